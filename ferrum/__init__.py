@@ -1,0 +1,24 @@
+"""ferrum: a reference inference engine. `LLM` and `SamplingParams` are all most programs need.
+
+Importing this package loads neither numba nor cupy: a backend is loaded when an `LLM` is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ferrum.types import Completion, SamplingParams, StreamChunk
+
+if TYPE_CHECKING:
+    from ferrum.engine.llm import LLM
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "Completion", "SamplingParams", "StreamChunk", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LLM":
+        from ferrum.engine.llm import LLM
+
+        return LLM
+    raise AttributeError(f"module 'ferrum' has no attribute {name!r}")

@@ -1,0 +1,71 @@
+"""Backends by name, loaded only when asked for.
+
+Owns: the names, the probe order of "auto", entry points of other packages. A backend that is named but cannot run is
+an error that says why, never a silent fall-back. Refuses to know: what a backend does.
+Specs: OPS-40. Next: `ferrum.backends.numpy_backend`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound, Unsupported
+from ferrum.tensor.compositions import TensorOps
+
+ENTRY_POINT_GROUP = "ferrum.backends"
+
+BUILTIN = {
+    "numpy": "ferrum.backends.numpy_backend:NumpyOps",
+    "numba": "ferrum.backends.numpy_backend:NumbaOps",
+}
+
+
+def backend_names() -> tuple[str, ...]:
+    """Built-in names and those that installed packages register."""
+    return tuple(dict.fromkeys([*BUILTIN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))]))
+
+
+def load_backend(name: str = "auto", **options: Any) -> TensorOps:
+    """A new backend. name: "auto", a built-in or entry-point name, or "package.module:Class"; `options` are its
+    keyword arguments (`threads`, `float_dtype`, …); None means not given. Raises NotFound for an unknown name,
+    InvalidParameter for an option the backend does not have, BackendError where it cannot run."""
+    make = _find("numba" if name == "auto" else name)
+    given = {option: value for option, value in options.items() if value is not None}
+    known = inspect.signature(make).parameters
+    for option in given:
+        if option not in known:
+            raise InvalidParameter(option, f"is not an option of backend {name!r}")
+    try:
+        return make(**given)
+    except FerrumError:
+        raise
+    except Exception as error:
+        raise BackendError(f"backend {name!r} cannot run: {error}") from error
+
+
+def _find(name: str) -> Callable[..., TensorOps]:
+    if name in BUILTIN:
+        return _load_class(BUILTIN[name])
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        return _load_class(point.value)
+    if ":" in name:
+        return _load_class(name)
+    if name == "cupy":
+        raise Unsupported("backend 'cupy' is not part of this version: use --backend numba")
+    raise NotFound(f"there is no backend {name!r}; known: auto, {', '.join(backend_names())}, or package.module:Class")
+
+
+def _load_class(target: str) -> Callable[..., TensorOps]:
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise BackendError(f"backend {target!r} cannot be imported: {error}") from error
+    if not hasattr(module, attribute):
+        raise NotFound(f"module {module_name!r} has no backend class {attribute!r}")
+    made: Callable[..., TensorOps] = getattr(module, attribute)
+    return made

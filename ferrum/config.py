@@ -1,0 +1,118 @@
+"""Frozen descriptions of a model and of an engine, and memory sizes as people write them.
+
+Owns: `ModelConfig` (what the forward pass needs to know, one spelling for every file format), `RopeConfig`,
+`EngineConfig`. Refuses to know: config.json and GGUF keys (`ferrum.load` translates those).
+Specs: MODEL, KV. Next: `ferrum.types`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ferrum.errors import InvalidParameter
+
+
+class RopeScaling(Enum):
+    """How rotary frequencies are stretched for contexts longer than the model was trained on."""
+
+    NONE = "default"
+    LINEAR = "linear"
+    LLAMA3 = "llama3"
+    YARN = "yarn"
+    FACTORS = "factors"  # explicit per-frequency divisors, as GGUF stores llama3 scaling
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding (RoFormer, arXiv 2104.09864), half-split pairing.
+
+    `theta` is the base of the frequencies, `rotary_dim` how many leading dimensions of a head rotate.
+    The remaining fields matter only to the scaling that uses them.
+    """
+
+    theta: float
+    rotary_dim: int
+    scaling: RopeScaling = RopeScaling.NONE
+    factor: float = 1.0
+    original_max_positions: int = 0  # llama3, yarn
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0  # yarn
+    attention_factor: float | None = None  # yarn: scales cos and sin; None means 0.1 ln(factor) + 1
+    truncate: bool = True  # yarn: round the correction range to whole dimensions
+    factors: tuple[float, ...] = ()  # factors: one divisor per frequency
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder-only transformer of the Llama family. Differences between families are fields here, not code."""
+
+    architecture: str  # the family's name: "llama", "mistral"
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    max_positions: int  # longest context the model was made for, in tokens
+    norm_epsilon: float
+    rope: RopeConfig
+    activation: str = "silu"
+    sliding_window: int | None = None  # a query sees at most this many positions, itself included
+    tie_embeddings: bool = False  # the output head is the embedding table
+    attention_softcap: float | None = None  # scores become cap * tanh(scores / cap)
+    attention_scale: float | None = None  # None means 1 / sqrt(head_dim)
+    eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+
+    @property
+    def scale(self) -> float:
+        """Factor applied to query·key scores before the softmax."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a model is run: where, in which types, and with how much memory."""
+
+    backend: str = "auto"
+    dtype: str = "auto"
+    compute: str = "float32"
+    threads: int | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    block_size: int = 16
+    kv_memory: int = field(default=1 << 30)  # bytes
+    kv_dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "kv_memory"):
+            _at_least_one(name, getattr(self, name))
+        for name in ("threads", "max_model_len"):
+            if getattr(self, name) is not None:
+                _at_least_one(name, getattr(self, name))
+
+
+def _at_least_one(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidParameter(name, f"must be a whole number of at least 1, not {value!r}")
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
+          "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}  # fmt: skip
+
+
+def parse_memory(name: str, value: int | str) -> int:
+    """Bytes from an int or from text such as "24MiB" or "1.5 GB"; `name` is the field an error speaks of."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
+    if isinstance(value, bool) or not match or match[2].upper() not in _UNITS:
+        raise InvalidParameter(name, f'must be bytes or a size like "512MiB" or "2GiB", not {value!r}')
+    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -1,0 +1,93 @@
+"""Every error this project raises on purpose, under one base class.
+
+Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake.
+Refuses to know: who catches them (`cli` turns them into exit codes, `server` into HTTP statuses).
+Next: `ferrum.config`.
+"""
+
+from __future__ import annotations
+
+
+class FerrumError(Exception):
+    """Base class: one clear sentence that says what is wrong and, where possible, what to do."""
+
+    is_retryable = False
+    is_client_error = False
+
+
+class ConfigError(FerrumError):
+    """A configuration that contradicts itself or lacks something it needs."""
+
+    is_client_error = True
+
+
+class ModelError(FerrumError):
+    """A model that cannot be built: a missing tensor, a wrong shape."""
+
+
+class TokenizerError(FerrumError):
+    """A tokenizer or chat template that is missing, malformed or fails."""
+
+
+class BackendError(FerrumError):
+    """A backend that was named but cannot run, with the reason."""
+
+
+class DeviceError(FerrumError):
+    """A device that is absent or failed."""
+
+
+class SchedulerError(FerrumError):
+    """A scheduler asked for something its state does not allow."""
+
+
+class RequestValidation(FerrumError):
+    """A request that can never be served, such as a prompt longer than the context."""
+
+    is_client_error = True
+
+
+class ResourceExhausted(FerrumError):
+    """Out of blocks, memory or queue places: the same request may succeed later."""
+
+    is_retryable = True
+
+
+class Timeout(FerrumError):
+    """A deadline passed."""
+
+    is_retryable = True
+
+
+class NotFound(FerrumError):
+    """A file, model, package or name that does not exist."""
+
+    is_client_error = True
+
+
+class Unsupported(FerrumError):
+    """Understood and refused by name: the project cannot do this (yet)."""
+
+    is_client_error = True
+
+
+class InvalidFormat(FerrumError):
+    """A file that is not what it claims to be: truncated, corrupt, malformed."""
+
+
+class InvalidParameter(FerrumError):
+    """A parameter outside its range; the message names the field."""
+
+    is_client_error = True
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class Cancelled(FerrumError):
+    """The caller withdrew the request."""
+
+
+class InternalError(FerrumError):
+    """A defect of this project: please report it."""

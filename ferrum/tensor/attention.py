@@ -1,0 +1,92 @@
+"""Paged attention, the definition: gather each sequence's blocks, mask, softmax, weigh the values.
+
+Owns: what causal, grouped, windowed, soft-capped attention over a block table means. Slow and obvious on purpose.
+Refuses to know: who owns the blocks.
+Specs: OPS-30 to OPS-34. Papers: GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.model.decoder`.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from ferrum.tensor.batch import KvLayer, StepBatch
+from ferrum.tensor.ops import Tensor
+
+if TYPE_CHECKING:
+    from ferrum.tensor.compositions import TensorOps
+
+
+def paged_attention(
+    ops: TensorOps,
+    query: Tensor,  # [tokens, heads, head_dim]
+    layer: KvLayer,
+    batch: StepBatch,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:  # [tokens, heads, head_dim]
+    """Every query attends to the positions of its own sequence up to its own (causal), at most `window` of them
+    counting itself. Query head h reads key/value head h // (heads / kv_heads). Scores are scaled, then soft-capped:
+    softcap * tanh(score / softcap). Slots past the context are never read: they may hold anything, NaN included."""
+    starts = ops.to_numpy(batch.seq_starts).tolist()
+    contexts = ops.to_numpy(batch.context_lens).tolist()
+    counts = [end - start for start, end in pairwise(starts)]
+    outputs = []
+    for sequence, (own, count) in enumerate(zip(ops.split(query, counts, 0), counts, strict=True)):
+        table = ops.take(batch.block_tables, ops.asarray(sequence, "int32"))  # [max blocks]
+        keys, values = gather_context(ops, layer, table, contexts[sequence])
+        visible = causal_mask(ops, count, contexts[sequence], window)
+        outputs.append(attend(ops, own, keys, values, visible, scale, softcap))
+    return ops.concat(outputs, 0)
+
+
+def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """-> keys and values [kv_heads, context, head_dim] of one sequence, from its block table int32 [max blocks]."""
+    _, kv_heads, head_dim, block_size = layer.keys.shape
+    used = math.ceil(context / block_size)
+    table = ops.split(table, (used, table.shape[0] - used), 0)[0]
+    padded = used * block_size
+    keys = ops.permute(ops.take(layer.keys, table), (1, 0, 3, 2))  # [kv_heads, blocks, block_size, head_dim]
+    values = ops.permute(ops.take(layer.values, table), (1, 0, 2, 3))  # [kv_heads, blocks, block_size, head_dim]
+    keys, values = (ops.reshape(x, (kv_heads, padded, head_dim)) for x in (keys, values))
+    # cut the unwritten tail off before any arithmetic: 0 * NaN is NaN
+    keys, values = (ops.split(x, (context, padded - context), 1)[0] for x in (keys, values))
+    return ops.cast(keys, ops.float_dtype), ops.cast(values, ops.float_dtype)
+
+
+def causal_mask(ops: TensorOps, count: int, context: int, window: int | None) -> Tensor:
+    """-> bool [count, context]: may query i, at position context - count + i, see position j?"""
+    first = ops.full((), context - count, "int64")
+    query_position = ops.reshape(ops.add(ops.arange(count, "int64"), first), (count, 1))
+    key_position = ops.reshape(ops.arange(context, "int64"), (1, context))
+    distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
+    visible = ops.less(ops.full((), -1, "int64"), distance)
+    if window is not None:
+        visible = ops.bitwise_and(visible, ops.less(distance, ops.full((), window, "int64")))
+    return visible
+
+
+def attend(
+    ops: TensorOps,
+    query: Tensor,  # [count, heads, head_dim]
+    keys: Tensor,  # [kv_heads, context, head_dim]
+    values: Tensor,  # [kv_heads, context, head_dim]
+    visible: Tensor,  # bool [count, context]
+    scale: float,
+    softcap: float | None,
+) -> Tensor:  # [count, heads, head_dim]
+    count, heads, head_dim = query.shape
+    kv_heads, context, _ = keys.shape
+    group = heads // kv_heads
+    grouped = ops.permute(ops.reshape(query, (count, kv_heads, group, head_dim)), (1, 2, 0, 3))
+    stacked = ops.reshape(grouped, (kv_heads, group * count, head_dim))  # the query heads that share a key head
+    scores = ops.mul(ops.matmul(stacked, ops.transpose(keys)), ops.scalar(scale))
+    scores = ops.reshape(scores, (kv_heads, group, count, context))
+    if softcap is not None:
+        scores = ops.mul(ops.scalar(softcap), ops.tanh(ops.mul(scores, ops.scalar(1 / softcap))))
+    scores = ops.where(visible, scores, ops.scalar(-math.inf))
+    weights = ops.reshape(ops.softmax(scores), (kv_heads, group * count, context))
+    mixed = ops.reshape(ops.matmul(weights, values), (kv_heads, group, count, head_dim))
+    return ops.reshape(ops.permute(mixed, (2, 0, 1, 3)), (count, heads, head_dim))

@@ -1,0 +1,91 @@
+"""Counter-based random numbers: the same key gives the same numbers on every backend.
+
+Owns: Philox4x32-10 written in TensorOps, and uniform and normal fills made from it. Nothing here has state: number i
+of a stream is a function of (key, stream, i), so numbers may be drawn in any order, any batch, on any device.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11. Specs: OPS-20 to OPS-22.
+Next: `ferrum.tensor.attention`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ferrum.tensor.ops import Shape, Tensor
+
+if TYPE_CHECKING:
+    from ferrum.tensor.compositions import TensorOps
+
+ROUNDS = 10
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+WEYL = (0x9E3779B9, 0xBB67AE85)
+WORD = 0xFFFFFFFF
+
+
+def philox(
+    ops: TensorOps, counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, ...]:
+    """Four counter words and two key words, each uint64 holding 32 bits, broadcastable -> four random words alike."""
+
+    def constant(value: int) -> Tensor:
+        return ops.full((), value, "uint64")
+
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(ROUNDS):
+        product0 = ops.mul(c0, constant(MULTIPLIERS[0]))  # 64 bits: high word, low word
+        product1 = ops.mul(c2, constant(MULTIPLIERS[1]))
+        high0, high1 = (ops.right_shift(p, constant(32)) for p in (product0, product1))
+        low0, low1 = (ops.bitwise_and(p, constant(WORD)) for p in (product0, product1))
+        c0 = ops.bitwise_xor(ops.bitwise_xor(high1, c1), k0)
+        c2 = ops.bitwise_xor(ops.bitwise_xor(high0, c3), k1)
+        c1, c3 = low1, low0
+        k0 = ops.bitwise_and(ops.add(k0, constant(WEYL[0])), constant(WORD))
+        k1 = ops.bitwise_and(ops.add(k1, constant(WEYL[1])), constant(WORD))
+    return c0, c1, c2, c3
+
+
+def key_words(key: int) -> tuple[int, int]:
+    """Any Python int, negative and huge ones too -> two 32-bit words. Keys below 2**64 in size never collide with
+    another of the same sign; wider ones are folded 64 bits at a time."""
+    folded, rest = 0, abs(key)
+    while True:
+        folded ^= rest & ((1 << 64) - 1)
+        rest >>= 64
+        if not rest:
+            break
+    if key < 0:
+        folded ^= (1 << 64) - 1
+    return folded & WORD, folded >> 32
+
+
+def random_words(ops: TensorOps, count: int, key: int, stream: int) -> tuple[Tensor, ...]:
+    """Four words uint64 [count] each: those of counters (i, 0, stream low, stream high), i = 0, 1, …"""
+    low, high = key_words(key)
+    index = ops.arange(count, "uint64")
+    zero = ops.zeros((count,), "uint64")
+    stream_low, stream_high = (ops.full((), word, "uint64") for word in key_words(stream))
+    key_pair = (ops.full((), low, "uint64"), ops.full((), high, "uint64"))
+    return philox(ops, (index, zero, ops.add(zero, stream_low), ops.add(zero, stream_high)), key_pair)
+
+
+def to_unit(ops: TensorOps, word: Tensor) -> Tensor:
+    """A random word -> float32 in [0, 1): its top 24 bits times 2**-24, exact on every backend."""
+    top = ops.cast(ops.right_shift(word, ops.full((), 8, "uint64")), "float32")
+    return ops.mul(top, ops.full((), 2.0**-24, "float32"))
+
+
+def uniform(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
+    """-> float32 [shape] in [0, 1). The same bits on every backend."""
+    return ops.reshape(to_unit(ops, random_words(ops, math.prod(shape), key, stream)[0]), shape)
+
+
+def normal(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
+    """-> float32 [shape], Box–Muller on two words. Equal across backends up to the rounding of log and cos."""
+    words = random_words(ops, math.prod(shape), key, stream)
+    # 1 - u lies in (0, 1], so that the logarithm is finite
+    first, second = (ops.cast(to_unit(ops, word), "float64") for word in words[:2])
+    minus_log = ops.mul(ops.full((), -2.0, "float64"), ops.log(ops.sub(ops.full((), 1.0, "float64"), first)))
+    radius = ops.mul(minus_log, ops.rsqrt(ops.maximum(minus_log, ops.full((), 1e-300, "float64"))))  # its square root
+    angle = ops.mul(second, ops.full((), 2 * math.pi, "float64"))
+    return ops.reshape(ops.cast(ops.mul(radius, ops.cos(angle)), "float32"), shape)

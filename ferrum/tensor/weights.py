@@ -1,0 +1,137 @@
+"""The types of a weight matrix, each with its `dequantize` written to be read.
+
+Owns: `Dense` and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy.
+A weight is data of shape [rows, ...]: row i makes output feature i. What computes with it is the backend's business:
+the type of the weight, never a flag inside it, chooses the kernel.
+Refuses to know: files and models.
+Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document).
+Next: `ferrum.tensor.batch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from ferrum.tensor.compositions import TensorOps
+    from ferrum.tensor.ops import Tensor
+
+GROUP = 32
+"""Weights that share one scale in every block format here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A matrix [rows, columns] that a backend multiplies with. Compared by identity: it may be gigabytes."""
+
+    data: Tensor
+    kind: ClassVar[str]
+
+    @property
+    def rows(self) -> int:
+        return int(self.data.shape[0])
+
+    @property
+    def columns(self) -> int:
+        raise TypeError(f"{type(self).__name__} must define columns")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.columns
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        """[rows, ...] of this weight's data -> [rows, columns] in the backend's float type."""
+        raise TypeError(f"{type(self).__name__} must define dequantize")
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Weight):
+    """Plain numbers: data float32, float16 or bfloat16 [rows, columns]."""
+
+    kind = "dense"
+
+    @property
+    def columns(self) -> int:
+        return int(self.data.shape[1])
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        return ops.cast(data, ops.float_dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockWeight(Weight):
+    """Groups of 32 weights, each a block of `block_bytes` bytes: data uint8 [rows, columns / 32 * block_bytes]."""
+
+    block_bytes: ClassVar[int]
+
+    @property
+    def columns(self) -> int:
+        return int(self.data.shape[1]) // self.block_bytes * GROUP
+
+    def _fields(self, ops: TensorOps, data: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """Split every block into fields of so many bytes: each uint8 [rows, groups, size]."""
+        rows, groups = int(data.shape[0]), int(data.shape[1]) // self.block_bytes
+        return ops.split(ops.reshape(data, (rows, groups, self.block_bytes)), sizes, axis=-1)
+
+
+def _half(ops: TensorOps, field: Tensor) -> Tensor:
+    """uint8 [rows, groups, 2] -> float [rows, groups, 1]: a little-endian float16."""
+    return ops.cast(ops.bitcast(field, "float16"), ops.float_dtype)
+
+
+def _nibbles(ops: TensorOps, field: Tensor) -> Tensor:
+    """uint8 [rows, groups, 16] -> float [rows, groups, 32]: the 16 low nibbles, then the 16 high ones."""
+    low = ops.bitwise_and(field, ops.full((), 15, "uint8"))
+    high = ops.right_shift(field, ops.full((), 4, "uint8"))
+    return ops.cast(ops.concat((low, high), axis=-1), ops.float_dtype)
+
+
+def _as_rows(ops: TensorOps, groups: Tensor) -> Tensor:
+    """[rows, groups, 32] -> [rows, columns]"""
+    return ops.reshape(groups, (int(groups.shape[0]), int(groups.shape[1]) * GROUP))
+
+
+@dataclass(frozen=True, eq=False)
+class Q8_0(BlockWeight):
+    """weight = scale * code; block: float16 scale, 32 int8 codes."""
+
+    kind = "q8_0"
+    block_bytes = 34
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        scale, codes = self._fields(ops, data, (2, 32))
+        return _as_rows(ops, ops.mul(ops.cast(ops.bitcast(codes, "int8"), ops.float_dtype), _half(ops, scale)))
+
+
+@dataclass(frozen=True, eq=False)
+class Q4_0(BlockWeight):
+    """weight = scale * (code - 8); block: float16 scale, 32 four-bit codes (low nibbles first)."""
+
+    kind = "q4_0"
+    block_bytes = 18
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        scale, codes = self._fields(ops, data, (2, 16))
+        centred = ops.sub(_nibbles(ops, codes), ops.full((), 8.0, ops.float_dtype))
+        return _as_rows(ops, ops.mul(centred, _half(ops, scale)))
+
+
+@dataclass(frozen=True, eq=False)
+class Q4_1(BlockWeight):
+    """weight = scale * code + minimum; block: float16 scale, float16 minimum, 32 four-bit codes (low nibbles first)."""
+
+    kind = "q4_1"
+    block_bytes = 20
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        scale, minimum, codes = self._fields(ops, data, (2, 2, 16))
+        return _as_rows(ops, ops.add(ops.mul(_nibbles(ops, codes), _half(ops, scale)), _half(ops, minimum)))
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """An affine map: y = weight · x + bias. weight [out, in], bias [out] or None."""
+
+    weight: Weight
+    bias: Tensor | None = None
