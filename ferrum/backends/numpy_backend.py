@@ -14,8 +14,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions
 from ferrum.tensor.ops import Shape, Tensor
+from ferrum.tensor.weights import Linear, Weight
 
 _NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -164,3 +166,121 @@ class NumpyOps(Compositions):
 
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+class NumbaOps(NumpyOps):
+    """The default CPU backend: NumPy's primitives, and compiled kernels for the compositions that a decoder spends its
+    time in. Every override checks what its kernel assumes and leaves the rest to the composition it replaces."""
+
+    name = "numba"
+
+    FUSED_TOKENS = 64
+    """Tokens up to which a norm is recomputed by every thread to save a barrier; larger batches take the plain
+    composition of the kernels below, where activations exist once."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__("float32")
+        # numba takes a quarter of a second to import: only who makes this backend pays for it
+        from ferrum.backends.numba_kernels import bind
+
+        self._bind = bind
+        self._kernels = bind.Kernels(threads)
+
+    @property
+    def threads(self) -> int:
+        """Threads that kernels run on."""
+        return self._kernels.launcher.threads
+
+    def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        descriptors = self._describe(x, (linear,))
+        if descriptors is None:
+            return super().linear(x, linear)
+        return self._kernels.linears(self._rows(x), None, 0.0, descriptors, None)
+
+    def linear_add(self, x: Tensor, linear: Linear, residual: Tensor) -> Tensor:
+        descriptors = self._describe(x, (linear,))
+        if descriptors is None or linear.bias is not None or residual.shape != (x.shape[0], linear.weight.rows):
+            return super().linear_add(x, linear, residual)
+        return self._kernels.linears(self._rows(x), None, 0.0, descriptors, self._rows(residual))
+
+    def norm_linears(self, x: Tensor, norm: Tensor, epsilon: float, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
+        linears = tuple(linears)
+        descriptors = self._describe(x, linears)
+        if descriptors is None or x.shape[0] > self.FUSED_TOKENS:
+            return super().norm_linears(x, norm, epsilon, linears)
+        joined = self._kernels.linears(self._rows(x), self._vector(norm), epsilon, descriptors, None)
+        return self.split(joined, [linear.weight.rows for linear in linears], 1)
+
+    def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
+        descriptors = self._describe(x, (gate, up))
+        rows = gate.weight.rows
+        if descriptors is None or rows % 16 or rows != up.weight.rows or x.shape[0] > self.FUSED_TOKENS:
+            return super().norm_swiglu(x, norm, epsilon, gate, up)
+        return self._kernels.norm_swiglu(self._rows(x), self._vector(norm), epsilon, descriptors)
+
+    def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
+        kind = self._bind.native_kind(table)
+        if kind is None or token_ids.ndim != 1 or not len(token_ids):
+            return super().embed(table, token_ids)
+        return self._kernels.embed(table, kind, token_ids)
+
+    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        columns = x.shape[-1]
+        if columns % 32 or not x.size:
+            return super().rms_norm(x, weight, epsilon)
+        return self._kernels.rms_norm(self._rows(x), self._vector(weight), epsilon).reshape(x.shape)
+
+    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
+        if gate.size % 16 or not gate.size or gate.shape != up.shape:
+            return super().swiglu(gate, up)
+        gate, up = (np.ascontiguousarray(x, np.float32) for x in (gate, up))
+        return self._kernels.swiglu(gate, up)
+
+    def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
+        if not _plain_cache(layer) or not len(slots):
+            super().kv_write(layer, key, value, slots)
+        else:
+            rows = (self._bind.rows_of(x, x.shape[1] * x.shape[2]) for x in (key, value))
+            self._kernels.kv_write(layer, *rows, slots, None)
+
+    def paged_attention(
+        self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None
+    ) -> Tensor:
+        if not _plain_cache(layer) or not query.size:
+            return super().paged_attention(query, layer, batch, scale, window, softcap)
+        rows = self._bind.rows_of(query, query.shape[1] * query.shape[2])
+        return self._kernels.attend(rows, layer, batch, None, scale, window, softcap).reshape(query.shape)
+
+    def rope_attention(
+        self,
+        projections: tuple[Tensor, Tensor, Tensor],
+        tables: RopeTables,
+        layer: KvLayer,
+        batch: StepBatch,
+        head_dim: int,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        if not _plain_cache(layer) or not projections[0].size:
+            return super().rope_attention(projections, tables, layer, batch, head_dim, scale, window, softcap)
+        query, key, value = (self._rows(p) for p in projections)
+        self._kernels.kv_write(layer, key, value, batch.slots, (tables, batch.positions))
+        return self._kernels.attend(query, layer, batch, tables, scale, window, softcap)
+
+    def _describe(self, x: Tensor, linears: tuple[Linear, ...]) -> np.ndarray | None:
+        """Descriptors of the weights, or None where a kernel cannot take these operands."""
+        return self._kernels.describe(linears) if x.ndim == 2 and len(x) else None
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """float32 [tokens, columns], last axis contiguous"""
+        return self._bind.rows_of(x, x.shape[-1])
+
+    @staticmethod
+    def _vector(x: Tensor) -> Tensor:
+        return np.ascontiguousarray(x, np.float32)
+
+
+def _plain_cache(layer: KvLayer) -> bool:
+    """Is the cache laid out as the kernels expect it?"""
+    return all(x.dtype == np.float32 and x.flags.c_contiguous for x in (layer.keys, layer.values))

@@ -1,0 +1,30 @@
+"""Which vector instructions compiled kernels may use.
+
+Owns: one set of feature names, read from the same variables as Numba, so that a forced target
+(`NUMBA_CPU_NAME`, `NUMBA_CPU_FEATURES`) is tested on any machine with exactly the code it would run.
+Next: `ferrum.backends.numba_kernels.ir`.
+"""
+
+from __future__ import annotations
+
+import os
+
+import llvmlite.binding as llvm
+
+
+def cpu_features() -> frozenset[str]:
+    """LLVM names of the features that Numba compiles for. A named CPU without a feature list counts as plain: nothing
+    is known of it, and the portable forms run everywhere."""
+    forced = os.environ.get("NUMBA_CPU_FEATURES")
+    if forced is not None:
+        return frozenset(part[1:] for part in forced.split(",") if part.startswith("+"))
+    if os.environ.get("NUMBA_CPU_NAME"):
+        return frozenset()
+    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+
+
+FEATURES = cpu_features()
+HAS_AVX512 = "avx512f" in FEATURES
+HAS_HALF = HAS_AVX512 or "f16c" in FEATURES
+"""Native float16 conversion. Without it LLVM calls a helper function that Numba cannot resolve."""
+HAS_X86_PAUSE = "sse2" in FEATURES or HAS_AVX512

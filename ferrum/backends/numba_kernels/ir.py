@@ -1,0 +1,138 @@
+"""Small builders of portable LLVM vector IR, from which the SIMD vocabulary and the tiles are made.
+
+Owns: constants, loads, splats, shuffles and the one reduction tree. Every address is an int64, so that the same code
+runs on mapped files and NumPy buffers. Reductions are explicit trees without fast-math flags: LLVM may not reorder
+them, and a sum has the same bits in every tile shape and on every target with fused multiply-add.
+Next: `ferrum.backends.numba_kernels.simd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils
+
+LANES = 16
+
+Half, Float = ir.HalfType(), ir.FloatType()
+Int8, Int16, Int32, Int64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+Vector = ir.VectorType
+Floats, Ints = Vector(Float, LANES), Vector(Int32, LANES)  # the 16-lane types everything works in
+NONE = ir.Constant(Int8.as_pointer(), None)  # Numba's representation of None
+
+
+def constant(kind: Any, value: Any) -> Any:
+    """A constant; one number fills every lane of a vector type."""
+    if isinstance(kind, Vector) and not isinstance(value, (list, tuple)):
+        value = [value] * kind.count
+    return ir.Constant(kind, value)
+
+
+def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Call an LLVM intrinsic or external function by name."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), list(arguments))
+
+
+def pointer(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.inttoptr(address, kind.as_pointer())
+
+
+def offset(builder: Any, address: Any, distance: Any) -> Any:
+    """address + distance in bytes"""
+    return builder.add(address, constant(Int64, distance) if isinstance(distance, int) else distance)
+
+
+def scaled(builder: Any, index: Any, factor: int) -> Any:
+    return builder.mul(index, constant(Int64, factor))
+
+
+def load(builder: Any, address: Any, kind: Any) -> Any:
+    return builder.load(pointer(builder, address, kind), align=1)
+
+
+def store(builder: Any, address: Any, value: Any) -> None:
+    builder.store(value, pointer(builder, address, value.type), align=1)
+
+
+def splat(builder: Any, value: Any) -> Any:
+    """One scalar in all lanes."""
+    kind = Vector(value.type, LANES)
+    undefined = ir.Constant(kind, ir.Undefined)
+    single = builder.insert_element(undefined, value, constant(Int32, 0))
+    return builder.shuffle_vector(single, undefined, constant(Ints, 0))
+
+
+def shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
+    return builder.shuffle_vector(first, second, ir.Constant(Vector(Int32, len(lanes)), list(lanes)))
+
+
+def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """x * y + z: fused where the target can, never a library call."""
+    return call(builder, "llvm.fmuladd.v16f32", Floats, x, y, z)
+
+
+def widen(builder: Any, integers: Any) -> Any:
+    """<16 x i8> signed -> 16 floats"""
+    return builder.sitofp(builder.sext(integers, Ints), Floats)
+
+
+def allocate_zeros(builder: Any, count: int) -> list[Any]:
+    """Accumulators: LLVM keeps them in registers."""
+    zero = constant(Floats, 0.0)
+    slots = [cgutils.alloca_once(builder, Floats) for _ in range(count)]
+    for slot in slots:
+        builder.store(zero, slot)
+    return slots
+
+
+def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:
+    """Run body(case) for the case that equals the int64 `value`; nothing where none does."""
+    done = builder.append_basic_block("switch.done")
+    switch = builder.switch(value, done)
+    for case in cases:
+        block = builder.append_basic_block(f"switch.{case}")
+        switch.add_case(constant(Int64, case), block)
+        builder.position_at_end(block)
+        body(case)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+def horizontal_sums(builder: Any, vectors: Sequence[Any]) -> list[Any]:
+    """The lane sum of each vector, always by the tree (i, i+8), (i, i+4), (i, i+2), (i, i+1).
+
+    Vectors are folded together where several are given (16 sums cost 15 additions instead of 64); the tree of each
+    one, and so its rounding, stays the same.
+    """
+    sums: list[Any] = []
+    start = 0
+    while start < len(vectors):
+        count = min(LANES, 1 << ((len(vectors) - start).bit_length() - 1))
+        sums += _fold(builder, list(vectors[start : start + count]))
+        start += count
+    return sums
+
+
+def _fold(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Lane sums of 1, 2, 4, 8 or 16 vectors."""
+    count, width = len(vectors), LANES  # each vector holds LANES / width groups of `width` partial sums
+    while len(vectors) > 1:
+        half = width // 2
+        starts = [source + group for source in (0, LANES) for group in range(0, LANES, width)]
+        low = [start + lane for start in starts for lane in range(half)]
+        high = [start + half + lane for start in starts for lane in range(half)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [builder.fadd(shuffle(builder, a, b, low), shuffle(builder, a, b, high)) for a, b in pairs]
+        width = half
+    (folded,) = vectors
+    while width > 1:
+        half = width // 2
+        starts = range(0, folded.type.count, width)
+        low = [start + lane for start in starts for lane in range(half)]
+        high = [start + half + lane for start in starts for lane in range(half)]
+        folded = builder.fadd(shuffle(builder, folded, folded, low), shuffle(builder, folded, folded, high))
+        width = half
+    return [builder.extract_element(folded, constant(Int32, lane)) for lane in range(count)]

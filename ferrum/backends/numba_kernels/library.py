@@ -1,0 +1,44 @@
+"""Compiled code by name, made on first use.
+
+Owns: the mapping from a plain Python function to the address of its machine code. Nothing is compiled before it is
+needed, results are cached on disk, and whoever wants to show progress is told what is being compiled.
+Next: `ferrum.backends.numba_kernels.launch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import cfunc, types
+
+Progress = Callable[[str], None]
+"""Called with the name of each function just before it is compiled or loaded."""
+
+KERNEL = types.void(types.int64, types.int64, types.int64)
+"""void kernel(address of a row of int64 words, this thread, threads): word 0 of the row is the kernel's own address."""
+
+
+def function_type(count: int) -> Any:
+    """void function of `count` int64 arguments."""
+    return types.void(*[types.int64] * count)
+
+
+class Library:
+    """Addresses of compiled functions. One per process is enough: code has no state."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[Callable[..., None], Any] = {}
+        self.progress: Progress | None = None
+
+    def address(self, body: Callable[..., None], signature: Any = KERNEL) -> int:
+        """The address of `body` as a C function; compiles it, or loads it from the cache, the first time."""
+        compiled = self._compiled.get(body)
+        if compiled is None:
+            if self.progress is not None:
+                self.progress(body.__name__.strip("_").replace("_", " "))
+            compiled = self._compiled[body] = cfunc(signature, cache=True)(body)
+        return int(compiled.address)
+
+
+LIBRARY = Library()
