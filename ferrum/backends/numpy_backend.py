@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -18,6 +19,9 @@ from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions
 from ferrum.tensor.ops import Shape, Tensor
 from ferrum.tensor.weights import Linear, Weight
+
+if TYPE_CHECKING:
+    from ferrum.backends.numba_kernels.operands import WeightWords
 
 _NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -192,34 +196,34 @@ class NumbaOps(NumpyOps):
         return self._kernels.launcher.threads
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        descriptors = self._describe(x, (linear,))
-        if descriptors is None:
+        weights = self._weights(x, (linear,))
+        if weights is None:
             return super().linear(x, linear)
-        return self._kernels.linears(self._rows(x), None, 0.0, descriptors, None)
+        return self._kernels.linears(self._rows(x), None, 0.0, weights, None)
 
     def linear_add(self, x: Tensor, linear: Linear, residual: Tensor) -> Tensor:
-        descriptors = self._describe(x, (linear,))
-        if descriptors is None or linear.bias is not None or residual.shape != (x.shape[0], linear.weight.rows):
+        weights = self._weights(x, (linear,))
+        if weights is None or weights.has_bias or residual.shape != (x.shape[0], weights.total_rows):
             return super().linear_add(x, linear, residual)
-        return self._kernels.linears(self._rows(x), None, 0.0, descriptors, self._rows(residual))
+        return self._kernels.linears(self._rows(x), None, 0.0, weights, self._rows(residual))
 
     def norm_linears(self, x: Tensor, norm: Tensor, epsilon: float, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
-        linears = tuple(linears)
-        descriptors = self._describe(x, linears)
-        if descriptors is None or x.shape[0] > self.FUSED_TOKENS:
+        weights = self._weights(x, tuple(linears))
+        if weights is None or x.shape[0] > self.FUSED_TOKENS:
             return super().norm_linears(x, norm, epsilon, linears)
-        joined = self._kernels.linears(self._rows(x), self._vector(norm), epsilon, descriptors, None)
-        return self.split(joined, [linear.weight.rows for linear in linears], 1)
+        joined = self._kernels.linears(self._rows(x), self._rows(norm), epsilon, weights, None)
+        ends = list(accumulate(weights.rows))
+        return tuple(joined[:, end - rows : end] for rows, end in zip(weights.rows, ends, strict=True))
 
     def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
-        descriptors = self._describe(x, (gate, up))
-        rows = gate.weight.rows
-        if descriptors is None or rows % 16 or rows != up.weight.rows or x.shape[0] > self.FUSED_TOKENS:
+        weights = self._weights(x, (gate, up))
+        uneven = weights is None or weights.rows[0] % 16 or weights.rows[0] != weights.rows[1]
+        if weights is None or uneven or x.shape[0] > self.FUSED_TOKENS:
             return super().norm_swiglu(x, norm, epsilon, gate, up)
-        return self._kernels.norm_swiglu(self._rows(x), self._vector(norm), epsilon, descriptors)
+        return self._kernels.norm_swiglu(self._rows(x), self._rows(norm), epsilon, weights)
 
     def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
-        kind = self._bind.native_kind(table)
+        kind = self._kernels.native_kind(table)
         if kind is None or token_ids.ndim != 1 or not len(token_ids):
             return super().embed(table, token_ids)
         return self._kernels.embed(table, kind, token_ids)
@@ -228,7 +232,7 @@ class NumbaOps(NumpyOps):
         columns = x.shape[-1]
         if columns % 32 or not x.size:
             return super().rms_norm(x, weight, epsilon)
-        return self._kernels.rms_norm(self._rows(x), self._vector(weight), epsilon).reshape(x.shape)
+        return self._kernels.rms_norm(self._rows(x), self._rows(weight), epsilon).reshape(x.shape)
 
     def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
         if gate.size % 16 or not gate.size or gate.shape != up.shape:
@@ -237,19 +241,21 @@ class NumbaOps(NumpyOps):
         return self._kernels.swiglu(gate, up)
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
-        if not _plain_cache(layer) or not len(slots):
+        cache = self._kernels.cache(layer)
+        if cache is None or not len(slots):
             super().kv_write(layer, key, value, slots)
         else:
             rows = (self._bind.rows_of(x, x.shape[1] * x.shape[2]) for x in (key, value))
-            self._kernels.kv_write(layer, *rows, slots, None)
+            self._kernels.kv_write(cache, *rows, slots, None)
 
     def paged_attention(
         self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None
     ) -> Tensor:
-        if not _plain_cache(layer) or not query.size:
+        cache = self._kernels.cache(layer)
+        if cache is None or not query.size:
             return super().paged_attention(query, layer, batch, scale, window, softcap)
         rows = self._bind.rows_of(query, query.shape[1] * query.shape[2])
-        return self._kernels.attend(rows, layer, batch, None, scale, window, softcap).reshape(query.shape)
+        return self._kernels.attend(rows, cache, batch, scale, window, softcap).reshape(query.shape)
 
     def rope_attention(
         self,
@@ -262,25 +268,18 @@ class NumbaOps(NumpyOps):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        if not _plain_cache(layer) or not projections[0].size:
+        cache = self._kernels.cache(layer)
+        if cache is None or not projections[0].size:
             return super().rope_attention(projections, tables, layer, batch, head_dim, scale, window, softcap)
         query, key, value = (self._rows(p) for p in projections)
-        self._kernels.kv_write(layer, key, value, batch.slots, (tables, batch.positions))
-        return self._kernels.attend(query, layer, batch, tables, scale, window, softcap)
+        return self._kernels.attend(query, cache, batch, scale, window, softcap, tables, (key, value))
 
-    def _describe(self, x: Tensor, linears: tuple[Linear, ...]) -> np.ndarray | None:
-        """Descriptors of the weights, or None where a kernel cannot take these operands."""
-        return self._kernels.describe(linears) if x.ndim == 2 and len(x) else None
+    def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
+        """What kernels need to know of the weights, or None where they cannot take these operands."""
+        return self._kernels.weights(linears) if x.ndim == 2 and len(x) else None
 
     def _rows(self, x: Tensor) -> Tensor:
-        """float32 [tokens, columns], last axis contiguous"""
+        """float32, last axis contiguous: [..., columns] -> [tokens, columns]; a vector stays one if it already fits."""
+        if x.ndim == 1 and x.dtype == np.float32 and x.flags.c_contiguous:
+            return x
         return self._bind.rows_of(x, x.shape[-1])
-
-    @staticmethod
-    def _vector(x: Tensor) -> Tensor:
-        return np.ascontiguousarray(x, np.float32)
-
-
-def _plain_cache(layer: KvLayer) -> bool:
-    """Is the cache laid out as the kernels expect it?"""
-    return all(x.dtype == np.float32 and x.flags.c_contiguous for x in (layer.keys, layer.values))

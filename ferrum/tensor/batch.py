@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ferrum.tensor.ops import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepBatch:
     """All fields int32. Sequence s owns packed tokens seq_starts[s] .. seq_starts[s + 1] - 1: its newest, in order.
 
@@ -31,7 +31,7 @@ class StepBatch:
     logit_rows: Tensor  # [rows] packed tokens whose logits are wanted
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KvLayer:
     """One layer's share of the block pool. Keys lie transposed, so that scores of neighbouring positions are read as
     one contiguous run.
@@ -48,7 +48,7 @@ class KvLayer:
         return int(self.keys.shape[3])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RopeTables:
     """Cosine and sine of every position's rotation: float [positions, rotary_dim / 2] each."""
 

@@ -199,6 +199,38 @@ def kv_write(row, thread, threads):
         )  # fmt: skip
 
 
+@njit(cache=True)
+def _attend_unit(row, entry, head, tile):
+    """One tile of the row's tile list for one key/value head, from its queries to its outputs."""
+    heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
+    query, query_stride, out = load_word(row + 24), load_word(row + 32), load_word(row + 40)
+    half, scale = load_word(row + 120), load_float(row + 152)
+    group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
+    sequence, token, tokens, first_row = (
+        load_int32(entry), load_int32(entry + 4), load_int32(entry + 8), load_int32(entry + 12),
+    )  # fmt: skip
+    rows = min(QUERY_ROWS, tokens * group - first_row)
+    base = load_int32(load_word(row + 80) + 4 * sequence) - tokens
+    for m in range(rows):
+        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
+        source = query + (token + step) * query_stride + 4 * lane * head_dim
+        turn = 4 * half * (base + step)
+        cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
+        _rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
+    table = load_word(row + 64) + 4 * load_word(row + 72) * sequence
+    shape = (kv_heads, head_dim, load_word(row + 112))
+    _attend_tile(
+        shape, load_word(row + 8), load_word(row + 16), table, head, rows, first_row, group, base,
+        load_word(row + 144), load_float(row + 160), tile, padded,
+    )  # fmt: skip
+    for m in range(rows):
+        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
+        target = out + 4 * ((token + step) * heads + lane) * head_dim
+        source = tile + 4 * padded * (QUERY_ROWS + m)
+        for i in range(head_dim):
+            store_float(target + 4 * i, load_float(source + 4 * i))
+
+
 def attention(row, thread, threads):
     """1 keys, 2 values (cache), 3 query, 4 query stride, 5 out (contiguous [tokens, heads * head_dim]), 6 tiles (int32
     [count, 4]: sequence, first packed token, tokens, first row of the tile within the sequence), 7 count of tiles,
@@ -208,36 +240,31 @@ def attention(row, thread, threads):
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""
-    heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
-    query, out, tiles = load_word(row + 24), load_word(row + 40), load_word(row + 48)
-    half, scale = load_word(row + 120), load_float(row + 152)
-    group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
-    shape = (kv_heads, head_dim, load_word(row + 112))
+    kv_heads = load_word(row + 96)
     tile = load_word(row + 168) + thread * load_word(row + 176)
     for unit in range(thread, load_word(row + 56) * kv_heads, threads):
-        entry, head = tiles + 16 * (unit // kv_heads), unit % kv_heads
-        sequence, token, tokens, first_row = (
-            load_int32(entry), load_int32(entry + 4), load_int32(entry + 8), load_int32(entry + 12),
-        )  # fmt: skip
-        rows = min(QUERY_ROWS, tokens * group - first_row)
+        _attend_unit(row, load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads, tile)
+
+
+def write_attention(row, thread, threads):
+    """`kv_write` and `attention` in one launch, for batches in which one tile holds all new tokens of its sequence: a
+    unit then writes the very keys and values that nobody else reads. Words as for `attention`, and 23 key, 24 value,
+    25 their stride, 26 slots (int32)."""
+    kv_heads, head_dim, block_size = load_word(row + 96), load_word(row + 104), load_word(row + 112)
+    half, tile = load_word(row + 120), load_word(row + 168) + thread * load_word(row + 176)
+    for unit in range(thread, load_word(row + 56) * kv_heads, threads):
+        entry, head = load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads
+        sequence, first, tokens = load_int32(entry), load_int32(entry + 4), load_int32(entry + 8)
         base = load_int32(load_word(row + 80) + 4 * sequence) - tokens
-        for m in range(rows):
-            step, lane = (first_row + m) // group, head * group + (first_row + m) % group
-            source = query + (token + step) * load_word(row + 32) + 4 * lane * head_dim
-            turn = 4 * half * (base + step)
-            cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
-            _rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
-        table = load_word(row + 64) + 4 * load_word(row + 72) * sequence
-        _attend_tile(
-            shape, load_word(row + 8), load_word(row + 16), table, head, rows, first_row, group, base,
-            load_word(row + 144), load_float(row + 160), tile, padded,
-        )  # fmt: skip
-        for m in range(rows):
-            step, lane = (first_row + m) // group, head * group + (first_row + m) % group
-            target = out + 4 * ((token + step) * heads + lane) * head_dim
-            source = tile + 4 * padded * (QUERY_ROWS + m)
-            for i in range(head_dim):
-                store_float(target + 4 * i, load_float(source + 4 * i))
+        for step in range(tokens):
+            slot, turn = load_int32(load_word(row + 208) + 4 * (first + step)), 4 * half * (base + step)
+            place = (first + step) * load_word(row + 200) + 4 * head * head_dim
+            _write_one(
+                load_word(row + 184) + place, load_word(row + 192) + place, load_word(row + 8), load_word(row + 16),
+                slot // block_size, slot % block_size, head, kv_heads, head_dim, block_size, half,
+                load_word(row + 128) + turn, load_word(row + 136) + turn, tile,
+            )  # fmt: skip
+        _attend_unit(row, entry, head, tile)
 
 
 NO_WINDOW = 1 << 30

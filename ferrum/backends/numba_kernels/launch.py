@@ -1,34 +1,28 @@
-"""Launching kernels: the only place with threads.
+"""Launching kernels: a row of words, scratch memory, one thread or the team.
 
-Owns: the row of words, scratch memory, and the choice between one thread and all of them. Today each operation is
-launched at once (*eager*); because a launch is nothing but a row of words, a recorded sequence of rows can be replayed
-without Python. Next: `ferrum.kv.pool`.
+Owns: how an operation is run. Today each is launched at once (*eager*); because a launch is nothing but a row of
+words, a recorded sequence of rows can be replayed without Python. Next: `ferrum.kv.pool`.
 """
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Callable
+from functools import cache
 
-import numba
 import numpy as np
-from numba import njit, prange
 
 from ferrum.backends.numba_kernels.library import LIBRARY
-from ferrum.backends.numba_kernels.simd import call3, load_word
+from ferrum.backends.numba_kernels.team import run_alone, team_of
 from ferrum.errors import InvalidParameter
 
-ROW_WORDS = 24
+ROW_WORDS = 32
 
-
-@njit(parallel=True, cache=True)
-def _launch_parallel(row, threads):
-    for thread in prange(threads):
-        call3(load_word(row), row, thread, threads)
-
-
-@njit(cache=True)
-def _launch_serial(row):
-    call3(load_word(row), row, 0, 1)
+SERIAL_WORK = 1 << 16
+"""Multiply-adds up to which sharing a launch costs more than it saves."""
+FINE_WORK = 1 << 22
+"""Multiply-adds from which on a launch is cut into two chunks a thread, so that a late thread holds up less."""
 
 
 def address(array: np.ndarray) -> int:
@@ -37,36 +31,53 @@ def address(array: np.ndarray) -> int:
     return place
 
 
+@cache
 def float_bits(value: float) -> int:
     """A float32 as the low half of a word."""
     return int(np.float32(value).view(np.int32))
 
 
+@cache
+def _packer(count: int) -> Callable[..., None]:
+    """Writes so many int64 words into a buffer."""
+    return struct.Struct(f"={count}q").pack_into
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Launcher:
-    """Runs kernels on `threads` threads (None: as many as Numba has)."""
+    """Runs kernels on `threads` threads (None: one for each usable processor)."""
 
     def __init__(self, threads: int | None) -> None:
-        available = numba.config.NUMBA_NUM_THREADS
-        if threads is not None and threads > available:
-            raise InvalidParameter("threads", f"is {threads}, but this process may use at most {available}")
+        available = usable_processors()
+        if threads is not None and threads > 4 * available:
+            raise InvalidParameter("threads", f"is {threads}, but this process may use {available} processors")
         self.threads = threads or available
         self._row = np.zeros(ROW_WORDS, np.int64)
+        self._buffer = memoryview(self._row).cast("B")
         self._row_address = address(self._row)
         self._scratch = np.empty(0, np.uint8)
+        self._scratch_stride = 0
 
-    def launch(self, kernel: Callable[..., None], *words: int, parallel: bool = True) -> None:
-        """Run a kernel on a row of these words. A parallel region costs microseconds: small work goes without."""
-        row = self._row
-        row[: len(words) + 1] = (LIBRARY.address(kernel), *words)
-        if parallel and self.threads > 1:
-            numba.set_num_threads(self.threads)
-            _launch_parallel(self._row_address, self.threads)
+    def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
+        """Run a kernel on a row of these words; `work` is its size in multiply-adds."""
+        _packer(len(words) + 1)(self._buffer, 0, LIBRARY.address(kernel), *words)
+        if work <= SERIAL_WORK or self.threads == 1:
+            run_alone(self._row_address)
         else:
-            _launch_serial(self._row_address)
+            team_of(self.threads).run(self._row_address, self.chunks(work))
 
-    def scratch(self, bytes_per_thread: int) -> tuple[int, int]:
-        """Address and size of each thread's private memory; contents do not survive a launch."""
-        stride = -(-bytes_per_thread // 4096) * 4096
-        if self._scratch.size < stride * self.threads:
-            self._scratch = np.empty(stride * self.threads, np.uint8)
-        return address(self._scratch), stride
+    def chunks(self, work: int) -> int:
+        """Into how many chunks a launch of this size is cut."""
+        return self.threads * (2 if work >= FINE_WORK else 1)
+
+    def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
+        """Address and size of each chunk's private memory; contents do not survive a launch."""
+        if bytes_per_chunk > self._scratch_stride:
+            self._scratch_stride = -(-bytes_per_chunk // 4096) * 4096
+            self._scratch = np.empty(self._scratch_stride * 2 * self.threads, np.uint8)
+            self._scratch_address = address(self._scratch)
+        return self._scratch_address, self._scratch_stride

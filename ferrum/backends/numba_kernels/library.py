@@ -28,17 +28,21 @@ class Library:
     """Addresses of compiled functions. One per process is enough: code has no state."""
 
     def __init__(self) -> None:
-        self._compiled: dict[Callable[..., None], Any] = {}
+        self._addresses: dict[Callable[..., None], int] = {}
+        self._compiled: list[Any] = []  # code lives as long as its object
         self.progress: Progress | None = None
 
     def address(self, body: Callable[..., None], signature: Any = KERNEL) -> int:
         """The address of `body` as a C function; compiles it, or loads it from the cache, the first time."""
-        compiled = self._compiled.get(body)
-        if compiled is None:
-            if self.progress is not None:
-                self.progress(body.__name__.strip("_").replace("_", " "))
-            compiled = self._compiled[body] = cfunc(signature, cache=True)(body)
-        return int(compiled.address)
+        known = self._addresses.get(body)
+        if known is not None:
+            return known
+        if self.progress is not None:
+            self.progress(body.__name__.strip("_").replace("_", " "))
+        compiled = cfunc(signature, cache=True)(body)
+        self._compiled.append(compiled)
+        self._addresses[body] = int(compiled.address)
+        return self._addresses[body]
 
 
 LIBRARY = Library()

@@ -203,3 +203,27 @@ def pause(builder):
     """Tell the processor that this is a waiting loop."""
     if HAS_X86_PAUSE:
         ir.call(builder, "llvm.x86.sse2.pause", llvm_ir.VoidType())
+
+
+# ---- memory shared between threads
+@word(Index, Address)
+def atomic_load(builder, address):
+    """int64; what was written before the matching store is visible afterwards."""
+    return builder.load_atomic(ir.pointer(builder, address, ir.Int64), "acquire", 8)
+
+
+@word(types.void, Address, Index)
+def atomic_store(builder, address, value):
+    builder.store_atomic(value, ir.pointer(builder, address, ir.Int64), "release", 8)
+
+
+@word(types.void, Address)
+def atomic_increment(builder, address):
+    builder.atomic_rmw("add", ir.pointer(builder, address, ir.Int64), ir.constant(ir.Int64, 1), "seq_cst")
+
+
+@word(types.boolean, Address, Index, Index)
+def atomic_exchange_if(builder, address, expected, value):
+    """Store `value` if the word still is `expected`; did it?"""
+    place = ir.pointer(builder, address, ir.Int64)
+    return builder.extract_value(builder.cmpxchg(place, expected, value, "seq_cst", "seq_cst"), 1)

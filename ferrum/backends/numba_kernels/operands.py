@@ -1,0 +1,156 @@
+"""Addresses and sizes of operands that stay: weights, caches, tables, and the batch of a step.
+
+Owns: what is worth computing once instead of at every launch. Everything here holds the arrays whose addresses it
+hands out, so that no address outlives its memory.
+Next: `ferrum.backends.numba_kernels.bind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from ferrum.backends.numba_kernels import linear, pages
+from ferrum.backends.numba_kernels.launch import address
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.ops import Tensor
+from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
+
+Words = TypeVar("Words")
+REMEMBERED = 4096
+"""Objects of one kind that are remembered at a time: far more than a model has layers."""
+
+_DENSE_KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_BLOCK_KINDS = ("q8_0", "q4_0", "q4_1")
+
+
+class Remembered(Generic[Words]):
+    """The result of a function for each object it was called with, by identity; holds the objects."""
+
+    def __init__(self, compute: Callable[[Any], Words]) -> None:
+        self._compute = compute
+        self._known: dict[int, tuple[Any, Words]] = {}
+
+    def __call__(self, subject: Any) -> Words:
+        known = self._known.get(id(subject))
+        if known is None:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            known = self._known[id(subject)] = (subject, self._compute(subject))
+        return known[1]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightWords:
+    """What kernels need to know of some linears that share their input."""
+
+    descriptors: np.ndarray  # int64 [linears, 8]
+    place: int  # address of the descriptors
+    count: int
+    columns: int
+    rows: tuple[int, ...]  # output features of each
+    total_rows: int
+    has_bias: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CacheWords:
+    """What kernels need to know of one layer's keys and values."""
+
+    keys: int
+    values: int
+    kv_heads: int
+    head_dim: int
+    block_size: int
+
+
+@dataclass(frozen=True, eq=False)
+class BatchWords:
+    """What attention needs to know of a step's batch: the same for all layers."""
+
+    arrays: tuple[np.ndarray, ...]  # held for their addresses
+    tiles: int  # address of int32 [tiles, 4]: sequence, first packed token, tokens, first query row
+    tile_count: int
+    block_tables: int
+    table_width: int
+    contexts: int
+    slots: int
+    longest: int  # largest context
+    one_tile_each: bool  # does one tile hold all new tokens of its sequence?
+
+
+def native_kind(weight: Weight) -> str | None:
+    """The kernels' name of a weight's format; None where only the composition can multiply it."""
+    data = weight.data
+    if data.ndim != 2 or data.strides[1] != data.itemsize or weight.rows < 4:
+        return None
+    if isinstance(weight, Dense):
+        return _DENSE_KINDS.get(str(data.dtype)) if weight.columns % 32 == 0 else None
+    return weight.kind if isinstance(weight, BlockWeight) and weight.kind in _BLOCK_KINDS else None
+
+
+def weight_words(linears: tuple[Linear, ...]) -> WeightWords | None:
+    """None if one of the linears has no native kernel. The linears themselves hold the arrays."""
+    kinds = [native_kind(each.weight) for each in linears]
+    rows = [_descriptor(each, kind) for each, kind in zip(linears, kinds, strict=True) if kind is not None]
+    if len(rows) < len(linears):
+        return None
+    descriptors = np.array(rows, np.int64)
+    return WeightWords(
+        descriptors,
+        address(descriptors),
+        len(linears),
+        linears[0].weight.columns,
+        tuple(each.weight.rows for each in linears),
+        sum(each.weight.rows for each in linears),
+        any(each.bias is not None for each in linears),
+    )
+
+
+def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
+    data = each.weight.data
+    bias = 0 if each.bias is None else address(each.bias)
+    return linear.descriptor(kind, address(data), data.strides[0], each.weight.rows, each.weight.columns, bias)
+
+
+def cache_words(layer: KvLayer) -> CacheWords | None:
+    """None if the cache is not laid out as the kernels expect it."""
+    if not all(x.dtype == np.float32 and x.flags.c_contiguous for x in (layer.keys, layer.values)):
+        return None
+    _, kv_heads, head_dim, block_size = layer.keys.shape
+    return CacheWords(address(layer.keys), address(layer.values), kv_heads, head_dim, block_size)
+
+
+def rotation_words(tables: RopeTables) -> tuple[int, int, int]:
+    """Half of rotary_dim, address of cos, address of sin."""
+    return tables.cos.shape[1], address(tables.cos), address(tables.sin)
+
+
+def batch_words(batch: StepBatch, group: int) -> BatchWords:
+    """group: query heads that share a key/value head."""
+    starts = np.asarray(batch.seq_starts, np.int64)
+    counts = np.diff(starts)
+    per_sequence = -(-counts * group // pages.QUERY_ROWS)
+    sequence = np.repeat(np.arange(len(counts)), per_sequence)
+    first = np.arange(len(sequence)) - np.repeat(np.cumsum(per_sequence) - per_sequence, per_sequence)
+    columns = (sequence, starts[sequence], counts[sequence], first * pages.QUERY_ROWS)
+    tiles = np.ascontiguousarray(np.stack(columns, 1), np.int32)
+    tables, contexts, slots = (_int32(x) for x in (batch.block_tables, batch.context_lens, batch.slots))
+    return BatchWords(
+        (tiles, tables, contexts, slots),
+        address(tiles),
+        len(tiles),
+        address(tables),
+        tables.shape[1],
+        address(contexts),
+        address(slots),
+        int(contexts.max()),
+        bool((per_sequence <= 1).all()),
+    )
+
+
+def _int32(x: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(x, np.int32)

@@ -1,0 +1,141 @@
+"""A team of threads that share out the chunks of one kernel launch.
+
+Owns: worker threads, and the hand-over of work between them and the caller. A launch is cut into chunks; the caller
+and the workers *claim* them one by one. The caller never waits for a worker to start, only for chunks already claimed
+to end: on a busy machine, where a worker may not get a processor, the caller simply does everything itself.
+A worker waits by spinning (new work comes within microseconds while a model runs), then by short sleeps, and after a
+second without work on an event that costs nothing.
+Next: `ferrum.backends.numba_kernels.launch`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from numba import njit, types
+
+from ferrum.backends.numba_kernels.simd import (
+    atomic_exchange_if,
+    atomic_increment,
+    atomic_load,
+    atomic_store,
+    call3,
+    load_word,
+    pause,
+)
+
+# The board: words that all threads see, each in a cache line of its own.
+TICKET = 0  # launch number * MOST_CHUNKS + next chunk to claim
+ROW = 64  # address of the row of words to run
+CHUNKS = 128  # how many chunks the launch has
+DONE = 192  # how many of them are finished
+BOARD_BYTES = 256
+
+MOST_CHUNKS = 1 << 16
+SPINS = 2000  # pauses before a waiting thread lets others run: some 50 microseconds
+YIELDS = 200  # turns given away before a worker sleeps between looks
+SLEEP_MICROSECONDS = 50
+SLEEPS = 10_000  # looks before a worker leaves compiled code and waits on its event
+
+_yield_processor = types.ExternalFunction("sched_yield", types.int32())
+_sleep_microseconds = types.ExternalFunction("usleep", types.int32(types.uint32))
+
+
+@njit(cache=True)
+def _work(board):
+    """Run chunks of the current launch until none is left to claim. The row read is the one of the ticket: the claim
+    succeeds only if no other launch was posted in between."""
+    while True:
+        ticket = atomic_load(board + TICKET)
+        chunk, chunks = ticket % MOST_CHUNKS, load_word(board + CHUNKS)
+        row = load_word(board + ROW)
+        if chunk >= chunks:
+            return
+        if atomic_exchange_if(board + TICKET, ticket, ticket + 1):
+            call3(load_word(row), row, chunk, chunks)
+            atomic_increment(board + DONE)
+
+
+@njit(nogil=True, cache=True)
+def _run(board, row, chunks):
+    """The caller's part: post the launch, work on it, wait for chunks that others claimed."""
+    launch = atomic_load(board + TICKET) // MOST_CHUNKS + 1
+    # close the old launch, so that no worker can pair its ticket with the new row
+    atomic_store(board + TICKET, launch * MOST_CHUNKS + MOST_CHUNKS - 1)
+    atomic_store(board + DONE, 0)
+    atomic_store(board + ROW, row)
+    atomic_store(board + CHUNKS, chunks)
+    atomic_store(board + TICKET, (launch + 1) * MOST_CHUNKS)
+    _work(board)
+    spins = 0
+    while atomic_load(board + DONE) < chunks:
+        pause()
+        spins += 1
+        if spins > SPINS:
+            _yield_processor()
+
+
+@njit(nogil=True, cache=True)
+def _serve(board):
+    """A worker's part, until a long time passes without work."""
+    idle, seen = 0, atomic_load(board + TICKET)
+    while idle < SPINS + YIELDS + SLEEPS:
+        ticket = atomic_load(board + TICKET)
+        if ticket != seen:
+            _work(board)
+            seen, idle = atomic_load(board + TICKET), 0
+        elif idle < SPINS:
+            pause()
+        elif idle < SPINS + YIELDS:
+            _yield_processor()
+        else:
+            _sleep_microseconds(SLEEP_MICROSECONDS)
+        idle += 1
+
+
+@njit(cache=True)
+def _run_alone(row):
+    call3(load_word(row), row, 0, 1)
+
+
+run_alone = _run_alone
+"""Run a row as one chunk on this thread."""
+
+
+class Team:
+    """`size` threads, the caller among them. Launches of several callers take turns."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._lock = threading.Lock()
+        self._memory = np.zeros(BOARD_BYTES // 8 + 8, np.int64)
+        start: int = self._memory.__array_interface__["data"][0]
+        self._board = -(-start // 64) * 64
+        self._wake = [threading.Event() for _ in range(size - 1)]
+        for event in self._wake:
+            threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
+
+    def run(self, row: int, chunks: int) -> None:
+        """Run the kernel of the row at this address in `chunks` chunks; returns when all are done."""
+        with self._lock:
+            for event in self._wake:
+                if not event.is_set():
+                    event.set()
+            _run(self._board, row, chunks)
+
+    def _worker(self, event: threading.Event) -> None:
+        while True:
+            event.wait()
+            _serve(self._board)
+            event.clear()
+
+
+_teams: dict[int, Team] = {}
+
+
+def team_of(size: int) -> Team:
+    """The process's team of this size."""
+    if size not in _teams:
+        _teams[size] = Team(size)
+    return _teams[size]
