@@ -1,0 +1,95 @@
+"""The sandboxed Jinja environment in which chat templates run.
+
+Owns: what a template may call and which tags it may use. Imports Jinja, so `chat` loads it only when a template is
+made. Refuses to know: messages, tokens. The dialect is that of Hugging Face transformers
+(https://huggingface.co/docs/transformers/chat_templating_writing).
+Specs: TEXT-17, TEXT-18. Next: `ferrum.text.tokenizer`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+
+class GenerationTag(Extension):
+    """Accepts `{% generation %}…{% endgeneration %}`, which marks the assistant's text for training, and renders its
+    body. The body keeps a scope of its own, as it has where the tag is more than a mark."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja declares it as a plain set)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body).set_lineno(line)
+
+
+class PublicNamespace(Namespace):
+    """Jinja's `namespace()` without underscore-prefixed names, so that a template cannot smuggle in a private one."""
+
+    def __init__(*args: Any, **attributes: Any) -> None:  # no named self: templates may write namespace(self=…)
+        self, *positional = args
+        values = dict(*positional, **attributes)
+        for name in values:
+            _require_public(name)
+        Namespace.__init__(self, values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _require_public(name)
+        super().__setitem__(name, value)
+
+
+class DictMaker:
+    """`dict(…)` and `dict.fromkeys(…)`. The type itself would hand out `dict.update`, which changes any dict it is
+    given and which the sandbox, watching objects, does not see."""
+
+    def __call__(self, *arguments: Any, **entries: Any) -> dict[Any, Any]:
+        return dict(*arguments, **entries)
+
+    def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        return dict.fromkeys(keys, value)
+
+
+def chat_environment() -> ImmutableSandboxedEnvironment:
+    """A fresh environment: no private attributes, no changing of the caller's lists and dicts, no file access."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals.update(
+        raise_exception=_raise_exception, strftime_now=_strftime_now, namespace=PublicNamespace, dict=DictMaker()
+    )
+    return environment
+
+
+def _require_public(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace cannot hold {name!r}: names with a leading underscore are private")
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as models saw it in training: Jinja's own filter would escape <, >, & and ' for HTML and sort the keys."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(message)
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now().strftime(layout)

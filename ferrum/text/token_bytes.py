@@ -1,0 +1,102 @@
+"""Which bytes a token stands for, in the two spellings that language models use.
+
+A byte-level vocabulary (GPT-2) writes every byte as one printable character. A SentencePiece vocabulary writes text
+plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". Once every token is a string of bytes,
+decoding is joining them, whole or one token at a time.
+
+Owns: both spellings, and recognising them in a tokenizer.json decoder. Refuses to know: encoding, special tokens.
+Sources: https://github.com/openai/gpt-2 (`bytes_to_unicode`), Hugging Face tokenizers (decoders).
+Specs: TEXT-03, TEXT-04, TEXT-05. Next: `ferrum.text.gguf_tokenizer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.errors import Unsupported
+
+SENTENCEPIECE_SPACE = "▁"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+def byte_alphabet() -> tuple[str, ...]:
+    """The printable character of each byte 0 to 255: itself where Latin-1 prints it, else the next one from U+0100."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    substitutes = iter(range(0x100, 0x200))
+    return tuple(chr(byte) if byte in printable else chr(next(substitutes)) for byte in range(256))
+
+
+BYTE_ALPHABET = byte_alphabet()
+_NOT_LATIN_1 = 0xFFFF
+# Each symbol of the alphabet becomes the Latin-1 character of its byte; the characters below U+0100 that are not in
+# the alphabet become one that Latin-1 cannot encode, as those above already are.
+_TO_LATIN_1 = dict.fromkeys(range(0x100), _NOT_LATIN_1) | {
+    ord(symbol): byte for byte, symbol in enumerate(BYTE_ALPHABET)
+}
+
+
+@dataclass(frozen=True)
+class TokenSpelling:
+    """How a vocabulary writes bytes as text. `strips_leading_space`: decoding drops one space from the very start,
+    because encoding put one there."""
+
+    byte_level: bool = False
+    replaces_space: bool = False  # "▁" stands for a space
+    byte_fallback: bool = False  # "<0x0A>" stands for a byte
+    strips_leading_space: bool = False
+
+    def token_bytes(self, token: str) -> bytes:
+        """The bytes of one vocabulary entry. A byte-level entry with a character outside the alphabet is plain text
+        (an added token), as in Hugging Face's decoder."""
+        if self.byte_level:
+            try:
+                return token.translate(_TO_LATIN_1).encode("latin-1")
+            except UnicodeEncodeError:
+                return token.encode()
+        if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
+            return bytes.fromhex(match[1])
+        return (token.replace(SENTENCEPIECE_SPACE, " ") if self.replaces_space else token).encode()
+
+
+def spelling_of(decoder: Mapping[str, Any] | None) -> TokenSpelling:
+    """The spelling that the `decoder` object of a tokenizer.json undoes.
+
+    Raises `Unsupported` for any other decoder (WordPiece, CTC, …): a guess would garble text without a sign.
+    """
+    steps = list(_steps(decoder))
+    kinds = [step["type"] for step in steps]
+    if kinds == ["ByteLevel"]:
+        return TokenSpelling(byte_level=True)
+    strips = False
+    for position, step in enumerate(steps):
+        match step:
+            case {"type": "Replace", "pattern": {"String": "▁"}, "content": " "} | {"type": "ByteFallback" | "Fuse"}:
+                continue
+            case {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme}:
+                strips = strips or scheme != "never"
+            # Before Fuse, Strip would act on every token instead of the whole text.
+            case {"type": "Strip", "content": " ", "start": 0 | 1 as start, "stop": 0} if "Fuse" in kinds[:position]:
+                strips = strips or start == 1
+            case _:
+                raise Unsupported(f"the tokenizer's decoder {step['type']!r} is not supported in this place")
+    if not steps:
+        raise Unsupported("a tokenizer without a decoder is not supported")
+    return TokenSpelling(
+        replaces_space="Replace" in kinds or "Metaspace" in kinds,
+        byte_fallback="ByteFallback" in kinds,
+        strips_leading_space=strips,
+    )
+
+
+def _steps(decoder: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+    """The decoder's steps in order, with nested sequences opened."""
+    if decoder is None:
+        return
+    if decoder["type"] == "Sequence":
+        for inner in decoder["decoders"]:
+            yield from _steps(inner)
+    else:
+        yield decoder
