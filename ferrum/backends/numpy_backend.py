@@ -8,7 +8,7 @@ Specs: OPS. Next: `ferrum.backends.numba_kernels`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +190,9 @@ class NumbaOps(NumpyOps):
         self._bind = bind
         self._kernels = bind.Kernels(threads)
 
+    def on_compile(self, listener: Callable[[str], None]) -> None:
+        self._kernels.library.progress = listener
+
     @property
     def threads(self) -> int:
         """Threads that kernels run on."""
@@ -245,8 +248,8 @@ class NumbaOps(NumpyOps):
         if cache is None or not len(slots):
             super().kv_write(layer, key, value, slots)
         else:
-            rows = (self._bind.rows_of(x, x.shape[1] * x.shape[2]) for x in (key, value))
-            self._kernels.kv_write(cache, *rows, slots, None)
+            key, value = (self._bind.rows_of(x, x.shape[1] * x.shape[2]) for x in (key, value))
+            self._kernels.kv_write(cache, key, value, slots, None)
 
     def paged_attention(
         self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None

@@ -31,7 +31,7 @@ def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTable
 def rope_frequencies(config: RopeConfig) -> Frequencies:
     """theta^(-2 i / rotary_dim) for i = 0, 1, …, stretched by the scaling."""
     exponents = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
-    return _STRETCH[config.scaling](config, config.theta**-exponents)
+    return _STRETCH[config.scaling](config, np.power(config.theta, -exponents))
 
 
 def attention_factor(config: RopeConfig) -> float:
@@ -54,7 +54,7 @@ def _linear(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
 
 def _factors(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
     """One explicit divisor per frequency."""
-    return frequencies / np.asarray(config.factors)
+    return np.divide(frequencies, config.factors)
 
 
 def _llama3(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
@@ -63,7 +63,8 @@ def _llama3(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
     turns = config.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
     blend = (turns - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
     kept = np.clip(blend, 0, 1)
-    return frequencies * (kept + (1 - kept) / config.factor)
+    stretched: Frequencies = frequencies * (kept + (1 - kept) / config.factor)
+    return stretched
 
 
 def _yarn(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
@@ -78,8 +79,9 @@ def _yarn(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, config.rotary_dim - 1)
     span = max(high - low, 0.001)  # a ramp of no width is a step
-    stretched = np.clip((np.arange(config.rotary_dim // 2) - low) / span, 0, 1)
-    return frequencies * (stretched / config.factor + 1 - stretched)
+    ramp = np.clip((np.arange(config.rotary_dim // 2) - low) / span, 0, 1)
+    stretched: Frequencies = frequencies * (ramp / config.factor + 1 - ramp)
+    return stretched
 
 
 _STRETCH: dict[RopeScaling, Callable[[RopeConfig, Frequencies], Frequencies]] = {

@@ -10,7 +10,7 @@ Next: `ferrum.tensor.random`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ferrum.tensor.attention import paged_attention
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
@@ -21,6 +21,9 @@ from ferrum.tensor.weights import Linear, Weight
 
 class Compositions(Primitives):
     """Base class of every backend."""
+
+    def on_compile(self, listener: Callable[[str], None]) -> None:
+        """Tell `listener` the name of every kernel just before it is compiled. Most backends compile nothing."""
 
     # ---- factory
     def zeros(self, shape: Shape, dtype: str) -> Tensor:

@@ -13,7 +13,6 @@ Next: `ferrum.backends.numba_kernels.launch`.
 
 from __future__ import annotations
 
-
 import numpy as np
 from numba import njit
 
@@ -62,7 +61,9 @@ def _rotate(source, target, head_dim, half, cos, sin, scale):
 
 
 @njit(cache=True)
-def _write_one(key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, half, cos, sin, temporary):
+def _write_one(
+    key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, half, cos, sin, temporary
+):
     """Rotate one key (half > 0) and put it and its value into their slot."""
     if half > 0:
         _rotate(key, temporary, head_dim, half, cos, sin, np.float32(1))
@@ -126,7 +127,9 @@ def _weigh_run(scores, values, value_stride, decay, out, padded, positions, rows
         weigh_page_wide(scores, values + 4 * column, value_stride, decay, out + 4 * column, 4 * padded, positions, rows)
         column += 16 * WIDE
     while column < padded:
-        weigh_page_narrow(scores, values + 4 * column, value_stride, decay, out + 4 * column, 4 * padded, positions, rows)
+        weigh_page_narrow(
+            scores, values + 4 * column, value_stride, decay, out + 4 * column, 4 * padded, positions, rows
+        )
         column += 16
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels import attention, elementwise, linear
 from ferrum.backends.numba_kernels.launch import Launcher, address, float_bits
+from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.operands import (
     BatchWords,
     CacheWords,
@@ -22,7 +23,7 @@ from ferrum.backends.numba_kernels.operands import (
     rotation_words,
     weight_words,
 )
-from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.batch import RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import Linear, Weight
 
@@ -44,6 +45,7 @@ class Kernels:
 
     def __init__(self, threads: int | None) -> None:
         self.launcher = Launcher(threads)
+        self.library = LIBRARY
         self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
         self._rotations = Remembered(rotation_words)
         self._vectors = Remembered(address)

@@ -45,5 +45,5 @@ def use_kernel_cache() -> Path:
     os.utime(directory)
     for old in sorted(directory.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-    numba.config.CACHE_DIR = str(directory)
+    numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     return directory

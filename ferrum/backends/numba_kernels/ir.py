@@ -130,7 +130,7 @@ def _fold(builder: Any, vectors: list[Any]) -> list[Any]:
     (folded,) = vectors
     while width > 1:
         half = width // 2
-        starts = range(0, folded.type.count, width)
+        starts = list(range(0, folded.type.count, width))
         low = [start + lane for start in starts for lane in range(half)]
         high = [start + half + lane for start in starts for lane in range(half)]
         folded = builder.fadd(shuffle(builder, folded, folded, low), shuffle(builder, folded, folded, high))

@@ -57,14 +57,13 @@ class Launcher:
             raise InvalidParameter("threads", f"is {threads}, but this process may use {available} processors")
         self.threads = threads or available
         self._row = np.zeros(ROW_WORDS, np.int64)
-        self._buffer = memoryview(self._row).cast("B")
         self._row_address = address(self._row)
         self._scratch = np.empty(0, np.uint8)
         self._scratch_stride = 0
 
     def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
         """Run a kernel on a row of these words; `work` is its size in multiply-adds."""
-        _packer(len(words) + 1)(self._buffer, 0, LIBRARY.address(kernel), *words)
+        _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         if work <= SERIAL_WORK or self.threads == 1:
             run_alone(self._row_address)
         else:

@@ -12,8 +12,10 @@ from typing import Any
 
 from numba import cfunc, types
 
+from ferrum.backends.numba_kernels import CACHE_DIRECTORY
+
 Progress = Callable[[str], None]
-"""Called with the name of each function just before it is compiled or loaded."""
+"""Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
 """void kernel(address of a row of int64 words, this thread, threads): word 0 of the row is the kernel's own address."""
@@ -37,12 +39,19 @@ class Library:
         known = self._addresses.get(body)
         if known is not None:
             return known
-        if self.progress is not None:
+        if self.progress is not None and not _is_cached(body):
             self.progress(body.__name__.strip("_").replace("_", " "))
-        compiled = cfunc(signature, cache=True)(body)
+        compiled: Any = cfunc(signature, cache=True)(body)
         self._compiled.append(compiled)
-        self._addresses[body] = int(compiled.address)
-        return self._addresses[body]
+        place: int = compiled.address
+        self._addresses[body] = place
+        return place
+
+
+def _is_cached(body: Callable[..., None]) -> bool:
+    """Has Numba an index file for this function? If that file is stale the compilation merely goes unannounced."""
+    name = f"{body.__module__.rpartition('.')[2]}.{body.__qualname__}"
+    return any(CACHE_DIRECTORY.glob(f"*/{name}-*.nbi"))
 
 
 LIBRARY = Library()

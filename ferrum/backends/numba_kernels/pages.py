@@ -22,8 +22,8 @@ WIDE = 4
 
 @word(types.void, *[Index] * 7)
 def score_page(builder, query, query_stride, keys, key_stride, head_dim, scores, rows):
-    """scores[row] (16 floats each) = query[row] · keys; `keys` holds, for each of head_dim dimensions, 16 positions in a
-    row. A vector of scores comes out without horizontal sums."""
+    """scores[row] (16 floats each) = query[row] · keys; `keys` holds, for each of head_dim dimensions, 16 positions in
+    a row. A vector of scores comes out without horizontal sums."""
 
     def tile(count: int) -> None:
         starts = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
@@ -41,7 +41,10 @@ def score_page(builder, query, query_stride, keys, key_stride, head_dim, scores,
 
 
 def _weigh(vectors: int) -> Any:
-    def build(builder, weights, values, value_stride, decay, out, out_stride, positions, rows):  # type: ignore[no-untyped-def]
+    """Word: out[row] = out[row] * decay[row] + weights[row] · values, for 16 * vectors columns and the first
+    `positions` of 16 positions: later ones may be unwritten memory, and 0 * NaN is NaN."""
+
+    def build(builder, weights, values, value_stride, decay, out, out_stride, positions, rows):
         def tile(count: int) -> None:
             starts = [builder.add(out, builder.mul(out_stride, ir.constant(ir.Int64, m))) for m in range(count)]
             sums = ir.allocate_zeros(builder, count * vectors)
@@ -66,8 +69,6 @@ def _weigh(vectors: int) -> Any:
         ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
 
     build.__name__ = f"weigh_page_{vectors}"
-    build.__doc__ = f"""out[row] = out[row] * decay[row] + weights[row] · values, for {16 * vectors} columns and the first
-    `positions` of 16 positions: later ones may be unwritten memory, and 0 * NaN is NaN."""
     return word(types.void, *[Index] * 8)(build)
 
 

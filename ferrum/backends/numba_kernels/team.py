@@ -90,7 +90,7 @@ def _serve(board):
         elif idle < SPINS + YIELDS:
             _yield_processor()
         else:
-            _sleep_microseconds(SLEEP_MICROSECONDS)
+            _sleep_microseconds(SLEEP_MICROSECONDS)  # type: ignore[call-overload]
         idle += 1
 
 

@@ -35,7 +35,7 @@ class Operands:
     out[t, r] = sum over columns of weight[r] * x[t], plus start[t, r] where `start` is not null.
     """
 
-    def __init__(self, weight, weight_stride, x, x_stride, groups, out, out_stride, start, start_stride):  # type: ignore[no-untyped-def]
+    def __init__(self, weight, weight_stride, x, x_stride, groups, out, out_stride, start, start_stride):
         self.weight, self.weight_stride = weight, weight_stride
         self.x, self.x_stride = x, x_stride
         self.groups = groups
@@ -128,7 +128,9 @@ def few_tokens(kind: str, ahead: int) -> Any:
     up to FEW tokens, weights decoded in registers. end - first >= ROWS; a last partial tile overlaps its neighbour,
     which is harmless because every sum is written once with the same bits."""
 
-    def build(builder, weight, row_bytes, groups, x, x_stride, out, out_stride, start, start_stride, first, end, tokens):  # type: ignore[no-untyped-def]
+    def build(
+        builder, weight, row_bytes, groups, x, x_stride, out, out_stride, start, start_stride, first, end, tokens
+    ):
         operands = Operands(weight, row_bytes, x, x_stride, groups, out, out_stride, start, start_stride)
         last = ir.offset(builder, end, -ROWS)
 
@@ -147,7 +149,7 @@ def dense_panel() -> Any:
     """Word (weight, row bytes, groups, x, x stride, out, out stride, start, start stride, rows, tokens): float32 rows
     times any number of tokens. Token tiles outside, row tiles inside: the panel stays in cache. rows >= PANEL_ROWS."""
 
-    def build(builder, weight, row_bytes, groups, x, x_stride, out, out_stride, start, start_stride, rows, tokens):  # type: ignore[no-untyped-def]
+    def build(builder, weight, row_bytes, groups, x, x_stride, out, out_stride, start, start_stride, rows, tokens):
         operands = Operands(weight, row_bytes, x, x_stride, groups, out, out_stride, start, start_stride)
         last = ir.offset(builder, rows, -PANEL_ROWS)
         zero, step = ir.constant(ir.Int64, 0), ir.constant(ir.Int64, PANEL_ROWS)
@@ -169,7 +171,7 @@ def dense_panel() -> Any:
 def decode_row(kind: str) -> Any:
     """Word (destination, source, groups): one stored row to float32."""
 
-    def build(builder, destination, source, groups):  # type: ignore[no-untyped-def]
+    def build(builder, destination, source, groups):
         with cgutils.for_range(builder, groups) as loop:
             stored = builder.add(source, ir.scaled(builder, loop.index, GROUP_BYTES[kind]))
             place = builder.add(destination, ir.scaled(builder, loop.index, 128))
