@@ -1,0 +1,139 @@
+"""`ferrum-ref bench`: how fast one model runs on one backend.
+
+Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
+Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
+through the engine as any request does. Refuses to know: why it is fast.
+Specs: CLI-40 to CLI-42. Next: `docs/reading-path.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferrum.cli.loading import load
+from ferrum.cli.memory import peak_rss_bytes
+from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option
+from ferrum.cli.progress import Progress, human_bytes
+from ferrum.errors import InvalidParameter
+from ferrum.types import SamplingParams
+
+if TYPE_CHECKING:
+    from ferrum.engine.llm import LLM
+    from ferrum.engine.request import Request
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command()
+@click.option(
+    "-p", "--prompt-len", type=_COUNT, default=512, show_default=True, metavar="N", help="Tokens of a prompt."
+)
+@click.option("-n", "--gen-len", type=_COUNT, default=64, show_default=True, metavar="N", help="Tokens to generate.")
+@click.option("-b", "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Sequences at a time.")
+@click.option("-r", "--repeats", type=_COUNT, default=3, show_default=True, metavar="N", help="Report the median of N.")
+@engine_options
+@json_option
+@debug_option
+def bench(prompt_len: int, gen_len: int, batch: int, repeats: int, as_json: bool, engine: EngineOptions) -> None:
+    """Measure prefill and decode speed."""
+    progress = Progress()
+    llm = load(engine, progress, max_num_seqs=batch)
+    check_room(llm, prompt_len, gen_len, batch)
+    prefill, decode = [], []
+    for repeat in range(repeats + 1):
+        with progress.during(f"repeat {repeat} of {repeats}" if repeat else "warming up"):
+            rates = measure(llm, prompts(llm, prompt_len, batch, repeat), gen_len)
+        if repeat:  # the first one compiles, and touches memory for the first time
+            prefill.append(rates[0])
+            decode.append(rates[1])
+    result = {
+        "model": llm.model_name,
+        "backend": llm.backend_name,
+        "dtype": llm.dtype_name,
+        "threads": engine.threads or usable_cores(),
+        "prompt_len": prompt_len,
+        "gen_len": gen_len,
+        "batch": batch,
+        "prefill_tok_s": statistics.median(prefill),
+        "decode_tok_s": statistics.median(decode),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+
+
+def prompts(llm: LLM, length: int, count: int, seed: int) -> list[list[int]]:
+    """Prompts of random tokens, others for each seed, the same in every run."""
+    generator = random.Random(seed)
+    return [[generator.randrange(llm.config.vocab_size) for _ in range(length)] for _ in range(count)]
+
+
+def measure(llm: LLM, prompt_ids: list[list[int]], gen_len: int) -> tuple[float, float]:
+    """-> tokens per second of prefill and of decode, over all sequences together."""
+    started = time.perf_counter()
+    step_until_all_started(llm, submit(llm, prompt_ids, max_tokens=1))
+    prefill_seconds = time.perf_counter() - started
+
+    requests = submit(llm, prompt_ids, max_tokens=gen_len + slack(llm, prompt_ids))
+    try:
+        step_until_all_started(llm, requests)
+        started = time.perf_counter()
+        for _ in range(gen_len):
+            llm.engine.step()
+        decode_seconds = time.perf_counter() - started
+    finally:
+        for request in requests:
+            llm.engine.cancel(request)
+    count = len(prompt_ids)
+    return count * len(prompt_ids[0]) / prefill_seconds, count * gen_len / decode_seconds
+
+
+def submit(llm: LLM, prompt_ids: list[list[int]], max_tokens: int) -> list[Request]:
+    params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
+    return [llm.engine.submit(prompt, params) for prompt in prompt_ids]
+
+
+def step_until_all_started(llm: LLM, requests: list[Request]) -> None:
+    """Runs the engine until every sequence has a token of its own."""
+    while not all(request.generations[0].chunks for request in requests):
+        llm.engine.step()
+
+
+def slack(llm: LLM, prompt_ids: list[list[int]]) -> int:
+    """How many tokens the first sequence may get while the last prompt is still being read: one a step."""
+    per_step = llm.engine_config.max_num_batched_tokens - len(prompt_ids)
+    return 1 + len(prompt_ids) * len(prompt_ids[0]) // max(per_step, 1)
+
+
+def check_room(llm: LLM, prompt_len: int, gen_len: int, batch: int) -> None:
+    """All sequences must run at a time, or something else is measured. Raises InvalidParameter."""
+    longest = prompt_len + gen_len + slack(llm, [[0] * prompt_len] * batch)
+    if longest > llm.max_model_len:
+        context = llm.max_model_len
+        raise InvalidParameter("prompt_len", f"and gen_len need {longest} positions, but the context has {context}")
+    blocks = -(-longest // llm.engine_config.block_size)
+    if batch * blocks > llm.scheduler.pool.total:
+        raise InvalidParameter("batch", f"of {batch} sequences of {longest} tokens does not fit: raise --kv-memory")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """The result for people."""
+    r = result
+    return [
+        f"{r['model']}, {r['dtype']}, on {r['backend']} with {r['threads']} threads",
+        f"prefill {r['prefill_tok_s']:10.1f} tok/s   {r['batch']} × {r['prompt_len']} tokens",
+        f"decode  {r['decode_tok_s']:10.1f} tok/s   {r['batch']} × {r['gen_len']} tokens",
+        f"memory  {human_bytes(r['peak_rss_bytes']):>10} at most",
+    ]

@@ -1,0 +1,99 @@
+"""What the user sees when something goes wrong: one line on stderr and an exit code.
+
+Owns: the translation of every exception into a line and a code (2 bad usage, 1 everything else, 130 Ctrl-C), and the
+silence of a closed pipe. A traceback appears only with --debug. Refuses to know: what the commands do.
+Specs: CLI-10 to CLI-16. Next: `ferrum.cli.options`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+
+from ferrum.errors import FerrumError, InvalidParameter
+
+DEBUG = "ferrum.cli.debug"
+"""Key of the context's `meta` that --debug sets."""
+
+OK, FAILED, USAGE = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Program(click.Group):
+    """The command group that ends every way a command can fail with one line and the right exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run and exit. Takes what `click.Command.main` takes; `standalone_mode` is always ours."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            complain(usage_message(error))
+            code = error.code if isinstance(error, Failure) else error.exit_code
+        except click.exceptions.Abort:
+            code = INTERRUPTED  # click has ended the line that the terminal's ^C stands on
+        sys.exit(code or OK)
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; what it raises becomes a `Failure`, which carries the line to show and the code."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()  # a full disk or a closed pipe shows here, not after Python's last line
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except BrokenPipeError:
+            silence_stdout()  # a reader that has seen enough (`… | head`) is no failure
+            raise click.exceptions.Exit(OK) from None
+        except Exception as error:
+            if ctx.meta.get(DEBUG):
+                traceback.print_exc()
+            raise Failure(error, self._flags(ctx)) from error
+
+    def _flags(self, ctx: click.Context) -> dict[str, str]:
+        """The running command's flags by parameter name: {"top_p": "--top-p"}."""
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        options = [p for p in command.params if isinstance(p, click.Option)] if command else []
+        return {option.name: max(option.opts, key=len) for option in options if option.name}
+
+
+class Failure(click.ClickException):
+    """An exception of a command as the user sees it; `flags` are those of the command, by parameter name."""
+
+    def __init__(self, error: Exception, flags: dict[str, str]) -> None:
+        super().__init__(describe(error, flags))
+        self.code = USAGE if isinstance(error, InvalidParameter) else FAILED
+
+
+def describe(error: Exception, flags: dict[str, str]) -> str:
+    """What is wrong, in the words of the exception."""
+    if isinstance(error, InvalidParameter) and error.field in flags:
+        return f"{flags[error.field]}: {error}"
+    if isinstance(error, FerrumError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return f"out of memory: {str(error) or 'a smaller --max-model-len, --kv-memory or model may fit'}"
+    return f"internal error: {type(error).__name__}: {error}; run with --debug for the traceback"
+
+
+def usage_message(error: click.ClickException) -> str:
+    """The message, and for wrong usage where to read how it is done."""
+    message = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message.rstrip('.')} (see {error.ctx.command_path} --help)"
+    return message
+
+
+def complain(message: str) -> None:
+    """One line on stderr, whatever the message looks like."""
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+
+
+def silence_stdout() -> None:
+    """Send what is still buffered nowhere: the interpreter would complain about it on its way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,159 @@
+"""`ferrum-ref generate`: one prompt in, text out as it is produced.
+
+Owns: where the prompt comes from, what goes to stdout (the text or one JSON object, nothing else) and what to stderr.
+Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.cli.models`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferrum.cli.loading import load
+from ferrum.cli.memory import peak_rss_bytes
+from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
+from ferrum.cli.progress import Progress
+from ferrum.errors import Unsupported
+from ferrum.types import Completion, SamplingParams
+
+if TYPE_CHECKING:
+    from ferrum.engine.llm import LLM
+    from ferrum.engine.stream import TokenStream
+
+
+@click.command()
+@click.argument("prompt", required=False)
+@click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Read the prompt from this file.")  # fmt: skip
+@click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
+@click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
+@sampling_options
+@engine_options
+@json_option
+@debug_option
+def generate(
+    prompt: str | None,
+    file: Path | None,
+    system: str | None,
+    raw: bool,
+    no_stream: bool,
+    as_json: bool,
+    params: SamplingParams,
+    engine: EngineOptions,
+) -> None:
+    """Answer PROMPT, or continue it with --raw.
+
+    Without PROMPT, or where it is "-", the prompt is read from standard input. The text goes to standard output,
+    everything else to standard error.
+    """
+    if raw and system is not None:
+        raise click.UsageError("--system needs the chat template that --raw leaves out")
+    text = read_prompt(prompt, file)
+    progress = Progress()
+    started = time.perf_counter()
+    llm = load(engine, progress)
+    load_seconds = time.perf_counter() - started
+    with start(llm, text, system, raw, params, progress) as stream:
+        show(stream, progress, silent=as_json, whole=no_stream)
+    completion = stream.completion()
+    if as_json:
+        click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
+    else:
+        click.echo(summary(completion), err=True)
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt from wherever it is; one newline at the end of a file or of standard input is not part of it."""
+    if prompt is not None and file is not None:
+        raise click.UsageError("the prompt is given twice: as an argument and with -f")
+    if file is not None:
+        text = decode(file.read_bytes(), str(file))
+    elif prompt is not None and prompt != "-":
+        text = prompt
+    else:
+        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+            raise click.UsageError("give a prompt: as an argument, with -f FILE, or on standard input")
+        text = decode(sys.stdin.buffer.read(), "standard input")
+    if not text:
+        raise click.UsageError("the prompt is empty")
+    return text
+
+
+def decode(content: bytes, name: str) -> str:
+    """UTF-8 without its last newline. Raises UsageError that says where it is not UTF-8."""
+    try:
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        byte = content[error.start]
+        raise click.UsageError(f"{name} is not UTF-8 text: byte {error.start} is 0x{byte:02x}") from None
+
+
+def start(
+    llm: LLM, text: str, system: str | None, raw: bool, params: SamplingParams, progress: Progress
+) -> TokenStream:
+    """The prompt on its way: as a chat of one turn where the model knows chats."""
+    if raw:
+        return llm.stream(text, params)
+    if llm._loaded.chat_template is None:
+        if system is not None:
+            raise Unsupported(f"{llm.model_name} has no chat template, so that --system has no place")
+        progress.note(f"note: {llm.model_name} has no chat template; the prompt is continued as it is")
+        return llm.stream(text, params)
+    before = [] if system is None else [{"role": "system", "content": system}]
+    return llm.stream_chat([*before, {"role": "user", "content": text}], params)
+
+
+def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) -> None:
+    """Runs the stream to its end; its text goes to stdout piece by piece, as a whole, or not at all."""
+    pieces: list[str] = []
+    with progress.during("reading the prompt"):
+        first = next(stream)
+    for chunk in chain((first,), stream):
+        pieces.append(chunk.text)
+        if chunk.text and not (silent or whole):
+            click.echo(chunk.text, nl=False)  # echo flushes
+    if not silent:
+        click.echo("".join(pieces) if whole else "")
+
+
+def summary(completion: Completion) -> str:
+    """Seed and speeds on one line."""
+    usage, timings = completion.usage, completion.timings
+    return " · ".join(
+        (
+            f"seed {completion.seed}",
+            f"{usage.prompt_tokens} prompt tokens at {timings.prefill_tok_s:.0f} tok/s",
+            f"{usage.completion_tokens} tokens at {timings.decode_tok_s:.0f} tok/s",
+            f"first token {timings.ttft_s:.2f} s",
+        )
+    )
+
+
+def as_object(llm: LLM, completion: Completion, load_seconds: float) -> dict[str, Any]:
+    """What --json prints."""
+    usage, timings = completion.usage, completion.timings
+    return {
+        "model": llm.model_name,
+        "backend": llm.backend_name,
+        "dtype": llm.dtype_name,
+        "seed": completion.seed,
+        "text": completion.text,
+        "token_ids": list(completion.token_ids),
+        "prompt_token_ids": list(completion.prompt_token_ids),
+        "finish_reason": completion.finish_reason.value,
+        "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+        "timings": {
+            "load_s": load_seconds,
+            "ttft_s": timings.ttft_s,
+            "prefill_tok_s": timings.prefill_tok_s,
+            "decode_tok_s": timings.decode_tok_s,
+            "peak_rss_bytes": peak_rss_bytes(),
+        },
+    }

@@ -1,0 +1,165 @@
+"""`ferrum-ref pull`, `models` and `inspect`: what models there are, and what is in one.
+
+Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-33. Next: `ferrum.cli.bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferrum.cli.loading import locate
+from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_option
+from ferrum.cli.progress import Progress, human_bytes
+
+if TYPE_CHECKING:
+    from ferrum.config import ModelConfig
+    from ferrum.load.model import ModelFiles
+    from ferrum.load.source import StoredTensor
+
+model_argument = click.argument("model", metavar="MODEL")
+
+
+@click.command(help=f"Fetch MODEL and print where it is.\n\n{MODEL_HELP}")
+@model_argument
+@offline_option
+@debug_option
+def pull(model: str, offline: bool) -> None:
+    click.echo(locate(model, Progress(), offline=offline).path)
+
+
+@click.command()
+@debug_option
+def models() -> None:
+    """List the models that can be asked for by name, and those in the cache."""
+    from ferrum.load.resolve import list_models
+
+    rows = [
+        (model.name, "-" if model.nbytes is None else human_bytes(model.nbytes), str(model.path or "not downloaded"))
+        for model in list_models()
+    ]
+    echo_table((("name", "size", "where"), *rows))
+
+
+@click.command(help=f"Describe MODEL: architecture, tensors, memory. Reads no weights.\n\n{MODEL_HELP}")
+@model_argument
+@click.option("--tensors", "list_tensors", is_flag=True, help="List every tensor.")
+@json_option
+@offline_option
+@debug_option
+def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> None:
+    from ferrum.load.model import open_model
+
+    files = open_model(locate(model, Progress(), offline=offline))
+    tensors = [files.source.describe(name) for name in files.source.names()]
+    described = describe(files, tensors)
+    if list_tensors:
+        described["tensors"] = [
+            {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors
+        ]
+    click.echo(json.dumps(described, ensure_ascii=False) if as_json else "\n".join(lines(described)))
+
+
+@dataclass(frozen=True)
+class KvCost:
+    """Bytes of keys and values in float32, the type they are stored in unless told otherwise."""
+
+    per_token: int
+    full_context: int
+
+    @staticmethod
+    def of(config: ModelConfig) -> KvCost:
+        from ferrum.kv.storage import block_bytes
+
+        per_token = block_bytes(config, 1, "float32")
+        return KvCost(per_token, per_token * config.max_positions)
+
+
+def describe(files: ModelFiles, tensors: Sequence[StoredTensor]) -> dict[str, Any]:
+    """What `inspect --json` prints."""
+    config, kv = files.config, KvCost.of(files.config)
+    by_type: dict[str, dict[str, int]] = {}
+    for tensor in tensors:
+        entry = by_type.setdefault(tensor.type, {"tensors": 0, "parameters": 0, "bytes": 0})
+        entry["tensors"] += 1
+        entry["parameters"] += math.prod(tensor.shape)
+        entry["bytes"] += tensor.nbytes
+    return {
+        "model": files.name,
+        "path": str(files.path),
+        "architecture": config.architecture,
+        "layers": config.layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads": config.heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "vocab_size": config.vocab_size,
+        "max_positions": config.max_positions,
+        "sliding_window": config.sliding_window,
+        "tie_embeddings": config.tie_embeddings,
+        "rope": {
+            "theta": config.rope.theta,
+            "rotary_dim": config.rope.rotary_dim,
+            "scaling": config.rope.scaling.value,
+            "factor": config.rope.factor,
+        },
+        "parameters": sum(entry["parameters"] for entry in by_type.values()),
+        "types": by_type,
+        "memory": {
+            "weights_bytes": sum(entry["bytes"] for entry in by_type.values()),
+            "kv_bytes_per_token": kv.per_token,
+            "kv_bytes_full_context": kv.full_context,
+        },
+    }
+
+
+def lines(described: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    d, rope, memory = described, described["rope"], described["memory"]
+    window = f", each token sees {d['sliding_window']}" if d["sliding_window"] else ""
+    scaling = "" if rope["scaling"] == "default" else f", scaling {rope['scaling']} by {rope['factor']:g}"
+    tied = ", head tied to the embedding" if d["tie_embeddings"] else ""
+    facts = [
+        ("model", d["model"]),
+        ("path", d["path"]),
+        ("architecture", d["architecture"]),
+        ("layers", f"{d['layers']}, hidden {d['hidden_size']}, intermediate {d['intermediate_size']}"),
+        ("heads", f"{d['heads']} of {d['head_dim']}, {d['kv_heads']} for keys and values"),
+        ("vocabulary", f"{d['vocab_size']} tokens{tied}"),
+        ("context", f"{d['max_positions']} tokens{window}"),
+        ("rope", f"base {rope['theta']:g}, {rope['rotary_dim']} dimensions{scaling}"),
+        ("parameters", f"{d['parameters']:,}"),
+        *((name, _type_line(entry)) for name, entry in d["types"].items()),
+        ("weights", human_bytes(memory["weights_bytes"])),
+        (
+            "keys, values",
+            f"{human_bytes(memory['kv_bytes_per_token'])} a token, "
+            f"{human_bytes(memory['kv_bytes_full_context'])} for a full context (float32)",
+        ),
+    ]
+    described_lines = [f"{name:<14}{value}" for name, value in facts]
+    if "tensors" in d:
+        rows = [(t["name"], t["type"], " × ".join(map(str, t["shape"])), human_bytes(t["bytes"])) for t in d["tensors"]]
+        described_lines += ["", *table(rows)]
+    return described_lines
+
+
+def _type_line(entry: dict[str, int]) -> str:
+    return f"{entry['tensors']} tensors, {entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many texts as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def echo_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table."""
+    click.echo("\n".join(table(rows)))

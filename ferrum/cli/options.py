@@ -1,0 +1,111 @@
+"""Flags that several commands share, and the objects they become.
+
+Owns: names, defaults and help of the shared flags. Values are checked where they are used (`SamplingParams`,
+`EngineConfig`), so that the command line and Python refuse the same things in the same words.
+Refuses to know: how an engine is made. Specs: CLI-20 to CLI-23. Next: `ferrum.cli.progress`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from ferrum.cli.errors import DEBUG
+from ferrum.types import SamplingParams
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+MODEL_HELP = "An alias, a directory, a .gguf file or a hub id (org/name[@revision])."
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What the model and engine flags say; None where nothing was said."""
+
+    model: str
+    backend: str
+    dtype: str
+    compute: str
+    threads: int | None
+    max_model_len: int | None
+    block_size: int
+    kv_memory: str
+    offline: bool
+
+
+_ENGINE = (
+    click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help=MODEL_HELP),
+    click.option("--backend", default="auto", show_default=True, help="auto, numpy, numba or package.module:Class."),
+    click.option("--dtype", default="auto", show_default=True,
+                 help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
+    click.option("--compute", default="float32", show_default=True, help="Type of the arithmetic."),
+    click.option("-t", "--threads", type=int, metavar="N", help="Threads of the CPU backend.  [default: all cores]"),
+    click.option("--max-model-len", type=int, metavar="N", help="Longest context.  [default: the model's]"),
+    click.option("--block-size", type=int, default=16, show_default=True, metavar="N", help="Positions per KV block."),
+    click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE", help="Memory for keys and values."),
+)  # fmt: skip
+
+_SAMPLING = (
+    click.option("-n", "--max-tokens", type=int, default=512, show_default=True, metavar="N",
+                 help="Generate at most this many tokens."),
+    click.option("--temperature", "--temp", "temperature", type=float, default=0.8, show_default=True, metavar="X",
+                 help="0 always takes the most likely token."),
+    click.option("--top-k", type=int, default=40, show_default=True, metavar="N",
+                 help="Keep the N most likely tokens; 0 keeps all."),
+    click.option("--top-p", type=float, default=0.95, show_default=True, metavar="X",
+                 help="Keep the most likely tokens of total probability X."),
+    click.option("--min-p", type=float, default=0.0, show_default=True, metavar="X",
+                 help="Keep tokens at least X times as likely as the most likely one."),
+    click.option("--seed", type=int, metavar="N", help="Repeat an answer.  [default: drawn, and reported]"),
+    click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be repeated."),
+)  # fmt: skip
+
+offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    context.meta[DEBUG] = value
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks of errors."
+)
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the flags of model and engine; the command receives `engine: EngineOptions`."""
+    return _gather(command, "engine", EngineOptions, (*_ENGINE, offline_option))
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the generation flags; the command receives `params: SamplingParams`."""
+    return _gather(command, "params", SamplingParams, _SAMPLING)
+
+
+def _gather(
+    command: Callable[..., Any],
+    name: str,
+    make: Callable[..., object],
+    options: tuple[Callable[[Callable[..., Any]], Callable[..., Any]], ...],
+) -> Callable[..., Any]:
+    """Adds `options` to the command, which receives their values as one argument, `name`, made by `make`."""
+
+    @functools.wraps(command)
+    def gathered(**values: Any) -> Any:
+        own = {field: values.pop(field) for field in fields}
+        return command(**{name: make(**own)}, **values)
+
+    decorated: Callable[..., Any] = gathered
+    inherited = len(getattr(gathered, "__click_params__", ()))
+    for option in reversed(options):
+        decorated = option(decorated)
+    added: list[click.Parameter] = decorated.__click_params__[inherited:]  # type: ignore[attr-defined]
+    fields = [parameter.name for parameter in added if parameter.name]
+    return decorated

@@ -1,0 +1,75 @@
+"""Run one operation the way every property wants it run.
+
+Owns: calling an operation and, where a backend overrides a composition, the composition it replaces; checking on the
+way that no input was changed. Refuses to know: which operations there are.
+Specs: OPS-09, OPS-11. Next: `ferrum.conformance.test_primitives`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from ferrum.conformance.oracles import Expected
+from ferrum.conformance.strategies import Host
+from ferrum.conformance.tolerances import assert_close, assert_same
+from ferrum.tensor.compositions import COMPOSITIONS, Compositions, TensorOps
+from ferrum.tensor.ops import Tensor
+
+
+def tensors_in(argument: Any) -> Iterator[Tensor]:
+    """Every tensor inside an argument: itself, in a tuple or list, in a weight, batch or pool layer."""
+    if isinstance(argument, (tuple, list)):
+        for item in argument:
+            yield from tensors_in(item)
+    elif is_dataclass(argument):
+        for field in fields(argument):
+            yield from tensors_in(getattr(argument, field.name))
+    elif argument is not None and not isinstance(argument, (int, float, str)):
+        yield argument
+
+
+def host(ops: TensorOps, x: Tensor) -> Host:
+    """A copy on the host: later changes of the tensor do not reach it."""
+    return np.array(ops.to_numpy(x))
+
+
+def variants(ops: TensorOps, name: str) -> list[Callable[..., Any]]:
+    """The operation as the backend has it, then the composition that it overrides, if it does."""
+    own = [getattr(ops, name)]
+    if name in COMPOSITIONS and getattr(type(ops), name) is not getattr(Compositions, name):
+        own.append(functools.partial(getattr(Compositions, name), ops))
+    return own
+
+
+def call_unchanged(ops: TensorOps, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """The result; fails if a tensor among the arguments has changed."""
+    inputs = list(tensors_in(arguments))
+    before = [host(ops, x) for x in inputs]
+    result = function(*arguments)
+    for x, old in zip(inputs, before, strict=True):
+        assert_same(host(ops, x), old)
+    return result
+
+
+def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expected | Host) -> None:
+    """Every variant of the operation gives, in the backend's float type, what the oracle says."""
+    for function in variants(ops, name):
+        result = call_unchanged(ops, function, arguments)
+        results = result if isinstance(result, tuple) else (result,)
+        assert len(results) == len(expected), f"{name} gave {len(results)} results, expected {len(expected)}"
+        for one, wanted in zip(results, expected, strict=True):
+            assert str(one.dtype) == ops.float_dtype, f"{name} gave {one.dtype}, expected {ops.float_dtype}"
+            assert_close(host(ops, one), wanted, ops.float_dtype)
+
+
+def check_same(ops: TensorOps, name: str, arguments: tuple[Any, ...], expected: Host, dtype: str) -> None:
+    """Every variant of the operation gives exactly these elements in this type."""
+    for function in variants(ops, name):
+        result = call_unchanged(ops, function, arguments)
+        assert str(result.dtype) == dtype, f"{name} gave {result.dtype}, expected {dtype}"
+        assert_same(host(ops, result), expected)

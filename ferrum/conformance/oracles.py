@@ -1,0 +1,263 @@
+"""Every operation once more, in float64 NumPy and plain Python, written without looking at `ferrum.tensor`.
+
+Owns: `Expected` (a value and how sensitive it is to rounding) and one function per operation. A property test asks
+whether a backend agrees with these; they share no code with what they judge.
+Refuses to know: `ferrum.tensor`, backends, how close is close enough (`ferrum.conformance.tolerances`).
+Sources: the papers named in specs/OPS.md; Random123 for the Philox known answers.
+Next: `ferrum.conformance.attention_oracle`.
+
+**Magnitude.** A sum of large terms that cancel is wrong by a rounding of the terms, not of the sum; exp(s) is wrong by
+a rounding of s times exp(s). `Expected.magnitude` is that first-order bound: the change of the value when every
+intermediate result changes by its own size, so that magnitude * unit roundoff is an honest error for any order of
+evaluation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """value and magnitude: float64, of one shape; terms: length of the longest sum behind the value."""
+
+    value: Array
+    magnitude: Array
+    terms: int = 1
+
+    def plus(self, other: Array) -> Expected:
+        """The value with an exact addend."""
+        return Expected(self.value + other, self.magnitude + np.abs(other), self.terms)
+
+    def reshape(self, *shape: int) -> Expected:
+        return Expected(self.value.reshape(shape), self.magnitude.reshape(shape), self.terms)
+
+
+def exact(value: Any) -> Expected:
+    """A value that no rounding but the last can change."""
+    value = np.asarray(value, np.float64)
+    return Expected(value, np.abs(value))
+
+
+# ---- elementwise
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def unary(function: Callable[[Array], Array]) -> Callable[[Array], Expected]:
+    def oracle(x: Array) -> Expected:
+        with np.errstate(all="ignore"):
+            return exact(function(np.asarray(x, np.float64)))
+
+    return oracle
+
+
+exp = unary(np.exp)
+log = unary(np.log)
+rsqrt = unary(lambda x: 1 / np.sqrt(x))
+tanh = unary(np.tanh)
+error_function = unary(erf)
+relu = unary(lambda x: np.where(x < 0, 0.0, x))
+
+
+def cos(x: Array) -> Expected:
+    return Expected(np.cos(x), np.ones_like(x))
+
+
+def sin(x: Array) -> Expected:
+    return Expected(np.sin(x), np.ones_like(x))
+
+
+def gelu(x: Array) -> Expected:
+    """x Φ(x); 1 + erf cancels for negative x, so the error is that of x."""
+    return Expected(x * (1 + erf(x / math.sqrt(2))) / 2, np.abs(x))
+
+
+def gelu_tanh(x: Array) -> Expected:
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return Expected(x * (1 + np.tanh(inner)) / 2, np.abs(x))
+
+
+def sigmoid(x: Array) -> Expected:
+    """Written by the sign of x so that nothing overflows; exp(-x) carries a rounding of x."""
+    small = np.exp(-np.abs(x))
+    value = np.where(x < 0, small / (1 + small), 1 / (1 + small))
+    return Expected(value, value * (1 + np.minimum(np.abs(x), 100) * small))
+
+
+def silu(x: Array) -> Expected:
+    gate = sigmoid(x)
+    return Expected(x * gate.value, np.abs(x) * gate.magnitude)
+
+
+def swiglu(gate: Array, up: Array) -> Expected:
+    activated = silu(gate)
+    return Expected(activated.value * up, activated.magnitude * np.abs(up))
+
+
+# ---- along the last axis
+
+
+def total(x: Array, axis: int) -> Expected:
+    terms = x.shape[axis]
+    return Expected(x.sum(axis, keepdims=True), np.abs(x).sum(axis, keepdims=True), terms)
+
+
+def running_total(x: Array, axis: int) -> Expected:
+    return Expected(np.cumsum(x, axis), np.cumsum(np.abs(x), axis), x.shape[axis])
+
+
+def mean(x: Array, axis: int) -> Expected:
+    summed = total(x, axis)
+    return Expected(summed.value / summed.terms, summed.magnitude / summed.terms, summed.terms)
+
+
+def softmax(x: Array) -> Expected:
+    """-inf entries weigh nothing; a row of nothing else is NaN."""
+    with np.errstate(invalid="ignore"):
+        shifted = x - x.max(-1, keepdims=True)
+        weights = np.exp(shifted)
+        value = weights / weights.sum(-1, keepdims=True)
+        depth = np.where(np.isfinite(shifted), np.abs(shifted), 0)
+    return Expected(value, value * (2 + depth), x.shape[-1])
+
+
+def log_softmax(x: Array) -> Expected:
+    with np.errstate(invalid="ignore"):
+        shifted = x - x.max(-1, keepdims=True)
+        value = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return Expected(value, np.abs(value) + 1, x.shape[-1])
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Expected:
+    centre = x.mean(-1, keepdims=True)
+    deviation = np.sqrt(np.mean((x - centre) ** 2, -1, keepdims=True) + epsilon)
+    value = (x - centre) / deviation * weight + bias
+    # the mean is off by a rounding of the summands, and so is everything that is centred with it
+    blur = np.abs(x) + np.abs(x).mean(-1, keepdims=True)
+    relative = 1 + blur.max(-1, keepdims=True) / deviation
+    magnitude = (blur / deviation + np.abs(x - centre) / deviation * relative) * np.abs(weight) + np.abs(bias)
+    return Expected(value, magnitude, x.shape[-1])
+
+
+def rms_norm(x: Array, weight: Array, epsilon: float) -> Expected:
+    return exact_of_terms(x / np.sqrt(np.mean(x * x, -1, keepdims=True) + epsilon) * weight, x.shape[-1])
+
+
+def exact_of_terms(value: Array, terms: int) -> Expected:
+    """A value whose sums have only positive terms."""
+    return Expected(value, np.abs(value), terms)
+
+
+# ---- products
+
+
+def matmul(x: Array, y: Array) -> Expected:
+    return Expected(np.einsum("...mk,...kn->...mn", x, y), np.einsum("...mk,...kn->...mn", abs(x), abs(y)), x.shape[-1])
+
+
+def linear(x: Array, weight: Array, sizes: Array, bias: Array | None) -> Expected:
+    """[tokens, in], [out, in], sizes [out, in] of the terms behind each weight, [out] -> [tokens, out]"""
+    product = Expected(matmul(x, weight.T).value, matmul(np.abs(x), sizes.T).value, x.shape[-1])
+    return product if bias is None else product.plus(bias)
+
+
+def norm_linear(x: Array, norm: Array, epsilon: float, weight: Array, sizes: Array, bias: Array | None) -> Expected:
+    """linear of the normalised x: two sums of many terms, so twice the rounding."""
+    product = linear(rms_norm(x, norm, epsilon).value, weight, 2 * sizes, bias)
+    return Expected(product.value, product.magnitude, max(product.terms, x.shape[-1]))
+
+
+def gated(gate: Expected, up: Expected) -> Expected:
+    """silu(gate) * up of two inexact values; the slope of silu is at most 1.1 in size."""
+    activated = silu(gate.value)
+    error = 1.1 * gate.magnitude + activated.magnitude
+    # where both values cancel to nothing, only the product of their errors is left
+    magnitude = error * (np.abs(up.value) + 1e-6 * up.magnitude) + np.abs(activated.value) * up.magnitude
+    return Expected(activated.value * up.value, magnitude, max(gate.terms, up.terms))
+
+
+# ---- order
+
+
+def descending(row: Array) -> list[int]:
+    """Indices of a row, largest element first, equal ones by lowest index."""
+    return sorted(range(len(row)), key=lambda i: (-row[i], i))
+
+
+def argsort(x: Array) -> Integers:
+    flat = [descending(row) for row in x.reshape(-1, x.shape[-1])]
+    return np.asarray(flat, np.int64).reshape(x.shape)
+
+
+# ---- rotary embedding
+
+
+def rope(x: Array, cosines: Array, sines: Array) -> Expected:
+    """x [tokens, heads, head_dim]; cosines, sines [tokens, half]: dimensions i and i + half are the two parts of a
+    complex number times cos + i sin; dimensions from 2 * half on stay."""
+    half = cosines.shape[1]
+    turned, size = x.copy(), np.abs(x)
+    for i in range(half):
+        spun = (x[:, :, i] + 1j * x[:, :, i + half]) * (cosines[:, i] + 1j * sines[:, i])[:, None]
+        turned[:, :, i], turned[:, :, i + half] = spun.real, spun.imag
+        size[:, :, i] = size[:, :, i + half] = np.abs(spun)
+    wide = np.maximum(size, np.abs(x))
+    return Expected(turned, wide, 2)
+
+
+# ---- random numbers
+
+WORD = 2**32
+
+
+def philox4x32(counter: tuple[int, ...], key: tuple[int, ...], rounds: int = 10) -> tuple[int, ...]:
+    """Four words of counter, two of key -> four random words (Salmon et al., SC'11)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(rounds):
+        high0, low0 = divmod(0xD2511F53 * c0, WORD)
+        high1, low1 = divmod(0xCD9E8D57 * c2, WORD)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % WORD, (k1 + 0xBB67AE85) % WORD
+    return c0, c1, c2, c3
+
+
+KNOWN_ANSWERS: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...] = (
+    ((0,) * 4, (0,) * 2, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+)
+"""(counter, key, words), published with Random123 for Philox4x32-10; the third is made of digits of pi."""
+
+
+def halves(number: int) -> tuple[int, int]:
+    """The low and high word of a number's size, complemented where the number is negative."""
+    low, high = abs(number) % WORD, abs(number) // WORD
+    return (low, high) if number >= 0 else (WORD - 1 - low, WORD - 1 - high)
+
+
+def words(index: int, key: int, stream: int) -> tuple[int, ...]:
+    return philox4x32((index, 0, *halves(stream)), halves(key))
+
+
+def uniform(index: int, key: int, stream: int) -> float:
+    return (words(index, key, stream)[0] >> 8) / 2**24
+
+
+def normal(index: int, key: int, stream: int) -> float:
+    first, second = ((word >> 8) / 2**24 for word in words(index, key, stream)[:2])
+    return math.sqrt(-2 * math.log1p(-first)) * math.cos(2 * math.pi * second)

@@ -1,0 +1,208 @@
+"""Random paged batches: sequences of any length in a shuffled pool that is poisoned wherever nobody wrote.
+
+Owns: the strategy for a step's batch and the pool it runs on, on the host and on the backend.
+Refuses to know: what attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.harness`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from ferrum.conformance.oracles import Array
+from ferrum.conformance.strategies import Host, host_dtype, seeds
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.compositions import TensorOps
+
+Table = tuple[int, ...]
+"""The blocks of one sequence, in order."""
+
+
+@dataclass(frozen=True)
+class PagedCase:
+    """A step: per sequence its context length, how many of its positions are new, and its blocks."""
+
+    contexts: tuple[int, ...]
+    counts: tuple[int, ...]
+    tables: tuple[Table, ...]
+    blocks: int  # in the pool; block `blocks - 1` belongs to nobody
+    width: int  # of the block tables: at least one entry past the longest
+    block_size: int
+    kv_heads: int
+    group: int  # query heads per key/value head
+    head_dim: int
+    kv_dtype: str  # "float": the backend's float type
+    window: int | None
+    softcap: float | None
+    scale: float
+    seed: int
+
+    @property
+    def heads(self) -> int:
+        return self.kv_heads * self.group
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def parameters(self) -> tuple[float, int | None, float | None]:
+        return self.scale, self.window, self.softcap
+
+    def alone(self, sequence: int) -> PagedCase:
+        """The same pool with one sequence of the batch only."""
+        chosen = slice(sequence, sequence + 1)
+        return replace(self, contexts=self.contexts[chosen], counts=self.counts[chosen], tables=self.tables[chosen])
+
+    def packed(self, sequence: int) -> slice:
+        """The packed tokens of a sequence."""
+        start = sum(self.counts[:sequence])
+        return slice(start, start + self.counts[sequence])
+
+    def positions(self) -> list[int]:
+        """Of every packed token, its place in its sequence."""
+        pairs = zip(self.contexts, self.counts, strict=True)
+        return [position for context, count in pairs for position in range(context - count, context)]
+
+    def slot(self, sequence: int, position: int) -> int:
+        return self.tables[sequence][position // self.block_size] * self.block_size + position % self.block_size
+
+    def slots(self) -> list[int]:
+        """Of every packed token, where its key and value live."""
+        owners = [sequence for sequence, count in enumerate(self.counts) for _ in range(count)]
+        return [self.slot(owner, position) for owner, position in zip(owners, self.positions(), strict=True)]
+
+    def written(self, with_new: bool) -> list[int]:
+        """All slots that hold something before the step, or after it."""
+        lengths = [c if with_new else c - n for c, n in zip(self.contexts, self.counts, strict=True)]
+        return sorted({self.slot(s, p) for s, length in enumerate(lengths) for p in range(length)})
+
+    def random(self, what: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, what))
+
+    def query(self) -> Array:  # [tokens, heads, head_dim], values of float32
+        return _normal(self.random(0), (self.tokens, self.heads, self.head_dim))
+
+    def fresh(self, what: int) -> Array:  # [tokens, kv_heads, head_dim]: new keys (1) or values (2)
+        return _normal(self.random(what), (self.tokens, self.kv_heads, self.head_dim))
+
+    def pool(self, ops: TensorOps, with_new: bool) -> tuple[Host, Host]:
+        """Keys and values of the pool as they are stored; NaN in every slot that nobody has written."""
+        dtype = host_dtype(ops.float_dtype if self.kv_dtype == "float" else self.kv_dtype)
+        shape = (self.blocks, self.kv_heads, self.head_dim, self.block_size)
+        keys = _normal(self.random(3), shape).astype(dtype)
+        values = _normal(self.random(4), shape).astype(dtype).transpose(0, 1, 3, 2).copy()
+        empty = np.ones(self.blocks * self.block_size, bool)
+        empty[self.written(with_new)] = False
+        for slot in np.flatnonzero(empty):
+            block, offset = divmod(int(slot), self.block_size)
+            keys[block, :, :, offset] = np.nan
+            values[block, :, offset, :] = np.nan
+        return keys, values
+
+    def layer(self, ops: TensorOps, with_new: bool) -> KvLayer:
+        keys, values = self.pool(ops, with_new)
+        return KvLayer(ops.asarray(keys, keys.dtype.name), ops.asarray(values, values.dtype.name))
+
+    def batch(self, ops: TensorOps) -> StepBatch:
+        """Entries of a block table past the sequence's own name the block that belongs to nobody."""
+        tables = np.full((len(self.tables), self.width), self.blocks - 1, np.int32)
+        for row, table in zip(tables, self.tables, strict=True):
+            row[: len(table)] = table
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        lasts = starts[1:] - 1
+        fields = (np.zeros(self.tokens), self.positions(), self.slots(), starts, self.contexts, tables, lasts)
+        return StepBatch(*(ops.asarray(np.array(field, np.int32), "int32") for field in fields))
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Rotary tables on the host: float32 values [positions, rotary_dim / 2] each."""
+
+    cosines: Array
+    sines: Array
+
+    def place(self, ops: TensorOps) -> RopeTables:
+        return RopeTables(ops.asarray(self.cosines, ops.float_dtype), ops.asarray(self.sines, ops.float_dtype))
+
+
+def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Values that float32 holds exactly."""
+    return random.standard_normal(shape).astype(np.float32).astype(np.float64)
+
+
+@st.composite
+def rotations(draw: st.DrawFn, positions: int, head_dim: int) -> Rotation:
+    """Any angles, scaled by any attention factor, for all dimensions of a head or only the leading ones."""
+    half = draw(st.one_of(st.just(head_dim // 2), st.integers(1, head_dim // 2)))
+    random = np.random.default_rng(draw(seeds))
+    angles = random.uniform(-4, 4, (positions, half))
+    factor = draw(st.sampled_from([1.0, 1.2]))
+    cosines, sines = (
+        np.asarray(factor * wave, np.float32).astype(np.float64) for wave in (np.cos(angles), np.sin(angles))
+    )
+    return Rotation(cosines, sines)
+
+
+BLOCK_SIZES = (1, 2, 3, 5, 8, 16, 32)
+HEAD_DIMS = (2, 4, 6, 12, 16, 20, 32, 48, 64, 80, 128)
+KV_DTYPES = ("float", "float32", "float16", "bfloat16")
+
+
+@st.composite
+def lengths(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Contexts and new-token counts: decodes, prefills, chunks and mixtures; now and then one long sequence."""
+    if draw(st.integers(0, 4)) == 0:
+        context = draw(st.integers(1, 140))
+        return (context,), (draw(st.integers(1, min(context, 40))),)
+    contexts = tuple(draw(st.lists(st.integers(1, 40), min_size=1, max_size=4)))
+    return contexts, tuple(draw(st.one_of(st.just(1), st.integers(1, min(context, 6)))) for context in contexts)
+
+
+@st.composite
+def paged_cases(draw: st.DrawFn, windowed: bool | None = None, capped: bool | None = None) -> PagedCase:
+    """windowed, capped: True, False, or None for either."""
+    contexts, counts = draw(lengths())
+    block_size = draw(st.sampled_from(BLOCK_SIZES))
+    needed = [math.ceil(context / block_size) for context in contexts]
+    blocks = sum(needed) + draw(st.integers(1, 3))
+    seed = draw(seeds)
+    shuffled = iter(np.random.default_rng(seed).permutation(blocks - 1).tolist())
+    tables = [tuple(next(shuffled) for _ in range(count)) for count in needed]
+    if draw(st.booleans()):
+        tables = _share_prefix(tables, contexts, counts, block_size)
+    head_dim = draw(st.sampled_from(HEAD_DIMS))
+    windows = st.one_of(st.just(1), st.integers(1, 12), st.integers(1, 200))
+    return PagedCase(
+        contexts=contexts,
+        counts=counts,
+        tables=tuple(tables),
+        blocks=blocks,
+        width=max(needed) + draw(st.integers(1, 3)),
+        block_size=block_size,
+        kv_heads=draw(st.integers(1, 3)),
+        group=draw(st.integers(1, 4)),
+        head_dim=head_dim,
+        kv_dtype=draw(st.sampled_from(KV_DTYPES)),
+        window=draw(windows) if _choose(draw, windowed) else None,
+        softcap=draw(st.sampled_from([0.5, 5.0, 50.0])) if _choose(draw, capped) else None,
+        scale=draw(st.sampled_from([head_dim**-0.5, 0.1, 1.0])),
+        seed=seed,
+    )
+
+
+def _choose(draw: st.DrawFn, wanted: bool | None) -> bool:
+    return draw(st.booleans()) if wanted is None else wanted
+
+
+def _share_prefix(
+    tables: list[Table], contexts: tuple[int, ...], counts: tuple[int, ...], block_size: int
+) -> list[Table]:
+    """Every sequence reads the first one's full blocks of old positions, as after a prefix-cache hit."""
+    old = [(context - count) // block_size for context, count in zip(contexts, counts, strict=True)]
+    first = tables[0]
+    shared = [min(old[0], full) for full in old]
+    return [first[:common] + table[common:] for table, common in zip(tables, shared, strict=True)]

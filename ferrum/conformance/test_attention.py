@@ -1,0 +1,155 @@
+"""Properties of rotary embedding, the write to the pool and paged attention.
+
+Owns: the promises OPS-19 and OPS-30 to OPS-36. Refuses to know: how a kernel walks the blocks.
+Papers: RoPE 2104.09864, GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.conformance.test_random`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.conformance import attention_oracle, oracles
+from ferrum.conformance.harness import call_unchanged, check, host, variants
+from ferrum.conformance.oracles import Array, Expected
+from ferrum.conformance.paged import HEAD_DIMS, PagedCase, paged_cases, rotations
+from ferrum.conformance.strategies import Host, lay, layouts, rows
+from ferrum.conformance.tolerances import assert_close, assert_same
+from ferrum.tensor.compositions import TensorOps
+
+
+def contexts_of(case: PagedCase, keys: Host, values: Host) -> list[tuple[Array, Array]]:
+    pairs = zip(case.tables, case.contexts, strict=True)
+    return [attention_oracle.gather(keys, values, table, context) for table, context in pairs]
+
+
+def expect_attention(case: PagedCase, query: Array, keys: Host, values: Host) -> Expected:
+    return attention_oracle.paged_attention(query, contexts_of(case, keys, values), case.counts, *case.parameters)
+
+
+def check_attention(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    expected = expect_attention(case, case.query(), *case.pool(ops, with_new=True))
+    query = lay(ops, case.query(), layout)
+    check(ops, "paged_attention", (query, case.layer(ops, True), case.batch(ops), *case.parameters), expected)
+
+
+# The pool of every case below is NaN wherever nobody wrote, and so is the block that block tables are padded with:
+# one read past a context turns a result into NaN.
+@pytest.mark.clause("OPS-30")
+@pytest.mark.clause("OPS-31")
+@pytest.mark.clause("OPS-34")
+@given(case=paged_cases(windowed=False, capped=False), layout=layouts)
+def test_a_query_sees_its_own_sequence_up_to_itself(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_attention(ops, case, layout)
+
+
+@pytest.mark.clause("OPS-32")
+@given(case=paged_cases(windowed=True, capped=False), layout=layouts)
+def test_a_window_counts_the_query_itself(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_attention(ops, case, layout)
+
+
+@pytest.mark.clause("OPS-33")
+@given(case=paged_cases(capped=True), layout=layouts)
+def test_scores_are_scaled_and_then_capped(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_attention(ops, case, layout)
+
+
+@pytest.mark.clause("OPS-12")
+@given(case=paged_cases(), data=st.data())
+def test_a_sequence_attends_as_if_it_were_alone(ops: TensorOps, case: PagedCase, data: st.DataObject) -> None:
+    sequence = data.draw(st.integers(0, len(case.contexts) - 1))
+    query, layer = case.query(), case.layer(ops, with_new=True)
+    together = ops.paged_attention(lay(ops, query), layer, case.batch(ops), *case.parameters)
+    one, own = case.alone(sequence), case.packed(sequence)
+    alone = ops.paged_attention(lay(ops, query[own]), layer, one.batch(ops), *one.parameters)
+    expected = expect_attention(one, query[own], *case.pool(ops, with_new=True))
+    rounded = Expected(host(ops, alone).astype(np.float64), 2 * expected.magnitude, expected.terms)
+    assert_close(host(ops, together)[own], rounded, ops.float_dtype)
+
+
+@pytest.mark.clause("OPS-31")
+def test_query_heads_share_key_heads_in_consecutive_groups(ops: TensorOps) -> None:
+    # one position, so that attention returns the value: head h must show the number of its key/value head
+    case = PagedCase((1,), (1,), ((0,),), 2, 2, 4, 3, 2, 2, "float", None, None, 1.0, 0)
+    keys, values = case.pool(ops, with_new=True)
+    values[0, :, 0, :] = np.arange(3)[:, None]
+    layer = type(case.layer(ops, True))(lay(ops, keys), lay(ops, values))
+    attended = ops.paged_attention(lay(ops, case.query()), layer, case.batch(ops), *case.parameters)
+    assert_same(host(ops, attended)[0, :, 0], np.array([0, 0, 1, 1, 2, 2]))
+
+
+@pytest.mark.clause("OPS-35")
+@given(case=paged_cases(), layout=layouts)
+def test_kv_write_touches_its_slots_and_no_others(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    keys, values = case.pool(ops, with_new=False)
+    key, value = case.fresh(1), case.fresh(2)
+    for slot, new_key, new_value in zip(case.slots(), key, value, strict=True):
+        block, offset = divmod(slot, case.block_size)
+        keys[block, :, :, offset], values[block, :, offset] = new_key, new_value
+    for write in variants(ops, "kv_write"):
+        layer = case.layer(ops, with_new=False)
+        placed = lay(ops, key, layout), lay(ops, value, layout), case.batch(ops).slots
+        call_unchanged(ops, lambda *inputs, write=write, layer=layer: write(layer, *inputs), placed)
+        assert_same(host(ops, layer.keys), keys)
+        assert_same(host(ops, layer.values), values)
+
+
+@pytest.mark.clause("OPS-19")
+@given(data=st.data(), tokens=rows, heads=st.integers(1, 4), head_dim=st.sampled_from(HEAD_DIMS), layout=layouts)
+def test_rope_turns_pairs_that_lie_half_a_rotation_apart(
+    ops: TensorOps, data: st.DataObject, tokens: int, heads: int, head_dim: int, layout: Any
+) -> None:
+    rotation = data.draw(rotations(12, head_dim))
+    random = np.random.default_rng(tokens)
+    positions = random.integers(0, 12, tokens)
+    x = random.standard_normal((tokens, heads, head_dim)).astype(np.float32).astype(np.float64)
+    expected = oracles.rope(x, rotation.cosines[positions], rotation.sines[positions])
+    place = ops.asarray(positions.astype(np.int32), "int32")
+    check(ops, "rope", (lay(ops, x, layout), rotation.place(ops), place), expected)
+
+
+@pytest.mark.clause("OPS-18")
+@pytest.mark.clause("OPS-36")
+@given(case=paged_cases(), data=st.data(), layout=layouts)
+def test_rope_attention_rotates_writes_and_then_attends(
+    ops: TensorOps, case: PagedCase, data: st.DataObject, layout: Any
+) -> None:
+    rotation = data.draw(rotations(max(case.contexts), case.head_dim))
+    for function in variants(ops, "rope_attention"):
+        layer = case.layer(ops, with_new=False)
+        flat = [p.reshape(case.tokens, -1) for p in (case.query(), case.fresh(1), case.fresh(2))]
+        projections = tuple(lay(ops, p, layout) for p in flat)
+        shape = (case.head_dim, *case.parameters)
+        arguments = projections, rotation.place(ops), case.batch(ops)
+        attended = call_unchanged(
+            ops, lambda p, t, b, f=function, pool=layer, shape=shape: f(p, t, pool, b, *shape), arguments
+        )
+        check_rope_attention(ops, case, rotation.cosines, rotation.sines, layer, host(ops, attended))
+
+
+def check_rope_attention(
+    ops: TensorOps, case: PagedCase, cosines: Array, sines: Array, layer: Any, attended: Host
+) -> None:
+    """The new keys are rotated, the new values as given, the rest of the pool is as it was; and the queries, rotated,
+    have attended to what the pool now holds."""
+    positions, slots = case.positions(), case.slots()
+    places = tuple(zip(*(divmod(slot, case.block_size) for slot in slots), strict=True))
+    block, offset = (np.array(part) for part in places)
+    keys, values = host(ops, layer.keys), host(ops, layer.values)
+    rotated = oracles.rope(case.fresh(1), cosines[positions], sines[positions])
+    # rounded by the rotation and once more on the way into the pool
+    twice = Expected(rotated.value, 2 * rotated.magnitude, rotated.terms)
+    assert_close(keys[block, :, :, offset], twice, keys.dtype.name)
+    old_keys, old_values = case.pool(ops, with_new=False)
+    old_values[block, :, offset] = case.fresh(2)
+    old_keys[block, :, :, offset] = keys[block, :, :, offset]
+    assert_same(keys, old_keys)
+    assert_same(values, old_values)
+    query = oracles.rope(case.query(), cosines[positions], sines[positions]).value
+    expected = expect_attention(case, query, keys, values).reshape(case.tokens, -1)
+    assert_close(attended, expected, ops.float_dtype)

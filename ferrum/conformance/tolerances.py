@@ -1,0 +1,76 @@
+"""How close is close enough.
+
+Owns: one table of tolerances per float type and one comparison. Refuses to know: which operation is compared.
+Specs: OPS. Next: `ferrum.conformance.strategies`.
+
+Where the numbers come from, u being the unit roundoff (2**-24 in float32):
+- `relative`, 16 u of the magnitude: the worst documented elementary function of the usual libraries is wrong by 4 ulp
+  (8 u); the rest is for the two or three roundings around it.
+- Sums of K terms get relative * max(1, sqrt(K) / 4): any order of summation is within K u of the magnitude and random
+  orders within a few sqrt(K) u, so 4 sqrt(K) u admits every sane order and no missing term.
+- `l2`, the relative error of a whole tensor: roundings are independent, so a tensor is far better than its worst
+  element. 2e-6 in float32 is the figure that careful float32 kernels meet with room to spare.
+- `absolute`: what underflow may take away. An intermediate below the smallest normal number may be flushed to zero,
+  and then be multiplied by a large factor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.conformance.oracles import Expected, exact
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    relative: float  # of the magnitude, elementwise
+    l2: float  # of the magnitude, over the whole tensor
+    absolute: float
+
+
+TOLERANCES = {
+    "float64": Tolerance(relative=16 * 2.0**-52, l2=4e-15, absolute=2.0**-1000),  # the oracle itself is float64
+    "float32": Tolerance(relative=16 * 2.0**-24, l2=2e-6, absolute=2.0**-100),
+    "float16": Tolerance(relative=4 * 2.0**-11, l2=1e-3, absolute=2.0**-13),
+    "bfloat16": Tolerance(relative=4 * 2.0**-8, l2=5e-3, absolute=2.0**-100),
+}
+
+
+def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> None:
+    """Same shape, same places of NaN and of either infinity, and elsewhere within the tolerance of `dtype`."""
+    wanted = expected if isinstance(expected, Expected) else exact(expected)
+    assert actual.shape == wanted.value.shape, f"shape {actual.shape}, expected {wanted.value.shape}"
+    given = actual.astype(np.float64)
+    special = ~np.isfinite(wanted.value)
+    agree = (given == wanted.value) | (np.isnan(given) & np.isnan(wanted.value))  # infinities also in sign
+    misplaced = np.where(special, ~agree, ~np.isfinite(given))
+    assert not misplaced.any(), _report("nan or inf in the wrong place", given, wanted.value, misplaced)
+    tolerance = TOLERANCES[dtype]
+    finite, sizes = np.where(special, 0, wanted.value), np.where(special, 0, wanted.magnitude)
+    error = np.abs(np.where(special, 0, given) - finite)
+    size = np.maximum(sizes, np.abs(finite))
+    allowed = tolerance.absolute + tolerance.relative * max(1.0, math.sqrt(wanted.terms) / 4) * size
+    assert (error <= allowed).all(), _report("an element is too far off", given, wanted.value, error / allowed)
+    limit = tolerance.absolute * math.sqrt(error.size) + tolerance.l2 * np.linalg.norm(size)
+    assert np.linalg.norm(error) <= limit, _report("relative L2 error is too large", given, wanted.value, error)
+
+
+def assert_same(actual: NDArray[Any], expected: NDArray[Any]) -> None:
+    """Equal in shape and in every element; NaN equals NaN."""
+    given, wanted = (np.asarray(x) for x in (actual, expected))
+    # NumPy cannot compare a NaN of bfloat16
+    given, wanted = (x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (given, wanted))
+    np.testing.assert_array_equal(given, wanted)
+    assert given.shape == wanted.shape, f"shape {given.shape}, expected {wanted.shape}"
+
+
+def _report(sentence: str, given: NDArray[Any], wanted: NDArray[Any], badness: NDArray[Any]) -> str:
+    """The sentence and the worst element."""
+    worst = np.unravel_index(int(np.argmax(badness)), badness.shape)
+    place = [int(i) for i in worst]
+    return f"{sentence}: at {place} {given[worst]!r}, expected {wanted[worst]!r} (shape {given.shape})"

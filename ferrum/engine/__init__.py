@@ -1,0 +1,1 @@
+"""The loop that turns prompts into completions. Next: `ferrum.engine.runner`."""

@@ -1,0 +1,189 @@
+"""The front door: a model by name, prompts in, completions out.
+
+Owns: the public calls, and the order in which a model, a backend and an engine are put together.
+Refuses to know: HTTP, terminals. Not thread-safe.
+Specs: ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.backends.registry import load_backend
+from ferrum.config import EngineConfig, ModelConfig, parse_memory
+from ferrum.engine.engine import Engine
+from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_prompts
+from ferrum.engine.request import Request
+from ferrum.engine.scoring import score
+from ferrum.engine.setup import (
+    Model,
+    build_runner,
+    build_scheduler,
+    capacity,
+    check_supported,
+    refuse_later,
+    storage_dtype,
+    weights_dtype,
+)
+from ferrum.engine.stream import TokenStream
+from ferrum.errors import InvalidParameter, RequestValidation, Unsupported
+from ferrum.load.model import load_model
+from ferrum.load.resolve import resolve
+from ferrum.tensor.compositions import TensorOps
+from ferrum.text.chat import ChatTemplate
+from ferrum.text.tokenizer import Tokenizer
+from ferrum.types import Completion, Message, SamplingParams
+
+SCORE_TOKENS = 256
+"""Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""
+
+
+class LLM:
+    """A model, loaded and ready."""
+
+    def __init__(
+        self,
+        model: str | Path = "smollm2-135m-instruct",
+        *,
+        backend: str = "auto",
+        dtype: str = "auto",
+        compute: str = "float32",
+        threads: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 64,
+        max_num_batched_tokens: int = 2048,
+        block_size: int = 16,
+        kv_memory: int | str = "1GiB",
+        kv_dtype: str = "auto",
+        offline: bool = False,
+        progress: Callable[..., Any] | None = None,
+        **later: object,
+    ) -> None:
+        """`model`: an alias, a directory, a GGUF file or a hub id. `backend`: "auto", "numpy", "numba", …
+        `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes, or text such as
+        "512MiB". `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory
+        goes. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
+        refuse_later(later)
+        memory = parse_memory("kv_memory", kv_memory)
+        config = EngineConfig(
+            backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size, memory,
+            kv_dtype,
+        )  # fmt: skip
+        check_supported(config)  # before anything is downloaded
+        ops = load_backend(backend, threads=threads)
+        self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
+
+    @classmethod
+    def from_loaded(cls, loaded: Model, ops: TensorOps, config: EngineConfig | None = None) -> LLM:
+        """The same from a model and a backend that the caller already has; `config` says how to run them."""
+        llm = cls.__new__(cls)
+        config = EngineConfig() if config is None else config
+        check_supported(config)
+        llm._assemble(loaded, ops, config)
+        return llm
+
+    def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
+        size = capacity(loaded.config, config, storage_dtype(ops, config))
+        self._loaded = loaded
+        self.engine_config = config
+        self.max_model_len = size.max_model_len
+        self.runner = build_runner(ops, loaded.config, loaded.params, config, size)
+        self.scheduler = build_scheduler(config, size)
+        self.engine = Engine(self.runner, self.scheduler, lambda: self.tokenizer, loaded.config.eos_token_ids)
+
+    # ---- what is loaded
+    @property
+    def config(self) -> ModelConfig:
+        return self._loaded.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._loaded.tokenizer
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """None where the model has none: then `chat` is refused."""
+        return self._loaded.chat_template
+
+    @property
+    def model_name(self) -> str:
+        return self._loaded.name
+
+    @property
+    def backend_name(self) -> str:
+        return self.runner.ops.name
+
+    @property
+    def dtype_name(self) -> str:
+        """The type that most weights are stored in: "q4_1", "float32", …"""
+        return weights_dtype(self._loaded.params)
+
+    # ---- what it does
+    def generate(
+        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+    ) -> list[Completion]:
+        """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` one for all, or one
+        per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is generated."""
+        return self._complete([self._encode(prompt) for prompt in as_prompts(prompts)], params)
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Completion]:
+        """The same for conversations: one list of messages, or a list of such lists, through the chat template."""
+        return self._complete([self._render(messages) for messages in as_conversations(messages)], params)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
+        """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
+        (one,) = as_prompts([prompt])
+        return self._stream(self._encode(one), params)
+
+    def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> TokenStream:
+        """`stream` for one conversation, through the chat template."""
+        (one,) = as_conversations([messages])
+        return self._stream(self._render(one), params)
+
+    def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation."""
+        (ids,) = as_prompts([token_ids])
+        if isinstance(ids, str):
+            raise InvalidParameter("token_ids", "must be token ids: encode the text with llm.tokenizer")
+        self.engine.check_ids(ids)
+        if len(ids) > self.max_model_len:
+            raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
+        return score(self.runner, self.scheduler.pool, self.engine_config.block_size, ids, SCORE_TOKENS)
+
+    # ---- how
+    def _encode(self, prompt: str | list[int]) -> list[int]:
+        return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
+
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        if self.chat_template is None:
+            raise Unsupported(f"{self.model_name} has no chat template: use generate() with a text prompt")
+        return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
+
+    def _complete(
+        self, prompts: list[list[int]], params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> list[Completion]:
+        requests: list[Request] = []
+        try:
+            for prompt, own in zip(prompts, as_params(params, len(prompts)), strict=True):
+                requests.append(self.engine.submit(prompt, own))
+            while not all(request.finished for request in requests):
+                self.engine.step()
+        finally:
+            for request in requests:
+                self.engine.cancel(request)
+        return [request.completion() for request in requests]
+
+    def _stream(self, prompt: list[int], params: SamplingParams | None) -> TokenStream:
+        (own,) = as_params(params, 1)
+        if own.n != 1:
+            raise InvalidParameter("n", f"must be 1 for a stream, not {own.n}")
+        return TokenStream(self.engine, self.engine.submit(prompt, own))

@@ -1,0 +1,105 @@
+"""A plan carried out: the chunks packed into one batch, one forward pass, the logits.
+
+Owns: packing. Refuses to know: why a token is in the plan and what becomes of the logits.
+Specs: ENGINE-01 to ENGINE-03. Next: `ferrum.sample.sampler`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.config import ModelConfig
+from ferrum.errors import InternalError
+from ferrum.kv.block_table import BlockTable
+from ferrum.kv.storage import KvStorage
+from ferrum.model.decoder import forward
+from ferrum.model.params import DecoderParams
+from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.batch import RopeTables, StepBatch
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+
+Ints = NDArray[np.int32]
+
+
+class Executor(Protocol):
+    """What the engine needs of whoever computes: `Runner`, or a test double."""
+
+    ops: TensorOps
+    vocab_size: int
+
+    def run(self, plan: StepPlan) -> Tensor:
+        """-> logits [rows, vocab]: the wanted rows of each chunk, chunks in order."""
+        ...
+
+
+class Runner:
+    """A model with its memory, on a backend."""
+
+    def __init__(
+        self, ops: TensorOps, config: ModelConfig, params: DecoderParams, tables: RopeTables, storage: KvStorage
+    ) -> None:
+        """`params` and `tables` are on the backend; `tables` reach as far as any sequence may."""
+        self.ops = ops
+        self.config = config
+        self.params = params
+        self.tables = tables
+        self.storage = storage
+        self.vocab_size = config.vocab_size
+
+    def run(self, plan: StepPlan) -> Tensor:
+        """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
+        batch = pack(self.ops, plan.chunks)
+        return forward(self.ops, self.config, self.params, self.tables, self.storage.layers, batch)
+
+
+def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
+    """The batch of at least one chunk: sequence s of the batch is chunks[s]."""
+    token_ids: list[int] = []
+    positions: list[int] = []
+    slots: list[Ints] = []
+    starts: list[int] = [0]
+    contexts: list[int] = []
+    rows: list[int] = []
+    for chunk in chunks:
+        end = chunk.start + chunk.count
+        token_ids += chunk.sequence.token_ids[chunk.start : end]
+        positions += range(chunk.start, end)
+        slots.append(_table(chunk.sequence).slots(chunk.start, chunk.count))
+        starts.append(len(token_ids))
+        contexts.append(end)
+        rows += range(len(token_ids) - chunk.rows, len(token_ids))
+
+    def place(values: Ints | list[int]) -> Tensor:
+        return ops.asarray(np.array(values, np.int32), "int32")
+
+    return StepBatch(
+        token_ids=place(token_ids),
+        positions=place(positions),
+        slots=place(slots[0] if len(slots) == 1 else np.concatenate(slots)),
+        seq_starts=place(starts),
+        context_lens=place(contexts),
+        block_tables=place(_stack([_table(chunk.sequence).row for chunk in chunks])),
+        logit_rows=place(rows),
+    )
+
+
+def _table(sequence: TokenSequence) -> BlockTable:
+    if sequence.table is None:
+        raise InternalError("a sequence without blocks is in a plan")
+    return sequence.table
+
+
+def _stack(tables: list[Ints]) -> Ints:
+    """-> [sequences, blocks of the longest table]; what is missing in shorter ones is 0, and never read."""
+    if len(tables) == 1:
+        return tables[0].reshape(1, -1)
+    stacked = np.zeros((len(tables), max(map(len, tables))), np.int32)
+    for row, table in zip(stacked, tables, strict=True):
+        row[: len(table)] = table
+    return stacked

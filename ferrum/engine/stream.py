@@ -1,0 +1,65 @@
+"""A completion on its way: an iterator of chunks that can be left at any time.
+
+Owns: driving the engine while somebody listens, and cancelling when nobody does any more. A class and not a generator,
+because a generator that was never started cannot clean up after itself. Refuses to know: where chunks go.
+Specs: ENGINE-21. Next: `ferrum.engine.llm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+
+from ferrum.engine.engine import Engine
+from ferrum.engine.request import Request
+from ferrum.types import Completion, StreamChunk
+
+
+class TokenStream(Iterator[StreamChunk]):
+    """The chunks of one generation. Each call for one runs the engine as far as needed, other requests included."""
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine = engine
+        self._request = request
+        self._generation = request.generations[0]
+        self._shown = 0
+
+    @property
+    def seed(self) -> int:
+        """The seed in use: the one given, or the one that was drawn."""
+        return self._generation.sequence.seed
+
+    def __next__(self) -> StreamChunk:
+        chunks = self._generation.chunks
+        while self._shown == len(chunks):
+            if self._request.finished:
+                raise StopIteration
+            self._run()
+        self._shown += 1
+        return chunks[self._shown - 1]
+
+    def completion(self) -> Completion:
+        """What has come so far, with usage and timings; if it was left early, finish_reason is "cancelled"."""
+        return self._request.completion()
+
+    def close(self) -> None:
+        """Cancels what is not finished and frees its blocks. May be called again; dropping the stream does it too."""
+        self._engine.cancel(self._request)
+
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._engine.step()
+        except BaseException:  # an interrupt too: whoever catches it must not find blocks still held
+            self.close()
+            raise

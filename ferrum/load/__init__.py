@@ -1,0 +1,18 @@
+"""From files to a model: GGUF and safetensors, their configurations, names, and where models come from.
+
+Owns: everything a file format says and the rest of the project need not know. A model leaves this room as one
+`ModelConfig` and one `DecoderParams`, whatever it was stored as. Refuses to know: engines and backends; arrays made
+here are NumPy, and the engine moves them.
+
+| file | noun |
+|---|---|
+| `resolve` | a model's name -> a place on this machine |
+| `download` | the one model that comes from the package index |
+| `model` | a place -> configuration, parameters, tokenizer |
+| `gguf`, `safetensors` | the two file formats |
+| `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |
+| `config_gguf`, `config_json`, `fields` | the two ways a model is described |
+| `families`, `source` | where each tensor is; what a file of tensors offers |
+
+Specs: LOAD, QUANT. Next: `ferrum.load.resolve`.
+"""

@@ -1,0 +1,142 @@
+"""GGUF metadata as a `ModelConfig`.
+
+Owns: the metadata keys of a language model, and facts that GGUF states by the presence of tensors: a tied head
+(no `output.weight`), the vocabulary (rows of `token_embd.weight`), llama3 RoPE scaling (`rope_freqs.weight`).
+Refuses to know: how the file is read.
+Specs: LOAD-27 to LOAD-29. Source: the GGUF format document, section on standardised keys; llama.cpp's
+`llama-model.cpp`. Next: `ferrum.load.source`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ferrum.config import ModelConfig, RopeConfig, RopeScaling
+from ferrum.errors import InvalidFormat, ModelError, Unsupported
+from ferrum.load.config_json import check_heads, head_dimension
+from ferrum.load.families import GGUF_FAMILIES, GGUFFamily
+from ferrum.load.fields import Fields
+from ferrum.load.gguf import GGUFFile
+from ferrum.load.quants import floats_of
+
+_REFUSED = (
+    "attention.clamp_kqv",
+    "attention.max_alibi_bias",
+    "attention.scale",
+    "attention.temperature_length",
+    "attn_logit_softcapping",
+    "embedding_scale",
+    "expert_count",
+    "final_logit_softcapping",
+    "logit_scale",
+    "residual_scale",
+    "rope.scaling.yarn_log_multiplier",
+)
+"""Keys that, unless 0, change what is computed, in ways not implemented here."""
+
+
+def parse_config(file: GGUFFile) -> tuple[ModelConfig, GGUFFamily]:
+    """-> the configuration and the family. Raises `InvalidFormat`, `ModelError` or `Unsupported`, naming the key."""
+    fields = Fields(file.metadata, str(file.path))
+    family = _family(fields)
+    model = Fields(file.metadata, fields.where, family.name + ".")
+    for key in _REFUSED:
+        if key in model and not _is_zero(model.get(key)):
+            raise model.refused(key)
+    heads, hidden = model.integer("attention.head_count"), model.integer("embedding_length")
+    head_dim = head_dimension(model, "attention.key_length", "embedding_length", hidden, heads)
+    if model.integer("attention.value_length", head_dim) != head_dim:
+        raise Unsupported(f"{fields.where}: value heads wider or narrower than key heads are not supported")
+    kv_heads = model.integer("attention.head_count_kv", heads)
+    check_heads(model, heads, kv_heads, "attention.head_count_kv")
+    config = ModelConfig(
+        architecture=family.name,
+        vocab_size=_vocabulary(file, family),
+        hidden_size=hidden,
+        intermediate_size=model.integer("feed_forward_length"),
+        layers=model.integer("block_count"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        max_positions=model.integer("context_length"),
+        norm_epsilon=model.number("attention.layer_norm_rms_epsilon"),
+        rope=_rope(file, model, head_dim),
+        sliding_window=model.optional_integer("attention.sliding_window") or None,  # 0 says none as well
+        tie_embeddings=f"{family.layout.head}.weight" not in file.tensors,
+        eos_token_ids=_stop_tokens(fields),
+        bos_token_id=fields.optional_integer("tokenizer.ggml.bos_token_id"),
+    )
+    return config, family
+
+
+def _is_zero(value: object) -> bool:
+    """0, or an array of zeros, one for each layer"""
+    return not np.any(value) if isinstance(value, (int, float, np.ndarray)) else False
+
+
+def _family(fields: Fields) -> GGUFFamily:
+    architecture = fields.text("general.architecture")
+    if architecture not in GGUF_FAMILIES:
+        raise fields.refused("general.architecture", GGUF_FAMILIES)
+    if "split.count" in fields and fields.integer("split.count", low=0) > 1:
+        raise Unsupported(f"{fields.where} is one part of a split GGUF file; merge the parts with llama-gguf-split")
+    return GGUF_FAMILIES[architecture]
+
+
+def _vocabulary(file: GGUFFile, family: GGUFFamily) -> int:
+    name = f"{family.layout.embedding}.weight"
+    if name not in file.tensors:
+        raise ModelError(f"{file.path}: tensor {name} is missing")
+    return file.tensors[name].shape[0]
+
+
+def _stop_tokens(fields: Fields) -> tuple[int, ...]:
+    """The end of the sequence and the end of a turn: a chat model stops at either."""
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
+    return tuple(dict.fromkeys(fields.integer(key, low=0) for key in keys if key in fields))
+
+
+def _rope(file: GGUFFile, model: Fields, head_dim: int) -> RopeConfig:
+    rotary_dim = model.integer("rope.dimension_count", head_dim)
+    if rotary_dim != head_dim:
+        raise model.refused("rope.dimension_count", [f"{head_dim}, the width of a head"])
+    theta = model.number("rope.freq_base", 10000.0)
+    kind = model.text("rope.scaling.type", "linear" if "rope.scale_linear" in model else "none")
+    if kind not in ("none", "linear", "yarn"):
+        raise model.refused("rope.scaling.type", ["none", "linear", "yarn"])
+    if "rope_freqs.weight" in file.tensors:
+        return _rope_factors(file, theta, rotary_dim, kind)
+    if kind == "none":
+        return RopeConfig(theta, rotary_dim)
+    factor = model.number("rope.scaling.factor", model.optional_number("rope.scale_linear"))
+    if kind == "linear":
+        return RopeConfig(theta, rotary_dim, RopeScaling.LINEAR, factor)
+    return _rope_yarn(model, RopeConfig(theta, rotary_dim, RopeScaling.YARN, factor))
+
+
+def _rope_factors(file: GGUFFile, theta: float, rotary_dim: int, kind: str) -> RopeConfig:
+    """llama3 scaling, which the converter writes out as one divisor per frequency."""
+    if kind != "none":
+        raise Unsupported(f"{file.path}: rope_freqs.weight together with {kind} scaling is not supported")
+    factors = floats_of(file.tensors["rope_freqs.weight"])
+    if factors.shape != (rotary_dim // 2,):
+        raise ModelError(
+            f"{file.path}: tensor rope_freqs.weight has shape {list(factors.shape)}, expected [{rotary_dim // 2}]"
+        )
+    if not (factors > 0).all():
+        raise InvalidFormat(f"{file.path}: tensor rope_freqs.weight holds a number that is not above 0")
+    return RopeConfig(theta, rotary_dim, RopeScaling.FACTORS, factors=tuple(factors.tolist()))
+
+
+def _rope_yarn(model: Fields, rope: RopeConfig) -> RopeConfig:
+    for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):  # 1 is how all of YaRN works here
+        if model.number(f"rope.scaling.{key}", 1.0) != 1.0:
+            raise model.refused(f"rope.scaling.{key}")
+    return replace(
+        rope,
+        original_max_positions=model.integer("rope.scaling.original_context_length", model.integer("context_length")),
+        beta_fast=model.number("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=model.number("rope.scaling.yarn_beta_slow", 1.0),
+    )

@@ -1,0 +1,114 @@
+"""Model families as data: where each file format keeps each tensor of ours, and which config keys apply.
+
+Owns: the tables that a new family adds rows to. Refuses to know: how files are read.
+Specs: LOAD-30, LOAD-40. Next: `ferrum.load.config_json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names of tensors in a file, without ".weight" or ".bias". `layer` maps a field of `LayerParams` to a name in
+    which {layer} stands for the number of the layer."""
+
+    embedding: str
+    norm: str
+    head: str
+    layer: Mapping[str, str]
+    interleaved: frozenset[str] = frozenset()
+    """Linears whose output rows lie in interleaved RoPE order: the pair (i, i + head_dim / 2) of a head is stored as
+    neighbours (2i, 2i + 1)."""
+    ignored: tuple[str, ...] = ()
+    """Ends of names of tensors that hold nothing the model needs: derived buffers, or facts the configuration took."""
+
+    def name(self, field_name: str, layer: int) -> str:
+        """Where `field_name` of that layer is."""
+        return self.layer[field_name].format(layer=layer)
+
+
+HUGGING_FACE_LAYOUT = Layout(
+    embedding="model.embed_tokens",
+    norm="model.norm",
+    head="lm_head",
+    layer={
+        "attention_norm": "model.layers.{layer}.input_layernorm",
+        "query": "model.layers.{layer}.self_attn.q_proj",
+        "key": "model.layers.{layer}.self_attn.k_proj",
+        "value": "model.layers.{layer}.self_attn.v_proj",
+        "output": "model.layers.{layer}.self_attn.o_proj",
+        "mlp_norm": "model.layers.{layer}.post_attention_layernorm",
+        "gate": "model.layers.{layer}.mlp.gate_proj",
+        "up": "model.layers.{layer}.mlp.up_proj",
+        "down": "model.layers.{layer}.mlp.down_proj",
+    },
+    ignored=(".rotary_emb.inv_freq",),
+)
+
+GGUF_LAYOUT = Layout(
+    embedding="token_embd",
+    norm="output_norm",
+    head="output",
+    layer={
+        "attention_norm": "blk.{layer}.attn_norm",
+        "query": "blk.{layer}.attn_q",
+        "key": "blk.{layer}.attn_k",
+        "value": "blk.{layer}.attn_v",
+        "output": "blk.{layer}.attn_output",
+        "mlp_norm": "blk.{layer}.ffn_norm",
+        "gate": "blk.{layer}.ffn_gate",
+        "up": "blk.{layer}.ffn_up",
+        "down": "blk.{layer}.ffn_down",
+    },
+    ignored=("rope_freqs.weight", ".attn_rot_embd"),
+)
+
+ATTENTION_LINEARS = ("query", "key", "value", "output")
+MLP_LINEARS = ("gate", "up", "down")
+
+
+@dataclass(frozen=True)
+class HuggingFaceFamily:
+    """One `model_type` of config.json. Defaults are those of the transformers class, for keys the file leaves out."""
+
+    name: str
+    causal_class: str  # the entry of `architectures` that this project can run
+    layout: Layout = HUGGING_FACE_LAYOUT
+    max_positions: int = 2048
+    kv_heads: int | None = None  # None: as many as heads
+    has_window: bool = False  # does the family read sliding_window?
+    sliding_window: int | None = None
+    bias_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # config key -> linears it gives a bias
+
+
+@dataclass(frozen=True)
+class GGUFFamily:
+    """One `general.architecture`."""
+
+    name: str
+    layout: Layout
+
+
+HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {
+    "llama": HuggingFaceFamily(
+        "llama",
+        "LlamaForCausalLM",
+        bias_flags={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
+    ),
+    "mistral": HuggingFaceFamily(
+        "mistral",
+        "MistralForCausalLM",
+        max_positions=131072,
+        kv_heads=8,
+        has_window=True,
+        sliding_window=4096,
+    ),
+}
+
+GGUF_FAMILIES: dict[str, GGUFFamily] = {
+    # the converter to GGUF interleaves q and k for this architecture only; Mistral is stored under it too
+    "llama": GGUFFamily("llama", replace(GGUF_LAYOUT, interleaved=frozenset({"query", "key"}))),
+}

@@ -1,0 +1,120 @@
+"""A mapping read from a file, asked for values of a certain type.
+
+Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
+as absent. Refuses to know: which keys there are.
+Specs: LOAD-20, LOAD-21. Next: `ferrum.load.families`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ferrum.errors import InvalidFormat, NotFound, Unsupported
+
+LARGEST_INTEGER = 2**63 - 1
+
+
+class Fields:
+    """Typed access to `values`. `where` is how errors call the file they came from; `prefix` goes before every key."""
+
+    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+        self.values = values
+        self.where = where
+        self.prefix = prefix
+
+    def get(self, key: str) -> Any:
+        """Whatever stands there, or None."""
+        return self.values.get(self.prefix + key)
+
+    def __contains__(self, key: str) -> bool:
+        """Is there a value, other than null?"""
+        return self.get(key) is not None
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Whatever stands there, or `default`; without either, `InvalidFormat`."""
+        if key in self:
+            return self.get(key)
+        if default is None:
+            raise InvalidFormat(f"{self.where}: {self.prefix}{key} is missing")
+        return default
+
+    def wrong(self, key: str, wanted: str) -> InvalidFormat:
+        """The error for a value that is not what it should be."""
+        return InvalidFormat(f"{self.where}: {self.prefix}{key} must be {wanted}, not {_short(self.get(key))}")
+
+    def refused(self, key: str, supported: Iterable[str] = ()) -> Unsupported:
+        """The error for a value that is understood and cannot be served."""
+        value = f" {_short(self.get(key))}" if key in self else ""
+        hint = "; supported: " + ", ".join(supported) if supported else ""
+        return Unsupported(f"{self.where}: {self.prefix}{key}{value} is not supported{hint}")
+
+    def integer(self, key: str, default: int | None = None, low: int = 1) -> int:
+        """A whole number of at least `low`. In GGUF a value may be given per layer: then all must be equal."""
+        value = self.value(key, default)
+        if isinstance(value, np.ndarray) and value.size and (value == value.flat[0]).all():
+            value = value.flat[0].item()
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= LARGEST_INTEGER:
+            raise self.wrong(key, f"a whole number of at least {low}")
+        return value
+
+    def optional_integer(self, key: str, low: int = 0) -> int | None:
+        """As `integer`, or None where the key is absent."""
+        return self.integer(key, low=low) if key in self else None
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number above zero."""
+        value = self.value(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
+            raise self.wrong(key, "a number above 0")
+        return float(value)
+
+    def optional_number(self, key: str) -> float | None:
+        """As `number`, or None where the key is absent."""
+        return self.number(key) if key in self else None
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self.value(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A string."""
+        value = self.value(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(key, "text")
+        return value
+
+    def inner(self, key: str) -> Fields:
+        """The mapping under `key`; an absent one is empty."""
+        value = self.value(key, {})
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, "an object")
+        return Fields(value, f"{self.where}: {self.prefix}{key}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_json(path: Path) -> Fields:
+    """A file that holds one JSON object. Raises `NotFound`, or `InvalidFormat` where it holds anything else."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"{path} does not exist") from None
+    except OSError as error:
+        raise InvalidFormat(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nesting without end
+        raise InvalidFormat(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InvalidFormat(f"{path} must hold a JSON object")
+    return Fields(values, str(path))

@@ -1,0 +1,132 @@
+"""From a file of tensors to the parameter tree.
+
+Owns: which tensor goes where, the check of every shape, undoing the row order of GGUF, and the refusal of tensors that
+nobody asked for: a tensor left over is mathematics left out. Refuses to know: file formats.
+Specs: LOAD-30 to LOAD-39. Next: `ferrum.model.params`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import replace
+
+import numpy as np
+
+from ferrum.config import ModelConfig
+from ferrum.errors import ModelError, Unsupported
+from ferrum.load.conversion import check_dtype, convert
+from ferrum.load.families import HUGGING_FACE_LAYOUT, Layout
+from ferrum.load.source import TensorSource
+from ferrum.model.params import DecoderParams, LayerParams
+from ferrum.tensor.weights import Linear, Weight
+
+
+def build_params(
+    source: TensorSource,
+    config: ModelConfig,
+    dtype: str = "auto",
+    layout: Layout = HUGGING_FACE_LAYOUT,
+    biases: Set[str] | None = None,
+) -> DecoderParams:
+    """The parameters of a decoder, as NumPy arrays: matrices in type `dtype`, vectors in float32.
+
+    `biases` names the linears that must have a bias; None takes those that the source has.
+    Raises `ModelError` for a missing tensor, a wrong shape or a value that `dtype` cannot store; `Unsupported` for a
+    tensor of unknown type and for tensors that the model has no place for.
+    """
+    check_dtype(dtype)
+    return _Builder(source, config, dtype, layout, biases).build()
+
+
+def half_split_order(rows: int, heads: int) -> np.ndarray:
+    """Which stored row comes i-th, to undo interleaved RoPE order: int64 [rows].
+
+    Interleaved, a head's rows are pairs of neighbours; half-split, all first partners come before all second ones.
+    """
+    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(rows)
+
+
+class _Builder:
+    def __init__(
+        self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
+    ) -> None:
+        self.source, self.config, self.dtype, self.layout, self.biases = source, config, dtype, layout, biases
+        self.left = set(source.names())
+        query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.shapes: dict[str, tuple[int, int]] = {
+            "query": (query, config.hidden_size),
+            "key": (key, config.hidden_size),
+            "value": (key, config.hidden_size),
+            "output": (config.hidden_size, query),
+            "gate": (config.intermediate_size, config.hidden_size),
+            "up": (config.intermediate_size, config.hidden_size),
+            "down": (config.hidden_size, config.intermediate_size),
+        }
+
+    def build(self) -> DecoderParams:
+        config, layout = self.config, self.layout
+        table = (config.vocab_size, config.hidden_size)
+        embedding = self.matrix(f"{layout.embedding}.weight", table, None)
+        layers = tuple(self.layer(number) for number in range(config.layers))
+        norm = self.vector(f"{layout.norm}.weight", config.hidden_size)
+        if config.tie_embeddings:
+            self.check_tied()
+            head = Linear(embedding)
+        else:
+            head = Linear(self.matrix(f"{layout.head}.weight", table, None))
+        self.check_left()
+        return DecoderParams(embedding, layers, norm, head)
+
+    def layer(self, number: int) -> LayerParams:
+        names = {field: self.layout.name(field, number) for field in self.layout.layer}
+        attention_norm, mlp_norm = (
+            self.vector(f"{names[field]}.weight", self.config.hidden_size) for field in ("attention_norm", "mlp_norm")
+        )
+        linears = {field: self.linear(field, names[field]) for field in self.shapes}
+        return LayerParams(attention_norm=attention_norm, mlp_norm=mlp_norm, **linears)
+
+    def linear(self, field: str, name: str) -> Linear:
+        rows, columns = self.shapes[field]
+        order = None
+        if field in self.layout.interleaved:
+            order = half_split_order(rows, rows // self.config.head_dim)
+        weight = self.matrix(f"{name}.weight", (rows, columns), order)
+        if not (f"{name}.bias" in self.left if self.biases is None else field in self.biases):
+            return Linear(weight)
+        bias = self.vector(f"{name}.bias", rows)
+        return Linear(weight, bias if order is None else bias[order])
+
+    def matrix(self, name: str, shape: tuple[int, int], order: np.ndarray | None) -> Weight:
+        self.check_shape(name, shape)
+        weight = self.source.weight(name)
+        if order is not None:  # rows are whole in every format, so this works on stored bytes
+            weight = replace(weight, data=weight.data[order])
+        return convert(weight, self.dtype, name)
+
+    def vector(self, name: str, length: int) -> np.ndarray:
+        self.check_shape(name, (length,))
+        return self.source.vector(name)
+
+    def check_shape(self, name: str, expected: tuple[int, ...]) -> None:
+        found = self.source.describe(name).shape
+        if found != expected:
+            where = f"{self.source.path}: tensor {name}"
+            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {list(expected)}")
+        self.left.discard(name)
+
+    def check_tied(self) -> None:
+        """A file may store a tied head once more, but only as the same numbers."""
+        head, embedding = f"{self.layout.head}.weight", f"{self.layout.embedding}.weight"
+        if head not in self.left:
+            return
+        self.left.discard(head)
+        if not np.array_equal(self.source.vector(head), self.source.vector(embedding)):
+            raise ModelError(f"{self.source.path}: the configuration ties {head} to {embedding}, but they differ")
+
+    def check_left(self) -> None:
+        unknown = sorted(name for name in self.left if not name.endswith(self.layout.ignored))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise Unsupported(
+                f"{self.source.path}: tensor {unknown[0]}{more} has no place in architecture {self.config.architecture}"
+            )

@@ -1,0 +1,1 @@
+"""Whose tokens run in the next step. Next: `ferrum.sched.sequence`."""

@@ -1,0 +1,27 @@
+"""How hard Hypothesis looks, by name.
+
+Owns: the profiles `dev` (25 examples), `ci` (100, the same ones on every run) and `nightly` (2000). The environment
+variable HYPOTHESIS_PROFILE chooses; without it, `ci` where CI is set and `dev` elsewhere.
+Refuses to know: what is tested. Next: `ferrum.conformance`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+PROFILES = ("dev", "ci", "nightly")
+
+
+def load_profile() -> str:
+    """Register the profiles and load the chosen one; returns its name."""
+    # no deadline: the first call of a JIT-compiled kernel takes seconds, the second microseconds
+    suppressed = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
+    common = settings(deadline=None, suppress_health_check=suppressed, print_blob=True)
+    settings.register_profile("dev", common, max_examples=25)
+    settings.register_profile("ci", common, max_examples=100, derandomize=True)
+    settings.register_profile("nightly", common, max_examples=2000)
+    name = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
+    settings.load_profile(name)
+    return name

@@ -1,0 +1,91 @@
+"""Test doubles for the two slow parts of an engine: a model that computes nothing, a tokenizer of bytes.
+
+Owns: `StubRunner`, `ByteTokenizer`. The stub is honest about memory: it knows the past of a sequence only by what it
+wrote to the slots of the batch, so that a wrong slot, a shared block or a token computed twice changes its answer.
+Refuses to know: tensors and files. Specs: ENGINE-01. Next: `ferrum.testing.profiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.engine.runner import pack
+from ferrum.errors import InternalError
+from ferrum.sched.plan import StepPlan
+from ferrum.tensor.ops import Tensor
+from ferrum.text.token_bytes import TokenSpelling
+from ferrum.text.tokenizer import Tokenizer
+
+BYTES = 256
+EOS = 256
+"""The end-of-sequence token of `ByteTokenizer`, its only special one."""
+
+UNWRITTEN = -1
+
+NextToken = Callable[[Sequence[int]], int]
+"""All tokens of a sequence so far -> the one that follows."""
+
+
+def count_up(tokens: Sequence[int]) -> int:
+    """The default continuation, in which every token of the past has a say."""
+    return sum((place + 1) * token for place, token in enumerate(tokens)) % BYTES
+
+
+class StubRunner:
+    """An executor whose model is a Python function. Logits are 1 for the token it names and 0 for all others."""
+
+    def __init__(
+        self, blocks: int, block_size: int, next_token: NextToken = count_up, vocab_size: int = BYTES + 1
+    ) -> None:
+        """A memory of `blocks` blocks. `plans` keeps every plan, as (start, count) of its chunks."""
+        self.ops = NumpyOps()
+        self.vocab_size = vocab_size
+        self.plans: list[list[tuple[int, int]]] = []
+        self._next_token = next_token
+        self._block_size = block_size
+        self._memory = np.full(blocks * block_size, UNWRITTEN, np.int64)
+
+    def run(self, plan: StepPlan) -> Tensor:
+        """-> float32 [rows, vocab]. Raises InternalError where a context holds a slot that was never written."""
+        self.plans.append([(chunk.start, chunk.count) for chunk in plan.chunks])
+        batch = pack(self.ops, plan.chunks)
+        if len(set(batch.slots.tolist())) != len(batch.slots):
+            raise InternalError("two tokens of a step share a slot")
+        self._memory[batch.slots] = batch.token_ids
+        logits = np.zeros((len(batch.logit_rows), self.vocab_size), np.float32)
+        for logit, row in zip(logits, batch.logit_rows, strict=True):
+            sequence = int(np.searchsorted(batch.seq_starts, row, side="right")) - 1
+            context = self._read(batch.block_tables[sequence], int(batch.positions[row]) + 1)
+            logit[self._next_token(context)] = 1
+        return logits
+
+    def _read(self, blocks: NDArray[np.int32], count: int) -> list[int]:
+        """The first `count` tokens of a sequence, from memory."""
+        size = self._block_size
+        positions = np.arange(count)
+        tokens: list[int] = self._memory[blocks[positions // size] * size + positions % size].tolist()
+        if UNWRITTEN in tokens:
+            raise InternalError(f"position {tokens.index(UNWRITTEN)} is read before it is written")
+        return tokens
+
+
+class ByteTokenizer(Tokenizer):
+    """Token i is byte i, up to 255; token 256 is `EOS`, written "<eos>"."""
+
+    def __init__(self) -> None:
+        self.spelling = TokenSpelling()
+        self.vocab_size = BYTES + 1
+        self.bos_token_id = None
+        self.eos_token_ids = (EOS,)
+        self.special_ids = frozenset({EOS})
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The UTF-8 bytes of a text."""
+        return list(text.encode())
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes([token_id]) if token_id < BYTES else b"<eos>"

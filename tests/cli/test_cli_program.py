@@ -1,0 +1,65 @@
+"""CLI-20, CLI-21, CLI-23: the program as a whole."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import fields
+
+import pytest
+from click.testing import CliRunner
+
+import ferrum
+from ferrum.cli.main import program
+from ferrum.cli.options import EngineOptions
+from ferrum.engine.llm import LLM
+from tests.cli.conftest import Invoke, run
+
+
+@pytest.mark.clause("CLI-20")
+def test_engine_flags_are_parameters_of_llm_with_the_same_defaults() -> None:
+    parameters = inspect.signature(LLM.__init__).parameters
+    flags = program.commands["generate"].make_context("generate", ["Hi"]).params
+    for field in fields(EngineOptions):
+        default = flags[field.name]
+        assert field.name in parameters
+        if parameters[field.name].default is not None:
+            assert default == parameters[field.name].default, field.name
+
+
+@pytest.mark.clause("CLI-20")
+def test_engine_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: dict[str, object] = {}
+
+    def listen(_llm: LLM, **values: object) -> None:
+        heard.update(values)
+        raise ferrum.errors.Cancelled("heard")
+
+    monkeypatch.setattr(LLM, "__init__", listen)
+    flags = "-m a --backend b --dtype c --compute d -t 3 --max-model-len 4 --block-size 5 --kv-memory 6MiB --offline"
+    result = CliRunner().invoke(program, ["generate", "Hi", *flags.split()])
+    assert result.stderr == "error: heard\n"
+    del heard["progress"]
+    assert heard == {
+        "model": "a", "backend": "b", "dtype": "c", "compute": "d", "threads": 3, "max_model_len": 4, "block_size": 5,
+        "kv_memory": "6MiB", "offline": True,
+    }  # fmt: skip
+
+
+@pytest.mark.clause("CLI-21")
+@pytest.mark.parametrize("name", [None, *program.commands])
+def test_help_explains_every_flag(invoke: Invoke, name: str | None) -> None:
+    result = invoke(*([name] if name else []), "--help")
+    assert (result.exit_code, result.stderr) == (0, "")
+    options = program.commands[name].params if name else []
+    assert all(option.help for option in options if option.param_type_name == "option")
+
+
+@pytest.mark.clause("CLI-21")
+def test_commands_are_those_there_are() -> None:
+    assert list(program.commands) == ["generate", "pull", "models", "inspect", "bench"]
+
+
+@pytest.mark.clause("CLI-23")
+def test_the_module_runs_and_knows_its_version() -> None:
+    ran = run("--version")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"ferrum-ref, version {ferrum.__version__}\n", "")

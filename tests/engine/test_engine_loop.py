@@ -1,0 +1,267 @@
+"""ENGINE-04 to ENGINE-15: any trace of requests over a stub model, each against what it would say alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.engine.engine import Engine
+from ferrum.engine.request import Request
+from ferrum.errors import RequestValidation
+from ferrum.kv.pool import BlockPool
+from ferrum.sample.pipeline import sample_by_definition
+from ferrum.sample.randomness import choice_seed
+from ferrum.sched.scheduler import FifoScheduler
+from ferrum.testing.stub import BYTES, EOS, ByteTokenizer, NextToken, StubRunner
+from ferrum.types import FinishReason, SamplingParams
+
+LETTERS = b"abcde"
+
+
+def letters(tokens) -> int:
+    """A language of five letters in which every token of the past has a say; one token in thirteen is the end."""
+    mixed = sum((place + 1) * (token + 3) for place, token in enumerate(tokens))
+    return EOS if mixed % 13 == 0 else LETTERS[mixed % 5]
+
+
+def engine_of(
+    next_token: NextToken = letters, *, blocks: int = 64, block_size: int = 4, seqs: int = 8, budget: int = 64,
+    context: int = 60,
+) -> tuple[Engine, StubRunner]:  # fmt: skip
+    runner = StubRunner(blocks, block_size, next_token)
+    scheduler = FifoScheduler(BlockPool(blocks), block_size, seqs, budget, context)
+    return Engine(runner, scheduler, ByteTokenizer, (EOS,)), runner
+
+
+def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) -> tuple[list[int], str, FinishReason]:
+    """What a request says by itself, without an engine: the oracle. Texts are ASCII, one letter a token."""
+    tokens, text = list(prompt), ""
+    limit = context if params.max_tokens is None else min(context, len(prompt) + params.max_tokens)
+    endings = set(params.stop_token_ids) | (set() if params.ignore_eos else {EOS})
+    while True:
+        logits = np.zeros((1, BYTES + 1), np.float32)
+        logits[0, letters(tokens)] = 1
+        token = int(sample_by_definition(NumpyOps(), logits, [params], [seed], [len(tokens)])[0])
+        tokens.append(token)
+        said = chr(token) if token < 128 else ""
+        if token not in endings or params.include_stop_str_in_output:
+            text += said
+        found = [(text.index(stop) + len(stop), text.index(stop)) for stop in params.stop if stop in text]
+        if found:
+            end, start = min(found)
+            text = text[: end if params.include_stop_str_in_output else start]
+        if found or token in endings:
+            return tokens[len(prompt) :], text, FinishReason.STOP
+        if len(tokens) == limit:
+            return tokens[len(prompt) :], text, FinishReason.LENGTH
+
+
+greedy_params = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.0, 0.0, 0.2]),  # at 0.2 one letter in three is any byte below 128 or none
+    top_k=st.just(2),
+    n=st.integers(1, 3),
+    max_tokens=st.one_of(st.none(), st.integers(1, 12)),
+    seed=st.integers(-3, 3),
+    stop=st.lists(st.text("abcde", min_size=1, max_size=3), max_size=2).map(tuple),
+    stop_token_ids=st.sampled_from([(), (LETTERS[0],)]),
+    ignore_eos=st.booleans(),
+    include_stop_str_in_output=st.booleans(),
+)
+prompts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=20)
+
+
+class EngineMachine(RuleBasedStateMachine):
+    @initialize(
+        blocks=st.integers(5, 20),
+        block_size=st.integers(1, 5),
+        seqs=st.integers(1, 4),
+        budget=st.integers(1, 12),
+        context=st.integers(2, 30),
+    )
+    def start(self, blocks: int, block_size: int, seqs: int, budget: int, context: int) -> None:
+        context = min(context, blocks * block_size)
+        self.engine, _ = engine_of(blocks=blocks, block_size=block_size, seqs=seqs, budget=budget, context=context)
+        self.context = context
+        self.pool = self.engine.scheduler.pool
+        self.open: list[tuple[list[int], SamplingParams, Request]] = []
+
+    @rule(prompt=prompts, params=greedy_params)
+    def submit(self, prompt: list[int], params: SamplingParams) -> None:
+        if len(prompt) >= self.context:
+            with pytest.raises(RequestValidation):
+                self.engine.submit(prompt, params)
+        else:
+            self.open.append((prompt, params, self.engine.submit(prompt, params)))
+
+    @rule(steps=st.integers(1, 5))
+    def step(self, steps: int) -> None:
+        for _ in range(steps):
+            self.engine.step()
+        for entry in [entry for entry in self.open if entry[2].finished]:
+            self.check(*entry)
+            self.open.remove(entry)
+
+    @precondition(lambda self: getattr(self, "open", None))
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(self.open))
+        self.engine.cancel(entry[2])
+        self.engine.cancel(entry[2])
+        assert entry[2].finished
+        self.check(*entry)
+        self.open.remove(entry)
+
+    def check(self, prompt: list[int], params: SamplingParams, request: Request) -> None:
+        completion = request.completion()
+        assert completion.prompt_token_ids == tuple(prompt)
+        assert len(completion.choices) == params.n
+        assert completion.usage.prompt_tokens == len(prompt)
+        assert completion.usage.completion_tokens == sum(len(choice.token_ids) for choice in completion.choices)
+        for index, (choice, generation) in enumerate(zip(completion.choices, request.generations, strict=True)):
+            assert choice.seed == choice_seed(params.seed, index)
+            assert choice.text == "".join(chunk.text for chunk in generation.chunks)
+            assert choice.token_ids == tuple(chunk.token_id for chunk in generation.chunks)
+            tokens, text, reason = alone(prompt, params, choice.seed, self.context)
+            if choice.finish_reason is FinishReason.CANCELLED:
+                assert tokens[: len(choice.token_ids)] == list(choice.token_ids)
+                assert text.startswith(choice.text)
+                assert all(chunk.finish_reason is None for chunk in generation.chunks)
+            else:
+                assert (list(choice.token_ids), choice.text, choice.finish_reason) == (tokens, text, reason)
+                reasons = [chunk.finish_reason for chunk in generation.chunks]
+                assert reasons == [None] * (len(reasons) - 1) + [reason]
+
+    @invariant()
+    def nothing_leaks(self) -> None:
+        if hasattr(self, "open") and not self.open:
+            assert self.pool.free == self.pool.total
+            assert not self.engine.has_work
+
+    def teardown(self) -> None:
+        if not hasattr(self, "open"):
+            return
+        for _ in range(100 * (1 + len(self.open))):
+            if self.open:
+                self.step(1)
+        assert not self.open
+        self.nothing_leaks()
+
+
+@pytest.mark.clause("ENGINE-01", "ENGINE-04", "ENGINE-05", "ENGINE-06", "ENGINE-07", "ENGINE-08", "ENGINE-09")
+@pytest.mark.clause("ENGINE-10", "ENGINE-11", "ENGINE-12")
+class TestEngine(EngineMachine.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+def finish(engine: Engine, *requests: Request) -> None:
+    while not all(request.finished for request in requests):
+        engine.step()
+
+
+def spell(text: bytes, *, then: int = EOS) -> NextToken:
+    """A model that says `text` after a prompt of one token, whatever the prompt is."""
+    return lambda tokens: (*text, *[then] * 100)[len(tokens) - 1]
+
+
+def said(text: bytes, *, then: int = EOS, **params: object) -> tuple[str, int, FinishReason]:
+    """Text, number of tokens and finish reason of a greedy generation by a model that says `text`."""
+    engine, _ = engine_of(spell(text, then=then))
+    request = engine.submit([0], SamplingParams(**{"temperature": 0, "max_tokens": None, **params}))  # type: ignore[arg-type]
+    finish(engine, request)
+    completion = request.completion()
+    return completion.text, len(completion.token_ids), completion.finish_reason
+
+
+@pytest.mark.clause("ENGINE-05")
+def test_end_of_sequence() -> None:
+    assert said(b"hello") == ("hello", 6, FinishReason.STOP)
+    assert said(b"hello", include_stop_str_in_output=True) == ("hello", 6, FinishReason.STOP)  # special tokens hidden
+    shown = said(b"hello", include_stop_str_in_output=True, skip_special_tokens=False)
+    assert shown == ("hello<eos>", 6, FinishReason.STOP)
+    assert said(b"hello", ignore_eos=True, max_tokens=8) == ("hello", 8, FinishReason.LENGTH)
+
+
+@pytest.mark.clause("ENGINE-06")
+def test_stop_tokens() -> None:
+    stop = {"stop_token_ids": [ord("l")]}
+    assert said(b"hello", **stop) == ("he", 3, FinishReason.STOP)
+    assert said(b"hello", ignore_eos=True, **stop) == ("he", 3, FinishReason.STOP)
+    assert said(b"hello", include_stop_str_in_output=True, **stop) == ("hel", 3, FinishReason.STOP)
+
+
+@pytest.mark.clause("ENGINE-07", "ENGINE-09")
+def test_stop_strings() -> None:
+    assert said(b"one END two", stop="END") == ("one ", 7, FinishReason.STOP)
+    assert said(b"one END two", stop="END", include_stop_str_in_output=True) == ("one END", 7, FinishReason.STOP)
+    assert said(b"one EN", stop="END") == ("one EN", 7, FinishReason.STOP)  # held back, then not needed
+    assert said(b"one EN", stop="END", max_tokens=6) == ("one EN", 6, FinishReason.LENGTH)
+
+
+@pytest.mark.clause("ENGINE-08")
+def test_length_and_stop_at_once() -> None:
+    assert said(b"hello", max_tokens=5) == ("hello", 5, FinishReason.LENGTH)
+    assert said(b"hello", max_tokens=6) == ("hello", 6, FinishReason.STOP)
+    assert said(b"hello END", max_tokens=9, stop="END") == ("hello ", 9, FinishReason.STOP)
+    assert said(b"x" * 100)[1:] == (59, FinishReason.LENGTH)  # a context of 60, a prompt of 1
+
+
+@pytest.mark.clause("ENGINE-09")
+def test_characters_are_whole_or_replaced_at_the_end() -> None:
+    engine, _ = engine_of(spell("é€".encode()))
+    request = engine.submit([0], SamplingParams(temperature=0, max_tokens=4))
+    finish(engine, request)
+    assert [chunk.text for chunk in request.generations[0].chunks] == ["", "é", "", "\ufffd"]
+
+
+@pytest.mark.clause("ENGINE-12", "ENGINE-14")
+@pytest.mark.parametrize("prompt", [[], [-1], [1, BYTES + 1], [1, 2**40], [1] * 60])
+def test_a_refused_request_changes_nothing(prompt: list[int]) -> None:
+    engine, _ = engine_of()
+    with pytest.raises(RequestValidation):
+        engine.submit(prompt, SamplingParams(n=3))
+    assert not engine.has_work
+    assert (engine.scheduler.waiting, engine.scheduler.running) == (0, 0)
+    engine.step()  # nothing to do is not an error
+
+
+@pytest.mark.clause("ENGINE-15")
+@given(prompt=prompts, seed=st.integers(-(2**70), 2**70), cut=st.integers(1, 9))
+def test_generating_on_continues_as_if_unbroken(prompt: list[int], seed: int, cut: int) -> None:
+    def tokens(start: list[int], count: int) -> list[int]:
+        engine, _ = engine_of()
+        request = engine.submit(start, SamplingParams(seed=seed, max_tokens=count, temperature=1, ignore_eos=True))
+        finish(engine, request)
+        return list(request.completion().token_ids)
+
+    whole = tokens(prompt, 10)
+    assert whole == tokens(prompt, 10)
+    assert tokens(prompt + whole[:cut], 10 - cut) == whole[cut:]
+
+
+@pytest.mark.clause("ENGINE-15")
+def test_a_seed_is_drawn_and_reported() -> None:
+    engine, _ = engine_of()
+    requests = [engine.submit([1], SamplingParams(max_tokens=8, ignore_eos=True)) for _ in range(2)]
+    finish(engine, *requests)
+    first, second = (request.completion() for request in requests)
+    assert first.seed != second.seed
+    again = engine.submit([1], SamplingParams(max_tokens=8, ignore_eos=True, seed=first.seed))
+    finish(engine, again)
+    assert again.completion().token_ids == first.token_ids
+
+
+@pytest.mark.clause("ENGINE-16")
+def test_timings_follow_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([100.0, 102.0, 103.0, 106.0])  # submitted, then three tokens
+    monkeypatch.setattr("ferrum.engine.timing.time.perf_counter", lambda: next(moments))
+    engine, _ = engine_of(spell(b"abc"))
+    request = engine.submit([0], SamplingParams(temperature=0, max_tokens=3))
+    assert request.completion().timings.ttft_s == 0
+    finish(engine, request)
+    timings = request.completion().timings
+    assert (timings.ttft_s, timings.prefill_tok_s, timings.decode_tok_s) == (2.0, 0.5, 0.5)

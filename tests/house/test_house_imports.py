@@ -1,0 +1,75 @@
+"""HOUSE-01 to HOUSE-03: who may import whom, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house.source import EXEMPT, RANKS, ROOT, Module, imports, modules, rank_of, room_of
+
+
+def forbidden(module: Module, tree: ast.Module | None = None) -> Iterator[str]:
+    """What this module imports and should not, one sentence each."""
+    if module.room in EXEMPT:
+        return
+    for line, name in imports(module, tree):
+        room = room_of(name)
+        if room in EXEMPT:
+            # the command that runs the suite is the one place that may start it
+            if module.name != "ferrum.cli.conformance":
+                yield f"{module}:{line} imports {name}, which judges it"
+        elif room != module.room and rank_of(room) >= rank_of(module.room):
+            # lazily, inside __getattr__, the package's face may name the engine; nothing else goes up
+            yield f"{module}:{line} ({module.room}) imports {name} ({room}), which does not have a lower rank"
+
+
+@pytest.mark.clause("HOUSE-01")
+@pytest.mark.clause("HOUSE-02")
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_imports_go_to_lower_ranks(module: Module) -> None:
+    assert list(forbidden(module)) == []
+
+
+@pytest.mark.clause("HOUSE-01")
+def test_every_room_has_a_rank() -> None:
+    rooms = {module.room for module in modules()} - {"core"} - EXEMPT
+    assert rooms <= set(RANKS), f"give these a rank: {sorted(rooms - set(RANKS))}"
+
+
+@pytest.mark.clause("HOUSE-01")
+@pytest.mark.clause("HOUSE-02")
+@pytest.mark.parametrize(
+    ("name", "source", "allowed"),
+    [
+        ("ferrum.engine.llm", "from ferrum.model import decoder", True),
+        ("ferrum.engine.llm", "from ferrum.engine import runner", True),
+        ("ferrum.engine.llm", "from ferrum.cli import main", False),
+        ("ferrum.kv.pool", "from ferrum.model.decoder import forward", False),  # same rank, another room
+        ("ferrum.tensor.ops", "import ferrum.backends.registry", False),
+        ("ferrum.tensor.ops", "from ferrum import LLM", False),
+        ("ferrum.cli.main", "from ferrum import LLM", True),
+        ("ferrum.config", "from .types import SamplingParams", True),  # rank 0 is one room
+        ("ferrum.config", "from .tensor import ops", False),  # relative imports count
+        ("ferrum.model.rope", "def f():\n    import ferrum.kv", False),  # imports inside functions count
+        ("ferrum.backends.registry", "from ferrum.conformance import strategies", False),
+        ("ferrum.cli.conformance", "import ferrum.conformance", True),
+        ("ferrum.testing.profiles", "import ferrum.engine.llm", True),
+    ],
+)
+def test_the_rule_itself(name: str, source: str, allowed: bool) -> None:
+    module = Module(name, ROOT.joinpath(*name.split(".")).with_suffix(".py"))
+    assert (not list(forbidden(module, ast.parse(source)))) == allowed
+
+
+@pytest.mark.clause("HOUSE-03")
+@pytest.mark.parametrize("name", ["ferrum", "ferrum.cli.main"])
+def test_import_is_light(name: str) -> None:
+    heavy = ["numba", "llvmlite", "cupy", "numpy", "huggingface_hub", "tokenizers", "transformers", "torch"]
+    program = f"import sys, {name}\nprint(*(set(sys.modules) & set({heavy!r})))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(ROOT), check=True)
+    assert ran.stdout.split() == []

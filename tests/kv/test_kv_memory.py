@@ -1,0 +1,89 @@
+"""KV-05 to KV-08: slots and the arrays behind them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.errors import InternalError, Unsupported
+from ferrum.kv.block_table import BlockTable, blocks_for
+from ferrum.kv.storage import KvStorage, block_bytes, blocks_within
+from tests.tiny import tiny_config
+
+tables = st.builds(
+    BlockTable, st.integers(1, 9), st.lists(st.integers(0, 50), unique=True, min_size=1, max_size=8).map(tuple)
+)
+
+
+@pytest.mark.clause("KV-05")
+@given(table=tables, data=st.data())
+def test_slots_follow_the_definition(table: BlockTable, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, table.capacity))
+    count = data.draw(st.integers(0, table.capacity - start))
+    slots = table.slots(start, count)
+    size = table.block_size
+    expected = [table.blocks[p // size] * size + p % size for p in range(start, start + count)]
+    assert slots.tolist() == expected
+    assert slots.dtype == np.int32
+    assert [table.slot(p) for p in range(start, start + count)] == expected
+    assert len(set(expected)) == count
+
+
+@pytest.mark.clause("KV-06")
+@given(table=tables, start=st.integers(-5, 80), count=st.integers(1, 80))
+def test_positions_outside_the_table_are_errors(table: BlockTable, start: int, count: int) -> None:
+    if start >= 0 and start + count <= table.capacity:
+        table.slots(start, count)
+    else:
+        with pytest.raises(InternalError):
+            table.slots(start, count)
+
+
+@pytest.mark.clause("KV-06")
+def test_a_single_position_outside_is_an_error_too() -> None:
+    table = BlockTable(4, [7])
+    assert table.slot(3) == 31
+    for position in (-1, 4):
+        with pytest.raises(InternalError):
+            table.slot(position)
+
+
+@pytest.mark.clause("KV-05")
+@given(positions=st.integers(0, 1000), size=st.integers(1, 64))
+def test_blocks_for_is_the_least_number_that_suffices(positions: int, size: int) -> None:
+    blocks = blocks_for(positions, size)
+    assert blocks * size >= positions
+    assert blocks == 0 or (blocks - 1) * size < positions
+
+
+@pytest.mark.clause("KV-07")
+def test_every_layer_has_room_for_every_block() -> None:
+    config = tiny_config(layers=3, kv_heads=2, head_dim=4)
+    storage = KvStorage(NumpyOps(), config, blocks=5, block_size=8, dtype="float32")
+    assert len(storage.layers) == 3
+    for layer in storage.layers:
+        assert layer.keys.shape == (5, 2, 4, 8)
+        assert layer.values.shape == (5, 2, 8, 4)
+        assert layer.keys.dtype == layer.values.dtype == np.float32
+    arrays = [array for layer in storage.layers for array in (layer.keys, layer.values)]
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(arrays) for b in arrays[:i])
+
+
+@pytest.mark.clause("KV-08")
+@given(memory=st.integers(0, 1 << 20), size=st.integers(1, 33), dtype=st.sampled_from(["float64", "float32"]))
+def test_a_budget_is_used_and_kept(memory: int, size: int, dtype: str) -> None:
+    config = tiny_config()
+    blocks = blocks_within(memory, config, size, dtype)
+    storage = KvStorage(NumpyOps(), config, blocks, size, dtype)
+    used = sum(layer.keys.nbytes + layer.values.nbytes for layer in storage.layers)
+    assert used == storage.bytes <= memory
+    assert used + block_bytes(config, size, dtype) > memory
+
+
+@pytest.mark.clause("KV-08")
+def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
+    with pytest.raises(Unsupported, match="int8"):
+        block_bytes(tiny_config(), 16, "int8")

@@ -1,0 +1,153 @@
+"""A place on this machine becomes a model; text is read only when asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ferrum.errors import InvalidFormat, NotFound, TokenizerError
+from ferrum.load.model import load_model, open_model
+from ferrum.load.resolve import Location
+from tests.load.tiny_models import tensors, write_folder, write_gguf
+from tests.text.small_tokenizers import byte_level_json
+
+TEMPLATE = "{% for m in messages %}{{ bos_token }}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.clause("LOAD-40")
+def test_a_directory_a_file_and_a_directory_with_one_file_are_models(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "folder")
+    (tmp_path / "only").mkdir()
+    file = write_gguf(tmp_path / "only" / "tiny.gguf")
+    names = [load_model(place).name for place in (folder, file, file.parent)]
+    assert names == ["folder", "tiny", "only"]
+    located = load_model(Location("alias", file))
+    assert (located.name, located.path) == ("alias", file)
+    assert load_model(file.parent).path == file
+
+
+@pytest.mark.clause("LOAD-40")
+def test_a_place_without_a_model_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="absent does not exist"):
+        load_model(tmp_path / "absent")
+    with pytest.raises(NotFound, match=r"holds no config\.json and no \.gguf file"):
+        load_model(tmp_path)
+    for name in ("a.gguf", "b.gguf"):
+        write_gguf(tmp_path / name)
+    with pytest.raises(NotFound, match=r"2 \.gguf files: name the one you mean"):
+        load_model(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a model")
+    with pytest.raises(InvalidFormat, match="does not start with the letters GGUF"):
+        load_model(tmp_path / "notes.txt")
+
+
+@pytest.mark.clause("LOAD-41")
+def test_a_model_is_described_without_reading_its_tensors(tmp_path: Path) -> None:
+    arrays = tensors()
+    arrays["model.norm.weight"] = np.ones(3, np.float32)  # building the parameters would fail
+    files = open_model(write_folder(tmp_path, arrays))
+    assert files.config.layers == 2
+    assert sum(files.source.describe(name).nbytes for name in files.source.names()) == sum(
+        a.nbytes for a in arrays.values()
+    )
+
+
+@pytest.mark.clause("LOAD-50")
+def test_a_model_without_a_tokenizer_loads_and_says_so_when_asked(tmp_path: Path) -> None:
+    for place in (write_folder(tmp_path / "folder"), write_gguf(tmp_path / "model.gguf")):
+        model = load_model(place)
+        assert model.chat_template is None
+        with pytest.raises(TokenizerError, match="has no tokenizer") as caught:
+            _ = model.tokenizer
+        assert str(place) in str(caught.value)
+
+
+@pytest.mark.clause("LOAD-50")
+def test_the_tokenizer_of_a_directory_is_read_when_asked_for(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    (folder / "tokenizer.json").write_text("{ not a tokenizer")
+    model = load_model(folder)
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json"):
+        _ = model.tokenizer
+    (folder / "tokenizer.json").write_text(byte_level_json())
+    tokenizer = model.tokenizer
+    assert model.tokenizer is tokenizer
+    assert tokenizer.decode(tokenizer.encode("hello", add_special_tokens=False)) == "hello"
+
+
+@pytest.mark.clause("LOAD-50")
+def test_loading_imports_no_tokenizer(tmp_path: Path) -> None:
+    place = write_gguf(tmp_path / "model.gguf")
+    code = (
+        "import sys; from pathlib import Path; from ferrum.load.model import load_model\n"
+        f"load_model(Path({str(place)!r}))\n"
+        "print(*[name for name in ('tokenizers', 'jinja2', 'huggingface_hub', 'numba') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert result.stdout.strip() == ""
+
+
+def with_tokenizer_config(folder: Path, **keys: Any) -> str:
+    (folder / "tokenizer_config.json").write_text(json.dumps(keys))
+    template = load_model(folder).chat_template
+    assert template is not None
+    return template.render(MESSAGES)
+
+
+@pytest.mark.clause("LOAD-51")
+def test_the_chat_template_of_a_directory(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    special = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
+    assert with_tokenizer_config(folder, chat_template=TEMPLATE, **special) == "<s>hello</s>"
+    named = [{"name": "tools", "template": "wrong"}, {"name": "default", "template": TEMPLATE}]
+    assert with_tokenizer_config(folder, chat_template=named, **special) == "<s>hello</s>"
+    (folder / "chat_template.jinja").write_text("file: " + TEMPLATE)
+    assert with_tokenizer_config(folder, chat_template=TEMPLATE, **special) == "file: <s>hello</s>"
+
+
+@pytest.mark.clause("LOAD-51")
+@pytest.mark.parametrize(
+    ("keys", "error", "says"),
+    [
+        (
+            {"chat_template": [{"name": "tools", "template": ""}]},
+            TokenizerError,
+            "none of its chat templates is called default",
+        ),
+        ({"chat_template": 3}, InvalidFormat, "chat_template must be text"),
+        ({"chat_template": [3]}, InvalidFormat, "chat_template must be text or a list"),
+        ({"chat_template": [{"template": ""}]}, InvalidFormat, "name is missing"),
+        ({"chat_template": TEMPLATE, "bos_token": 3}, InvalidFormat, "bos_token must be text"),
+    ],
+)
+def test_a_malformed_chat_template_is_an_error(tmp_path: Path, keys: dict[str, Any], error: type, says: str) -> None:
+    folder = write_folder(tmp_path)
+    with pytest.raises(error, match=says):
+        with_tokenizer_config(folder, **keys)
+
+
+@pytest.mark.clause("LOAD-51")
+def test_the_chat_template_of_gguf(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"tokenizer.chat_template": TEMPLATE, "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>"]}
+    template = load_model(write_gguf(tmp_path / "model.gguf", **keys)).chat_template
+    assert template is not None and template.render(MESSAGES) == "<s>hello</s>"
+    keys["tokenizer.ggml.eos_token_id"] = 3
+    with pytest.raises(InvalidFormat, match=r"eos_token_id must be below 3"):
+        _ = load_model(write_gguf(tmp_path / "model.gguf", **keys)).chat_template
+
+
+@pytest.mark.clause("LOAD-51")
+def test_the_real_model_has_its_words(smollm2_path: Path) -> None:
+    model = load_model(smollm2_path)
+    assert model.config.eos_token_ids == (2,)
+    assert model.tokenizer.encode("<|im_end|>", add_special_tokens=False) == [2]
+    assert model.chat_template is not None
+    assert model.chat_template.render(MESSAGES, add_generation_prompt=True).endswith("<|im_start|>assistant\n")

@@ -1,0 +1,222 @@
+"""The parameter tree: the same model from both formats, every tensor checked, none left over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from ferrum.errors import InvalidParameter, ModelError, Unsupported
+from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
+from ferrum.load.model import load_model
+from ferrum.load.params import half_split_order
+from ferrum.model.params import DecoderParams
+from ferrum.tensor.weights import Linear, Weight
+from tests.load.gguf_writer import Stored, gguf_bytes
+from tests.load.tiny_models import (
+    HEAD_DIM,
+    HEADS,
+    METADATA,
+    gguf_tensors,
+    interleave,
+    tensors,
+    write_folder,
+    write_gguf,
+)
+
+PROJECTIONS = {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj",
+               "output": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
+               "down": "mlp.down_proj"}  # fmt: skip
+
+
+def arrays_of(params: DecoderParams) -> dict[str, np.ndarray]:
+    """The tree under Hugging Face names, as float32."""
+    found = {"model.embed_tokens.weight": params.embedding, "model.norm.weight": params.norm}
+    if params.head.weight is not params.embedding:
+        found["lm_head.weight"] = params.head.weight
+    for number, layer in enumerate(params.layers):
+        prefix = f"model.layers.{number}."
+        found[f"{prefix}input_layernorm.weight"] = layer.attention_norm
+        found[f"{prefix}post_attention_layernorm.weight"] = layer.mlp_norm
+        for field, name in PROJECTIONS.items():
+            linear: Linear = getattr(layer, field)
+            found[f"{prefix}{name}.weight"] = linear.weight
+            if linear.bias is not None:
+                found[f"{prefix}{name}.bias"] = linear.bias
+    return {name: to_float32(item) if isinstance(item, Weight) else item for name, item in found.items()}
+
+
+def check(params: DecoderParams, expected: dict[str, np.ndarray]) -> None:
+    found = arrays_of(params)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_array_equal(found[name], array, name)
+
+
+@pytest.mark.clause("LOAD-30")
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_both_formats_hold_the_same_parameters(tmp_path: Path, tied: bool, bias: bool) -> None:
+    arrays = tensors(tied=tied, bias=bias)
+    folder = write_folder(tmp_path / "folder", arrays, tie_word_embeddings=tied, attention_bias=bias)
+    for place in (folder, write_gguf(tmp_path / "model.gguf", arrays)):
+        params = load_model(place).params
+        check(params, arrays)
+        assert (params.head.weight is params.embedding) is tied
+
+
+@pytest.mark.clause("LOAD-30")
+@pytest.mark.parametrize("kind", BLOCK_TYPES)
+def test_rows_are_put_in_order_while_they_stay_quantised(tmp_path: Path, kind: str) -> None:
+    arrays = tensors()
+    stored = {name: Stored.float32(array) for name, array in gguf_tensors(arrays).items()}
+    for field in ("attn_q", "attn_k", "attn_v"):
+        array = gguf_tensors(arrays)[f"blk.0.{field}.weight"]
+        stored[f"blk.0.{field}.weight"] = Stored(kind.upper(), array.shape, quantize(array, kind, "").data.tobytes())
+    (tmp_path / "model.gguf").write_bytes(gguf_bytes(METADATA, stored))
+    layer = load_model(tmp_path / "model.gguf").params.layers[0]
+    for field in ("query", "key", "value"):
+        weight = getattr(layer, field).weight
+        array = arrays[f"model.layers.0.{PROJECTIONS[field]}.weight"]
+        np.testing.assert_array_equal(weight.data, quantize(array, kind, "").data)
+
+
+@pytest.mark.clause("LOAD-30")
+@given(heads=st.integers(1, 6), half=st.integers(1, 8))
+def test_the_order_undoes_interleaving(heads: int, half: int) -> None:
+    rows = np.arange(heads * 2 * half)
+    np.testing.assert_array_equal(interleave(rows, heads)[half_split_order(len(rows), heads)], rows)
+
+
+@pytest.mark.clause("LOAD-30")
+def test_interleaved_rows_are_neighbouring_pairs() -> None:
+    assert half_split_order(8, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+@pytest.mark.clause("LOAD-31")
+@pytest.mark.parametrize("name", [name for name in tensors(bias=True) if ".layers.1." not in name])
+def test_a_wrong_shape_is_an_error_that_names_tensor_and_shapes(tmp_path: Path, name: str) -> None:
+    arrays = tensors(bias=True)
+    right = list(arrays[name].shape)
+    arrays[name] = np.concatenate((arrays[name], arrays[name][:1]))
+    wrong = list(arrays[name].shape)
+    with pytest.raises(ModelError) as caught:
+        load_model(write_folder(tmp_path, arrays, attention_bias=True))
+    says = f"tensor {name} has shape {wrong}, but the configuration asks for {right}"
+    assert str(caught.value) == f"{tmp_path}: {says}"
+
+
+@pytest.mark.clause("LOAD-31")
+def test_a_vector_in_place_of_a_matrix_is_an_error(tmp_path: Path) -> None:
+    arrays = tensors()
+    arrays["model.layers.0.mlp.up_proj.weight"] = arrays["model.norm.weight"]
+    with pytest.raises(
+        ModelError, match=r"up_proj\.weight has shape \[64\], but the configuration asks for \[96, 64\]"
+    ):
+        load_model(write_folder(tmp_path, arrays))
+
+
+@pytest.mark.clause("LOAD-32")
+@pytest.mark.parametrize("name", [name for name in tensors() if ".layers.0." not in name])
+def test_a_missing_tensor_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
+    arrays = tensors()
+    del arrays[name]
+    with pytest.raises(ModelError, match=f"tensor {name} is missing"):
+        load_model(write_folder(tmp_path, arrays))
+
+
+@pytest.mark.clause("LOAD-32")
+def test_a_missing_tensor_of_gguf_is_an_error_that_names_it(tmp_path: Path) -> None:
+    arrays = tensors()
+    del arrays["model.layers.1.mlp.up_proj.weight"]
+    with pytest.raises(ModelError, match=r"tensor blk\.1\.ffn_up\.weight is missing"):
+        load_model(write_gguf(tmp_path / "model.gguf", arrays))
+
+
+@pytest.mark.clause("LOAD-33")
+def test_a_tensor_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+    extra = {
+        "model.layers.0.self_attn.q_norm.weight": np.ones(16, np.float32),
+        "model.layers.2.x": np.ones(1, np.float32),
+    }
+    with pytest.raises(Unsupported, match=r"q_norm\.weight and 1 more has no place in architecture llama"):
+        load_model(write_folder(tmp_path, {**tensors(), **extra}))
+    with pytest.raises(Unsupported, match=r"k_proj\.bias and 7 more has no place"):
+        load_model(write_folder(tmp_path, tensors(bias=True)))
+
+
+@pytest.mark.clause("LOAD-33")
+def test_tensors_that_carry_nothing_are_passed_over(tmp_path: Path) -> None:
+    extra = {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32)}
+    check(load_model(write_folder(tmp_path, {**tensors(), **extra})).params, tensors())
+
+
+@pytest.mark.clause("LOAD-34")
+def test_a_tied_head_stored_again_must_equal_the_embedding(tmp_path: Path) -> None:
+    arrays = tensors()
+    with pytest.raises(ModelError, match=r"ties lm_head\.weight to model\.embed_tokens\.weight, but they differ"):
+        load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+    arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
+    params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
+    assert params.head.weight is params.embedding
+
+
+@pytest.mark.clause("LOAD-34")
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "q8_0"])
+def test_a_tied_head_is_the_embedding_itself_in_every_type(tmp_path: Path, dtype: str) -> None:
+    params = load_model(write_gguf(tmp_path / "model.gguf", tensors(tied=True)), dtype).params
+    assert params.head.weight is params.embedding
+
+
+@pytest.mark.clause("LOAD-35")
+def test_a_bias_that_the_configuration_promises_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"tensor model\.layers\.0\.self_attn\.q_proj\.bias is missing"):
+        load_model(write_folder(tmp_path, tensors(), attention_bias=True))
+    with pytest.raises(ModelError, match=r"tensor model\.layers\.0\.mlp\.gate_proj\.bias is missing"):
+        load_model(write_folder(tmp_path, tensors(), mlp_bias=True))
+
+
+@pytest.mark.clause("LOAD-36")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", *BLOCK_TYPES])
+def test_dtype_converts_every_matrix_and_no_vector(tmp_path: Path, dtype: str) -> None:
+    arrays = tensors(bias=True)
+    params = load_model(write_gguf(tmp_path / "model.gguf", arrays), dtype).params
+    assert {type_name(weight) for weight in params.weights()} == {dtype}
+    layer = params.layers[1]
+    for vector in (params.norm, layer.attention_norm, layer.mlp_norm, layer.query.bias):
+        assert vector is not None and vector.dtype == np.float32
+    np.testing.assert_array_equal(layer.query.bias, arrays["model.layers.1.self_attn.q_proj.bias"])
+
+
+@pytest.mark.clause("LOAD-36")
+def test_vectors_stored_in_half_precision_become_float32(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {name: array.astype(ml_dtypes.bfloat16) for name, array in tensors().items()}
+    write_folder(tmp_path)
+    save_file(arrays, tmp_path / "model.safetensors")
+    params = load_model(tmp_path).params
+    assert params.norm.dtype == np.float32
+    assert {type_name(weight) for weight in params.weights()} == {"bfloat16"}
+
+
+@pytest.mark.clause("LOAD-36")
+def test_an_unknown_dtype_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match="dtype must be one of"):
+        load_model(tmp_path / "absent.gguf", "int3")
+
+
+@pytest.mark.clause("LOAD-37")
+def test_the_real_model_loads_as_it_is_stored(smollm2_path: Path) -> None:
+    params = load_model(smollm2_path).params
+    assert params.head.weight is params.embedding
+    assert (len(params.layers), params.embedding.shape) == (30, (49152, 576))
+    assert [type_name(weight) for weight in params.weights()] == ["q8_0"] + ["q4_1"] * 210
+    views = [weight.data for weight in params.weights() if not weight.data.flags.owndata]
+    assert len(views) == 211 - 60  # all but q and k, whose rows were put in order
+    assert HEADS * HEAD_DIM == 64

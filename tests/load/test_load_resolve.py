@@ -1,0 +1,192 @@
+"""Names of models: paths, aliases, hub ids, and what is said of the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.errors import FerrumError, NotFound
+from ferrum.load import download, resolve
+from ferrum.load.download import SMOLLM2
+from ferrum.load.resolve import Location, list_models
+
+
+@pytest.fixture(autouse=True)
+def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No model on this machine, and no package of one."""
+    monkeypatch.setenv("FERRUM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: SimpleNamespace(repos=[]))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A hub that notes what it is asked for."""
+    calls: list[dict[str, Any]] = []
+
+    def snapshot_download(repo: str, **options: Any) -> str:
+        calls.append({"repo": repo, **options})
+        return f"/snapshots/{repo}"
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return calls
+
+
+@pytest.mark.clause("LOAD-70")
+def test_an_existing_path_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[dict[str, Any]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("org/name", SMOLLM2.alias):
+        (tmp_path / name).mkdir(parents=True)
+        assert resolve.resolve(name) == Location(Path(name).name, Path(name))
+    (tmp_path / "tiny.gguf").write_bytes(b"")
+    for spelling in ("tiny.gguf", "./tiny.gguf", tmp_path / "tiny.gguf"):
+        assert resolve.resolve(spelling).name == "tiny"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve.resolve("~/tiny.gguf").path == tmp_path / "tiny.gguf"
+    assert hub == []
+
+
+@pytest.mark.clause("LOAD-70")
+@pytest.mark.parametrize("name", [SMOLLM2.alias, SMOLLM2.alias.upper()])
+def test_an_alias_is_found_in_the_cache(empty_caches: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    empty_caches.mkdir()
+    path = empty_caches / SMOLLM2.file_name
+    with open(path, "wb") as file:
+        file.truncate(SMOLLM2.member_bytes)
+    assert resolve.resolve(name, offline=True) == Location(SMOLLM2.alias, path)
+
+
+@pytest.mark.clause("LOAD-71")
+@pytest.mark.parametrize("name", ["smollm2", "smolm2-135m-instruct", "SmolLM2-135M", "smollm2-360m-instruct"])
+def test_a_typing_error_gets_the_nearest_alias(name: str) -> None:
+    with pytest.raises(NotFound, match=f"there is no model '{name}'; did you mean {SMOLLM2.alias}"):
+        resolve.resolve(name)
+
+
+@pytest.mark.clause("LOAD-71")
+@pytest.mark.parametrize("name", ["gpt", "x y", "org/name@", "org/na me", "@"])
+def test_an_unknown_name_gets_the_list_of_aliases(name: str) -> None:
+    with pytest.raises(NotFound, match=f"there is no model .*; known by name: {SMOLLM2.alias}"):
+        resolve.resolve(name)
+
+
+@pytest.mark.clause("LOAD-72")
+@pytest.mark.parametrize(
+    "name", ["/no/such", "./model", "../model", "~/model", "a/b/c", "model.gguf", "org/x.gguf", "dir/", "a\\b"]
+)
+def test_what_looks_like_a_path_is_not_looked_for_elsewhere(name: str, hub: list[dict[str, Any]]) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        resolve.resolve(name)
+    with pytest.raises(NotFound, match="does not exist"):
+        resolve.resolve(Path(name))
+    assert hub == []
+
+
+@pytest.mark.clause("LOAD-72")
+@given(name=st.text(max_size=12).filter(lambda name: "/" not in name))
+def test_any_other_text_is_a_place_or_an_error(name: str) -> None:
+    with contextlib.suppress(FerrumError):
+        assert resolve.resolve(name, offline=True).path.exists()
+
+
+@pytest.mark.clause("LOAD-73")
+def test_a_hub_id_fetches_weights_and_text_files_only(hub: list[dict[str, Any]]) -> None:
+    assert resolve.resolve("org/name") == Location("org/name", Path("/snapshots/org/name"))
+    assert resolve.resolve("org/name.v2@refs/pr/1", offline=True).name == "org/name.v2@refs/pr/1"
+    assert [(call["repo"], call["revision"], call["local_files_only"]) for call in hub] == [
+        ("org/name", None, False),
+        ("org/name.v2", "refs/pr/1", True),
+    ]
+    assert hub[0]["allow_patterns"] == ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
+    assert hub[0]["ignore_patterns"] == ["*/*"]
+
+
+@pytest.mark.clause("LOAD-73")
+@pytest.mark.parametrize(("value", "offline"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_the_hubs_own_offline_switch_applies(
+    hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, value: str, offline: bool
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    resolve.resolve("org/name")
+    assert hub[0]["local_files_only"] is offline
+
+
+@pytest.mark.clause("LOAD-73")
+@pytest.mark.parametrize("quiet", [True, False])
+def test_the_hubs_progress_bars_are_silenced_unless_wanted(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+
+    enable_progress_bars()
+    seen: list[bool] = []
+
+    def snapshot_download(repo: str, **options: Any) -> str:
+        seen.append(are_progress_bars_disabled())
+        raise OSError("stop here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(NotFound):
+        resolve.resolve("org/name", progress=None if quiet else lambda done, total: None)
+    assert seen == [quiet]
+    assert not are_progress_bars_disabled()
+
+
+@pytest.mark.clause("LOAD-73")
+@pytest.mark.parametrize(
+    ("error", "offline", "says"),
+    [
+        (OSError("401 Client Error\nlong story"), False, "hub: 401 Client Error$"),
+        (RuntimeError(), False, "hub: RuntimeError$"),
+        (FileNotFoundError("not in cache"), True, "not complete in the local cache, and offline mode is on$"),
+    ],
+)
+def test_a_failed_fetch_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, offline: bool, says: str
+) -> None:
+    def snapshot_download(repo: str, **options: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with pytest.raises(NotFound, match=says):
+        resolve.resolve("org/name", offline=offline)
+
+
+@pytest.mark.clause("LOAD-74")
+def test_models_are_listed_with_place_and_size(empty_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [(model.name, model.path, model.nbytes) for model in list_models()] == [(SMOLLM2.alias, None, None)]
+    empty_caches.mkdir()
+    path = empty_caches / SMOLLM2.file_name
+    with open(path, "wb") as file:
+        file.truncate(SMOLLM2.member_bytes)
+    other = empty_caches / "other.gguf"
+    other.write_bytes(b"12345")
+    repos = [
+        SimpleNamespace(repo_type="model", repo_id="org/name", repo_path=Path("/hub/name"), size_on_disk=7),
+        SimpleNamespace(repo_type="dataset", repo_id="org/data", repo_path=Path("/hub/data"), size_on_disk=7),
+    ]
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: SimpleNamespace(repos=repos))
+    assert [(model.name, model.path, model.nbytes) for model in list_models()] == [
+        (SMOLLM2.alias, path, SMOLLM2.member_bytes),
+        (str(other), other, 5),
+        ("org/name", Path("/hub/name"), 7),
+    ]
+
+
+@pytest.mark.clause("LOAD-74")
+def test_listing_without_a_hub_cache_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scan_cache_dir() -> Any:
+        raise huggingface_hub.errors.CacheNotFound("no cache", Path("/none"))
+
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", scan_cache_dir)
+    assert len(list_models()) == 1

@@ -1,0 +1,153 @@
+"""Directories of safetensors, in one file or in shards."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from ferrum.errors import FerrumError, InvalidFormat, ModelError, NotFound, Unsupported
+from ferrum.load.safetensors import INDEX, SINGLE, SafetensorsSource
+from tests.load.tiny_models import tensors
+
+
+def write_shards(folder: Path, arrays: dict[str, np.ndarray], count: int) -> None:
+    """The arrays dealt out over so many shards, with their index."""
+    names = list(arrays)
+    places = {name: f"model-{i % count + 1:05}-of-{count:05}.safetensors" for i, name in enumerate(names)}
+    for shard in set(places.values()):
+        save_file({name: arrays[name] for name in names if places[name] == shard}, folder / shard)
+    write_index(folder, places)
+
+
+def write_index(folder: Path, places: Any) -> None:
+    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": 0}, "weight_map": places}))
+
+
+@pytest.mark.clause("LOAD-11")
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_shards_hold_what_one_file_holds(tmp_path: Path, count: int) -> None:
+    arrays = tensors()
+    (tmp_path / "one").mkdir()
+    save_file(arrays, tmp_path / "one" / SINGLE)
+    write_shards(tmp_path, arrays, count)
+    one, many = SafetensorsSource(tmp_path / "one"), SafetensorsSource(tmp_path)
+    assert set(one.names()) == set(many.names()) == set(arrays)
+    for name, array in arrays.items():
+        for source in (one, many):
+            stored = source.describe(name)
+            assert (stored.type, stored.shape, stored.nbytes) == ("F32", array.shape, array.nbytes)
+            np.testing.assert_array_equal(source.vector(name), array)
+
+
+@pytest.mark.clause("LOAD-11")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_keep_their_type_and_vectors_become_float32(tmp_path: Path, dtype: type) -> None:
+    array = np.linspace(-3, 3, 64).reshape(2, 32).astype(dtype)
+    save_file({"w": array}, tmp_path / SINGLE)
+    source = SafetensorsSource(tmp_path)
+    weight = source.weight("w")
+    assert weight.data.dtype == dtype
+    assert (weight.data == array).all()
+    assert source.vector("w").dtype == np.float32
+    np.testing.assert_array_equal(source.vector("w"), array.astype(np.float32))
+
+
+@pytest.mark.clause("LOAD-10")
+def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / SINGLE)
+    source = SafetensorsSource(tmp_path)
+    for read in (source.describe, source.weight, source.vector):
+        with pytest.raises(ModelError, match="tensor absent is missing"):
+            read("absent")
+
+
+@pytest.mark.clause("LOAD-12")
+def test_a_directory_without_tensors_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"holds neither model\.safetensors nor"):
+        SafetensorsSource(tmp_path)
+
+
+@pytest.mark.clause("LOAD-12")
+def test_a_missing_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
+    write_shards(tmp_path, tensors(), 3)
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    with pytest.raises(NotFound, match=r"model-00002-of-00003\.safetensors does not exist"):
+        SafetensorsSource(tmp_path)
+
+
+@pytest.mark.clause("LOAD-12")
+def test_a_shard_that_lacks_a_tensor_of_the_index_is_an_error(tmp_path: Path) -> None:
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "a.safetensors")
+    write_index(tmp_path, {"w": "a.safetensors", "v": "a.safetensors"})
+    with pytest.raises(InvalidFormat, match=r"tensor v is not in a\.safetensors"):
+        SafetensorsSource(tmp_path)
+
+
+@pytest.mark.clause("LOAD-12")
+@pytest.mark.parametrize("place", ["../a.safetensors", "/etc/a.safetensors", "sub/a.safetensors", "", "..", 3, None])
+def test_an_index_reaches_no_file_outside_its_directory(tmp_path: Path, place: Any) -> None:
+    (tmp_path / "model").mkdir()
+    save_file({"w": np.ones(3, np.float32)}, tmp_path / "a.safetensors")
+    write_index(tmp_path / "model", {"w": place})
+    with pytest.raises(InvalidFormat, match="must be in a file of this directory"):
+        SafetensorsSource(tmp_path / "model")
+
+
+@pytest.mark.clause("LOAD-12")
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"weight_map": []}', '{"weight_map": {}}', "{}", '"x"', "\x00"])
+def test_a_malformed_index_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / INDEX).write_text(text)
+    with pytest.raises(InvalidFormat, match=INDEX):
+        SafetensorsSource(tmp_path)
+
+
+def raw_file(dtype: str, shape: list[int], size: int) -> bytes:
+    header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(size)
+
+
+@pytest.mark.clause("LOAD-13")
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("I64", 8), ("F64", 8)])
+def test_other_element_types_are_refused_with_type_and_tensor(tmp_path: Path, dtype: str, size: int) -> None:
+    (tmp_path / SINGLE).write_bytes(raw_file(dtype, [2, 4], 8 * size))
+    source = SafetensorsSource(tmp_path)
+    assert source.describe("w").type == dtype
+    for read in (source.weight, source.vector):
+        with pytest.raises(Unsupported, match=f"tensor w is stored as {dtype}; supported are F32, F16, BF16"):
+            read("w")
+
+
+@pytest.mark.clause("LOAD-14")
+@given(data=st.data())
+def test_a_truncated_or_altered_file_opens_or_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    content = bytearray(raw_file("F32", [2, 4], 32))
+    places = st.integers(0, len(content) - 1)
+    for place in data.draw(st.lists(places, max_size=3)):
+        content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.just(len(content)) | places)
+    (folder / SINGLE).write_bytes(content[:cut])
+    try:
+        source = SafetensorsSource(folder)
+        for name in source.names():
+            source.weight(name)
+    except FerrumError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.clause("LOAD-14")
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / SINGLE).write_bytes(raw_file("F32", [2, 4], 32)[:-1])
+    with pytest.raises(InvalidFormat, match=r"model\.safetensors is not a valid safetensors file"):
+        SafetensorsSource(tmp_path)

@@ -1,0 +1,145 @@
+"""SAMPLE-01 and SAMPLE-09 to SAMPLE-14: greedy, random numbers, batches, broken rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.errors import ModelError
+from ferrum.sample import candidates
+from ferrum.sample.pipeline import sample_by_definition
+from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
+from ferrum.sample.sampler import sample
+from ferrum.types import SamplingParams
+from tests.sample.distribution import any_params, positions, rows, sampling_params, seeds
+
+OPS = NumpyOps()
+GREEDY = SamplingParams(temperature=0)
+
+
+@pytest.mark.clause("SAMPLE-01")
+@given(row=rows(), seed=seeds)
+@example(row=[0.0, 3.0, 3.0], seed=0)
+def test_greedy_is_the_first_maximum(row: list[float], seed: int) -> None:
+    x = np.array([row], np.float32)
+    assert sample(OPS, x, [GREEDY], [seed], [0]).tolist() == [row.index(max(row))]
+    assert sample(OPS, x, [SamplingParams(top_k=1)], [seed], [0]).tolist() == [row.index(max(row))]
+
+
+@pytest.mark.clause("SAMPLE-14")
+@given(row=rows(), temperature=st.sampled_from([1e-9, 5e-324, 1e-45, 1e-6]), seed=seeds)
+@example(row=[3e38, 3e38, -3e38, -math.inf], temperature=5e-324, seed=1)
+def test_tiny_temperatures_are_greedy(row: list[float], temperature: float, seed: int) -> None:
+    x = np.array([row], np.float32)
+    params = [SamplingParams(temperature=temperature)]
+    with np.errstate(all="raise", under="ignore"):
+        assert sample(OPS, x, params, [seed], [0]).tolist() == [row.index(max(row))]
+        assert sample_by_definition(OPS, x, params, [seed], [0]).tolist() == [row.index(max(row))]
+
+
+@pytest.mark.clause("SAMPLE-09")
+@given(seed=seeds, position=st.one_of(positions, st.integers(0, 2**64 - 1)))
+@example(seed=0, position=0)
+@example(seed=-1, position=0)
+@example(seed=10**40, position=3)
+def test_the_number_is_the_first_of_its_stream(seed: int, position: int) -> None:
+    assert random_unit(seed, position) == float(OPS.uniform((1,), seed, position)[0])
+
+
+@pytest.mark.clause("SAMPLE-09")
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # known answers of Random123, kat_vectors, philox4x32 10
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)
+def test_philox_gives_the_published_numbers(
+    counter: tuple[int, int, int, int], key: tuple[int, int], expected: tuple[int, ...]
+) -> None:
+    assert philox_words(counter, key) == expected
+
+
+@pytest.mark.clause("SAMPLE-09")
+def test_different_seeds_and_positions_give_different_numbers() -> None:
+    units = {random_unit(seed, position) for seed in range(-20, 20) for position in range(20)}
+    assert len(units) > 795  # of 800; 24 bits collide once in twenty thousand pairs
+    assert 0.4 < sum(units) / len(units) < 0.6
+
+
+@pytest.mark.clause("SAMPLE-10")
+@given(data=st.data(), size=st.integers(1, 30))
+def test_a_batch_is_its_rows(data: st.DataObject, size: int) -> None:
+    batch = data.draw(st.lists(st.tuples(rows(size), any_params, seeds, positions), min_size=1, max_size=5))
+    x = np.array([row for row, *_ in batch], np.float32)
+    _, params, keys, places = zip(*batch, strict=True)
+    alone = [int(sample(OPS, x[i : i + 1], [params[i]], [keys[i]], [places[i]])[0]) for i in range(len(batch))]
+    together = sample(OPS, x, params, keys, places)
+    assert together.dtype == np.int64
+    assert together.tolist() == alone
+    assert sample_by_definition(OPS, x, params, keys, places).tolist() == alone
+
+
+@pytest.mark.clause("SAMPLE-11")
+@given(seed=seeds)
+def test_choices_have_their_own_seeds(seed: int) -> None:
+    made = [choice_seed(seed, index) for index in range(20)]
+    assert made[0] == seed
+    assert len(set(made)) == 20
+    assert made == [choice_seed(seed, index) for index in range(20)]
+    assert all(0 <= other < 2**SEED_BITS for other in made[1:])
+
+
+@pytest.mark.clause("SAMPLE-11")
+def test_drawn_seeds_differ_and_survive_json() -> None:
+    made = {fresh_seed() for _ in range(100)}
+    assert len(made) == 100
+    assert all(int(float(seed)) == seed for seed in made)
+
+
+@pytest.mark.clause("SAMPLE-12")
+@given(
+    scale=st.floats(0.01, 20),
+    distinct=st.sampled_from([2, 5, 10**6]),
+    params=sampling_params,
+    seed=st.integers(0, 1000),
+    guess=st.sampled_from([1, 3, 8, 512]),
+)
+def test_the_fast_way_is_the_definition(
+    scale: float, distinct: int, params: SamplingParams, seed: int, guess: int
+) -> None:
+    """On a vocabulary larger than the first guess, with many ties and with none; bit for bit, so no margin."""
+    random = np.random.default_rng(seed)
+    x = (scale * random.integers(-distinct, distinct, (1, 700)) / distinct).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "FIRST_GUESS", guess)
+        fast = sample(OPS, x, [params], [seed], [1])
+    assert fast.tolist() == sample_by_definition(OPS, x, [params], [seed], [1]).tolist()
+
+
+@pytest.mark.clause("SAMPLE-13")
+@pytest.mark.parametrize("params", [GREEDY, SamplingParams(), SamplingParams(top_k=2)], ids=str)
+@pytest.mark.parametrize("bad", [[-math.inf] * 3, [math.nan] * 3, [0.0, math.nan, 1.0], [0.0, math.inf, 1.0]])
+def test_rows_without_a_best_token_are_errors(bad: list[float], params: SamplingParams) -> None:
+    x = np.array([[0.0, 1.0, 2.0], bad], np.float32)
+    with pytest.raises(ModelError, match="best logit is"):
+        sample(OPS, x, [params] * 2, [0, 0], [0, 0])
+
+
+@pytest.mark.clause("SAMPLE-13")
+@given(row=rows(), params=sampling_params, seed=seeds)
+def test_logits_of_minus_infinity_are_ordinary(row: list[float], params: SamplingParams, seed: int) -> None:
+    masked = [*row, -math.inf, -math.inf]
+    assume(not params.top_k or params.top_k <= len(row))
+    x, y = (np.array([values], np.float32) for values in (row, masked))
+    assert sample(OPS, y, [params], [seed], [0]).tolist() == sample(OPS, x, [params], [seed], [0]).tolist()
