@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from ctypes import addressof, c_char
 from functools import cache
 
 import numpy as np
@@ -27,8 +28,11 @@ FINE_WORK = 1 << 22
 
 def address(array: np.ndarray) -> int:
     """Where an array's first element lies. Whoever holds the address must hold the array."""
-    place: int = array.__array_interface__["data"][0]
-    return place
+    try:
+        return addressof(c_char.from_buffer(array))  # a quarter of the time, but for writable contiguous memory only
+    except (TypeError, ValueError, BufferError):
+        place: int = array.__array_interface__["data"][0]
+        return place
 
 
 @cache
