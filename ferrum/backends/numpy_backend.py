@@ -235,7 +235,7 @@ class NumbaOps(NumpyOps):
         columns = x.shape[-1]
         if columns % 32 or not x.size:
             return super().rms_norm(x, weight, epsilon)
-        return self._kernels.rms_norm(self._rows(x), self._rows(weight), epsilon).reshape(x.shape)
+        return self._kernels.rms_norm(self._bind.rows_of(x, columns), self._rows(weight), epsilon).reshape(x.shape)
 
     def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
         if gate.size % 16 or not gate.size or gate.shape != up.shape:

@@ -36,18 +36,17 @@ class Program(click.Group):
             code = error.code if isinstance(error, Failure) else error.exit_code
         except click.exceptions.Abort:
             code = INTERRUPTED  # click has ended the line that the terminal's ^C stands on
+        settle_stdout()
         sys.exit(code or OK)
 
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; what it raises becomes a `Failure`, which carries the line to show and the code."""
         try:
             super().invoke(ctx)
-            sys.stdout.flush()  # a full disk or a closed pipe shows here, not after Python's last line
         except (click.ClickException, click.exceptions.Exit):
             raise
         except BrokenPipeError:
-            silence_stdout()  # a reader that has seen enough (`… | head`) is no failure
-            raise click.exceptions.Exit(OK) from None
+            raise click.exceptions.Exit(OK) from None  # a reader that has seen enough (`… | head`) is no failure
         except Exception as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
@@ -94,6 +93,11 @@ def complain(message: str) -> None:
     click.echo(f"error: {' '.join(message.split())}", err=True)
 
 
-def silence_stdout() -> None:
-    """Send what is still buffered nowhere: the interpreter would complain about it on its way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def settle_stdout() -> None:
+    """Send nowhere what cannot be written any more (closed pipe, full disk): the interpreter would try again on its way
+    out, complain in words of its own and change the exit code."""
+    try:
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

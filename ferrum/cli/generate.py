@@ -101,7 +101,7 @@ def start(
     """The prompt on its way: as a chat of one turn where the model knows chats."""
     if raw:
         return llm.stream(text, params)
-    if llm._loaded.chat_template is None:
+    if llm.chat_template is None:
         if system is not None:
             raise Unsupported(f"{llm.model_name} has no chat template, so that --system has no place")
         progress.note(f"note: {llm.model_name} has no chat template; the prompt is continued as it is")

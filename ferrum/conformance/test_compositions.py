@@ -17,6 +17,7 @@ from ferrum.conformance import oracles
 from ferrum.conformance.harness import check, host
 from ferrum.conformance.oracles import Array, Expected
 from ferrum.conformance.strategies import (
+    Host,
     LinearCase,
     WeightCase,
     columns,
@@ -90,7 +91,7 @@ def test_norms_add_epsilon_under_the_root(
     x = data.draw(floats((*lead, width), -100, 100)).astype(np.float64)
     x *= 2.0 ** -data.draw(st.sampled_from([0, 10, 20]))  # small rows, where epsilon is all there is; exact in float32
     weight, bias = (data.draw(floats((width,), -3, 3)).astype(np.float64) for _ in range(2))
-    placed = lay(ops, x, layout), lay(ops, weight)
+    placed = lay(ops, x, layout), lay(ops, weight, layout)
     check(ops, "rms_norm", (*placed, epsilon), oracles.rms_norm(x, weight, epsilon))
     check(ops, "layer_norm", (*placed, lay(ops, bias), epsilon), oracles.layer_norm(x, weight, bias, epsilon))
 
@@ -152,7 +153,7 @@ def test_norm_linears_is_each_linear_of_the_norm(
     x = draw_input(data, tokens, width)
     norm = data.draw(floats((width,), -3, 3)).astype(np.float64)
     cases = data.draw(siblings(count, width))
-    arguments = lay(ops, x, layout), lay(ops, norm), epsilon, [case.place(ops) for case in cases]
+    arguments = lay(ops, x, layout), lay(ops, norm, layout), epsilon, [case.place(ops) for case in cases]
     check(ops, "norm_linears", arguments, *(expect_norm_linear(x, norm, epsilon, case) for case in cases))
 
 
@@ -165,7 +166,7 @@ def test_norm_swiglu_is_swiglu_of_two_linears_of_the_norm(
     norm = data.draw(floats((width,), -1, 1)).astype(np.float64)
     gate, up = data.draw(siblings(2, width, [out, out]))
     expected = oracles.gated(*(expect_norm_linear(x, norm, epsilon, case) for case in (gate, up)))
-    arguments = lay(ops, x, layout), lay(ops, norm), epsilon, gate.place(ops), up.place(ops)
+    arguments = lay(ops, x, layout), lay(ops, norm, layout), epsilon, gate.place(ops), up.place(ops)
     check(ops, "norm_swiglu", arguments, expected)
 
 
@@ -178,13 +179,20 @@ def test_a_row_of_a_batch_is_the_row_alone(ops: TensorOps, data: st.DataObject, 
     linear, place = case.place(ops), lay(ops, norm)
     row = data.draw(st.integers(0, tokens - 1))
     own = slice(row, row + 1)
-    for function, expected in (
-        (lambda part: ops.rms_norm(part, place, 1e-5), oracles.rms_norm(x[own], norm, 1e-5)),
-        (lambda part: ops.linear(part, linear), expect_linear(x[own], case)),
-        (lambda part: ops.norm_linears(part, place, 1e-5, [linear])[0], expect_norm_linear(x[own], norm, 1e-5, case)),
-    ):
-        together, alone = (host(ops, function(lay(ops, part))) for part in (x, x[own]))
+    fused = expect_norm_linear(x[own], norm, 1e-5, case)
+    expectations: list[tuple[str, tuple[Any, ...], Expected]] = [
+        ("rms_norm", (place, 1e-5), oracles.rms_norm(x[own], norm, 1e-5)),
+        ("linear", (linear,), expect_linear(x[own], case)),
+        ("norm_linears", (place, 1e-5, [linear]), fused),
+        ("norm_swiglu", (place, 1e-5, linear, linear), oracles.gated(fused, fused)),
+    ]
+    for name, rest, expected in expectations:
+        together, alone = (first_result(ops, name, lay(ops, part), *rest) for part in (x, x[own]))
         # two roundings of one value: each is within the tolerance of the truth
-        assert_close(
-            together[own], Expected(alone.astype(np.float64), 2 * expected.magnitude, expected.terms), ops.float_dtype
-        )
+        twice = Expected(alone.astype(np.float64), 2 * expected.magnitude, expected.terms)
+        assert_close(together[own], twice, ops.float_dtype)
+
+
+def first_result(ops: TensorOps, name: str, *arguments: Any) -> Host:
+    result = getattr(ops, name)(*arguments)
+    return host(ops, result[0] if isinstance(result, tuple) else result)

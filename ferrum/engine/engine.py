@@ -2,7 +2,7 @@
 
 Owns: requests from submission to their last token. One call of `step` is one forward pass; between two steps requests
 come and go freely. Not thread-safe. Refuses to know: how a model is loaded, HTTP, terminals.
-Specs: ENGINE-04, ENGINE-10 to ENGINE-15. Next: `ferrum.engine.llm`.
+Specs: ENGINE-04, ENGINE-10 to ENGINE-15. Next: `ferrum.engine.setup`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Engine:
         self._tokenizer = tokenizer
         self._eos_token_ids = frozenset(eos_token_ids)
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
+        self._stepping = False
+        self._left: list[Request] = []  # cancelled while a step was running
 
     @property
     def has_work(self) -> bool:
@@ -56,20 +58,19 @@ class Engine:
 
     def step(self) -> None:
         """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
-        plan = self.scheduler.plan()
-        if not plan.chunks:
-            if self.has_work:
-                raise InternalError("requests wait, but the scheduler has nothing to run")
-            return
-        logits = self.executor.run(plan)
-        sequences = plan.sampled
-        tokens = self._sample(logits, sequences) if sequences else []
-        self.scheduler.commit(plan, tokens)
-        for sequence, token in zip(sequences, tokens, strict=True):
-            self._advance(sequence, token)
+        self._stepping = True
+        try:
+            self._step()
+        finally:
+            self._stepping = False
+            while self._left:
+                self.cancel(self._left.pop())
 
     def cancel(self, request: Request) -> None:
         """Ends what is not finished yet and frees its blocks. May be called at any time, and again."""
+        if self._stepping:  # a stream that the garbage collector drops: its blocks are in use until the step is over
+            self._left.append(request)
+            return
         for generation in request.generations:
             if generation.finish_reason is None:
                 self._finish(generation, FinishReason.CANCELLED)
@@ -82,6 +83,19 @@ class Engine:
         for token in (min(token_ids), max(token_ids)):
             if not 0 <= token < size:
                 raise RequestValidation(f"token {token} is not in the vocabulary: ids go from 0 to {size - 1}")
+
+    def _step(self) -> None:
+        plan = self.scheduler.plan()
+        if not plan.chunks:
+            if self.has_work:
+                raise InternalError("requests wait, but the scheduler has nothing to run")
+            return
+        logits = self.executor.run(plan)
+        sequences = plan.sampled
+        tokens = self._sample(logits, sequences) if sequences else []
+        self.scheduler.commit(plan, tokens)
+        for sequence, token in zip(sequences, tokens, strict=True):
+            self._advance(sequence, token)
 
     def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
         max_tokens = sequence.max_length - sequence.prompt_length

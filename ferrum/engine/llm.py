@@ -2,7 +2,7 @@
 
 Owns: the public calls, and the order in which a model, a backend and an engine are put together.
 Refuses to know: HTTP, terminals. Not thread-safe.
-Specs: ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
+Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
 """
 
 from __future__ import annotations

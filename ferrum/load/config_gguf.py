@@ -3,7 +3,7 @@
 Owns: the metadata keys of a language model, and facts that GGUF states by the presence of tensors: a tied head
 (no `output.weight`), the vocabulary (rows of `token_embd.weight`), llama3 RoPE scaling (`rope_freqs.weight`).
 Refuses to know: how the file is read.
-Specs: LOAD-27 to LOAD-29. Source: the GGUF format document, section on standardised keys; llama.cpp's
+Specs: LOAD-22, LOAD-24 to LOAD-28. Source: the GGUF format document, section on standardised keys; llama.cpp's
 `llama-model.cpp`. Next: `ferrum.load.source`.
 """
 

@@ -2,7 +2,7 @@
 
 Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
 as absent. Refuses to know: which keys there are.
-Specs: LOAD-20, LOAD-21. Next: `ferrum.load.families`.
+Specs: LOAD-21. Next: `ferrum.load.config_json`.
 """
 
 from __future__ import annotations

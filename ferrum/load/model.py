@@ -2,7 +2,7 @@
 
 Owns: telling the two file formats apart and putting the parts together. Refuses to know: engines; every array is NumPy
 and may be a view of the file.
-Specs: LOAD-30, LOAD-40 to LOAD-43, LOAD-50. Next: `ferrum.load.vocabulary`.
+Specs: LOAD-40, LOAD-41, LOAD-50. Next: `ferrum.load.vocabulary`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: which tensor goes where, the check of every shape, undoing the row order of GGUF, and the refusal of tensors that
 nobody asked for: a tensor left over is mathematics left out. Refuses to know: file formats.
-Specs: LOAD-30 to LOAD-39. Next: `ferrum.model.params`.
+Specs: LOAD-30 to LOAD-37. Next: `ferrum.model.params`.
 """
 
 from __future__ import annotations

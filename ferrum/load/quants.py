@@ -3,7 +3,7 @@
 Owns: `decode_blocks` for each ggml type, and which weight type a GGUF tensor becomes. Formats that backends compute
 with stay as they are in the mapped file; Q5_0 becomes Q8_0 without loss; the rest is decoded to float32.
 Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
-Specs: QUANT-01 to QUANT-09. Source: ggml's block structures and `dequantize_row_*` reference functions.
+Specs: QUANT-01 to QUANT-05. Source: ggml's block structures and `dequantize_row_*` reference functions.
 Next: `ferrum.load.conversion`.
 
 The decoders take uint8 [blocks, bytes of a block] and return float32 [blocks, weights of a block]. The arithmetic is

@@ -2,7 +2,7 @@
 
 Owns: the order in which a name is understood: an existing path, an alias, an id on the Hugging Face hub.
 Refuses to know: what is at the place.
-Specs: LOAD-70 to LOAD-76. Next: `ferrum.load.download`.
+Specs: LOAD-70 to LOAD-74. Next: `ferrum.load.download`.
 """
 
 from __future__ import annotations

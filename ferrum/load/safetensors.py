@@ -2,7 +2,7 @@
 
 Owns: finding and opening the files. Refuses to know: the byte format, which the `safetensors` library reads and checks.
 Specs: LOAD-11 to LOAD-14. Source: the safetensors format document; transformers' sharded checkpoints.
-Next: `ferrum.load.conversion`.
+Next: `ferrum.load.gguf`.
 """
 
 from __future__ import annotations

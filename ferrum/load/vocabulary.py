@@ -1,7 +1,7 @@
 """The tokenizer and the chat template that come with a model.
 
 Owns: where the two file formats keep them. Refuses to know: what they do (`ferrum.text`).
-Specs: LOAD-50 to LOAD-53. Source: transformers' tokenizer_config.json and chat_template.jinja; the GGUF format
+Specs: LOAD-50, LOAD-51. Source: transformers' tokenizer_config.json and chat_template.jinja; the GGUF format
 document, section on tokenizers. Next: `ferrum.load.families`.
 """
 

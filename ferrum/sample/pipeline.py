@@ -3,7 +3,8 @@
 Owns: what temperature, top-k, top-p and min-p mean, row by row, for logits [rows, vocab] in float64. The order is
 temperature → top_k → top_p → min_p → draw. `ferrum.sample.candidates` computes the same for one row in less time.
 Refuses to know: requests and scheduling.
-Specs: SAMPLE-01 to SAMPLE-08. Papers: nucleus 1904.09751, min-p 2407.01082. Next: `ferrum.sample.candidates`.
+Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14. Papers: nucleus 1904.09751, min-p 2407.01082.
+Next: `ferrum.sample.candidates`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: u = f(seed, position), the first number of Philox stream `position` under 
 `ferrum.tensor.random.uniform(ops, (1,), seed, position)` defines it, here in Python integers because one number is not
 worth thirty array operations. Nothing has state: a draw does not depend on what else is drawn.
 Refuses to know: what is drawn.
-Specs: SAMPLE-09 to SAMPLE-11. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+Specs: SAMPLE-09, SAMPLE-11. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 Next: `ferrum.sample.sampler`.
 """
 

@@ -122,8 +122,9 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's, so that the program is found from any directory."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    """This process's, with this tree on the path; stdout is buffered, as users have it, whatever this process has."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return {**inherited, "PYTHONPATH": str(ROOT)}
 
 
 def run(*arguments: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:

@@ -95,7 +95,8 @@ def test_inspect_the_real_model(invoke: Invoke, smollm2_path: Path) -> None:
 
 @pytest.mark.clause("CLI-32")
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 40, "5120.0 GiB")]
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 40, "5120.0 GiB")],
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert human_bytes(count) == text

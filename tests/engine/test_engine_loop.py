@@ -15,6 +15,7 @@ from ferrum.errors import RequestValidation
 from ferrum.kv.pool import BlockPool
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import choice_seed
+from ferrum.sched.plan import StepPlan
 from ferrum.sched.scheduler import FifoScheduler
 from ferrum.testing.stub import BYTES, EOS, ByteTokenizer, NextToken, StubRunner
 from ferrum.types import FinishReason, SamplingParams
@@ -216,6 +217,32 @@ def test_characters_are_whole_or_replaced_at_the_end() -> None:
     request = engine.submit([0], SamplingParams(temperature=0, max_tokens=4))
     finish(engine, request)
     assert [chunk.text for chunk in request.generations[0].chunks] == ["", "é", "", "\ufffd"]
+
+
+@pytest.mark.clause("ENGINE-07", "ENGINE-08")
+def test_the_last_character_can_complete_a_stop_string() -> None:
+    """Only the end of the generation shows that the character stays broken."""
+    assert said(b"ab\xe2", stop="b\ufffd", max_tokens=3) == ("a", 3, FinishReason.STOP)
+
+
+@pytest.mark.clause("ENGINE-11")
+def test_a_request_can_be_cancelled_in_the_middle_of_a_step() -> None:
+    """As the garbage collector does it, when it finds a stream that nobody holds any more."""
+    engine, runner = engine_of()
+    stays, leaves = (engine.submit([1, 2], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)) for _ in "ab")
+    engine.step()
+    run = runner.run
+
+    def cancel_and_run(plan: StepPlan) -> object:
+        engine.cancel(leaves)
+        return run(plan)
+
+    runner.run = cancel_and_run  # type: ignore[method-assign]
+    finish(engine, stays)
+    assert leaves.completion().finish_reason is FinishReason.CANCELLED
+    assert len(leaves.completion().token_ids) == 2
+    assert stays.completion().finish_reason is FinishReason.LENGTH
+    assert engine.scheduler.pool.free == engine.scheduler.pool.total
 
 
 @pytest.mark.clause("ENGINE-12", "ENGINE-14")

@@ -32,6 +32,10 @@ LLAMA3 = {
 }
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 
+# ramps that start after the first dimension, and that end in the upper half of them
+STEEP_YARN = {**YARN, "rope_theta": 10.0, "beta_fast": 1.0, "beta_slow": 0.25}
+WIDE_YARN = {**YARN, "rope_theta": 2.0, "factor": 8.0, "attention_factor": 0.9}
+
 
 @dataclass(frozen=True)
 class Tiny:
@@ -85,14 +89,14 @@ MODELS = (
         tokens=90,
         dtype=torch.float16,
     ),
-    Tiny("llama-yarn", {**BASE, "num_key_value_heads": 1, "rope_parameters": YARN}, tokens=64),
+    Tiny("llama-yarn", {**BASE, "num_key_value_heads": 1, "rope_parameters": STEEP_YARN}, tokens=64),
     Tiny(
         "llama-yarn-old",
         {
             **BASE,
             "num_key_value_heads": 2,
             "head_dim": 16,
-            "rope_parameters": {**YARN, "factor": 8.0, "attention_factor": 0.9},
+            "rope_parameters": WIDE_YARN,
         },
         old_dialect=True,
         tokens=90,

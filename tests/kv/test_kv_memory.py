@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
@@ -34,6 +34,8 @@ def test_slots_follow_the_definition(table: BlockTable, data: st.DataObject) -> 
 
 @pytest.mark.clause("KV-06")
 @given(table=tables, start=st.integers(-5, 80), count=st.integers(1, 80))
+@example(table=BlockTable(4, [7, 2]), start=6, count=3)
+@example(table=BlockTable(4, [7, 2]), start=-1, count=2)
 def test_positions_outside_the_table_are_errors(table: BlockTable, start: int, count: int) -> None:
     if start >= 0 and start + count <= table.capacity:
         table.slots(start, count)

@@ -82,6 +82,12 @@ def test_metadata_comes_back_as_written(folder: Path, metadata: dict[str, Value]
     }
 
 
+@pytest.mark.clause("LOAD-01")
+def test_a_truth_value_is_any_byte_but_zero(tmp_path: Path) -> None:
+    values = read(tmp_path, one_value(9, struct.pack("<IQ3B", 7, 3, 0, 1, 2))).metadata["key"]
+    assert values.dtype == bool and values.tolist() == [False, True, True]
+
+
 @st.composite
 def stored(draw: st.DrawFn) -> Stored:
     kind = draw(st.sampled_from(["F32", "F16", "BF16", "Q4_0", "Q8_0"]))
@@ -180,6 +186,7 @@ BROKEN = {
     "array length": (one_value(9, struct.pack("<IQ", 4, 2**62)), "ends inside metadata key"),
     "array of strings": (one_value(9, struct.pack("<IQ", 8, 2**62)), "claims"),
     "a string in an array": (one_value(9, struct.pack("<IQQQ", 8, 2, 2**63, 0)), "ends inside metadata key"),
+    "a long string in an array": (one_value(9, struct.pack("<IQQQ", 8, 2, 10**6, 0)), "ends inside metadata key"),
     "the last string": (one_value(9, struct.pack("<IQQ", 8, 1, 9)), "ends inside metadata key"),
     "array of arrays": (one_value(9, struct.pack("<IQ", 9, 2**40)), "claims"),
     "nesting": (one_value(9, struct.pack("<IQ", 9, 1) * 40), "nests arrays"),

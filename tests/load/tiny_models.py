@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from ferrum.config import ModelConfig, RopeConfig
 from tests.load.gguf_writer import Stored, gguf_bytes
 
 HIDDEN, INTERMEDIATE, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 64, 96, 2, 4, 2, 16, 40
@@ -49,11 +50,36 @@ METADATA: dict[str, Any] = {
     "tokenizer.ggml.eos_token_id": 2,
 }
 
+PLAIN = ModelConfig(
+    architecture="llama",
+    vocab_size=40,
+    hidden_size=64,
+    intermediate_size=96,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    max_positions=512,
+    norm_epsilon=1e-5,
+    rope=RopeConfig(50000.0, 16),
+    eos_token_ids=(2,),
+    bos_token_id=1,
+)
+"""What both say."""
+
+ABSENT = "absent"
+"""The value of a key to be left out."""
+
 GGUF_NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
 }  # fmt: skip
+
+
+def changed(base: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """The keys of `base`, some replaced, added or left out."""
+    return {key: value for key, value in {**base, **keys}.items() if value is not ABSENT}
 
 
 def tensors(seed: int = 0, tied: bool = False, bias: bool = False) -> dict[str, np.ndarray]:

@@ -83,6 +83,8 @@ def test_off_means_off(row: list[float]) -> None:
 @example(row=[0.0, -1.0], params=SamplingParams(temperature=2, top_p=0.7), seed=2, position=0)
 # top_k before top_p: of the two that are left, the first alone holds 0.5
 @example(row=[0.0, 0.0, 0.0, 0.0], params=SamplingParams(top_k=2, top_p=0.49), seed=1, position=0)
+# exactly as probable as the best is probable enough
+@example(row=[0.0, 0.0, -1.0], params=SamplingParams(min_p=1.0), seed=1, position=0)
 def test_the_whole_pipeline(row: list[float], params: SamplingParams, seed: int, position: int) -> None:
     expected = exact_draw(exact_distribution(row, params), random_unit(seed, position))
     x = np.array([row], np.float32)

@@ -7,25 +7,21 @@ Numba separates CPUs within the directory itself. Next: `ferrum.backends.numba_k
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import llvmlite
 import numba
 import numpy as np
 
+from ferrum.paths import cache_directory
+
 KEPT = 3
 """Directories of earlier versions that stay, newest first."""
-
-
-def user_cache() -> Path:
-    """FERRUM_CACHE, or `ferrum` in the user's cache directory."""
-    explicit = os.environ.get("FERRUM_CACHE")
-    if explicit:
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferrum"
 
 
 def kernel_cache() -> Path:
@@ -33,17 +29,31 @@ def kernel_cache() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
-    return user_cache() / "kernels" / digest.hexdigest()[:16]
+    return cache_directory() / "kernels" / digest.hexdigest()[:16]
 
 
 def use_kernel_cache() -> Path:
-    """Point Numba at the directory, before the kernel modules are imported; NUMBA_CACHE_DIR, if set, wins."""
+    """Point Numba at the directory, before the kernel modules are imported; NUMBA_CACHE_DIR, if set, wins. Where the
+    directory cannot be written, kernels are compiled for this process alone."""
     if os.environ.get("NUMBA_CACHE_DIR"):
         return Path(os.environ["NUMBA_CACHE_DIR"])
     directory = kernel_cache()
-    directory.mkdir(parents=True, exist_ok=True)
-    os.utime(directory)
-    for old in sorted(directory.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        os.utime(directory)  # newest
+        _forget_old(directory.parent)
+    except OSError:
+        directory = Path(tempfile.mkdtemp(prefix="ferrum-kernels-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
     numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
     return directory
+
+
+def _forget_old(parent: Path) -> None:
+    """Remove all but the newest directories. Another process may do the same at the same time."""
+
+    def age(path: Path) -> float:
+        return path.stat().st_mtime if path.exists() else 0.0
+
+    for old in sorted(parent.iterdir(), key=age, reverse=True)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
