@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 
 
-def cache_directory() -> Path:
+def cache_folder() -> Path:
     """$FERRUM_CACHE, else `ferrum` in $XDG_CACHE_HOME or ~/.cache. It need not exist."""
     own = os.environ.get("FERRUM_CACHE")
     if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ferrum"
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "ferrum"

@@ -22,7 +22,9 @@ def load(options: EngineOptions, progress: Progress, **more: Any) -> LLM:
     with progress.during(f"loading {options.model}"):
         from ferrum.engine.llm import LLM
 
-        return LLM(**asdict(options), **more, progress=progress.download(options.model))
+        llm = LLM(**asdict(options), **more, progress=progress.download(options.model))
+        llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
+        return llm
 
 
 def locate(model: str, progress: Progress, *, offline: bool = False) -> Location:

@@ -151,7 +151,8 @@ def lines(described: dict[str, Any]) -> list[str]:
 
 
 def _type_line(entry: dict[str, int]) -> str:
-    return f"{entry['tensors']} tensors, {entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
+    plural = "" if entry["tensors"] == 1 else "s"
+    return f"{entry['tensors']} tensor{plural}, {entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

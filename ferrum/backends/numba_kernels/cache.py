@@ -18,7 +18,7 @@ import llvmlite
 import numba
 import numpy as np
 
-from ferrum.paths import cache_directory
+from ferrum.paths import cache_folder
 
 KEPT = 3
 """Directories of earlier versions that stay, newest first."""
@@ -29,7 +29,7 @@ def kernel_cache() -> Path:
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
-    return cache_directory() / "kernels" / digest.hexdigest()[:16]
+    return cache_folder() / "kernels" / digest.hexdigest()[:16]
 
 
 def use_kernel_cache() -> Path:

@@ -1,0 +1,58 @@
+"""Backends by name: what is found, and what is said where nothing can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.backends.registry import load_backend
+from ferrum.errors import BackendError, InvalidParameter, NotFound, Unsupported
+
+MODULE = """
+from ferrum.backends.numpy_backend import NumpyOps
+
+class Works(NumpyOps):
+    name = "works"
+
+class Fails(NumpyOps):
+    def __init__(self):
+        raise OSError("no such device")
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere_backends.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.clause("OPS-40")
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("numpyy", {}, NotFound, "'numpyy'"),
+        ("cupy", {}, Unsupported, "cupy"),
+        ("nowhere.to.be.found:Ops", {}, BackendError, "nowhere"),
+        ("elsewhere_backends:Missing", {}, NotFound, "Missing"),
+        ("elsewhere_backends:Fails", {}, BackendError, "no such device"),
+        ("numpy", {"threads": 2}, InvalidParameter, "threads"),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_what_cannot_run_says_why(name: str, options: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        load_backend(name, **options)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_class_of_another_package_is_found() -> None:
+    assert load_backend("elsewhere_backends:Works").name == "works"
+
+
+def test_options_reach_the_backend_and_none_means_not_given() -> None:
+    ops = load_backend("numpy", float_dtype="float64", threads=None)
+    assert isinstance(ops, NumpyOps)
+    assert ops.float_dtype == "float64"
