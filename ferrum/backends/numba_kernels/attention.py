@@ -28,6 +28,7 @@ from ferrum.backends.numba_kernels.simd import (
     load_word,
     max_lanes,
     mul,
+    prefetch,
     splat,
     store,
     store_float,
@@ -134,6 +135,19 @@ def _weigh_run(scores, values, value_stride, decay, out, padded, positions, rows
 
 
 @njit(cache=True)
+def _fetch_ahead(shape, keys, values, table, head, begin):
+    """Ask for the keys and values of the run at `begin`: blocks lie anywhere, so the hardware cannot foresee them."""
+    kv_heads, head_dim, block_size = shape
+    head_block = load_int32(table + 4 * (begin // block_size)) * kv_heads + head
+    offset = begin % block_size
+    page_keys = keys + 4 * (head_block * head_dim * block_size + offset)
+    page_values = values + 4 * (head_block * block_size + offset) * head_dim
+    for line in range(head_dim):
+        prefetch(page_keys + 4 * block_size * line)
+        prefetch(page_values + 64 * line)
+
+
+@njit(cache=True)
 def _attend_tile(shape, keys, values, table, head, rows, first_row, group, base, window, softcap, tile, padded):
     """Online softmax over the context for query rows already rotated and scaled in `tile`.
 
@@ -163,6 +177,8 @@ def _attend_tile(shape, keys, values, table, head, rows, first_row, group, base,
             page_keys = keys + 4 * (head_block * head_dim * block_size + offset)
             page_values = values + 4 * (head_block * block_size + offset) * head_dim
             key_stride = 4 * block_size
+            if begin + RUN < context:
+                _fetch_ahead(shape, keys, values, table, head, begin + RUN)
         else:
             _gather(
                 keys, values, table, head, kv_heads, head_dim, block_size, begin, begin + count,

@@ -57,6 +57,13 @@ def store(builder: Any, address: Any, value: Any) -> None:
     builder.store(value, pointer(builder, address, value.type), align=1)
 
 
+def prefetch(builder: Any, address: Any) -> None:
+    """Ask for the cache line at `address`, into the second-level cache. A wrong address does no harm."""
+    place = pointer(builder, address, Int8)
+    read, level, data = (constant(Int32, value) for value in (0, 2, 1))
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, level, data)
+
+
 def splat(builder: Any, value: Any) -> Any:
     """One scalar in all lanes."""
     kind = Vector(value.type, LANES)

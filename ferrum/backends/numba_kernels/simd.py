@@ -97,6 +97,12 @@ def load_int32(builder, address):
     return builder.sext(ir.load(builder, address, ir.Int32), ir.Int64)
 
 
+@word(types.void, Address)
+def prefetch(builder, address):
+    """Ask for a cache line that will be wanted soon."""
+    ir.prefetch(builder, address)
+
+
 # ---- arithmetic
 @word(Floats16, Real)
 def splat(builder, value):

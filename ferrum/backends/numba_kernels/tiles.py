@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llvmlite import ir as llvm_ir
 from numba import types
 from numba.core import cgutils
 
@@ -99,11 +98,9 @@ def _spaced(builder: Any, base: Any, stride: Any, count: int) -> list[Any]:
 
 
 def _prefetch(builder: Any, address: Any, size: int) -> None:
-    """Ask for the cache lines of the next `size` bytes, into the second-level cache."""
+    """Ask for the cache lines of the next `size` bytes."""
     for line in range(0, max(size, 64), 64):
-        place = ir.pointer(builder, ir.offset(builder, address, line), ir.Int8)
-        read, level, data = (ir.constant(ir.Int32, value) for value in (0, 2, 1))
-        ir.call(builder, "llvm.prefetch.p0", llvm_ir.VoidType(), place, read, level, data)
+        ir.prefetch(builder, ir.offset(builder, address, line))
 
 
 def _store_sums(builder: Any, vectors: list[Any], rows: int, tokens: int, operands: Operands) -> None:
