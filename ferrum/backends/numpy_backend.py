@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
-from ferrum.tensor.compositions import Compositions
+from ferrum.tensor.compositions import Compositions, Step
 from ferrum.tensor.ops import Shape, Tensor
 from ferrum.tensor.weights import Linear, Weight
 
@@ -185,10 +185,12 @@ class NumbaOps(NumpyOps):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__("float32")
         # numba takes a quarter of a second to import: only who makes this backend pays for it
-        from ferrum.backends.numba_kernels import bind
+        from ferrum.backends.numba_kernels import bind, launch
+        from ferrum.backends.numba_steps import StepTapes
 
         self._bind = bind
-        self._kernels = bind.Kernels(threads)
+        self._kernels = bind.Kernels(launch.Launcher(threads))
+        self._tapes = StepTapes(self.threads)
 
     def on_compile(self, listener: Callable[[str], None]) -> None:
         self._kernels.library.progress = listener
@@ -197,6 +199,9 @@ class NumbaOps(NumpyOps):
     def threads(self) -> int:
         """Threads that kernels run on."""
         return self._kernels.launcher.threads
+
+    def run_step(self, step: Step, batch: StepBatch) -> Tensor:
+        return self._tapes.run(self, step, batch)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         weights = self._weights(x, (linear,))

@@ -51,11 +51,14 @@ class Runner:
         self.tables = tables
         self.storage = storage
         self.vocab_size = config.vocab_size
+        self._step = self._forward  # one object for every step: a backend knows recorded steps by it
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
-        batch = pack(self.ops, plan.chunks)
-        return forward(self.ops, self.config, self.params, self.tables, self.storage.layers, batch)
+        return self.ops.run_step(self._step, pack(self.ops, plan.chunks))
+
+    def _forward(self, ops: TensorOps, batch: StepBatch) -> Tensor:
+        return forward(ops, self.config, self.params, self.tables, self.storage.layers, batch)
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:

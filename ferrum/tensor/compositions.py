@@ -18,12 +18,20 @@ from ferrum.tensor.ops import Primitives, Shape, Tensor
 from ferrum.tensor.random import normal, uniform
 from ferrum.tensor.weights import Linear, Weight
 
+Step = Callable[["Compositions", StepBatch], Tensor]
+"""One pass over a batch with a given backend, such as a forward pass that returns logits."""
+
 
 class Compositions(Primitives):
     """Base class of every backend."""
 
     def on_compile(self, listener: Callable[[str], None]) -> None:
         """Tell `listener` the name of every kernel just before it is compiled. Most backends compile nothing."""
+
+    def run_step(self, step: Step, batch: StepBatch) -> Tensor:
+        """step(self, batch). A backend may record what a step does to a batch of one shape and replay that for later
+        ones: `step` must depend on nothing but its arguments and on memory that stays where it is."""
+        return step(self, batch)
 
     # ---- factory
     def zeros(self, shape: Shape, dtype: str) -> Tensor:

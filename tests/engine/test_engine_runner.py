@@ -32,6 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "one kv head": {"kv_heads": 1},
     "window": {"sliding_window": 5},
+    "kernels": {"hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": 96, "eos_token_ids": ()},
     "softcap": {"attention_softcap": 2.0, "attention_scale": 0.5},
 }
 

@@ -43,8 +43,8 @@ def rows_of(x: Tensor, columns: int) -> Tensor:
 class Kernels:
     """Launches on arrays."""
 
-    def __init__(self, threads: int | None) -> None:
-        self.launcher = Launcher(threads)
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher = launcher
         self.library = LIBRARY
         self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
         self._rotations = Remembered(rotation_words)
@@ -66,7 +66,7 @@ class Kernels:
     ) -> Tensor:
         """-> [tokens, all rows]: the outputs side by side."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
-        out = np.empty((tokens, rows), np.float32)
+        out = self.launcher.buffer((tokens, rows))
         scratch = self.launcher.scratch(4 * columns * tokens + _panel_bytes(columns))
         self.launcher.launch(
             linear.linears,
@@ -80,7 +80,7 @@ class Kernels:
     def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, weights: WeightWords) -> Tensor:
         """-> [tokens, intermediate]"""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
-        out = np.empty((tokens, rows), np.float32)
+        out = self.launcher.buffer((tokens, rows))
         scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + _panel_bytes(columns))
         self.launcher.launch(
             linear.norm_swiglu,
@@ -92,7 +92,7 @@ class Kernels:
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
         """-> [tokens, columns]"""
         token_ids = np.ascontiguousarray(token_ids, np.int32)
-        out = np.empty((len(token_ids), table.columns), np.float32)
+        out = self.launcher.buffer((len(token_ids), table.columns))
         self.launcher.launch(
             linear.embed,
             address(token_ids), len(token_ids), linear.row_decoder(kind), address(table.data), table.data.strides[0],
@@ -102,7 +102,7 @@ class Kernels:
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         """-> [tokens, columns]"""
-        out = np.empty(x.shape, np.float32)
+        out = self.launcher.buffer(x.shape)
         self.launcher.launch(
             elementwise.rms_norm,
             address(x), x.strides[0], x.shape[0], address(weight), float_bits(epsilon), x.shape[1], address(out),
@@ -112,7 +112,7 @@ class Kernels:
 
     def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
         """Contiguous operands of one shape."""
-        out = np.empty(gate.shape, np.float32)
+        out = self.launcher.buffer(gate.shape)
         words = (address(gate), address(up), address(out), out.size)
         self.launcher.launch(elementwise.swiglu, *words, work=8 * out.size)
         return out
@@ -148,14 +148,14 @@ class Kernels:
         heads = width // cache.head_dim
         words = self._batch_words(batch, heads // cache.kv_heads)
         rotation = (0, 0, 0) if tables is None else self._rotations(tables)
-        out = np.empty((tokens, width), np.float32)
+        out = self.launcher.buffer((tokens, width))
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
             cache.block_size, *rotation, min(window or attention.NO_WINDOW, attention.NO_WINDOW), float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
         )  # fmt: skip
-        work = query.size * words.longest
+        work = query.size * words.table_width * cache.block_size
         if new is None:
             self.launcher.launch(attention.attention, *row, work=work)
         elif words.one_tile_each and new[0].strides == new[1].strides:

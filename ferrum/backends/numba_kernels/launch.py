@@ -1,7 +1,7 @@
 """Launching kernels: a row of words, scratch memory, one thread or the team.
 
-Owns: how an operation is run. Today each is launched at once (*eager*); because a launch is nothing but a row of
-words, a recorded sequence of rows can be replayed without Python. Next: `ferrum.kv.pool`.
+Owns: how an operation is run: at once (*eager*), or at once and recorded. A launch is nothing but a row of words, so
+a tape of rows can be replayed without Python in between. Next: `ferrum.backends.numba_steps`.
 """
 
 from __future__ import annotations
@@ -69,14 +69,21 @@ class Launcher:
     def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
         """Run a kernel on a row of these words; `work` is its size in multiply-adds."""
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
-        if work <= SERIAL_WORK or self.threads == 1:
+        chunks = self._chunks(work)
+        if chunks == 1:
             run_alone(self._row_address)
         else:
-            team_of(self.threads).run(self._row_address, self.chunks(work))
+            team_of(self.threads).run(self._row_address, chunks)
 
-    def chunks(self, work: int) -> int:
+    def _chunks(self, work: int) -> int:
         """Into how many chunks a launch of this size is cut."""
+        if work <= SERIAL_WORK or self.threads == 1:
+            return 1
         return self.threads * (2 if work >= FINE_WORK else 1)
+
+    def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Memory for a result: float32 [shape], contents undefined."""
+        return np.empty(shape, np.float32)
 
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
         """Address and size of each chunk's private memory; contents do not survive a launch."""
@@ -85,3 +92,45 @@ class Launcher:
             self._scratch = np.empty(self._scratch_stride * 2 * self.threads, np.uint8)
             self._scratch_address = address(self._scratch)
         return self._scratch_address, self._scratch_stride
+
+
+class Recorder(Launcher):
+    """Runs every launch and keeps it, with all memory it touches, for a tape."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self._rows: list[np.ndarray] = []
+        self._row_chunks: list[int] = []
+        self._kept: list[np.ndarray] = []
+
+    def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
+        super().launch(kernel, *words, work=work)
+        self._rows.append(self._row.copy())
+        self._row_chunks.append(self._chunks(work))
+
+    def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
+        self._kept.append(super().buffer(shape))
+        return self._kept[-1]
+
+    def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
+        found = super().scratch(bytes_per_chunk)
+        if not any(kept is self._scratch for kept in self._kept):  # earlier rows still point into the one before
+            self._kept.append(self._scratch)
+        return found
+
+    def tape(self) -> Tape:
+        return Tape(self.threads, np.stack(self._rows), np.array(self._row_chunks, np.int64), self._kept)
+
+
+class Tape:
+    """Launches in a row, run without Python in between. Whoever holds the tape holds all memory it points to, but for
+    weights and caches."""
+
+    def __init__(self, threads: int, rows: np.ndarray, chunks: np.ndarray, kept: list[np.ndarray]) -> None:
+        """rows int64 [launches, ROW_WORDS], chunks int64 [launches]"""
+        self._team = team_of(threads)
+        self._arrays = (rows, chunks, kept)
+        self._words = (address(rows), rows.strides[0], address(chunks), len(rows))
+
+    def replay(self) -> None:
+        self._team.replay(*self._words)

@@ -78,7 +78,6 @@ class BatchWords:
     table_width: int
     contexts: int
     slots: int
-    longest: int  # largest context
     one_tile_each: bool  # does one tile hold all new tokens of its sequence?
 
 
@@ -147,7 +146,6 @@ def batch_words(batch: StepBatch, group: int) -> BatchWords:
         tables.shape[1],
         address(contexts),
         address(slots),
-        int(contexts.max()),
         bool((per_sequence <= 1).all()),
     )
 

@@ -94,6 +94,17 @@ def _serve(board):
         idle += 1
 
 
+@njit(nogil=True, cache=True)
+def _replay(board, rows, row_bytes, chunks, count):
+    """Run `count` rows, one after the other, each in its number of chunks (int64)."""
+    for i in range(count):
+        row, cut = rows + i * row_bytes, load_word(chunks + 8 * i)
+        if cut == 1:
+            call3(load_word(row), row, 0, 1)
+        else:
+            _run(board, row, cut)
+
+
 @njit(cache=True)
 def _run_alone(row):
     call3(load_word(row), row, 0, 1)
@@ -119,10 +130,19 @@ class Team:
     def run(self, row: int, chunks: int) -> None:
         """Run the kernel of the row at this address in `chunks` chunks; returns when all are done."""
         with self._lock:
-            for event in self._wake:
-                if not event.is_set():
-                    event.set()
+            self._wake_up()
             _run(self._board, row, chunks)
+
+    def replay(self, rows: int, row_bytes: int, chunks: int, count: int) -> None:
+        """Run `count` rows, `row_bytes` apart, row i in as many chunks as the i-th int64 at address `chunks` says."""
+        with self._lock:
+            self._wake_up()
+            _replay(self._board, rows, row_bytes, chunks, count)
+
+    def _wake_up(self) -> None:
+        for event in self._wake:
+            if not event.is_set():
+                event.set()
 
     def _worker(self, event: threading.Event) -> None:
         while True:

@@ -1,0 +1,87 @@
+"""OPS-42: the same bits on any number of threads, with launches of any size shared out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.backends.numba_kernels import launch
+from ferrum.backends.numpy_backend import NumbaOps
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.weights import Dense, Linear
+
+ALONE, TEAMS = NumbaOps(1), [NumbaOps(2), NumbaOps(3)]
+
+
+def same_bits(compute: Callable[[NumbaOps], np.ndarray]) -> None:
+    expected = compute(ALONE)
+    assert np.isfinite(expected).all()
+    with patch.object(launch, "SERIAL_WORK", -1):
+        for team in TEAMS:
+            np.testing.assert_array_equal(compute(team), expected)
+
+
+def normal(random: np.random.Generator, *shape: int) -> np.ndarray:
+    return random.standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.clause("OPS-42")
+@given(tokens=st.integers(1, 80), rows=st.integers(4, 70), groups=st.integers(1, 3), seed=st.integers(0, 99))
+def test_products_on_any_number_of_threads(tokens: int, rows: int, groups: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x, norm = normal(random, tokens, 32 * groups), normal(random, 32 * groups)
+    one = Linear(Dense(normal(random, rows, 32 * groups)), normal(random, rows))
+    other = Linear(Dense(normal(random, rows, 32 * groups).astype(np.float16)))  # decoded into scratch first
+    wide = [Linear(Dense(normal(random, 48, 32 * groups))) for _ in range(2)]
+    same_bits(lambda ops: np.concatenate(ops.norm_linears(x, norm, 1e-5, (one, other)), 1))
+    same_bits(lambda ops: ops.linear_add(x, Linear(one.weight), normal(np.random.default_rng(seed), tokens, rows)))
+    same_bits(lambda ops: ops.norm_swiglu(x, norm, 1e-5, *wide))
+    same_bits(lambda ops: ops.embed(one.weight, np.arange(tokens, dtype=np.int32) % rows))
+
+
+@pytest.mark.clause("OPS-42")
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=3), heads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_attention_on_any_number_of_threads(counts: list[int], heads: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    positions = np.concatenate([np.arange(count) for count in counts]).astype(np.int32)
+    sequence = np.repeat(np.arange(len(counts)), counts)
+    batch = StepBatch(
+        positions, positions, (16 * sequence + positions).astype(np.int32), starts, np.array(counts, np.int32),
+        np.arange(len(counts), dtype=np.int32)[:, None], starts[1:] - 1,
+    )  # fmt: skip
+    tables = RopeTables(*(wave(np.outer(np.arange(16), [1.0, 0.1])).astype(np.float32) for wave in (np.cos, np.sin)))
+    projections = tuple(normal(random, len(positions), count * 16) for count in (2 * heads, heads, heads))
+
+    def attend(ops: NumbaOps) -> np.ndarray:
+        layer = KvLayer(*(np.full((len(counts), heads, 16, 16), np.nan, np.float32) for _ in range(2)))
+        return ops.rope_attention(projections, tables, layer, batch, 16, 0.25, None, None)
+
+    same_bits(attend)
+
+
+@pytest.mark.clause("OPS-42")
+def test_callers_on_several_threads_take_turns() -> None:
+    random = np.random.default_rng(0)
+    linear, x = Linear(Dense(normal(random, 512, 256))), normal(random, 4, 256)
+    expected = ALONE.linear(x, linear)
+    found: list[np.ndarray] = []
+
+    def caller() -> None:
+        ops = NumbaOps(2)  # a backend has one caller at a time; the team behind it is the process's
+        found.extend(ops.linear(x, linear) for _ in range(200))
+
+    callers = [threading.Thread(target=caller) for _ in range(3)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert len(found) == 600
+    for result in found:
+        np.testing.assert_array_equal(result, expected)

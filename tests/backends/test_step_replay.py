@@ -1,0 +1,116 @@
+"""OPS-41: decode steps are recorded, and a replay equals the step it was recorded from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.backends.numba_kernels import launch
+from ferrum.backends.numba_kernels.launch import Tape
+from ferrum.backends.numpy_backend import NumbaOps
+from ferrum.config import ModelConfig
+from ferrum.kv.storage import KvStorage
+from ferrum.model.decoder import forward
+from ferrum.model.rope import rope_tables
+from ferrum.tensor.batch import StepBatch
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+from tests.tiny import tiny_config, tiny_params
+
+BLOCK_SIZE, BLOCKS, LONGEST = 4, 64, 40
+NATIVE = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16, vocab_size=96, eos_token_ids=())
+AWKWARD = tiny_config()
+"""Columns that no kernel takes: the compositions do the work, and nothing can be recorded."""
+
+THREADS = 2
+
+
+class Model:
+    """A random model with NaN in all memory that is not written yet."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config, self.ops = config, NumbaOps(THREADS)
+        self.params = tiny_params(config).to(self.ops)
+        self.tables = rope_tables(self.ops, config.rope, LONGEST)
+        self.kv = KvStorage(self.ops, config, BLOCKS, BLOCK_SIZE, "float32").layers
+        for layer in self.kv:
+            layer.keys[:], layer.values[:] = np.nan, np.nan
+        self.step = self._step
+
+    def _step(self, ops: TensorOps, batch: StepBatch) -> Tensor:
+        return forward(ops, self.config, self.params, self.tables, self.kv, batch)
+
+
+def batch_of(tokens: Sequence[int], contexts: Sequence[int], tables: np.ndarray) -> StepBatch:
+    """One new token for each sequence, at position context - 1."""
+    positions = np.array(contexts, np.int32) - 1
+    slots = tables[np.arange(len(tokens)), positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
+    every = np.arange(len(tokens) + 1, dtype=np.int32)
+    used = -(-max(contexts) // BLOCK_SIZE)  # tables grow with the context
+    return StepBatch(
+        np.array(tokens, np.int32), positions, slots.astype(np.int32), every, np.array(contexts, np.int32),
+        np.ascontiguousarray(tables[:, :used]), every[:-1],
+    )  # fmt: skip
+
+
+def decode(model: Model, rows: list[list[int]], seed: int, *, replay: bool) -> list[np.ndarray]:
+    """Logits of every step; sequence s starts s steps later than the first, so that contexts differ."""
+    tables = np.random.default_rng(seed).permutation(BLOCKS)[: len(rows) * 10].reshape(len(rows), 10).astype(np.int32)
+    found = []
+    for step in range(len(rows[0])):
+        present = [s for s in range(len(rows)) if s <= step]
+        batch = batch_of([rows[s][step] for s in present], [step - s + 1 for s in present], tables[present])
+        run = model.ops.run_step(model.step, batch) if replay else model.step(model.ops, batch)
+        found.append(run)
+    return found
+
+
+sequences = st.integers(1, 3).flatmap(
+    lambda count: st.integers(count, 24).flatmap(
+        lambda length: st.lists(
+            st.lists(st.integers(0, 95), min_size=length, max_size=length), min_size=count, max_size=count
+        )
+    )
+)
+
+
+@pytest.mark.clause("OPS-41")
+@pytest.mark.parametrize("config", [NATIVE, AWKWARD], ids=["native", "awkward"])
+@given(rows=sequences, seed=st.integers(0, 5), shared=st.booleans())
+def test_replayed_steps_have_the_bits_of_the_steps_themselves(
+    config: ModelConfig, rows: list[list[int]], seed: int, shared: bool
+) -> None:
+    with patch.object(launch, "SERIAL_WORK", -1 if shared else launch.SERIAL_WORK):  # shared: also tiny launches
+        replayed = decode(Model(config), rows, seed, replay=True)
+    direct = decode(Model(config), rows, seed, replay=False)
+    for ours, theirs in zip(replayed, direct, strict=True):  # compared at the end: nothing was written over
+        assert np.isfinite(ours).all()
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.clause("OPS-41")
+@pytest.mark.parametrize(("config", "expected"), [(NATIVE, 7), (AWKWARD, 0)], ids=["native", "awkward"])
+def test_decode_steps_are_replayed_where_every_operation_has_a_kernel(
+    config: ModelConfig, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = []
+    original = Tape.replay
+    monkeypatch.setattr(Tape, "replay", lambda tape: (replays.append(tape), original(tape)))
+    decode(Model(config), [[1, 2, 3, 4, 5, 6, 7]], 0, replay=True)
+    assert len(replays) == expected
+
+
+@pytest.mark.clause("OPS-41")
+def test_a_prompt_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tape, "replay", lambda tape: pytest.fail("a prompt was replayed"))
+    model = Model(NATIVE)
+    every, table = np.arange(8, dtype=np.int32), np.arange(10, dtype=np.int32)[None]
+    prompt = StepBatch(
+        every, every, every, np.array([0, 8], np.int32), np.array([8], np.int32), table, np.array([7], np.int32)
+    )
+    assert model.ops.run_step(model.step, prompt).shape == (1, 96)
