@@ -40,7 +40,7 @@ class Primitives(Protocol):
     def empty(self, shape: Shape, dtype: str) -> Tensor: ...  # -> [shape], contents undefined
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor: ...  # -> [shape], every element `value`
     def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …
-    def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # [...] -> [...], rounded to nearest even; a view if unchanged
+    def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # to nearest even; to an integer: towards 0; may be a view
     def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # [..., n] -> [..., n * old / new bytes], same bytes
 
     # ---- shape
