@@ -115,6 +115,7 @@ def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) 
     pieces: list[str] = []
     with progress.during("reading the prompt"):
         first = next(stream)
+    progress.end()
     for chunk in chain((first,), stream):
         pieces.append(chunk.text)
         if chunk.text and not (silent or whole):

@@ -23,7 +23,7 @@ def load(options: EngineOptions, progress: Progress, **more: Any) -> LLM:
         from ferrum.engine.llm import LLM
 
         llm = LLM(**asdict(options), **more, progress=progress.download(options.model))
-        llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
+        llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}, kept for the next start"))
         return llm
 
 

@@ -39,6 +39,11 @@ class Progress:
             self._stream.flush()
             self._showing = False
 
+    def end(self) -> None:
+        """From here on nothing is shown: the terminal belongs to the answer, and clearing a line would take its text."""
+        self.clear()
+        self._live = False
+
     def note(self, text: str) -> None:
         """A line that stays, terminal or not."""
         self.clear()

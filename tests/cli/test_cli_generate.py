@@ -103,6 +103,9 @@ def test_progress_is_seen_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) ->
         progress.clear()  # nothing is shown any more, so nothing may be wiped
         assert stream.getvalue() == expected
         assert (progress.download("x") is None) == (not stream.isatty())
+        progress.end()
+        progress.show("while the answer is written")
+        assert stream.getvalue() == expected
 
 
 @pytest.mark.clause("CLI-05")
@@ -111,7 +114,7 @@ def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Progress, "show", lambda _, text: shown.append(text))
     monkeypatch.setattr(NumpyOps, "on_compile", lambda _, listener: listener("rms norm"))
     load(EngineOptions(str(tiny), "numpy", "auto", "float32", None, None, 16, "1MiB", True), Progress())
-    assert shown == [f"loading {tiny}", "compiling rms norm"]
+    assert shown == [f"loading {tiny}", "compiling rms norm, kept for the next start"]
 
 
 @pytest.mark.clause("CLI-06")

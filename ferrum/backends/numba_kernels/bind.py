@@ -165,6 +165,8 @@ class Kernels:
         else:
             rope = None if tables is None else (tables, batch.positions)
             self.kv_write(cache, *new, batch.slots, rope)
+            # an answer follows its prompt: compile its kernel now, not after the first word
+            self.library.address(attention.write_attention)
             self.launcher.launch(attention.attention, *row, work=work)
         return out
 
