@@ -9,26 +9,26 @@ Specs: OPS-41. Next: `ferrum.kv.pool`.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ferrum.backends.numba_kernels.bind import Kernels
-from ferrum.backends.numba_kernels.launch import Recorder, Tape
+from ferrum.backends.numba_kernels.launch import NotRecordable, Recorder, Tape
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import PRIMITIVES, Tensor
 
-MOST_TAPES = 16
-"""Recorded shapes that are kept; each owns the activations of one step."""
+MOST_SEQUENCES = 8
+"""Larger batches are not recorded: their arithmetic takes so long that the time between launches hardly counts."""
+MOST_TAPES = 8
+"""Recorded shapes that are kept, those used last; each owns the activations of one step."""
 
 _UPDATED = ("token_ids", "positions", "slots", "context_lens")
-
-
-class NotRecordable(Exception):
-    """The step asked for an operation that leaves no launch behind."""
 
 
 class RecordingOps(NumbaOps):
@@ -42,17 +42,20 @@ class RecordingOps(NumbaOps):
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
         if indices is not self._batch.logit_rows or axis:
-            raise NotRecordable
+            raise NotRecordable("take")
         return x
 
 
-def _refuse(self: RecordingOps, *arguments: Any, **options: Any) -> Any:
-    raise NotRecordable
+def _refusal(name: str) -> Callable[..., Any]:
+    def refuse(self: RecordingOps, *arguments: Any, **options: Any) -> Any:
+        raise NotRecordable(name)
+
+    return refuse
 
 
 for _name in PRIMITIVES:
     if _name != "take":
-        setattr(RecordingOps, _name, _refuse)
+        setattr(RecordingOps, _name, _refusal(_name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,11 +77,11 @@ class RecordedStep:
 
 
 class StepTapes:
-    """Recorded steps by shape."""
+    """Recorded steps by shape; None stands for a shape that cannot be recorded."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._recorded: dict[tuple[object, ...], RecordedStep | None] = {}
+        self._recorded: OrderedDict[tuple[object, ...], RecordedStep | None] = OrderedDict()
 
     def run(self, ops: NumbaOps, step: Step, batch: StepBatch) -> Tensor:
         """step(ops, batch), by replay where this shape of step has been recorded."""
@@ -87,9 +90,11 @@ class StepTapes:
         width = 1 << (batch.block_tables.shape[1] - 1).bit_length()  # tables grow: few shapes instead of many
         shape = (step, len(batch.token_ids), width)
         if shape not in self._recorded:
-            if len(self._recorded) >= MOST_TAPES:
-                self._recorded.clear()
-            self._recorded[shape] = self._record(step, batch, width)
+            recorded = self._recorded[shape] = self._record(step, batch, width)
+            if len(self._recorded) > MOST_TAPES:
+                self._recorded.popitem(last=False)
+            return step(ops, batch) if recorded is None else recorded.result.copy()
+        self._recorded.move_to_end(shape)
         recorded = self._recorded[shape]
         return step(ops, batch) if recorded is None else recorded.run(batch)
 
@@ -106,10 +111,12 @@ class StepTapes:
 
 
 def _is_decode(batch: StepBatch) -> bool:
-    """One new token for each sequence, and logits wanted for all of them in order?"""
+    """One new token for each of a few sequences, and logits wanted for all of them in order?"""
     count = len(batch.token_ids)
-    in_order = len(batch.logit_rows) == count and (count == 1 or bool((batch.logit_rows == np.arange(count)).all()))
-    return in_order and count > 0 and len(batch.seq_starts) == count + 1
+    if not 0 < count <= MOST_SEQUENCES or len(batch.seq_starts) != count + 1 or len(batch.logit_rows) != count:
+        return False
+    every = list(range(count + 1))
+    return bool(batch.seq_starts.tolist() == every and batch.logit_rows.tolist() == every[:-1])
 
 
 def _own_batch(batch: StepBatch, width: int) -> StepBatch:

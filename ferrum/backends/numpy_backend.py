@@ -188,7 +188,6 @@ class NumbaOps(NumpyOps):
         from ferrum.backends.numba_kernels import bind, launch
         from ferrum.backends.numba_steps import StepTapes
 
-        self._bind = bind
         self._kernels = bind.Kernels(launch.Launcher(threads))
         self._tapes = StepTapes(self.threads)
 
@@ -217,7 +216,7 @@ class NumbaOps(NumpyOps):
 
     def norm_linears(self, x: Tensor, norm: Tensor, epsilon: float, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         weights = self._weights(x, tuple(linears))
-        if weights is None or x.shape[0] > self.FUSED_TOKENS:
+        if weights is None or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
             return super().norm_linears(x, norm, epsilon, linears)
         joined = self._kernels.linears(self._rows(x), self._rows(norm), epsilon, weights, None)
         ends = list(accumulate(weights.rows))
@@ -226,7 +225,7 @@ class NumbaOps(NumpyOps):
     def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
         weights = self._weights(x, (gate, up))
         uneven = weights is None or weights.rows[0] % 16 or weights.rows[0] != weights.rows[1]
-        if weights is None or uneven or x.shape[0] > self.FUSED_TOKENS:
+        if weights is None or uneven or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
             return super().norm_swiglu(x, norm, epsilon, gate, up)
         return self._kernels.norm_swiglu(self._rows(x), self._rows(norm), epsilon, weights)
 
@@ -238,14 +237,14 @@ class NumbaOps(NumpyOps):
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         columns = x.shape[-1]
-        if columns % 32 or not x.size:
+        if columns % 32 or not x.size or weight.shape != (columns,):
             return super().rms_norm(x, weight, epsilon)
-        return self._kernels.rms_norm(self._bind.rows_of(x, columns), self._rows(weight), epsilon).reshape(x.shape)
+        return self._kernels.rms_norm(self._kernels.rows(x, columns), self._rows(weight), epsilon).reshape(x.shape)
 
     def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
         if gate.size % 16 or not gate.size or gate.shape != up.shape:
             return super().swiglu(gate, up)
-        gate, up = (np.ascontiguousarray(x, np.float32) for x in (gate, up))
+        gate, up = (self._kernels.launcher.contiguous(x) for x in (gate, up))
         return self._kernels.swiglu(gate, up)
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
@@ -253,7 +252,7 @@ class NumbaOps(NumpyOps):
         if cache is None or not len(slots):
             super().kv_write(layer, key, value, slots)
         else:
-            key, value = (self._bind.rows_of(x, x.shape[1] * x.shape[2]) for x in (key, value))
+            key, value = (self._kernels.rows(x, x.shape[1] * x.shape[2]) for x in (key, value))
             self._kernels.kv_write(cache, key, value, slots, None)
 
     def paged_attention(
@@ -262,7 +261,7 @@ class NumbaOps(NumpyOps):
         cache = self._kernels.cache(layer)
         if cache is None or not query.size:
             return super().paged_attention(query, layer, batch, scale, window, softcap)
-        rows = self._bind.rows_of(query, query.shape[1] * query.shape[2])
+        rows = self._kernels.rows(query, query.shape[1] * query.shape[2])
         return self._kernels.attend(rows, cache, batch, scale, window, softcap).reshape(query.shape)
 
     def rope_attention(
@@ -276,18 +275,19 @@ class NumbaOps(NumpyOps):
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        cache = self._kernels.cache(layer)
-        if cache is None or not projections[0].size:
+        cache, rotation = self._kernels.cache(layer), self._kernels.rotation(tables)
+        if cache is None or rotation is None or not projections[0].size:
             return super().rope_attention(projections, tables, layer, batch, head_dim, scale, window, softcap)
         query, key, value = (self._rows(p) for p in projections)
-        return self._kernels.attend(query, cache, batch, scale, window, softcap, tables, (key, value))
+        return self._kernels.attend(query, cache, batch, scale, window, softcap, rotation, (key, value))
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
         """What kernels need to know of the weights, or None where they cannot take these operands."""
-        return self._kernels.weights(linears) if x.ndim == 2 and len(x) else None
+        weights = self._kernels.weights(linears)
+        return weights if weights is not None and x.ndim == 2 and x.shape[1] == weights.columns else None
 
     def _rows(self, x: Tensor) -> Tensor:
         """float32, last axis contiguous: [..., columns] -> [tokens, columns]; a vector stays one if it already fits."""
         if x.ndim == 1 and x.dtype == np.float32 and x.flags.c_contiguous:
             return x
-        return self._bind.rows_of(x, x.shape[-1])
+        return self._kernels.rows(x, x.shape[-1])

@@ -40,7 +40,7 @@ class Progress:
             self._showing = False
 
     def end(self) -> None:
-        """From here on nothing is shown: the terminal belongs to the answer, and clearing a line would take its text."""
+        """From here on nothing is shown: the terminal is the answer's, and clearing a line would take its text."""
         self.clear()
         self._live = False
 

@@ -94,7 +94,7 @@ class LLM:
         self.max_model_len = size.max_model_len
         self.runner = build_runner(ops, loaded.config, loaded.params, config, size)
         self.scheduler = build_scheduler(config, size)
-        self.engine = Engine(self.runner, self.scheduler, lambda: self.tokenizer, loaded.config.eos_token_ids)
+        self.engine = Engine(self.runner, self.scheduler, lambda: loaded.tokenizer, loaded.config.eos_token_ids)
 
     # ---- what is loaded
     @property

@@ -7,6 +7,7 @@ Specs: ENGINE-01 to ENGINE-03. Next: `ferrum.sample.pipeline`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from ferrum.model.decoder import forward
 from ferrum.model.params import DecoderParams
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
-from ferrum.tensor.batch import RopeTables, StepBatch
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 
@@ -38,6 +39,19 @@ class Executor(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """A model bound to its memory: a step that only a backend and a batch are missing from."""
+
+    config: ModelConfig
+    params: DecoderParams
+    tables: RopeTables
+    layers: Sequence[KvLayer]
+
+    def __call__(self, ops: TensorOps, batch: StepBatch) -> Tensor:
+        return forward(ops, self.config, self.params, self.tables, self.layers, batch)
+
+
 class Runner:
     """A model with its memory, on a backend."""
 
@@ -46,19 +60,13 @@ class Runner:
     ) -> None:
         """`params` and `tables` are on the backend; `tables` reach as far as any sequence may."""
         self.ops = ops
-        self.config = config
-        self.params = params
-        self.tables = tables
-        self.storage = storage
         self.vocab_size = config.vocab_size
-        self._step = self._forward  # one object for every step: a backend knows recorded steps by it
+        # one object for all steps: a backend knows recorded steps by it
+        self._step = ForwardPass(config, params, tables, storage.layers)
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
         return self.ops.run_step(self._step, pack(self.ops, plan.chunks))
-
-    def _forward(self, ops: TensorOps, batch: StepBatch) -> Tensor:
-        return forward(ops, self.config, self.params, self.tables, self.storage.layers, batch)
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:

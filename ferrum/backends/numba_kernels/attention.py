@@ -49,7 +49,7 @@ def scratch_bytes(head_dim: int) -> int:
 
 
 # ---- building blocks
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _rotate(source, target, head_dim, half, cos, sin, scale):
     """One head: dimensions i and i + half turn by angle i; the rest passes. All times `scale`."""
     for i in range(half):
@@ -61,7 +61,7 @@ def _rotate(source, target, head_dim, half, cos, sin, scale):
         store_float(target + 4 * i, load_float(source + 4 * i) * scale)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _write_one(
     key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, half, cos, sin, temporary
 ):
@@ -77,7 +77,7 @@ def _write_one(
         store_float(place + 4 * i, load_float(value + 4 * i))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _gather(keys, values, table, head, kv_heads, head_dim, block_size, begin, end, run_keys, run_values, padded):
     """Positions begin..end (at most 16) of one head into [head_dim, 16] and [16, padded]; the rest becomes 0."""
     for i in range(0, 64 * padded, 64):
@@ -95,7 +95,7 @@ def _gather(keys, values, table, head, kv_heads, head_dim, block_size, begin, en
             store_float(run_values + 4 * (padded * lane + i), load_float(source + 4 * i))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cap(scores, softcap):
     """softcap * tanh(scores / softcap), tanh(x) being 1 - 2 / (exp(2 x) + 1)"""
     one, cap = splat(np.float32(1)), splat(softcap)
@@ -103,7 +103,7 @@ def _cap(scores, softcap):
     return mul(cap, sub(one, div(splat(np.float32(2)), add(exp(doubled), one))))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fold_run(scores, maxima, sums, decay, row, first, end, softcap):
     """One row's scores of a run -> weights, in place; updates its running maximum, sum and decay factor."""
     found = load(scores + 64 * row)
@@ -120,7 +120,7 @@ def _fold_run(scores, maxima, sums, decay, row, first, end, softcap):
     store_float(sums + 4 * row, load_float(sums + 4 * row) * factor + sum_lanes(weights))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _weigh_run(scores, values, value_stride, decay, out, padded, positions, rows):
     """All output columns: four vectors at a time, then one."""
     column = 0
@@ -134,7 +134,7 @@ def _weigh_run(scores, values, value_stride, decay, out, padded, positions, rows
         column += 16
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fetch_ahead(shape, keys, values, table, head, begin):
     """Ask for the keys and values of the run at `begin`: blocks lie anywhere, so the hardware cannot foresee them."""
     kv_heads, head_dim, block_size = shape
@@ -147,7 +147,7 @@ def _fetch_ahead(shape, keys, values, table, head, begin):
         prefetch(page_values + 64 * line)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _attend_tile(shape, keys, values, table, head, rows, first_row, group, base, window, softcap, tile, padded):
     """Online softmax over the context for query rows already rotated and scaled in `tile`.
 
@@ -218,7 +218,7 @@ def kv_write(row, thread, threads):
         )  # fmt: skip
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _attend_unit(row, entry, head, tile):
     """One tile of the row's tile list for one key/value head, from its queries to its outputs."""
     heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)

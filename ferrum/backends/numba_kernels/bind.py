@@ -1,7 +1,7 @@
 """From arrays to rows of words: one method per kernel.
 
 Owns: the marshalling of every launch. Whether a kernel may be used at all is decided by `NumbaOps`, beside the
-composition it replaces. Operands are float32 [tokens, columns] whose last axis is contiguous (`rows_of`).
+composition it replaces. Operands are float32 [tokens, columns] whose last axis is contiguous (`Kernels.rows`).
 Next: `ferrum.backends.numba_kernels.linear`.
 """
 
@@ -23,21 +23,15 @@ from ferrum.backends.numba_kernels.operands import (
     rotation_words,
     weight_words,
 )
-from ferrum.tensor.batch import RopeTables, StepBatch
+from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import Linear, Weight
 
 _FLOAT32 = np.dtype(np.float32)
 
-
-def rows_of(x: Tensor, columns: int) -> Tensor:
-    """x as float32 [tokens, columns] with a contiguous last axis; copies only if it must."""
-    if x.ndim == 2 and x.dtype == _FLOAT32 and x.strides[1] == 4 and x.shape[1] == columns:
-        return x
-    rows = np.reshape(x, (-1, columns))
-    if rows.dtype != _FLOAT32 or rows.strides[1] != 4:
-        rows = np.ascontiguousarray(rows, np.float32)
-    return rows
+Rotation = tuple[int, int, int]
+"""Half of rotary_dim, address of cos, address of sin."""
+NO_ROTATION: Rotation = (0, 0, 0)
 
 
 class Kernels:
@@ -47,11 +41,19 @@ class Kernels:
         self.launcher = launcher
         self.library = LIBRARY
         self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
-        self._rotations = Remembered(rotation_words)
+        self.rotation = Remembered(rotation_words)
         self._vectors = Remembered(address)
         self.cache = Remembered(cache_words)
         self.native_kind = Remembered(native_kind)
-        self._batch: tuple[StepBatch, int, BatchWords] | None = None
+        self._batch: StepBatch | None = None
+        self._batch_words: dict[int, BatchWords] = {}
+
+    def rows(self, x: Tensor, columns: int) -> Tensor:
+        """x as float32 [tokens, columns] with a contiguous last axis; copies only if it must."""
+        if x.ndim == 2 and x.dtype == _FLOAT32 and x.strides[1] == 4 and x.shape[1] == columns:
+            return x
+        rows = np.reshape(x, (-1, columns))
+        return rows if rows.dtype == _FLOAT32 and rows.strides[1] == 4 else self.launcher.contiguous(rows)
 
     def weights(self, linears: tuple[Linear, ...]) -> WeightWords | None:
         """None if one of the linears has no native kernel."""
@@ -67,7 +69,8 @@ class Kernels:
         """-> [tokens, all rows]: the outputs side by side."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * columns * tokens + _panel_bytes(columns))
+        normed_bytes = 0 if norm is None else 4 * columns * tokens
+        scratch = self.launcher.scratch(normed_bytes + _panel_bytes(columns))
         self.launcher.launch(
             linear.linears,
             address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
@@ -118,16 +121,16 @@ class Kernels:
         return out
 
     def kv_write(
-        self, cache: CacheWords, key: Tensor, value: Tensor, slots: Tensor, rope: tuple[RopeTables, Tensor] | None
+        self, cache: CacheWords, key: Tensor, value: Tensor, slots: Tensor, rope: tuple[Rotation, Tensor] | None
     ) -> None:
-        """key and value [tokens, kv_heads * head_dim]; rope: tables and positions, to rotate keys on the way."""
+        """key and value [tokens, kv_heads * head_dim]; rope: rotation and positions, to rotate keys on the way."""
         slots = np.ascontiguousarray(slots, np.int32)
         positions = slots if rope is None else np.ascontiguousarray(rope[1], np.int32)
         self.launcher.launch(
             attention.kv_write,
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
-            *((0, 0, 0) if rope is None else self._rotations(rope[0])), address(positions),
+            *(NO_ROTATION if rope is None else rope[0]), address(positions),
             *self.launcher.scratch(4 * cache.head_dim), work=8 * key.size,
         )  # fmt: skip
 
@@ -139,20 +142,20 @@ class Kernels:
         scale: float,
         window: int | None,
         softcap: float | None,
-        tables: RopeTables | None = None,
+        rotation: Rotation | None = None,
         new: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """query [tokens, heads * head_dim] -> same shape. With tables, queries are rotated on the way. With `new`, key
-        and value [tokens, kv_heads * head_dim], those are rotated and written first."""
+        """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way. With `new`,
+        key and value [tokens, kv_heads * head_dim], those are rotated and written first."""
         tokens, width = query.shape
         heads = width // cache.head_dim
-        words = self._batch_words(batch, heads // cache.kv_heads)
-        rotation = (0, 0, 0) if tables is None else self._rotations(tables)
+        words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
+        reach = attention.NO_WINDOW if window is None else min(window, attention.NO_WINDOW)
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
-            cache.block_size, *rotation, min(window or attention.NO_WINDOW, attention.NO_WINDOW), float_bits(scale),
+            cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
@@ -163,18 +166,20 @@ class Kernels:
             extra = (address(key), address(value), key.strides[0], words.slots)
             self.launcher.launch(attention.write_attention, *row, *extra, work=work)
         else:
-            rope = None if tables is None else (tables, batch.positions)
+            rope = None if rotation is None else (rotation, batch.positions)
             self.kv_write(cache, *new, batch.slots, rope)
             # an answer follows its prompt: compile its kernel now, not after the first word
             self.library.address(attention.write_attention)
             self.launcher.launch(attention.attention, *row, work=work)
         return out
 
-    def _batch_words(self, batch: StepBatch, group: int) -> BatchWords:
+    def _words_of(self, batch: StepBatch, group: int) -> BatchWords:
         """Computed once a step: the forward pass hands every layer the same batch."""
-        if self._batch is None or self._batch[0] is not batch or self._batch[1] != group:
-            self._batch = (batch, group, batch_words(batch, group))
-        return self._batch[2]
+        if self._batch is not batch:
+            self._batch, self._batch_words = batch, {}
+        if group not in self._batch_words:
+            self._batch_words[group] = batch_words(batch, group)
+        return self._batch_words[group]
 
 
 def _panel_bytes(columns: int) -> int:

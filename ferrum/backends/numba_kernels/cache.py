@@ -25,18 +25,17 @@ KEPT = 3
 
 
 def kernel_cache() -> Path:
-    """The directory for exactly these sources and compilers."""
+    """The directory for exactly these sources and compilers, below NUMBA_CACHE_DIR if that is set."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
-    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    return (Path(chosen) if chosen else cache_folder()) / "kernels" / digest.hexdigest()[:16]
 
 
 def use_kernel_cache() -> Path:
-    """Point Numba at the directory, before the kernel modules are imported; NUMBA_CACHE_DIR, if set, wins. Where the
-    directory cannot be written, kernels are compiled for this process alone."""
-    if os.environ.get("NUMBA_CACHE_DIR"):
-        return Path(os.environ["NUMBA_CACHE_DIR"])
+    """Point Numba at the directory, before the kernel modules are imported. Where it cannot be written, kernels are
+    compiled for this process alone."""
     directory = kernel_cache()
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -58,9 +58,10 @@ class Launcher:
 
     def __init__(self, threads: int | None) -> None:
         available = usable_processors()
-        if threads is not None and threads > 4 * available:
-            raise InvalidParameter("threads", f"is {threads}, but this process may use {available} processors")
-        self.threads = threads or available
+        if threads is not None and not 1 <= threads <= 4 * available:
+            most = f"this process may use {available} processors"
+            raise InvalidParameter("threads", f"must be from 1 to {4 * available} ({most}), not {threads}")
+        self.threads = available if threads is None else threads
         self._row = np.zeros(ROW_WORDS, np.int64)
         self._row_address = address(self._row)
         self._scratch = np.empty(0, np.uint8)
@@ -85,6 +86,10 @@ class Launcher:
         """Memory for a result: float32 [shape], contents undefined."""
         return np.empty(shape, np.float32)
 
+    def contiguous(self, x: np.ndarray) -> np.ndarray:
+        """x as contiguous float32, copied if need be."""
+        return np.ascontiguousarray(x, np.float32)
+
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
         """Address and size of each chunk's private memory; contents do not survive a launch."""
         if bytes_per_chunk > self._scratch_stride:
@@ -92,6 +97,10 @@ class Launcher:
             self._scratch = np.empty(self._scratch_stride * 2 * self.threads, np.uint8)
             self._scratch_address = address(self._scratch)
         return self._scratch_address, self._scratch_stride
+
+
+class NotRecordable(Exception):
+    """A step did something that leaves no launch behind, and so would be missing from a replay."""
 
 
 class Recorder(Launcher):
@@ -112,6 +121,12 @@ class Recorder(Launcher):
         self._kept.append(super().buffer(shape))
         return self._kept[-1]
 
+    def contiguous(self, x: np.ndarray) -> np.ndarray:
+        found = super().contiguous(x)
+        if found is not x:
+            raise NotRecordable("a copy")
+        return found
+
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
         found = super().scratch(bytes_per_chunk)
         if not any(kept is self._scratch for kept in self._kept):  # earlier rows still point into the one before
@@ -128,9 +143,9 @@ class Tape:
 
     def __init__(self, threads: int, rows: np.ndarray, chunks: np.ndarray, kept: list[np.ndarray]) -> None:
         """rows int64 [launches, ROW_WORDS], chunks int64 [launches]"""
-        self._team = team_of(threads)
+        self._threads = threads
         self._arrays = (rows, chunks, kept)
         self._words = (address(rows), rows.strides[0], address(chunks), len(rows))
 
     def replay(self) -> None:
-        self._team.replay(*self._words)
+        team_of(self._threads).replay(*self._words)

@@ -41,7 +41,7 @@ class Library:
             return known
         if self.progress is not None and not _is_cached(body):
             self.progress(body.__name__.strip("_").replace("_", " "))
-        compiled: Any = cfunc(signature, cache=True)(body)
+        compiled: Any = cfunc(signature, cache=True, error_model="numpy")(body)
         self._compiled.append(compiled)
         place: int = compiled.address
         self._addresses[body] = place

@@ -127,14 +127,14 @@ def row_decoder(kind: str) -> int:
 
 
 # ---- building blocks, inlined into the kernels below
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def share(count, thread, threads, unit):
     """This thread's part of `count` items, in multiples of `unit` but for the last."""
     units = (count + unit - 1) // unit
     return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def product(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, panel):
     """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end. `out` and `start` point at row 0; `start` may be
     null. Few tokens: decode in registers. More: decode a panel of rows once, run all tokens over it. Same bits."""

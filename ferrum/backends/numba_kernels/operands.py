@@ -93,6 +93,8 @@ def native_kind(weight: Weight) -> str | None:
 
 def weight_words(linears: tuple[Linear, ...]) -> WeightWords | None:
     """None if one of the linears has no native kernel. The linears themselves hold the arrays."""
+    if len({each.weight.columns for each in linears}) != 1 or not all(_plain(each.bias) for each in linears):
+        return None
     kinds = [native_kind(each.weight) for each in linears]
     rows = [_descriptor(each, kind) for each, kind in zip(linears, kinds, strict=True) if kind is not None]
     if len(rows) < len(linears):
@@ -109,6 +111,11 @@ def weight_words(linears: tuple[Linear, ...]) -> WeightWords | None:
     )
 
 
+def _plain(x: Tensor | None) -> bool:
+    """Contiguous float32, or nothing?"""
+    return x is None or (x.dtype == np.float32 and x.flags.c_contiguous)
+
+
 def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
     data = each.weight.data
     bias = 0 if each.bias is None else address(each.bias)
@@ -117,14 +124,16 @@ def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
 
 def cache_words(layer: KvLayer) -> CacheWords | None:
     """None if the cache is not laid out as the kernels expect it."""
-    if not all(x.dtype == np.float32 and x.flags.c_contiguous for x in (layer.keys, layer.values)):
+    if not (_plain(layer.keys) and _plain(layer.values)):
         return None
     _, kv_heads, head_dim, block_size = layer.keys.shape
     return CacheWords(address(layer.keys), address(layer.values), kv_heads, head_dim, block_size)
 
 
-def rotation_words(tables: RopeTables) -> tuple[int, int, int]:
-    """Half of rotary_dim, address of cos, address of sin."""
+def rotation_words(tables: RopeTables) -> tuple[int, int, int] | None:
+    """Half of rotary_dim, address of cos, address of sin; None if the tables are not as the kernels expect them."""
+    if not (_plain(tables.cos) and _plain(tables.sin)):
+        return None
     return tables.cos.shape[1], address(tables.cos), address(tables.sin)
 
 

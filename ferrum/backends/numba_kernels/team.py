@@ -10,6 +10,7 @@ Next: `ferrum.backends.numba_kernels.launch`.
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -42,14 +43,14 @@ _yield_processor = types.ExternalFunction("sched_yield", types.int32())
 _sleep_microseconds = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _work(board):
     """Run chunks of the current launch until none is left to claim. The row read is the one of the ticket: the claim
     succeeds only if no other launch was posted in between."""
     while True:
         ticket = atomic_load(board + TICKET)
-        chunk, chunks = ticket % MOST_CHUNKS, load_word(board + CHUNKS)
-        row = load_word(board + ROW)
+        chunk, chunks = ticket % MOST_CHUNKS, atomic_load(board + CHUNKS)
+        row = atomic_load(board + ROW)
         if chunk >= chunks:
             return
         if atomic_exchange_if(board + TICKET, ticket, ticket + 1):
@@ -57,7 +58,7 @@ def _work(board):
             atomic_increment(board + DONE)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _run(board, row, chunks):
     """The caller's part: post the launch, work on it, wait for chunks that others claimed."""
     launch = atomic_load(board + TICKET) // MOST_CHUNKS + 1
@@ -76,7 +77,7 @@ def _run(board, row, chunks):
             _yield_processor()
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _serve(board):
     """A worker's part, until a long time passes without work."""
     idle, seen = 0, atomic_load(board + TICKET)
@@ -84,7 +85,7 @@ def _serve(board):
         ticket = atomic_load(board + TICKET)
         if ticket != seen:
             _work(board)
-            seen, idle = atomic_load(board + TICKET), 0
+            seen, idle = ticket, 0  # a launch posted meanwhile shows as another ticket
         elif idle < SPINS:
             pause()
         elif idle < SPINS + YIELDS:
@@ -94,7 +95,7 @@ def _serve(board):
         idle += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _replay(board, rows, row_bytes, chunks, count):
     """Run `count` rows, one after the other, each in its number of chunks (int64)."""
     for i in range(count):
@@ -105,7 +106,7 @@ def _replay(board, rows, row_bytes, chunks, count):
             _run(board, row, cut)
 
 
-@njit(cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _run_alone(row):
     call3(load_word(row), row, 0, 1)
 
@@ -152,6 +153,14 @@ class Team:
 
 
 _teams: dict[int, Team] = {}
+
+
+def _forget_teams() -> None:
+    """A forked child has none of its parent's threads, and perhaps a lock that nobody will release."""
+    _teams.clear()
+
+
+os.register_at_fork(after_in_child=_forget_teams)
 
 
 def team_of(size: int) -> Team:

@@ -1,0 +1,115 @@
+"""OPS-43: whatever a kernel does not expect goes to the composition, or is refused; and kernels in odd processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ferrum.backends.numba_kernels.cache import kernel_cache
+from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
+from ferrum.errors import InvalidParameter
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.weights import Dense, Linear
+
+ORACLE, OPS = NumpyOps("float64"), NumbaOps(2)
+RANDOM = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+WEIGHT, X = Dense(normal(64, 32)), normal(3, 32)
+
+
+@pytest.mark.clause("OPS-43")
+@pytest.mark.parametrize("bias", [normal(64).astype(np.float64), normal(128)[::2], normal(64)[::-1]])
+def test_a_bias_of_another_type_or_layout(bias: np.ndarray) -> None:
+    expected = ORACLE.linear(X.astype(np.float64), Linear(WEIGHT, bias))
+    np.testing.assert_allclose(OPS.linear(X, Linear(WEIGHT, bias)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.clause("OPS-43")
+def test_operands_that_do_not_fit_are_refused() -> None:
+    wrong = Linear(Dense(normal(32, 64)))
+    refused: list[Callable[[], object]] = [
+        lambda: OPS.linear(X, wrong),
+        lambda: OPS.norm_linears(X, np.ones(32, np.float32), 1e-5, (Linear(WEIGHT), wrong)),
+        lambda: OPS.norm_linears(X, np.ones(16, np.float32), 1e-5, (Linear(WEIGHT),)),
+        lambda: OPS.rms_norm(X, np.ones(16, np.float32), 1e-5),
+    ]
+    for call in refused:
+        with pytest.raises(ValueError, match=r"mismatch|broadcast"):
+            call()
+
+
+@pytest.mark.clause("OPS-43")
+def test_no_rows_give_no_rows() -> None:
+    assert OPS.linear(X[:0], Linear(WEIGHT)).shape == (0, 64)
+    assert [y.shape for y in OPS.norm_linears(X[:0], np.ones(32, np.float32), 1e-5, (Linear(WEIGHT),))] == [(0, 64)]
+
+
+@pytest.mark.clause("OPS-43")
+def test_rope_tables_of_another_type() -> None:
+    def attend(ops: NumpyOps, float_type: type) -> np.ndarray:
+        angles = np.outer(np.arange(4), [1.0, 0.1])
+        layer = KvLayer(np.zeros((1, 1, 4, 4), float_type), np.zeros((1, 1, 4, 4), float_type))
+        index = np.array([0], np.int32)
+        batch = StepBatch(index, index, index, np.array([0, 1], np.int32), index + 1, index[:, None], index)
+        parts = tuple(np.ones((1, 4), float_type) for _ in range(3))
+        return ops.rope_attention(parts, RopeTables(np.cos(angles), np.sin(angles)), layer, batch, 4, 1.0, None, None)
+
+    np.testing.assert_allclose(attend(OPS, np.float32), attend(ORACLE, np.float64), rtol=1e-5)
+
+
+@pytest.mark.clause("OPS-43")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_division_by_zero_gives_what_arithmetic_gives() -> None:
+    x = np.stack([np.zeros(32, np.float32), X[0]])
+    ours, expected = (ops.rms_norm(x, np.ones(32, np.float32), 0.0) for ops in (OPS, NumpyOps()))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)  # a row of NaN, and a row of numbers
+
+
+@pytest.mark.clause("OPS-43")
+@pytest.mark.parametrize("threads", [0, -1, 10_000])
+def test_a_number_of_threads_that_cannot_be(threads: int) -> None:
+    with pytest.raises(InvalidParameter, match="threads must be from 1 to"):
+        NumbaOps(threads)
+
+
+@pytest.mark.clause("OPS-43")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads: just what is tested
+def test_a_forked_child_computes() -> None:
+    linear, x = Linear(Dense(normal(512, 256))), normal(8, 256)
+    expected, stop = OPS.linear(x, linear), threading.Event()
+
+    def keep_busy() -> None:
+        while not stop.is_set():
+            NumbaOps(2).linear(x, linear)
+
+    def child(found: multiprocessing.queues.Queue) -> None:  # type: ignore[name-defined]
+        found.put(OPS.linear(x, linear))
+
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    process = context.Process(target=child, args=(found,), daemon=True)
+    process.start()
+    try:
+        np.testing.assert_array_equal(found.get(timeout=60), expected)
+    finally:
+        stop.set()
+        busy.join()
+        process.kill()
+
+
+def test_the_kernel_cache_is_named_by_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = kernel_cache().name
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
+    assert kernel_cache().name == ours
+    assert str(kernel_cache()).startswith("/somewhere/")
