@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound, Unsupported
-from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.compositions import Compositions, TensorOps
 
 ENTRY_POINT_GROUP = "ferrum.backends"
 
@@ -33,6 +33,8 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
     """A new backend. name: "auto", a built-in or entry-point name, or "package.module:Class"; `options` are its
     keyword arguments (`threads`, `float_dtype`, …); None means not given. Raises NotFound for an unknown name,
     InvalidParameter for an option the backend does not have, BackendError where it cannot run."""
+    if not isinstance(name, str) or not name:
+        raise InvalidParameter("backend", f"must be a name, not {name!r}")
     make = _find("numba" if name == "auto" else name)
     given = {option: value for option, value in options.items() if value is not None}
     known = inspect.signature(make).parameters
@@ -63,9 +65,9 @@ def _load_class(target: str) -> Callable[..., TensorOps]:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever a foreign module does at import
         raise BackendError(f"backend {target!r} cannot be imported: {error}") from error
-    if not hasattr(module, attribute):
+    made = getattr(module, attribute, None)
+    if not (isinstance(made, type) and issubclass(made, Compositions)):
         raise NotFound(f"module {module_name!r} has no backend class {attribute!r}")
-    made: Callable[..., TensorOps] = getattr(module, attribute)
     return made

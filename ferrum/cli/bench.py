@@ -9,10 +9,8 @@ Specs: CLI-40 to CLI-42. Next: `docs/reading-path.md`.
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +56,7 @@ def bench(prompt_len: int, gen_len: int, batch: int, repeats: int, as_json: bool
         "model": llm.model_name,
         "backend": llm.backend_name,
         "dtype": llm.dtype_name,
-        "threads": engine.threads or usable_cores(),
+        "threads": llm.runner.ops.threads,
         "prompt_len": prompt_len,
         "gen_len": gen_len,
         "batch": batch,
@@ -121,11 +119,6 @@ def check_room(llm: LLM, prompt_len: int, gen_len: int, batch: int) -> None:
     blocks = -(-longest // llm.engine_config.block_size)
     if batch * blocks > llm.scheduler.pool.total:
         raise InvalidParameter("batch", f"of {batch} sequences of {longest} tokens does not fit: raise --kv-memory")
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def lines(result: dict[str, Any]) -> list[str]:

@@ -31,6 +31,9 @@ class Program(click.Group):
         """Run and exit. Takes what `click.Command.main` takes; `standalone_mode` is always ours."""
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = USAGE
         except click.ClickException as error:
             complain(usage_message(error))
             code = error.code if isinstance(error, Failure) else error.exit_code

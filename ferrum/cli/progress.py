@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._stream = sys.stderr
-        self._live = self._stream.isatty()
+        self._live = self._stream is not None and self._stream.isatty()  # None: stderr is closed
         self._showing = False
 
     def show(self, text: str) -> None:

@@ -20,6 +20,7 @@ from ferrum.model.params import DecoderParams
 from ferrum.model.rope import rope_tables
 from ferrum.sched.scheduler import FifoScheduler
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import DTYPES
 from ferrum.tensor.weights import Dense
 from ferrum.text.chat import ChatTemplate
 from ferrum.text.tokenizer import Tokenizer
@@ -35,6 +36,15 @@ LATER = {
     "deterministic": "results may differ in the last bits with the batch",
 }
 """Parameters that later versions have, and what this one does instead."""
+
+TODAY: dict[str, tuple[object, ...]] = {
+    "scheduler": ("fifo",),
+    "eviction": (),
+    "prefix_caching": (False,),
+    "host_kv_memory": ("0", 0),
+    "deterministic": (False,),
+}
+"""Values of those parameters that ask for just that."""
 
 
 class Model(Protocol):
@@ -61,18 +71,25 @@ class Capacity:
 
 
 def refuse_later(parameters: dict[str, object]) -> None:
-    """Raises Unsupported for a parameter of a later version, TypeError for one that does not exist."""
-    for name in parameters:
+    """Raises Unsupported for a parameter of a later version, unless its value asks for what this one does; TypeError
+    for one that does not exist."""
+    for name, value in parameters.items():
+        if name in LATER and value in TODAY[name]:
+            continue
         if name in LATER:
             raise Unsupported(f"{name} is not part of this version: {LATER[name]}")
         raise TypeError(f"LLM() got an unexpected keyword argument {name!r}")
 
 
 def check_supported(config: EngineConfig) -> None:
-    """Raises Unsupported for a value of `compute` or `kv_dtype` that this version does not have."""
+    """Raises InvalidParameter for a value of `compute` or `kv_dtype` that means nothing, Unsupported for one that this
+    version does not have."""
     for name, value, known in (("compute", config.compute, COMPUTE), ("kv_dtype", config.kv_dtype, KV_DTYPES)):
-        if value not in known:
-            raise Unsupported(f"{name}={value!r} is not part of this version; known: {', '.join(known)}")
+        if value in known:
+            continue
+        if value not in DTYPES:
+            raise InvalidParameter(name, f"must be one of {', '.join(known)}, not {value!r}")
+        raise Unsupported(f"{name}={value!r} is not part of this version; known: {', '.join(known)}")
 
 
 def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:

@@ -167,6 +167,8 @@ def _rope_linear(rope: Fields, theta: float, head_dim: int, max_positions: int) 
 
 
 def _rope_llama3(rope: Fields, theta: float, head_dim: int, max_positions: int) -> RopeConfig:
+    if rope.number("high_freq_factor") <= rope.number("low_freq_factor"):
+        raise rope.wrong("high_freq_factor", "a number above low_freq_factor")
     return RopeConfig(
         theta,
         head_dim,

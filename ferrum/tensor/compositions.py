@@ -25,6 +25,11 @@ Step = Callable[["Compositions", StepBatch], Tensor]
 class Compositions(Primitives):
     """Base class of every backend."""
 
+    @property
+    def threads(self) -> int:
+        """Threads that the backend shares its work out to."""
+        return 1
+
     def on_compile(self, listener: Callable[[str], None]) -> None:
         """Tell `listener` the name of every kernel just before it is compiled. Most backends compile nothing."""
 

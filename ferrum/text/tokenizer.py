@@ -43,7 +43,7 @@ class Tokenizer:
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
         for token_id in (*self.eos_token_ids, *(() if bos_token_id is None else (bos_token_id,))):
-            if token_id < 0 or backend.id_to_token(token_id) is None:
+            if not 0 <= token_id < 1 << 32 or backend.id_to_token(token_id) is None:
                 raise TokenizerError(f"the tokenizer names token {token_id}, which its vocabulary does not have")
         added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)

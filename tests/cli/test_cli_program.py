@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import fields
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 import ferrum
 from ferrum.cli.main import program
 from ferrum.cli.options import EngineOptions
+from ferrum.cli.progress import Progress
 from ferrum.engine.llm import LLM
 from tests.cli.conftest import Invoke, run
 
@@ -63,3 +65,18 @@ def test_commands_are_those_there_are() -> None:
 def test_the_module_runs_and_knows_its_version() -> None:
     ran = run("--version")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"ferrum-ref, version {ferrum.__version__}\n", "")
+
+
+@pytest.mark.clause("CLI-21")
+def test_the_bare_program_shows_its_help_as_it_is() -> None:
+    ran = run()
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == run("--help").stdout
+
+
+@pytest.mark.clause("CLI-05")
+def test_a_closed_stderr_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with Progress().during("loading x"):
+        pass
+    assert Progress().download("x") is None

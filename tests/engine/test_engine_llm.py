@@ -12,8 +12,8 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.engine import llm as llm_module
-from ferrum.engine.setup import LATER
-from ferrum.errors import FerrumError, InvalidParameter, ModelError, RequestValidation, Unsupported
+from ferrum.engine.setup import LATER, TODAY
+from ferrum.errors import FerrumError, InvalidParameter, ModelError, NotFound, RequestValidation, Unsupported
 from ferrum.kv.storage import block_bytes
 from ferrum.testing.stub import EOS, ByteTokenizer
 from ferrum.text.chat import ChatTemplate
@@ -145,11 +145,19 @@ def test_what_is_not_there_is_refused_before_the_model_is_looked_for(parameters:
 
 
 @pytest.mark.clause("ENGINE-17")
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in TODAY.items() for value in values])
+def test_a_value_that_asks_for_what_there_is_gets_it(name: str, value: object) -> None:
+    with pytest.raises(NotFound):  # as far as the model
+        LLM("/no/such/model", **{name: value})
+
+
+@pytest.mark.clause("ENGINE-17")
 @pytest.mark.parametrize(
     ("parameters", "error"),
     [
         ({"kv_memory": "much"}, InvalidParameter),
         ({"block_size": 0}, InvalidParameter),
+        ({"compute": "foo"}, InvalidParameter),
         ({"max_num_seqs": True}, InvalidParameter),
         ({"colour": "red"}, TypeError),
         ({"backend": "abacus"}, FerrumError),

@@ -101,6 +101,8 @@ def test_other_unusable_sources(tmp_path: Path) -> None:
         Tokenizer.from_json(byte_level_json(), bos_token_id=99999)
     with pytest.raises(TokenizerError, match="-1"):
         Tokenizer.from_json(byte_level_json(), eos_token_ids=(-1,))
+    with pytest.raises(TokenizerError, match="does not have"):
+        Tokenizer.from_json(byte_level_json(), bos_token_id=10**12)
 
 
 @pytest.mark.clause("TEXT-06")

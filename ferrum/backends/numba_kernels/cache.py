@@ -12,13 +12,18 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import llvmlite
 import numba
 import numpy as np
 
+from ferrum.errors import BackendError
 from ferrum.paths import cache_folder
+
+Result = TypeVar("Result")
 
 KEPT = 3
 """Directories of earlier versions that stay, newest first."""
@@ -56,3 +61,23 @@ def _forget_old(parent: Path) -> None:
 
     for old in sorted(parent.iterdir(), key=age, reverse=True)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def with_cache(compile_or_load: Callable[[], Result]) -> Result:
+    """The result of something that compiles through the cache. A damaged file (a full disk, a lost power supply) must
+    not stop every later start: where it fails, all cached files are forgotten and it is tried once more. Raises
+    BackendError that names the directory."""
+    try:
+        return compile_or_load()
+    except Exception:
+        for path in Path(_directory()).rglob("*.nb?"):
+            path.unlink(missing_ok=True)
+    try:
+        return compile_or_load()
+    except OSError as error:
+        reason = f"{error.strerror}; make room, or set FERRUM_CACHE to another folder"
+        raise BackendError(f"compiled kernels cannot be kept in {_directory()}: {reason}") from error
+
+
+def _directory() -> str:
+    return str(numba.config.CACHE_DIR)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from typing import Any
 from numba import cfunc, types
 
 from ferrum.backends.numba_kernels import CACHE_DIRECTORY
+from ferrum.backends.numba_kernels.cache import with_cache
 
 Progress = Callable[[str], None]
 """Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
@@ -41,7 +42,7 @@ class Library:
             return known
         if self.progress is not None and not _is_cached(body):
             self.progress(body.__name__.strip("_").replace("_", " "))
-        compiled: Any = cfunc(signature, cache=True, error_model="numpy")(body)
+        compiled: Any = with_cache(lambda: cfunc(signature, cache=True, error_model="numpy")(body))
         self._compiled.append(compiled)
         place: int = compiled.address
         self._addresses[body] = place

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 
 import numpy as np
 from numba import njit, types
 
+from ferrum.backends.numba_kernels.cache import with_cache
 from ferrum.backends.numba_kernels.simd import (
     atomic_exchange_if,
     atomic_increment,
@@ -113,6 +115,12 @@ def _run_alone(row):
 
 run_alone = _run_alone
 """Run a row as one chunk on this thread."""
+
+
+def prepare() -> None:
+    """Compile or load what launches kernels, so that it fails here if it fails at all."""
+    for function, count in ((_run_alone, 1), (_run, 3), (_replay, 5), (_serve, 1)):
+        with_cache(partial(function.compile, (types.int64,) * count))
 
 
 class Team:
