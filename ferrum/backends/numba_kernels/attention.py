@@ -43,7 +43,7 @@ NEVER = np.float32(-1e30)
 
 
 def scratch_bytes(head_dim: int) -> int:
-    """Private memory of a thread: see `_attend_tile`."""
+    """Private memory of a chunk: see `_attend_tile`."""
     padded = -(-head_dim // 16) * 16
     return 4 * (2 * QUERY_ROWS * padded + 2 * RUN * padded + QUERY_ROWS * (RUN + 3) + 64)
 
@@ -198,15 +198,15 @@ def _attend_tile(shape, keys, values, table, head, rows, first_row, group, base,
 
 
 # ---- kernels
-def kv_write(row, thread, threads):
+def kv_write(row, chunk, chunks):
     """1 keys, 2 values (cache), 3 key, 4 key stride, 5 value, 6 value stride (new ones, [tokens, kv_heads * head_dim]),
     7 slots (int32), 8 tokens, 9 kv_heads, 10 head_dim, 11 block_size, 12 half of rotary_dim (0: no rotation),
-    13 cos, 14 sin, 15 positions (int32), 16 scratch, 17 scratch bytes per thread"""
+    13 cos, 14 sin, 15 positions (int32), 16 scratch, 17 scratch bytes per chunk"""
     key, value, slots, tokens = load_word(row + 24), load_word(row + 40), load_word(row + 56), load_word(row + 64)
     kv_heads, head_dim, block_size = load_word(row + 72), load_word(row + 80), load_word(row + 88)
     half, cos, sin, positions = load_word(row + 96), load_word(row + 104), load_word(row + 112), load_word(row + 120)
-    temporary = load_word(row + 128) + thread * load_word(row + 136)
-    for unit in range(tokens * kv_heads * thread // threads, tokens * kv_heads * (thread + 1) // threads):
+    temporary = load_word(row + 128) + chunk * load_word(row + 136)
+    for unit in range(tokens * kv_heads * chunk // chunks, tokens * kv_heads * (chunk + 1) // chunks):
         token, head = unit // kv_heads, unit % kv_heads
         slot = load_int32(slots + 4 * token)
         turn = 4 * half * load_int32(positions + 4 * token) if half > 0 else 0
@@ -250,28 +250,28 @@ def _attend_unit(row, entry, head, tile):
             store_float(target + 4 * i, load_float(source + 4 * i))
 
 
-def attention(row, thread, threads):
+def attention(row, chunk, chunks):
     """1 keys, 2 values (cache), 3 query, 4 query stride, 5 out (contiguous [tokens, heads * head_dim]), 6 tiles (int32
     [count, 4]: sequence, first packed token, tokens, first row of the tile within the sequence), 7 count of tiles,
     8 block tables (int32), 9 their width, 10 context lengths (int32), 11 heads, 12 kv_heads, 13 head_dim,
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
-    (float bits both), 21 scratch, 22 scratch bytes per thread.
+    (float bits both), 21 scratch, 22 scratch bytes per chunk.
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""
     kv_heads = load_word(row + 96)
-    tile = load_word(row + 168) + thread * load_word(row + 176)
-    for unit in range(thread, load_word(row + 56) * kv_heads, threads):
+    tile = load_word(row + 168) + chunk * load_word(row + 176)
+    for unit in range(chunk, load_word(row + 56) * kv_heads, chunks):
         _attend_unit(row, load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads, tile)
 
 
-def write_attention(row, thread, threads):
+def write_attention(row, chunk, chunks):
     """`kv_write` and `attention` in one launch, for batches in which one tile holds all new tokens of its sequence: a
     unit then writes the very keys and values that nobody else reads. Words as for `attention`, and 23 key, 24 value,
     25 their stride, 26 slots (int32)."""
     kv_heads, head_dim, block_size = load_word(row + 96), load_word(row + 104), load_word(row + 112)
-    half, tile = load_word(row + 120), load_word(row + 168) + thread * load_word(row + 176)
-    for unit in range(thread, load_word(row + 56) * kv_heads, threads):
+    half, tile = load_word(row + 120), load_word(row + 168) + chunk * load_word(row + 176)
+    for unit in range(chunk, load_word(row + 56) * kv_heads, chunks):
         entry, head = load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads
         sequence, first, tokens = load_int32(entry), load_int32(entry + 4), load_int32(entry + 8)
         base = load_int32(load_word(row + 80) + 4 * sequence) - tokens

@@ -51,19 +51,19 @@ def swiglu_row(gate, up, out, columns):
         store(out + place, mul(div(g, add(one, exp(sub(zero, g)))), load(up + place)))
 
 
-def rms_norm(row, thread, threads):
+def rms_norm(row, chunk, chunks):
     """1 x, 2 x stride, 3 tokens, 4 weight, 5 epsilon (float bits), 6 columns, 7 out (contiguous)"""
     tokens, columns = load_word(row + 24), load_word(row + 48)
-    first, end = tokens * thread // threads, tokens * (thread + 1) // threads
+    first, end = tokens * chunk // chunks, tokens * (chunk + 1) // chunks
     norm_rows(
         load_word(row + 8), load_word(row + 16), load_word(row + 32), load_word(row + 56), 4 * columns, columns,
         first, end, load_float(row + 40),
     )  # fmt: skip
 
 
-def swiglu(row, thread, threads):
+def swiglu(row, chunk, chunks):
     """1 gate, 2 up, 3 out, 4 elements (a multiple of 16), all contiguous"""
     vectors = load_word(row + 32) // 16
-    first, end = vectors * thread // threads, vectors * (thread + 1) // threads
+    first, end = vectors * chunk // chunks, vectors * (chunk + 1) // chunks
     place = 64 * first
     swiglu_row(load_word(row + 8) + place, load_word(row + 16) + place, load_word(row + 24) + place, 16 * (end - first))

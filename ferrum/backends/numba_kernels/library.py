@@ -19,7 +19,7 @@ Progress = Callable[[str], None]
 """Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
 
 KERNEL = types.void(types.int64, types.int64, types.int64)
-"""void kernel(address of a row of int64 words, this thread, threads): word 0 of the row is the kernel's own address."""
+"""void kernel(address of a row of int64 words, this chunk, chunks): word 0 of the row is the kernel's own address."""
 
 
 def function_type(count: int) -> Any:

@@ -2,7 +2,7 @@
 
 Owns: the kernels of `linear`, `norm_linears`, `linear_add`, `norm_swiglu` and `embed`, their row layouts, and the
 descriptor of a weight. Definitions: the methods of the same names in `ferrum.tensor.compositions`.
-Every kernel is `kernel(row, thread, threads)`: `row` points to int64 words, listed at each kernel; thread i does its
+Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, listed at each kernel; chunk i does its
 share and touches no other's output (overlapping tiles write identical bits).
 Next: `ferrum.backends.numba_kernels.attention`.
 """
@@ -128,10 +128,10 @@ def row_decoder(kind: str) -> int:
 
 # ---- building blocks, inlined into the kernels below
 @njit(cache=True, error_model="numpy")
-def share(count, thread, threads, unit):
-    """This thread's part of `count` items, in multiples of `unit` but for the last."""
+def share(count, chunk, chunks, unit):
+    """A chunk's part of `count` items, in multiples of `unit` but for the last."""
     units = (count + unit - 1) // unit
-    return min(count, units * thread // threads * unit), min(count, units * (thread + 1) // threads * unit)
+    return min(count, units * chunk // chunks * unit), min(count, units * (chunk + 1) // chunks * unit)
 
 
 @njit(cache=True, error_model="numpy")
@@ -168,12 +168,12 @@ def product(weight, x, x_stride, out, out_stride, start, start_stride, first, en
 
 
 # ---- kernels
-def linears(row, thread, threads):
+def linears(row, chunk, chunks):
     """norm_linears, linear and linear_add.
 
     1 x, 2 x stride, 3 tokens, 4 norm (0: none), 5 epsilon (float bits), 6 columns, 7 descriptors, 8 their count,
     9 out: each weight's columns follow those of the one before, 10 out stride, 11 residual (0: none), 12 its stride,
-    13 scratch, 14 scratch bytes per thread. The norm is cheap, so each thread computes it into private scratch: that
+    13 scratch, 14 scratch bytes per chunk. The norm is cheap, so each chunk computes it into private scratch: that
     saves a barrier. A bias and a residual never come together."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
@@ -181,7 +181,7 @@ def linears(row, thread, threads):
         load_word(row + 24),
         load_word(row + 48),
     )
-    scratch = load_word(row + 104) + thread * load_word(row + 112)
+    scratch = load_word(row + 104) + chunk * load_word(row + 112)
     panel = scratch
     if load_word(row + 32) != 0:
         norm_rows(x, x_stride, load_word(row + 32), scratch, 4 * columns, columns, 0, tokens, load_float(row + 40))
@@ -192,15 +192,15 @@ def linears(row, thread, threads):
     for _ in range(load_word(row + 64)):
         rows, bias = load_word(weight + 24), load_word(weight + 56)
         start, start_stride = (residual, residual_stride) if residual != 0 else (bias, 0)
-        first, end = share(rows, thread, threads, 4)
+        first, end = share(rows, chunk, chunks, 4)
         product(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, panel)
         out += 4 * rows
         weight += DESCRIPTOR_BYTES
 
 
-def norm_swiglu(row, thread, threads):
+def norm_swiglu(row, chunk, chunks):
     """1 x, 2 x stride, 3 tokens, 4 norm, 5 epsilon (float bits), 6 columns, 7 descriptors of gate and up, 8 out
-    [tokens, intermediate], 9 scratch, 10 scratch bytes per thread. A thread finishes its own columns: no barrier
+    [tokens, intermediate], 9 scratch, 10 scratch bytes per chunk. A chunk finishes its own columns: no barrier
     inside. intermediate is a multiple of 16."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
@@ -211,9 +211,9 @@ def norm_swiglu(row, thread, threads):
     gate, out = load_word(row + 56), load_word(row + 64)
     up = gate + DESCRIPTOR_BYTES
     rows = load_word(gate + 24)
-    first, end = share(rows, thread, threads, 16)
+    first, end = share(rows, chunk, chunks, 16)
     width = end - first
-    normed = load_word(row + 72) + thread * load_word(row + 80)
+    normed = load_word(row + 72) + chunk * load_word(row + 80)
     gated = normed + 4 * columns * tokens
     lifted = gated + 4 * width * tokens
     panel = lifted + 4 * width * tokens
@@ -228,10 +228,10 @@ def norm_swiglu(row, thread, threads):
         swiglu_row(gated + place, lifted + place, out + 4 * (rows * token + first), width)
 
 
-def embed(row, thread, threads):
+def embed(row, chunk, chunks):
     """1 token ids (int32), 2 tokens, 3 row decoder, 4 data, 5 row bytes, 6 groups of 32 columns, 7 out."""
     token_ids, tokens, groups, out = load_word(row + 8), load_word(row + 16), load_word(row + 48), load_word(row + 56)
-    first, end = share(tokens, thread, threads, 1)
+    first, end = share(tokens, chunk, chunks, 1)
     for token in range(first, end):
         source = load_word(row + 32) + load_int32(token_ids + 4 * token) * load_word(row + 40)
         call3(load_word(row + 24), out + 128 * groups * token, source, groups)
