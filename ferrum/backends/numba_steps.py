@@ -105,9 +105,9 @@ class StepTapes:
         ops = RecordingOps(recorder, own)
         try:
             result = step(ops, own)
+            return RecordedStep(step, ops, own, recorder.tape(), result)
         except NotRecordable:
             return None
-        return RecordedStep(step, ops, own, recorder.tape(), result)
 
 
 def _is_decode(batch: StepBatch) -> bool:

@@ -179,7 +179,7 @@ class NumbaOps(NumpyOps):
     name = "numba"
 
     FUSED_TOKENS = 64
-    """Tokens up to which a norm is recomputed by every thread to save a barrier; larger batches take the plain
+    """Tokens up to which a norm is recomputed for every chunk to save a barrier; larger batches take the plain
     composition of the kernels below, where activations exist once."""
 
     def __init__(self, threads: int | None = None) -> None:
@@ -224,14 +224,17 @@ class NumbaOps(NumpyOps):
 
     def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
         weights = self._weights(x, (gate, up))
-        uneven = weights is None or weights.rows[0] % 16 or weights.rows[0] != weights.rows[1]
-        if weights is None or uneven or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
+        if weights is None or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
+            return super().norm_swiglu(x, norm, epsilon, gate, up)
+        if weights.rows[0] % 16 or weights.rows[0] != weights.rows[1]:
             return super().norm_swiglu(x, norm, epsilon, gate, up)
         return self._kernels.norm_swiglu(self._rows(x), self._rows(norm), epsilon, weights)
 
     def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
         kind = self._kernels.native_kind(table)
         if kind is None or token_ids.ndim != 1 or not len(token_ids):
+            return super().embed(table, token_ids)
+        if token_ids.min() < 0 or token_ids.max() >= table.rows:  # a kernel would read past the table
             return super().embed(table, token_ids)
         return self._kernels.embed(table, kind, token_ids)
 

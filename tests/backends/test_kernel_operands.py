@@ -52,6 +52,12 @@ def test_operands_that_do_not_fit_are_refused() -> None:
 
 
 @pytest.mark.clause("OPS-43")
+def test_a_token_outside_the_table_is_refused() -> None:
+    with pytest.raises(IndexError):
+        OPS.embed(WEIGHT, np.array([1, 64], np.int32))
+
+
+@pytest.mark.clause("OPS-43")
 def test_no_rows_give_no_rows() -> None:
     assert OPS.linear(X[:0], Linear(WEIGHT)).shape == (0, 64)
     assert [y.shape for y in OPS.norm_linears(X[:0], np.ones(32, np.float32), 1e-5, (Linear(WEIGHT),))] == [(0, 64)]

@@ -137,6 +137,13 @@ def test_as_many_tokens_as_sequences_is_not_yet_one_each() -> None:
 
 
 @pytest.mark.clause("OPS-41")
+def test_a_step_that_launches_nothing_is_not_recorded() -> None:
+    batch = batch_of([1], [1], np.arange(10, dtype=np.int32)[None])
+    for _ in range(2):
+        assert NumbaOps(THREADS).run_step(lambda ops, batch: batch.token_ids, batch).tolist() == [1]
+
+
+@pytest.mark.clause("OPS-41")
 def test_a_prompt_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tape, "replay", lambda tape: pytest.fail("a prompt was replayed"))
     model = Model(NATIVE)

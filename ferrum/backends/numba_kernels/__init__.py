@@ -2,7 +2,7 @@
 
 Importing this package points Numba's cache at a directory of its own; the kernel modules compile nothing until a
 kernel is first used. Reading order: cache, features, ir, simd, blocks, tiles, elementwise, linear, pages, attention,
-library, launch. Next: `ferrum.backends.numba_kernels.cache`.
+library, operands, bind, team, launch. Next: `ferrum.backends.numba_kernels.cache`.
 """
 
 from __future__ import annotations

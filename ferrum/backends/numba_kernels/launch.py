@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Callable
 from ctypes import addressof, c_char
 from functools import cache
@@ -50,7 +51,7 @@ def _packer(count: int) -> Callable[..., None]:
 
 def usable_processors() -> int:
     """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 class Launcher:
@@ -135,6 +136,9 @@ class Recorder(Launcher):
         return found
 
     def tape(self) -> Tape:
+        """Raises NotRecordable where nothing was launched."""
+        if not self._rows:
+            raise NotRecordable("no launch")
         return Tape(self.threads, np.stack(self._rows), np.array(self._row_chunks, np.int64), self._kept)
 
 
