@@ -88,11 +88,20 @@ class EngineConfig:
     max_num_batched_tokens: int = 2048
     block_size: int = 16
     kv_memory: int = field(default=1 << 30)  # bytes
+    host_kv_memory: int = 0  # bytes; where preempted sequences and evicted blocks go
     kv_dtype: str = "auto"
+    scheduler: str = "fifo"
+    eviction: str = "lru"
+    prefix_caching: bool = True
+    deterministic: bool = False
+    max_waiting: int = 1000  # sequences that wait for their turn; more are refused
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "kv_memory"):
+        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "kv_memory", "max_waiting"):
             _at_least_one(name, getattr(self, name))
+        for name in ("prefix_caching", "deterministic"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidParameter(name, f"must be true or false, not {getattr(self, name)!r}")
         for name in ("threads", "max_model_len"):
             if getattr(self, name) is not None:
                 _at_least_one(name, getattr(self, name))

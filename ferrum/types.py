@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 from ferrum.errors import InvalidParameter
@@ -22,6 +22,15 @@ class FinishReason(StrEnum):
     LENGTH = "length"  # max_tokens or the end of the context
     CANCELLED = "cancelled"
     ERROR = "error"
+
+
+class Priority(IntEnum):
+    """How urgent a request is, to a priority scheduler."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+    CRITICAL = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0  # of the prompt, that were in memory already
 
 
 @dataclass(frozen=True)

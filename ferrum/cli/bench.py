@@ -117,7 +117,7 @@ def check_room(llm: LLM, prompt_len: int, gen_len: int, batch: int) -> None:
         context = llm.max_model_len
         raise InvalidParameter("prompt_len", f"and gen_len need {longest} positions, but the context has {context}")
     blocks = -(-longest // llm.engine_config.block_size)
-    if batch * blocks > llm.scheduler.pool.total:
+    if batch * blocks > llm.scheduler.manager.device.total:
         raise InvalidParameter("batch", f"of {batch} sequences of {longest} tokens does not fit: raise --kv-memory")
 
 

@@ -1,24 +1,36 @@
 """The loop: plan, run, sample, commit, and say what came of it.
 
 Owns: requests from submission to their last token. One call of `step` is one forward pass; between two steps requests
-come and go freely. Not thread-safe. Refuses to know: how a model is loaded, HTTP, terminals.
-Specs: ENGINE-04, ENGINE-10 to ENGINE-15. Next: `ferrum.engine.setup`.
+come and go freely. Not thread-safe: `ferrum.engine.thread` is for that. Refuses to know: how a model is loaded, HTTP,
+terminals.
+Specs: ENGINE-04, ENGINE-10 to ENGINE-15, ENGINE-23 to ENGINE-26, ENGINE-30. Next: `ferrum.engine.statistics`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from heapq import heappop, heappush
 
+from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
-from ferrum.errors import InternalError, RequestValidation
+from ferrum.engine.statistics import EngineStats, collect
+from ferrum.engine.timing import Clock, Stopwatch
+from ferrum.errors import FerrumError, InternalError, InvalidParameter, RequestValidation, ResourceExhausted, Timeout
 from ferrum.sample.randomness import choice_seed, fresh_seed
 from ferrum.sample.sampler import sample
-from ferrum.sched.scheduler import FifoScheduler
+from ferrum.sched.plan import StepPlan
+from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.ops import Tensor
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import FinishReason, SamplingParams, StreamChunk
+from ferrum.types import FinishReason, Priority, SamplingParams, StreamChunk
+
+MOST_IDLE_STEPS = 1000
+"""Steps in a row without anything to run, although requests wait, after which the engine gives up. None is needed,
+unless memory fails to do what it had room for."""
 
 
 class Engine:
@@ -27,16 +39,22 @@ class Engine:
     def __init__(
         self,
         executor: Executor,
-        scheduler: FifoScheduler,
+        scheduler: Scheduler,
         tokenizer: Callable[[], Tokenizer],
         eos_token_ids: Collection[int],
+        observer: EngineObserver | None = None,
+        clock: Clock = time.perf_counter,
     ) -> None:
         """`tokenizer` is called when the first text is needed: many a caller asks for logits only."""
         self.executor = executor
         self.scheduler = scheduler
+        self.observer = EngineObserver() if observer is None else observer
         self._tokenizer = tokenizer
         self._eos_token_ids = frozenset(eos_token_ids)
+        self._clock = clock
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
+        self._deadlines: list[tuple[float, int, Request]] = []
+        self._submitted = self._steps = self._idle_steps = self._computed_tokens = 0
         self._stepping = False
         self._left: list[Request] = []  # cancelled while a step was running
 
@@ -44,36 +62,13 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._requests)
 
-    def submit(self, prompt_ids: Sequence[int], params: SamplingParams) -> Request:
-        """Queues a prompt. Raises RequestValidation, and changes nothing, if it can never be served."""
+    # ---- requests
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
+        """Raises RequestValidation for a prompt that can never be served. Changes nothing; safe in any thread."""
         self.check_ids(prompt_ids)
-        seed = fresh_seed() if params.seed is None else params.seed
-        sequences = [TokenSequence(prompt_ids, params, choice_seed(seed, index)) for index in range(params.n)]
-        tokenizer = self._tokenizer()
-        for sequence in sequences:  # all alike: if one is refused, the first is
-            self.scheduler.add(sequence)
-        request = Request([self._generation(sequence, tokenizer) for sequence in sequences])
-        self._requests.update((generation.sequence, (request, generation)) for generation in request.generations)
-        return request
-
-    def step(self) -> None:
-        """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
-        self._stepping = True
-        try:
-            self._step()
-        finally:
-            self._stepping = False
-            while self._left:
-                self.cancel(self._left.pop())
-
-    def cancel(self, request: Request) -> None:
-        """Ends what is not finished yet and frees its blocks. May be called at any time, and again."""
-        if self._stepping:  # a stream that the garbage collector drops: its blocks are in use until the step is over
-            self._left.append(request)
-            return
-        for generation in request.generations:
-            if generation.finish_reason is None:
-                self._finish(generation, FinishReason.CANCELLED)
+        self.scheduler.check(len(prompt_ids), params.max_tokens)
+        if params.n > self.scheduler.limits.max_waiting:
+            raise InvalidParameter("n", f"must be at most {self.scheduler.limits.max_waiting}, not {params.n}")
 
     def check_ids(self, token_ids: Sequence[int]) -> None:
         """Raises RequestValidation for a token outside the vocabulary, or for no token at all."""
@@ -84,24 +79,100 @@ class Engine:
             if not 0 <= token < size:
                 raise RequestValidation(f"token {token} is not in the vocabulary: ids go from 0 to {size - 1}")
 
+    def submit(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: Priority = Priority.NORMAL,
+        timeout_s: float | None = None,
+    ) -> Request:
+        """Queues a prompt, which has to be answered within `timeout_s` seconds, if that is given. Raises
+        RequestValidation if it can never be served, ResourceExhausted if the queue is full, and changes nothing."""
+        self.check(prompt_ids, params)
+        if not self.scheduler.room_for(params.n):
+            raise ResourceExhausted(f"the queue is full: {self.scheduler.waiting} sequences wait; try again later")
+        seed = fresh_seed() if params.seed is None else params.seed
+        first = TokenSequence(prompt_ids, params, choice_seed(seed, 0), priority)
+        others = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
+        tokenizer = self._tokenizer()
+        for sequence in (first, *others):
+            self.scheduler.add(sequence)
+        generations = [self._generation(sequence, tokenizer) for sequence in (first, *others)]
+        request = Request(generations, Stopwatch(self._clock))
+        self._requests.update((generation.sequence, (request, generation)) for generation in generations)
+        self._submitted += 1
+        if timeout_s is not None:
+            heappush(self._deadlines, (request.stopwatch.submitted + timeout_s, self._submitted, request))
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Ends what is not finished yet and frees its blocks. May be called at any time, and again."""
+        if self._stepping:  # a stream that the garbage collector drops: its blocks are in use until the step is over
+            self._left.append(request)
+        else:
+            self._end(request, FinishReason.CANCELLED)
+
+    def fail(self, error: FerrumError, requests: Iterable[Request] | None = None) -> None:
+        """Ends requests, all unless some are named, with the reason "error"; each says which. Not during a step."""
+        everybody = [request for request, _ in self._requests.values()] if requests is None else list(requests)
+        for request in everybody:
+            if not request.finished:
+                request.error = error
+                self._end(request, FinishReason.ERROR)
+
+    def update_priority(self, request: Request, priority: Priority) -> None:
+        """Another class for what is not finished yet; it keeps the time it has waited."""
+        for generation in request.generations:
+            if generation.finish_reason is None:
+                self.scheduler.update_priority(generation.sequence, priority)
+
+    def stats(self) -> EngineStats:
+        """Who waits and runs, what memory holds, what has happened so far."""
+        return collect(self.scheduler, self._steps, self._computed_tokens)
+
+    # ---- steps
+    def step(self) -> None:
+        """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
+        self._expire()
+        self._stepping = True
+        try:
+            self._step()
+        finally:
+            self._stepping = False
+            while self._left:
+                self.cancel(self._left.pop())
+
     def _step(self) -> None:
+        began = self._clock()
         plan = self.scheduler.plan()
         if not plan.chunks:
-            if self.has_work:
-                raise InternalError("requests wait, but the scheduler has nothing to run")
+            self._idle()
             return
+        self._note_started(plan)
         logits = self.executor.run(plan)
-        sequences = plan.sampled
-        tokens = self._sample(logits, sequences) if sequences else []
+        tokens = self._sample(logits, plan.sampled) if plan.sampled else []
         self.scheduler.commit(plan, tokens)
-        for sequence, token in zip(sequences, tokens, strict=True):
+        for sequence, token in zip(plan.sampled, tokens, strict=True):
             self._advance(sequence, token)
+        self._idle_steps = 0
+        self._steps += 1
+        self._computed_tokens += plan.tokens
+        self.observer.step_finished(plan, self._clock() - began)
 
-    def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
-        max_tokens = sequence.max_length - sequence.prompt_length
-        return Generation(sequence, OutputText(tokenizer, sequence.params, self._eos_token_ids, max_tokens), [])
+    def _idle(self) -> None:
+        """Nothing to run, which is an error in the long run if requests wait."""
+        self._idle_steps = self._idle_steps + 1 if self.has_work else 0
+        if self._idle_steps > MOST_IDLE_STEPS:
+            raise InternalError("requests wait, but the scheduler has nothing to run")
 
-    def _sample(self, logits: object, sequences: list[TokenSequence]) -> list[int]:
+    def _note_started(self, plan: StepPlan) -> None:
+        for chunk in plan.chunks:
+            stopwatch = self._requests[chunk.sequence][0].stopwatch
+            if stopwatch.started is None:
+                self.observer.request_started(stopwatch.start())
+
+    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[int]:
         """One token per sequence; its random number is that of the place it is going to have."""
         params = [sequence.params for sequence in sequences]
         seeds = [sequence.seed for sequence in sequences]
@@ -110,14 +181,45 @@ class Engine:
         return tokens
 
     def _advance(self, sequence: TokenSequence, token: int) -> None:
+        """A generation has a new token: its text, its end, and what the observer hears."""
         request, generation = self._requests[sequence]
-        request.stopwatch.tick()
+        now = request.stopwatch.tick()
+        if generation.last_token is None:
+            self.observer.first_token(now - request.stopwatch.submitted)
+        else:
+            self.observer.next_token(now - generation.last_token)
+        generation.last_token = now
         text, reason = generation.output.push(token)
         generation.chunks.append(StreamChunk(text, token, reason))
         if reason is not None:
-            self._finish(generation, reason)
+            self._finish(request, generation, reason)
 
-    def _finish(self, generation: Generation, reason: FinishReason) -> None:
+    # ---- ends
+    def _expire(self) -> None:
+        """Requests whose time is up end with an error."""
+        if not self._deadlines:
+            return
+        now = self._clock()
+        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].finished):
+            deadline, _, request = heappop(self._deadlines)
+            if deadline <= now:
+                seconds = deadline - request.stopwatch.submitted
+                self.fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
+
+    def _end(self, request: Request, reason: FinishReason) -> None:
+        for generation in request.generations:
+            if generation.finish_reason is None:
+                self._finish(request, generation, reason)
+
+    def _finish(self, request: Request, generation: Generation, reason: FinishReason) -> None:
         generation.finish_reason = reason
-        del self._requests[generation.sequence]
-        self.scheduler.finish(generation.sequence)
+        sequence = generation.sequence
+        del self._requests[sequence]
+        self.scheduler.finish(sequence)
+        latency = self._clock() - request.stopwatch.submitted
+        generated = sequence.length - sequence.prompt_length
+        self.observer.generation_finished(reason, latency, sequence.prompt_length, generated)
+
+    def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
+        max_tokens = sequence.max_length - sequence.prompt_length
+        return Generation(sequence, OutputText(tokenizer, sequence.params, self._eos_token_ids, max_tokens), [])

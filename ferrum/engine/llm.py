@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
 from ferrum.engine.engine import Engine
-from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_prompts
+from ferrum.engine.metrics import EngineMetrics
+from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompts
 from ferrum.engine.request import Request
 from ferrum.engine.scoring import score
 from ferrum.engine.setup import (
@@ -26,10 +27,12 @@ from ferrum.engine.setup import (
     build_scheduler,
     capacity,
     check_supported,
-    refuse_later,
+    content_root,
     storage_dtype,
+    swap_cost,
     weights_dtype,
 )
+from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
 from ferrum.errors import InvalidParameter, RequestValidation, Unsupported
 from ferrum.load.model import load_model
@@ -37,7 +40,7 @@ from ferrum.load.resolve import resolve
 from ferrum.tensor.compositions import TensorOps
 from ferrum.text.chat import ChatTemplate
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import Completion, Message, SamplingParams
+from ferrum.types import Completion, Message, Priority, SamplingParams
 
 SCORE_TOKENS = 256
 """Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""
@@ -59,23 +62,30 @@ class LLM:
         max_num_batched_tokens: int = 2048,
         block_size: int = 16,
         kv_memory: int | str = "1GiB",
+        host_kv_memory: int | str = 0,
         kv_dtype: str = "auto",
+        scheduler: str = "fifo",
+        eviction: str = "lru",
+        prefix_caching: bool = True,
+        deterministic: bool = False,
+        max_waiting: int = 1000,
         offline: bool = False,
         progress: Callable[..., Any] | None = None,
-        **later: object,
     ) -> None:
         """`model`: an alias, a directory, a GGUF file or a hub id. `backend`: "auto", "numpy", "numba", …
         `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes, or text such as
-        "512MiB". `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory
-        goes. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
-        refuse_later(later)
-        memory = parse_memory("kv_memory", kv_memory)
+        "512MiB"; `host_kv_memory`: more of it on the host, where preempted sequences and evicted blocks go.
+        `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory goes. `scheduler`:
+        "fifo" or "priority"; `eviction`: "lru", "clock" or "fifo". `deterministic`: tokens depend, bit for bit, on
+        nothing but their own request. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError`
+        that says what to do."""
         config = EngineConfig(
-            backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size, memory,
-            kv_dtype,
+            backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
+            parse_memory("kv_memory", kv_memory), parse_memory("host_kv_memory", host_kv_memory), kv_dtype, scheduler,
+            eviction, prefix_caching, deterministic, max_waiting,
         )  # fmt: skip
         check_supported(config)  # before anything is downloaded
-        ops = load_backend(backend, threads=threads)
+        ops = load_backend(backend, threads=threads, deterministic=deterministic or None)
         self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
 
     @classmethod
@@ -88,13 +98,23 @@ class LLM:
         return llm
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
-        size = capacity(loaded.config, config, storage_dtype(ops, config))
+        dtype = storage_dtype(ops, config)
+        size = capacity(loaded.config, config, dtype)
         self._loaded = loaded
         self.engine_config = config
         self.max_model_len = size.max_model_len
         self.runner = build_runner(ops, loaded.config, loaded.params, config, size)
-        self.scheduler = build_scheduler(config, size)
-        self.engine = Engine(self.runner, self.scheduler, lambda: loaded.tokenizer, loaded.config.eos_token_ids)
+        self.scheduler = build_scheduler(
+            config,
+            size,
+            self.runner.storage,
+            content_root(ops, loaded.config, loaded.params, config),
+            swap_cost(loaded.config, loaded.params, config, dtype),
+        )
+        self.metrics = EngineMetrics()
+        self.engine = Engine(
+            self.runner, self.scheduler, lambda: loaded.tokenizer, loaded.config.eos_token_ids, self.metrics
+        )
 
     # ---- what is loaded
     @property
@@ -125,19 +145,26 @@ class LLM:
 
     # ---- what it does
     def generate(
-        self, prompts: Prompt | Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None = None
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> list[Completion]:
-        """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` one for all, or one
-        per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is generated."""
-        return self._complete([self._encode(prompt) for prompt in as_prompts(prompts)], params)
+        """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` and `priority` one
+        for all, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is
+        generated."""
+        return self._complete([self._encode(prompt) for prompt in as_prompts(prompts)], params, priority)
 
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> list[Completion]:
         """The same for conversations: one list of messages, or a list of such lists, through the chat template."""
-        return self._complete([self._render(messages) for messages in as_conversations(messages)], params)
+        return self._complete([self._render(messages) for messages in as_conversations(messages)], params, priority)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
         """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
@@ -157,7 +184,11 @@ class LLM:
         self.engine.check_ids(ids)
         if len(ids) > self.max_model_len:
             raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
-        return score(self.runner, self.scheduler.pool, self.engine_config.block_size, ids, SCORE_TOKENS)
+        return score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS)
+
+    def stats(self) -> EngineStats:
+        """What the engine has done so far, and what its memory holds."""
+        return self.engine.stats()
 
     # ---- how
     def _encode(self, prompt: str | list[int]) -> list[int]:
@@ -169,13 +200,21 @@ class LLM:
         return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
 
     def _complete(
-        self, prompts: list[list[int]], params: SamplingParams | Sequence[SamplingParams] | None
+        self,
+        prompts: list[list[int]],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        priority: Priority | Sequence[Priority],
     ) -> list[Completion]:
+        count = len(prompts)
+        calls = list(zip(prompts, as_params(params, count), as_priorities(priority, count), strict=True))
+        for prompt, own, _ in calls:
+            self.engine.check(prompt, own)
         requests: list[Request] = []
         try:
-            for prompt, own in zip(prompts, as_params(params, len(prompts)), strict=True):
-                requests.append(self.engine.submit(prompt, own))
-            while not all(request.finished for request in requests):
+            while len(requests) < count or not all(request.finished for request in requests):
+                while len(requests) < count and self.scheduler.room_for(calls[len(requests)][1].n):
+                    prompt, own, urgency = calls[len(requests)]
+                    requests.append(self.engine.submit(prompt, own, priority=urgency))
                 self.engine.step()
         finally:
             for request in requests:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 from ferrum.errors import InvalidParameter
-from ferrum.types import Message, SamplingParams
+from ferrum.types import Message, Priority, SamplingParams
 
 Prompt = str | Sequence[int]
+Item = TypeVar("Item")
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[str | list[int]]:
@@ -39,12 +40,21 @@ def as_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) 
 
 def as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
     """One set of parameters for all prompts, or one per prompt -> one per prompt. None is the default."""
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    given = list(params)
-    if len(given) != count or not all(isinstance(item, SamplingParams) for item in given):
-        raise InvalidParameter("params", f"must be SamplingParams or a list of {count}, one per prompt")
-    return given
+    return _each("params", SamplingParams() if params is None else params, SamplingParams, count)
+
+
+def as_priorities(priority: Priority | Sequence[Priority], count: int) -> list[Priority]:
+    """One priority for all prompts, or one per prompt -> one per prompt."""
+    return _each("priority", priority, Priority, count)
+
+
+def _each(name: str, given: Item | Sequence[Item], kind: type[Item], count: int) -> list[Item]:
+    if isinstance(given, kind):
+        return [given] * count
+    items = list(given) if isinstance(given, Iterable) else []
+    if len(items) != count or not all(isinstance(item, kind) for item in items):
+        raise InvalidParameter(name, f"must be {kind.__name__} or a list of {count}, one per prompt")
+    return items
 
 
 def _items(name: str, values: Any) -> list[Any]:

@@ -14,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig
-from ferrum.errors import InternalError
-from ferrum.kv.block_table import BlockTable
 from ferrum.kv.storage import KvStorage
 from ferrum.model.decoder import forward
 from ferrum.model.params import DecoderParams
 from ferrum.sched.plan import Chunk, StepPlan
-from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
@@ -61,6 +58,7 @@ class Runner:
         """`params` and `tables` are on the backend; `tables` reach as far as any sequence may."""
         self.ops = ops
         self.vocab_size = config.vocab_size
+        self.storage = storage
         # one object for all steps: a backend knows recorded steps by it
         self._step = ForwardPass(config, params, tables, storage.layers)
 
@@ -81,7 +79,7 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         end = chunk.start + chunk.count
         token_ids += chunk.sequence.token_ids[chunk.start : end]
         positions += range(chunk.start, end)
-        slots.append(_table(chunk.sequence).slots(chunk.start, chunk.count))
+        slots.append(chunk.sequence.table.slots(chunk.start, chunk.count))
         starts.append(len(token_ids))
         contexts.append(end)
         rows += range(len(token_ids) - chunk.rows, len(token_ids))
@@ -95,15 +93,9 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         slots=place(slots[0] if len(slots) == 1 else np.concatenate(slots)),
         seq_starts=place(starts),
         context_lens=place(contexts),
-        block_tables=place(_stack([_table(chunk.sequence).row for chunk in chunks])),
+        block_tables=place(_stack([chunk.sequence.table.row for chunk in chunks])),
         logit_rows=place(rows),
     )
-
-
-def _table(sequence: TokenSequence) -> BlockTable:
-    if sequence.table is None:
-        raise InternalError("a sequence without blocks is in a plan")
-    return sequence.table
 
 
 def _stack(tables: list[Ints]) -> Ints:

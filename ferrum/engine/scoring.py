@@ -12,22 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.engine.runner import Executor
-from ferrum.kv.block_table import BlockTable, blocks_for
-from ferrum.kv.pool import BlockPool
+from ferrum.kv.manager import KvManager
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
 from ferrum.types import SamplingParams
 
 
-def score(
-    executor: Executor, pool: BlockPool, block_size: int, token_ids: Sequence[int], step_tokens: int
-) -> NDArray[np.float32]:
+def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step_tokens: int) -> NDArray[np.float32]:
     """-> float32 [tokens, vocab]: row i is what the model expects after token i. At most `step_tokens` tokens a step.
     Raises ResourceExhausted where other sequences hold the blocks it needs."""
     sequence = TokenSequence(token_ids, SamplingParams(), seed=0)
-    blocks = pool.allocate(blocks_for(sequence.length, block_size))
+    sequence.table = table = manager.new_table()
+    manager.reserve(table, 0, sequence.length)
     try:
-        sequence.table = BlockTable(block_size, blocks)
         logits = np.empty((sequence.length, executor.vocab_size), np.float32)
         for start in range(0, sequence.length, step_tokens):
             count = min(step_tokens, sequence.length - start)
@@ -35,4 +32,4 @@ def score(
             logits[start : start + count] = executor.ops.to_numpy(rows)
         return logits
     finally:
-        pool.release(blocks)
+        manager.close(table)

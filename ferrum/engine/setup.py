@@ -8,17 +8,23 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig
 from ferrum.engine.runner import Runner
 from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.kv.block_table import blocks_for
-from ferrum.kv.pool import BlockPool
-from ferrum.kv.storage import KvStorage, block_bytes, blocks_within
+from ferrum.kv.eviction import make_policy
+from ferrum.kv.manager import KvManager
+from ferrum.kv.pool import BlockPool, Digest
+from ferrum.kv.prefix import root_digest
+from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
 from ferrum.model.rope import rope_tables
-from ferrum.sched.scheduler import FifoScheduler
+from ferrum.sched.order import find_order
+from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import DTYPES
 from ferrum.tensor.weights import Dense
@@ -28,23 +34,9 @@ from ferrum.text.tokenizer import Tokenizer
 KV_DTYPES = ("auto", "float32", "float16")
 COMPUTE = ("float32",)
 
-LATER = {
-    "scheduler": "sequences run first in, first out",
-    "eviction": "there is no cache to evict from",
-    "prefix_caching": "every prompt is computed in full",
-    "host_kv_memory": "keys and values stay on the device",
-    "deterministic": "results may differ in the last bits with the batch",
-}
-"""Parameters that later versions have, and what this one does instead."""
-
-TODAY: dict[str, tuple[object, ...]] = {
-    "scheduler": ("fifo",),
-    "eviction": (),
-    "prefix_caching": (False,),
-    "host_kv_memory": ("0", 0),
-    "deterministic": (False,),
-}
-"""Values of those parameters that ask for just that."""
+FLOPS_PER_BYTE = 20
+"""Floating-point operations that a CPU does in the time in which it copies a byte: on two cores some 160 G a second
+beside some 8 GB a second."""
 
 
 class Model(Protocol):
@@ -68,22 +60,13 @@ class Capacity:
 
     max_model_len: int  # tokens of one sequence
     blocks: int
-
-
-def refuse_later(parameters: dict[str, object]) -> None:
-    """Raises Unsupported for a parameter of a later version, unless its value asks for what this one does; TypeError
-    for one that does not exist."""
-    for name, value in parameters.items():
-        if name in LATER and value in TODAY[name]:
-            continue
-        if name in LATER:
-            raise Unsupported(f"{name} is not part of this version: {LATER[name]}")
-        raise TypeError(f"LLM() got an unexpected keyword argument {name!r}")
+    host_blocks: int
 
 
 def check_supported(config: EngineConfig) -> None:
-    """Raises InvalidParameter for a value of `compute` or `kv_dtype` that means nothing, Unsupported for one that this
-    version does not have."""
+    """Raises InvalidParameter for a value that means nothing, Unsupported for one that this version does not have."""
+    find_order(config.scheduler)
+    make_policy(config.eviction)
     for name, value, known in (("compute", config.compute, COMPUTE), ("kv_dtype", config.kv_dtype, KV_DTYPES)):
         if value in known:
             continue
@@ -112,23 +95,55 @@ def capacity(model: ModelConfig, config: EngineConfig, dtype: str) -> Capacity:
         raise InvalidParameter("max_model_len", f"must be at most the model's {model.max_positions}, not {longest}")
     elif longest > positions:
         raise InvalidParameter("max_model_len", f"is {longest}, but kv_memory holds only {positions} tokens")
-    # More blocks than all sequences at full length could use would never be touched.
-    return Capacity(longest, min(held, config.max_num_seqs * blocks_for(longest, config.block_size)))
+    on_host = blocks_within(config.host_kv_memory, model, config.block_size, dtype)
+    if config.host_kv_memory and not on_host:
+        needed = block_bytes(model, config.block_size, dtype)
+        raise InvalidParameter(
+            "host_kv_memory", f"must be 0 or hold a block of {needed} bytes: {config.host_kv_memory}"
+        )
+    return Capacity(longest, held, on_host)
 
 
 def build_runner(
     ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig, size: Capacity
 ) -> Runner:
     """Moves the parameters to the backend and gives the model its memory."""
-    storage = KvStorage(ops, model, size.blocks, config.block_size, storage_dtype(ops, config))
+    dtype = storage_dtype(ops, config)
+    storage = KvStorage(ops, model, size.blocks, config.block_size, dtype, size.host_blocks)
     return Runner(ops, model, params.to(ops), rope_tables(ops, model.rope, size.max_model_len), storage)
 
 
-def build_scheduler(config: EngineConfig, size: Capacity) -> FifoScheduler:
-    return FifoScheduler(
-        BlockPool(size.blocks), config.block_size, config.max_num_seqs, config.max_num_batched_tokens,
-        size.max_model_len,
-    )  # fmt: skip
+def build_scheduler(
+    config: EngineConfig, size: Capacity, store: BlockStore, root: Digest, swap_cost: float
+) -> Scheduler:
+    """The scheduler and the memory manager below it. `root`: see `content_root`; `swap_cost`: see `swap_cost`."""
+    device = BlockPool(size.blocks, make_policy(config.eviction))
+    host = BlockPool(size.host_blocks, make_policy(config.eviction)) if size.host_blocks else None
+    manager = KvManager(store, device, host, config.block_size, prefix_caching=config.prefix_caching, root=root)
+    limits = Limits(config.max_num_seqs, config.max_num_batched_tokens, size.max_model_len, config.max_waiting)
+    return Scheduler(manager, limits, find_order(config.scheduler), swap_cost)
+
+
+def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
+    """Tokens that could be computed in the time of moving one block to the host and back, on a CPU."""
+    parameters = sum(weight.rows * weight.columns for weight in params.weights())
+    return 2 * block_bytes(model, config.block_size, dtype) * FLOPS_PER_BYTE / (2 * parameters)
+
+
+def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:
+    """A digest of everything besides tokens that determines the keys and values in a block: the model, a sample of each
+    of its weights, the types, the backend's arithmetic, the block size."""
+    sampled = [
+        (weight.kind, str(weight.data.dtype), weight.data.shape, _sample(weight.data)) for weight in params.weights()
+    ]
+    types = (ops.name, ops.float_dtype, storage_dtype(ops, config), config.compute, config.block_size)
+    return root_digest("ferrum-blocks-1", types, model, sampled)
+
+
+def _sample(data: NDArray[Any]) -> bytes:
+    """A few bytes from the middle of an array."""
+    flat = data.reshape(-1)
+    return bytes(flat[len(flat) // 2 : len(flat) // 2 + 64].tobytes())
 
 
 def weights_dtype(params: DecoderParams) -> str:

@@ -1,55 +1,171 @@
-"""Which blocks are free.
+"""One tier of blocks: which are free, which are cached, who holds the others.
 
-Owns: the free list of one tier of blocks, all of equal size and known by their ids 0, 1, …, total - 1. Every id is an
-ordinary block: 0 stands for nothing special. Refuses to know: what a block holds and who holds it.
-Specs: KV-01 to KV-04. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.kv.block_table`.
+Owns: the state of every block of a tier. A block is exactly one of
+- *free*: nobody holds it, and what is in it is worth nothing;
+- *cached*: nobody holds it, but it is known by the digest of its content and can be had again;
+- *held*: by one reference or several; it may be known by a digest too.
+Blocks are known by their ids 0, 1, …, total - 1. Every id is an ordinary block: 0 stands for nothing special.
+Refuses to know: what a digest means and what a block looks like.
+Specs: KV-01 to KV-04, KV-10 to KV-14. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.kv.prefix`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ferrum.errors import InternalError, InvalidParameter, ResourceExhausted
+from ferrum.kv.eviction import EvictionPolicy
+
+Digest = bytes
+
+
+class Evicted(NamedTuple):
+    """A block that was cached until now; its content is still there until somebody writes."""
+
+    block: int
+    digest: Digest
 
 
 class BlockPool:
-    """`total` blocks, each either free or held."""
+    """`total` blocks. Every operation takes time in proportion to the blocks it is about, however many there are."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, policy: EvictionPolicy) -> None:
+        """`policy` says which cached block is given up first."""
         if total < 1:
             raise InvalidParameter("total", f"must be at least 1 block, not {total}")
         self.total = total
-        # A stack: the block released last is given out first, while its memory is still warm.
-        self._free = list(range(total - 1, -1, -1))
-        self._held = [False] * total
+        self.cached = 0
+        """How many blocks are cached."""
+        # A stack: the block released last is given out first, while its memory is still warm. Ids that were never
+        # given out are not in it: their memory has not been touched yet and may never have to be.
+        self._returned: list[int] = []
+        self._untouched = 0
+        self._references = [0] * total
+        self._digests: list[Digest | None] = [None] * total
+        self._blocks: dict[Digest, int] = {}
+        # All cached blocks, and some that were cached and are held again: taking those out would cost FIFO and Clock
+        # their place in the order. A victim that turns out to be held is skipped, and added anew when released.
+        self._policy = policy
 
+    # ---- how many
     @property
     def free(self) -> int:
         """How many blocks are free."""
-        return len(self._free)
+        return self.total - self._untouched + len(self._returned)
 
-    def allocate(self, count: int) -> list[int]:
-        """-> `count` distinct block ids, now held. Raises ResourceExhausted, and changes nothing, if fewer are free."""
+    @property
+    def available(self) -> int:
+        """How many blocks can be allocated: the free and the cached ones."""
+        return self.free + self.cached
+
+    @property
+    def held(self) -> int:
+        """How many blocks are held."""
+        return self.total - self.available
+
+    # ---- about one block
+    def references(self, block: int) -> int:
+        """How many hold a block; 0 if it is free or cached."""
+        return self._references[block]
+
+    def digest(self, block: int) -> Digest | None:
+        """What a block's content is known by; None if it is not."""
+        return self._digests[block]
+
+    def lookup(self, digest: Digest) -> int | None:
+        """The block with that content, cached or held; None if there is none."""
+        return self._blocks.get(digest)
+
+    def writable(self, block: int) -> bool:
+        """May the holder of a block write to it? Not if others hold it too or may find it by its content."""
+        return self._references[block] == 1 and self._digests[block] is None
+
+    # ---- taking and giving back
+    def allocate(self, count: int) -> tuple[list[int], list[Evicted]]:
+        """-> `count` distinct block ids, now held by one reference each, and what was cached in some of them. Raises
+        ResourceExhausted, and changes nothing, if fewer are available."""
         if count < 0:
             raise InvalidParameter("count", f"must not be negative: {count}")
-        if count > self.free:
-            raise ResourceExhausted(f"{count} blocks wanted, {self.free} of {self.total} free")
-        kept = len(self._free) - count
-        ids = self._free[kept:][::-1]
-        del self._free[kept:]
-        for block in ids:
-            self._held[block] = True
-        return ids
+        if count > self.available:
+            raise ResourceExhausted(f"{count} blocks wanted, {self.available} of {self.total} available")
+        fresh = [self._take_free() for _ in range(min(count, self.free))]
+        evicted = [self._evict() for _ in range(count - len(fresh))]
+        blocks = fresh + [victim.block for victim in evicted]
+        for block in blocks:
+            self._references[block] = 1
+        return blocks, evicted
 
-    def release(self, ids: Sequence[int]) -> None:
-        """Frees held blocks. Raises InternalError, and changes nothing, if any is unknown, free, or named twice."""
-        if len(set(ids)) != len(ids):
-            raise InternalError(f"a block is released twice at once: {list(ids)}")
-        for block in ids:
+    def share(self, block: int) -> None:
+        """One more reference to a cached or held block. Raises InternalError for a free one."""
+        if not self._references[block]:
+            if self._digests[block] is None:
+                raise InternalError(f"block {block} is shared but nobody holds it and it is not cached")
+            self.cached -= 1
+        self._references[block] += 1
+        if block in self._policy:
+            self._policy.touch(block)
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """One reference less to each. The first of them to be without any is the first to go, if it is cached at all.
+        Raises InternalError, and changes nothing, if any is unknown, not held, or named twice."""
+        if len(set(blocks)) != len(blocks):
+            raise InternalError(f"a block is released twice at once: {list(blocks)}")
+        for block in blocks:
             if not 0 <= block < self.total:
                 raise InternalError(f"block {block} does not exist: the pool has {self.total}")
-            if not self._held[block]:
+            if not self._references[block]:
                 raise InternalError(f"block {block} is released but nobody holds it")
-        for block in ids:
-            self._held[block] = False
-        self._free.extend(reversed(ids))
+        for block in blocks:
+            self._references[block] -= 1
+            if not self._references[block]:
+                self._let_go(block)
+
+    # ---- content
+    def register(self, block: int, digest: Digest) -> bool:
+        """From now on the held block can be found by its content. False, and no change, if another block has the same.
+        Raises InternalError for a block that is not held or known by a digest already."""
+        if not self._references[block] or self._digests[block] is not None:
+            raise InternalError(f"block {block} cannot be registered: it is not held, or registered already")
+        if digest in self._blocks:
+            return False
+        self._blocks[digest] = block
+        self._digests[block] = digest
+        return True
+
+    def evict(self, count: int) -> list[Evicted]:
+        """Makes up to `count` cached blocks free, in the order of the policy."""
+        evicted = [self._evict() for _ in range(min(count, self.cached))]
+        self._returned.extend(victim.block for victim in evicted)
+        return evicted
+
+    # ---- how
+    def _take_free(self) -> int:
+        if self._returned:
+            return self._returned.pop()
+        self._untouched += 1
+        return self._untouched - 1
+
+    def _evict(self) -> Evicted:
+        """The next victim, not cached any more and not yet free. There must be one."""
+        block = self._policy.victim()
+        while self._references[block]:
+            block = self._policy.victim()
+        digest = self._digests[block]
+        if digest is None:
+            raise InternalError(f"block {block} is a victim but not cached")
+        del self._blocks[digest]
+        self._digests[block] = None
+        self.cached -= 1
+        return Evicted(block, digest)
+
+    def _let_go(self, block: int) -> None:
+        """A block without references becomes cached if its content is known, else free."""
+        if self._digests[block] is None:
+            self._returned.append(block)
+            return
+        self.cached += 1
+        if block in self._policy:
+            self._policy.touch(block)
+        else:
+            self._policy.add(block)

@@ -1,7 +1,7 @@
 """What one step computes.
 
 Owns: `StepPlan`, the scheduler's only output and the executor's only input. Refuses to know: how it came about.
-Specs: SCHED-02. Next: `ferrum.sched.scheduler`.
+Specs: SCHED-02. Next: `ferrum.sched.order`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ferrum.sched.sequence import TokenSequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would double the time it takes to make one, and a step makes hundreds
 class Chunk:
     """Tokens start … start + count - 1 of a sequence that is computed up to `start`.
 
@@ -25,18 +25,17 @@ class Chunk:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
 class StepPlan:
     """The chunks of one step, of distinct sequences."""
 
-    chunks: tuple[Chunk, ...]
+    __slots__ = ("chunks", "sampled")
+
+    def __init__(self, chunks: tuple[Chunk, ...]) -> None:
+        self.chunks = chunks
+        self.sampled = [chunk.sequence for chunk in chunks if chunk.rows]
+        """The sequences that get a new token, in the order of the rows of logits."""
 
     @property
     def tokens(self) -> int:
         """How many tokens the step computes."""
         return sum(chunk.count for chunk in self.chunks)
-
-    @property
-    def sampled(self) -> list[TokenSequence]:
-        """The sequences that get a new token, in the order of the rows of logits."""
-        return [chunk.sequence for chunk in self.chunks if chunk.rows]

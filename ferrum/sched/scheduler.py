@@ -1,39 +1,55 @@
-"""First in, first out: whose tokens run in the next step, and who gets blocks.
+"""Whose tokens run in the next step, and who gets blocks.
 
-Owns: the waiting and the running sequences, the token budget of a step, admission. A sequence is admitted when the
-pool has blocks for the longest it can become, so that nothing that runs ever has to give way.
+Owns: the waiting and the running sequences, the token budget of a step, admission, preemption. One total order, the
+rank, decides everything: those of smaller rank are admitted first, and of those that run, the one of the largest rank
+gives way when blocks are missing. So the first in the order always comes forward, and with it everybody in turn.
 Refuses to know: arrays, text, why a sequence is finished.
-Specs: SCHED-03 to SCHED-10. Papers: Orca OSDI'22 (a new plan each step), Sarathi-Serve 2403.02310 (decodes and chunks
-of prompts share one token budget). Next: `ferrum.engine.runner`.
+Specs: SCHED-01 to SCHED-31. Papers: Orca OSDI'22 (a new plan each step), Sarathi-Serve 2403.02310 (decodes and chunks
+of prompts share one token budget), PagedAttention 2309.06180 (preemption). Next: `ferrum.engine.runner`.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ferrum.errors import RequestValidation, SchedulerError
-from ferrum.kv.block_table import BlockTable, blocks_for
-from ferrum.kv.pool import BlockPool
+from ferrum.errors import DeviceError, RequestValidation, ResourceExhausted, SchedulerError
+from ferrum.kv.block_table import blocks_for
+from ferrum.kv.manager import KvManager
+from ferrum.sched.in_flight import InFlight
+from ferrum.sched.order import Order, Rank, fifo_rank
 from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.preemption import Preempter
 from ferrum.sched.sequence import SequenceState, TokenSequence
+from ferrum.sched.waiting import WaitingQueue
+from ferrum.types import Priority
 
 
-class FifoScheduler:
-    """Strictly in order of arrival: while the oldest waiting sequence does not fit, no later one is admitted."""
+@dataclass(frozen=True)
+class Limits:
+    """What a scheduler keeps to."""
 
-    def __init__(
-        self, pool: BlockPool, block_size: int, max_num_seqs: int, max_num_batched_tokens: int, max_model_len: int
-    ) -> None:
-        """At most `max_num_seqs` sequences run at a time, at most `max_num_batched_tokens` tokens are computed in a
-        step, and no sequence grows beyond `max_model_len` tokens."""
-        self.pool = pool
-        self.block_size = block_size
-        self.max_num_seqs = max_num_seqs
-        self.max_num_batched_tokens = max_num_batched_tokens
-        self.max_model_len = max_model_len
-        self._waiting: deque[TokenSequence] = deque()
-        self._running: list[TokenSequence] = []  # in order of admission
+    max_num_seqs: int  # sequences that run at a time
+    max_num_batched_tokens: int  # tokens computed in a step
+    max_model_len: int  # tokens of one sequence
+    max_waiting: int = 1000  # sequences that wait
+
+
+class Scheduler:
+    """Plans steps. Between `plan` and its `commit` nothing else may be called but `plan` again, if the step failed."""
+
+    def __init__(self, manager: KvManager, limits: Limits, order: Order = fifo_rank, swap_cost: float = 1.0) -> None:
+        """`swap_cost`: see `Preempter`."""
+        self.manager = manager
+        self.limits = limits
+        self.preempter = Preempter(manager, swap_cost)
+        self._order = order
+        self._in_flight = InFlight(manager)
+        self._waiting = WaitingQueue()
+        self._running: list[TokenSequence] = []  # by rank
+        self._arrived = 0
+        self._step = 0
 
     @property
     def waiting(self) -> int:
@@ -43,84 +59,224 @@ class FifoScheduler:
     def running(self) -> int:
         return len(self._running)
 
-    def add(self, sequence: TokenSequence) -> None:
-        """Queues a new sequence. Raises RequestValidation, and changes nothing, if it could never run."""
-        if sequence.state is not SequenceState.NEW:
-            raise SchedulerError(f"a sequence is added once: this one is {sequence.state.value}")
-        sequence.max_length = self._longest(sequence)
-        sequence.state = SequenceState.WAITING
-        self._waiting.append(sequence)
-
-    def plan(self) -> StepPlan:
-        """The next step: sequences with one pending token first, then those with more, then new ones. Empty only if
-        there is nothing to do. Admits sequences, but counts nothing as computed: that is `commit`."""
-        budget = self.max_num_batched_tokens
-        chunks: list[Chunk] = []
-        for sequence in sorted(self._running, key=_has_prompt_left):  # stable: age decides among equals
-            if not budget:
-                break
-            chunks.append(_chunk(sequence, budget))
-            budget -= chunks[-1].count
-        while budget and self._admit_oldest():
-            chunks.append(_chunk(self._running[-1], budget))
-            budget -= chunks[-1].count
-        return StepPlan(tuple(chunks))
-
-    def commit(self, plan: StepPlan, tokens: Sequence[int]) -> None:
-        """The plan has been carried out: its tokens are computed, and plan.sampled[i] is continued by tokens[i]."""
-        sampled = plan.sampled
-        if len(sampled) != len(tokens):
-            raise SchedulerError(f"a plan that samples {len(sampled)} tokens is committed with {len(tokens)}")
-        for chunk in plan.chunks:
-            chunk.sequence.computed += chunk.count
-        for sequence, token in zip(sampled, tokens, strict=True):
-            sequence.token_ids.append(token)
-
-    def finish(self, sequence: TokenSequence) -> None:
-        """Takes a sequence out, wherever it stands, and frees its blocks. Raises SchedulerError if it is not here."""
-        if sequence.state is SequenceState.RUNNING and sequence in self._running:
-            self._running.remove(sequence)
-        elif sequence.state is SequenceState.WAITING and sequence in self._waiting:
-            self._waiting.remove(sequence)
-        else:
-            raise SchedulerError(f"a sequence cannot be finished here: it is {sequence.state.value}")
-        sequence.state = SequenceState.FINISHED
-        if sequence.table is not None:
-            self.pool.release(sequence.table.blocks)
-            sequence.table = None
-
-    def _longest(self, sequence: TokenSequence) -> int:
-        """The length at which a sequence ends: max_tokens after its prompt, or where the context is full."""
-        prompt, wanted = sequence.prompt_length, sequence.params.max_tokens
-        room = self.pool.total * self.block_size
-        context = min(self.max_model_len, room)
-        if prompt < 1:
+    # ---- sequences come and go
+    def check(self, prompt_length: int, max_tokens: int | None) -> int:
+        """-> the length at which such a sequence ends: max_tokens after its prompt, or where the context is full.
+        Raises RequestValidation if it could never run."""
+        room = self.manager.device.total * self.manager.block_size
+        context = min(self.limits.max_model_len, room)
+        if prompt_length < 1:
             raise RequestValidation("the prompt has no tokens")
-        if prompt + 1 > context:
-            raise RequestValidation(f"a prompt of {prompt} tokens leaves no room in a context of {context}")
-        longest = context if wanted is None else min(prompt + wanted, self.max_model_len)
+        if prompt_length + 1 > context:
+            raise RequestValidation(f"a prompt of {prompt_length} tokens leaves no room in a context of {context}")
+        longest = context if max_tokens is None else min(prompt_length + max_tokens, self.limits.max_model_len)
         if longest > room:
             raise RequestValidation(f"{longest} tokens exceed the {room} that the memory holds: lower max_tokens")
         return longest
 
-    def _admit_oldest(self) -> bool:
-        """Gives the oldest waiting sequence its blocks, if it can run now."""
-        if not self._waiting or len(self._running) >= self.max_num_seqs:
+    def room_for(self, count: int) -> bool:
+        """May so many more sequences be added?"""
+        return self.waiting + count <= self.limits.max_waiting
+
+    def add(self, sequence: TokenSequence) -> None:
+        """Queues a new sequence. Raises RequestValidation if it could never run, ResourceExhausted if too many wait
+        already, and then changes nothing."""
+        if sequence.state is not SequenceState.NEW:
+            raise SchedulerError(f"a sequence is added once: this one is {sequence.state.value}")
+        longest = self.check(sequence.prompt_length, sequence.params.max_tokens)
+        if not self.room_for(1):
+            raise ResourceExhausted(f"{self.waiting} sequences are waiting already: try again later")
+        self._arrived += 1
+        sequence.max_length = longest
+        sequence.table = self.manager.new_table()
+        sequence.arrival, sequence.arrival_step = self._arrived, self._step
+        sequence.rank = self._order(sequence)
+        sequence.state = SequenceState.WAITING
+        self._waiting.push(sequence)
+
+    def finish(self, sequence: TokenSequence) -> None:
+        """Takes a sequence out, wherever it stands, and frees its blocks. Raises SchedulerError if it is not here."""
+        self._take_out(sequence)
+        self._in_flight.withdraw(sequence)
+        sequence.state = SequenceState.FINISHED
+        self.manager.close(sequence.table)
+
+    def update_priority(self, sequence: TokenSequence, priority: Priority) -> None:
+        """Another class for a sequence that waits or runs; it keeps the time it has waited. Raises SchedulerError if it
+        is not here."""
+        self._take_out(sequence)
+        sequence.priority = priority
+        sequence.rank = self._order(sequence)
+        if sequence.state is SequenceState.RUNNING:
+            insort(self._running, sequence, key=_rank)
+        else:
+            self._waiting.push(sequence)
+
+    # ---- a step
+    def plan(self) -> StepPlan:
+        """The next step: running sequences with one pending token first, then those with more, then newcomers. Admits
+        and preempts, but counts nothing as computed: that is `commit`. Empty only if there is nothing to do."""
+        self._step += 1
+        preempted = self.preempter.total
+        self._admit_urgent()
+        chunks: dict[TokenSequence, Chunk] = {}
+        budget = self._plan_running(chunks)
+        if self.preempter.total == preempted:  # whoever just gave way would only come back to do it again
+            while budget and (sequence := self._waiting.first()) and self._admit(sequence, budget):
+                chunks[sequence] = _chunk(sequence, budget)
+                budget -= chunks[sequence].count
+        return StepPlan(tuple(chunks.values()))
+
+    def commit(self, plan: StepPlan, tokens: Sequence[int]) -> None:
+        """The plan has been carried out: its tokens are computed, and plan.sampled[i] is continued by tokens[i]."""
+        if len(plan.sampled) != len(tokens):
+            raise SchedulerError(f"a plan that samples {len(plan.sampled)} tokens is committed with {len(tokens)}")
+        size = self.manager.block_size
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            sequence.computed = computed = chunk.start + chunk.count
+            table = sequence.table
+            if computed // size > table.recorded:
+                self.manager.record(table, sequence.token_ids, computed)
+            if chunk.count > 1 and computed == len(sequence.token_ids):
+                self._in_flight.withdraw(sequence)
+        for sequence, token in zip(plan.sampled, tokens, strict=True):
+            sequence.token_ids.append(token)
+
+    # ---- those that run
+    def _plan_running(self, chunks: dict[TokenSequence, Chunk]) -> int:
+        """Fills in the chunks of running sequences -> the tokens left of the budget."""
+        budget = self.limits.max_num_batched_tokens
+        decodes = [sequence for sequence in self._running if len(sequence.token_ids) - sequence.computed == 1]
+        prompts = [] if len(decodes) == len(self._running) else [s for s in self._running if s.pending > 1]
+        for sequence in decodes + prompts:
+            if not budget:
+                break
+            if sequence.state is not SequenceState.RUNNING:
+                continue  # it gave way to one before it
+            chunk = _chunk(sequence, budget)
+            if chunk.start + chunk.count > sequence.table.writable:
+                budget += self._make_room(sequence, chunk.start + chunk.count, chunks)
+                if sequence.state is not SequenceState.RUNNING:
+                    continue
+            chunks[sequence] = chunk
+            budget -= chunk.count
+        return budget
+
+    def _make_room(self, sequence: TokenSequence, end: int, chunks: dict[TokenSequence, Chunk]) -> int:
+        """Gets a running sequence the blocks up to `end`, at the cost of those after it in the order; if there is none
+        left, it gives way itself. -> planned tokens that are not computed after all."""
+        given_back = 0
+        while sequence.state is SequenceState.RUNNING:
+            try:
+                self.manager.reserve(sequence.table, sequence.computed, end)
+                break
+            except ResourceExhausted:
+                victim = self._running[-1]
+            except DeviceError:
+                victim = sequence  # its shared blocks cannot be copied: others cannot help
+            self._preempt(victim)
+            if victim in chunks:
+                given_back += chunks.pop(victim).count
+        return given_back
+
+    def _preempt(self, sequence: TokenSequence) -> None:
+        """A running sequence waits again, in the place of its rank."""
+        self._running.remove(sequence)
+        self._in_flight.withdraw(sequence)
+        self.preempter.preempt(sequence)
+        sequence.state = SequenceState.PREEMPTED
+        self._waiting.push(sequence)
+
+    # ---- those that wait
+    def _admit_urgent(self) -> None:
+        """Sequences that wait although they come before running ones in the order take the place of those."""
+        while (
+            (sequence := self._waiting.first())
+            and self._running
+            and sequence.rank < self._running[-1].rank
+            and not self._waits_for_mate(sequence)
+        ):
+            if self._admit(sequence, self.limits.max_num_batched_tokens):
+                continue
+            if not self._would_start_without_later(sequence):
+                break
+            self._preempt(self._running[-1])
+
+    def _admit(self, sequence: TokenSequence, budget: int) -> bool:
+        """Lets a waiting sequence run, if there is a place for it and blocks for its text and the first `budget` tokens
+        that it has to compute."""
+        if len(self._running) >= self.limits.max_num_seqs or self._waits_for_mate(sequence):
             return False
-        sequence = self._waiting[0]
-        needed = blocks_for(sequence.max_length, self.block_size)
-        if needed > self.pool.free:
+        if not self._open(sequence):
             return False
-        sequence.table = BlockTable(self.block_size, self.pool.allocate(needed))
+        table = sequence.table
+        try:
+            self.manager.reserve(table, sequence.computed, sequence.computed + min(budget, sequence.pending))
+        except (ResourceExhausted, DeviceError):
+            self.manager.close(table)
+            sequence.computed = 0
+            return False
+        if sequence.state is SequenceState.WAITING:
+            sequence.cached = sequence.computed
+        self._waiting.remove(sequence)
         sequence.state = SequenceState.RUNNING
-        self._running.append(self._waiting.popleft())
+        insort(self._running, sequence, key=_rank)
+        self._in_flight.announce(sequence)
         return True
 
+    def _open(self, sequence: TokenSequence) -> bool:
+        """Gives a sequence the blocks that need not be computed: its own on the host, those of its source, those of a
+        cached prefix. At least its last token is left to compute. False, and no change, if memory does not suffice."""
+        table, source = sequence.table, sequence.source
+        if source is not None and self._can_fork(sequence, source):
+            sequence.computed = sequence.prompt_length - 1
+            self.manager.fork(source.table, table, sequence.computed)
+            return True
+        if not self.manager.fits(table, sequence.token_ids, sequence.length + 1):
+            return False
+        if table.host_blocks:
+            try:
+                self.manager.swap_in(table)
+                return True
+            except ResourceExhausted:
+                return False
+            except DeviceError:
+                self.manager.close(table)
+        sequence.computed = min(self.manager.open(table, sequence.token_ids), sequence.length - 1)
+        return True
 
-def _has_prompt_left(sequence: TokenSequence) -> bool:
-    return sequence.pending > 1
+    def _can_fork(self, sequence: TokenSequence, source: TokenSequence) -> bool:
+        """Is the source's prompt in memory, and nothing else wanted?"""
+        runs = source.state is SequenceState.RUNNING and sequence.state is SequenceState.WAITING
+        return runs and source.computed >= source.prompt_length
+
+    def _waits_for_mate(self, sequence: TokenSequence) -> bool:
+        """Does somebody who runs compute most of what this one needs?"""
+        source = sequence.source
+        if source is not None and source.state is SequenceState.RUNNING:
+            return sequence.state is SequenceState.WAITING and source.computed < source.prompt_length
+        return self._in_flight.covers_most_of(sequence)
+
+    def _would_start_without_later(self, sequence: TokenSequence) -> bool:
+        """Is it worth preempting those after it in the order? Counts every block of theirs, shared ones too."""
+        freed = sum(len(other.table.blocks) for other in self._running if other.rank > sequence.rank)
+        return blocks_for(sequence.length + 1, self.manager.block_size) <= self.manager.device.available + freed
+
+    def _take_out(self, sequence: TokenSequence) -> None:
+        if sequence.state is SequenceState.RUNNING and sequence in self._running:
+            self._running.remove(sequence)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+        else:
+            raise SchedulerError(f"a sequence is not here: it is {sequence.state.value}")
+
+
+def _rank(sequence: TokenSequence) -> Rank:
+    return sequence.rank
 
 
 def _chunk(sequence: TokenSequence, budget: int) -> Chunk:
-    count = min(sequence.pending, budget)
-    return Chunk(sequence, sequence.computed, count, rows=int(count == sequence.pending))
+    pending = len(sequence.token_ids) - sequence.computed
+    count = min(pending, budget)
+    return Chunk(sequence, sequence.computed, count, int(count == pending))

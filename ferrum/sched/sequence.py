@@ -2,7 +2,7 @@
 
 Owns: what is known of a sequence between two steps: its tokens, how many of them have been computed, its blocks.
 There is no flag for prefill or decode: a sequence has pending tokens, and it does not matter how many.
-Refuses to know: text, arrays, other sequences.
+Refuses to know: text, arrays, other sequences but the one it is a copy of.
 Specs: SCHED-01. Next: `ferrum.sched.plan`.
 """
 
@@ -12,36 +12,59 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ferrum.kv.block_table import BlockTable
-from ferrum.types import SamplingParams
+from ferrum.types import Priority, SamplingParams
 
 
 class SequenceState(Enum):
-    """Where a sequence stands. Blocks are held in RUNNING only."""
+    """Where a sequence stands. Blocks on the device are held in RUNNING only, on the host in PREEMPTED only."""
 
     NEW = "new"  # not submitted yet
     WAITING = "waiting"
     RUNNING = "running"
+    PREEMPTED = "preempted"  # waits again, after it has run
     FINISHED = "finished"
+
+
+NO_BLOCKS = BlockTable(1)
+"""The table of a sequence that was not submitted yet: it has room for nothing."""
 
 
 class TokenSequence:
     """A prompt and what has been generated after it.
 
-    `token_ids`: all tokens so far. `computed`: how many of them have their keys and values written. `max_length`: the
-    length at which the sequence ends; the scheduler sets it on submission. `table`: its blocks while it runs.
+    `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
+    many of those of the prompt were there when it first ran. `max_length`: the length at which the sequence ends.
+    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `source`: the sequence whose
+    prompt it has too, if it is one of several choices. `max_length`, `table` and `rank` are set on submission.
     """
 
-    __slots__ = ("computed", "max_length", "params", "prompt_length", "seed", "state", "table", "token_ids")
+    __slots__ = (
+        "arrival", "arrival_step", "cached", "computed", "max_length", "params", "priority", "prompt_length", "rank",
+        "seed", "source", "state", "table", "token_ids",
+    )  # fmt: skip
 
-    def __init__(self, prompt_ids: Iterable[int], params: SamplingParams, seed: int) -> None:
+    def __init__(
+        self,
+        prompt_ids: Iterable[int],
+        params: SamplingParams,
+        seed: int,
+        priority: Priority = Priority.NORMAL,
+        source: TokenSequence | None = None,
+    ) -> None:
         self.token_ids = list(prompt_ids)
         self.prompt_length = len(self.token_ids)
         self.params = params
         self.seed = seed
+        self.priority = priority
+        self.source = source
         self.computed = 0
+        self.cached = 0
         self.max_length = self.prompt_length
+        self.arrival = 0  # how many came before
+        self.arrival_step = 0  # in which step it came
+        self.rank: tuple[int, int] = (0, 0)
         self.state = SequenceState.NEW
-        self.table: BlockTable | None = None
+        self.table = NO_BLOCKS
 
     @property
     def length(self) -> int:

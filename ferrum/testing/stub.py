@@ -1,13 +1,15 @@
-"""Test doubles for the two slow parts of an engine: a model that computes nothing, a tokenizer of bytes.
+"""Test doubles for the slow parts of an engine: a model that computes nothing, its memory, a tokenizer of bytes.
 
-Owns: `StubRunner`, `ByteTokenizer`. The stub is honest about memory: it knows the past of a sequence only by what it
-wrote to the slots of the batch, so that a wrong slot, a shared block or a token computed twice changes its answer.
-Refuses to know: tensors and files. Specs: ENGINE-01. Next: `ferrum.testing.profiles`.
+Owns: `StubRunner`, `StubStore`, `ByteTokenizer`. The stub is honest about memory: it knows the past of a sequence only
+by what was written to the slots of the batch, so that a wrong slot, a shared block that is written, a move that was
+forgotten or a token computed twice changes its answer.
+Refuses to know: tensors and files. Specs: ENGINE-01. Next: `ferrum.testing.audit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,19 +37,40 @@ def count_up(tokens: Sequence[int]) -> int:
     return sum((place + 1) * token for place, token in enumerate(tokens)) % BYTES
 
 
+class StubStore:
+    """Blocks that hold the tokens themselves, [blocks, block_size] on the device and on the host."""
+
+    def __init__(self, blocks: int, block_size: int, host_blocks: int = 0) -> None:
+        self.block_size = block_size
+        self.device = np.full((blocks, block_size), UNWRITTEN, np.int64)
+        self.host = np.full((host_blocks, block_size), UNWRITTEN, np.int64)
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        self.device[list(targets)] = self.device[list(sources)]
+
+    def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
+        self.host[list(host_blocks)] = self.device[list(blocks)]
+
+    def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
+        self.device[list(blocks)] = self.host[list(host_blocks)]
+
+    def read(self, blocks: Sequence[int]) -> dict[str, NDArray[Any]]:
+        return {"tokens": self.device[list(blocks)]}
+
+    def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None:
+        self.device[list(blocks)] = contents["tokens"]
+
+
 class StubRunner:
     """An executor whose model is a Python function. Logits are 1 for the token it names and 0 for all others."""
 
-    def __init__(
-        self, blocks: int, block_size: int, next_token: NextToken = count_up, vocab_size: int = BYTES + 1
-    ) -> None:
-        """A memory of `blocks` blocks. `plans` keeps every plan, as (start, count) of its chunks."""
+    def __init__(self, store: StubStore, next_token: NextToken = count_up, vocab_size: int = BYTES + 1) -> None:
+        """`store` is its memory. `plans` keeps every plan, as (start, count) of its chunks."""
         self.ops = NumpyOps()
         self.vocab_size = vocab_size
+        self.store = store
         self.plans: list[list[tuple[int, int]]] = []
         self._next_token = next_token
-        self._block_size = block_size
-        self._memory = np.full(blocks * block_size, UNWRITTEN, np.int64)
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> float32 [rows, vocab]. Raises InternalError where a context holds a slot that was never written."""
@@ -55,7 +78,7 @@ class StubRunner:
         batch = pack(self.ops, plan.chunks)
         if len(set(batch.slots.tolist())) != len(batch.slots):
             raise InternalError("two tokens of a step share a slot")
-        self._memory[batch.slots] = batch.token_ids
+        self.store.device.reshape(-1)[batch.slots] = batch.token_ids
         logits = np.zeros((len(batch.logit_rows), self.vocab_size), np.float32)
         for logit, row in zip(logits, batch.logit_rows, strict=True):
             sequence = int(np.searchsorted(batch.seq_starts, row, side="right")) - 1
@@ -63,11 +86,10 @@ class StubRunner:
             logit[self._next_token(context)] = 1
         return logits
 
-    def _read(self, blocks: NDArray[np.int32], count: int) -> list[int]:
+    def _read(self, table: NDArray[np.int32], count: int) -> list[int]:
         """The first `count` tokens of a sequence, from memory."""
-        size = self._block_size
-        positions = np.arange(count)
-        tokens: list[int] = self._memory[blocks[positions // size] * size + positions % size].tolist()
+        blocks = table[: -(-count // self.store.block_size)]
+        tokens: list[int] = self.store.device[blocks].reshape(-1)[:count].tolist()
         if UNWRITTEN in tokens:
             raise InternalError(f"position {tokens.index(UNWRITTEN)} is read before it is written")
         return tokens

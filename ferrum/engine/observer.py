@@ -1,0 +1,30 @@
+"""What an engine tells whoever wants to know: hooks for metrics.
+
+Owns: the moments that can be heard of. Every method does nothing here: override those of interest. They are called in
+the engine's thread, in the middle of a step: they must be quick and must not call the engine.
+Refuses to know: what becomes of it. Specs: ENGINE-30. Next: `ferrum.engine.metrics`.
+"""
+
+from __future__ import annotations
+
+from ferrum.sched.plan import StepPlan
+from ferrum.types import FinishReason
+
+
+class EngineObserver:
+    """Hears nothing."""
+
+    def request_started(self, queue_s: float) -> None:
+        """A request runs for the first time, after `queue_s` seconds of waiting."""
+
+    def first_token(self, ttft_s: float) -> None:
+        """A generation has its first token, `ttft_s` seconds after its request was submitted."""
+
+    def next_token(self, latency_s: float) -> None:
+        """A generation has another token, `latency_s` seconds after the last one."""
+
+    def generation_finished(self, reason: FinishReason, latency_s: float, prompt_tokens: int, tokens: int) -> None:
+        """A generation has ended, `latency_s` seconds after its request was submitted, with so many tokens."""
+
+    def step_finished(self, plan: StepPlan, duration_s: float) -> None:
+        """A step has been computed and sampled."""

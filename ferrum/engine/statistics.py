@@ -1,0 +1,44 @@
+"""One picture of an engine: who waits, who runs, what memory holds, what has happened so far.
+
+Owns: collecting it from the rooms that know. Refuses to know: how it is shown.
+Specs: ENGINE-32. Next: `ferrum.engine.setup`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ferrum.kv.pressure import PressureLevel
+from ferrum.kv.statistics import KvCounters, TierUsage
+from ferrum.sched.preemption import Preemption
+from ferrum.sched.scheduler import Scheduler
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """Sequences and blocks at a moment; counters since the start."""
+
+    waiting: int
+    running: int
+    steps: int
+    computed_tokens: int
+    preempted_by_recompute: int
+    preempted_by_swap: int
+    device: TierUsage
+    host: TierUsage
+    pressure: PressureLevel
+    kv: KvCounters
+
+    @property
+    def preemptions(self) -> int:
+        return self.preempted_by_recompute + self.preempted_by_swap
+
+
+def collect(scheduler: Scheduler, steps: int, computed_tokens: int) -> EngineStats:
+    """The picture now."""
+    device, host = scheduler.manager.usage()
+    counts = scheduler.preempter.counts
+    return EngineStats(
+        scheduler.waiting, scheduler.running, steps, computed_tokens, counts[Preemption.RECOMPUTE],
+        counts[Preemption.SWAP], device, host, scheduler.manager.gauge.level, scheduler.manager.counters(),
+    )  # fmt: skip

@@ -1,0 +1,42 @@
+"""The books of the memory, checked against everybody who has something in it.
+
+Owns: `audit`, which state machines and the simulation call between operations. It counts for itself, from the tables,
+and asks the pools only for what they claim. Refuses to know: why anything is where it is.
+Specs: KV-10 to KV-14. Next: `ferrum.testing.simulate`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from ferrum.kv.block_table import BlockTable
+from ferrum.kv.manager import KvManager
+from ferrum.kv.pool import BlockPool
+
+
+def audit(manager: KvManager, tables: Iterable[BlockTable]) -> None:
+    """Raises AssertionError unless every block's references are those of the tables, states add up, digests lead to
+    complete blocks and back, and no table has blocks on both tiers."""
+    tables = list(tables)
+    audit_tier(manager.device, Counter(block for table in tables for block in table.blocks))
+    if manager.host is not None:
+        audit_tier(manager.host, Counter(block for table in tables for block in table.host_blocks))
+    for table in tables:
+        assert not (table.blocks and table.host_blocks), "a table has blocks on both tiers"
+        assert table.row.tolist() == table.blocks, "a table's row is not its blocks"
+        assert len(set(table.blocks)) == len(table.blocks), "a block stands twice in a table"
+
+
+def audit_tier(pool: BlockPool, references: Counter[int]) -> None:
+    """The same for one tier, given how often each block is referred to."""
+    cached = 0
+    for block in range(pool.total):
+        held, digest = pool.references(block), pool.digest(block)
+        assert held == references[block], f"block {block} has {references[block]} references, the pool says {held}"
+        cached += not held and digest is not None
+        assert digest is None or pool.lookup(digest) == block, f"block {block} is not found by its digest"
+        assert not (pool.writable(block) and (held != 1 or digest is not None))
+    assert pool.cached == cached, f"{cached} blocks are cached, the pool says {pool.cached}"
+    assert pool.held == len(references), f"{len(references)} blocks are held, the pool says {pool.held}"
+    assert pool.free + pool.cached + pool.held == pool.total
