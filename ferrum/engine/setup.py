@@ -98,9 +98,8 @@ def capacity(model: ModelConfig, config: EngineConfig, dtype: str) -> Capacity:
     on_host = blocks_within(config.host_kv_memory, model, config.block_size, dtype)
     if config.host_kv_memory and not on_host:
         needed = block_bytes(model, config.block_size, dtype)
-        raise InvalidParameter(
-            "host_kv_memory", f"must be 0 or hold a block of {needed} bytes: {config.host_kv_memory}"
-        )
+        given = config.host_kv_memory
+        raise InvalidParameter("host_kv_memory", f"must be 0 or at least {needed} bytes for one block, not {given}")
     return Capacity(longest, held, on_host)
 
 
@@ -133,9 +132,8 @@ def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, d
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:
     """A digest of everything besides tokens that determines the keys and values in a block: the model, a sample of each
     of its weights, the types, the backend's arithmetic, the block size."""
-    sampled = [
-        (weight.kind, str(weight.data.dtype), weight.data.shape, _sample(weight.data)) for weight in params.weights()
-    ]
+    arrays = [(weight.kind, weight.data) for weight in params.weights()]
+    sampled = [(kind, str(data.dtype), data.shape, _sample(data)) for kind, data in arrays]
     types = (ops.name, ops.float_dtype, storage_dtype(ops, config), config.compute, config.block_size)
     return root_digest("ferrum-blocks-1", types, model, sampled)
 
