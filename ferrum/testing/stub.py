@@ -18,6 +18,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.runner import pack
 from ferrum.errors import InternalError
 from ferrum.sched.plan import StepPlan
+from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 from ferrum.text.token_bytes import TokenSpelling
 from ferrum.text.tokenizer import Tokenizer
@@ -66,7 +67,7 @@ class StubRunner:
 
     def __init__(self, store: StubStore, next_token: NextToken = count_up, vocab_size: int = BYTES + 1) -> None:
         """`store` is its memory. `plans` keeps every plan, as (start, count) of its chunks."""
-        self.ops = NumpyOps()
+        self.ops: TensorOps = NumpyOps()
         self.vocab_size = vocab_size
         self.store = store
         self.plans: list[list[tuple[int, int]]] = []

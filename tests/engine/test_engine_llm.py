@@ -12,8 +12,7 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.engine import llm as llm_module
-from ferrum.engine.setup import LATER, TODAY
-from ferrum.errors import FerrumError, InvalidParameter, ModelError, NotFound, RequestValidation, Unsupported
+from ferrum.errors import FerrumError, InvalidParameter, ModelError, RequestValidation, Unsupported
 from ferrum.kv.storage import block_bytes
 from ferrum.testing.stub import EOS, ByteTokenizer
 from ferrum.text.chat import ChatTemplate
@@ -41,7 +40,7 @@ def tiny_llm(dtype: str = "float32", *, template: str | None = TEMPLATE, **engin
 
 
 def all_free(llm: LLM) -> bool:
-    return llm.scheduler.pool.free == llm.scheduler.pool.total and not llm.engine.has_work
+    return not llm.stats().device.held and not llm.stats().host.held and not llm.engine.has_work
 
 
 def dense_greedy(prompt: list[int], count: int) -> list[int]:
@@ -135,20 +134,11 @@ def test_a_failed_step_frees_everything(
 
 
 @pytest.mark.clause("ENGINE-17")
-@pytest.mark.parametrize(
-    "parameters", [*({name: None} for name in LATER), {"compute": "bfloat16"}, {"kv_dtype": "int8"}]
-)
+@pytest.mark.parametrize("parameters", [{"compute": "bfloat16"}, {"kv_dtype": "int8"}])
 def test_what_is_not_there_is_refused_before_the_model_is_looked_for(parameters: dict[str, Any]) -> None:
     (name,) = parameters
     with pytest.raises(Unsupported, match=f"^{name}"):
         LLM("/no/such/model", **parameters)
-
-
-@pytest.mark.clause("ENGINE-17")
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in TODAY.items() for value in values])
-def test_a_value_that_asks_for_what_there_is_gets_it(name: str, value: object) -> None:
-    with pytest.raises(NotFound):  # as far as the model
-        LLM("/no/such/model", **{name: value})
 
 
 @pytest.mark.clause("ENGINE-17")
@@ -159,6 +149,12 @@ def test_a_value_that_asks_for_what_there_is_gets_it(name: str, value: object) -
         ({"block_size": 0}, InvalidParameter),
         ({"compute": "foo"}, InvalidParameter),
         ({"max_num_seqs": True}, InvalidParameter),
+        ({"scheduler": "random"}, InvalidParameter),
+        ({"eviction": "mru"}, InvalidParameter),
+        ({"prefix_caching": None}, InvalidParameter),
+        ({"deterministic": 1}, InvalidParameter),
+        ({"host_kv_memory": "-1"}, InvalidParameter),
+        ({"max_waiting": 0}, InvalidParameter),
         ({"colour": "red"}, TypeError),
         ({"backend": "abacus"}, FerrumError),
     ],
@@ -174,12 +170,13 @@ def test_the_context_is_what_model_and_memory_allow() -> None:
     block = block_bytes(tiny_config(), 16, "float32")
     assert tiny_llm().max_model_len == 64
     assert tiny_llm(kv_memory=3 * block).max_model_len == 48
-    assert tiny_llm(kv_memory=3 * block, max_model_len=48).scheduler.pool.total == 3
-    assert tiny_llm(max_num_seqs=2).scheduler.pool.total == 8  # two sequences of four blocks: more is never used
+    assert tiny_llm(kv_memory=3 * block, max_model_len=48).stats().device.total == 3
+    assert tiny_llm(host_kv_memory=5 * block + 1).stats().host.total == 5
     for field, settings in [
         ("max_model_len", {"max_model_len": 65}),
         ("max_model_len", {"max_model_len": 49, "kv_memory": 3 * block}),
         ("kv_memory", {"kv_memory": block - 1}),
+        ("host_kv_memory", {"host_kv_memory": block - 1}),
     ]:
         with pytest.raises(InvalidParameter, match=field):
             tiny_llm(**settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,14 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
-from ferrum.errors import RequestValidation
-from ferrum.kv.pool import BlockPool
+from ferrum.errors import RequestValidation, ResourceExhausted
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import choice_seed
 from ferrum.sched.plan import StepPlan
-from ferrum.sched.scheduler import FifoScheduler
-from ferrum.testing.stub import BYTES, EOS, ByteTokenizer, NextToken, StubRunner
-from ferrum.types import FinishReason, SamplingParams
+from ferrum.testing.audit import audit
+from ferrum.testing.build import StubSettings, stub_engine
+from ferrum.testing.stub import BYTES, EOS, NextToken, StubRunner
+from ferrum.types import FinishReason, Priority, SamplingParams
 
 LETTERS = b"abcde"
 
@@ -29,13 +31,14 @@ def letters(tokens) -> int:
     return EOS if mixed % 13 == 0 else LETTERS[mixed % 5]
 
 
-def engine_of(
-    next_token: NextToken = letters, *, blocks: int = 64, block_size: int = 4, seqs: int = 8, budget: int = 64,
-    context: int = 60,
-) -> tuple[Engine, StubRunner]:  # fmt: skip
-    runner = StubRunner(blocks, block_size, next_token)
-    scheduler = FifoScheduler(BlockPool(blocks), block_size, seqs, budget, context)
-    return Engine(runner, scheduler, ByteTokenizer, (EOS,)), runner
+def engine_of(next_token: NextToken = letters, **settings: Any) -> tuple[Engine, StubRunner]:
+    engine = stub_engine(StubSettings(**settings), next_token)
+    assert isinstance(engine.executor, StubRunner)
+    return engine, engine.executor
+
+
+def nothing_held(engine: Engine) -> bool:
+    return not any(tier.held for tier in engine.scheduler.manager.usage())
 
 
 def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) -> tuple[list[int], str, FinishReason]:
@@ -78,26 +81,48 @@ prompts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=20)
 
 class EngineMachine(RuleBasedStateMachine):
     @initialize(
-        blocks=st.integers(5, 20),
-        block_size=st.integers(1, 5),
-        seqs=st.integers(1, 4),
-        budget=st.integers(1, 12),
-        context=st.integers(2, 30),
+        settings=st.builds(
+            StubSettings,
+            blocks=st.integers(5, 20),
+            host_blocks=st.sampled_from([0, 3, 20]),
+            block_size=st.integers(1, 5),
+            max_num_seqs=st.integers(1, 4),
+            max_num_batched_tokens=st.integers(1, 12),
+            max_model_len=st.integers(2, 30),
+            max_waiting=st.just(6),
+            scheduler=st.sampled_from(["fifo", "priority"]),
+            eviction=st.sampled_from(["lru", "fifo", "clock"]),
+            prefix_caching=st.booleans(),
+            swap_cost=st.sampled_from([0.0, 1.0, 1e9]),
+        )
     )
-    def start(self, blocks: int, block_size: int, seqs: int, budget: int, context: int) -> None:
-        context = min(context, blocks * block_size)
-        self.engine, _ = engine_of(blocks=blocks, block_size=block_size, seqs=seqs, budget=budget, context=context)
-        self.context = context
-        self.pool = self.engine.scheduler.pool
+    def start(self, settings: StubSettings) -> None:
+        self.engine = stub_engine(settings, letters)
+        self.context = min(settings.max_model_len, settings.blocks * settings.block_size)
+        self.longest = settings.max_model_len
         self.open: list[tuple[list[int], SamplingParams, Request]] = []
 
-    @rule(prompt=prompts, params=greedy_params)
-    def submit(self, prompt: list[int], params: SamplingParams) -> None:
-        if len(prompt) >= self.context:
+    @rule(prompt=prompts, params=greedy_params, priority=st.sampled_from(Priority))
+    def submit(self, prompt: list[int], params: SamplingParams, priority: Priority) -> None:
+        scheduler = self.engine.scheduler
+        before = (scheduler.waiting, scheduler.running)
+        ends = 0 if params.max_tokens is None else min(len(prompt) + params.max_tokens, self.longest)
+        if max(len(prompt) + 1, ends) > self.context:
             with pytest.raises(RequestValidation):
-                self.engine.submit(prompt, params)
+                self.engine.submit(prompt, params, priority=priority)
+        elif scheduler.waiting + params.n > 6:
+            with pytest.raises(ResourceExhausted) as refusal:
+                self.engine.submit(prompt, params, priority=priority)
+            assert refusal.value.is_retryable
         else:
-            self.open.append((prompt, params, self.engine.submit(prompt, params)))
+            self.open.append((prompt, params, self.engine.submit(prompt, params, priority=priority)))
+            return
+        assert (scheduler.waiting, scheduler.running) == before
+
+    @precondition(lambda self: getattr(self, "open", None))
+    @rule(data=st.data(), priority=st.sampled_from(Priority))
+    def change_priority(self, data: st.DataObject, priority: Priority) -> None:
+        self.engine.update_priority(data.draw(st.sampled_from(self.open))[2], priority)
 
     @rule(steps=st.integers(1, 5))
     def step(self, steps: int) -> None:
@@ -139,14 +164,18 @@ class EngineMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_leaks(self) -> None:
-        if hasattr(self, "open") and not self.open:
-            assert self.pool.free == self.pool.total
+        if not hasattr(self, "open"):
+            return
+        requests = [request for _, _, request in self.open]
+        audit(self.engine.scheduler.manager, [g.sequence.table for r in requests for g in r.generations])
+        if not self.open:
+            assert nothing_held(self.engine)
             assert not self.engine.has_work
 
     def teardown(self) -> None:
         if not hasattr(self, "open"):
             return
-        for _ in range(100 * (1 + len(self.open))):
+        for _ in range(200 * (1 + len(self.open))):
             if self.open:
                 self.step(1)
         assert not self.open
@@ -242,7 +271,7 @@ def test_a_request_can_be_cancelled_in_the_middle_of_a_step() -> None:
     assert leaves.completion().finish_reason is FinishReason.CANCELLED
     assert len(leaves.completion().token_ids) == 2
     assert stays.completion().finish_reason is FinishReason.LENGTH
-    assert engine.scheduler.pool.free == engine.scheduler.pool.total
+    assert nothing_held(engine)
 
 
 @pytest.mark.clause("ENGINE-12", "ENGINE-14")
@@ -283,12 +312,12 @@ def test_a_seed_is_drawn_and_reported() -> None:
 
 
 @pytest.mark.clause("ENGINE-16")
-def test_timings_follow_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    moments = iter([100.0, 102.0, 103.0, 106.0])  # submitted, then three tokens
-    monkeypatch.setattr("ferrum.engine.timing.time.perf_counter", lambda: next(moments))
-    engine, _ = engine_of(spell(b"abc"))
+def test_timings_follow_the_clock() -> None:
+    now = [100.0]
+    engine = stub_engine(StubSettings(), spell(b"abc"), clock=lambda: now[0])
     request = engine.submit([0], SamplingParams(temperature=0, max_tokens=3))
     assert request.completion().timings.ttft_s == 0
-    finish(engine, request)
+    for now[0] in (102.0, 103.0, 106.0):
+        engine.step()
     timings = request.completion().timings
     assert (timings.ttft_s, timings.prefill_tok_s, timings.decode_tok_s) == (2.0, 0.5, 0.5)

@@ -1,0 +1,69 @@
+"""Memory that fails now and then.
+
+Owns: a pool whose allocations and a store whose moves fail with a certain probability, as a device does that somebody
+else uses too. Refuses to know: what anybody does about it. Specs: ENGINE-41. Next: `ferrum.testing.build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.errors import DeviceError, ResourceExhausted
+from ferrum.kv.eviction import EvictionPolicy
+from ferrum.kv.pool import BlockPool, Evicted
+from ferrum.testing.stub import UNWRITTEN, StubStore
+
+
+@dataclass
+class Misfortune:
+    """How likely something fails. Without any it never does, and draws no random number."""
+
+    allocation: float = 0.0
+    move: float = 0.0
+    random: Random = field(default_factory=lambda: Random(0))
+
+    def strikes(self, probability: float) -> bool:
+        return probability > 0 and self.random.random() < probability
+
+
+class FlakyPool(BlockPool):
+    """A pool that says it is exhausted when it is not."""
+
+    def __init__(self, total: int, policy: EvictionPolicy, misfortune: Misfortune) -> None:
+        super().__init__(total, policy)
+        self._misfortune = misfortune
+
+    def allocate(self, count: int) -> tuple[list[int], list[Evicted]]:
+        if count and self._misfortune.strikes(self._misfortune.allocation):
+            raise ResourceExhausted("an allocation failed, as simulated")
+        return super().allocate(count)
+
+
+class FlakyStore(StubStore):
+    """A store whose moves fail half way: some targets are written, then the device reports an error."""
+
+    def __init__(self, blocks: int, block_size: int, host_blocks: int, misfortune: Misfortune) -> None:
+        super().__init__(blocks, block_size, host_blocks)
+        self._misfortune = misfortune
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        self._perhaps(self.device, targets)
+        super().copy(sources, targets)
+
+    def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
+        self._perhaps(self.host, host_blocks)
+        super().swap_out(blocks, host_blocks)
+
+    def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
+        self._perhaps(self.device, blocks)
+        super().swap_in(host_blocks, blocks)
+
+    def _perhaps(self, tier: NDArray[np.int64], targets: Sequence[int]) -> None:
+        if self._misfortune.strikes(self._misfortune.move):
+            tier[list(targets)[: len(targets) // 2 + 1]] = UNWRITTEN
+            raise DeviceError("a move failed, as simulated")
