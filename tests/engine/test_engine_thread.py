@@ -1,0 +1,204 @@
+"""ENGINE-33 to ENGINE-35: an engine in a thread of its own, with many listeners."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from ferrum.engine.engine import Engine
+from ferrum.engine.thread import EngineThread, Ticket
+from ferrum.errors import (
+    Cancelled,
+    FerrumError,
+    InternalError,
+    ModelError,
+    RequestValidation,
+    ResourceExhausted,
+    Timeout,
+)
+from ferrum.sched.plan import StepPlan
+from ferrum.testing.build import StubSettings, stub_engine
+from ferrum.testing.life import alone, letters
+from ferrum.types import FinishReason, Priority, SamplingParams
+
+PATIENCE = 30.0
+"""Seconds after which a test that waits has failed; none of them needs a tenth of one."""
+PARAMS = SamplingParams(temperature=0, max_tokens=8)
+ENDLESS = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
+
+
+class Gate:
+    """An executor that computes a step only when it is let."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._steps = threading.Semaphore(0)
+        self._open = False
+        self._run = engine.executor.run
+        self.entered = threading.Event()
+        engine.executor.run = self.run  # type: ignore[method-assign]
+
+    def run(self, plan: StepPlan) -> object:
+        self.entered.set()
+        if not self._open:
+            assert self._steps.acquire(timeout=PATIENCE)
+        return self._run(plan)
+
+    def let(self, steps: int) -> None:
+        self._steps.release(steps)
+
+    def open(self) -> None:
+        self._open = True
+        self._steps.release(1000)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return stub_engine(
+        StubSettings(blocks=12, host_blocks=8, max_num_seqs=3, max_waiting=20, max_model_len=48), letters
+    )
+
+
+@pytest.fixture
+def thread(engine: Engine) -> Iterator[EngineThread]:
+    with EngineThread(engine) as running:
+        yield running
+
+
+def held(engine: Engine) -> int:
+    return sum(tier.held for tier in engine.scheduler.manager.usage())
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_many_threads_each_hear_their_own_answer(thread: EngineThread, engine: Engine) -> None:
+    heard: dict[int, list[int | None]] = {}
+
+    def ask(number: int) -> None:
+        ticket = thread.submit([97 + number % 3] * (1 + number % 5), PARAMS, priority=Priority(number % 4))
+        heard[number] = [chunk.token_id for _, chunk in ticket]
+        assert list(ticket.result(PATIENCE).token_ids) == heard[number]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(PATIENCE)
+    for number in range(16):
+        assert heard[number] == alone([97 + number % 3] * (1 + number % 5), PARAMS, 48)[0]
+    assert held(engine) == 0
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_chunks_come_while_the_request_runs(engine: Engine) -> None:
+    gate = Gate(engine)
+    with EngineThread(engine) as thread:
+        ticket = thread.submit([97, 98], ENDLESS)
+        chunks = iter(ticket)
+        gate.let(1)
+        assert next(chunks)[1].token_id is not None  # the second step is still shut
+        assert not ticket.finished
+        gate.open()
+        assert len(list(chunks)) == 45  # a context of 48
+        assert list(ticket) == []
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_choices_are_told_apart(thread: EngineThread) -> None:
+    ticket = thread.submit([97], SamplingParams(n=3, max_tokens=5, temperature=1, seed=1))
+    chunks = list(ticket)
+    for index, choice in enumerate(ticket.result(PATIENCE).choices):
+        assert "".join(chunk.text for number, chunk in chunks if number == index) == choice.text
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_a_cancelled_request_frees_its_blocks_and_others_go_on(engine: Engine) -> None:
+    gate = Gate(engine)
+    with EngineThread(engine) as thread:
+        stays, leaves = (thread.submit([97], ENDLESS) for _ in range(2))
+        leaves.cancel()
+        leaves.cancel()
+        gate.open()
+        assert leaves.result(PATIENCE).finish_reason is FinishReason.CANCELLED
+        assert stays.result(PATIENCE).finish_reason is FinishReason.LENGTH
+        leaves.cancel()
+    assert held(engine) == 0
+
+
+@pytest.mark.clause("ENGINE-33", "ENGINE-23")
+def test_refusals_come_at_once(engine: Engine) -> None:
+    gate = Gate(engine)
+    with EngineThread(engine) as thread:
+        with pytest.raises(RequestValidation):
+            thread.submit([], PARAMS)
+        accepted = [thread.submit([97], PARAMS)]
+        assert gate.entered.wait(PATIENCE)  # the first one runs, those that follow are not seen by the engine yet
+        accepted += [thread.submit([97], PARAMS) for _ in range(20)]
+        with pytest.raises(ResourceExhausted) as refusal:
+            thread.submit([97], PARAMS)
+        assert refusal.value.is_retryable
+        gate.open()
+        assert {ticket.result(PATIENCE).token_ids for ticket in accepted} == {tuple(alone([97], PARAMS, 48)[0])}
+
+
+@pytest.mark.clause("ENGINE-34")
+@pytest.mark.parametrize(
+    ("raised", "expected"), [(ModelError("damaged"), ModelError), (IndexError("oops"), InternalError)]
+)
+def test_a_step_that_fails_ends_what_was_there_and_nothing_else(
+    engine: Engine, raised: Exception, expected: type[FerrumError]
+) -> None:
+    run = engine.executor.run
+
+    def fail(plan: StepPlan) -> object:
+        engine.executor.run = run  # type: ignore[method-assign]
+        raise raised
+
+    engine.executor.run = fail  # type: ignore[method-assign]
+    with EngineThread(engine) as thread:
+        with pytest.raises(expected):
+            list(thread.submit([97], PARAMS))
+        again = thread.submit([97], PARAMS)
+        assert list(again.result(PATIENCE).token_ids) == alone([97], PARAMS, 48)[0]
+    assert held(engine) == 0
+
+
+@pytest.mark.clause("ENGINE-35")
+def test_closing_ends_what_is_open(engine: Engine) -> None:
+    gate = Gate(engine)
+    thread = EngineThread(engine)
+    tickets = [thread.submit([97], ENDLESS) for _ in range(5)]
+    assert gate.entered.wait(PATIENCE)
+    closing = threading.Thread(target=thread.close)
+    closing.start()
+    gate.let(1)
+    closing.join(PATIENCE)
+    gate.open()
+    assert [ticket.result(PATIENCE).finish_reason for ticket in tickets] == [FinishReason.CANCELLED] * 5
+    with pytest.raises(Cancelled):
+        thread.submit([97], PARAMS)
+    thread.close()
+    assert held(engine) == 0
+
+
+@pytest.mark.clause("ENGINE-35")
+def test_a_command_that_fails_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
+    gate = Gate(engine)
+    thread = EngineThread(engine)
+    ticket = thread.submit([97], ENDLESS)
+
+    def broken() -> None:
+        raise RuntimeError("a defect")
+
+    thread.call(broken)
+    gate.open()
+    assert ticket.result(PATIENCE).finish_reason is FinishReason.CANCELLED
+
+
+@pytest.mark.clause("ENGINE-24", "ENGINE-33")
+def test_a_deadline_reaches_the_listener(engine: Engine) -> None:
+    with EngineThread(engine) as thread:
+        ticket: Ticket = thread.submit([97], ENDLESS, timeout_s=0.0)
+        with pytest.raises(Timeout):
+            ticket.result(PATIENCE)
