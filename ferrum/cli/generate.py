@@ -1,7 +1,7 @@
 """`ferrum-ref generate`: one prompt in, text out as it is produced.
 
 Owns: where the prompt comes from, what goes to stdout (the text or one JSON object, nothing else) and what to stderr.
-Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.cli.models`.
+Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.cli.statistics`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,19 @@ import click
 from ferrum.cli.loading import load
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
+from ferrum.cli.parallel import answers, overall, show_answer, split_prompts
 from ferrum.cli.progress import Progress
+from ferrum.cli.statistics import stats_lines
 from ferrum.errors import Unsupported
+from ferrum.sample.randomness import fresh_seed
 from ferrum.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
     from ferrum.engine.stream import TokenStream
+
+EVERYBODY = 0
+"""--parallel without a number: as many prompts at a time as the engine takes."""
 
 
 @click.command()
@@ -34,6 +41,9 @@ if TYPE_CHECKING:
 @click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
+@click.option("--parallel", type=click.IntRange(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
+              help="Every line is a prompt: answer all of them at the same time, or N at a time.")  # fmt: skip
+@click.option("--stats", is_flag=True, help="Tell what the engine did, at the end.")
 @sampling_options
 @engine_options
 @json_option
@@ -44,6 +54,8 @@ def generate(
     system: str | None,
     raw: bool,
     no_stream: bool,
+    parallel: int | None,
+    stats: bool,
     as_json: bool,
     params: SamplingParams,
     engine: EngineOptions,
@@ -51,22 +63,53 @@ def generate(
     """Answer PROMPT, or continue it with --raw.
 
     Without PROMPT, or where it is "-", the prompt is read from standard input. The text goes to standard output,
-    everything else to standard error.
+    everything else to standard error. With --parallel every line of it is a prompt of its own.
     """
     if raw and system is not None:
         raise click.UsageError("--system needs the chat template that --raw leaves out")
     text = read_prompt(prompt, file)
+    prompts = [text] if parallel is None else split_prompts(text)
     progress = Progress()
     started = time.perf_counter()
-    llm = load(engine, progress)
+    llm = load(engine, progress, **({} if parallel in (None, EVERYBODY) else {"max_num_seqs": parallel}))
     load_seconds = time.perf_counter() - started
-    with start(llm, text, system, raw, params, progress) as stream:
-        show(stream, progress, silent=as_json, whole=no_stream)
-    completion = stream.completion()
-    if as_json:
-        click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
+    as_chat = speaks_chat(llm, system, raw, progress)
+    if parallel is None:
+        with start(llm, text, system, as_chat, params) as stream:
+            show(stream, progress, silent=as_json, whole=no_stream)
+        completion = stream.completion()
+        if as_json:
+            click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
+        else:
+            click.echo(summary(completion), err=True)
     else:
-        click.echo(summary(completion), err=True)
+        answer_all(llm, prompts, system, as_chat, params, progress, load_seconds if as_json else None)
+    if stats:
+        click.echo("\n".join(stats_lines(llm.stats())), err=True)
+
+
+def answer_all(
+    llm: LLM,
+    prompts: list[str],
+    system: str | None,
+    as_chat: bool,
+    params: SamplingParams,
+    progress: Progress,
+    load_seconds: float | None,
+) -> None:
+    """Several prompts at the same time; JSON, an object a line, if `load_seconds` is given."""
+    if params.seed is None:
+        params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
+    began = time.perf_counter()
+    completions: list[Completion] = []
+    for prompt, completion in zip(prompts, answers(llm, prompts, system, as_chat, params, progress), strict=True):
+        if load_seconds is None:
+            show_answer(prompt, completion, first=not completions)
+        else:
+            click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
+        completions.append(completion)
+    if load_seconds is None:
+        click.echo(overall(completions, time.perf_counter() - began), err=True)
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -95,16 +138,20 @@ def decode(content: bytes, name: str) -> str:
         raise click.UsageError(f"{name} is not UTF-8 text: byte {error.start} is 0x{byte:02x}") from None
 
 
-def start(
-    llm: LLM, text: str, system: str | None, raw: bool, params: SamplingParams, progress: Progress
-) -> TokenStream:
-    """The prompt on its way: as a chat of one turn where the model knows chats."""
+def speaks_chat(llm: LLM, system: str | None, raw: bool, progress: Progress) -> bool:
+    """Does the prompt go through the chat template? Where there is none, it is continued as it is, with a note."""
     if raw:
-        return llm.stream(text, params)
+        return False
     if llm.chat_template is None:
         if system is not None:
             raise Unsupported(f"{llm.model_name} has no chat template, so that --system has no place")
         progress.note(f"note: {llm.model_name} has no chat template; the prompt is continued as it is")
+    return llm.chat_template is not None
+
+
+def start(llm: LLM, text: str, system: str | None, as_chat: bool, params: SamplingParams) -> TokenStream:
+    """The prompt on its way, perhaps as a chat of one turn."""
+    if not as_chat:
         return llm.stream(text, params)
     before = [] if system is None else [{"role": "system", "content": system}]
     return llm.stream_chat([*before, {"role": "user", "content": text}], params)

@@ -36,6 +36,11 @@ class EngineOptions:
     max_model_len: int | None
     block_size: int
     kv_memory: str
+    host_kv_memory: str
+    scheduler: str
+    eviction: str
+    prefix_caching: bool
+    deterministic: bool
     offline: bool
 
 
@@ -49,6 +54,14 @@ _ENGINE = (
     click.option("--max-model-len", type=int, metavar="N", help="Longest context.  [default: the model's]"),
     click.option("--block-size", type=int, default=16, show_default=True, metavar="N", help="Positions per KV block."),
     click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE", help="Memory for keys and values."),
+    click.option("--host-kv-memory", default="0", show_default=True, metavar="SIZE",
+                 help="More of it on the host, for what has to give way."),
+    click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),
+    click.option("--eviction", default="lru", show_default=True, help="Which cached block goes: lru, clock or fifo."),
+    click.option("--no-prefix-caching", "prefix_caching", is_flag=True, flag_value=False, default=True,
+                 help="Compute every prompt in full."),
+    click.option("--deterministic", is_flag=True,
+                 help="Tokens depend, bit for bit, on nothing but their own prompt and parameters."),
 )  # fmt: skip
 
 _SAMPLING = (

@@ -7,7 +7,7 @@ Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from ferrum.engine.setup import (
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
 from ferrum.errors import InvalidParameter, RequestValidation, Unsupported
+from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
 from ferrum.load.resolve import resolve
 from ferrum.tensor.compositions import TensorOps
@@ -154,7 +155,7 @@ class LLM:
         """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` and `priority` one
         for all, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is
         generated."""
-        return self._complete([self._encode(prompt) for prompt in as_prompts(prompts)], params, priority)
+        return list(self.generate_each(prompts, params, priority=priority))
 
     def chat(
         self,
@@ -164,7 +165,29 @@ class LLM:
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> list[Completion]:
         """The same for conversations: one list of messages, or a list of such lists, through the chat template."""
-        return self._complete([self._render(messages) for messages in as_conversations(messages)], params, priority)
+        return list(self.chat_each(messages, params, priority=priority))
+
+    def generate_each(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: Priority | Sequence[Priority] = Priority.NORMAL,
+    ) -> Iterator[Completion]:
+        """`generate`, one by one: each Completion as soon as it and all before it are complete. Closing the iterator
+        cancels the others."""
+        return self._complete_each([self._encode(prompt) for prompt in as_prompts(prompts)], params, priority)
+
+    def chat_each(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        priority: Priority | Sequence[Priority] = Priority.NORMAL,
+    ) -> Iterator[Completion]:
+        """The same for conversations, through the chat template."""
+        prompts = [self._render(messages) for messages in as_conversations(messages)]
+        return self._complete_each(prompts, params, priority)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
         """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
@@ -186,6 +209,24 @@ class LLM:
             raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
         return score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS)
 
+    def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
+        """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
+        tokens: those of whole blocks. Raises RequestValidation for a prompt shorter than a block, Unsupported without
+        prefix caching."""
+        if not self.engine_config.prefix_caching:
+            raise Unsupported("prefix caching is off: there is nothing that could be saved")
+        (one,) = as_prompts([prompt])
+        token_ids = self._encode(one)
+        if len(token_ids) < self.engine_config.block_size:
+            raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
+        self.generate([token_ids], SamplingParams(temperature=0, max_tokens=1))
+        return save_prefix(self.scheduler.manager, token_ids, path)
+
+    def load_prefix(self, path: str | Path) -> int:
+        """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
+        Prompts that begin with them need not compute them. Raises NotFound, InvalidFormat."""
+        return load_prefix(self.scheduler.manager, path)
+
     def stats(self) -> EngineStats:
         """What the engine has done so far, and what its memory holds."""
         return self.engine.stats()
@@ -199,27 +240,32 @@ class LLM:
             raise Unsupported(f"{self.model_name} has no chat template: use generate() with a text prompt")
         return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
 
-    def _complete(
+    def _complete_each(
         self,
         prompts: list[list[int]],
         params: SamplingParams | Sequence[SamplingParams] | None,
         priority: Priority | Sequence[Priority],
-    ) -> list[Completion]:
+    ) -> Iterator[Completion]:
         count = len(prompts)
         calls = list(zip(prompts, as_params(params, count), as_priorities(priority, count), strict=True))
         for prompt, own, _ in calls:
             self.engine.check(prompt, own)
+        return self._run(calls)
+
+    def _run(self, calls: list[tuple[list[int], SamplingParams, Priority]]) -> Iterator[Completion]:
+        """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
         requests: list[Request] = []
         try:
-            while len(requests) < count or not all(request.finished for request in requests):
-                while len(requests) < count and self.scheduler.room_for(calls[len(requests)][1].n):
-                    prompt, own, urgency = calls[len(requests)]
-                    requests.append(self.engine.submit(prompt, own, priority=urgency))
-                self.engine.step()
+            for index in range(len(calls)):
+                while index == len(requests) or not requests[index].finished:
+                    while len(requests) < len(calls) and self.scheduler.room_for(calls[len(requests)][1].n):
+                        prompt, params, priority = calls[len(requests)]
+                        requests.append(self.engine.submit(prompt, params, priority=priority))
+                    self.engine.step()
+                yield requests[index].completion()
         finally:
             for request in requests:
                 self.engine.cancel(request)
-        return [request.completion() for request in requests]
 
     def _stream(self, prompt: list[int], params: SamplingParams | None) -> TokenStream:
         (own,) = as_params(params, 1)

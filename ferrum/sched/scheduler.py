@@ -191,17 +191,16 @@ class Scheduler:
     # ---- those that wait
     def _admit_urgent(self) -> None:
         """Sequences that wait although they come before running ones in the order take the place of those."""
-        while (
-            (sequence := self._waiting.first())
-            and self._running
-            and sequence.rank < self._running[-1].rank
-            and not self._waits_for_mate(sequence)
-        ):
-            if self._admit(sequence, self.limits.max_num_batched_tokens):
-                continue
-            if not self._would_start_without_later(sequence):
-                break
-            self._preempt(self._running[-1])
+        while (sequence := self._waiting.first()) and self._is_urgent(sequence):
+            while not self._admit(sequence, self.limits.max_num_batched_tokens):
+                if not self._is_urgent(sequence) or not self._would_start_without_later(sequence):
+                    return
+                self._preempt(self._running[-1])
+
+    def _is_urgent(self, sequence: TokenSequence) -> bool:
+        """Does it come before one that runs, and has nothing to wait for but its place?"""
+        comes_before = bool(self._running) and sequence.rank < self._running[-1].rank
+        return comes_before and not self._waits_for_mate(sequence)
 
     def _admit(self, sequence: TokenSequence, budget: int) -> bool:
         """Lets a waiting sequence run, if there is a place for it and blocks for its text and the first `budget` tokens

@@ -1,0 +1,33 @@
+"""`--stats`: what an engine has done, on a few lines.
+
+Owns: the words. Refuses to know: how anything is counted. Specs: CLI-52. Next: `ferrum.cli.parallel`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ferrum.engine.statistics import EngineStats
+    from ferrum.kv.statistics import TierUsage
+
+
+def stats_lines(stats: EngineStats) -> list[str]:
+    """Blocks, prefixes, evictions, preemptions, steps."""
+    kv = stats.kv
+    share = 100 * kv.hit_tokens / kv.queried_tokens if kv.queried_tokens else 0
+    return [
+        f"blocks      device: {_tier(stats.device)}, {kv.peak_held} held at most · host: {_tier(stats.host)}",
+        f"prefixes    {kv.hit_tokens} of {kv.queried_tokens} tokens found in memory ({share:.0f} %)",
+        f"evictions   {kv.evicted} blocks: {kv.demoted} to the host, {kv.promoted} of those came back, "
+        f"{kv.dropped} dropped there",
+        f"preemptions {stats.preempted_by_recompute} by recompute, {stats.preempted_by_swap} by swap: "
+        f"{kv.swapped_out} blocks out, {kv.swapped_in} in",
+        f"steps       {stats.steps}, {stats.computed_tokens} tokens computed, {kv.copied} blocks copied on write",
+    ]
+
+
+def _tier(usage: TierUsage) -> str:
+    if not usage.total:
+        return "none"
+    return f"{usage.total} = {usage.held} held + {usage.cached} cached + {usage.free} free"
