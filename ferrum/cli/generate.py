@@ -23,7 +23,6 @@ from ferrum.cli.parallel import answers, overall, show_answer, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.statistics import stats_lines
 from ferrum.errors import Unsupported
-from ferrum.sample.randomness import fresh_seed
 from ferrum.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
@@ -98,6 +97,8 @@ def answer_all(
     load_seconds: float | None,
 ) -> None:
     """Several prompts at the same time; JSON, an object a line, if `load_seconds` is given."""
+    from ferrum.sample.randomness import fresh_seed
+
     if params.seed is None:
         params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
     began = time.perf_counter()

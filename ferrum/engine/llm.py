@@ -63,7 +63,7 @@ class LLM:
         max_num_batched_tokens: int = 2048,
         block_size: int = 16,
         kv_memory: int | str = "1GiB",
-        host_kv_memory: int | str = 0,
+        host_kv_memory: int | str = "0",
         kv_dtype: str = "auto",
         scheduler: str = "fifo",
         eviction: str = "lru",

@@ -1,7 +1,7 @@
 """From a configuration and a model to an engine's parts: how long a context, how many blocks.
 
 Owns: the arithmetic of memory, and refusing what this version cannot do. Refuses to know: prompts.
-Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.prompts`.
+Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.thread`.
 """
 
 from __future__ import annotations

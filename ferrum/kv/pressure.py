@@ -2,7 +2,7 @@
 
 Owns: the thresholds, and telling listeners when the level changes. Cached blocks do not count: they can be had back at
 any moment. Refuses to know: what is done about it.
-Specs: KV-40. Next: `ferrum.kv.manager`.
+Specs: KV-40. Next: `ferrum.kv.statistics`.
 """
 
 from __future__ import annotations

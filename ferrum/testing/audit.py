@@ -2,7 +2,7 @@
 
 Owns: `audit`, which state machines and the simulation call between operations. It counts for itself, from the tables,
 and asks the pools only for what they claim. Refuses to know: why anything is where it is.
-Specs: KV-10 to KV-14. Next: `ferrum.testing.simulate`.
+Specs: KV-10 to KV-14. Next: `ferrum.testing.flaky`.
 """
 
 from __future__ import annotations

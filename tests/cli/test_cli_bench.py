@@ -11,7 +11,7 @@ from ferrum.cli.bench import measure, prompts
 from ferrum.engine.engine import Engine
 from ferrum.engine.llm import LLM
 from ferrum.sched.plan import StepPlan
-from ferrum.sched.scheduler import FifoScheduler
+from ferrum.sched.scheduler import Scheduler
 from tests.cli.conftest import CONTEXT, Invoke
 
 SMALL = ("-p", 12, "-n", 4, "-b", 3, "-r", 2)
@@ -60,20 +60,20 @@ def test_only_what_is_meant_is_timed(tiny: Path, monkeypatch: pytest.MonkeyPatch
     prefill, decode = measure(llm, prompts(llm, 12, 3, seed=1), gen_len=4)
     assert prefill == 1  # 36 prompt tokens in the time of 36
     assert decode == 1  # 12 generated tokens in the time of 12, whatever the first ones got meanwhile
-    assert not llm.engine.has_work and llm.scheduler.pool.free == llm.scheduler.pool.total
+    assert not llm.engine.has_work and not llm.stats().device.held
 
 
 @pytest.mark.clause("CLI-41")
 def test_all_sequences_decode_together(invoke: Invoke, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sampled: list[int] = []
-    plan = FifoScheduler.plan
+    plan = Scheduler.plan
 
-    def watched(scheduler: FifoScheduler) -> StepPlan:
+    def watched(scheduler: Scheduler) -> StepPlan:
         made = plan(scheduler)
         sampled.append(len(made.sampled))
         return made
 
-    monkeypatch.setattr(FifoScheduler, "plan", watched)
+    monkeypatch.setattr(Scheduler, "plan", watched)
     invoke("bench", "-m", tiny, "--backend", "numpy", "-p", 5, "-n", 4, "-b", 70, "-r", 1)  # 70: above LLM's default
     assert sampled == [70] * 12  # twice: a prefill by itself, a prefill, four decode steps
 

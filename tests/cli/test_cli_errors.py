@@ -166,7 +166,7 @@ def test_a_value_out_of_range_names_its_flag(generate: Invoke, flag: str, value:
 
 
 @pytest.mark.clause("CLI-22")
-@pytest.mark.parametrize("flag", ["--scheduler=fifo", "--eviction=lru", "--deterministic", "--repetition-penalty=1"])
+@pytest.mark.parametrize("flag", ["--repetition-penalty=1", "--presence-penalty=0", "--logprobs=3"])
 def test_flags_of_later_versions_are_not_accepted(generate: Invoke, flag: str) -> None:
     assert_one_line(generate("Hi", flag), 2, flag.partition("=")[0])
 

@@ -113,7 +113,10 @@ def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shown: list[str] = []
     monkeypatch.setattr(Progress, "show", lambda _, text: shown.append(text))
     monkeypatch.setattr(NumpyOps, "on_compile", lambda _, listener: listener("rms norm"))
-    load(EngineOptions(str(tiny), "numpy", "auto", "float32", None, None, 16, "1MiB", True), Progress())
+    options = EngineOptions(
+        str(tiny), "numpy", "auto", "float32", None, None, 16, "1MiB", "0", "fifo", "lru", True, False, True
+    )
+    load(options, Progress())
     assert shown == [f"loading {tiny}", "compiling rms norm, kept for the next start"]
 
 

@@ -83,5 +83,5 @@ def test_logits_are_those_of_transformers(name: str, backend: str) -> None:
 def test_blocks_and_steps_do_not_matter(name: str, block_size: int, step: int) -> None:
     token_ids, expected = golden(name)
     llm = LLM(str(TINY / name), backend="numba", kv_memory="4MiB", block_size=block_size)
-    logits = score(llm.runner, llm.scheduler.pool, block_size, token_ids, step)
+    logits = score(llm.runner, llm.scheduler.manager, token_ids, step)
     assert error(logits, expected) < TOLERANCE
