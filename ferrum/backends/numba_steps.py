@@ -35,8 +35,8 @@ class RecordingOps(NumbaOps):
     """Runs a step and records its launches. A primitive would do its work outside of them, unseen by a replay: it is
     refused, but for the selection of all rows in order, which is no work."""
 
-    def __init__(self, launcher: Recorder, batch: StepBatch) -> None:
-        super().__init__(launcher.threads)
+    def __init__(self, launcher: Recorder, batch: StepBatch, deterministic: bool) -> None:
+        super().__init__(launcher.threads, deterministic)
         self._kernels = Kernels(launcher)
         self._batch = batch
 
@@ -90,7 +90,7 @@ class StepTapes:
         width = 1 << (batch.block_tables.shape[1] - 1).bit_length()  # tables grow: few shapes instead of many
         shape = (step, len(batch.token_ids), width)
         if shape not in self._recorded:
-            recorded = self._recorded[shape] = self._record(step, batch, width)
+            recorded = self._recorded[shape] = self._record(ops, step, batch, width)
             if len(self._recorded) > MOST_TAPES:
                 self._recorded.popitem(last=False)
             return step(ops, batch) if recorded is None else recorded.result.copy()
@@ -98,11 +98,11 @@ class StepTapes:
         recorded = self._recorded[shape]
         return step(ops, batch) if recorded is None else recorded.run(batch)
 
-    def _record(self, step: Step, batch: StepBatch, width: int) -> RecordedStep | None:
+    def _record(self, like: NumbaOps, step: Step, batch: StepBatch, width: int) -> RecordedStep | None:
         """None where the step cannot be recorded. Keys and values it has written by then are written again."""
         own = _own_batch(batch, width)
         recorder = Recorder(self._threads)
-        ops = RecordingOps(recorder, own)
+        ops = RecordingOps(recorder, own, like.deterministic)
         try:
             result = step(ops, own)
             return RecordedStep(step, ops, own, recorder.tape(), result)

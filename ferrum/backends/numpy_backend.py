@@ -1,6 +1,8 @@
 """The CPU backends: the oracle `numpy`, and `numba`, which replaces its hot compositions by compiled kernels.
 
 Owns: the primitives in NumPy. The oracle adds nothing to them: slow and obvious, in float32 or float64.
+In deterministic mode (OPS-45, OPS-46) the primitives whose rounding could depend on the shape or the layout of an array
+(matmul, sum, the elementary functions) work row by row; all others round every element for itself anyway.
 Refuses to know: models and scheduling.
 Specs: OPS. Next: `ferrum.backends.numba_kernels`.
 """
@@ -36,8 +38,9 @@ class NumpyOps(Compositions):
 
     name = "numpy"
 
-    def __init__(self, float_dtype: str = "float32") -> None:
+    def __init__(self, float_dtype: str = "float32", deterministic: bool = False) -> None:
         self.float_dtype = float_dtype
+        self.deterministic = deterministic
 
     # ---- factory
     def asarray(self, values: Any, dtype: str) -> Tensor:
@@ -107,30 +110,30 @@ class NumpyOps(Compositions):
         return np.maximum(x, y)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        return np.matmul(x, y)
+        return _matmul_by_rows(x, y) if self.deterministic else np.matmul(x, y)
 
     def exp(self, x: Tensor) -> Tensor:
         with np.errstate(over="ignore"):
-            return np.exp(x)
+            return self._elementwise(np.exp, x)
 
     def log(self, x: Tensor) -> Tensor:
         with np.errstate(divide="ignore"):
-            return np.log(x)
+            return self._elementwise(np.log, x)
 
     def rsqrt(self, x: Tensor) -> Tensor:
         return np.reciprocal(np.sqrt(x))
 
     def tanh(self, x: Tensor) -> Tensor:
-        return np.tanh(x)
+        return self._elementwise(np.tanh, x)
 
     def erf(self, x: Tensor) -> Tensor:
         return _erf(x).astype(x.dtype)
 
     def cos(self, x: Tensor) -> Tensor:
-        return np.cos(x)
+        return self._elementwise(np.cos, x)
 
     def sin(self, x: Tensor) -> Tensor:
-        return np.sin(x)
+        return self._elementwise(np.sin, x)
 
     def less(self, x: Tensor, y: Tensor) -> Tensor:
         return np.less(x, y)
@@ -152,6 +155,9 @@ class NumpyOps(Compositions):
 
     # ---- reductions
     def sum(self, x: Tensor, axis: int) -> Tensor:
+        if self.deterministic and x.size:
+            totals = _by_rows(lambda row: np.sum(row, keepdims=True, dtype=x.dtype), np.moveaxis(x, axis, -1))
+            return np.moveaxis(totals, -1, axis)
         return np.sum(x, axis, keepdims=True, dtype=x.dtype)
 
     def max(self, x: Tensor, axis: int) -> Tensor:
@@ -168,13 +174,37 @@ class NumpyOps(Compositions):
         last = x.shape[-1] - 1
         return (last - np.argsort(x[..., ::-1], axis=-1, kind="stable"))[..., ::-1]
 
+    def _elementwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x). What NumPy's SIMD loops do with gaps, and with the rest that fills no register, is nobody's
+        promise: in deterministic mode they get one contiguous row at a time."""
+        return _by_rows(function, x) if self.deterministic and x.ndim and x.size else function(x)
+
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
+def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """[..., n] -> [..., whatever function makes of a contiguous [n]], row after row; x is not empty."""
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    return np.stack([function(row) for row in rows]).reshape(*x.shape[:-1], -1)
+
+
+def _matmul_by_rows(x: Tensor, y: Tensor) -> Tensor:
+    """[..., m, k], [..., k, n] -> [..., m, n]: the same call for each of the m rows, so that neither how many there are
+    nor how x and y lie in memory can matter. It is einsum's own loop: BLAS chooses another order of additions for
+    another shape, and may for another address."""
+    x, columns = np.ascontiguousarray(x), np.ascontiguousarray(np.swapaxes(y, -1, -2))  # columns [..., n, k]
+    leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    out = np.empty((*leading, x.shape[-2], y.shape[-1]), np.result_type(x, y))
+    for row in range(x.shape[-2]):
+        out[..., row, :] = np.einsum("...k,...nk->...n", np.ascontiguousarray(x[..., row, :]), columns)
+    return out
+
+
 class NumbaOps(NumpyOps):
     """The default CPU backend: NumPy's primitives, and compiled kernels for the compositions that a decoder spends its
-    time in. Every override checks what its kernel assumes and leaves the rest to the composition it replaces."""
+    time in. Every override checks what its kernel assumes and leaves the rest to the composition it replaces. Kernels
+    are deterministic in themselves: the mode changes the primitives, and so only what is left to compositions."""
 
     name = "numba"
 
@@ -182,8 +212,8 @@ class NumbaOps(NumpyOps):
     """Tokens up to which a norm is recomputed for every chunk to save a barrier; larger batches take the plain
     composition of the kernels below, where activations exist once."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        super().__init__("float32")
+    def __init__(self, threads: int | None = None, deterministic: bool = False) -> None:
+        super().__init__("float32", deterministic)
         # numba takes a quarter of a second to import: only who makes this backend pays for it
         from ferrum.backends.numba_kernels import bind, launch
         from ferrum.backends.numba_steps import StepTapes
@@ -245,7 +275,8 @@ class NumbaOps(NumpyOps):
         return self._kernels.rms_norm(self._kernels.rows(x, columns), self._rows(weight), epsilon).reshape(x.shape)
 
     def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        if gate.size % 16 or not gate.size or gate.shape != up.shape:
+        # the width decides, never the number of rows: which of the two computes a row shows in its bits
+        if not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
             return super().swiglu(gate, up)
         gate, up = (self._kernels.launcher.contiguous(x) for x in (gate, up))
         return self._kernels.swiglu(gate, up)

@@ -2,13 +2,13 @@
 
 Owns: what causal, grouped, windowed, soft-capped attention over a block table means. Slow and obvious on purpose.
 Refuses to know: who owns the blocks.
-Specs: OPS-30 to OPS-34. Papers: GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.model.decoder`.
+Specs: OPS-30 to OPS-34, OPS-46. Papers: GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.model.decoder`.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from ferrum.tensor.batch import KvLayer, StepBatch
@@ -37,9 +37,20 @@ def paged_attention(
     for sequence, (own, count) in enumerate(zip(ops.split(query, counts, 0), counts, strict=True)):
         table = ops.take(batch.block_tables, ops.asarray(sequence, "int32"))  # [max blocks]
         keys, values = gather_context(ops, layer, table, contexts[sequence])
-        visible = causal_mask(ops, count, contexts[sequence], window)
-        outputs.append(attend(ops, own, keys, values, visible, scale, softcap))
+        sizes = together(ops, count)
+        ends = [contexts[sequence] - count + end for end in accumulate(sizes)]
+        for queries, end in zip(ops.split(own, sizes, 0), ends, strict=True):
+            # what the last of them does not see is cut off: a masked position weighs nothing, but lengthens the sums
+            seen_keys, seen_values = (ops.split(x, (end, contexts[sequence] - end), 1)[0] for x in (keys, values))
+            visible = causal_mask(ops, queries.shape[0], end, window)
+            outputs.append(attend(ops, queries, seen_keys, seen_values, visible, scale, softcap))
     return ops.concat(outputs, 0)
+
+
+def together(ops: TensorOps, count: int) -> list[int]:
+    """How many of a sequence's `count` new queries attend together: all, or one by one where a query's bits may not
+    depend on the chunk that it came in."""
+    return [1] * count if ops.deterministic and count > 0 else [count]
 
 
 def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,12 @@ Step = Callable[["Compositions", StepBatch], Tensor]
 class Compositions(Primitives):
     """Base class of every backend."""
 
+    deterministic: bool = False
+    """Is every row of a result, bit for bit, a function of that row's own operands (OPS-45)? A backend made so keeps it
+    in its primitives and in whatever it overrides: a row may not notice how many others there are. Without it a row is
+    what it would be alone only up to rounding, because the fastest product of many rows adds up in another order than
+    the fastest product of one."""
+
     @property
     def threads(self) -> int:
         """Threads that the backend shares its work out to."""

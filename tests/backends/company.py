@@ -1,0 +1,176 @@
+"""Texts computed in random company: random chunks, blocks and batch-mates, in memory that is NaN until it is written.
+
+`check` is the property of deterministic mode: whatever a text's steps were, its logits have the bits that the text has
+alone and whole. Nothing of the engine, the scheduler or the pool is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import numpy as np
+
+from ferrum.config import ModelConfig
+from ferrum.model.decoder import forward
+from ferrum.model.params import DecoderParams
+from ferrum.model.rope import rope_tables
+from ferrum.tensor.batch import KvLayer, StepBatch
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Linear, Weight
+
+BLOCK_SIZES = (1, 2, 3, 8, 16, 32)
+
+
+class Model:
+    """A model on a backend; only its memory is missing."""
+
+    def __init__(self, ops: TensorOps, config: ModelConfig, params: DecoderParams, kv_dtype: str | None = None) -> None:
+        self.ops, self.config, self.params = ops, config, params.to(ops)
+        self.tables = rope_tables(ops, config.rope, config.max_positions)
+        self.kv_dtype = kv_dtype or ops.float_dtype
+
+
+@dataclass(eq=False)
+class Text:
+    """One sequence: its blocks, how far it has come, and the bits of the rows it was given, by position."""
+
+    token_ids: Sequence[int]
+    table: list[int]
+    done: int = 0
+    rows: dict[int, bytes] = field(default_factory=dict)
+
+    @property
+    def left(self) -> int:
+        return len(self.token_ids) - self.done
+
+
+@dataclass(frozen=True)
+class Part:
+    """A text's share of a step: its next `count` tokens, and which of them want logits."""
+
+    text: Text
+    count: int
+    wanted: list[int]
+
+
+class Session:
+    """Some texts, and the memory that they share."""
+
+    def __init__(self, model: Model, texts: Sequence[Sequence[int]], block_size: int, random: Random | None) -> None:
+        """random: shuffles the blocks, some of which nobody owns; None: they lie in order."""
+        self.model, self.block_size = model, block_size
+        needed = [-(-len(text) // block_size) for text in texts]
+        order = list(range(sum(needed) + (random.randint(0, 3) if random else 0)))
+        if random:
+            random.shuffle(order)
+        ends = np.cumsum(needed)
+        self.texts = [Text(t, order[end - n : end]) for t, n, end in zip(texts, needed, ends, strict=True)]
+        self.layers = [self._layer(len(order)) for _ in range(model.config.layers)]
+
+    def _layer(self, blocks: int) -> KvLayer:
+        config, ops = self.model.config, self.model.ops
+
+        def poison(*shape: int) -> Tensor:
+            return ops.full((blocks, config.kv_heads, *shape), float("nan"), self.model.kv_dtype)
+
+        return KvLayer(poison(config.head_dim, self.block_size), poison(self.block_size, config.head_dim))
+
+    def __call__(self, ops: TensorOps, batch: StepBatch) -> Tensor:
+        model = self.model
+        return forward(ops, model.config, model.params, model.tables, self.layers, batch)
+
+    def run(self, parts: Sequence[Part], *, replay: bool) -> None:
+        """One step. replay: the backend may record it, and replay what it has recorded."""
+        batch, ops = self._pack(parts), self.model.ops
+        logits = ops.to_numpy(ops.run_step(self, batch) if replay else self(ops, batch))
+        assert logits.shape == (sum(len(part.wanted) for part in parts), self.model.config.vocab_size)
+        assert np.isfinite(logits).all()
+        rows = iter(logits)
+        for part in parts:
+            part.text.rows |= {part.text.done + place: next(rows).tobytes() for place in part.wanted}
+            part.text.done += part.count
+
+    def _pack(self, parts: Sequence[Part]) -> StepBatch:
+        tables = np.zeros((len(parts), max(len(part.text.table) for part in parts)), np.int32)
+        token_ids: list[int] = []
+        positions, slots, starts, contexts, rows = [], [], [0], [], []
+        for table, part in zip(tables, parts, strict=True):
+            text, end = part.text, part.text.done + part.count
+            table[: len(text.table)] = text.table
+            rows += [len(token_ids) + place for place in part.wanted]
+            token_ids += text.token_ids[text.done : end]
+            positions += range(text.done, end)
+            slots += [self._slot(text, position) for position in range(text.done, end)]
+            starts.append(len(token_ids))
+            contexts.append(end)
+        fields = (token_ids, positions, slots, starts, contexts, tables, rows)
+        return StepBatch(*(self.model.ops.asarray(np.array(values, np.int32), "int32") for values in fields))
+
+    def _slot(self, text: Text, position: int) -> int:
+        return text.table[position // self.block_size] * self.block_size + position % self.block_size
+
+
+def alone(model: Model, text: Sequence[int]) -> dict[int, bytes]:
+    """The bits of every row of one text, computed in one step with no other, in blocks of 16."""
+    session = Session(model, [text], 16, None)
+    session.run([Part(session.texts[0], len(text), list(range(len(text))))], replay=False)
+    return session.texts[0].rows
+
+
+def in_company(model: Model, texts: Sequence[Sequence[int]], random: Random, sizes: Sequence[int]) -> list[Text]:
+    """All texts computed in chunks of these sizes, in random company."""
+    session = Session(model, texts, random.choice(BLOCK_SIZES), random)
+    while pending := [text for text in session.texts if text.left]:
+        chosen = random.sample(pending, random.randint(1, len(pending)))
+        counts = [min(random.choice(sizes), text.left) for text in chosen]
+        parts = [Part(text, count, wanted(random, count)) for text, count in zip(chosen, counts, strict=True)]
+        session.run(parts, replay=random.random() < 0.75)
+    return session.texts
+
+
+def wanted(random: Random, count: int) -> list[int]:
+    """All tokens of a chunk, the last one, none, or some."""
+    every = list(range(count))
+    return random.choice([every, every, every[-1:], [], sorted(random.sample(every, random.randint(0, count)))])
+
+
+def check(texts: Sequence[Text], reference: Model) -> None:
+    """Every row has the bits that it has in the text alone."""
+    for text in texts:
+        expected = alone(reference, text.token_ids)
+        different = [position for position, row in text.rows.items() if row != expected[position]]
+        assert not different, f"of {len(text.token_ids)} tokens, other bits at {different}"
+
+
+# ---- weights of any kind
+def quantised(kind: type[Weight], shape: tuple[int, int], random: np.random.Generator) -> Weight:
+    """A random matrix in 8 or 4 bits, whose values are about as large as those of `tiny_params`."""
+    rows, groups = shape[0], shape[1] // 32
+    size = shape[1] ** -0.5
+
+    def halves(low: float, high: float) -> np.ndarray:
+        return random.uniform(low, high, (rows, groups, 1)).astype(np.float16).view(np.uint8)
+
+    def codes(count: int) -> np.ndarray:
+        return random.integers(0, 256, (rows, groups, count), np.uint8)
+
+    blocks = {
+        Q8_0: lambda: [halves(0, size / 32), codes(32)],
+        Q4_0: lambda: [halves(0, size / 2), codes(16)],
+        Q4_1: lambda: [halves(0, size / 2), halves(-6 * size, 0), codes(16)],
+    }
+    return kind(np.concatenate(blocks[kind](), 2).reshape(rows, -1))
+
+
+def with_weights(params: DecoderParams, change: Callable[[Weight], Weight], *, biased: bool = False) -> DecoderParams:
+    """The same model with every matrix changed; biased: and a bias on every linear."""
+
+    def linear(each: Linear) -> Linear:
+        bias = np.linspace(-0.1, 0.1, each.weight.rows, dtype=np.float32) if biased else each.bias
+        return Linear(change(each.weight), bias)
+
+    layers = tuple(replace(layer, **{name: linear(each) for name, each in layer.linears()}) for layer in params.layers)
+    return replace(params, embedding=change(params.embedding), layers=layers, head=linear(params.head))
