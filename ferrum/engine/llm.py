@@ -7,7 +7,7 @@ Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +173,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion]:
         """`generate`, one by one: each Completion as soon as it and all before it are complete. Closing the iterator
         cancels the others."""
         return self._complete_each([self._encode(prompt) for prompt in as_prompts(prompts)], params, priority)
@@ -184,7 +184,7 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion]:
         """The same for conversations, through the chat template."""
         prompts = [self._render(messages) for messages in as_conversations(messages)]
         return self._complete_each(prompts, params, priority)
@@ -245,14 +245,14 @@ class LLM:
         prompts: list[list[int]],
         params: SamplingParams | Sequence[SamplingParams] | None,
         priority: Priority | Sequence[Priority],
-    ) -> Iterator[Completion]:
+    ) -> Generator[Completion]:
         count = len(prompts)
         calls = list(zip(prompts, as_params(params, count), as_priorities(priority, count), strict=True))
         for prompt, own, _ in calls:
             self.engine.check(prompt, own)
         return self._run(calls)
 
-    def _run(self, calls: list[tuple[list[int], SamplingParams, Priority]]) -> Iterator[Completion]:
+    def _run(self, calls: list[tuple[list[int], SamplingParams, Priority]]) -> Generator[Completion]:
         """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
         requests: list[Request] = []
         try:
