@@ -49,6 +49,7 @@ def bench(prompt_len: int, gen_len: int, batch: int, repeats: int, as_json: bool
     for repeat in range(repeats + 1):
         with progress.during(f"repeat {repeat} of {repeats}" if repeat else "warming up"):
             rates = measure(llm, prompts(llm, prompt_len, batch, repeat), gen_len)
+            llm.scheduler.manager.gc()  # or memory would grow with every repeat
         if repeat:  # the first one compiles, and touches memory for the first time
             prefill.append(rates[0])
             decode.append(rates[1])

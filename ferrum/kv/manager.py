@@ -117,6 +117,8 @@ class KvManager:
         except DeviceError:
             self.device.release(fresh)
             raise
+        finally:
+            self._observe()
         table.extend(fresh[len(shared) :])
         table.writable = table.capacity
 
@@ -270,7 +272,8 @@ class KvManager:
             if fresh:
                 move(fresh)
         except (ResourceExhausted, DeviceError):
-            pool.release([*fresh, *there])
+            pool.release([*fresh, *there[::-1]])
+            self._observe()
             raise
         unused = iter(fresh)
         blocks = [next(unused) if block is None else block for _, block in contents]

@@ -7,18 +7,24 @@ Refuses to know: blocks. Specs: SCHED-30. Next: `ferrum.sched.preemption`.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import Digest
 from ferrum.sched.sequence import TokenSequence
 
 
 class InFlight:
-    """Who computes which block first."""
+    """Who computes which blocks."""
 
     def __init__(self, manager: KvManager) -> None:
         self._manager = manager
-        self._by_digest: dict[Digest, TokenSequence] = {}
+        self._coming: Counter[Digest] = Counter()  # by how many it is being computed; never 0
         self._of: dict[TokenSequence, list[Digest]] = {}
+
+    def __len__(self) -> int:
+        """How many sequences are computing blocks."""
+        return len(self._of)
 
     def announce(self, sequence: TokenSequence) -> None:
         """A sequence begins to run: it will compute the full blocks of its text that it does not have."""
@@ -26,19 +32,20 @@ class InFlight:
             return
         size = self._manager.block_size
         digests = self._digests(sequence, sequence.computed // size, sequence.length // size)
-        own = [digest for digest in digests if digest not in self._by_digest]
-        if own:
-            self._by_digest.update(dict.fromkeys(own, sequence))
-            self._of[sequence] = own
+        if digests:
+            self._coming.update(digests)
+            self._of[sequence] = digests
 
     def withdraw(self, sequence: TokenSequence) -> None:
         """It has computed them, or will not."""
         for digest in self._of.pop(sequence, ()):
-            del self._by_digest[digest]
+            self._coming[digest] -= 1
+            if not self._coming[digest]:
+                del self._coming[digest]
 
     def covers_most_of(self, sequence: TokenSequence) -> bool:
         """Is at least half of what this sequence would have to compute being computed by one that runs?"""
-        if not self._by_digest:
+        if not self._coming:
             return False
         size = self._manager.block_size
         if sequence.table.host_blocks:
@@ -46,7 +53,7 @@ class InFlight:
         found = len(self._manager.find(sequence.table, sequence.token_ids))
         coming = 0
         for digest in self._digests(sequence, found, sequence.length // size):
-            if digest not in self._by_digest:
+            if digest not in self._coming:
                 break
             coming += size
         return 2 * coming >= sequence.length - found * size and coming > 0

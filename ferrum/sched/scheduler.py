@@ -132,13 +132,14 @@ class Scheduler:
         if len(plan.sampled) != len(tokens):
             raise SchedulerError(f"a plan that samples {len(plan.sampled)} tokens is committed with {len(tokens)}")
         size = self.manager.block_size
+        somebody_fills = len(self._in_flight) > 0  # hardly ever while all decode
         for chunk in plan.chunks:
             sequence = chunk.sequence
             sequence.computed = computed = chunk.start + chunk.count
             table = sequence.table
             if computed // size > table.recorded:
                 self.manager.record(table, sequence.token_ids, computed)
-            if chunk.count > 1 and computed == len(sequence.token_ids):
+            if somebody_fills and computed == len(sequence.token_ids):
                 self._in_flight.withdraw(sequence)
         for sequence, token in zip(plan.sampled, tokens, strict=True):
             sequence.token_ids.append(token)
@@ -253,14 +254,20 @@ class Scheduler:
     def _waits_for_mate(self, sequence: TokenSequence) -> bool:
         """Does somebody who runs compute most of what this one needs?"""
         source = sequence.source
-        if source is not None and source.state is SequenceState.RUNNING:
-            return sequence.state is SequenceState.WAITING and source.computed < source.prompt_length
+        new = sequence.state is SequenceState.WAITING
+        if new and source is not None and source.state is SequenceState.RUNNING:
+            return source.computed < source.prompt_length
         return self._in_flight.covers_most_of(sequence)
 
     def _would_start_without_later(self, sequence: TokenSequence) -> bool:
-        """Is it worth preempting those after it in the order? Counts every block of theirs, shared ones too."""
-        freed = sum(len(other.table.blocks) for other in self._running if other.rank > sequence.rank)
-        return blocks_for(sequence.length + 1, self.manager.block_size) <= self.manager.device.available + freed
+        """Is it worth preempting those after it in the order? What those before it hold stays, to be shared at most."""
+        if sequence.source is not None and self._can_fork(sequence, sequence.source):
+            return True  # one block is all it wants
+        earlier = [other for other in self._running if other.rank < sequence.rank]
+        kept = {block for other in earlier for block in other.table.blocks}
+        shared = sum(hit.block in kept for hit in self.manager.find(sequence.table, sequence.token_ids))
+        needed = blocks_for(sequence.length + 1, self.manager.block_size) - shared
+        return needed <= self.manager.device.total - len(kept)
 
     def _take_out(self, sequence: TokenSequence) -> None:
         if sequence.state is SequenceState.RUNNING and sequence in self._running:
