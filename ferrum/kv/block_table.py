@@ -55,6 +55,14 @@ class BlockTable:
             self._row = np.resize(self._row, 2 * len(self.blocks))
         self._row[start : len(self.blocks)] = self.blocks[start:]
 
+    def append(self, block: int) -> None:
+        """One more block at the end; no array arithmetic for one number."""
+        count = len(self.blocks)
+        if count == len(self._row):
+            self._row = np.resize(self._row, 2 * count)
+        self._row[count] = block
+        self.blocks.append(block)
+
     def replace(self, index: int, block: int) -> None:
         """Another block in place of the one at `index`."""
         self.blocks[index] = block

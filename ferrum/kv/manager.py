@@ -122,6 +122,17 @@ class KvManager:
         table.extend(fresh[len(shared) :])
         table.writable = table.capacity
 
+    def grow(self, tables: Sequence[BlockTable]) -> None:
+        """One more block, to be written, for each of the tables, which are computed to their end: what `reserve` does
+        for one, at once for all. Changes nothing where there are not enough blocks."""
+        try:
+            fresh = self._allocate(len(tables))
+        except ResourceExhausted:
+            return
+        for table, block in zip(tables, fresh, strict=True):
+            table.append(block)
+            table.writable = table.capacity
+
     def record(self, table: BlockTable, token_ids: Sequence[int], computed: int) -> None:
         """`computed` positions are computed: blocks that are full now can be found by others."""
         full = computed // self.block_size

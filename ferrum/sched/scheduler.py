@@ -150,10 +150,14 @@ class Scheduler:
         budget = self.limits.max_num_batched_tokens
         decodes = [sequence for sequence in self._running if len(sequence.token_ids) - sequence.computed == 1]
         prompts = [] if len(decodes) == len(self._running) else [s for s in self._running if s.pending > 1]
+        ended = [s.table for s in decodes[:budget] if s.computed >= s.table.writable and s.computed == s.table.capacity]
+        if ended:
+            self.manager.grow(ended)  # all at once where that goes; who is left out makes room for itself
+        running = SequenceState.RUNNING  # before Python 3.12, to read a member of an enumeration takes a call
         for sequence in decodes + prompts:
             if not budget:
                 break
-            if sequence.state is not SequenceState.RUNNING:
+            if sequence.state is not running:
                 continue  # it gave way to one before it
             chunk = _chunk(sequence, budget)
             if chunk.start + chunk.count > sequence.table.writable:
@@ -283,6 +287,6 @@ def _rank(sequence: TokenSequence) -> Rank:
 
 
 def _chunk(sequence: TokenSequence, budget: int) -> Chunk:
-    pending = len(sequence.token_ids) - sequence.computed
-    count = min(pending, budget)
-    return Chunk(sequence, sequence.computed, count, int(count == pending))
+    start = sequence.computed
+    pending = len(sequence.token_ids) - start
+    return Chunk(sequence, start, pending, 1) if pending <= budget else Chunk(sequence, start, budget, 0)
