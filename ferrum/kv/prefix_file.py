@@ -9,6 +9,7 @@ Specs: KV-35. Next: `ferrum.sched.sequence`.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,8 +47,8 @@ def load_prefix(manager: KvManager, path: str | Path) -> int:
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             contents = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        token_ids = [int(token) for token in json.loads(metadata.get("token_ids", "null"))]
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
+        token_ids = array("q", json.loads(metadata.get("token_ids", "null"))).tolist()
+    except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
         raise InvalidFormat(f"{path} is not a saved prefix: {error}") from error
     if metadata.get("format") != FORMAT or len(token_ids) % manager.block_size or not token_ids:
         raise InvalidFormat(f"{path} is not a saved prefix for blocks of {manager.block_size} tokens")

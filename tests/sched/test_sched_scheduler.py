@@ -1,200 +1,332 @@
-"""SCHED-01 to SCHED-10: any trace of submissions, steps and cancellations."""
+"""SCHED-01 to SCHED-13, SCHED-30, SCHED-31: any trace of submissions, steps, faults and cancellations."""
 
 from __future__ import annotations
+
+from unittest.mock import patch
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ferrum.errors import RequestValidation, SchedulerError
-from ferrum.kv.pool import BlockPool
-from ferrum.sched.plan import StepPlan
-from ferrum.sched.scheduler import FifoScheduler
+from ferrum.errors import RequestValidation, ResourceExhausted, SchedulerError
+from ferrum.kv.eviction import POLICIES
+from ferrum.sched import order
 from ferrum.sched.sequence import SequenceState, TokenSequence
-from ferrum.types import SamplingParams
+from ferrum.types import Priority, SamplingParams
+from tests.sched.checks import check_books
+from tests.sched.world import World
 
-TOKEN = 7
+COMMON = [0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1]
+"""What many texts begin with."""
 
-
-def sequence_of(prompt_length: int, max_tokens: int | None) -> TokenSequence:
-    return TokenSequence([TOKEN] * prompt_length, SamplingParams(max_tokens=max_tokens), seed=0)
+texts = st.builds(
+    lambda shared, own: COMMON[:shared] + own,
+    st.integers(0, len(COMMON)),
+    st.lists(st.integers(0, 1), max_size=4),
+)
+places = st.integers(0, 9)
+requests = st.tuples(
+    texts,
+    st.one_of(st.none(), st.integers(1, 8)),  # max_tokens
+    st.sampled_from(Priority),
+    st.sampled_from([1, 1, 1, 3]),  # choices
+)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """What is checked is written down from the clauses; the scheduler is asked only for plans."""
+    """`World` checks every plan; the machine sees to it that everything happens. A class of priority is worth few
+    steps here, so that ages matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ageing = patch.object(order, "AGEING", 6)
+        self.ageing.start()
+        self.world = World()
 
     @initialize(
         blocks=st.integers(1, 12),
-        block_size=st.integers(1, 5),
+        block_size=st.integers(1, 4),
+        host=st.sampled_from([0, 2, 30]),
         seqs=st.integers(1, 4),
         budget=st.integers(1, 9),
-        context=st.integers(2, 40),
+        context=st.sampled_from([40, 20, 9, 2]),
+        max_waiting=st.sampled_from([9, 4, 1]),
+        policy=st.sampled_from(sorted(order.ORDERS)),
+        eviction=st.sampled_from(sorted(POLICIES)),
+        swap_cost=st.sampled_from([0.0, 0.5, 1e9]),
+        caching=st.booleans(),
     )
-    def start(self, blocks: int, block_size: int, seqs: int, budget: int, context: int) -> None:
-        self.pool = BlockPool(blocks)
-        self.scheduler = FifoScheduler(self.pool, block_size, seqs, budget, context)
-        self.context = min(context, blocks * block_size)
-        self.live: list[TokenSequence] = []  # in order of arrival
+    def start(self, **settings: object) -> None:
+        self.world = World(**settings)  # type: ignore[arg-type]
+        assert isinstance(settings["context"], int)
+        self.context = min(settings["context"], self.world.device.total * self.world.block_size)
 
-    @rule(prompt=st.integers(0, 45), max_tokens=st.one_of(st.none(), st.integers(1, 20)))
-    def add(self, prompt: int, max_tokens: int | None) -> None:
-        sequence, scheduler = sequence_of(prompt, max_tokens), self.scheduler
-        wanted = self.context if max_tokens is None else min(prompt + max_tokens, scheduler.max_model_len)
-        if prompt == 0 or prompt >= self.context or wanted > self.context:
-            before = (scheduler.waiting, scheduler.running, self.pool.free)
-            with pytest.raises(RequestValidation):
-                scheduler.add(sequence)
-            assert (scheduler.waiting, scheduler.running, self.pool.free) == before
-            assert sequence.state is SequenceState.NEW
-            return
-        scheduler.add(sequence)
-        assert sequence.max_length == wanted
-        self.live.append(sequence)
+    # ---- they come and go
+    @rule(several=st.lists(requests, min_size=1, max_size=4))
+    def add(self, several: list[tuple[list[int], int | None, Priority, int]]) -> None:
+        for text, max_tokens, priority, choices in several:
+            end = self.context if max_tokens is None else min(len(text) + max_tokens, self.world.limits.max_model_len)
+            source: TokenSequence | None = None
+            for _ in range(choices):
+                if not text or len(text) >= self.context or end > self.context:
+                    self.is_refused(RequestValidation, text, max_tokens)
+                elif len(self.world.waiting) >= self.world.limits.max_waiting:
+                    self.is_refused(ResourceExhausted, text, max_tokens)
+                else:
+                    sequence = self.world.add(text, max_tokens, priority, source)
+                    source = source or sequence
+                    assert sequence.max_length == end
+                    assert sequence.state is SequenceState.WAITING
 
-    @rule(data=st.data())
-    def step(self, data: st.DataObject) -> None:
-        stop_early = data.draw(st.booleans())
-        self.run_step(stop_early)
-
-    @precondition(lambda self: getattr(self, "live", None))
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        self.take_out(data.draw(st.sampled_from(self.live)))
-
-    @precondition(lambda self: getattr(self, "live", None))
-    @rule(data=st.data())
-    def add_again(self, data: st.DataObject) -> None:
+    def is_refused(self, error: type[Exception], text: list[int], max_tokens: int | None) -> None:
+        scheduler = self.world.scheduler
+        before = (scheduler.waiting, scheduler.running, scheduler.manager.device.free)
+        sequence = TokenSequence(text, SamplingParams(max_tokens=max_tokens), 0)
+        with pytest.raises(error):
+            scheduler.add(sequence)
+        assert (scheduler.waiting, scheduler.running, scheduler.manager.device.free) == before
+        assert sequence.state is SequenceState.NEW
         with pytest.raises(SchedulerError):
-            self.scheduler.add(data.draw(st.sampled_from(self.live)))
+            scheduler.finish(sequence)
 
-    def run_step(self, stop_early: bool) -> None:
-        pending = {id(s): s.pending for s in self.live if s.state is SequenceState.RUNNING}
-        plan = self.scheduler.plan()
-        assert bool(plan.chunks) == bool(self.live)
-        self.check_plan(plan, pending)
-        sampled = plan.sampled
-        lengths = [sequence.length for sequence in sampled]
-        self.scheduler.commit(plan, [TOKEN] * len(sampled))
-        assert [sequence.length for sequence in sampled] == [length + 1 for length in lengths]
-        for chunk in plan.chunks:
-            assert chunk.sequence.computed == chunk.start + chunk.count
-        for sequence in sampled:
-            assert sequence.length <= sequence.max_length
-            if stop_early or sequence.length == sequence.max_length:
-                self.take_out(sequence)
+    @precondition(lambda self: self.world.live)
+    @rule(place=places)
+    def cancel(self, place: int) -> None:
+        sequence = self.at(place)
+        self.world.finish(sequence)
+        for again in (self.world.scheduler.finish, self.world.scheduler.add):
+            with pytest.raises(SchedulerError):
+                again(sequence)
 
-    def check_plan(self, plan: StepPlan, pending: dict[int, int]) -> None:
-        chunks, scheduler = plan.chunks, self.scheduler
-        assert len({id(chunk.sequence) for chunk in chunks}) == len(chunks)
-        for chunk in chunks:
-            assert chunk.sequence.state is SequenceState.RUNNING
-            assert chunk.start == chunk.sequence.computed
-            assert 1 <= chunk.count <= chunk.sequence.pending
-            assert chunk.rows == (chunk.start + chunk.count == chunk.sequence.length)
-        assert plan.tokens == sum(chunk.count for chunk in chunks) <= scheduler.max_num_batched_tokens
-        # Order: decodes, then running prompts, then newcomers; each by age; only the last chunk may be cut.
-        place = {id(sequence): index for index, sequence in enumerate(self.live)}
-        ids = [id(chunk.sequence) for chunk in chunks]
-        key = [(pending.get(one, 1000) > 1, one not in pending, place[one]) for one in ids]
-        assert key == sorted(key)
-        assert all(chunk.rows for chunk in chunks[:-1])
-        if plan.tokens < scheduler.max_num_batched_tokens:  # budget left: everything that can run runs to its end
-            assert len(chunks) == scheduler.running
-            assert all(chunk.rows for chunk in chunks)
-            self.check_admission_was_exhausted()
+    @precondition(lambda self: self.world.live)
+    @rule(place=places, priority=st.sampled_from(Priority))
+    def update_priority(self, place: int, priority: Priority) -> None:
+        state = self.at(place).state
+        sequence = self.at(place)
+        self.world.update(sequence, priority)
+        assert sequence.state is state
 
-    def check_admission_was_exhausted(self) -> None:
-        waiting = [s for s in self.live if s.state is SequenceState.WAITING]
-        if waiting and self.scheduler.running < self.scheduler.max_num_seqs:
-            assert waiting[0].max_length > self.pool.free * self.scheduler.block_size
+    def at(self, place: int) -> TokenSequence:
+        live = list(self.world.live)
+        return live[place % len(live)]
 
-    def take_out(self, sequence: TokenSequence) -> None:
-        self.scheduler.finish(sequence)
-        assert sequence.state is SequenceState.FINISHED
-        self.live.remove(sequence)
-        with pytest.raises(SchedulerError):
-            self.scheduler.finish(sequence)
+    # ---- steps
+    @rule(count=st.integers(1, 6), tokens=st.integers(0, 3))
+    def steps(self, count: int, tokens: int) -> None:
+        for _ in range(count):
+            self.world.step(lambda sequence: COMMON[(sequence.length + tokens) % len(COMMON)])
+
+    @rule()
+    def step_that_fails(self) -> None:
+        self.world.step(fails=True)
+
+    @rule(pattern=st.integers(1, 255))
+    def step_in_memory_that_fails(self, pattern: int) -> None:
+        self.world.faults.pattern = pattern
+        self.world.step()
+        self.world.faults.pattern = 0
+
+    @rule()
+    def step_and_stop_early(self) -> None:
+        for sequence in self.world.step().sampled:
+            if sequence in self.world.live:
+                self.world.finish(sequence)
 
     @invariant()
-    def blocks_are_where_they_belong(self) -> None:
-        if not hasattr(self, "pool"):
-            return
-        running = [s for s in self.live if s.state is SequenceState.RUNNING]
-        held = [block for s in running if s.table is not None for block in s.table.blocks]
-        assert len(set(held)) == len(held) == self.pool.total - self.pool.free
-        assert all((s.table is not None) == (s.state is SequenceState.RUNNING) for s in self.live)
-        assert all(s.table.capacity >= s.max_length for s in running if s.table is not None)
-        assert len(running) == self.scheduler.running <= self.scheduler.max_num_seqs
-        assert self.live == running + [s for s in self.live if s.state is SequenceState.WAITING]  # first in, first out
+    def books_agree(self) -> None:
+        check_books(self.world)
 
     def teardown(self) -> None:
-        if not hasattr(self, "pool"):
-            return
-        for _ in range(sum(sequence.max_length for sequence in self.live)):  # one token a step is the least
-            if self.live:
-                self.run_step(stop_early=False)
-        assert self.live == []
-        assert self.pool.free == self.pool.total
-        assert self.scheduler.plan() == StepPlan(())
+        try:
+            lengths = sum(sequence.max_length for sequence in self.world.live)
+            self.world.drain(10 + 3 * lengths)
+        finally:
+            self.ageing.stop()
 
 
-@pytest.mark.clause("SCHED-01", "SCHED-02", "SCHED-03", "SCHED-04", "SCHED-05")
-@pytest.mark.clause("SCHED-06", "SCHED-07", "SCHED-08", "SCHED-09", "SCHED-10")
+@pytest.mark.clause("SCHED-01", "SCHED-02", "SCHED-03", "SCHED-04", "SCHED-05", "SCHED-06", "SCHED-07", "SCHED-08")
+@pytest.mark.clause("SCHED-09", "SCHED-10", "SCHED-11", "SCHED-12", "SCHED-13", "SCHED-21", "SCHED-30", "SCHED-31")
 class TestScheduler(SchedulerMachine.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
 
 
+# ---- plans
 @pytest.mark.clause("SCHED-04")
 def test_a_decode_does_not_wait_for_a_long_prompt() -> None:
-    scheduler = FifoScheduler(BlockPool(100), 4, max_num_seqs=4, max_num_batched_tokens=8, max_model_len=100)
-    short, long = sequence_of(3, 50), sequence_of(40, 50)
-    scheduler.add(short)
-    scheduler.commit(scheduler.plan(), [TOKEN])
-    scheduler.add(long)
+    world = World(budget=8)
+    short = world.add([0] * 3, 50)
+    world.step()
+    long = world.add([1] * 40, 50)
     for step in range(5):
-        plan = scheduler.plan()
-        assert [(c.sequence, c.count) for c in plan.chunks] == [(short, 1), (long, 7)]
+        plan = world.step()
+        assert [(chunk.sequence, chunk.count) for chunk in plan.chunks] == [(short, 1), (long, 7)]
         assert plan.sampled == [short]
-        scheduler.commit(plan, [TOKEN])
         assert long.computed == 7 * (step + 1)
+
+
+@pytest.mark.clause("SCHED-02", "SCHED-03", "SCHED-04")
+def test_a_step_in_which_everything_happens() -> None:
+    world = World(budget=12, seqs=4)
+    decode, prompt = world.add([0] * 2), world.add([1] * 15)
+    world.step()
+    assert [decode.pending, prompt.pending] == [1, 5]
+    newcomer, cut, late = world.add([0, 1] * 2), world.add([1, 0] * 9), world.add([1])
+    plan = world.step()
+    assert [(chunk.sequence, chunk.start, chunk.count, chunk.rows) for chunk in plan.chunks] == [
+        (decode, 2, 1, 1),
+        (prompt, 10, 5, 1),
+        (newcomer, 0, 4, 1),
+        (cut, 0, 2, 0),
+    ]
+    assert plan.sampled == [decode, prompt, newcomer]
+    assert plan.tokens == 12
+    assert late.state is SequenceState.WAITING
+    plan = world.step()
+    assert [(chunk.sequence, chunk.count) for chunk in plan.chunks] == [
+        (decode, 1),
+        (prompt, 1),
+        (newcomer, 1),
+        (cut, 9),
+    ]
+    world.drain(20)
 
 
 @pytest.mark.clause("SCHED-05")
 def test_nobody_overtakes() -> None:
-    scheduler = FifoScheduler(BlockPool(4), 4, max_num_seqs=4, max_num_batched_tokens=100, max_model_len=16)
-    first, large, small = sequence_of(4, 4), sequence_of(8, 8), sequence_of(1, 1)
-    for sequence in (first, large, small):
-        scheduler.add(sequence)
-    assert scheduler.plan().sampled == [first]
+    world = World(blocks=4)
+    first, large, small = world.add([0] * 4), world.add([1] * 13, 3), world.add([0], 1)
+    assert world.step().sampled == [first]
     assert small.state is SequenceState.WAITING  # it would fit; large, before it, does not
-    scheduler.finish(first)
-    assert scheduler.plan().sampled == [large]
-    scheduler.finish(large)
-    assert scheduler.plan().sampled == [small]
+    world.finish(first)
+    assert world.step().sampled == [large]
+    world.finish(large)
+    assert world.step().sampled == [small]
 
 
-@pytest.mark.clause("SCHED-07")
-@pytest.mark.parametrize(
-    ("prompt", "max_tokens", "reason"),
-    [
-        (0, 1, "no tokens"),
-        (16, 1, "no room in a context of 16"),
-        (40, None, "no room"),
-        (10, 12, "lower max_tokens"),
-    ],
-)
-def test_refusals_say_why(prompt: int, max_tokens: int | None, reason: str) -> None:
-    scheduler = FifoScheduler(BlockPool(4), 4, max_num_seqs=4, max_num_batched_tokens=100, max_model_len=30)
-    with pytest.raises(RequestValidation, match=reason):
-        scheduler.add(sequence_of(prompt, max_tokens))
-    assert scheduler.waiting == 0
+@pytest.mark.clause("SCHED-02", "SCHED-10")
+def test_a_step_that_failed_is_planned_again() -> None:
+    world = World(budget=8)
+    decode = world.add([0] * 3)
+    world.step()
+    prompt = world.add([1] * 20)
+    failed, plan = world.step(fails=True), world.step()
+    for chunks in (failed.chunks, plan.chunks):
+        assert [(chunk.sequence, chunk.start, chunk.count) for chunk in chunks] == [(decode, 3, 1), (prompt, 0, 7)]
+    world.drain(20)
 
 
 @pytest.mark.clause("SCHED-02")
 def test_a_commit_needs_one_token_per_sample() -> None:
-    scheduler = FifoScheduler(BlockPool(4), 4, max_num_seqs=4, max_num_batched_tokens=100, max_model_len=16)
-    scheduler.add(sequence_of(3, 3))
-    plan = scheduler.plan()
-    with pytest.raises(SchedulerError):
-        scheduler.commit(plan, [])
-    assert plan.chunks[0].sequence.computed == 0
+    world = World()
+    sequence = world.add([0] * 3)
+    plan = world.plan()
+    for tokens in ([], [0, 1]):
+        with pytest.raises(SchedulerError, match=rf"samples 1 tokens is committed with {len(tokens)}"):
+            world.scheduler.commit(plan, tokens)
+        assert (sequence.computed, sequence.length) == (0, 3)
+    check_books(world)
+
+
+# ---- who is let in
+@pytest.mark.clause("SCHED-07")
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "reason"),
+    [
+        (0, 1, "the prompt has no tokens"),
+        (16, 1, "a prompt of 16 tokens leaves no room in a context of 16"),
+        (40, None, "leaves no room in a context of 16"),
+        (10, 7, "17 tokens exceed the 16 that the memory holds: lower max_tokens"),
+        (10, 50, "30 tokens exceed the 16 that the memory holds: lower max_tokens"),
+    ],
+)
+def test_refusals_say_why(prompt: int, max_tokens: int | None, reason: str) -> None:
+    world = World(blocks=4, context=30)
+    with pytest.raises(RequestValidation, match=reason) as caught:
+        world.add([0] * prompt, max_tokens)
+    assert not caught.value.is_retryable
+    assert (world.scheduler.waiting, world.device.free) == (0, 4)
+    assert not world.scheduler.plan().chunks
+
+
+@pytest.mark.clause("SCHED-08")
+@pytest.mark.parametrize(
+    ("blocks", "context", "prompt", "max_tokens", "end"),
+    [
+        (10, 30, 5, 4, 9),
+        (10, 30, 5, 25, 30),
+        (10, 30, 5, 26, 30),  # the context is full
+        (10, 30, 5, None, 30),
+        (10, 30, 29, 9, 30),
+        (4, 30, 5, None, 16),  # what the pool holds
+        (4, 30, 15, None, 16),
+        (4, 30, 5, 11, 16),
+    ],
+)
+def test_where_a_sequence_ends(blocks: int, context: int, prompt: int, max_tokens: int | None, end: int) -> None:
+    world = World(blocks=blocks, context=context)
+    sequence = world.add([0] * prompt, max_tokens)
+    assert world.scheduler.check(prompt, max_tokens) == sequence.max_length == end
+    world.drain(40)
+    assert sequence.length == end
+    assert world.scheduler.preempter.total == 0  # one that has the memory for itself never has to give way
+
+
+@pytest.mark.clause("SCHED-11")
+def test_a_full_queue_can_be_tried_again() -> None:
+    world = World(seqs=1, max_waiting=2)
+    running = world.add([0])
+    world.step()
+    world.add([0])
+    assert world.scheduler.room_for(1)
+    assert not world.scheduler.room_for(2)
+    world.add([0])
+    for _ in range(2):
+        with pytest.raises(ResourceExhausted, match="2 sequences are waiting already: try again later") as caught:
+            world.add([1])
+        assert caught.value.is_retryable
+        assert (world.scheduler.waiting, world.scheduler.running) == (2, 1)
+        check_books(world)
+    world.finish(running)
+    world.step()
+    world.add([1])
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-01")
+def test_a_refused_sequence_is_still_new() -> None:
+    world = World(seqs=1, max_waiting=1)
+    world.add([0])
+    refused = TokenSequence([1], SamplingParams(max_tokens=2), 0)
+    with pytest.raises(ResourceExhausted):
+        world.scheduler.add(refused)
+    assert refused.state is SequenceState.NEW
+    world.step()
+    world.scheduler.add(refused)  # it may be added later
+    with pytest.raises(SchedulerError, match="a sequence is added once: this one is waiting"):
+        world.scheduler.add(refused)
+    world.scheduler.finish(refused)
+    world.drain(20)
+
+
+# ---- who leaves
+@pytest.mark.clause("SCHED-09")
+@pytest.mark.parametrize("caching", [False, True])
+def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
+    for state in ("waiting", "planned", "filling", "decoding", "recomputed", "swapped"):
+        world = World(blocks=8, host=8, budget=6, caching=caching, swap_cost=0.0 if state == "swapped" else 1e9)
+        sequence = world.add([0] * 9, 5)
+        if state == "planned":
+            world.step(fails=True)
+        for _ in range({"waiting": 0, "planned": 0, "filling": 1}.get(state, 3)):
+            world.step()
+        if state in ("recomputed", "swapped"):
+            world.scheduler._preempt(sequence)
+            assert bool(sequence.table.host_blocks) == (state == "swapped")
+        world.finish(sequence)
+        assert sequence.state is SequenceState.FINISHED
+        with pytest.raises(SchedulerError, match="not here: it is finished"):
+            world.scheduler.finish(sequence)
+        with pytest.raises(SchedulerError, match="not here: it is finished"):
+            world.scheduler.update_priority(sequence, Priority.HIGH)
+        world.drain(0)
+        assert (world.scheduler.waiting, world.scheduler.running) == (0, 0)

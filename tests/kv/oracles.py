@@ -1,0 +1,247 @@
+"""What the tests of `ferrum.kv` compare with: plain models, and memory that fails on demand.
+
+Nothing here is fast, and nothing is taken from the code under test but the interfaces that are wrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.errors import DeviceError, ResourceExhausted
+from ferrum.kv.block_table import BlockTable
+from ferrum.kv.eviction import EvictionPolicy, make_policy
+from ferrum.kv.manager import KvManager
+from ferrum.kv.pool import BlockPool, Evicted
+from ferrum.kv.pressure import PressureGauge
+from ferrum.testing.stub import StubStore
+
+POLICY_NAMES = ("lru", "fifo", "clock")
+
+
+# ---- the three orders, as one would draw them
+class NaiveOrder:
+    """Blocks in a list, the next victim first. This is FIFO: to be used changes nothing."""
+
+    def __init__(self) -> None:
+        self.blocks: list[int] = []
+
+    def __contains__(self, block: int) -> bool:
+        return block in self.blocks
+
+    def add(self, block: int) -> None:
+        self.blocks.append(block)
+
+    def touch(self, block: int) -> None:
+        assert block in self.blocks
+
+    def remove(self, block: int) -> None:
+        self.blocks.remove(block)
+
+    def victim(self) -> int:
+        return self.blocks.pop(0)
+
+
+class NaiveLru(NaiveOrder):
+    """A clock ticks; every block knows when it was used last."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.used: dict[int, int] = {}
+
+    @property
+    def blocks(self) -> list[int]:  # type: ignore[override]
+        return sorted(self.used, key=lambda block: self.used[block])
+
+    def add(self, block: int) -> None:
+        self.now += 1
+        self.used[block] = self.now
+
+    def touch(self, block: int) -> None:
+        assert block in self.used
+        self.add(block)
+
+    def remove(self, block: int) -> None:
+        del self.used[block]
+
+    def victim(self) -> int:
+        block = min(self.used, key=lambda block: self.used[block])
+        del self.used[block]
+        return block
+
+
+class NaiveClock(NaiveOrder):
+    """A ring that stays where it is, a bit for each block, and a hand that points to one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bits: list[bool] = []
+        self.hand = 0
+
+    def add(self, block: int) -> None:
+        """Just behind the hand, which goes on pointing to the same block."""
+        self.blocks.insert(self.hand, block)
+        self.bits.insert(self.hand, False)
+        self.hand = (self.hand + 1) % len(self.blocks)
+
+    def touch(self, block: int) -> None:
+        self.bits[self.blocks.index(block)] = True
+
+    def remove(self, block: int) -> None:
+        self._take(self.blocks.index(block))
+
+    def victim(self) -> int:
+        passed = 0
+        while self.bits[self.hand]:
+            self.bits[self.hand] = False
+            self.hand = (self.hand + 1) % len(self.blocks)
+            passed += 1
+        assert passed <= len(self.blocks), "after one sweep no bit is set"
+        return self._take(self.hand)
+
+    def _take(self, place: int) -> int:
+        block = self.blocks.pop(place)
+        del self.bits[place]
+        if place < self.hand:
+            self.hand -= 1
+        if self.hand == len(self.blocks):
+            self.hand = 0
+        return block
+
+
+NAIVE_ORDERS: dict[str, type[NaiveOrder]] = {"lru": NaiveLru, "fifo": NaiveOrder, "clock": NaiveClock}
+
+
+# ---- contents
+def code(text: Sequence[int]) -> int:
+    """A number that stands for a whole text of at most 39 tokens 0 or 1, and for no other: its keys and values."""
+    return int("1" + "".join(map(str, text)), 3)
+
+
+def codes(text: Sequence[int], start: int = 0, end: int | None = None) -> list[int]:
+    """What belongs in positions start … end - 1 of a text: position p knows every token up to p, as a model's does."""
+    return [code(text[: position + 1]) for position in range(start, len(text) if end is None else end)]
+
+
+# ---- memory that fails
+class Faults:
+    """Decides which of the next fallible calls fail: those whose places are in `pending`, counted from 0."""
+
+    def __init__(self) -> None:
+        self.pending: set[int] = set()
+        self.calls = 0
+
+    def arm(self, places: set[int]) -> None:
+        self.pending, self.calls = set(places), 0
+
+    def strike(self) -> bool:
+        self.calls += 1
+        return self.calls - 1 in self.pending
+
+
+GARBAGE = -7
+
+
+class FragileStore(StubStore):
+    """Counts blocks moved. A move that fails leaves garbage in some of its targets."""
+
+    def __init__(self, faults: Faults, blocks: int, block_size: int, host_blocks: int) -> None:
+        super().__init__(blocks, block_size, host_blocks)
+        self.faults = faults
+        self.copied = self.moved_out = self.moved_in = 0
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        self._may_fail(self.device, sources, targets)
+        super().copy(sources, targets)
+        self.copied += len(targets)
+
+    def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
+        self._may_fail(self.host, blocks, host_blocks)
+        super().swap_out(blocks, host_blocks)
+        self.moved_out += len(blocks)
+
+    def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
+        self._may_fail(self.device, host_blocks, blocks)
+        super().swap_in(host_blocks, blocks)
+        self.moved_in += len(blocks)
+
+    def _may_fail(self, tier: NDArray[np.int64], sources: Sequence[int], targets: Sequence[int]) -> None:
+        assert len(sources) == len(targets) == len(set(targets)) > 0, "a move of nothing, or twice to one place"
+        if self.faults.strike():
+            tier[list(targets)[: len(targets) // 2 + 1]] = GARBAGE
+            raise DeviceError("the device failed, as the test wanted")
+
+
+class FragilePool(BlockPool):
+    """Counts evictions for allocations."""
+
+    def __init__(self, faults: Faults, total: int, policy: EvictionPolicy) -> None:
+        super().__init__(total, policy)
+        self.faults = faults
+        self.evictions = 0
+
+    def allocate(self, count: int) -> tuple[list[int], list[Evicted]]:
+        if self.faults.strike():
+            raise ResourceExhausted("no blocks, as the test wanted")
+        blocks, evicted = super().allocate(count)
+        self.evictions += len(evicted)
+        return blocks, evicted
+
+
+def make_manager(
+    blocks: int,
+    block_size: int,
+    host_blocks: int = 0,
+    policy: str = "lru",
+    *,
+    prefix_caching: bool = True,
+    root: bytes = b"root",
+    gauge: PressureGauge | None = None,
+) -> tuple[KvManager, FragileStore]:
+    """A manager over memory that fails where `store.faults` says."""
+    faults = Faults()
+    store = FragileStore(faults, blocks, block_size, host_blocks)
+    device = FragilePool(faults, blocks, make_policy(policy))
+    host = FragilePool(faults, host_blocks, make_policy(policy)) if host_blocks else None
+    manager = KvManager(store, device, host, block_size, prefix_caching=prefix_caching, root=root, gauge=gauge)
+    return manager, store
+
+
+def digests_of(pool: BlockPool | None) -> dict[bytes, int]:
+    """What a pool knows, asked block by block."""
+    blocks = range(0 if pool is None else pool.total)
+    return {digest: block for block in blocks if pool is not None and (digest := pool.digest(block)) is not None}
+
+
+# ---- what a runner and a scheduler do, for tests that tell a story
+def compute(manager: KvManager, store: StubStore, table: BlockTable, text: Sequence[int], start: int) -> None:
+    """Reserves, writes and records the positions of a text from `start` on."""
+    manager.reserve(table, start, len(text))
+    store.device.reshape(-1)[table.slots(start, len(text) - start)] = codes(text, start)
+    manager.record(table, text, len(text))
+
+
+def serve(manager: KvManager, store: StubStore, text: Sequence[int]) -> BlockTable:
+    """A table that has all of a text in memory: what was known, and the rest computed."""
+    table = manager.new_table()
+    compute(manager, store, table, text, min(manager.open(table, text), len(text) - 1))
+    return table
+
+
+def remember(manager: KvManager, store: StubStore, text: Sequence[int]) -> None:
+    """Serves a text and closes it: it is cached."""
+    manager.close(serve(manager, store, text))
+
+
+def held_by(store: StubStore, table: BlockTable, count: int) -> list[int]:
+    """What memory has for the first positions of a table, on the tier it is on."""
+    tier, blocks = (store.host, table.host_blocks) if table.host_blocks else (store.device, table.blocks)
+    return tier[blocks].reshape(-1)[:count].tolist()
+
+
+def known(manager: KvManager, text: Sequence[int]) -> list[str]:
+    """Where the full blocks of a text are, as far as they can be found."""
+    hits = manager.find(manager.new_table(), text)
+    return ["host" if hit.block is None else "device" for hit in hits]

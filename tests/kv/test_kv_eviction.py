@@ -1,0 +1,178 @@
+"""KV-20 to KV-22: each order against a model that one can draw."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from ferrum.errors import InvalidParameter
+from ferrum.kv.eviction import POLICIES, ClockPolicy, make_policy
+from tests.kv.oracles import NAIVE_ORDERS, POLICY_NAMES, NaiveClock
+
+blocks = st.integers(0, 7)
+
+
+class OrderMachine(RuleBasedStateMachine):
+    """Every call goes to both; what is an error for a block that is there, or is not, is one in any order."""
+
+    policy = "lru"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.real = make_policy(self.policy)
+        self.naive = NAIVE_ORDERS[self.policy]()
+
+    @rule(block=blocks)
+    def add(self, block: int) -> None:
+        if block in self.naive:
+            with pytest.raises(KeyError):
+                self.real.add(block)
+        else:
+            self.real.add(block)
+            self.naive.add(block)
+
+    @rule(block=blocks)
+    def touch(self, block: int) -> None:
+        if block in self.naive:
+            self.real.touch(block)
+            self.naive.touch(block)
+        else:
+            with pytest.raises(KeyError):
+                self.real.touch(block)
+
+    @rule(block=blocks)
+    def remove(self, block: int) -> None:
+        if block in self.naive:
+            self.real.remove(block)
+            self.naive.remove(block)
+        else:
+            with pytest.raises(KeyError):
+                self.real.remove(block)
+
+    @rule()
+    def victim(self) -> None:
+        if self.naive.blocks:
+            assert self.real.victim() == self.naive.victim()
+        else:
+            with pytest.raises(KeyError):
+                self.real.victim()
+
+    @invariant()
+    def they_know_the_same_blocks(self) -> None:
+        assert len(self.real) == len(self.naive.blocks)
+        assert all((block in self.real) == (block in self.naive) for block in range(8))
+
+    def teardown(self) -> None:
+        """To the last victim: an order may be wrong at its end only."""
+        while self.naive.blocks:
+            assert self.real.victim() == self.naive.victim()
+        assert len(self.real) == 0
+
+
+class LruMachine(OrderMachine):
+    policy = "lru"
+
+
+class FifoMachine(OrderMachine):
+    policy = "fifo"
+
+
+class ClockMachine(OrderMachine):
+    policy = "clock"
+
+
+@pytest.mark.clause("KV-20")
+class TestLru(LruMachine.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+@pytest.mark.clause("KV-21")
+class TestFifo(FifoMachine.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+@pytest.mark.clause("KV-22")
+class TestClock(ClockMachine.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+@pytest.mark.clause("KV-20")
+def test_lru_counts_adding_as_a_use() -> None:
+    order = make_policy("lru")
+    for block in (1, 2, 3):
+        order.add(block)
+    order.touch(1)
+    order.add(4)
+    assert [order.victim() for _ in range(4)] == [2, 3, 1, 4]
+
+
+@pytest.mark.clause("KV-21")
+def test_fifo_does_not_care_for_use() -> None:
+    order = make_policy("fifo")
+    for block in (1, 2, 3):
+        order.add(block)
+    order.touch(1)
+    assert [order.victim() for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.clause("KV-22")
+def test_the_hand_of_the_clock_stays_where_it_was() -> None:
+    order = make_policy("clock")
+    for block in (1, 2, 3, 4):
+        order.add(block)
+    order.touch(1)
+    assert order.victim() == 2  # 1 was spared and the hand points to 3
+    order.add(5)  # behind the hand: after 3, 4 and 1
+    assert [order.victim() for _ in range(4)] == [3, 4, 1, 5]
+
+
+@pytest.mark.clause("KV-22")
+def test_the_clock_clears_only_what_it_passes() -> None:
+    order = make_policy("clock")
+    for block in (1, 2, 3):
+        order.add(block)
+    order.touch(1)
+    order.touch(3)
+    assert order.victim() == 2  # the mark of 1 is gone, that of 3 is not
+    assert order.victim() == 1  # 3 was spared for its own mark
+    order.add(4)  # behind 3, to which the hand points again
+    assert [order.victim(), order.victim()] == [3, 4]
+
+
+@pytest.mark.clause("KV-22")
+@given(marks=st.lists(st.booleans(), min_size=1, max_size=30))
+def test_the_clock_needs_two_sweeps_at_most(marks: list[bool]) -> None:
+    """Counted in the clock itself: every block that the hand reaches is taken from the front of its queue once."""
+
+    class Counting(OrderedDict[int, bool]):
+        taken = 0
+
+        def popitem(self, last: bool = True) -> tuple[int, bool]:
+            self.taken += 1
+            return super().popitem(last)
+
+    clock, naive = ClockPolicy(), NaiveClock()
+    clock._marks = Counting()
+    for block, marked in enumerate(marks):
+        for order in (clock, naive):
+            order.add(block)
+            if marked:
+                order.touch(block)
+    first = marks.index(False) if False in marks else 0
+    assert clock.victim() == naive.victim() == first
+    assert clock._marks.taken <= len(marks) + 1 <= 2 * len(marks)
+
+
+@pytest.mark.clause("KV-20", "KV-21", "KV-22")
+def test_orders_are_known_by_name_and_begin_empty() -> None:
+    assert tuple(POLICIES) == POLICY_NAMES
+    for name in POLICY_NAMES:
+        assert type(make_policy(name)) is POLICIES[name]
+        assert make_policy(name) is not make_policy(name)
+        assert len(make_policy(name)) == 0
+    with pytest.raises(InvalidParameter, match="eviction must be one of lru, fifo, clock, not 'random'"):
+        make_policy("random")

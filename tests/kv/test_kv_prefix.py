@@ -1,0 +1,169 @@
+"""KV-30: what a digest stands for."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.backends.registry import load_backend
+from ferrum.config import EngineConfig, ModelConfig, RopeConfig
+from ferrum.engine.setup import content_root
+from ferrum.kv.prefix import DIGEST_BYTES, PrefixChain, child_digest, root_digest
+from ferrum.model.params import DecoderParams
+from ferrum.tensor.weights import Dense
+from tests.tiny import tiny_config, tiny_params
+
+ROOT = root_digest("the tests")
+LEAST, MOST = -(2**63), 2**63 - 1
+
+ids = st.one_of(st.integers(0, 1), st.sampled_from([LEAST, -1, 255, 256, 2**31, MOST]))
+texts = st.lists(ids, max_size=12)
+
+
+def chain_of(text: Any, size: int, root: bytes = ROOT) -> list[bytes]:
+    chain = PrefixChain(root, size)
+    return [chain.digest(index, text) for index in range(len(text) // size)]
+
+
+# ---- chains
+@pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 4), common=texts, first=texts, second=texts)
+@example(size=2, common=[], first=[0, 1, 0, 1], second=[1, 0, 0, 1])  # equal blocks after unequal ones
+@example(size=1, common=[], first=[0, 0, 0], second=[0])  # equal blocks in other places
+@example(size=1, common=[], first=[256], second=[1])
+def test_digests_are_equal_exactly_where_the_texts_are_up_to_there(
+    size: int, common: list[int], first: list[int], second: list[int]
+) -> None:
+    first, second = common + first, common + second
+    for i, mine in enumerate(chain_of(first, size)):
+        for j, other in enumerate(chain_of(second, size)):
+            assert (mine == other) == (first[: (i + 1) * size] == second[: (j + 1) * size])
+
+
+@pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 4), text=texts)
+def test_digests_follow_the_definition(size: int, text: list[int]) -> None:
+    """Files carry the root that they begin from, so they must be the same in every process."""
+    parent, expected = ROOT, []
+    for start in range(0, len(text) - size + 1, size):
+        packed = struct.pack(f"={size}q", *text[start : start + size])
+        parent = blake2b(parent + packed, digest_size=DIGEST_BYTES).digest()
+        expected.append(parent)
+    assert chain_of(text, size) == expected
+    assert len(set(expected)) == len(expected)
+
+
+@pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 3), text=texts)
+def test_texts_after_another_root_have_other_digests(size: int, text: list[int]) -> None:
+    assert not set(chain_of(text, size)) & set(chain_of(text, size, root_digest("another")))
+    assert not set(chain_of(text, size)) & set(chain_of(text, size, b""))
+
+
+@pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 3), text=texts, data=st.data())
+def test_a_chain_is_the_same_in_whatever_order_it_is_asked_and_while_the_text_grows(
+    size: int, text: list[int], data: st.DataObject
+) -> None:
+    expected, chain = chain_of(text, size), PrefixChain(ROOT, size)
+    for index in data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=8) if expected else st.just([])):
+        end = data.draw(st.integers((index + 1) * size, len(text)))  # as much of the text as there was then
+        assert chain.digest(index, text[:end]) == expected[index]
+
+
+@pytest.mark.clause("KV-30")
+def test_it_does_not_matter_what_holds_the_tokens() -> None:
+    text = [LEAST, -1, 0, MOST]
+    assert chain_of(text, 2) == chain_of(tuple(text), 2) == chain_of(np.array(text, np.int64), 2)
+    assert child_digest(ROOT, [1, 2]) == child_digest(ROOT, np.array([1, 2], np.int32))
+
+
+# ---- the root
+def root_of(model: ModelConfig | None = None, params: DecoderParams | None = None, ops: Any = None, **engine: Any):
+    model = tiny_config() if model is None else model
+    return content_root(ops or NumpyOps(), model, params or tiny_params(model), EngineConfig(**engine))
+
+
+SAME = root_of()
+
+
+@pytest.mark.clause("KV-30")
+def test_the_root_is_the_same_for_the_same_model_and_does_not_care_for_the_rest() -> None:
+    assert root_of() == SAME and len(SAME) == DIGEST_BYTES
+    unrelated = EngineConfig(kv_memory=1 << 20, host_kv_memory=5, max_num_seqs=3, eviction="clock", max_model_len=7)
+    assert content_root(NumpyOps(), tiny_config(), tiny_params(tiny_config()), unrelated) == SAME
+    assert root_of(kv_dtype="float32") == SAME  # what "auto" means here
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+@pytest.mark.parametrize("changed", [{"block_size": 8}, {"kv_dtype": "float16"}])
+def test_the_root_changes_with_what_a_block_is(changed: dict[str, Any]) -> None:
+    assert root_of(**changed) != SAME
+
+
+@pytest.mark.clause("KV-30")
+def test_the_root_changes_with_the_arithmetic() -> None:
+    roots = {root_of(ops=ops) for ops in (NumpyOps(), NumpyOps("float64"), load_backend("numba"))}
+    assert len(roots) == 3
+    assert root_of(ops=NumpyOps("float64"), kv_dtype="float32") not in roots
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"norm_epsilon": 1e-6},
+        {"rope": RopeConfig(10000.0, 6)},
+        {"rope": RopeConfig(20000.0, 8)},
+        {"sliding_window": 4},
+        {"attention_scale": 0.5},
+        {"attention_softcap": 5.0},
+        {"activation": "gelu"},
+        {"architecture": "mistral"},
+    ],
+)
+def test_the_root_changes_with_the_model(changed: dict[str, Any]) -> None:
+    """The weights are the same: only what is done with them differs."""
+    assert root_of(tiny_config(**changed), tiny_params(tiny_config())) != SAME
+
+
+def every_weight(params: DecoderParams) -> list[str]:
+    """A path to each matrix."""
+    names = [name for name, _ in params.layers[0].linears()]
+    return ["embedding", "head", *(f"{index}.{name}" for index in range(len(params.layers)) for name in names)]
+
+
+def with_another(params: DecoderParams, path: str, change: Any) -> DecoderParams:
+    """The same parameters, but for one matrix."""
+    if path == "embedding":
+        return replace(params, embedding=Dense(change(params.embedding.data)))
+    if path == "head":
+        return replace(params, head=replace(params.head, weight=Dense(change(params.head.weight.data))))
+    index, _, name = path.partition(".")
+    linear = getattr(params.layers[int(index)], name)
+    layer = replace(params.layers[int(index)], **{name: replace(linear, weight=Dense(change(linear.weight.data)))})
+    return replace(params, layers=(*params.layers[: int(index)], layer, *params.layers[int(index) + 1 :]))
+
+
+PARAMS = tiny_params(tiny_config())
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+@pytest.mark.parametrize("path", every_weight(PARAMS))
+def test_the_root_changes_with_any_weight(path: str) -> None:
+    assert root_of(params=with_another(PARAMS, path, np.copy)) == SAME
+    assert root_of(params=with_another(PARAMS, path, lambda data: data * np.float32(1.0001))) != SAME
+    assert root_of(params=with_another(PARAMS, path, lambda data: data.astype(np.float16))) != SAME
+
+
+@pytest.mark.clause("KV-30")
+def test_two_random_models_have_two_roots() -> None:
+    assert root_of(params=tiny_params(tiny_config(), seed=1)) != SAME

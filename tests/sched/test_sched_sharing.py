@@ -1,0 +1,251 @@
+"""SCHED-30 and SCHED-31: what several need is computed once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.sched.sequence import SequenceState, TokenSequence
+from ferrum.types import Priority
+from tests.sched.world import World
+
+RUNNING, WAITING, PREEMPTED = SequenceState.RUNNING, SequenceState.WAITING, SequenceState.PREEMPTED
+SIZE = 4
+
+
+def letters(seed: int, count: int) -> list[int]:
+    """A text like no other."""
+    return [seed * 1000 + place for place in range(count)]
+
+
+def all_computed(world: World, sequences: list[TokenSequence]) -> int:
+    """How many tokens of prompts were computed, repetitions included."""
+    return sum(world.computed[sequence] for sequence in sequences)
+
+
+# ---- prefixes
+@pytest.mark.clause("SCHED-30")
+@pytest.mark.parametrize(("caching", "expected"), [(True, 512 + 16 * 5), (False, 16 * 517)])
+def test_sixteen_requests_with_one_prefix_compute_it_once(caching: bool, expected: int) -> None:
+    world = World(blocks=1000, block_size=16, seqs=32, budget=2048, caching=caching)
+    sequences = [world.add(letters(0, 512) + letters(number + 1, 5)) for number in range(16)]
+    world.drain(40)
+    assert all_computed(world, sequences) == expected
+    assert [sequence.cached for sequence in sequences] == [0] + [512 * caching] * 15
+
+
+@pytest.mark.clause("SCHED-30")
+@pytest.mark.parametrize(
+    ("shared", "own", "waits"),
+    [
+        (4, 0, True),
+        (4, 4, True),  # exactly half
+        (4, 5, False),
+        (3, 0, False),  # no whole block
+        (16, 16, True),
+        (16, 17, False),
+        (19, 16, False),  # four whole blocks of five
+        (0, 8, False),
+    ],
+)
+def test_half_of_the_text_is_worth_waiting_for(shared: int, own: int, waits: bool) -> None:
+    world = World(budget=200)
+    first = world.add(letters(0, shared) + letters(1, 20))
+    second = world.add(letters(0, shared) + letters(2, own))
+    world.step()
+    assert first.state is RUNNING
+    assert second.state is (WAITING if waits else RUNNING)
+    world.step()
+    assert second.state is RUNNING
+    assert second.cached == (min(shared // SIZE * SIZE, shared + own - 1) if waits else 0)
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-30")
+def test_what_is_known_already_does_not_count_as_coming() -> None:
+    """Of the second text, 32 tokens are cached, 8 are being computed, 12 are its own: it does not wait."""
+    world = World(budget=200)
+    world.add(letters(0, 32), 1)
+    world.step()
+    world.add(letters(0, 32) + letters(1, 8))
+    second = world.add(letters(0, 32) + letters(1, 8) + letters(2, 12))
+    third = world.add(letters(0, 32) + letters(1, 8) + letters(3, 8))
+    world.step()
+    assert [second.state, third.state] == [RUNNING, WAITING]
+    assert second.cached == 32
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-30")
+def test_two_prompts_that_share_little_run_together() -> None:
+    world = World(block_size=16, budget=400)
+    first = world.add(letters(0, 16) + letters(1, 100))
+    second = world.add(letters(0, 16) + letters(2, 100))
+    assert world.step().sampled == [first, second]
+
+
+@pytest.mark.clause("SCHED-30")
+def test_a_mate_whose_prompt_is_cut_is_waited_for_to_its_end() -> None:
+    world = World(budget=8)
+    first, second = world.add(letters(0, 30)), world.add(letters(0, 30) + letters(1, 2))
+    for _ in range(3):
+        world.step()
+        assert [first.state, second.state] == [RUNNING, WAITING]
+    world.step()
+    assert first.pending == 1
+    assert second.state is WAITING or second.cached >= 24
+    world.step()
+    assert second.state is RUNNING
+    assert second.cached == 28
+    world.drain(20)
+
+
+def waiting_pair(blocks: int = 100) -> tuple[World, TokenSequence, TokenSequence]:
+    """One that computes a text, and one that waits for it."""
+    world = World(budget=8, blocks=blocks, policy="priority")
+    first, second = world.add(letters(0, 30)), world.add(letters(0, 30) + letters(1, 2))
+    world.step()
+    assert [first.state, second.state] == [RUNNING, WAITING]
+    return world, first, second
+
+
+@pytest.mark.clause("SCHED-30", "SCHED-09")
+def test_nobody_waits_for_a_mate_that_was_cancelled() -> None:
+    world, first, second = waiting_pair()
+    world.finish(first)
+    world.step()
+    assert second.state is RUNNING
+    assert second.cached == 8  # what the first had done
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-30")
+def test_nobody_waits_for_a_mate_that_gave_way() -> None:
+    world, first, second = waiting_pair(blocks=12)
+    world.update(second, Priority.HIGH)
+    urgent = world.add(letters(2, 40), 2, Priority.CRITICAL)  # needs all but one of the blocks
+    world.step()
+    assert [urgent.state, first.state, second.state] == [RUNNING, PREEMPTED, WAITING]
+    while urgent in world.live:
+        world.step()
+    world.step()
+    assert [second.state, first.state] == [RUNNING, PREEMPTED]  # now the first waits for the second
+    world.drain(40)
+
+
+@pytest.mark.clause("SCHED-30")
+def test_nobody_waits_for_one_that_only_decodes() -> None:
+    """It found its whole text, and does not compute what has been forgotten since."""
+    world = World(budget=8)
+    world.add(letters(0, SIZE), 1)
+    world.step()
+    decodes = world.add(letters(0, SIZE), 20)
+    world.step()
+    assert (decodes.cached, decodes.computed) == (SIZE - 1, SIZE)
+    assert world.manager.gc() == 1
+    newcomer = world.add(letters(0, SIZE), 2)
+    world.step()
+    assert [decodes.state, newcomer.computed] == [RUNNING, SIZE]
+
+
+@pytest.mark.clause("SCHED-30")
+def test_nobody_waits_for_one_whose_last_chunk_was_a_single_token() -> None:
+    world = World(budget=8, blocks=10)
+    first = world.add(letters(0, 9), 8)
+    world.step()
+    world.step()
+    assert first.pending == 1
+    assert len(world.scheduler._in_flight) == 0
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-30")
+def test_a_text_that_two_compute_is_still_coming_when_one_of_them_leaves() -> None:
+    world = World(budget=40)
+    first = world.add(letters(0, 8) + letters(1, 30))
+    second = world.add(letters(0, 8) + letters(2, 20))
+    world.step()
+    assert [first.computed, second.computed] == [38, 2]
+    world.finish(first)
+    world.manager.gc()
+    third = world.add(letters(0, 8) + letters(3, 1))
+    world.step()
+    assert third.state is WAITING
+    world.step()
+    assert third.cached == 8
+    world.drain(20)
+
+
+# ---- choices
+@pytest.mark.clause("SCHED-31")
+@pytest.mark.parametrize("caching", [False, True])
+@pytest.mark.parametrize("length", [1, SIZE - 1, SIZE, SIZE + 1, 2 * SIZE, 3 * SIZE + 2])
+def test_choices_compute_their_prompt_once_and_the_last_token_each(length: int, caching: bool) -> None:
+    world = World(caching=caching)
+    choices = world.choices(letters(0, length), 4, max_tokens=6)
+    world.step()
+    assert [choice.state for choice in choices] == [RUNNING, WAITING, WAITING, WAITING]
+    world.step()
+    assert [choice.state for choice in choices] == [RUNNING] * 4
+    assert [choice.cached for choice in choices] == [0] + [length - 1] * 3
+    assert [world.computed[choice] for choice in choices] == [length, 1, 1, 1]
+    full = (length - 1) // SIZE
+    assert all(choice.table.blocks[:full] == choices[0].table.blocks[:full] for choice in choices)
+    assert len({choice.table.blocks[full] for choice in choices}) == 4  # the rest was copied
+    assert world.manager.counters().copied == (3 if (length - 1) % SIZE else 0)
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-31")
+@given(
+    length=st.integers(1, 14),
+    count=st.integers(2, 5),
+    caching=st.booleans(),
+    budget=st.integers(1, 9),
+    seqs=st.integers(1, 5),
+    cancelled=st.integers(0, 6),
+)
+def test_choices_go_on_when_their_source_leaves(
+    length: int, count: int, caching: bool, budget: int, seqs: int, cancelled: int
+) -> None:
+    """At any moment: while it waits, computes the prompt, or decodes."""
+    world = World(budget=budget, seqs=seqs, caching=caching, blocks=30)
+    source, *others = world.choices(letters(0, length), count, max_tokens=4)
+    for _ in range(cancelled):
+        world.step()
+    if source in world.live:
+        world.finish(source)
+    world.drain(200)
+    texts = {tuple(choice.token_ids) for choice in others}
+    assert [choice.length for choice in others] == [length + 4] * (count - 1)
+    assert len(texts) == 1  # the world goes on in one way from equal texts
+
+
+@pytest.mark.clause("SCHED-31")
+def test_choices_that_continue_differently_keep_apart() -> None:
+    world = World(blocks=30)
+    choices = world.choices(letters(0, 6), 4, max_tokens=8)
+    number = {choice: place for place, choice in enumerate(choices)}
+    for _ in range(20):
+        world.step(lambda sequence: number[sequence])
+    assert [choice.output_ids for choice in choices] == [[place] * 8 for place in range(4)]
+
+
+@pytest.mark.clause("SCHED-30", "SCHED-31")
+def test_a_choice_that_gave_way_waits_while_its_source_computes_the_prompt_again() -> None:
+    world = World(blocks=12, policy="priority")
+    source, choice = world.choices(letters(0, 16), 2, max_tokens=10)
+    world.step()
+    world.step()
+    assert choice.computed == 16
+    urgent = world.add(letters(1, 40), 2, Priority.CRITICAL)
+    while urgent in world.live:
+        world.step()
+    assert [source.state, choice.state] == [PREEMPTED, PREEMPTED]
+    world.manager.gc()
+    world.step()
+    assert [source.state, choice.state] == [RUNNING, PREEMPTED]
+    world.step()
+    assert choice.state is RUNNING
+    world.drain(40)
