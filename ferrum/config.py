@@ -98,18 +98,22 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "kv_memory", "max_waiting"):
-            _at_least_one(name, getattr(self, name))
+            _at_least(name, getattr(self, name), 1)
+        _at_least("host_kv_memory", self.host_kv_memory, 0)
+        for name in ("backend", "dtype", "compute", "kv_dtype", "scheduler", "eviction"):
+            if not isinstance(getattr(self, name), str):
+                raise InvalidParameter(name, f"must be a name, not {getattr(self, name)!r}")
         for name in ("prefix_caching", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidParameter(name, f"must be true or false, not {getattr(self, name)!r}")
         for name in ("threads", "max_model_len"):
             if getattr(self, name) is not None:
-                _at_least_one(name, getattr(self, name))
+                _at_least(name, getattr(self, name), 1)
 
 
-def _at_least_one(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidParameter(name, f"must be a whole number of at least 1, not {value!r}")
+def _at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidParameter(name, f"must be a whole number of at least {least}, not {value!r}")
 
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import click
 from ferrum.cli.loading import load
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
-from ferrum.cli.parallel import answers, overall, show_answer, split_prompts
+from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.statistics import stats_lines
 from ferrum.errors import Unsupported
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
     from ferrum.engine.stream import TokenStream
 
-EVERYBODY = 0
-"""--parallel without a number: as many prompts at a time as the engine takes."""
-
 
 @click.command()
 @click.argument("prompt", required=False)
@@ -40,8 +36,9 @@ EVERYBODY = 0
 @click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
-@click.option("--parallel", type=click.IntRange(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
-              help="Every line is a prompt: answer all of them at the same time, or N at a time.")  # fmt: skip
+@click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
+              help="Every line is a prompt: answer N of them at a time; without N, or with 0, as many as the engine "
+                   "takes. With --json, one object a line.")  # fmt: skip
 @click.option("--stats", is_flag=True, help="Tell what the engine did, at the end.")
 @sampling_options
 @engine_options
@@ -66,51 +63,28 @@ def generate(
     """
     if raw and system is not None:
         raise click.UsageError("--system needs the chat template that --raw leaves out")
+    if no_stream and parallel is not None:
+        raise click.UsageError("--no-stream has no meaning with --parallel, whose answers come whole")
     text = read_prompt(prompt, file)
-    prompts = [text] if parallel is None else split_prompts(text)
+    prompts = [] if parallel is None else split_prompts(text)
     progress = Progress()
     started = time.perf_counter()
     llm = load(engine, progress, **({} if parallel in (None, EVERYBODY) else {"max_num_seqs": parallel}))
     load_seconds = time.perf_counter() - started
     as_chat = speaks_chat(llm, system, raw, progress)
+
+    def as_line(completion: Completion) -> str:
+        return json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False)
+
     if parallel is None:
         with start(llm, text, system, as_chat, params) as stream:
             show(stream, progress, silent=as_json, whole=no_stream)
         completion = stream.completion()
-        if as_json:
-            click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
-        else:
-            click.echo(summary(completion), err=True)
+        click.echo(as_line(completion) if as_json else summary(completion), err=not as_json)
     else:
-        answer_all(llm, prompts, system, as_chat, params, progress, load_seconds if as_json else None)
+        answer_all(llm, prompts, system, as_chat, params, progress, as_line if as_json else None)
     if stats:
         click.echo("\n".join(stats_lines(llm.stats())), err=True)
-
-
-def answer_all(
-    llm: LLM,
-    prompts: list[str],
-    system: str | None,
-    as_chat: bool,
-    params: SamplingParams,
-    progress: Progress,
-    load_seconds: float | None,
-) -> None:
-    """Several prompts at the same time; JSON, an object a line, if `load_seconds` is given."""
-    from ferrum.sample.randomness import fresh_seed
-
-    if params.seed is None:
-        params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
-    began = time.perf_counter()
-    completions: list[Completion] = []
-    for prompt, completion in zip(prompts, answers(llm, prompts, system, as_chat, params, progress), strict=True):
-        if load_seconds is None:
-            show_answer(prompt, completion, first=not completions)
-        else:
-            click.echo(json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False))
-        completions.append(completion)
-    if load_seconds is None:
-        click.echo(overall(completions, time.perf_counter() - began), err=True)
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -131,9 +105,9 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
 
 
 def decode(content: bytes, name: str) -> str:
-    """UTF-8 without its last newline. Raises UsageError that says where it is not UTF-8."""
+    """UTF-8 without a byte order mark and its last newline. Raises UsageError that says where it is not UTF-8."""
     try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        return content.decode("utf-8").removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         byte = content[error.start]
         raise click.UsageError(f"{name} is not UTF-8 text: byte {error.start} is 0x{byte:02x}") from None

@@ -6,57 +6,136 @@ Refuses to know: how they are generated. Specs: CLI-50, CLI-51. Next: `ferrum.cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ferrum.cli.progress import Progress
+from ferrum.errors import RequestValidation
 from ferrum.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
 
+EVERYBODY = 0
+"""--parallel without a number: as many prompts at a time as the engine takes."""
 
-def split_prompts(text: str) -> list[str]:
-    """One prompt a line; empty lines are none. Raises UsageError where there is no prompt at all."""
-    prompts = [line for line in text.splitlines() if line.strip()]
-    if not prompts:
+
+class AtATime(click.IntRange):
+    """The number after --parallel. It may be left out, so that a prompt in its place is mistaken for it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number; put the prompt before --parallel, or write --parallel=N", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A prompt and where it stands, counted from 1."""
+
+    number: int
+    prompt: str
+
+
+@dataclass
+class Totals:
+    """What is told of all answers at the end; the answers themselves may be many and are not kept."""
+
+    answers: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+
+    def add(self, completion: Completion) -> None:
+        self.answers += 1
+        self.prompt_tokens += completion.usage.prompt_tokens
+        self.cached_tokens += completion.usage.cached_tokens
+        self.generated_tokens += completion.usage.completion_tokens
+
+    def summary(self, seed: int | None, seconds: float) -> str:
+        """Seed and speed on one line."""
+        rate = self.generated_tokens / seconds if seconds > 0 else 0.0
+        prompts = "1 prompt" if self.answers == 1 else f"{self.answers} prompts"
+        return " · ".join(
+            (
+                f"seed {seed}",
+                f"{prompts} of {self.prompt_tokens} tokens, {self.cached_tokens} of them from memory",
+                f"{self.generated_tokens} tokens at {rate:.0f} tok/s",
+            )
+        )
+
+
+def split_prompts(text: str) -> list[Line]:
+    r"""One prompt a line; empty lines are none. A line ends with \n or \r\n: what else Unicode calls the end of a line
+    may stand in a prompt. Raises UsageError where there is no prompt at all."""
+    numbered = enumerate(text.split("\n"), start=1)
+    lines = [Line(number, line.removesuffix("\r")) for number, line in numbered if line.strip()]
+    if not lines:
         raise click.UsageError("there is no prompt: --parallel expects one a line")
-    return prompts
+    return lines
+
+
+def answer_all(
+    llm: LLM,
+    lines: list[Line],
+    system: str | None,
+    as_chat: bool,
+    params: SamplingParams,
+    progress: Progress,
+    as_line: Callable[[Completion], str] | None,
+) -> None:
+    """Answers all prompts; `as_line` makes the line that each answer becomes, None shows it below its prompt."""
+    from ferrum.sample.randomness import fresh_seed
+
+    if params.seed is None:
+        params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
+    totals = Totals()
+    began = time.perf_counter()
+    for line, completion in zip(lines, answers(llm, lines, system, as_chat, params, progress), strict=True):
+        if as_line is None:
+            gap = "\n" if totals.answers else ""
+            click.echo(f"{gap}>>> {line.prompt}\n{completion.text}")
+        else:
+            click.echo(as_line(completion))
+        totals.add(completion)
+    if as_line is None:
+        click.echo(totals.summary(params.seed, time.perf_counter() - began), err=True)
 
 
 def answers(
-    llm: LLM, prompts: list[str], system: str | None, as_chat: bool, params: SamplingParams, progress: Progress
+    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: SamplingParams, progress: Progress
 ) -> Iterator[Completion]:
     """The completions, in order."""
-    before = [] if system is None else [{"role": "system", "content": system}]
-    if as_chat:
-        conversations = [[*before, {"role": "user", "content": prompt}] for prompt in prompts]
-        completions = llm.chat_each(conversations, params)
-    else:
-        completions = llm.generate_each(prompts, params)
-    for done in range(len(prompts)):
-        with progress.during(f"answering: {done} of {len(prompts)} done"):
+    completions = begin(llm, lines, system, as_chat, params)
+    for done in range(len(lines)):
+        with progress.during(f"answering: {done} of {len(lines)} done"):
             completion = next(completions)
         yield completion
 
 
-def show_answer(prompt: str, completion: Completion, first: bool) -> None:
-    """A prompt and its answer, with an empty line between one and the next."""
-    click.echo(("" if first else "\n") + f">>> {prompt}\n{completion.text}")
+def begin(
+    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: SamplingParams
+) -> Iterator[Completion]:
+    """The completions to be. Raises RequestValidation that names the first line that cannot be answered."""
+    before = [] if system is None else [{"role": "system", "content": system}]
 
+    def ask(lines: list[Line]) -> Iterator[Completion]:
+        if as_chat:
+            return llm.chat_each([[*before, {"role": "user", "content": line.prompt}] for line in lines], params)
+        return llm.generate_each([line.prompt for line in lines], params)
 
-def overall(completions: list[Completion], seconds: float) -> str:
-    """Seed and speed on one line."""
-    prompt = sum(completion.usage.prompt_tokens for completion in completions)
-    cached = sum(completion.usage.cached_tokens for completion in completions)
-    generated = sum(completion.usage.completion_tokens for completion in completions)
-    rate = generated / seconds if seconds > 0 else 0.0
-    return " · ".join(
-        (
-            f"seed {completions[0].seed}",
-            f"{len(completions)} prompts of {prompt} tokens, {cached} of them from memory",
-            f"{generated} tokens at {rate:.0f} tok/s",
-        )
-    )
+    try:
+        return ask(lines)
+    except RequestValidation:
+        for line in lines:
+            try:
+                ask([line])  # checks, and begins nothing before the first answer is asked for
+            except RequestValidation as error:
+                raise RequestValidation(f"line {line.number}: {error}") from error
+        raise

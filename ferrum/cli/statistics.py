@@ -19,8 +19,8 @@ def stats_lines(stats: EngineStats) -> list[str]:
     return [
         f"blocks      device: {_tier(stats.device)}, {kv.peak_held} held at most · host: {_tier(stats.host)}",
         f"prefixes    {kv.hit_tokens} of {kv.queried_tokens} tokens found in memory ({share:.0f} %)",
-        f"evictions   {kv.evicted} blocks: {kv.demoted} to the host, {kv.promoted} of those came back, "
-        f"{kv.dropped} dropped there",
+        f"evictions   {kv.evicted} blocks: {kv.demoted} to the host, {kv.dropped} dropped there; "
+        f"{kv.promoted} found there and copied back",
         f"preemptions {stats.preempted_by_recompute} by recompute, {stats.preempted_by_swap} by swap: "
         f"{kv.swapped_out} blocks out, {kv.swapped_in} in",
         f"steps       {stats.steps}, {stats.computed_tokens} tokens computed, {kv.copied} blocks copied on write",

@@ -8,9 +8,14 @@ Specs: ENGINE-04, ENGINE-10 to ENGINE-15, ENGINE-23 to ENGINE-26, ENGINE-30. Nex
 
 from __future__ import annotations
 
+import logging
+import math
+import operator
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heapify, heappop, heappush
 
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText
@@ -18,7 +23,15 @@ from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
 from ferrum.engine.statistics import EngineStats, collect
 from ferrum.engine.timing import Clock, Stopwatch
-from ferrum.errors import FerrumError, InternalError, InvalidParameter, RequestValidation, ResourceExhausted, Timeout
+from ferrum.errors import (
+    FerrumError,
+    InternalError,
+    InvalidParameter,
+    RequestValidation,
+    ResourceExhausted,
+    SchedulerError,
+    Timeout,
+)
 from ferrum.sample.randomness import choice_seed, fresh_seed
 from ferrum.sample.sampler import sample
 from ferrum.sched.plan import StepPlan
@@ -27,6 +40,8 @@ from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.ops import Tensor
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.types import FinishReason, Priority, SamplingParams, StreamChunk
+
+logger = logging.getLogger(__name__)
 
 MOST_IDLE_STEPS = 1000
 """Steps in a row without anything to run, although requests wait, after which the engine gives up. None is needed,
@@ -56,28 +71,45 @@ class Engine:
         self._deadlines: list[tuple[float, int, Request]] = []
         self._submitted = self._steps = self._idle_steps = self._computed_tokens = 0
         self._stepping = False
-        self._left: list[Request] = []  # cancelled while a step was running
+        self._left: list[Request] = []  # cancelled while a step was running, or by another thread
+        self._news: dict[Request, None] = {}  # requests that have something to tell since the last step began
+        self._owner: int | None = None
+
+    def claim(self) -> None:
+        """Until `release`, only the calling thread may use the engine; others may cancel."""
+        self._owner = threading.get_ident()
+
+    def release(self) -> None:
+        """Any thread may use the engine, one at a time."""
+        self._owner = None
 
     @property
     def has_work(self) -> bool:
         return bool(self._requests)
 
     # ---- requests
-    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> None:
-        """Raises RequestValidation for a prompt that can never be served. Changes nothing; safe in any thread."""
-        self.check_ids(prompt_ids)
-        self.scheduler.check(len(prompt_ids), params.max_tokens)
+    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> list[int]:
+        """-> the prompt as plain integers. Raises RequestValidation for one that can never be served. Changes nothing;
+        safe in any thread."""
+        token_ids = self.check_ids(prompt_ids)
+        self.scheduler.check(len(token_ids), params.max_tokens)
         if params.n > self.scheduler.limits.max_waiting:
             raise InvalidParameter("n", f"must be at most {self.scheduler.limits.max_waiting}, not {params.n}")
+        return token_ids
 
-    def check_ids(self, token_ids: Sequence[int]) -> None:
-        """Raises RequestValidation for a token outside the vocabulary, or for no token at all."""
+    def check_ids(self, token_ids: Sequence[int]) -> list[int]:
+        """-> plain integers. Raises RequestValidation for what is no token, one outside the vocabulary, or none."""
         size = self.executor.vocab_size
-        if not token_ids:
+        try:
+            ids = [operator.index(token) for token in token_ids]
+        except TypeError as error:
+            raise RequestValidation(f"a prompt must be token ids: {error}") from None
+        if not ids:
             raise RequestValidation("the prompt has no tokens")
-        for token in (min(token_ids), max(token_ids)):
+        for token in (min(ids), max(ids)):
             if not 0 <= token < size:
                 raise RequestValidation(f"token {token} is not in the vocabulary: ids go from 0 to {size - 1}")
+        return ids
 
     def submit(
         self,
@@ -88,33 +120,40 @@ class Engine:
         timeout_s: float | None = None,
     ) -> Request:
         """Queues a prompt, which has to be answered within `timeout_s` seconds, if that is given. Raises
-        RequestValidation if it can never be served, ResourceExhausted if the queue is full, and changes nothing."""
-        self.check(prompt_ids, params)
+        RequestValidation if it can never be served, InvalidParameter for a priority or timeout that is none,
+        ResourceExhausted if the queue is full, and changes nothing."""
+        self._check_owner()
+        prompt_ids = self.check(prompt_ids, params)
+        check_urgency(priority, timeout_s)
         if not self.scheduler.room_for(params.n):
             raise ResourceExhausted(f"the queue is full: {self.scheduler.waiting} sequences wait; try again later")
         seed = fresh_seed() if params.seed is None else params.seed
         first = TokenSequence(prompt_ids, params, choice_seed(seed, 0), priority)
         others = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
         tokenizer = self._tokenizer()
-        for sequence in (first, *others):
-            self.scheduler.add(sequence)
-        generations = [self._generation(sequence, tokenizer) for sequence in (first, *others)]
-        request = Request(generations, Stopwatch(self._clock))
-        self._requests.update((generation.sequence, (request, generation)) for generation in generations)
-        self._submitted += 1
-        if timeout_s is not None:
-            heappush(self._deadlines, (request.stopwatch.submitted + timeout_s, self._submitted, request))
+        with self._unless_broken_off():
+            for sequence in (first, *others):
+                self.scheduler.add(sequence)
+            generations = [self._generation(sequence, tokenizer) for sequence in (first, *others)]
+            request = Request(generations, Stopwatch(self._clock))
+            self._requests.update((generation.sequence, (request, generation)) for generation in generations)
+            self._submitted += 1
+            if timeout_s is not None:
+                self._forget_old_deadlines()
+                heappush(self._deadlines, (request.stopwatch.submitted + timeout_s, self._submitted, request))
         return request
 
     def cancel(self, request: Request) -> None:
-        """Ends what is not finished yet and frees its blocks. May be called at any time, and again."""
-        if self._stepping:  # a stream that the garbage collector drops: its blocks are in use until the step is over
+        """Ends what is not finished yet and frees its blocks. May be called at any time, in any thread, and again."""
+        if self._stepping or self._owner not in (None, threading.get_ident()):
+            # a stream that the garbage collector drops, say: its blocks are in use until the step is over
             self._left.append(request)
         else:
             self._end(request, FinishReason.CANCELLED)
 
     def fail(self, error: FerrumError, requests: Iterable[Request] | None = None) -> None:
         """Ends requests, all unless some are named, with the reason "error"; each says which. Not during a step."""
+        self._check_owner()
         everybody = [request for request, _ in self._requests.values()] if requests is None else list(requests)
         for request in everybody:
             if not request.finished:
@@ -131,9 +170,17 @@ class Engine:
         """Who waits and runs, what memory holds, what has happened so far."""
         return collect(self.scheduler, self._steps, self._computed_tokens)
 
+    def take_news(self) -> list[Request]:
+        """The requests that have more to say or have ended since they were last asked for, in this step or after it."""
+        news = list(self._news)
+        self._news.clear()
+        return news
+
     # ---- steps
     def step(self) -> None:
         """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
+        self._check_owner()
+        self._news.clear()
         self._expire()
         self._stepping = True
         try:
@@ -145,20 +192,48 @@ class Engine:
 
     def _step(self) -> None:
         began = self._clock()
-        plan = self.scheduler.plan()
+        with self._unless_broken_off():
+            plan = self.scheduler.plan()
         if not plan.chunks:
             self._idle()
             return
         self._note_started(plan)
         logits = self.executor.run(plan)
         tokens = self._sample(logits, plan.sampled) if plan.sampled else []
-        self.scheduler.commit(plan, tokens)
-        for sequence, token in zip(plan.sampled, tokens, strict=True):
-            self._advance(sequence, token)
+        with self._unless_broken_off():
+            self.scheduler.commit(plan, tokens)
+            for sequence, token in zip(plan.sampled, tokens, strict=True):
+                self._advance(sequence, token)
         self._idle_steps = 0
         self._steps += 1
         self._computed_tokens += plan.tokens
-        self.observer.step_finished(plan, self._clock() - began)
+        self._tell(self.observer.step_finished, plan, self._clock() - began)
+
+    @contextmanager
+    def _unless_broken_off(self) -> Iterator[None]:
+        """What is done inside is done in full, or the engine starts over: an interrupt, or memory that runs out, in the
+        middle of the books leaves nothing that could be trusted. Every request then ends, and every block is free."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, FerrumError) and not isinstance(error, (InternalError, SchedulerError)):
+                raise  # foreseen, and raised before anything was changed
+            defect = isinstance(error, Exception)
+            for request, generation in self._requests.values():
+                generation.finish_reason = FinishReason.ERROR if defect else FinishReason.CANCELLED
+                request.error = InternalError(f"a step broke off: {error!r}") if defect else None
+                self._news[request] = None
+            self._requests.clear()
+            self._deadlines.clear()
+            self.scheduler.reset()
+            raise
+
+    def _tell(self, hook: Callable[..., None], *facts: object) -> None:
+        """Calls a method of the observer; what goes wrong there does not concern the requests."""
+        try:
+            hook(*facts)
+        except Exception:
+            logger.exception("an observer failed")
 
     def _idle(self) -> None:
         """Nothing to run, which is an error in the long run if requests wait."""
@@ -170,7 +245,7 @@ class Engine:
         for chunk in plan.chunks:
             stopwatch = self._requests[chunk.sequence][0].stopwatch
             if stopwatch.started is None:
-                self.observer.request_started(stopwatch.start())
+                self._tell(self.observer.request_started, stopwatch.start())
 
     def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[int]:
         """One token per sequence; its random number is that of the place it is going to have."""
@@ -185,11 +260,17 @@ class Engine:
         request, generation = self._requests[sequence]
         now = request.stopwatch.tick()
         if generation.last_token is None:
-            self.observer.first_token(now - request.stopwatch.submitted)
+            self._tell(self.observer.first_token, now - request.stopwatch.submitted)
         else:
-            self.observer.next_token(now - generation.last_token)
+            self._tell(self.observer.next_token, now - generation.last_token)
         generation.last_token = now
-        text, reason = generation.output.push(token)
+        self._news[request] = None
+        try:
+            text, reason = generation.output.push(token)
+        except FerrumError as error:  # no text for this token: the others of the step have theirs
+            request.error = error
+            self._finish(request, generation, FinishReason.ERROR)
+            return
         generation.chunks.append(StreamChunk(text, token, reason))
         if reason is not None:
             self._finish(request, generation, reason)
@@ -206,20 +287,40 @@ class Engine:
                 seconds = deadline - request.stopwatch.submitted
                 self.fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
 
+    def _forget_old_deadlines(self) -> None:
+        """Keeps finished requests from staying in memory until their time is up."""
+        if len(self._deadlines) > 2 * len(self._requests) + 16:
+            self._deadlines = [entry for entry in self._deadlines if not entry[2].finished]
+            heapify(self._deadlines)
+
     def _end(self, request: Request, reason: FinishReason) -> None:
         for generation in request.generations:
             if generation.finish_reason is None:
                 self._finish(request, generation, reason)
 
     def _finish(self, request: Request, generation: Generation, reason: FinishReason) -> None:
-        generation.finish_reason = reason
         sequence = generation.sequence
-        del self._requests[sequence]
         self.scheduler.finish(sequence)
+        del self._requests[sequence]
+        generation.finish_reason = reason
+        self._news[request] = None
         latency = self._clock() - request.stopwatch.submitted
         generated = sequence.length - sequence.prompt_length
-        self.observer.generation_finished(reason, latency, sequence.prompt_length, generated)
+        self._tell(self.observer.generation_finished, reason, latency, sequence.prompt_length, generated)
+
+    def _check_owner(self) -> None:
+        if self._owner not in (None, threading.get_ident()):
+            raise SchedulerError("this engine belongs to an EngineThread: ask that one")
 
     def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
         max_tokens = sequence.max_length - sequence.prompt_length
         return Generation(sequence, OutputText(tokenizer, sequence.params, self._eos_token_ids, max_tokens), [])
+
+
+def check_urgency(priority: object, timeout_s: object) -> None:
+    """Raises InvalidParameter for a priority that is none, or a timeout that is no number of seconds."""
+    if not isinstance(priority, Priority):
+        raise InvalidParameter("priority", f"must be a Priority, not {priority!r}")
+    number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
+    if timeout_s is not None and not (number and 0 <= timeout_s < math.inf):  # type: ignore[operator]
+        raise InvalidParameter("timeout_s", f"must be a number of seconds of at least 0, not {timeout_s!r}")

@@ -7,6 +7,7 @@ Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,10 @@ class LLM:
         return llm
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
+        if config.deterministic and not ops.deterministic:
+            raise InvalidParameter(
+                "deterministic", f"needs a backend made with deterministic=True, and this {ops.name} was not"
+            )
         dtype = storage_dtype(ops, config)
         size = capacity(loaded.config, config, dtype)
         self._loaded = loaded
@@ -212,7 +217,7 @@ class LLM:
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
         """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
         tokens: those of whole blocks. Raises RequestValidation for a prompt shorter than a block, Unsupported without
-        prefix caching."""
+        prefix caching, NotFound or InvalidParameter for a path that cannot be written to."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: there is nothing that could be saved")
         (one,) = as_prompts([prompt])
@@ -224,7 +229,10 @@ class LLM:
 
     def load_prefix(self, path: str | Path) -> int:
         """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
-        Prompts that begin with them need not compute them. Raises NotFound, InvalidFormat."""
+        Prompts that begin with them need not compute them. Raises NotFound, InvalidFormat, ResourceExhausted where
+        there is no room, Unsupported without prefix caching."""
+        if not self.engine_config.prefix_caching:
+            raise Unsupported("prefix caching is off: what is loaded could not be used")
         return load_prefix(self.scheduler.manager, path)
 
     def stats(self) -> EngineStats:
@@ -254,15 +262,18 @@ class LLM:
 
     def _run(self, calls: list[tuple[list[int], SamplingParams, Priority]]) -> Generator[Completion]:
         """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
-        requests: list[Request] = []
+        coming = deque(calls)
+        requests: deque[Request] = deque()
         try:
-            for index in range(len(calls)):
-                while index == len(requests) or not requests[index].finished:
-                    while len(requests) < len(calls) and self.scheduler.room_for(calls[len(requests)][1].n):
-                        prompt, params, priority = calls[len(requests)]
-                        requests.append(self.engine.submit(prompt, params, priority=priority))
+            while coming or requests:
+                while coming and self.scheduler.room_for(coming[0][1].n):
+                    prompt, params, priority = coming[0]
+                    requests.append(self.engine.submit(prompt, params, priority=priority))
+                    coming.popleft()
+                while requests and requests[0].finished:
+                    yield requests.popleft().completion()
+                if requests:
                     self.engine.step()
-                yield requests[index].completion()
         finally:
             for request in requests:
                 self.engine.cancel(request)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
+import numpy as np
 
 from ferrum.config import EngineConfig, ModelConfig
 from ferrum.engine.runner import Runner
@@ -37,6 +38,11 @@ COMPUTE = ("float32",)
 FLOPS_PER_BYTE = 20
 """Floating-point operations that a CPU does in the time in which it copies a byte: on two cores some 160 G a second
 beside some 8 GB a second."""
+
+SAMPLES = 37
+SAMPLE_BYTES = 64
+"""What `content_root` reads of a matrix: so many bytes in so many places. The number of places is a prime, so that they
+are not all at the beginning of a row."""
 
 
 class Model(Protocol):
@@ -115,7 +121,9 @@ def build_runner(
 def build_scheduler(
     config: EngineConfig, size: Capacity, store: BlockStore, root: Digest, swap_cost: float
 ) -> Scheduler:
-    """The scheduler and the memory manager below it. `root`: see `content_root`; `swap_cost`: see `swap_cost`."""
+    """The scheduler and the memory manager below it. `root`: what `content_root` says of the model; `swap_cost`: moving
+    one block to the host and back takes as long as computing so many tokens, as the function `swap_cost`
+    estimates it. A sequence that gives way is moved if that is cheaper than computing it again."""
     device = BlockPool(size.blocks, make_policy(config.eviction))
     host = BlockPool(size.host_blocks, make_policy(config.eviction)) if size.host_blocks else None
     manager = KvManager(store, device, host, config.block_size, prefix_caching=config.prefix_caching, root=root)
@@ -124,24 +132,34 @@ def build_scheduler(
 
 
 def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
-    """Tokens that could be computed in the time of moving one block to the host and back, on a CPU."""
+    """An estimate, for a CPU: how many tokens it computes in the time of moving one block to the host and back."""
     parameters = sum(weight.rows * weight.columns for weight in params.weights())
     return 2 * block_bytes(model, config.block_size, dtype) * FLOPS_PER_BYTE / (2 * parameters)
 
 
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:
-    """A digest of everything besides tokens that determines the keys and values in a block: the model, a sample of each
-    of its weights, the types, the backend's arithmetic, the block size."""
-    arrays = [(weight.kind, weight.data) for weight in params.weights()]
-    sampled = [(kind, str(data.dtype), data.shape, _sample(data)) for kind, data in arrays]
+    """A digest of what besides tokens determines the keys and values in a block: the model, its weights, the types, the
+    backend's arithmetic, the block size. Norms and biases count in full; of a matrix only a sample from all over it
+    does, because to read gigabytes would take longer than to compute a prompt: two models that differ only in
+    numbers of their matrices that are not in the sample have the same root."""
+    vectors = [(name, _digest(vector, whole=True)) for name, vector in params.vectors()]
+    matrices = [(weight.kind, _digest(weight.data, whole=False)) for weight in params.weights()]
     types = (ops.name, ops.float_dtype, storage_dtype(ops, config), config.compute, config.block_size)
-    return root_digest("ferrum-blocks-1", types, model, sampled)
+    return root_digest("ferrum-blocks-2", types, ops.deterministic, model, vectors, matrices)
 
 
-def _sample(data: NDArray[Any]) -> bytes:
-    """A few bytes from the middle of an array."""
-    flat = data.reshape(-1)
-    return bytes(flat[len(flat) // 2 : len(flat) // 2 + 64].tobytes())
+def _digest(array: Any, *, whole: bool) -> str:
+    """Of an array's type, shape and content: the whole of it, or the beginnings of equal parts and the end."""
+    data = np.asarray(array)
+    content = data.reshape(-1).view(np.uint8)
+    digest = blake2b(repr((str(data.dtype), data.shape)).encode(), digest_size=16)
+    size = len(content) // SAMPLES
+    if whole or size <= SAMPLE_BYTES:
+        digest.update(content.tobytes())
+    else:
+        digest.update(content[: SAMPLES * size].reshape(SAMPLES, size)[:, :SAMPLE_BYTES].tobytes())
+        digest.update(content[-SAMPLE_BYTES:].tobytes())
+    return digest.hexdigest()
 
 
 def weights_dtype(params: DecoderParams) -> str:

@@ -6,15 +6,18 @@ Refuses to know: HTTP, and what is generated. Specs: ENGINE-33 to ENGINE-35. Nex
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
-from ferrum.engine.engine import Engine
+from ferrum.engine.engine import Engine, check_urgency
 from ferrum.engine.request import Request
 from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted
 from ferrum.types import Completion, Priority, SamplingParams, StreamChunk
+
+logger = logging.getLogger(__name__)
 
 Command = Callable[[], None]
 IndexedChunk = tuple[int, StreamChunk]
@@ -24,10 +27,10 @@ IndexedChunk = tuple[int, StreamChunk]
 class Ticket:
     """A request that was handed to the thread. To be used by one listener."""
 
-    def __init__(self, withdraw: Callable[[Ticket], None]) -> None:
+    def __init__(self, thread: EngineThread) -> None:
         self.request: Request | None = None
         """Set once the engine has it; read it when `finished`."""
-        self._withdraw = withdraw
+        self._thread = thread
         self._chunks: queue.SimpleQueue[IndexedChunk | None] = queue.SimpleQueue()  # None: there are no more
         self._shown: list[int] = []  # chunks of each choice that were delivered
         self._done = threading.Event()
@@ -57,41 +60,37 @@ class Ticket:
 
     def cancel(self) -> None:
         """Ends the request and frees its blocks within a step. May be called at any time, and again."""
-        self._withdraw(self)
+        if not self.finished:
+            self._thread.withdraw(self)
 
     # ---- for the thread
-    def deliver(self) -> bool:
-        """Passes on what is new -> is the request finished?"""
-        if self.request is None:
-            return False
-        generations = self.request.generations
-        self._shown = self._shown or [0] * len(generations)
-        finished = self.request.finished  # read first: all chunks are there by then
-        for index, generation in enumerate(generations):
+    def deliver(self, request: Request) -> None:
+        """Passes on what is new."""
+        self._shown = self._shown or [0] * len(request.generations)
+        for index, generation in enumerate(request.generations):
             for chunk in generation.chunks[self._shown[index] :]:
                 self._chunks.put((index, chunk))
             self._shown[index] = len(generation.chunks)
-        if finished:
-            self.close(self.request.error)
-        return finished
 
     def close(self, error: FerrumError | None) -> None:
         """Nothing more will come."""
-        self._error = error
-        self._done.set()
-        self._chunks.put(None)
+        if not self.finished:
+            self._error = error
+            self._done.set()
+            self._chunks.put(None)
 
 
 class EngineThread:
-    """Runs an engine as long as it is open. Nobody else may use the engine meanwhile."""
+    """Runs an engine as long as it is open. Nobody else can use the engine meanwhile."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._tickets: list[Ticket] = []  # touched by the thread only
-        self._lock = threading.Lock()  # over `_coming` and `_closed`
+        self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
+        self._lock = threading.Lock()  # over the next three
         self._coming = 0  # sequences handed over that the engine does not have yet
         self._closed = False
+        self._defect: InternalError | None = None  # why the thread ended, if nobody closed it
         self._thread = threading.Thread(target=self._run, name="ferrum-engine", daemon=True)
         self._thread.start()
 
@@ -105,22 +104,21 @@ class EngineThread:
         timeout_s: float | None = None,
     ) -> Ticket:
         """Hands a prompt to the engine. Raises at once what `Engine.submit` raises, and Cancelled after `close`."""
-        self.engine.check(prompt_ids, params)
-        ticket = Ticket(lambda own: self._commands.put(lambda: self._cancel(own)))
+        token_ids = self.engine.check(prompt_ids, params)
+        check_urgency(priority, timeout_s)
+        ticket = Ticket(self)
 
         def command() -> None:
             with self._lock:
                 self._coming -= params.n
             try:
-                ticket.request = self.engine.submit(prompt_ids, params, priority=priority, timeout_s=timeout_s)
-            except FerrumError as error:
-                ticket.close(error)
-            else:
-                self._tickets.append(ticket)
+                ticket.request = self.engine.submit(token_ids, params, priority=priority, timeout_s=timeout_s)
+                self._tickets[ticket.request] = ticket
+            except Exception as error:
+                ticket.close(_as_ferrum(error))
 
         with self._lock:
-            if self._closed:
-                raise Cancelled("the engine is closed")
+            self._check_open()
             if not self.engine.scheduler.room_for(self._coming + params.n):
                 raise ResourceExhausted("the queue is full: try again later")
             self._coming += params.n
@@ -128,14 +126,23 @@ class EngineThread:
         return ticket
 
     def call(self, command: Command) -> None:
-        """Has `command()` called between two steps, in the engine's thread; returns at once."""
-        self._commands.put(command)
+        """Has `command()` called between two steps, in the engine's thread; returns at once. What it raises is logged.
+        Raises Cancelled after `close`."""
+        with self._lock:
+            self._check_open()
+            self._commands.put(command)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Cancels a ticket's request; too late is no error."""
+        with self._lock:
+            if not self._closed:
+                self._commands.put(lambda: self._cancel(ticket))
 
     def close(self) -> None:
         """Ends open requests as cancelled, and the thread. May be called again."""
         with self._lock:
             self._closed = True
-        self._commands.put(lambda: None)
+            self._commands.put(lambda: None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -149,39 +156,73 @@ class EngineThread:
 
     # ---- the thread
     def _run(self) -> None:
+        self.engine.claim()
         try:
             while not self._closed:
                 self._obey()
+                self._deliver()
                 if self.engine.has_work:
                     self._step()
-                self._tickets = [ticket for ticket in self._tickets if not ticket.deliver()]
-        finally:  # also if a command failed: nobody must wait for an answer that never comes
-            with self._lock:
-                self._closed = True
-            self._obey()
-            for ticket in self._tickets:
-                self._cancel(ticket)
-                ticket.deliver()
+                    self._deliver()
+        except BaseException as error:
+            self._defect = InternalError(f"the engine's thread ended: {error!r}")
+            logger.exception("the engine's thread ends")
+        finally:
+            self._end()
 
     def _obey(self) -> None:
-        """Carries out what has been asked for; waits for something if there is nothing else to do."""
-        if not self.engine.has_work and not self._closed:
-            self._commands.get()()
-        while True:
+        """Carries out what has been asked for by now; waits for something if there is nothing else to do. What comes
+        meanwhile has to wait until after the next step: a flood of commands must not keep answers back."""
+        commands = [] if self.engine.has_work or self._closed else [self._commands.get()]
+        commands += [self._commands.get() for _ in range(self._commands.qsize())]
+        for command in commands:
             try:
-                command = self._commands.get_nowait()
-            except queue.Empty:
-                return
-            command()
+                command()
+            except Exception:
+                logger.exception("a command to the engine failed")
 
     def _step(self) -> None:
         try:
             self.engine.step()
-        except FerrumError as error:
-            self.engine.fail(error)
-        except Exception as error:  # a defect, but not a reason to leave everybody waiting
-            self.engine.fail(InternalError(f"a step failed: {type(error).__name__}: {error}"))
+        except Exception as error:  # perhaps a defect, but not a reason to leave everybody waiting
+            self.engine.fail(_as_ferrum(error))
+
+    def _deliver(self) -> None:
+        for request in self.engine.take_news():
+            ticket = self._tickets.get(request)
+            if ticket is not None:
+                ticket.deliver(request)
+                if request.finished:
+                    del self._tickets[request]
+                    ticket.close(request.error)
 
     def _cancel(self, ticket: Ticket) -> None:
         if ticket.request is not None:
             self.engine.cancel(ticket.request)
+
+    def _end(self) -> None:
+        """Nobody must wait for an answer that never comes."""
+        with self._lock:
+            self._closed = True
+        self._obey()  # submissions that came before the end, too
+        for request, ticket in self._tickets.items():
+            try:
+                self.engine.cancel(request)
+                ticket.deliver(request)
+                ticket.close(self._defect)
+            except Exception as error:
+                ticket.close(_as_ferrum(error))
+        self._tickets.clear()
+        self.engine.release()
+
+    def _check_open(self) -> None:
+        if self._defect is not None:
+            raise self._defect
+        if self._closed:
+            raise Cancelled("the engine is closed")
+
+
+def _as_ferrum(error: Exception) -> FerrumError:
+    if isinstance(error, FerrumError):
+        return error
+    return InternalError(f"{type(error).__name__}: {error}")

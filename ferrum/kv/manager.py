@@ -98,7 +98,7 @@ class KvManager:
         try:
             table.extend(self._promote(hits[first:]))
         except (ResourceExhausted, DeviceError):
-            self._counters.failed_moves += 1
+            pass  # what is on the device will do
         table.recorded = len(table.blocks)
         if self.prefix_caching:
             self._counters.queried_tokens += len(token_ids)
@@ -152,6 +152,7 @@ class KvManager:
         for block in blocks:
             self.device.share(block)
         target.extend(blocks)
+        target.chain = source.chain.fork(positions // self.block_size)
         target.recorded = min(source.recorded, positions // self.block_size)
         source.writable = 0  # its last block may be shared now
 
@@ -198,6 +199,13 @@ class KvManager:
         self._observe()
 
     # ---- housekeeping
+    def reset(self) -> None:
+        """Every block becomes free. The tables that there are must not be used again."""
+        for pool in (self.device, self.host):
+            if pool is not None:
+                pool.clear()
+        self._observe()
+
     def gc(self, keep: int = 0) -> int:
         """Forgets what is cached, on both tiers, but for the `keep` blocks of each that would be evicted last. ->
         blocks that have become free."""
@@ -229,7 +237,6 @@ class KvManager:
         try:
             blocks = self._allocate_host(host, len(kept))
         except ResourceExhausted:
-            self._counters.failed_moves += 1
             return
         try:
             self.store.swap_out([victim.block for victim in kept], blocks)
@@ -282,7 +289,8 @@ class KvManager:
             fresh = self._allocate_host(pool, count) if pool is self.host else self._allocate(count)
             if fresh:
                 move(fresh)
-        except (ResourceExhausted, DeviceError):
+        except (ResourceExhausted, DeviceError) as error:
+            self._counters.failed_moves += isinstance(error, DeviceError)
             pool.release([*fresh, *there[::-1]])
             self._observe()
             raise

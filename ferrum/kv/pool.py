@@ -35,18 +35,26 @@ class BlockPool:
         if total < 1:
             raise InvalidParameter("total", f"must be at least 1 block, not {total}")
         self.total = total
+        # All cached blocks, and some that were cached and are held again: taking those out would cost FIFO and Clock
+        # their place in the order. A victim that turns out to be held is skipped, and added anew when released.
+        self._policy = policy
+        self.clear()
+
+    def clear(self) -> None:
+        """Every block becomes free, whoever holds it."""
         self.cached = 0
         """How many blocks are cached."""
+        self.releases = 0
+        """How often blocks were given back: while it stays the same, no more become available."""
         # A stack: the block released last is given out first, while its memory is still warm. Ids that were never
         # given out are not in it: their memory has not been touched yet and may never have to be.
         self._returned: list[int] = []
         self._untouched = 0
-        self._references = [0] * total
-        self._digests: list[Digest | None] = [None] * total
+        self._references = [0] * self.total
+        self._digests: list[Digest | None] = [None] * self.total
         self._blocks: dict[Digest, int] = {}
-        # All cached blocks, and some that were cached and are held again: taking those out would cost FIFO and Clock
-        # their place in the order. A victim that turns out to be held is skipped, and added anew when released.
-        self._policy = policy
+        while len(self._policy):
+            self._policy.victim()
 
     # ---- how many
     @property
@@ -116,6 +124,7 @@ class BlockPool:
                 raise InternalError(f"block {block} does not exist: the pool has {self.total}")
             if not self._references[block]:
                 raise InternalError(f"block {block} is released but nobody holds it")
+        self.releases += 1
         for block in blocks:
             self._references[block] -= 1
             if not self._references[block]:

@@ -38,6 +38,12 @@ class PrefixChain:
         self._block_size = block_size
         self._digests: list[Digest] = []
 
+    def fork(self, blocks: int) -> PrefixChain:
+        """The chain of another text that begins with the same full blocks; takes over at most `blocks` digests."""
+        chain = PrefixChain(self._root, self._block_size)
+        chain._digests = self._digests[:blocks]
+        return chain
+
     def digest(self, index: int, token_ids: Sequence[int]) -> Digest:
         """The digest of full block `index` of a text that begins with whatever earlier calls were given."""
         digests, size = self._digests, self._block_size

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from ferrum.errors import InvalidFormat, NotFound, ResourceExhausted
+from ferrum.errors import InvalidFormat, InvalidParameter, NotFound, ResourceExhausted
 from ferrum.kv.manager import KvManager
 
 FORMAT = "ferrum-prefix-1"
@@ -21,9 +21,13 @@ FORMAT = "ferrum-prefix-1"
 
 def save_prefix(manager: KvManager, token_ids: Sequence[int], path: str | Path) -> int:
     """Writes the longest prefix of the text that is in memory -> its length in tokens, a whole number of blocks. Raises
-    ResourceExhausted where there is none, or none that could be brought to the device."""
+    ResourceExhausted where there is none, or none that could be brought to the device; NotFound for a folder that does
+    not exist, InvalidParameter for any other path that cannot be written to."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
+    if not Path(path).parent.is_dir():
+        raise NotFound(f"{Path(path).parent} is not a folder: make it first")
     table = manager.new_table()
     count = manager.open(table, token_ids)
     try:
@@ -31,6 +35,8 @@ def save_prefix(manager: KvManager, token_ids: Sequence[int], path: str | Path) 
             raise ResourceExhausted("nothing of this text is in memory: generate from it first, with prefix caching")
         metadata = {"format": FORMAT, "root": manager.root.hex(), "token_ids": json.dumps(list(token_ids[:count]))}
         save_file(manager.store.read(table.blocks), path, metadata)
+    except (SafetensorError, OSError) as error:
+        raise InvalidParameter("path", f"{path} cannot be written: {error}") from error
     finally:
         manager.close(table)
     return count

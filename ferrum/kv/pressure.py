@@ -7,10 +7,13 @@ Specs: KV-40. Next: `ferrum.kv.statistics`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from enum import IntEnum
 
 from ferrum.errors import InvalidParameter
+
+logger = logging.getLogger(__name__)
 
 
 class PressureLevel(IntEnum):
@@ -48,4 +51,7 @@ class PressureGauge:
         if level is not self.level:
             self.level = level
             for listener in self._listeners:
-                listener(level)
+                try:
+                    listener(level)
+                except Exception:  # its own affair: the pool is in the middle of something
+                    logger.exception("a pressure listener failed")

@@ -13,9 +13,9 @@ from ferrum.kv.pool import BlockPool
 
 @dataclass(slots=True)
 class KvCounters:
-    """Totals since the start. In blocks, but for the two that count tokens and the one that counts failures."""
+    """Totals since the start. In blocks, but for the first two, which count tokens, and the last but one."""
 
-    queried_tokens: int = 0  # tokens of the texts that a prefix was looked for
+    queried_tokens: int = 0  # tokens of the texts that a prefix was looked for, after each preemption again
     hit_tokens: int = 0  # how many of them were found
     evicted: int = 0  # cached on the device until something else needed the block
     demoted: int = 0  # of those, moved to the host instead of being dropped
@@ -24,7 +24,7 @@ class KvCounters:
     swapped_out: int = 0  # of preempted sequences, to the host
     swapped_in: int = 0  # and back
     copied: int = 0  # because they were shared and one of the holders wanted to write
-    failed_moves: int = 0  # between the tiers; each had another way out
+    failed_moves: int = 0  # between the tiers, the device's fault; each had another way out
     peak_held: int = 0  # on the device
 
 

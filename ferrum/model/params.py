@@ -36,6 +36,15 @@ class LayerParams:
             if isinstance(value, Linear):
                 yield field.name, value
 
+    def vectors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every norm and every bias with its name."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, Linear):
+                yield field.name, value
+            elif value.bias is not None:
+                yield f"{field.name}.bias", value.bias
+
 
 @dataclass(frozen=True, eq=False)
 class DecoderParams:
@@ -54,6 +63,15 @@ class DecoderParams:
                 yield linear.weight
         if self.head.weight is not self.embedding:
             yield self.head.weight
+
+    def vectors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every norm and every bias with its name: with `weights`, all that the tree holds."""
+        for index, layer in enumerate(self.layers):
+            for name, vector in layer.vectors():
+                yield f"{index}.{name}", vector
+        yield "norm", self.norm
+        if self.head.bias is not None:
+            yield "head.bias", self.head.bias
 
     def to(self, ops: TensorOps) -> DecoderParams:
         """The same tree with every array on the backend: vectors in its float type, matrices as they are stored."""

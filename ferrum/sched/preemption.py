@@ -10,6 +10,7 @@ from collections import Counter
 from enum import Enum
 
 from ferrum.errors import DeviceError, ResourceExhausted
+from ferrum.kv.block_table import blocks_for
 from ferrum.kv.manager import KvManager
 from ferrum.sched.sequence import TokenSequence
 
@@ -57,5 +58,5 @@ class Preempter:
         size = self._manager.block_size
         full = table.blocks[: table.recorded]
         kept = sum(device.references(block) > 1 and device.digest(block) is not None for block in full)
-        blocks = -(-sequence.computed // size) - kept
+        blocks = blocks_for(sequence.computed, size) - kept
         return blocks * self._swap_cost < sequence.computed - kept * size

@@ -48,6 +48,7 @@ class Scheduler:
         self._in_flight = InFlight(manager)
         self._waiting = WaitingQueue()
         self._running: list[TokenSequence] = []  # by rank
+        self._refused: tuple[TokenSequence, int] | None = None  # see _admit
         self._arrived = 0
         self._step = 0
 
@@ -67,11 +68,14 @@ class Scheduler:
         context = min(self.limits.max_model_len, room)
         if prompt_length < 1:
             raise RequestValidation("the prompt has no tokens")
-        if prompt_length + 1 > context:
+        if prompt_length + 1 > self.limits.max_model_len:
             raise RequestValidation(f"a prompt of {prompt_length} tokens leaves no room in a context of {context}")
         longest = context if max_tokens is None else min(prompt_length + max_tokens, self.limits.max_model_len)
-        if longest > room:
-            raise RequestValidation(f"{longest} tokens exceed the {room} that the memory holds: lower max_tokens")
+        if max(longest, prompt_length + 1) > room:
+            needed = max(longest, prompt_length + 1)
+            raise RequestValidation(
+                f"{needed} tokens exceed the {room} that kv_memory holds: raise it, or lower max_tokens"
+            )
         return longest
 
     def room_for(self, count: int) -> bool:
@@ -144,6 +148,14 @@ class Scheduler:
         for sequence, token in zip(plan.sampled, tokens, strict=True):
             sequence.token_ids.append(token)
 
+    def reset(self) -> None:
+        """Forgets every sequence and frees all blocks: the way out when an operation was broken off in the middle."""
+        self._running.clear()
+        self._waiting = WaitingQueue()
+        self._in_flight = InFlight(self.manager)
+        self._refused = None
+        self.manager.reset()
+
     # ---- those that run
     def _plan_running(self, chunks: dict[TokenSequence, Chunk]) -> int:
         """Fills in the chunks of running sequences -> the tokens left of the budget."""
@@ -162,7 +174,7 @@ class Scheduler:
             chunk = _chunk(sequence, budget)
             if chunk.start + chunk.count > sequence.table.writable:
                 budget += self._make_room(sequence, chunk.start + chunk.count, chunks)
-                if sequence.state is not SequenceState.RUNNING:
+                if sequence.state is not running:
                     continue
             chunks[sequence] = chunk
             budget -= chunk.count
@@ -210,16 +222,16 @@ class Scheduler:
     def _admit(self, sequence: TokenSequence, budget: int) -> bool:
         """Lets a waiting sequence run, if there is a place for it and blocks for its text and the first `budget` tokens
         that it has to compute."""
-        if len(self._running) >= self.limits.max_num_seqs or self._waits_for_mate(sequence):
+        if len(self._running) >= self.limits.max_num_seqs:
+            return False
+        if self._running and self._refused == (sequence, self.manager.device.releases):
+            return False  # it did not fit, and nothing was given back since
+        if self._waits_for_mate(sequence):
             return False
         if not self._open(sequence):
+            self._refused = (sequence, self.manager.device.releases)
             return False
-        table = sequence.table
-        try:
-            self.manager.reserve(table, sequence.computed, sequence.computed + min(budget, sequence.pending))
-        except (ResourceExhausted, DeviceError):
-            self.manager.close(table)
-            sequence.computed = 0
+        if not self._reserve_first(sequence, budget):
             return False
         if sequence.state is SequenceState.WAITING:
             sequence.cached = sequence.computed
@@ -229,14 +241,34 @@ class Scheduler:
         self._in_flight.announce(sequence)
         return True
 
-    def _open(self, sequence: TokenSequence) -> bool:
-        """Gives a sequence the blocks that need not be computed: its own on the host, those of its source, those of a
-        cached prefix. At least its last token is left to compute. False, and no change, if memory does not suffice."""
-        table, source = sequence.table, sequence.source
-        if source is not None and self._can_fork(sequence, source):
-            sequence.computed = sequence.prompt_length - 1
-            self.manager.fork(source.table, table, sequence.computed)
+    def _reserve_first(self, sequence: TokenSequence, budget: int) -> bool:
+        """Reserves the first `budget` tokens that a newcomer has to compute. False, and no blocks, if that fails."""
+        table = sequence.table
+        try:
+            self.manager.reserve(table, sequence.computed, sequence.computed + min(budget, sequence.pending))
             return True
+        except ResourceExhausted:
+            self.manager.close(table)
+            sequence.computed = 0
+            return False
+        except DeviceError:  # what it shares cannot be copied: then it shares nothing, and nothing has to be
+            self.manager.close(table)
+            sequence.computed = 0
+        try:
+            self.manager.reserve(table, 0, min(budget, sequence.length))
+            return True
+        except ResourceExhausted:
+            return False
+
+    def _open(self, sequence: TokenSequence) -> bool:
+        """Gives a sequence the blocks that need not be computed: its own on the host, those of a sibling, those of a
+        cached prefix. At least its last token is left to compute. False, and no change, if memory does not suffice."""
+        table = sequence.table
+        for sibling in self._running_siblings(sequence):
+            if sibling.computed >= sibling.prompt_length:
+                sequence.computed = sequence.prompt_length - 1
+                self.manager.fork(sibling.table, table, sequence.computed)
+                return True
         if not self.manager.fits(table, sequence.token_ids, sequence.length + 1):
             return False
         if table.host_blocks:
@@ -250,22 +282,22 @@ class Scheduler:
         sequence.computed = min(self.manager.open(table, sequence.token_ids), sequence.length - 1)
         return True
 
-    def _can_fork(self, sequence: TokenSequence, source: TokenSequence) -> bool:
-        """Is the source's prompt in memory, and nothing else wanted?"""
-        runs = source.state is SequenceState.RUNNING and sequence.state is SequenceState.WAITING
-        return runs and source.computed >= source.prompt_length
+    def _running_siblings(self, sequence: TokenSequence) -> list[TokenSequence]:
+        """Those whose prompt a newcomer could share; none if it has run before, and has more than a prompt."""
+        if sequence.state is not SequenceState.WAITING:
+            return []
+        return [sibling for sibling in sequence.siblings if sibling.state is SequenceState.RUNNING]
 
     def _waits_for_mate(self, sequence: TokenSequence) -> bool:
         """Does somebody who runs compute most of what this one needs?"""
-        source = sequence.source
-        new = sequence.state is SequenceState.WAITING
-        if new and source is not None and source.state is SequenceState.RUNNING:
-            return source.computed < source.prompt_length
+        siblings = self._running_siblings(sequence)
+        if siblings:
+            return all(sibling.computed < sibling.prompt_length for sibling in siblings)
         return self._in_flight.covers_most_of(sequence)
 
     def _would_start_without_later(self, sequence: TokenSequence) -> bool:
         """Is it worth preempting those after it in the order? What those before it hold stays, to be shared at most."""
-        if sequence.source is not None and self._can_fork(sequence, sequence.source):
+        if self._running_siblings(sequence):
             return True  # one block is all it wants
         earlier = [other for other in self._running if other.rank < sequence.rank]
         kept = {block for other in earlier for block in other.table.blocks}

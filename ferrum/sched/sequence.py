@@ -34,13 +34,13 @@ class TokenSequence:
 
     `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
     many of those of the prompt were there when it first ran. `max_length`: the length at which the sequence ends.
-    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `source`: the sequence whose
-    prompt it has too, if it is one of several choices. `max_length`, `table` and `rank` are set on submission.
+    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all that are choices
+    of one prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
     """
 
     __slots__ = (
         "arrival", "arrival_step", "cached", "computed", "max_length", "params", "priority", "prompt_length", "rank",
-        "seed", "source", "state", "table", "token_ids",
+        "seed", "siblings", "state", "table", "token_ids",
     )  # fmt: skip
 
     def __init__(
@@ -51,12 +51,14 @@ class TokenSequence:
         priority: Priority = Priority.NORMAL,
         source: TokenSequence | None = None,
     ) -> None:
+        """`source`: a sequence of the same prompt, of which this one is another choice."""
         self.token_ids = list(prompt_ids)
         self.prompt_length = len(self.token_ids)
         self.params = params
         self.seed = seed
         self.priority = priority
-        self.source = source
+        self.siblings: list[TokenSequence] = [] if source is None else source.siblings
+        self.siblings.append(self)
         self.computed = 0
         self.cached = 0
         self.max_length = self.prompt_length

@@ -14,7 +14,7 @@ from random import Random
 
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
-from ferrum.errors import DeviceError, FerrumError, RequestValidation, ResourceExhausted
+from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
 from ferrum.sched.plan import StepPlan
 from ferrum.tensor.ops import Tensor
 from ferrum.testing.audit import audit
@@ -142,8 +142,8 @@ class Life:
         try:
             request = engine.submit(prompt, params, priority=chance.choice(list(Priority)), timeout_s=timeout)
         except FerrumError as error:
-            expected = RequestValidation if never else ResourceExhausted
-            assert never or (full and isinstance(error, expected)), f"refused without a reason: {error}"
+            expected = (RequestValidation, InvalidParameter) if never else ResourceExhausted
+            assert (never or full) and isinstance(error, expected), f"refused without a reason: {error}"
             assert engine.scheduler.waiting == waiting, "a refused request is in the queue"
         else:
             assert not never and not full, "accepted what cannot be served"

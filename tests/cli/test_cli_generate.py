@@ -73,6 +73,20 @@ def test_only_one_newline_is_taken_off(generate: Invoke) -> None:
     assert json.loads(result.stdout)["prompt_token_ids"] == ids("a\n")
 
 
+@pytest.mark.clause("CLI-03")
+def test_a_byte_order_mark_is_not_part_of_the_prompt(generate: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes("\ufeffa\ufeffb\n".encode())
+    for result in [
+        generate("-f", file, "--raw", "--json"),
+        generate("--raw", "--json", input=file.read_bytes()),
+        generate("-f", file, "--raw", "--json", "--parallel"),
+    ]:
+        assert json.loads(result.stdout)["prompt_token_ids"] == ids("a\ufeffb")  # elsewhere it is a character
+    wrong = generate("--raw", input=b"\xef\xbb\xbfa\xff")
+    assert wrong.exit_code == 2 and "byte 4 is 0xff" in wrong.stderr
+
+
 @pytest.mark.clause("CLI-04")
 def test_json_is_one_object_with_these_fields(generate: Invoke, tiny: Path) -> None:
     result = generate("Hi", "--json", "--seed", 0)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from ferrum.cli.parallel import Line, Totals, answer_all, split_prompts
+from ferrum.cli.progress import Progress
+from ferrum.cli.statistics import stats_lines
+from ferrum.engine.statistics import EngineStats
+from ferrum.kv.pressure import PressureLevel
+from ferrum.kv.statistics import KvCounters, TierUsage
+from ferrum.types import Choice, Completion, FinishReason, SamplingParams, Usage
 from tests.cli.conftest import Invoke
 
 PROMPTS = ["one", "two and more", "three", "one"]
@@ -58,11 +67,65 @@ def test_prompts_come_from_anywhere_and_go_raw_or_with_a_system_message(generate
     assert json.loads(told.stdout)["text"] == json.loads(alone.stdout)["text"]
 
 
+@pytest.mark.clause("CLI-50")
+def test_only_newlines_separate_prompts() -> None:
+    within = "a\x0bb\x0cc\x85d\u2028e\u2029f\x1cg\rh"
+    assert split_prompts(f"{within}\r\n\r\n \nx\r\r\ny") == [Line(1, within), Line(4, "x\r"), Line(5, "y")]
+
+
+@pytest.mark.clause("CLI-50")
+def test_what_an_answer_does_not_need_is_refused(generate: Invoke) -> None:
+    result = generate("Hi", "--no-stream", "--parallel")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--no-stream has no meaning with --parallel" in result.stderr
+
+
+@pytest.mark.clause("CLI-50")
+def test_one_prompt_is_one_prompt(generate: Invoke) -> None:
+    assert " · 1 prompt of " in generate("Hi", "--parallel").stderr
+
+
+@pytest.mark.clause("CLI-50")
+def test_answers_are_let_go_once_they_are_shown() -> None:
+    alive: weakref.WeakSet[Completion] = weakref.WeakSet()
+    most = 0
+
+    class Model:
+        def generate_each(self, prompts: Sequence[str], _params: SamplingParams) -> Iterator[Completion]:
+            nonlocal most
+            for number in range(len(prompts)):
+                completion = Completion((Choice(0, "x", (1,), FinishReason.LENGTH, 7),), (number,), Usage(2, 1))
+                alive.add(completion)
+                most = max(most, len(alive))
+                yield completion
+
+    lines = [Line(number, "x") for number in range(1, 101)]
+    answer_all(Model(), lines, None, False, SamplingParams(), Progress(), None)  # type: ignore[arg-type]
+    assert 0 < most < 5
+
+
+@pytest.mark.clause("CLI-50")
+def test_the_summary_adds_up() -> None:
+    totals = Totals()
+    for cached in (0, 3):
+        totals.add(Completion((), (), Usage(5, 7, cached)))
+    assert totals.summary(9, 2.0) == "seed 9 · 2 prompts of 10 tokens, 3 of them from memory · 14 tokens at 7 tok/s"
+
+
+@pytest.mark.clause("CLI-51")
+@pytest.mark.parametrize("how", [["--raw"], ["-s", "Be brief."], []], ids=["raw", "system", "chat"])
+def test_the_error_names_the_line(generate: Invoke, how: list[str]) -> None:
+    long = 300 * "y"
+    result = generate("--parallel", *how, input=f"a\n\nb\n{long}\nc\n{long}\n")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: line 4: a prompt of 3")
+
+
 @pytest.mark.clause("CLI-51")
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--parallel", "x"], 2, "--parallel"),
+        (["--parallel", "x"], 2, "'x' is no number; put the prompt before --parallel, or write --parallel=N"),
         (["--parallel", "2", " \n "], 2, "one a line"),
         (["--parallel", "2", "x\n" + 300 * "y"], 1, "leaves no room in a context of 256"),
     ],
@@ -91,6 +154,14 @@ def test_statistics_tell_what_happened(generate: Invoke, file: Path) -> None:
 
 
 @pytest.mark.clause("CLI-52")
+def test_what_came_back_is_not_a_part_of_what_went() -> None:
+    usage = TierUsage(4, 1, 2, 1)
+    counters = KvCounters(evicted=5, demoted=2, promoted=3, dropped=1)  # a block that was swapped out is found too
+    lines = stats_lines(EngineStats(0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters))
+    assert lines[2].split(maxsplit=1)[1] == ("5 blocks: 2 to the host, 1 dropped there; 3 found there and copied back")
+
+
+@pytest.mark.clause("CLI-52")
 def test_statistics_leave_stdout_alone(generate: Invoke) -> None:
     plain, told = generate("Hi", "--seed", 1), generate("Hi", "--seed", 1, "--stats")
     assert told.stdout == plain.stdout
@@ -108,12 +179,22 @@ def test_statistics_leave_stdout_alone(generate: Invoke) -> None:
         ["--block-size", "3"],
         ["--no-prefix-caching"],
         ["--deterministic"],
-        ["--host-kv-memory", "1MiB"],
+        ["--host-kv-memory", "8KiB"],
     ],
     ids=" ".join,
 )
-def test_how_memory_is_run_does_not_change_the_answer(generate: Invoke, flags: list[str]) -> None:
+def test_how_memory_is_run_does_not_change_the_answer(generate: Invoke, file: Path, flags: list[str]) -> None:
     assert generate("Hi", "--seed", 3, *flags).stdout == generate("Hi", "--seed", 3).stdout
+    several = ["-f", file, "--parallel", "--seed", 3, "-n", 20, "--stats"]
+    small = ["--block-size", 4, "--kv-memory", 12 * 1024, "--max-model-len", 48]  # blocks of 1024 bytes
+    roomy, tight = generate(*several), generate(*several, *small, *flags)
+    assert (tight.exit_code, tight.stdout) == (0, roomy.stdout)
+    assert preemptions(roomy.stderr) == 0 < preemptions(tight.stderr)  # memory was short indeed
+
+
+def preemptions(stderr: str) -> int:
+    (line,) = [line.split() for line in stderr.splitlines() if line.startswith("preemptions ")]
+    return int(line[1]) + int(line[4])
 
 
 @pytest.mark.clause("CLI-53", "CLI-16")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 from ferrum.engine.engine import Engine
@@ -13,9 +15,11 @@ from ferrum.errors import (
     Cancelled,
     FerrumError,
     InternalError,
+    InvalidParameter,
     ModelError,
     RequestValidation,
     ResourceExhausted,
+    SchedulerError,
     Timeout,
 )
 from ferrum.sched.plan import StepPlan
@@ -181,19 +185,83 @@ def test_closing_ends_what_is_open(engine: Engine) -> None:
     assert held(engine) == 0
 
 
-@pytest.mark.clause("ENGINE-35")
-def test_a_command_that_fails_leaves_nobody_waiting(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)
-    gate = Gate(engine)
+def broken() -> None:
+    raise RuntimeError("a defect")
+
+
+@pytest.mark.clause("ENGINE-34")
+def test_a_command_that_fails_concerns_nobody_else(thread: EngineThread, engine: Engine) -> None:
+    for _ in range(3):
+        thread.call(broken)
+    ticket = thread.submit([97], PARAMS)
+    assert list(ticket.result(PATIENCE).token_ids) == alone([97], PARAMS, 48)[0]
+
+
+@pytest.mark.clause("ENGINE-34")
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        ([1.5, 2], {}),
+        (["a"], {}),
+        ([97], {"timeout_s": "5"}),
+        ([97], {"timeout_s": float("nan")}),
+        ([97], {"timeout_s": -1}),
+        ([97], {"priority": None}),
+        ([97], {"priority": 2}),
+    ],
+)
+def test_nonsense_is_refused_at_once_and_concerns_nobody_else(
+    thread: EngineThread, engine: Engine, prompt: list[Any], options: dict[str, Any]
+) -> None:
+    good = thread.submit(np.array([97]), PARAMS)  # type: ignore[arg-type]  # NumPy's integers are integers
+    with pytest.raises((RequestValidation, InvalidParameter)):
+        thread.submit(prompt, PARAMS, **options)
+    assert list(good.result(PATIENCE).token_ids) == alone([97], PARAMS, 48)[0]
+
+
+@pytest.mark.clause("ENGINE-34", "ENGINE-35")
+def test_if_the_thread_dies_everybody_hears_why(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "take_news", lambda: 1 / 0)
     thread = EngineThread(engine)
-    ticket = thread.submit([97], ENDLESS)
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        thread.submit([97], ENDLESS).result(PATIENCE)
+    with pytest.raises(InternalError, match="ZeroDivisionError"):
+        thread.submit([97], ENDLESS)
+    thread.close()
 
-    def broken() -> None:
-        raise RuntimeError("a defect")
 
-    thread.call(broken)
-    gate.open()
-    assert ticket.result(PATIENCE).finish_reason is FinishReason.CANCELLED
+@pytest.mark.clause("ENGINE-33")
+def test_a_flood_of_commands_does_not_keep_answers_back(engine: Engine) -> None:
+    with EngineThread(engine) as thread:
+        ticket = thread.submit([97], PARAMS)
+        commands = 0
+
+        def again() -> None:
+            nonlocal commands
+            if not ticket.finished and commands < 10_000:
+                commands += 1
+                thread.call(again)
+
+        thread.call(again)
+        ticket.result(PATIENCE)
+        assert commands < 100  # one or two for each step
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_the_engine_of_a_thread_is_nobody_elses(engine: Engine) -> None:
+    with EngineThread(engine) as thread:
+        ticket = thread.submit([97], PARAMS)
+        for call in (engine.step, lambda: engine.submit([97], PARAMS), lambda: engine.fail(ModelError("no"))):
+            with pytest.raises(SchedulerError, match="EngineThread"):
+                call()
+        ticket.result(PATIENCE)
+    with pytest.raises(Cancelled):
+        thread.call(broken)
+    ticket.cancel()
+    request = engine.submit([97], PARAMS)  # and now it is free again
+    while engine.has_work:
+        engine.step()
+    assert list(request.completion().token_ids) == alone([97], PARAMS, 48)[0]
 
 
 @pytest.mark.clause("ENGINE-24", "ENGINE-33")

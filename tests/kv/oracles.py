@@ -145,12 +145,12 @@ GARBAGE = -7
 
 
 class FragileStore(StubStore):
-    """Counts blocks moved. A move that fails leaves garbage in some of its targets."""
+    """Counts blocks moved, and failed moves between the tiers. A move that fails leaves garbage in some targets."""
 
     def __init__(self, faults: Faults, blocks: int, block_size: int, host_blocks: int) -> None:
         super().__init__(blocks, block_size, host_blocks)
         self.faults = faults
-        self.copied = self.moved_out = self.moved_in = 0
+        self.copied = self.moved_out = self.moved_in = self.failed = 0
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         self._may_fail(self.device, sources, targets)
@@ -158,18 +158,21 @@ class FragileStore(StubStore):
         self.copied += len(targets)
 
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
-        self._may_fail(self.host, blocks, host_blocks)
+        self._may_fail(self.host, blocks, host_blocks, 1)
         super().swap_out(blocks, host_blocks)
         self.moved_out += len(blocks)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
-        self._may_fail(self.device, host_blocks, blocks)
+        self._may_fail(self.device, host_blocks, blocks, 1)
         super().swap_in(host_blocks, blocks)
         self.moved_in += len(blocks)
 
-    def _may_fail(self, tier: NDArray[np.int64], sources: Sequence[int], targets: Sequence[int]) -> None:
+    def _may_fail(
+        self, tier: NDArray[np.int64], sources: Sequence[int], targets: Sequence[int], counts: int = 0
+    ) -> None:
         assert len(sources) == len(targets) == len(set(targets)) > 0, "a move of nothing, or twice to one place"
         if self.faults.strike():
+            self.failed += counts
             tier[list(targets)[: len(targets) // 2 + 1]] = GARBAGE
             raise DeviceError("the device failed, as the test wanted")
 

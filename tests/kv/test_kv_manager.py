@@ -266,6 +266,15 @@ class ManagerMachine(RuleBasedStateMachine):
         assert [pool.cached for pool, _ in self.tiers()] == [min(count, keep) for count in cached]
         assert self.books() == before
 
+    @precondition(lambda self: len(self.rows) > 3)
+    @rule()
+    def reset(self) -> None:
+        """What was in memory cannot be relied on any more: everybody begins again, with a new table."""
+        self.manager.reset()
+        assert all(pool.free == pool.total for pool, _ in self.tiers())
+        for row in self.rows:
+            row.table, row.computed, row.place = self.manager.new_table(), 0, "nowhere"
+
     @some("nowhere")
     @rule(data=st.data(), more=st.integers(1, 6))
     def try_whether_it_fits(self, data: st.DataObject, more: int) -> None:
@@ -322,6 +331,7 @@ class ManagerMachine(RuleBasedStateMachine):
         assert counters.copied == store.copied
         assert counters.demoted + counters.swapped_out == store.moved_out
         assert counters.promoted + counters.swapped_in == store.moved_in
+        assert counters.failed_moves == store.failed
         evictions = [pool.evictions for pool, _ in self.tiers()]  # type: ignore[attr-defined]
         assert [counters.evicted, counters.dropped][: len(evictions)] == evictions
         caching = self.manager.prefix_caching

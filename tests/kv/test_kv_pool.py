@@ -31,6 +31,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.digests[block] = digest
             self.order.add(block)
         self.pool.release([block for block, digest in enumerate(self.digests) if digest])
+        self.seen = self.pool.releases, self.pool.available
 
     # ---- the model
     def held(self) -> list[int]:
@@ -115,7 +116,23 @@ class PoolMachine(RuleBasedStateMachine):
         evicted = self.pool.evict(count)
         assert evicted == [self.next_victim() for _ in range(expected)]
 
+    @precondition(lambda self: self.cached() and self.held())
+    @rule()
+    def clear(self) -> None:
+        """Everything is free, whoever holds it; and what was cached is forgotten by the order too."""
+        self.pool.clear()
+        self.references = [0] * len(self.references)
+        self.digests = [None] * len(self.digests)
+        self.order = NAIVE_ORDERS[self.policy]()
+        self.seen = 0, len(self.references)
+
     # ---- what is true in between
+    @invariant()
+    def more_becomes_available_by_a_release_only(self) -> None:
+        releases, available = self.seen
+        assert self.pool.releases > releases or self.pool.available <= available
+        self.seen = self.pool.releases, self.pool.available
+
     @invariant()
     def every_block_is_in_one_state(self) -> None:
         pool = self.pool

@@ -80,6 +80,32 @@ def test_a_chain_is_the_same_in_whatever_order_it_is_asked_and_while_the_text_gr
 
 
 @pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 3), common=texts, first=texts, second=texts, data=st.data())
+def test_a_forked_chain_goes_its_own_way(
+    size: int, common: list[int], first: list[int], second: list[int], data: st.DataObject
+) -> None:
+    source, blocks = PrefixChain(ROOT, size), len(common) // size
+    for index in range(data.draw(st.integers(0, blocks))):  # not all of them need be made by then
+        source.digest(index, common)
+    target = source.fork(blocks)
+    for chain, text in ((source, common + first), (target, common + second)):
+        expected = chain_of(text, size)
+        assert [chain.digest(index, text) for index in range(len(expected))] == expected
+
+
+@pytest.mark.clause("KV-30")
+@given(size=st.integers(1, 3), common=texts, first=texts, second=texts)
+def test_a_chain_that_is_forked_before_its_end_forgets_what_comes_after(
+    size: int, common: list[int], first: list[int], second: list[int]
+) -> None:
+    source, made = PrefixChain(ROOT, size), chain_of(common + first, size)
+    assert [source.digest(index, common + first) for index in range(len(made))] == made
+    target, expected = source.fork(len(common) // size), chain_of(common + second, size)
+    assert [target.digest(index, common + second) for index in range(len(expected))] == expected
+    assert [source.digest(index, common + first) for index in range(len(made))] == made
+
+
+@pytest.mark.clause("KV-30")
 def test_it_does_not_matter_what_holds_the_tokens() -> None:
     text = [LEAST, -1, 0, MOST]
     assert chain_of(text, 2) == chain_of(tuple(text), 2) == chain_of(np.array(text, np.int64), 2)
@@ -111,8 +137,10 @@ def test_the_root_changes_with_what_a_block_is(changed: dict[str, Any]) -> None:
 
 @pytest.mark.clause("KV-30")
 def test_the_root_changes_with_the_arithmetic() -> None:
-    roots = {root_of(ops=ops) for ops in (NumpyOps(), NumpyOps("float64"), load_backend("numba"))}
-    assert len(roots) == 3
+    deterministic = NumpyOps(deterministic=True), load_backend("numba", deterministic=True)  # other bits
+    backends = (NumpyOps(), NumpyOps("float64"), load_backend("numba"), *deterministic)
+    roots = {root_of(ops=ops) for ops in backends}
+    assert len(roots) == len(backends)
     assert root_of(ops=NumpyOps("float64"), kv_dtype="float32") not in roots
 
 
@@ -162,6 +190,64 @@ def test_the_root_changes_with_any_weight(path: str) -> None:
     assert root_of(params=with_another(PARAMS, path, np.copy)) == SAME
     assert root_of(params=with_another(PARAMS, path, lambda data: data * np.float32(1.0001))) != SAME
     assert root_of(params=with_another(PARAMS, path, lambda data: data.astype(np.float16))) != SAME
+
+
+def with_other_vector(params: DecoderParams, path: str, change: Any) -> DecoderParams:
+    """The same parameters, but for one norm or bias; "head.bias" and the like are None before."""
+    owner, _, name = path.rpartition(".")
+    index, _, linear = owner.partition(".")
+    if not owner:
+        return replace(params, **{name: change(getattr(params, name))})
+    if owner == "head":
+        return replace(params, head=replace(params.head, bias=change(params.head.bias)))
+    layer = params.layers[int(index)]
+    if linear:
+        old = getattr(layer, linear)
+        layer = replace(layer, **{linear: replace(old, bias=change(old.bias))})
+    else:
+        layer = replace(layer, **{name: change(getattr(layer, name))})
+    return replace(params, layers=(*params.layers[: int(index)], layer, *params.layers[int(index) + 1 :]))
+
+
+def one_changed(vector: Any, at: int) -> Any:
+    changed = vector.copy()
+    changed[at] = np.nextafter(changed[at], np.float32(9))
+    return changed
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+@pytest.mark.parametrize(
+    "path", ["norm", "0.attention_norm", "1.attention_norm", "0.mlp_norm", "1.mlp_norm", "0.query.bias", "1.query.bias"]
+)
+def test_the_root_changes_with_any_number_of_a_norm_or_bias(path: str) -> None:
+    assert root_of(params=with_other_vector(PARAMS, path, np.copy)) == SAME
+    for at in (0, 11, -1):
+        assert root_of(params=with_other_vector(PARAMS, path, lambda vector, at=at: one_changed(vector, at))) != SAME
+    assert root_of(params=with_other_vector(PARAMS, path, lambda vector: vector.astype(np.float64))) != SAME
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+def test_the_root_changes_with_a_bias_that_is_there_or_not_or_elsewhere() -> None:
+    bias = np.ones(16, np.float32)
+    paths = ["0.key.bias", "1.key.bias", "0.value.bias", "head.bias"]
+    roots = {root_of(params=with_other_vector(PARAMS, path, lambda _: bias)) for path in paths}
+    assert len(roots | {SAME, root_of(params=with_other_vector(PARAMS, "0.query.bias", lambda _: None))}) == 6
+
+
+@pytest.mark.clause("KV-30", "KV-35")
+@pytest.mark.parametrize("rows", [257, 5000])
+def test_the_root_changes_with_any_part_of_a_matrix(rows: int) -> None:
+    """A matrix is sampled, all over: a change of every number in a thirtieth of it is seen, wherever that lies."""
+    data = np.random.default_rng(2).standard_normal((rows, 24)).astype(np.float32)
+    params = with_another(PARAMS, "embedding", lambda _: data)
+    same, part = root_of(params=params), rows // 30
+    for start in [*range(0, rows - part, part), rows - part]:
+        changed = data.copy()
+        changed[start : start + part] *= np.float32(1.0001)
+        assert root_of(params=with_another(PARAMS, "embedding", lambda _, data=changed: data)) != same
+    changed = data.copy()
+    changed[-1, -1] += 1
+    assert root_of(params=with_another(PARAMS, "embedding", lambda _: changed)) != same
 
 
 @pytest.mark.clause("KV-30")

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
-from ferrum.errors import DeviceError, FerrumError, InvalidFormat, NotFound, ResourceExhausted
+from ferrum.errors import DeviceError, FerrumError, InvalidFormat, InvalidParameter, NotFound, ResourceExhausted
 from ferrum.kv.eviction import make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool
@@ -129,8 +129,16 @@ def test_what_is_there_already_stays_where_it_is(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_leaves_nothing_held(tmp_path: Path) -> None:
     manager, store = make_manager(4, 4)
     remember(manager, store, TEXT)
-    with pytest.raises(Exception, match="No such file"):
-        save_prefix(manager, TEXT, tmp_path / "missing" / "prefix")
+    (tmp_path / "file").touch()
+    for path, error in [
+        (tmp_path / "missing" / "prefix", NotFound),
+        (tmp_path / "file" / "prefix", NotFound),
+        (str(tmp_path / "missing" / "prefix"), NotFound),
+        (tmp_path, InvalidParameter),
+        (tmp_path / ("long" * 100), InvalidParameter),
+    ]:
+        with pytest.raises(error, match=str(path if error is InvalidParameter else Path(path).parent)):
+            save_prefix(manager, TEXT, path)
     assert manager.device.held == 0
     assert known(manager, TEXT) == ["device"] * 2
 

@@ -116,6 +116,22 @@ def test_pressure_falls_when_a_move_fails() -> None:
     assert (manager.device.held, manager.gauge.level) == (1, NORMAL)
 
 
+@pytest.mark.clause("KV-40")
+def test_a_listener_that_fails_is_its_own_affair(caplog: pytest.LogCaptureFixture) -> None:
+    gauge, heard = PressureGauge(0.5, 0.75), []
+    manager, store = make_manager(4, 4, gauge=gauge)
+
+    def fail(_: PressureLevel) -> None:
+        raise RuntimeError("the listener's own affair")
+
+    gauge.subscribe(fail)
+    gauge.subscribe(heard.append)
+    table = serve(manager, store, TEXT)
+    assert (heard, gauge.level, table.capacity) == ([WARNING], WARNING, 8)
+    assert "the listener's own affair" in caplog.text
+    audit(manager, [table])
+
+
 # ---- counters
 @pytest.mark.clause("KV-41")
 def test_a_day_in_numbers() -> None:
@@ -191,6 +207,23 @@ def test_gc_takes_first_what_would_be_evicted_first(policy: str, keep: int) -> N
     kept = [text for text in order[policy] if known(manager, text)]
     assert kept == order[policy][max(0, 3 - keep) :]
     assert manager.device.free == 8 - len(kept)
+
+
+@pytest.mark.clause("KV-10", "KV-40")
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+def test_after_a_reset_memory_is_as_new(policy: str) -> None:
+    manager, store = make_manager(4, 2, 4, policy)
+    tables = [serve(manager, store, TEXT[:5]), serve(manager, store, [1])]
+    manager.swap_out(tables[0], 5)
+    heard: list[PressureLevel] = []
+    manager.gauge.subscribe(heard.append)
+    manager.reserve(tables[1], 1, 8)
+    manager.reset()
+    assert manager.usage() == (TierUsage(4, 4, 0, 0), TierUsage(4, 4, 0, 0))
+    assert (heard, known(manager, TEXT)) == ([CRITICAL, NORMAL], [])
+    remember(manager, store, TEXT)
+    remember(manager, store, [1] * 8)
+    assert known(manager, TEXT) == ["host"] * 4
 
 
 @pytest.mark.clause("KV-42")

@@ -65,6 +65,22 @@ def test_a_copy_of_which_nothing_stays_is_not_made() -> None:
     assert (manager.counters().copied, store.copied) == (0, 0)
 
 
+@pytest.mark.clause("KV-16")
+def test_every_block_that_is_to_be_written_becomes_its_own() -> None:
+    """Whoever computes more of a found prefix again than its last token, as scoring a prompt does."""
+    manager, store = make_manager(8, 2)
+    first = serve(manager, store, TEXT[:6])
+    table = manager.new_table()
+    assert manager.open(table, TEXT[:6]) == 6
+    manager.reserve(table, 3, 6)
+    assert [block in first.blocks for block in table.blocks] == [True, False, False]
+    assert held_by(store, table, 3) == codes(TEXT[:3])
+    compute(manager, store, table, [*TEXT[:3], 1, 1, 1], 3)
+    assert held_by(store, first, 6) == codes(TEXT[:6])
+    assert manager.counters().copied == 1  # of the last one nothing stays
+    audit(manager, [first, table])
+
+
 @pytest.mark.clause("KV-31", "KV-32")
 @pytest.mark.parametrize("length", [4, 7, 8, 9])
 def test_a_prompt_finds_its_full_blocks_and_no_more(length: int) -> None:

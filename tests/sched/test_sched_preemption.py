@@ -26,14 +26,6 @@ def way(world: World, sequence: TokenSequence) -> Preemption:
     return taken
 
 
-def run_until(world: World, sequence: TokenSequence, state: SequenceState, steps: int = 50) -> None:
-    for _ in range(steps):
-        if sequence.state is state:
-            return
-        world.step()
-    raise AssertionError(f"after {steps} steps the sequence is {sequence.state.value}")
-
-
 # ---- who
 @pytest.mark.clause("SCHED-12")
 def test_the_last_gives_way_and_comes_back_in_its_place() -> None:
@@ -41,13 +33,13 @@ def test_the_last_gives_way_and_comes_back_in_its_place() -> None:
     first, second, third = world.add([0] * 3, 8), world.add([1] * 3, 8), world.add([0, 1], 8)
     world.step()
     fourth = world.add([1] * 4, 4)  # two blocks, and only one is left
-    run_until(world, third, PREEMPTED)
+    world.run_until(lambda: third.state is PREEMPTED)
     assert [first.state, second.state, fourth.state] == [RUNNING, RUNNING, WAITING]
-    run_until(world, second, PREEMPTED)
+    world.run_until(lambda: second.state is PREEMPTED)
     assert [first.state, third.state, fourth.state] == [RUNNING, PREEMPTED, WAITING]
     assert world.waiting == [second, third, fourth]
     ends: list[TokenSequence] = []
-    while world.live:
+    for _ in range(60):
         before = list(world.live)
         world.step()
         ends += [sequence for sequence in before if sequence not in world.live]
@@ -78,7 +70,7 @@ def test_nobody_is_admitted_into_the_room_that_was_just_made() -> None:
     world.step()
     assert [first.state, second.state] == [RUNNING, RUNNING]
     newcomer = world.add([1], 2)
-    run_until(world, second, PREEMPTED)
+    world.run_until(lambda: second.state is PREEMPTED)
     assert newcomer.state is WAITING  # one block would do, but second comes first
     assert first.state is RUNNING
     world.drain(60)
@@ -273,7 +265,7 @@ def test_those_that_were_preempted_are_not_refused() -> None:
     second = world.add([1] * 7, 8)
     world.step()
     third = world.add([0] * 7, 8)
-    run_until(world, second, PREEMPTED)
+    world.run_until(lambda: second.state is PREEMPTED)
     assert world.waiting == [second, third]  # two, where one new one may wait
     assert world.running == [first]
     with pytest.raises(ResourceExhausted):

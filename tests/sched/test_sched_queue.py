@@ -85,9 +85,12 @@ class WaitingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         order = []
-        while (sequence := self.queue.first()) is not None:
+        for _ in self.inside:
+            sequence = self.queue.first()
+            assert sequence is not None
             self.queue.remove(sequence)
             order.append(sequence.rank)
+        assert self.queue.first() is None
         assert order == sorted(sequence.rank for sequence in self.inside)
 
 

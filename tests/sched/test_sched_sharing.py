@@ -127,8 +127,7 @@ def test_nobody_waits_for_a_mate_that_gave_way() -> None:
     urgent = world.add(letters(2, 40), 2, Priority.CRITICAL)  # needs all but one of the blocks
     world.step()
     assert [urgent.state, first.state, second.state] == [RUNNING, PREEMPTED, WAITING]
-    while urgent in world.live:
-        world.step()
+    world.run_until(lambda: urgent not in world.live)
     world.step()
     assert [second.state, first.state] == [RUNNING, PREEMPTED]  # now the first waits for the second
     world.drain(40)
@@ -240,8 +239,7 @@ def test_a_choice_that_gave_way_waits_while_its_source_computes_the_prompt_again
     world.step()
     assert choice.computed == 16
     urgent = world.add(letters(1, 40), 2, Priority.CRITICAL)
-    while urgent in world.live:
-        world.step()
+    world.run_until(lambda: urgent not in world.live)
     assert [source.state, choice.state] == [PREEMPTED, PREEMPTED]
     world.manager.gc()
     world.step()

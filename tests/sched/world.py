@@ -227,6 +227,14 @@ class World:
                 self.finish(sequence)
         check_books(self)
 
+    def run_until(self, reached: Callable[[], bool], steps: int = 60) -> None:
+        """Steps until something is so, which must not take longer than that."""
+        for _ in range(steps):
+            if reached():
+                return
+            self.step()
+        assert reached(), f"not reached within {steps} steps"
+
     def drain(self, steps: int) -> None:
         """Everybody comes to an end within so many steps, and then nothing is held."""
         for _ in range(steps):
