@@ -72,6 +72,9 @@ def generate(
     llm = load(engine, progress, **({} if parallel in (None, EVERYBODY) else {"max_num_seqs": parallel}))
     load_seconds = time.perf_counter() - started
     as_chat = speaks_chat(llm, system, raw, progress)
+    if engine.max_model_len is None and llm.max_model_len < llm.config.max_positions:
+        whole = llm.config.max_positions
+        progress.note(f"note: --kv-memory holds {llm.max_model_len} tokens of the {whole} in context")
 
     def as_line(completion: Completion) -> str:
         return json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False)

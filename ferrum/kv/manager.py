@@ -9,6 +9,7 @@ Specs: KV-15 to KV-19, KV-30 to KV-41. Papers: PagedAttention 2309.06180. Next: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -95,10 +96,8 @@ class KvManager:
         hits = self.find(table, token_ids)
         first = next((index for index, hit in enumerate(hits) if hit.block is None), len(hits))
         table.extend(self._share(hits[:first]))
-        try:
+        with suppress(ResourceExhausted, DeviceError):  # if need be, what is on the device will do
             table.extend(self._promote(hits[first:]))
-        except (ResourceExhausted, DeviceError):
-            pass  # what is on the device will do
         table.recorded = len(table.blocks)
         if self.prefix_caching:
             self._counters.queried_tokens += len(token_ids)

@@ -69,12 +69,17 @@ class Scheduler:
         if prompt_length < 1:
             raise RequestValidation("the prompt has no tokens")
         if prompt_length + 1 > self.limits.max_model_len:
-            raise RequestValidation(f"a prompt of {prompt_length} tokens leaves no room in a context of {context}")
-        longest = context if max_tokens is None else min(prompt_length + max_tokens, self.limits.max_model_len)
-        if max(longest, prompt_length + 1) > room:
-            needed = max(longest, prompt_length + 1)
             raise RequestValidation(
-                f"{needed} tokens exceed the {room} that kv_memory holds: raise it, or lower max_tokens"
+                f"a prompt of {prompt_length} tokens leaves no room in a context of {self.limits.max_model_len}"
+            )
+        if prompt_length + 1 > room:
+            raise RequestValidation(
+                f"a prompt of {prompt_length} tokens leaves no room in the {room} that kv_memory holds"
+            )
+        longest = context if max_tokens is None else min(prompt_length + max_tokens, self.limits.max_model_len)
+        if longest > room:
+            raise RequestValidation(
+                f"{longest} tokens exceed the {room} that kv_memory holds: raise it, or lower max_tokens"
             )
         return longest
 
@@ -228,10 +233,7 @@ class Scheduler:
             return False  # it did not fit, and nothing was given back since
         if self._waits_for_mate(sequence):
             return False
-        if not self._open(sequence):
-            self._refused = (sequence, self.manager.device.releases)
-            return False
-        if not self._reserve_first(sequence, budget):
+        if not (self._open(sequence) and self._reserve_first(sequence, budget)):
             return False
         if sequence.state is SequenceState.WAITING:
             sequence.cached = sequence.computed
@@ -270,6 +272,7 @@ class Scheduler:
                 self.manager.fork(sibling.table, table, sequence.computed)
                 return True
         if not self.manager.fits(table, sequence.token_ids, sequence.length + 1):
+            self._refused = (sequence, self.manager.device.releases)
             return False
         if table.host_blocks:
             try:

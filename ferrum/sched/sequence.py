@@ -34,8 +34,8 @@ class TokenSequence:
 
     `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
     many of those of the prompt were there when it first ran. `max_length`: the length at which the sequence ends.
-    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all that are choices
-    of one prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
+    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all choices of one
+    prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
     """
 
     __slots__ = (

@@ -209,6 +209,15 @@ def test_values_that_mean_nothing_are_refused_by_name(generate: Invoke, flag: st
 
 
 @pytest.mark.clause("CLI-53")
+def test_a_context_that_memory_cuts_short_is_told(generate: Invoke) -> None:
+    cut = generate("Hi", "-n", 100, "--block-size", 4, "--kv-memory", 12 * 1024, "--json")
+    assert json.loads(cut.stdout)["finish_reason"] == "length"
+    assert cut.stderr == "note: --kv-memory holds 48 tokens of the 256 in context\n"
+    chosen = generate("Hi", "--block-size", 4, "--kv-memory", 12 * 1024, "--max-model-len", 48, "--json")
+    assert chosen.stderr == ""
+
+
+@pytest.mark.clause("CLI-53")
 def test_a_pool_too_small_for_a_request_says_so(generate: Invoke) -> None:
     result = generate("Hi", "-n", 200, "--block-size", 4, "--kv-memory", 12 * 1024, "--max-model-len", 200)
     assert result.exit_code == 2 and "kv_memory holds only 48 tokens" in result.stderr

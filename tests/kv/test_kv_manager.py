@@ -275,12 +275,12 @@ class ManagerMachine(RuleBasedStateMachine):
         for row in self.rows:
             row.table, row.computed, row.place = self.manager.new_table(), 0, "nowhere"
 
-    @some("nowhere")
     @rule(data=st.data(), more=st.integers(1, 6))
     def try_whether_it_fits(self, data: st.DataObject, more: int) -> None:
         """What fits can be opened and reserved, what does not cannot: whoever asks loses no time with trying. Where all
         is found, the copy of the block with the last token is what the room for more than the text is for."""
-        row = self.drawn(data, "nowhere")
+        row = self.new_row(data)
+        self.learn(row.text)
         length, table = len(row.text), row.table
         before = self.books(), [digests_of(pool) for pool, _ in self.tiers()]
         fits = self.manager.fits(table, row.text, length + more)
@@ -293,7 +293,8 @@ class ManagerMachine(RuleBasedStateMachine):
         else:
             with pytest.raises(ResourceExhausted):
                 self.manager.reserve(table, start, length + more)
-        self.manager.close(table)
+        self.leave(row)
+        self.rows.remove(row)
 
     # ---- what is true in between
     @invariant()

@@ -286,6 +286,20 @@ def test_a_free_block_cannot_be_shared() -> None:
         pool.share(0)
 
 
+@pytest.mark.clause("KV-04", "KV-12")
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+def test_a_pool_that_was_cleared_remembers_nothing(policy: str) -> None:
+    pool = cached_pool(3, policy)
+    pool.share(1)
+    pool.clear()
+    assert (pool.free, pool.cached, pool.held) == (3, 0, 0)
+    assert [pool.lookup(digest) for digest in DIGESTS] == [None] * 5
+    assert pool.allocate(3)[1] == []
+    pool.register(2, b"e")
+    pool.release([0, 1, 2])
+    assert pool.evict(3) == [Evicted(2, b"e")]  # 0 and 1 have nothing that could be evicted
+
+
 @pytest.mark.clause("KV-33")
 def test_of_two_blocks_with_one_content_the_first_is_found() -> None:
     pool = BlockPool(2, make_policy("lru"))

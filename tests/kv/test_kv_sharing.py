@@ -246,6 +246,50 @@ def test_tables_grow_together_or_not_at_all() -> None:
 
 
 @pytest.mark.clause("KV-32")
+@pytest.mark.parametrize(
+    ("held", "free", "positions"),
+    [
+        (2, 0, 8),  # all of it is held by others: no block is needed
+        (2, 1, 12),
+        (0, 0, 8),  # all of it is cached, and so is nothing else that could be given up for more
+        (0, 1, 12),
+        (1, 2, 16),
+    ],
+)
+def test_hits_make_room_once(held: int, free: int, positions: int) -> None:
+    """Two blocks of a text are known, the last `2 - held` of them cached; all other blocks but `free` are held."""
+    manager, store = make_manager(6, 4)
+    holder = serve(manager, store, TEXT[: 4 * held]) if held else manager.new_table()
+    remember(manager, store, TEXT) if not held else manager.close(serve(manager, store, [*TEXT, 0]))
+    others = manager.new_table()
+    manager.reserve(others, 0, 4 * (4 - free))
+    assert (manager.device.free, manager.device.cached) == (free, 2 - held)
+    table, text = manager.new_table(), [*TEXT, 0]
+    assert manager.fits(table, text, positions)
+    assert not manager.fits(table, text, positions + 1)
+    room, stranger = 4 * (free + 2 - held), manager.new_table()
+    assert manager.fits(stranger, [0] * 9, room) and not manager.fits(stranger, [0] * 9, room + 1)  # no hits
+    assert manager.open(table, text) == 8
+    with pytest.raises(ResourceExhausted):
+        manager.reserve(table, 8, positions + 1)
+    manager.reserve(table, 8, positions)
+    audit(manager, [holder, others, table])
+
+
+@pytest.mark.clause("KV-32")
+def test_hits_on_the_host_need_room_on_the_device() -> None:
+    manager, store = make_manager(4, 4, 4)
+    table = serve(manager, store, TEXT)
+    manager.swap_out(table, 8)
+    manager.close(table)
+    manager.device.evict(2)
+    others = manager.new_table()
+    manager.reserve(others, 0, 8)
+    assert known(manager, TEXT) == ["host"] * 2
+    assert manager.fits(table, [*TEXT, 0], 8) and not manager.fits(table, [*TEXT, 0], 9)
+
+
+@pytest.mark.clause("KV-32")
 @given(size=st.integers(1, 4), first=st.lists(st.integers(0, 1), min_size=1, max_size=12), data=st.data())
 def test_what_is_found_is_the_common_beginning_in_whole_blocks(
     size: int, first: list[int], data: st.DataObject

@@ -182,6 +182,21 @@ def test_a_host_with_little_room_keeps_the_beginning() -> None:
     assert counted(manager) == {"evicted": 4, "demoted": 2, "promoted": 1, "dropped": 1}
 
 
+@pytest.mark.clause("KV-24", "KV-41")
+def test_what_the_host_has_is_not_demoted_again() -> None:
+    manager, store = make_manager(2, 4, 3)
+    for text in (TEXT, OTHER[:4]):  # the end of TEXT goes to the host
+        remember(manager, store, text)
+    table = manager.new_table()
+    manager.open(table, TEXT)  # and comes back, and OTHER goes
+    manager.close(table)
+    assert (known(manager, TEXT), known(manager, OTHER[:4])) == (["device"] * 2, ["host"])
+    remember(manager, store, [1, 0])  # the end goes again
+    assert known(manager, TEXT) == ["device", "host"]
+    assert counted(manager) == {"evicted": 3, "demoted": 2, "promoted": 1}
+    assert store.moved_out == 2
+
+
 @pytest.mark.clause("KV-24")
 def test_swapped_sequences_are_not_pushed_out_of_the_host() -> None:
     manager, store = make_manager(2, 4, 2)
@@ -224,19 +239,19 @@ def test_a_hit_on_the_host_survives_the_room_that_is_made_for_it(policy: str) ->
 
 @pytest.mark.clause("KV-24", "KV-32")
 def test_a_run_goes_from_tier_to_tier() -> None:
-    manager, store = make_manager(3, 2, 3)
-    remember(manager, store, TEXT[:6])
+    manager, store = make_manager(4, 2, 4)
+    remember(manager, store, TEXT)
     hits = manager.find(manager.new_table(), TEXT)
-    others = [hit.block for hit in hits if hit is not hits[1] and hit.block is not None]
+    others = [hit.block for hit in hits[::2] if hit.block is not None]
     for block in others:
         manager.device.share(block)
-    remember(manager, store, OTHER[:1])  # takes the block in the middle
+    remember(manager, store, OTHER[:3])  # takes the second block and the last
     manager.device.release(others)
-    assert known(manager, TEXT) == ["device", "host", "device"]
+    assert known(manager, TEXT) == ["device", "host"] * 2
     table = manager.new_table()
-    assert manager.open(table, TEXT) == 6
-    assert held_by(store, table, 6) == codes(TEXT[:6])
-    assert manager.counters().promoted == 1
+    assert manager.open(table, TEXT) == 8
+    assert held_by(store, table, 8) == codes(TEXT)
+    assert manager.counters().promoted == 2
     audit(manager, [table])
 
 

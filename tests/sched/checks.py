@@ -128,9 +128,9 @@ def check_shared_work(world: World, before: Before, plan: StepPlan) -> None:
         if sequence.state is not RUNNING or sequence in before.swapped:
             continue
         earlier = [s for s in world.running if s in before.running or world.key(s) < world.key(sequence)]
-        source = sequence.source
-        if source in earlier and sequence in before.new:
-            assert source.computed >= source.prompt_length
+        siblings = [sibling for sibling in sequence.siblings if sibling in earlier]
+        if siblings and sequence in before.new:
+            assert any(sibling.computed >= sibling.prompt_length for sibling in siblings)
             assert sequence.computed == sequence.prompt_length - 1
         elif sequence.pending > 1:
             assert not mostly_coming(world, sequence, sequence.computed, earlier, strictly=True)
@@ -159,9 +159,10 @@ def mostly_coming(
 
 def has_reason_to_wait(world: World, sequence: TokenSequence, *, new: bool) -> bool:
     """There were a place and budget for this one: is memory missing, or is its text being computed?"""
-    source = sequence.source
-    if source is not None and source.state is RUNNING and new:
-        return source.computed < source.prompt_length or not world.device.available
+    siblings = [sibling for sibling in sequence.siblings if sibling.state is RUNNING]
+    if siblings and new:
+        reading = all(sibling.computed < sibling.prompt_length for sibling in siblings)
+        return reading or not world.device.available
     if blocks_for(sequence.length + 1, world.block_size) > world.device.available:
         return True
     known = known_tokens(world, sequence.token_ids)

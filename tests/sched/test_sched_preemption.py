@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.errors import ResourceExhausted
+from ferrum.errors import DeviceError, ResourceExhausted
 from ferrum.sched.preemption import Preemption
 from ferrum.sched.sequence import SequenceState, TokenSequence
 from ferrum.types import Priority
@@ -251,10 +251,29 @@ def test_a_copy_that_fails_is_made_up_for() -> None:
     world.faults.pattern = 0b10  # a block is given, the copy fails
     world.step()
     assert world.faults.struck
-    assert [first.state, second.state] == [RUNNING, WAITING]
-    world.step()
-    assert second.cached == 5
+    assert [first.state, second.state] == [RUNNING, RUNNING]
+    assert not set(first.table.blocks) & set(second.table.blocks)  # it shares nothing, and computed its prompt itself
+    assert second.cached == 0
     world.drain(60)
+
+
+@pytest.mark.clause("SCHED-15")
+def test_one_whose_blocks_cannot_be_copied_gives_way_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others could not help. It does not happen as long as newcomers copy what they share at once."""
+    world = World(block_size=2)
+    first, second = world.add([0] * 2, 6), world.add([1], 6)
+    world.step()
+    reserve = world.manager.reserve
+
+    def fails_once(*_: object) -> None:
+        monkeypatch.setattr(world.manager, "reserve", reserve)
+        raise DeviceError("a test says so")
+
+    monkeypatch.setattr(world.manager, "reserve", fails_once)
+    monkeypatch.setattr(world.manager, "grow", lambda tables: None)  # or nobody would have to reserve
+    plan = world.scheduler.plan()
+    assert [first.state, second.state] == [PREEMPTED, RUNNING]
+    assert [chunk.sequence for chunk in plan.chunks] == [second]
 
 
 @pytest.mark.clause("SCHED-11")

@@ -44,7 +44,7 @@ def test_who_gave_way_finds_its_own_prefix_again(generated: int) -> None:
 @pytest.mark.parametrize("length", [1, SIZE, 3 * SIZE])
 def test_a_prompt_that_is_cached_in_full_computes_its_last_token(length: int) -> None:
     world = World()
-    world.add(text(length) + [99], 1)
+    world.add([*text(length), 99], 1)
     world.step()
     sequence = world.add(text(length))
     known = (length - 1) if length >= SIZE else 0

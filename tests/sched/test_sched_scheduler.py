@@ -215,6 +215,22 @@ def test_a_step_that_failed_is_planned_again() -> None:
     world.drain(20)
 
 
+@pytest.mark.clause("SCHED-06")
+def test_a_block_that_somebody_else_got_hold_of_is_copied_before_it_is_written() -> None:
+    world = World()
+    sequence = world.add([0] * 6)
+    world.step()
+    other = world.manager.new_table()
+    world.manager.fork(sequence.table, other, sequence.computed)
+    assert sequence.table.blocks == other.blocks
+    (chunk,) = world.scheduler.plan().chunks
+    assert (chunk.start, chunk.count) == (6, 1)
+    assert sequence.table.blocks[0] == other.blocks[0]
+    assert sequence.table.blocks[1] != other.blocks[1]
+    contents = world.store.device[sequence.table.blocks].reshape(-1)[:6]
+    assert contents.tolist() == world.live[sequence].trace[:6]
+
+
 @pytest.mark.clause("SCHED-02")
 def test_a_commit_needs_one_token_per_sample() -> None:
     world = World()
@@ -233,10 +249,10 @@ def test_a_commit_needs_one_token_per_sample() -> None:
     ("prompt", "max_tokens", "reason"),
     [
         (0, 1, "the prompt has no tokens"),
-        (16, 1, "a prompt of 16 tokens leaves no room in a context of 16"),
-        (40, None, "leaves no room in a context of 16"),
-        (10, 7, "17 tokens exceed the 16 that the memory holds: lower max_tokens"),
-        (10, 50, "30 tokens exceed the 16 that the memory holds: lower max_tokens"),
+        (16, 1, "a prompt of 16 tokens leaves no room in the 16 that kv_memory holds"),
+        (40, None, "a prompt of 40 tokens leaves no room in a context of 30"),
+        (10, 7, "17 tokens exceed the 16 that kv_memory holds: raise it, or lower max_tokens"),
+        (10, 50, "30 tokens exceed the 16 that kv_memory holds: raise it, or lower max_tokens"),
     ],
 )
 def test_refusals_say_why(prompt: int, max_tokens: int | None, reason: str) -> None:

@@ -1,8 +1,8 @@
 """A scheduler in a small world: memory that holds what was written, faults on demand, books of its own.
 
-`World` drives a scheduler as an engine does, and has every plan checked. Like keys and values, what its memory holds for
-a position depends on the whole text up to it: a wrong block, a missing copy or a lost move is seen at once. Its books
-(`Entry`) repeat what the scheduler should know, so that no check has to take the scheduler's word.
+`World` drives a scheduler as an engine does, and has every plan checked. Like keys and values, what its memory holds
+for a position depends on the whole text up to it: a wrong block, a missing copy or a lost move is seen at once. Its
+books (`Entry`) repeat what the scheduler should know, so that no check has to take the scheduler's word.
 """
 
 from __future__ import annotations
