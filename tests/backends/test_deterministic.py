@@ -13,7 +13,7 @@ from unittest.mock import patch
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels import launch
@@ -32,6 +32,8 @@ from tests.tiny import dense_logits, distance, tiny_config, tiny_params
 
 LONGEST = 24
 LONG = 320
+FEWER = settings(max_examples=max(5, settings.default.max_examples // 4))
+"""Each of these examples is a model with many steps."""
 
 NATIVE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": 96, "eos_token_ids": (),
@@ -136,6 +138,7 @@ def short_texts(backend: str, variant: str, random: Random) -> None:
 @pytest.mark.usefixtures("all_shared_out")
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("backend", ["numpy-float32", "numpy-float64", "numba-1", "numba-2"])
+@FEWER
 @given(random=st.randoms())
 def test_company_changes_no_bit(backend: str, variant: str, random: Random) -> None:
     short_texts(backend, variant, random)
@@ -144,6 +147,7 @@ def test_company_changes_no_bit(backend: str, variant: str, random: Random) -> N
 @pytest.mark.clause("OPS-47")
 @pytest.mark.usefixtures("all_shared_out")
 @pytest.mark.parametrize("variant", FITTING)
+@FEWER
 @given(random=st.randoms())
 def test_kernels_have_the_bits_of_the_mode_without_it(variant: str, random: Random) -> None:
     short_texts("numba, mode off", variant, random)
@@ -157,6 +161,7 @@ MOST_TEXTS = 12
 @pytest.mark.clause("OPS-45", "OPS-47")
 @pytest.mark.parametrize("variant", ["kernels", "kernels, window and softcap", "q4_1", "odd intermediate"])
 @pytest.mark.parametrize("backend", ["numba-1", "numba-2"])
+@FEWER
 @given(random=st.randoms(use_true_random=True))
 def test_long_texts_in_long_and_short_chunks(backend: str, variant: str, random: Random) -> None:
     model, reference = model_of(backend, variant), model_of(REFERENCE.get(backend, backend), variant)
@@ -175,6 +180,7 @@ def test_a_long_text_by_the_definitions(variant: str) -> None:
 @pytest.mark.clause("OPS-45", "OPS-47")
 @pytest.mark.usefixtures("all_shared_out")
 @pytest.mark.parametrize("variant", ["kernels", "q4_1", "grouped"])
+@FEWER
 @given(random=st.randoms(use_true_random=True))
 def test_decoding_in_batches_of_any_size(variant: str, random: Random) -> None:
     """Steps of one new token each, recorded and replayed where the batch is small."""
