@@ -148,6 +148,8 @@ class Scheduler:
             table = sequence.table
             if computed // size > table.recorded:
                 self.manager.record(table, sequence.token_ids, computed)
+                if chunk.count > 1:
+                    self._refused = None  # it may share these blocks, and fit
             if somebody_fills and computed == len(sequence.token_ids):
                 self._in_flight.withdraw(sequence)
         for sequence, token in zip(plan.sampled, tokens, strict=True):
@@ -230,7 +232,7 @@ class Scheduler:
         if len(self._running) >= self.limits.max_num_seqs:
             return False
         if self._running and self._refused == (sequence, self.manager.device.releases):
-            return False  # it did not fit, and nothing was given back since
+            return False  # it did not fit, and since then nothing was given back, and no prompt computed
         if self._waits_for_mate(sequence):
             return False
         if not (self._open(sequence) and self._reserve_first(sequence, budget)):

@@ -61,6 +61,23 @@ def test_blocks_for_is_the_least_number_that_suffices(positions: int, size: int)
     assert blocks == 0 or (blocks - 1) * size < positions
 
 
+@pytest.mark.clause("KV-05")
+@given(steps=st.lists(st.one_of(st.lists(st.integers(0, 50), max_size=9), st.integers(0, 50)), max_size=9))
+def test_a_row_is_the_blocks_however_they_came(steps: list[list[int] | int]) -> None:
+    """A list is for `extend`, a number for `append`; after each the block in the middle is replaced."""
+    table, blocks = BlockTable(4), []
+    for step in steps:
+        blocks += step if isinstance(step, list) else [step]
+        table.extend(step) if isinstance(step, list) else table.append(step)
+        if blocks:
+            blocks[len(blocks) // 2] = 99
+            table.replace(len(blocks) // 2, 99)
+        assert table.row.tolist() == table.blocks == blocks
+        assert (table.row.dtype, table.capacity) == (np.int32, 4 * len(blocks))
+    table.clear()
+    assert (table.row.tolist(), table.blocks, table.capacity) == ([], [], 0)
+
+
 @pytest.mark.clause("KV-07")
 def test_every_layer_has_room_for_every_block() -> None:
     config = tiny_config(layers=3, kv_heads=2, head_dim=4)

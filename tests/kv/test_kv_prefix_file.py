@@ -238,7 +238,6 @@ def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: Callable[[
         {"token_ids": json.dumps([*TEXT[:7], 2**70])},
         {"token_ids": "[" * 100_000},
     ],
-    ids=lambda changed: str(changed)[:40],
 )
 def test_metadata_that_was_tampered_with_is_refused(tmp_path: Path, changed: Metadata) -> None:
     path = saved(tmp_path)
@@ -251,6 +250,18 @@ def test_metadata_that_was_tampered_with_is_refused(tmp_path: Path, changed: Met
 def test_metadata_that_is_missing_is_refused(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path)
     rewrite(path, lambda _, metadata: metadata.pop(name) and None)
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+
+
+@pytest.mark.clause("KV-35")
+def test_a_prefix_of_nothing_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+
+    def empty(contents: dict[str, Any], metadata: Metadata) -> None:
+        metadata["token_ids"] = "[]"
+        contents.update({name: array[:0].copy() for name, array in contents.items()})
+
+    rewrite(path, empty)
     refuse(manager_of("numpy", "float32"), path, InvalidFormat)
 
 

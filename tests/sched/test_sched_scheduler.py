@@ -346,3 +346,22 @@ def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
             world.scheduler.update_priority(sequence, Priority.HIGH)
         world.drain(0)
         assert (world.scheduler.waiting, world.scheduler.running) == (0, 0)
+
+
+@pytest.mark.clause("SCHED-09")
+def test_a_reset_leaves_nothing_behind() -> None:
+    """Where an operation was broken off in the middle: nobody waits for those who were there, and all memory is free."""
+    world = World(blocks=8, host=8, seqs=3, budget=6, swap_cost=0.0)
+    text = list(range(20))
+    preempted, fills, waits = world.add([0, 1], 9), world.add(text, 5), world.add(text, 5)
+    world.step()
+    world.scheduler._preempt(preempted)
+    assert [bool(preempted.table.host_blocks), fills.pending > 1, waits.state] == [True, True, SequenceState.WAITING]
+    world.scheduler.reset()
+    world.live.clear()
+    assert (world.scheduler.waiting, world.scheduler.running) == (0, 0)
+    world.drain(0)
+    again = world.add(text, 5)
+    plan = world.step()
+    assert [(chunk.sequence, chunk.start, chunk.count) for chunk in plan.chunks] == [(again, 0, 6)]
+    world.drain(20)

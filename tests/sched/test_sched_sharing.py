@@ -176,6 +176,19 @@ def test_a_text_that_two_compute_is_still_coming_when_one_of_them_leaves() -> No
     world.drain(20)
 
 
+@pytest.mark.clause("SCHED-10")
+def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
+    """Eleven blocks are left where it wants twelve, and nobody gives any back; but four are those of another."""
+    world = World(blocks=20, budget=200)
+    world.add(letters(0, 16) + letters(1, 20), 20)
+    newcomer = world.add(letters(0, 16) + letters(2, 28))
+    world.step()
+    assert (newcomer.state, world.device.available) == (WAITING, 11)
+    world.step()
+    assert (newcomer.state, newcomer.cached) == (RUNNING, 16)
+    world.drain(40)
+
+
 # ---- choices
 @pytest.mark.clause("SCHED-31")
 @pytest.mark.parametrize("caching", [False, True])
