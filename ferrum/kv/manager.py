@@ -83,7 +83,7 @@ class KvManager:
     def fits(self, table: BlockTable, token_ids: Sequence[int], positions: int) -> bool:
         """Could a table without blocks on the device get `positions` positions now, hits included? Changes nothing."""
         needed = blocks_for(positions, self.block_size)
-        if needed <= self.device.free:
+        if needed <= self.device.available:
             return True
         shared = [hit.block for hit in self.find(table, token_ids) if hit.block is not None]
         idle = sum(not self.device.references(block) for block in shared)
@@ -119,7 +119,7 @@ class KvManager:
         finally:
             self._observe()
         table.extend(fresh[len(shared) :])
-        table.writable = table.capacity
+        table.own_until = table.capacity
 
     def grow(self, tables: Sequence[BlockTable]) -> None:
         """One more block, to be written, for each of the tables, which are computed to their end: what `reserve` does
@@ -130,7 +130,7 @@ class KvManager:
             return
         for table, block in zip(tables, fresh, strict=True):
             table.append(block)
-            table.writable = table.capacity
+            table.own_until = table.capacity
 
     def record(self, table: BlockTable, token_ids: Sequence[int], computed: int) -> None:
         """`computed` positions are computed: blocks that are full now can be found by others."""
@@ -153,7 +153,7 @@ class KvManager:
         target.extend(blocks)
         target.chain = source.chain.fork(positions // self.block_size)
         target.recorded = min(source.recorded, positions // self.block_size)
-        source.writable = 0  # its last block may be shared now
+        source.own_until = 0  # its last block may be shared now
 
     def close(self, table: BlockTable) -> None:
         """Gives back whatever the table has, on both tiers. The end of a text is given up before its beginning, without
@@ -193,7 +193,7 @@ class KvManager:
         self.host.release(table.host_blocks[::-1])
         table.host_blocks = []
         table.extend(merged)
-        table.writable = 0
+        table.own_until = 0
         self._counters.swapped_in += len(moved)
         self._observe()
 

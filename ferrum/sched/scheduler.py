@@ -169,7 +169,9 @@ class Scheduler:
         budget = self.limits.max_num_batched_tokens
         decodes = [sequence for sequence in self._running if len(sequence.token_ids) - sequence.computed == 1]
         prompts = [] if len(decodes) == len(self._running) else [s for s in self._running if s.pending > 1]
-        ended = [s.table for s in decodes[:budget] if s.computed >= s.table.writable and s.computed == s.table.capacity]
+        ended = [
+            s.table for s in decodes[:budget] if s.computed >= s.table.own_until and s.computed == s.table.capacity
+        ]
         if ended:
             self.manager.grow(ended)  # all at once where that goes; who is left out makes room for itself
         running = SequenceState.RUNNING  # before Python 3.12, to read a member of an enumeration takes a call
@@ -179,7 +181,7 @@ class Scheduler:
             if sequence.state is not running:
                 continue  # it gave way to one before it
             chunk = _chunk(sequence, budget)
-            if chunk.start + chunk.count > sequence.table.writable:
+            if chunk.start + chunk.count > sequence.table.own_until:
                 budget += self._make_room(sequence, chunk.start + chunk.count, chunks)
                 if sequence.state is not running:
                     continue

@@ -130,7 +130,12 @@ def check_shared_work(world: World, before: Before, plan: StepPlan) -> None:
         earlier = [s for s in world.running if s in before.running or world.key(s) < world.key(sequence)]
         siblings = [sibling for sibling in sequence.siblings if sibling in earlier]
         if siblings and sequence in before.new:
-            assert any(sibling.computed >= sibling.prompt_length for sibling in siblings)
+            ran = {
+                sibling for sibling in sequence.siblings if sibling in before.running
+            }  # one may have given way since
+            assert any(sibling.computed >= sibling.prompt_length for sibling in [*siblings, *ran]) or any(
+                before.running[sibling] >= sibling.prompt_length for sibling in ran
+            )
             assert sequence.computed == sequence.prompt_length - 1
         elif sequence.pending > 1:
             assert not mostly_coming(world, sequence, sequence.computed, earlier, strictly=True)

@@ -350,7 +350,7 @@ def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
 
 @pytest.mark.clause("SCHED-09")
 def test_a_reset_leaves_nothing_behind() -> None:
-    """Where an operation was broken off in the middle: nobody waits for those who were there, and all memory is free."""
+    """Where an operation was broken off in the middle: nobody waits for those who were there, all memory is free."""
     world = World(blocks=8, host=8, seqs=3, budget=6, swap_cost=0.0)
     text = list(range(20))
     preempted, fills, waits = world.add([0, 1], 9), world.add(text, 5), world.add(text, 5)
