@@ -44,8 +44,8 @@ class Interrupter:
 def inside_a_step(frame: FrameType | None) -> bool:
     while frame is not None:
         name = frame.f_code.co_name
-        if name in ("reset", "_unless_broken_off", "__exit__"):
-            return False  # the way out itself
+        if name in ("reset", "_unless_broken_off", "__exit__", "_tell"):
+            return False  # the way out itself, and observers, whose errors are logged
         if name == "_step":
             return True
         frame = frame.f_back

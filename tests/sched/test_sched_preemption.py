@@ -63,6 +63,22 @@ def test_a_prompt_that_comes_first_takes_blocks_and_budget_of_a_decode_that_was_
     world.drain(60)
 
 
+@pytest.mark.clause("SCHED-03", "SCHED-12")
+def test_after_one_that_gave_way_the_others_have_their_turn() -> None:
+    world = World(blocks=10, block_size=4, budget=8, caching=False, policy="priority")
+    early, late = world.add([0] * 4, 9, Priority.CRITICAL), world.add([1] * 3, 9, Priority.LOW)
+    world.step()
+    middle = world.add([0, 1] * 14, 2, Priority.HIGH)
+    for _ in range(4):
+        plan = world.step()
+        assert [(chunk.sequence, chunk.count) for chunk in plan.chunks] == [(early, 1), (late, 1), (middle, 6)]
+    assert world.device.free == 0
+    plan = world.step()  # early needs a block, and the turn of late was before that of middle
+    assert late.state is PREEMPTED
+    assert [(chunk.sequence, chunk.count) for chunk in plan.chunks] == [(early, 1), (middle, 4)]
+    world.drain(60)
+
+
 @pytest.mark.clause("SCHED-12")
 def test_nobody_is_admitted_into_the_room_that_was_just_made() -> None:
     world = World(blocks=4, block_size=4, caching=False)

@@ -189,6 +189,25 @@ def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
     world.drain(40)
 
 
+@pytest.mark.clause("SCHED-13", "SCHED-30")
+def test_who_has_its_text_on_the_host_waits_for_nobody() -> None:
+    """Even if nobody can find its blocks: another computed the same beginning in the same step, and has left."""
+    world = World(host=20, swap_cost=0.0)
+    first, second = (world.add(letters(0, 8) + letters(number, 20), 9) for number in (1, 2))
+    world.step()
+    assert second.state is RUNNING
+    world.finish(first)
+    world.manager.gc()
+    third = world.add(letters(0, 8) + letters(2, 20))
+    world.step(fails=True)
+    assert (third.state, third.cached) == (RUNNING, 0)  # it is about to compute the text of the second
+    world.scheduler._preempt(second)
+    assert second.table.host_blocks
+    world.manager.gc()
+    assert [(chunk.sequence, chunk.count) for chunk in world.step().chunks] == [(second, 1), (third, 28)]
+    world.drain(20)
+
+
 # ---- choices
 @pytest.mark.clause("SCHED-31")
 @pytest.mark.parametrize("caching", [False, True])
@@ -260,3 +279,23 @@ def test_a_choice_that_gave_way_waits_while_its_source_computes_the_prompt_again
     world.step()
     assert choice.state is RUNNING
     world.drain(40)
+
+
+@pytest.mark.clause("SCHED-31")
+def test_a_choice_shares_the_prompt_of_any_that_has_it() -> None:
+    """The first of them computes it again, because it gave way; the second has it."""
+    world = World(seqs=3, budget=10, caching=False)
+    prompt = letters(0, 12)
+    source = world.add(prompt, 20)
+    second, other, third = world.add(prompt, 20, source=source), world.add([1], 20), world.add(prompt, source=source)
+    world.run_until(lambda: len(world.running) == 3 and all(sequence.pending == 1 for sequence in world.running))
+    assert third.state is WAITING
+    world.scheduler._preempt(source)
+    world.finish(other)
+    plan = world.step()
+    assert [(chunk.sequence, chunk.start, chunk.count) for chunk in plan.chunks][1:] == [(source, 0, 9)]
+    plan = world.step()
+    assert [chunk.sequence for chunk in plan.chunks] == [second, source, third]
+    assert (third.cached, world.computed[third]) == (11, 1)
+    assert third.table.blocks[:2] == second.table.blocks[:2]
+    world.drain(60)
