@@ -1,4 +1,4 @@
-"""What callers of `LLM` see of the memory below: prefixes, priorities, queues, files. the rest of ENGINE."""
+"""What callers of `LLM` see of the memory below: prefixes, priorities, long queues, saved files."""
 
 from __future__ import annotations
 
