@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import attention, elementwise, linear
+from ferrum.backends.numba_kernels import attention, elementwise, linear, products
 from ferrum.backends.numba_kernels.launch import Launcher, address, float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.operands import (
@@ -70,7 +70,7 @@ class Kernels:
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
-        scratch = self.launcher.scratch(normed_bytes + _panel_bytes(columns))
+        scratch = self.launcher.scratch(normed_bytes + products.scratch_bytes(columns))
         self.launcher.launch(
             linear.linears,
             address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
@@ -84,7 +84,7 @@ class Kernels:
         """-> [tokens, intermediate]"""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + _panel_bytes(columns))
+        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + products.scratch_bytes(columns))
         self.launcher.launch(
             linear.norm_swiglu,
             address(x), x.strides[0], tokens, self._vectors(norm), float_bits(epsilon), columns, weights.place,
@@ -98,8 +98,8 @@ class Kernels:
         out = self.launcher.buffer((len(token_ids), table.columns))
         self.launcher.launch(
             linear.embed,
-            address(token_ids), len(token_ids), linear.row_decoder(kind), address(table.data), table.data.strides[0],
-            table.columns // 32, address(out), work=8 * out.size,
+            address(token_ids), len(token_ids), products.row_decoder(kind), address(table.data), table.data.strides[0],
+            table.columns, address(out), work=8 * out.size,
         )  # fmt: skip
         return out
 
@@ -180,8 +180,3 @@ class Kernels:
         if group not in self._batch_words:
             self._batch_words[group] = batch_words(batch, group)
         return self._batch_words[group]
-
-
-def _panel_bytes(columns: int) -> int:
-    """Room for a panel of decoded rows: at least 16 of them."""
-    return max(linear.PANEL_BYTES, 16 * 4 * columns)

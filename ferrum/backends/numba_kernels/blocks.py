@@ -1,95 +1,166 @@
-"""Groups of 32 stored weights, decoded to two vectors of 16 floats in registers.
+"""Stored weights, decoded to vectors of 16 floats in registers.
 
-Owns: the decoding of every weight kind that has a native kernel: f32, f16, bf16, q8_0, q4_0, q4_1. The readable
-definitions are the `dequantize` methods of `ferrum.tensor.weights`; a property test holds these against them.
+Owns: the decoding of every weight kind that has a native kernel. The readable definitions are the `dequantize` methods
+of `ferrum.tensor.weights` and `ferrum.tensor.k_quants`; a property test holds these against them, bit for bit.
 Next: `ferrum.backends.numba_kernels.tiles`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.features import HAS_AVX512, HAS_HALF
+from ferrum.backends.numba_kernels.features import HAS_AVX512, HAS_BYTE_SHUFFLE, HAS_HALF
 
-GROUP_BYTES = {"f32": 128, "f16": 64, "bf16": 64, "q8_0": 34, "q4_0": 18, "q4_1": 20}
-"""Bytes of 32 weights."""
+Decoder = Callable[[Any], Iterator[Any]]
+"""The block at an address -> its weights, 16 at a time, in the order of their columns. Each vector is made when it is
+asked for, so that a tile can use it up before the next one takes a register."""
 
-Pair = tuple[Any, Any]
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of weight is stored: `size` weights in `bytes` bytes. `decoder` is called once where a loop begins, so
+    that what all blocks share is computed outside of it."""
+
+    size: int
+    bytes: int
+    decoder: Callable[[Any], Decoder]
+
+
 _Bytes, _Shorts = ir.Vector(ir.Int8, 16), ir.Vector(ir.Int16, 16)
+_TwiceBytes = ir.Vector(ir.Int8, 32)
 _CODES = [float(code) for code in range(16)]
 
 
-def decode_group(builder: Any, kind: str, address: Any) -> Pair:
-    """The 32 weights at `address`, as two vectors of 16 floats."""
-    return _DECODERS[kind](builder, address)
+def _float32(builder: Any) -> Decoder:
+    def decode(address: Any) -> Iterator[Any]:
+        for distance in (0, 64):
+            yield ir.load(builder, ir.offset(builder, address, distance), ir.Floats)
+
+    return decode
 
 
-def _float32(builder: Any, address: Any) -> Pair:
-    return ir.load(builder, address, ir.Floats), ir.load(builder, ir.offset(builder, address, 64), ir.Floats)
+def _float16(builder: Any) -> Decoder:
+    def decode(address: Any) -> Iterator[Any]:
+        for distance in (0, 32):
+            yield sixteen_halves(builder, ir.offset(builder, address, distance))
+
+    return decode
 
 
-def _float16(builder: Any, address: Any) -> Pair:
-    return _sixteen_halves(builder, address), _sixteen_halves(builder, ir.offset(builder, address, 32))
-
-
-def _bfloat16(builder: Any, address: Any) -> Pair:
+def _bfloat16(builder: Any) -> Decoder:
     """A bfloat16 is the upper half of a float32."""
 
-    def upper(start: Any) -> Any:
-        bits = builder.zext(ir.load(builder, start, _Shorts), ir.Ints)
-        return builder.bitcast(builder.shl(bits, ir.constant(ir.Ints, 16)), ir.Floats)
+    def decode(address: Any) -> Iterator[Any]:
+        for distance in (0, 32):
+            bits = builder.zext(ir.load(builder, ir.offset(builder, address, distance), _Shorts), ir.Ints)
+            yield builder.bitcast(builder.shl(bits, ir.constant(ir.Ints, 16)), ir.Floats)
 
-    return upper(address), upper(ir.offset(builder, address, 32))
-
-
-def _q8_0(builder: Any, address: Any) -> Pair:
-    scale = _half_in_all_lanes(builder, address)
-
-    def codes(distance: int) -> Any:
-        return ir.widen(builder, ir.load(builder, ir.offset(builder, address, distance), _Bytes))
-
-    return builder.fmul(codes(2), scale), builder.fmul(codes(18), scale)
+    return decode
 
 
-def _q4_0(builder: Any, address: Any) -> Pair:
-    scale = _half_in_all_lanes(builder, address)
-    raw = ir.load(builder, ir.offset(builder, address, 2), _Bytes)
+def _q8_0(builder: Any) -> Decoder:
+    def decode(address: Any) -> Iterator[Any]:
+        scale = half_in_all_lanes(builder, address)
+        for distance in (2, 18):
+            codes = ir.widen(builder, ir.load(builder, ir.offset(builder, address, distance), _Bytes))
+            yield builder.fmul(codes, scale)
+
+    return decode
+
+
+def _q4_0(builder: Any) -> Decoder:
+    """scale * code - 8 * scale: both products are exact, so the difference has the bits of scale * (code - 8)."""
+    nibbles = nibble_reader(builder)
+
+    def decode(address: Any) -> Iterator[Any]:
+        scale = half_in_all_lanes(builder, address)
+        offset = builder.fmul(scale, ir.constant(ir.Floats, -8.0))
+        yield from nibbles(ir.offset(builder, address, 2), scale, offset)
+
+    return decode
+
+
+def _q4_1(builder: Any) -> Decoder:
+    nibbles = nibble_reader(builder)
+
+    def decode(address: Any) -> Iterator[Any]:
+        scale = half_in_all_lanes(builder, address)
+        minimum = half_in_all_lanes(builder, ir.offset(builder, address, 2))
+        yield from nibbles(ir.offset(builder, address, 4), scale, minimum)
+
+    return decode
+
+
+Affine = Callable[[Any, Any, Any], Iterator[Any]]
+"""(address of 16 bytes, scale, offset) -> scale * code + offset for the 16 low nibbles, then for the 16 high ones."""
+
+
+def nibble_reader(builder: Any) -> Affine:
+    """The target's way of decoding nibbles. All of them give the same bits: scale * code is exact in float32."""
     if HAS_AVX512:
-        return _look_up(builder, builder.fmul(ir.constant(ir.Floats, [c - 8 for c in _CODES]), scale), raw)
-    low, high = _nibbles(builder, raw)
-    eight = ir.constant(ir.Floats, 8.0)
-    return builder.fmul(builder.fsub(low, eight), scale), builder.fmul(builder.fsub(high, eight), scale)
+        return _nibbles_by_table(builder)
+    return _nibbles_by_byte_shuffle(builder) if HAS_BYTE_SHUFFLE else _nibbles_by_widening(builder)
 
 
-def _q4_1(builder: Any, address: Any) -> Pair:
-    scale = _half_in_all_lanes(builder, address)
-    minimum = _half_in_all_lanes(builder, ir.offset(builder, address, 2))
-    raw = ir.load(builder, ir.offset(builder, address, 4), _Bytes)
-    if HAS_AVX512:
-        return _look_up(builder, ir.multiply_add(builder, ir.constant(ir.Floats, _CODES), scale, minimum), raw)
-    low, high = _nibbles(builder, raw)
-    return ir.multiply_add(builder, low, scale, minimum), ir.multiply_add(builder, high, scale, minimum)
-
-
-def _look_up(builder: Any, table: Any, raw: Any) -> Pair:
+def _nibbles_by_table(builder: Any) -> Affine:
     """One permute per 16 weights: the table holds the value of each of the 16 codes. The permute reads only the low
-    four bits of a lane, so the low nibbles need no masking. Same bits as the arithmetic form."""
-    codes = builder.zext(raw, ir.Ints)
+    four bits of a lane, so the low nibbles need no masking."""
 
-    def permute(lanes: Any) -> Any:
-        return ir.call(builder, "llvm.x86.avx512.permvar.sf.512", ir.Floats, table, lanes)
+    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
+        table = ir.multiply_add(builder, ir.constant(ir.Floats, _CODES), scale, offset)
+        codes = builder.zext(ir.load(builder, address, _Bytes), ir.Ints)
+        for lanes in (codes, builder.lshr(codes, ir.constant(ir.Ints, 4))):
+            yield ir.call(builder, "llvm.x86.avx512.permvar.sf.512", ir.Floats, table, lanes)
 
-    return permute(codes), permute(builder.lshr(codes, ir.constant(ir.Ints, 4)))
-
-
-def _nibbles(builder: Any, raw: Any) -> Pair:
-    low = builder.and_(raw, ir.constant(_Bytes, 15))
-    high = builder.lshr(raw, ir.constant(_Bytes, 4))
-    return ir.widen(builder, low), ir.widen(builder, high)
+    return read
 
 
-def _half_in_all_lanes(builder: Any, address: Any) -> Any:
+def _nibbles_by_byte_shuffle(builder: Any) -> Affine:
+    """One byte shuffle per 8 weights puts each code into the lowest byte of its lane. A widening load does it in two
+    steps, because it must cross between the halves of the register: a quarter slower."""
+    widen = byte_widener(builder)
+
+    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
+        raw = ir.load(builder, address, _Bytes)
+        for codes in (builder.and_(raw, ir.constant(_Bytes, 15)), builder.lshr(raw, ir.constant(_Bytes, 4))):
+            yield ir.multiply_add(builder, widen(codes), scale, offset)
+
+    return read
+
+
+def byte_widener(builder: Any) -> Callable[[Any], Any]:
+    """<16 x i8> unsigned -> 16 floats, by shuffles of bytes within the halves of a register."""
+
+    def control(first: int) -> Any:
+        nothing = -128  # such a byte becomes 0
+        lanes = [[first + 4 * half + i, nothing, nothing, nothing] for half in (0, 1) for i in range(4)]
+        return ir.opaque(builder, ir.constant(_TwiceBytes, [byte for lane in lanes for byte in lane]))
+
+    controls = control(0), control(8)
+    integers = ir.Vector(ir.Int32, 8)
+
+    def widen(values: Any) -> Any:
+        both = ir.shuffle(builder, values, values, [*range(16), *range(16)])
+        halves = [ir.call(builder, "llvm.x86.avx2.pshuf.b", _TwiceBytes, both, each) for each in controls]
+        low, high = (builder.sitofp(builder.bitcast(half, integers), ir.Vector(ir.Float, 8)) for half in halves)
+        return ir.shuffle(builder, low, high, range(16))
+
+    return widen
+
+
+def _nibbles_by_widening(builder: Any) -> Affine:
+    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
+        raw = ir.load(builder, address, _Bytes)
+        for codes in (builder.and_(raw, ir.constant(_Bytes, 15)), builder.lshr(raw, ir.constant(_Bytes, 4))):
+            yield ir.multiply_add(builder, ir.widen(builder, codes), scale, offset)
+
+    return read
+
+
+def half_in_all_lanes(builder: Any, address: Any) -> Any:
     """A float16 scale, splat *before* it is widened: the scalar conversion would carry a false dependence from one
     iteration to the next and cost five times as much."""
     if HAS_HALF:
@@ -97,7 +168,8 @@ def _half_in_all_lanes(builder: Any, address: Any) -> Any:
     return _half_from_bits(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
 
 
-def _sixteen_halves(builder: Any, address: Any) -> Any:
+def sixteen_halves(builder: Any, address: Any) -> Any:
+    """16 float16 numbers as floats"""
     if HAS_HALF:
         return builder.fpext(ir.load(builder, address, ir.Vector(ir.Half, 16)), ir.Floats)
     return _half_from_bits(builder, ir.load(builder, address, _Shorts))
@@ -113,4 +185,11 @@ def _half_from_bits(builder: Any, shorts: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(rescaled, ir.Ints), sign), ir.Floats)
 
 
-_DECODERS = {"f32": _float32, "f16": _float16, "bf16": _bfloat16, "q8_0": _q8_0, "q4_0": _q4_0, "q4_1": _q4_1}
+KINDS = {
+    "f32": Kind(32, 128, _float32),
+    "f16": Kind(32, 64, _float16),
+    "bf16": Kind(32, 64, _bfloat16),
+    "q8_0": Kind(32, 34, _q8_0),
+    "q4_0": Kind(32, 18, _q4_0),
+    "q4_1": Kind(32, 20, _q4_1),
+}

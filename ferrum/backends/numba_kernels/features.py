@@ -28,3 +28,10 @@ HAS_AVX512 = "avx512f" in FEATURES
 HAS_HALF = HAS_AVX512 or "f16c" in FEATURES
 """Native float16 conversion. Without it LLVM calls a helper function that Numba cannot resolve."""
 HAS_X86_PAUSE = "sse2" in FEATURES or HAS_AVX512
+HAS_BYTE_SHUFFLE = "avx2" in FEATURES
+"""A shuffle of bytes within each half of a 32-byte register."""
+
+WIDTH = 16 if HAS_AVX512 else 8 if "avx" in FEATURES else 4
+"""Floats in a register."""
+REGISTERS = 32 if HAS_AVX512 or "neon" in FEATURES else 16
+"""Vector registers that a tile may keep its sums in."""

@@ -77,8 +77,8 @@ def shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
 
 
 def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """x * y + z: fused where the target can, never a library call."""
-    return call(builder, "llvm.fmuladd.v16f32", Floats, x, y, z)
+    """x * y + z on vectors of floats: fused where the target can, never a library call."""
+    return call(builder, f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
 
 
 def widen(builder: Any, integers: Any) -> Any:
@@ -86,13 +86,23 @@ def widen(builder: Any, integers: Any) -> Any:
     return builder.sitofp(builder.sext(integers, Ints), Floats)
 
 
-def allocate_zeros(builder: Any, count: int) -> list[Any]:
-    """Accumulators: LLVM keeps them in registers."""
-    zero = constant(Floats, 0.0)
-    slots = [cgutils.alloca_once(builder, Floats) for _ in range(count)]
-    for slot in slots:
-        builder.store(zero, slot)
+def allocate(builder: Any, starts: Sequence[Any]) -> list[Any]:
+    """Accumulators that begin with these values: LLVM keeps them in registers."""
+    slots = [cgutils.alloca_once(builder, start.type) for start in starts]
+    for start, slot in zip(starts, slots, strict=True):
+        builder.store(start, slot)
     return slots
+
+
+def allocate_zeros(builder: Any, count: int) -> list[Any]:
+    return allocate(builder, [constant(Floats, 0.0)] * count)
+
+
+def opaque(builder: Any, value: Any) -> Any:
+    """A vector constant that LLVM may not look into: it would rewrite a shuffle by a known pattern into its own choice
+    of instructions. The empty assembly names no instruction, so only the class of the register must exist."""
+    kind = ir.FunctionType(value.type, [value.type])
+    return builder.call(ir.InlineAsm(kind, "", "=x,0", False), [value])
 
 
 def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:
@@ -108,27 +118,32 @@ def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None
     builder.position_at_end(done)
 
 
-def horizontal_sums(builder: Any, vectors: Sequence[Any]) -> list[Any]:
-    """The lane sum of each vector, always by the tree (i, i+8), (i, i+4), (i, i+2), (i, i+1).
+def horizontal_sums(builder: Any, parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The sum of all lanes of each vector, always by the tree (i, i+8), (i, i+4), (i, i+2), (i, i+1).
 
-    Vectors are folded together where several are given (16 sums cost 15 additions instead of 64); the tree of each
-    one, and so its rounding, stays the same.
+    A vector of 16 lanes comes in parts: 1 of 16 lanes, 2 of 8 or 4 of 4; parts[p][v] is part p of vector v. Vectors are
+    folded together where several are given (16 sums cost 15 additions instead of 64); the tree of each one, and so its
+    rounding, stays the same.
     """
+    while len(parts) > 1:
+        half = len(parts) // 2
+        pairs = zip(parts[:half], parts[half:], strict=True)
+        parts = [[builder.fadd(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+    (vectors,) = parts
+    lanes = vectors[0].type.count
     sums: list[Any] = []
-    start = 0
-    while start < len(vectors):
-        count = min(LANES, 1 << ((len(vectors) - start).bit_length() - 1))
-        sums += _fold(builder, list(vectors[start : start + count]))
-        start += count
+    while len(sums) < len(vectors):
+        count = min(lanes, 1 << ((len(vectors) - len(sums)).bit_length() - 1))
+        sums += _fold(builder, list(vectors[len(sums) : len(sums) + count]), lanes)
     return sums
 
 
-def _fold(builder: Any, vectors: list[Any]) -> list[Any]:
-    """Lane sums of 1, 2, 4, 8 or 16 vectors."""
-    count, width = len(vectors), LANES  # each vector holds LANES / width groups of `width` partial sums
+def _fold(builder: Any, vectors: list[Any], lanes: int) -> list[Any]:
+    """Lane sums of a power of two of vectors, at most as many as they have lanes."""
+    count, width = len(vectors), lanes  # each vector holds lanes / width groups of `width` partial sums
     while len(vectors) > 1:
         half = width // 2
-        starts = [source + group for source in (0, LANES) for group in range(0, LANES, width)]
+        starts = [source + group for source in (0, lanes) for group in range(0, lanes, width)]
         low = [start + lane for start in starts for lane in range(half)]
         high = [start + half + lane for start in starts for lane in range(half)]
         pairs = zip(vectors[::2], vectors[1::2], strict=True)

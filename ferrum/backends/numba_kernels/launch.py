@@ -6,6 +6,7 @@ a tape of rows can be replayed without Python in between. Next: `ferrum.backends
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import sys
@@ -20,6 +21,7 @@ from ferrum.backends.numba_kernels.team import prepare, run_alone, team_of
 from ferrum.errors import InvalidParameter
 
 ROW_WORDS = 32
+CACHE_LINE = 64
 
 SERIAL_WORK = 1 << 16
 """Multiply-adds up to which sharing a launch costs more than it saves."""
@@ -35,6 +37,13 @@ def address(array: np.ndarray) -> int:
     except (TypeError, ValueError, BufferError):
         place: int = array.__array_interface__["data"][0]
         return place
+
+
+def aligned(count: int) -> np.ndarray:
+    """uint8 [count] that begins with a cache line: every second load of a vector would cross a boundary otherwise."""
+    memory = np.empty(count + CACHE_LINE, np.uint8)
+    skipped = -address(memory) % CACHE_LINE
+    return memory[skipped : skipped + count]
 
 
 @cache
@@ -86,7 +95,7 @@ class Launcher:
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         """Memory for a result: float32 [shape], contents undefined."""
-        return np.empty(shape, np.float32)
+        return aligned(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
     def contiguous(self, x: np.ndarray) -> np.ndarray:
         """x as contiguous float32, copied if need be."""
@@ -96,7 +105,7 @@ class Launcher:
         """Address and size of each chunk's private memory; contents do not survive a launch."""
         if bytes_per_chunk > self._scratch_stride:
             self._scratch_stride = -(-bytes_per_chunk // 4096) * 4096
-            self._scratch = np.empty(self._scratch_stride * 2 * self.threads, np.uint8)
+            self._scratch = aligned(self._scratch_stride * 2 * self.threads)
             self._scratch_address = address(self._scratch)
         return self._scratch_address, self._scratch_stride
 

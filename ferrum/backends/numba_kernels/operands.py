@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import linear, pages
+from ferrum.backends.numba_kernels import pages, products
 from ferrum.backends.numba_kernels.launch import address
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
@@ -47,7 +47,7 @@ class Remembered(Generic[Words]):
 class WeightWords:
     """What kernels need to know of some linears that share their input."""
 
-    descriptors: np.ndarray  # int64 [linears, 8]
+    descriptors: np.ndarray  # int64 [linears, words of a descriptor]
     place: int  # address of the descriptors
     count: int
     columns: int
@@ -119,7 +119,7 @@ def _plain(x: Tensor | None) -> bool:
 def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
     data = each.weight.data
     bias = 0 if each.bias is None else address(each.bias)
-    return linear.descriptor(kind, address(data), data.strides[0], each.weight.rows, each.weight.columns, bias)
+    return products.descriptor(kind, address(data), data.strides[0], each.weight.rows, each.weight.columns, bias)
 
 
 def cache_words(layer: KvLayer) -> CacheWords | None:

@@ -143,7 +143,7 @@ def div(builder, x, y):
 
 @word(Real, Floats16)
 def sum_lanes(builder, values):
-    return ir.horizontal_sums(builder, [values])[0]
+    return ir.horizontal_sums(builder, [[values]])[0]
 
 
 @word(Real, Floats16)
@@ -201,7 +201,7 @@ def _indirect_call(count: int) -> Any:
     return word(types.void, *[Index] * (count + 1))(build)
 
 
-call3, call11, call12 = _indirect_call(3), _indirect_call(11), _indirect_call(12)
+call3, call12, call14 = _indirect_call(3), _indirect_call(12), _indirect_call(14)
 
 
 @word(types.void)

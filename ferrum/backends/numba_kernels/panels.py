@@ -1,0 +1,87 @@
+"""Register tiles for many tokens: rows of decoded weights, a strip of tokens, one block of columns at a time.
+
+Owns: `strip`, the inner loop of every product of more than a few tokens. A tile keeps its sums in registers for one
+block of columns and then lays them down in memory, so that both operands of a block stay in the first-level cache
+however long the rows are. As everywhere, every (row, token) sum has one 16-lane accumulator, columns in order, one
+reduction tree; where registers are narrower, its lanes are computed in several passes over the block.
+Next: `ferrum.backends.numba_kernels.elementwise`.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+from numba.core import cgutils
+
+from ferrum.backends.numba_kernels import ir
+from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.tiles import Operands, cover, named, spaced, store_sums
+
+PANEL_ROWS = 4 if REGISTERS == 32 else 3
+PANEL_TOKENS = 6 if REGISTERS == 32 else 4
+"""Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 3 x 4."""
+PASSES = ir.LANES // WIDTH
+TILE_BYTES = PANEL_ROWS * PANEL_TOKENS * 4 * ir.LANES
+"""Memory for a tile's sums between two blocks of columns."""
+
+_Register = ir.Vector(ir.Float, WIDTH)
+
+
+def strip() -> Any:
+    """Word (panel, row stride, columns, x, x stride, sums, out, out stride, start, start stride, rows, tokens, first,
+    last): float32 rows times 1 to PANEL_TOKENS tokens, for one block of columns, a multiple of 32. `sums` has
+    TILE_BYTES for every PANEL_ROWS rows; it is not read where this is the first block, and where it is the last one
+    the results are written instead. rows >= PANEL_ROWS."""
+
+    def build(
+        builder, panel, row_stride, columns, x, x_stride, sums, out, out_stride, start, start_stride, rows,
+        tokens, first, last
+    ):  # fmt: skip
+        operands = Operands(panel, row_stride, x, x_stride, out, out_stride, start, start_stride)
+        begins, ends = (builder.icmp_signed("!=", flag, ir.constant(ir.Int64, 0)) for flag in (first, last))
+
+        def tiles(count: int) -> None:
+            place = cgutils.alloca_once_value(builder, sums)
+
+            def tile(row: Any) -> None:
+                at, kept = operands.at(builder, row), builder.load(place)
+                parts = [_sums(builder, each, count, columns, at, begins, kept) for each in range(PASSES)]
+                with builder.if_else(ends) as (then, otherwise):
+                    with then:
+                        store_sums(builder, parts, PANEL_ROWS, count, at)
+                    with otherwise:
+                        for address, sums_of_lanes in zip(_places(builder, kept, count), chain(*parts), strict=True):
+                            ir.store(builder, address, sums_of_lanes)
+                builder.store(ir.offset(builder, kept, TILE_BYTES), place)
+
+            cover(builder, ir.constant(ir.Int64, 0), rows, PANEL_ROWS, tile)
+
+        ir.switch_on(builder, tokens, range(1, PANEL_TOKENS + 1), tiles)
+
+    return named(build, "strip", 14)
+
+
+def _places(builder: Any, kept: Any, tokens: int) -> list[Any]:
+    """Where the parts of a tile's sums lie: all of the first pass, then all of the next."""
+    return [ir.offset(builder, kept, 4 * WIDTH * i) for i in range(PASSES * PANEL_ROWS * tokens)]
+
+
+def _sums(builder: Any, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any) -> list[Any]:
+    """One pass: the lanes [part * WIDTH, (part + 1) * WIDTH) of a tile's accumulators."""
+    count = PANEL_ROWS * tokens
+    weight_rows = spaced(builder, at.weight, at.weight_stride, PANEL_ROWS)
+    token_rows = spaced(builder, at.x, at.x_stride, tokens)
+    zero = ir.constant(_Register, 0.0)
+    carried = [ir.load(builder, place, _Register) for place in _places(builder, kept, tokens)[part * count :][:count]]
+    slots = ir.allocate(builder, [builder.select(begins, zero, value) for value in carried])
+    with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
+        for half in (0, 1):
+            place = ir.offset(builder, ir.scaled(builder, loop.index, 128), 64 * half + 4 * WIDTH * part)
+            weights = [ir.load(builder, builder.add(row, place), _Register) for row in weight_rows]
+            for t, token_row in enumerate(token_rows):
+                values = ir.load(builder, builder.add(token_row, place), _Register)
+                for r, weight in enumerate(weights):
+                    slot = slots[t * PANEL_ROWS + r]
+                    builder.store(ir.multiply_add(builder, weight, values, builder.load(slot)), slot)
+    return [builder.load(slot) for slot in slots]
