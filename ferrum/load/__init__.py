@@ -7,7 +7,8 @@ here are NumPy, and the engine moves them.
 | file | noun |
 |---|---|
 | `resolve` | a model's name -> a place on this machine |
-| `download` | the one model that comes from the package index |
+| `packaged` | the models that come from the package index, found on this machine |
+| `download` | such a model fetched |
 | `model` | a place -> configuration, parameters, tokenizer |
 | `gguf`, `safetensors` | the two file formats |
 | `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |

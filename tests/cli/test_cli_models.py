@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ferrum.cli.progress import human_bytes
-from ferrum.load.download import SMOLLM2
+from ferrum.load.packaged import SMOLLM2
 from ferrum.load.safetensors import SafetensorsSource
 from tests.cli.conftest import CONTEXT, HEAD_DIM, KV_HEADS, LAYERS, VOCAB, Invoke
 

