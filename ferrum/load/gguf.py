@@ -121,7 +121,7 @@ class Strings(Sequence[str]):
         return self._count
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._reader.text_at, self._reader.string_offsets(self._start, self._count))
+        return self._reader.texts(self._start, self._count)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -175,6 +175,18 @@ class _Reader:
             return self.data[position + 8 : position + 8 + length].decode("utf-8")
         except UnicodeDecodeError:
             self.fail(f"{what} is not UTF-8")
+
+    def texts(self, position: int, count: int) -> Iterator[str]:
+        """`count` neighbouring strings, whose lengths were checked before. The loop is bare: a tokenizer reads all of a
+        vocabulary at once."""
+        data, unpack = self.data, _U64.unpack_from
+        try:
+            for _ in range(count):
+                start = position + 8
+                position = start + unpack(data, position)[0]
+                yield data[start:position].decode()
+        except UnicodeDecodeError:
+            self.fail("a string in an array is not UTF-8")
 
     def string_offsets(self, position: int, count: int) -> Iterator[int]:
         """Where each of `count` neighbouring strings starts, whose lengths were checked before."""
