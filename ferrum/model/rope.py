@@ -16,16 +16,25 @@ from numpy.typing import NDArray
 from ferrum.config import RopeConfig, RopeScaling
 from ferrum.tensor.batch import RopeTables
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
 
 Frequencies = NDArray[np.float64]  # [rotary_dim / 2], radians per position
+
+POSITIONS = 1024
+"""Positions computed at a time: a long context in float64 is several times the size of its tables, and to touch so much
+memory takes as long as the cosines."""
 
 
 def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTables:
     """cos and sin [positions, rotary_dim / 2] on the backend, times the scaling's attention factor."""
-    angles = np.outer(np.arange(positions, dtype=np.float64), rope_frequencies(config))
-    factor = attention_factor(config)
-    cos, sin = (ops.asarray(factor * wave(angles), ops.float_dtype) for wave in (np.cos, np.sin))
-    return RopeTables(cos, sin)
+    frequencies, factor = rope_frequencies(config), attention_factor(config)
+    cos: list[Tensor] = []
+    sin: list[Tensor] = []
+    for start in range(0, positions, POSITIONS):
+        angles = np.outer(np.arange(start, min(start + POSITIONS, positions), dtype=np.float64), frequencies)
+        cos.append(ops.asarray(factor * np.cos(angles), ops.float_dtype))
+        sin.append(ops.asarray(factor * np.sin(angles), ops.float_dtype))
+    return RopeTables(ops.concat(cos, 0), ops.concat(sin, 0))
 
 
 def rope_frequencies(config: RopeConfig) -> Frequencies:
