@@ -1,34 +1,54 @@
 """The program `ferrum-ref`: its commands, and the one place where they are put together.
 
-Owns: the command group. Nothing heavy is imported before a command runs, so that help and errors are immediate.
-Refuses to know: what the commands do. Specs: CLI. Next: `ferrum.cli.errors`.
+Owns: the command group, and what the process as a whole is set to. A command's module is imported when the command is
+asked for, and nothing heavy before it runs, so that help and errors are immediate.
+Refuses to know: what the commands do. Specs: CLI, CLI-24. Next: `ferrum.cli.errors`.
 """
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from ferrum import __version__
-from ferrum.cli.bench import bench
 from ferrum.cli.errors import Program
-from ferrum.cli.generate import generate
-from ferrum.cli.models import inspect, models, pull
 
 NAME = "ferrum-ref"
+MODULES = {"generate": "generate", "pull": "models", "models": "models", "inspect": "models", "bench": "bench"}
+"""Command -> the module of `ferrum.cli` in which it is a function of the same name."""
+YOUNG_OBJECTS = 100_000
+"""Objects between two searches for garbage. A start-up makes as many, nearly all to stay: with Python's own 700 it
+would spend a twentieth of its time in searching."""
 
 
-@click.group(cls=Program, name=NAME, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(Mapping[str, click.Command]):
+    """Commands by name, each imported when it is first asked for."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        command: click.Command = getattr(import_module(f"ferrum.cli.{MODULES[name]}"), name)
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(MODULES)
+
+    def __len__(self) -> int:
+        return len(MODULES)
+
+
+@click.group(cls=Program, name=NAME, commands=Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=NAME)
 def program() -> None:
     """A reference inference engine for language models."""
 
 
-for command in (generate, pull, models, inspect, bench):
-    program.add_command(command)
-
-
 def main() -> NoReturn:
     """The console script."""
-    program.main(prog_name=NAME)
+    gc.set_threshold(YOUNG_OBJECTS)
+    try:
+        program.main(prog_name=NAME)
+    finally:
+        gc.freeze()  # the interpreter would search everything once more on its way out

@@ -6,7 +6,6 @@ Specs: CLI-05. Next: `ferrum.cli.generate`.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,8 @@ class Progress:
     def show(self, text: str) -> None:
         """Replace the line; nothing of it stays when the next thing is written."""
         if self._live:
+            import shutil  # and with it every compression format: not where nobody watches
+
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(_CLEAR + text[:width])
             self._stream.flush()
