@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -148,11 +149,14 @@ def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, conf
     return root_digest("ferrum-blocks-2", types, ops.deterministic, model, vectors, matrices)
 
 
+_dtype_name = cache(str)  # NumPy takes its time to spell it, hundreds of times
+
+
 def _digest(array: Any, *, whole: bool) -> str:
     """Of an array's type, shape and content: the whole of it, or the beginnings of equal parts and the end."""
     data = np.asarray(array)
     content = data.reshape(-1).view(np.uint8)
-    digest = blake2b(repr((str(data.dtype), data.shape)).encode(), digest_size=16)
+    digest = blake2b(repr((_dtype_name(data.dtype), data.shape)).encode(), digest_size=16)
     size = len(content) // SAMPLES
     if whole or size <= SAMPLE_BYTES:
         digest.update(content.tobytes())

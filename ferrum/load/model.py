@@ -21,7 +21,6 @@ from ferrum.load.families import Layout
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.params import build_params
 from ferrum.load.resolve import Location
-from ferrum.load.safetensors import SafetensorsSource
 from ferrum.load.source import GGUFSource, TensorSource
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
@@ -105,6 +104,8 @@ def _only_gguf(folder: Path) -> Path:
 
 
 def _open_folder(name: str, path: Path) -> ModelFiles:
+    from ferrum.load.safetensors import SafetensorsSource
+
     config, family, biases = read_config_json(path)
     return ModelFiles(name, path, config, SafetensorsSource(path), family.layout, biases, FolderVocabulary(path))
 

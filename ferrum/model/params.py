@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
@@ -86,8 +87,11 @@ def _place_vector(ops: TensorOps, vector: Tensor) -> Tensor:
     return ops.asarray(vector, ops.float_dtype)
 
 
+_dtype_name = cache(str)  # a model has hundreds of matrices of one type, and NumPy takes its time to spell it
+
+
 def _place_weight(ops: TensorOps, weight: Weight) -> Weight:
-    return replace(weight, data=ops.asarray(weight.data, str(weight.data.dtype)))
+    return replace(weight, data=ops.asarray(weight.data, _dtype_name(weight.data.dtype)))
 
 
 def _place_linear(ops: TensorOps, linear: Linear) -> Linear:
