@@ -313,7 +313,8 @@ class NumbaOps(NumpyOps):
         if cache is None or rotation is None or not projections[0].size:
             return super().rope_attention(projections, tables, layer, batch, head_dim, scale, window, softcap)
         query, key, value = (self._rows(p) for p in projections)
-        return self._kernels.attend(query, cache, batch, scale, window, softcap, rotation, (key, value))
+        self._kernels.kv_write(cache, key, value, batch.slots, (rotation, batch.positions))
+        return self._kernels.attend(query, cache, batch, scale, window, softcap, rotation)
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
         """What kernels need to know of the weights, or None where they cannot take these operands."""

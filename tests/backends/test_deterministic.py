@@ -77,6 +77,7 @@ FITTING = {
     "q4_1": Variant({**NATIVE, "kv_heads": 1}, blocks_of(Q4_1)),
     "float16 weights": Variant(NATIVE, stored_as(np.float16)),
     "bfloat16 weights": Variant(NATIVE, stored_as(ml_dtypes.bfloat16)),
+    "float16 cache": Variant(NATIVE, kv_dtype="float16"),
     "odd heads": Variant({**NATIVE, "head_dim": 24, "rope": RopeConfig(10000.0, 12), "kv_heads": 1}),
 }
 """Kernels compute all of it."""
@@ -89,8 +90,8 @@ FALLING_BACK = {
     "odd intermediate": Variant({**NATIVE, "intermediate_size": 40}),
     "odd hidden": Variant({**NATIVE, "hidden_size": 50}),
     "odd attention": Variant({**NATIVE, "head_dim": 12}),
-    "float16 cache": Variant(NATIVE, kv_dtype="float16"),
-    "float16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="float16"),
+    "bfloat16 cache": Variant(NATIVE, kv_dtype="bfloat16"),
+    "bfloat16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="bfloat16"),
 }
 """Compositions compute at least a part of it."""
 VARIANTS = {**FITTING, **FALLING_BACK}
@@ -335,7 +336,7 @@ def test_a_backend_that_counts_its_rows_is_found(ops: NumpyOps, variant: str) ->
 @pytest.mark.clause("OPS-45", "OPS-46")
 @pytest.mark.parametrize("backend", ["numpy-float32", "numba-2"])
 def test_attention_to_a_whole_chunk_is_found(backend: str) -> None:
-    model, random = VARIANTS["float16 cache"].model(BACKENDS[backend]()), Random(0)
+    model, random = VARIANTS["bfloat16 cache"].model(BACKENDS[backend]()), Random(0)
     with (
         patch.object(attention, "together", lambda ops, count: [count]),
         pytest.raises(AssertionError, match="other bits"),

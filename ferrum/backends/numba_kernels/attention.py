@@ -1,13 +1,15 @@
-"""Paged attention with online softmax, and the writing of keys and values.
+"""Paged attention in splits of the context, and the writing of keys and values.
 
 Owns: the kernels of `kv_write` and `paged_attention`, each with rotary embedding optionally fused in. Definitions:
 `ferrum.tensor.attention` and the methods `rope`, `kv_write`, `rope_attention` of `ferrum.tensor.compositions`.
 Papers: online softmax 1805.02867, PagedAttention 2309.06180, FlashAttention 2205.14135.
 
-Positions are taken in runs of 16, counted from the start of the sequence. Where a run lies in one block as the tile
-wants it, it is read in place; otherwise (block size or head_dim no multiple of 16) it is gathered into scratch first.
-The arithmetic, and so the bits, are the same either way. A position that a row may not see contributes exp(-inf) = 0
-and a factor of 1, so a row's bits do not depend on the rows beside it.
+A context is cut into splits of 128 positions, counted from its start. The softmax of a split is computed at once;
+splits are merged one after the other, each time with the larger of both maxima. Whether one thread walks over all
+splits or each split is somebody's unit of work and `merge_attention` comes after them, the arithmetic is the same, and
+so are the bits. A split is read in pages of 16 positions: in place where a page lies in one block as the tile wants it,
+otherwise (block size or head_dim no multiple of 16) gathered into scratch first. A position that a row may not see
+contributes exp(-inf) = 0 and a factor of 1, so a row's bits do not depend on the rows beside it.
 Next: `ferrum.backends.numba_kernels.launch`.
 """
 
@@ -16,12 +18,25 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from ferrum.backends.numba_kernels.pages import QUERY_ROWS, WIDE, score_page, weigh_page_narrow, weigh_page_wide
+from ferrum.backends.numba_kernels.pages import (
+    PAGE,
+    QUERY_ROWS,
+    WIDE,
+    load_half,
+    score_page,
+    score_page_half,
+    store_half,
+    weigh_page_half,
+    weigh_page_narrow,
+    weigh_page_wide,
+)
 from ferrum.backends.numba_kernels.simd import (
     add,
     div,
     exp,
+    fma,
     keep_lanes,
+    larger,
     load,
     load_float,
     load_int32,
@@ -37,18 +52,30 @@ from ferrum.backends.numba_kernels.simd import (
     zeros,
 )
 
-RUN = 16
+SPLIT = 128
+"""Positions whose softmax is computed at once: their scores and keys stay in the first-level cache."""
 NEVER = np.float32(-1e30)
 """Score of what may not be seen: finite, so that differences of two such scores are defined."""
+NO_WINDOW = 1 << 30
+"""A window that no context reaches."""
+
+
+def padded_dim(head_dim: int) -> int:
+    return -(-head_dim // 16) * 16
 
 
 def scratch_bytes(head_dim: int) -> int:
-    """Private memory of a chunk: see `_attend_tile`."""
-    padded = -(-head_dim // 16) * 16
-    return 4 * (2 * QUERY_ROWS * padded + 2 * RUN * padded + QUERY_ROWS * (RUN + 3) + 64)
+    """Private memory of a chunk: see `_attend_split`."""
+    padded = padded_dim(head_dim)
+    return 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT + 4 * QUERY_ROWS + 64)
 
 
-# ---- building blocks
+def state_bytes(head_dim: int) -> int:
+    """Memory of one unit's state between a split and the merge: outputs, maxima, sums."""
+    return 4 * (QUERY_ROWS * padded_dim(head_dim) + 16)
+
+
+# ---- rotation and writing
 @njit(cache=True, error_model="numpy")
 def _rotate(source, target, head_dim, half, cos, sin, scale):
     """One head: dimensions i and i + half turn by angle i; the rest passes. All times `scale`."""
@@ -62,37 +89,86 @@ def _rotate(source, target, head_dim, half, cos, sin, scale):
 
 
 @njit(cache=True, error_model="numpy")
-def _write_one(
-    key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, half, cos, sin, temporary
-):
-    """Rotate one key (half > 0) and put it and its value into their slot."""
-    if half > 0:
-        _rotate(key, temporary, head_dim, half, cos, sin, np.float32(1))
-        key = temporary
-    place = keys + 4 * ((block * kv_heads + head) * head_dim * block_size + offset)
-    for i in range(head_dim):
-        store_float(place + 4 * block_size * i, load_float(key + 4 * i))
-    place = values + 4 * ((block * kv_heads + head) * block_size + offset) * head_dim
-    for i in range(head_dim):
-        store_float(place + 4 * i, load_float(value + 4 * i))
+def _write_one(key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, element):
+    """Put one key and its value into their slot; `element` bytes a number."""
+    key_place = keys + element * ((block * kv_heads + head) * head_dim * block_size + offset)
+    value_place = values + element * ((block * kv_heads + head) * block_size + offset) * head_dim
+    if element == 4:
+        for i in range(head_dim):
+            store_float(key_place + 4 * block_size * i, load_float(key + 4 * i))
+            store_float(value_place + 4 * i, load_float(value + 4 * i))
+    else:
+        for i in range(head_dim):
+            store_half(key_place + 2 * block_size * i, load_float(key + 4 * i))
+            store_half(value_place + 2 * i, load_float(value + 4 * i))
 
 
+# ---- one split
 @njit(cache=True, error_model="numpy")
-def _gather(keys, values, table, head, kv_heads, head_dim, block_size, begin, end, run_keys, run_values, padded):
+def _gather(keys, values, table, head, shape, begin, end, page_keys, page_values, padded):
     """Positions begin..end (at most 16) of one head into [head_dim, 16] and [16, padded]; the rest becomes 0."""
+    kv_heads, head_dim, block_size, element = shape
     for i in range(0, 64 * padded, 64):
-        store(run_keys + i, zeros())
-        store(run_values + i, zeros())
+        store(page_keys + i, zeros())
+        store(page_values + i, zeros())
     for position in range(begin, end):
         lane = position - begin
         block, offset = load_int32(table + 4 * (position // block_size)), position % block_size
         head_block = block * kv_heads + head
-        source = keys + 4 * (head_block * head_dim * block_size + offset)
+        key = keys + element * (head_block * head_dim * block_size + offset)
+        value = values + element * (head_block * block_size + offset) * head_dim
         for i in range(head_dim):
-            store_float(run_keys + 64 * i + 4 * lane, load_float(source + 4 * block_size * i))
-        source = values + 4 * (head_block * block_size + offset) * head_dim
-        for i in range(head_dim):
-            store_float(run_values + 4 * (padded * lane + i), load_float(source + 4 * i))
+            if element == 4:
+                store_float(page_keys + 64 * i + 4 * lane, load_float(key + 4 * block_size * i))
+                store_float(page_values + 4 * (padded * lane + i), load_float(value + 4 * i))
+            else:
+                store_float(page_keys + 64 * i + 4 * lane, load_half(key + 2 * block_size * i))
+                store_float(page_values + 4 * (padded * lane + i), load_half(value + 2 * i))
+
+
+@njit(cache=True, error_model="numpy")
+def _page_place(shape, keys, values, table, head, begin):
+    """Addresses of the keys and the values of the page at `begin` where it lies in the cache."""
+    kv_heads, head_dim, block_size, element = shape
+    head_block = load_int32(table + 4 * (begin // block_size)) * kv_heads + head
+    offset = begin % block_size
+    return (
+        keys + element * (head_block * head_dim * block_size + offset),
+        values + element * (head_block * block_size + offset) * head_dim,
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _fetch_ahead(shape, keys, values, table, head, begin):
+    """Ask for the page at `begin`: blocks lie anywhere, so the hardware cannot foresee them."""
+    _, head_dim, block_size, element = shape
+    page_keys, page_values = _page_place(shape, keys, values, table, head, begin)
+    for line in range(head_dim):
+        prefetch(page_keys + element * block_size * line)
+    for place in range(0, PAGE * element * head_dim, 64):
+        prefetch(page_values + place)
+
+
+@njit(cache=True, error_model="numpy")
+def _weigh(weights, values, out, padded, positions, rows, half):
+    """All output columns of a page: WIDE vectors at a time, then one."""
+    column = 0
+    if half:
+        while column < padded:
+            weigh_page_half(
+                weights, 4 * SPLIT, values + 2 * column, 2 * padded, out + 4 * column, 4 * padded, positions, rows
+            )
+            column += 16
+    while column + 16 * WIDE <= padded:
+        weigh_page_wide(
+            weights, 4 * SPLIT, values + 4 * column, 4 * padded, out + 4 * column, 4 * padded, positions, rows
+        )
+        column += 16 * WIDE
+    while column < padded:
+        weigh_page_narrow(
+            weights, 4 * SPLIT, values + 4 * column, 4 * padded, out + 4 * column, 4 * padded, positions, rows
+        )
+        column += 16
 
 
 @njit(cache=True, error_model="numpy")
@@ -104,150 +180,177 @@ def _cap(scores, softcap):
 
 
 @njit(cache=True, error_model="numpy")
-def _fold_run(scores, maxima, sums, decay, row, first, end, softcap):
-    """One row's scores of a run -> weights, in place; updates its running maximum, sum and decay factor."""
-    found = load(scores + 64 * row)
-    if softcap > 0:
-        found = _cap(found, softcap)
-    found = keep_lanes(found, first, end, NEVER)
-    old = load_float(maxima + 4 * row)
-    maximum = max(old, max_lanes(found))
-    factor = max_lanes(exp(splat(old - maximum)))
-    weights = keep_lanes(exp(sub(found, splat(maximum))), first, end, np.float32(0))
-    store(scores + 64 * row, weights)
-    store_float(maxima + 4 * row, maximum)
-    store_float(decay + 4 * row, factor)
-    store_float(sums + 4 * row, load_float(sums + 4 * row) * factor + sum_lanes(weights))
+def _softmax(scores, begin, count, first, end, softcap):
+    """One row's scores of a split, the positions begin..count of which were computed, become weights, in place;
+    -> their maximum and their sum. Only positions first..end are seen."""
+    highest = splat(NEVER)
+    for page in range(begin, count, PAGE):
+        found = load(scores + 4 * page)
+        if softcap > 0:
+            found = _cap(found, softcap)
+        found = keep_lanes(found, first - page, end - page, NEVER)
+        store(scores + 4 * page, found)
+        highest = larger(highest, found)
+    maximum, sums = max_lanes(highest), zeros()
+    for page in range(begin, count, PAGE):
+        weights = exp(sub(load(scores + 4 * page), splat(maximum)))
+        weights = keep_lanes(weights, first - page, end - page, np.float32(0))
+        store(scores + 4 * page, weights)
+        sums = add(sums, weights)
+    return maximum, sum_lanes(sums)
 
 
 @njit(cache=True, error_model="numpy")
-def _weigh_run(scores, values, value_stride, decay, out, padded, positions, rows):
-    """All output columns: four vectors at a time, then one."""
-    column = 0
-    while column + 16 * WIDE <= padded:
-        weigh_page_wide(scores, values + 4 * column, value_stride, decay, out + 4 * column, 4 * padded, positions, rows)
-        column += 16 * WIDE
-    while column < padded:
-        weigh_page_narrow(
-            scores, values + 4 * column, value_stride, decay, out + 4 * column, 4 * padded, positions, rows
-        )
-        column += 16
+def _attend_split(shape, keys, values, table, head, rows, own, group, first_row, window, softcap, begin, end, tile):
+    """Softmax and weighted values of the positions begin..end, all of one split, for the query rows in `tile`.
+
+    Row m is at position own + (first_row + m) // group and sees positions up to its own, at most `window` of them.
+    tile: queries [6, padded], total outputs [6, padded], outputs of this split [6, padded], page keys [padded, 16],
+    page values [16, padded], scores [6, SPLIT], then maxima and sums, of all and of this split, [6] each."""
+    _, head_dim, block_size, element = shape
+    padded = (head_dim + 15) // 16 * 16
+    out = tile + 8 * QUERY_ROWS * padded
+    page_keys = out + 4 * QUERY_ROWS * padded
+    page_values = page_keys + 64 * padded
+    scores = page_values + 64 * padded
+    maxima = scores + 4 * QUERY_ROWS * SPLIT + 8 * QUERY_ROWS
+    in_place = block_size % PAGE == 0 and head_dim % PAGE == 0
+    start = begin // PAGE * PAGE
+    base = begin // SPLIT * SPLIT
+    for page in range(start, end, PAGE):
+        place = scores + 4 * (page - base)
+        if in_place:
+            here, _ = _page_place(shape, keys, values, table, head, page)
+            if page + PAGE < end:
+                _fetch_ahead(shape, keys, values, table, head, page + PAGE)
+            if element == 2:
+                score_page_half(tile, 4 * padded, here, 2 * block_size, head_dim, place, 4 * SPLIT, rows)
+            else:
+                score_page(tile, 4 * padded, here, 4 * block_size, head_dim, place, 4 * SPLIT, rows)
+        else:
+            _gather(keys, values, table, head, shape, page, min(page + PAGE, end), page_keys, page_values, padded)
+            score_page(tile, 4 * padded, page_keys, 64, head_dim, place, 4 * SPLIT, rows)
+    for m in range(rows):
+        seen = own + (first_row + m) // group + 1 - base
+        maximum, total = _softmax(scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, softcap)
+        store_float(maxima + 4 * m, maximum)
+        store_float(maxima + 4 * (QUERY_ROWS + m), total)
+    for i in range(0, 4 * padded * rows, 64):
+        store(out + i, zeros())
+    for page in range(start, end, PAGE):
+        place, count = scores + 4 * (page - base), min(PAGE, end - page)
+        if in_place:
+            _, here = _page_place(shape, keys, values, table, head, page)
+            _weigh(place, here, out, padded, count, rows, element == 2)
+        else:
+            if end - start > PAGE:  # or it still lies there
+                _gather(keys, values, table, head, shape, page, page + count, page_keys, page_values, padded)
+            _weigh(place, page_values, out, padded, count, rows, False)
 
 
 @njit(cache=True, error_model="numpy")
-def _fetch_ahead(shape, keys, values, table, head, begin):
-    """Ask for the keys and values of the run at `begin`: blocks lie anywhere, so the hardware cannot foresee them."""
-    kv_heads, head_dim, block_size = shape
-    head_block = load_int32(table + 4 * (begin // block_size)) * kv_heads + head
-    offset = begin % block_size
-    page_keys = keys + 4 * (head_block * head_dim * block_size + offset)
-    page_values = values + 4 * (head_block * block_size + offset) * head_dim
-    for line in range(head_dim):
-        prefetch(page_keys + 4 * block_size * line)
-        prefetch(page_values + 64 * line)
+def _merge(out, maxima, part, part_maxima, rows, padded):
+    """Add one split's outputs, maxima and sums to those of all before it."""
+    for m in range(rows):
+        old, new = load_float(maxima + 4 * m), load_float(part_maxima + 4 * m)
+        maximum = max(old, new)
+        kept, added = exp(splat(old - maximum)), exp(splat(new - maximum))
+        for i in range(4 * padded * m, 4 * padded * (m + 1), 64):
+            store(out + i, fma(load(part + i), added, mul(load(out + i), kept)))
+        sums, part_sums = maxima + 4 * (QUERY_ROWS + m), part_maxima + 4 * (QUERY_ROWS + m)
+        total = load_float(sums) * max_lanes(kept) + load_float(part_sums) * max_lanes(added)
+        store_float(sums, total)
+        store_float(maxima + 4 * m, maximum)
+
+
+# ---- units: a tile of the batch, a key/value head, some splits
+@njit(cache=True, error_model="numpy")
+def _reach(row, entry):
+    """What the tile at `entry` sees -> rows, position of its sequence's first new token, first and end position."""
+    group = load_word(row + 88) // load_word(row + 96)
+    sequence, tokens, first_row = load_int32(entry), load_int32(entry + 8), load_int32(entry + 12)
+    rows = min(QUERY_ROWS, tokens * group - first_row)
+    own = load_int32(load_word(row + 80) + 4 * sequence) - tokens
+    end = own + (first_row + rows - 1) // group + 1  # the last row sees most
+    return rows, own, max(0, own + first_row // group + 1 - load_word(row + 144)), end
 
 
 @njit(cache=True, error_model="numpy")
-def _attend_tile(shape, keys, values, table, head, rows, first_row, group, base, window, softcap, tile, padded):
-    """Online softmax over the context for query rows already rotated and scaled in `tile`.
-
-    Row m is query token (first_row + m) // group, whose position is base + that token; it sees positions up to its own
-    and at most `window` of them. tile: queries [6, padded], outputs [6, padded], run keys [padded, 16], run values
-    [16, padded], scores [6, 16], then maxima, sums, decay [6] each. Leaves normalised outputs."""
-    kv_heads, head_dim, block_size = shape
+def _forget(tile, rows, padded):
+    """The state of a tile that has seen nothing: -> addresses of its outputs and of its maxima and sums."""
     out = tile + 4 * QUERY_ROWS * padded
-    run_keys = out + 4 * QUERY_ROWS * padded
-    run_values = run_keys + 64 * padded
-    scores = run_values + 64 * padded
-    maxima = scores + 64 * QUERY_ROWS
-    sums, decay = maxima + 4 * QUERY_ROWS, maxima + 8 * QUERY_ROWS
+    maxima = tile + 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT)
+    for i in range(0, 4 * padded * rows, 64):
+        store(out + i, zeros())
     for m in range(rows):
         store_float(maxima + 4 * m, NEVER)
-        store_float(sums + 4 * m, np.float32(0))
-        for i in range(0, 4 * padded, 64):
-            store(out + 4 * padded * m + i, zeros())
-    context = base + (first_row + rows - 1) // group + 1  # positions the last row sees
-    oldest = max(0, base + first_row // group + 1 - window)  # first position any row sees
-    in_place = block_size % RUN == 0 and head_dim % RUN == 0
-    for begin in range(oldest // RUN * RUN, context, RUN):
-        count = min(RUN, context - begin)
-        if in_place:
-            head_block = load_int32(table + 4 * (begin // block_size)) * kv_heads + head
-            offset = begin % block_size
-            page_keys = keys + 4 * (head_block * head_dim * block_size + offset)
-            page_values = values + 4 * (head_block * block_size + offset) * head_dim
-            key_stride = 4 * block_size
-            if begin + RUN < context:
-                _fetch_ahead(shape, keys, values, table, head, begin + RUN)
-        else:
-            _gather(
-                keys, values, table, head, kv_heads, head_dim, block_size, begin, begin + count,
-                run_keys, run_values, padded,
-            )  # fmt: skip
-            page_keys, page_values, key_stride = run_keys, run_values, 64
-        score_page(tile, 4 * padded, page_keys, key_stride, head_dim, scores, rows)
-        for m in range(rows):
-            own = base + (first_row + m) // group
-            _fold_run(scores, maxima, sums, decay, m, own + 1 - window - begin, own + 1 - begin, softcap)
-        _weigh_run(scores, page_values, 4 * padded, decay, out, padded, count, rows)
+        store_float(maxima + 4 * (QUERY_ROWS + m), np.float32(0))
+    return out, maxima
+
+
+@njit(cache=True, error_model="numpy")
+def _attend(row, entry, head, first_split, end_split, tile):
+    """The splits first_split..end_split of a tile, from its queries to the state left in `tile`."""
+    heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
+    half, scale = load_word(row + 120), load_float(row + 152)
+    group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
+    sequence, token, first_row = load_int32(entry), load_int32(entry + 4), load_int32(entry + 12)
+    rows, own, first, end = _reach(row, entry)
+    out, maxima = _forget(tile, rows, padded)
     for m in range(rows):
-        scale = splat(np.float32(1) / load_float(sums + 4 * m))
-        for i in range(0, 4 * padded, 64):
-            place = out + 4 * padded * m + i
-            store(place, mul(load(place), scale))
+        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
+        source = load_word(row + 24) + (token + step) * load_word(row + 32) + 4 * lane * head_dim
+        turn = 4 * half * (own + step)
+        cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
+        _rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
+    table = load_word(row + 64) + 4 * load_word(row + 72) * sequence
+    shape = (kv_heads, head_dim, load_word(row + 112), load_word(row + 184))
+    for split in range(max(first_split, first // SPLIT), min(end_split, (end + SPLIT - 1) // SPLIT)):
+        _attend_split(
+            shape, load_word(row + 8), load_word(row + 16), table, head, rows, own, group, first_row,
+            load_word(row + 144), load_float(row + 160), max(first, split * SPLIT), min(end, (split + 1) * SPLIT), tile,
+        )  # fmt: skip
+        _merge(out, maxima, out + 4 * QUERY_ROWS * padded, maxima + 8 * QUERY_ROWS, rows, padded)
+
+
+@njit(cache=True, error_model="numpy")
+def _finish(row, entry, head, out, maxima):
+    """Outputs divided by their sums, to where the batch wants them."""
+    heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
+    group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
+    token, first_row = load_int32(entry + 4), load_int32(entry + 12)
+    rows = min(QUERY_ROWS, load_int32(entry + 8) * group - first_row)
+    for m in range(rows):
+        scale = np.float32(1) / load_float(maxima + 4 * (QUERY_ROWS + m))
+        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
+        target = load_word(row + 40) + 4 * ((token + step) * heads + lane) * head_dim
+        source = out + 4 * padded * m
+        for i in range(head_dim):
+            store_float(target + 4 * i, load_float(source + 4 * i) * scale)
 
 
 # ---- kernels
 def kv_write(row, chunk, chunks):
     """1 keys, 2 values (cache), 3 key, 4 key stride, 5 value, 6 value stride (new ones, [tokens, kv_heads * head_dim]),
     7 slots (int32), 8 tokens, 9 kv_heads, 10 head_dim, 11 block_size, 12 half of rotary_dim (0: no rotation),
-    13 cos, 14 sin, 15 positions (int32), 16 scratch, 17 scratch bytes per chunk"""
-    key, value, slots, tokens = load_word(row + 24), load_word(row + 40), load_word(row + 56), load_word(row + 64)
+    13 cos, 14 sin, 15 positions (int32), 16 scratch, 17 scratch bytes per chunk, 18 bytes of a number in the cache"""
+    slots, tokens = load_word(row + 56), load_word(row + 64)
     kv_heads, head_dim, block_size = load_word(row + 72), load_word(row + 80), load_word(row + 88)
     half, cos, sin, positions = load_word(row + 96), load_word(row + 104), load_word(row + 112), load_word(row + 120)
-    temporary = load_word(row + 128) + chunk * load_word(row + 136)
+    rotated = load_word(row + 128) + chunk * load_word(row + 136)
     for unit in range(tokens * kv_heads * chunk // chunks, tokens * kv_heads * (chunk + 1) // chunks):
         token, head = unit // kv_heads, unit % kv_heads
         slot = load_int32(slots + 4 * token)
-        turn = 4 * half * load_int32(positions + 4 * token) if half > 0 else 0
+        key = load_word(row + 24) + token * load_word(row + 32) + 4 * head * head_dim
+        value = load_word(row + 40) + token * load_word(row + 48) + 4 * head * head_dim
+        if half > 0:
+            turn = 4 * half * load_int32(positions + 4 * token)
+            _rotate(key, rotated, head_dim, half, cos + turn, sin + turn, np.float32(1))
+            key = rotated
         _write_one(
-            key + token * load_word(row + 32) + 4 * head * head_dim,
-            value + token * load_word(row + 48) + 4 * head * head_dim,
-            load_word(row + 8), load_word(row + 16), slot // block_size, slot % block_size, head, kv_heads, head_dim,
-            block_size, half, cos + turn, sin + turn, temporary,
+            key, value, load_word(row + 8), load_word(row + 16), slot // block_size, slot % block_size, head,
+            kv_heads, head_dim, block_size, load_word(row + 144),
         )  # fmt: skip
-
-
-@njit(cache=True, error_model="numpy")
-def _attend_unit(row, entry, head, tile):
-    """One tile of the row's tile list for one key/value head, from its queries to its outputs."""
-    heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
-    query, query_stride, out = load_word(row + 24), load_word(row + 32), load_word(row + 40)
-    half, scale = load_word(row + 120), load_float(row + 152)
-    group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
-    sequence, token, tokens, first_row = (
-        load_int32(entry), load_int32(entry + 4), load_int32(entry + 8), load_int32(entry + 12),
-    )  # fmt: skip
-    rows = min(QUERY_ROWS, tokens * group - first_row)
-    base = load_int32(load_word(row + 80) + 4 * sequence) - tokens
-    for m in range(rows):
-        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
-        source = query + (token + step) * query_stride + 4 * lane * head_dim
-        turn = 4 * half * (base + step)
-        cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
-        _rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
-    table = load_word(row + 64) + 4 * load_word(row + 72) * sequence
-    shape = (kv_heads, head_dim, load_word(row + 112))
-    _attend_tile(
-        shape, load_word(row + 8), load_word(row + 16), table, head, rows, first_row, group, base,
-        load_word(row + 144), load_float(row + 160), tile, padded,
-    )  # fmt: skip
-    for m in range(rows):
-        step, lane = (first_row + m) // group, head * group + (first_row + m) % group
-        target = out + 4 * ((token + step) * heads + lane) * head_dim
-        source = tile + 4 * padded * (QUERY_ROWS + m)
-        for i in range(head_dim):
-            store_float(target + 4 * i, load_float(source + 4 * i))
 
 
 def attention(row, chunk, chunks):
@@ -255,36 +358,41 @@ def attention(row, chunk, chunks):
     [count, 4]: sequence, first packed token, tokens, first row of the tile within the sequence), 7 count of tiles,
     8 block tables (int32), 9 their width, 10 context lengths (int32), 11 heads, 12 kv_heads, 13 head_dim,
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
-    (float bits both), 21 scratch, 22 scratch bytes per chunk.
+    (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
+    units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for `merge_attention`.
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""
-    kv_heads = load_word(row + 96)
+    kv_heads, head_dim, splits = load_word(row + 96), load_word(row + 104), load_word(row + 192)
+    padded = (head_dim + 15) // 16 * 16
+    tile = load_word(row + 168) + chunk * load_word(row + 176)
+    out = tile + 4 * QUERY_ROWS * padded
+    maxima = tile + 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT)
+    for unit in range(chunk, load_word(row + 56) * kv_heads * splits, chunks):
+        entry, head = load_word(row + 48) + 16 * (unit // splits // kv_heads), unit // splits % kv_heads
+        if splits == 1:
+            _attend(row, entry, head, 0, NO_WINDOW, tile)
+            _finish(row, entry, head, out, maxima)
+        else:
+            split, state = unit % splits, load_word(row + 200) + unit * 4 * (QUERY_ROWS * padded + 16)
+            rows, _, first, end = _reach(row, entry)
+            if first < (split + 1) * SPLIT and split * SPLIT < end:
+                _attend(row, entry, head, split, split + 1, tile)
+                for i in range(0, 4 * rows * padded, 64):
+                    store(state + i, load(out + i))
+                store(state + 4 * QUERY_ROWS * padded, load(maxima))
+
+
+def merge_attention(row, chunk, chunks):
+    """What `attention` left of each split, merged in order. Words as for `attention`."""
+    kv_heads, head_dim, splits = load_word(row + 96), load_word(row + 104), load_word(row + 192)
+    padded = (head_dim + 15) // 16 * 16
     tile = load_word(row + 168) + chunk * load_word(row + 176)
     for unit in range(chunk, load_word(row + 56) * kv_heads, chunks):
-        _attend_unit(row, load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads, tile)
-
-
-def write_attention(row, chunk, chunks):
-    """`kv_write` and `attention` in one launch, for batches in which one tile holds all new tokens of its sequence: a
-    unit then writes the very keys and values that nobody else reads. Words as for `attention`, and 23 key, 24 value,
-    25 their stride, 26 slots (int32)."""
-    kv_heads, head_dim, block_size = load_word(row + 96), load_word(row + 104), load_word(row + 112)
-    half, tile = load_word(row + 120), load_word(row + 168) + chunk * load_word(row + 176)
-    for unit in range(chunk, load_word(row + 56) * kv_heads, chunks):
-        entry, head = load_word(row + 48) + 16 * (unit // kv_heads), unit % kv_heads
-        sequence, first, tokens = load_int32(entry), load_int32(entry + 4), load_int32(entry + 8)
-        base = load_int32(load_word(row + 80) + 4 * sequence) - tokens
-        for step in range(tokens):
-            slot, turn = load_int32(load_word(row + 208) + 4 * (first + step)), 4 * half * (base + step)
-            place = (first + step) * load_word(row + 200) + 4 * head * head_dim
-            _write_one(
-                load_word(row + 184) + place, load_word(row + 192) + place, load_word(row + 8), load_word(row + 16),
-                slot // block_size, slot % block_size, head, kv_heads, head_dim, block_size, half,
-                load_word(row + 128) + turn, load_word(row + 136) + turn, tile,
-            )  # fmt: skip
-        _attend_unit(row, entry, head, tile)
-
-
-NO_WINDOW = 1 << 30
-"""A window that no context reaches."""
+        entry = load_word(row + 48) + 16 * (unit // kv_heads)
+        rows, _, first, end = _reach(row, entry)
+        out, maxima = _forget(tile, rows, padded)
+        for split in range(first // SPLIT, (end + SPLIT - 1) // SPLIT):
+            state = load_word(row + 200) + (unit * splits + split) * 4 * (QUERY_ROWS * padded + 16)
+            _merge(out, maxima, state, state + 4 * QUERY_ROWS * padded, rows, padded)
+        _finish(row, entry, unit % kv_heads, out, maxima)

@@ -32,6 +32,8 @@ _FLOAT32 = np.dtype(np.float32)
 Rotation = tuple[int, int, int]
 """Half of rotary_dim, address of cos, address of sin."""
 NO_ROTATION: Rotation = (0, 0, 0)
+SPLIT_UNITS = 4
+"""Units of attention a thread from which on contexts are not split: the shares are even enough."""
 
 
 class Kernels:
@@ -131,7 +133,7 @@ class Kernels:
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
             *(NO_ROTATION if rope is None else rope[0]), address(positions),
-            *self.launcher.scratch(4 * cache.head_dim), work=8 * key.size,
+            *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, work=8 * key.size,
         )  # fmt: skip
 
     def attend(
@@ -143,35 +145,33 @@ class Kernels:
         window: int | None,
         softcap: float | None,
         rotation: Rotation | None = None,
-        new: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way. With `new`,
-        key and value [tokens, kv_heads * head_dim], those are rotated and written first."""
+        """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way."""
         tokens, width = query.shape
         heads = width // cache.head_dim
         words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
         reach = attention.NO_WINDOW if window is None else min(window, attention.NO_WINDOW)
+        splits = self._splits(words, cache)
+        units = words.tile_count * cache.kv_heads * splits if splits > 1 else 0
+        states = self.launcher.buffer((units, attention.state_bytes(cache.head_dim) // 4))
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
+            cache.element_bytes, splits, address(states),
         )  # fmt: skip
-        work = query.size * words.table_width * cache.block_size
-        if new is None:
-            self.launcher.launch(attention.attention, *row, work=work)
-        elif words.one_tile_each and new[0].strides == new[1].strides:
-            key, value = new
-            extra = (address(key), address(value), key.strides[0], words.slots)
-            self.launcher.launch(attention.write_attention, *row, *extra, work=work)
-        else:
-            rope = None if rotation is None else (rotation, batch.positions)
-            self.kv_write(cache, *new, batch.slots, rope)
-            # an answer follows its prompt: compile its kernel now, not after the first word
-            self.library.address(attention.write_attention)
-            self.launcher.launch(attention.attention, *row, work=work)
+        self.launcher.launch(attention.attention, *row, work=query.size * words.table_width * cache.block_size)
+        if splits > 1:
+            self.launcher.launch(attention.merge_attention, *row, work=8 * splits * query.size)
         return out
+
+    def _splits(self, words: BatchWords, cache: CacheWords) -> int:
+        """Into how many units the context of a tile is cut: one, unless there are too few tiles for all threads."""
+        if words.tile_count * cache.kv_heads >= SPLIT_UNITS * self.launcher.threads:
+            return 1
+        return -(-words.table_width * cache.block_size // attention.SPLIT)
 
     def _words_of(self, batch: StepBatch, group: int) -> BatchWords:
         """Computed once a step: the forward pass hands every layer the same batch."""

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ferrum.backends.numba_kernels import pages, products
+from ferrum.backends.numba_kernels.features import HAS_HALF
 from ferrum.backends.numba_kernels.launch import address
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
@@ -24,6 +25,7 @@ REMEMBERED = 4096
 """Objects of one kind that are remembered at a time: far more than a model has layers."""
 
 _DENSE_KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+_CACHE_TYPES = (np.dtype(np.float32), np.dtype(np.float16)) if HAS_HALF else (np.dtype(np.float32),)
 _BLOCK_KINDS = ("q8_0", "q4_0", "q4_1")
 
 
@@ -65,6 +67,7 @@ class CacheWords:
     kv_heads: int
     head_dim: int
     block_size: int
+    element_bytes: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,6 @@ class BatchWords:
     table_width: int
     contexts: int
     slots: int
-    one_tile_each: bool  # does one tile hold all new tokens of its sequence?
 
 
 def native_kind(weight: Weight) -> str | None:
@@ -124,10 +126,13 @@ def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
 
 def cache_words(layer: KvLayer) -> CacheWords | None:
     """None if the cache is not laid out as the kernels expect it."""
-    if not (_plain(layer.keys) and _plain(layer.values)):
+    if not all(x.flags.c_contiguous and x.dtype in _CACHE_TYPES for x in (layer.keys, layer.values)):
+        return None
+    if layer.keys.dtype != layer.values.dtype:
         return None
     _, kv_heads, head_dim, block_size = layer.keys.shape
-    return CacheWords(address(layer.keys), address(layer.values), kv_heads, head_dim, block_size)
+    places = address(layer.keys), address(layer.values)
+    return CacheWords(*places, kv_heads, head_dim, block_size, layer.keys.dtype.itemsize)
 
 
 def rotation_words(tables: RopeTables) -> tuple[int, int, int] | None:
@@ -155,7 +160,6 @@ def batch_words(batch: StepBatch, group: int) -> BatchWords:
         tables.shape[1],
         address(contexts),
         address(slots),
-        bool((per_sequence <= 1).all()),
     )
 
 

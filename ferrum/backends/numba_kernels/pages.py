@@ -1,76 +1,106 @@
-"""Register tiles of attention: scores and weighted values of one run of 16 positions.
+"""Register tiles of attention: scores and weighted values of one page of 16 positions.
 
-Owns: the two inner loops of paged attention, for up to six query rows that share a key/value head.
+Owns: the two inner loops of paged attention, for up to six query rows that share a key/value head, over caches of
+float32 or float16.
 Next: `ferrum.backends.numba_kernels.attention`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.simd import Index, word
+from ferrum.backends.numba_kernels.blocks import half_in_all_lanes, sixteen_halves
+from ferrum.backends.numba_kernels.features import HAS_HALF, REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.simd import Address, Index, Real, word
 
+PAGE = 16
 QUERY_ROWS = 6
-"""Query rows of a tile: their sums, and four vectors of each row's output, stay in registers."""
-WIDE = 4
+"""Query rows of a tile: each keeps a vector of scores in registers."""
+WIDE = 4 if REGISTERS * WIDTH >= 512 else 1
 """Vectors of output columns that the value loop carries at once where there are as many."""
 
-
-@word(types.void, *[Index] * 7)
-def score_page(builder, query, query_stride, keys, key_stride, head_dim, scores, rows):
-    """scores[row] (16 floats each) = query[row] · keys; `keys` holds, for each of head_dim dimensions, 16 positions in
-    a row. A vector of scores comes out without horizontal sums."""
-
-    def tile(count: int) -> None:
-        starts = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-        sums = ir.allocate_zeros(builder, count)
-        with cgutils.for_range(builder, head_dim) as loop:
-            positions = ir.load(builder, builder.add(keys, builder.mul(loop.index, key_stride)), ir.Floats)
-            for start, slot in zip(starts, sums, strict=True):
-                element = ir.load(builder, builder.add(start, ir.scaled(builder, loop.index, 4)), ir.Float)
-                updated = ir.multiply_add(builder, ir.splat(builder, element), positions, builder.load(slot))
-                builder.store(updated, slot)
-        for m, slot in enumerate(sums):
-            ir.store(builder, ir.offset(builder, scores, 64 * m), builder.load(slot))
-
-    ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+Load = Callable[[Any, Any], Any]
 
 
-def _weigh(vectors: int) -> Any:
-    """Word: out[row] = out[row] * decay[row] + weights[row] · values, for 16 * vectors columns and the first
-    `positions` of 16 positions: later ones may be unwritten memory, and 0 * NaN is NaN."""
+def _floats(builder: Any, address: Any) -> Any:
+    return ir.load(builder, address, ir.Floats)
 
-    def build(builder, weights, values, value_stride, decay, out, out_stride, positions, rows):
+
+def _score(name: str, load: Load) -> Any:
+    """Word (query, query stride, keys, key stride, head_dim, scores, score stride, rows): scores[row] (16 floats each)
+    = query[row] · keys; `keys` holds, for each of head_dim dimensions, 16 positions in a row. A vector of scores comes
+    out without horizontal sums."""
+
+    def build(builder, query, query_stride, keys, key_stride, head_dim, scores, score_stride, rows):
+        def tile(count: int) -> None:
+            starts = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
+            sums = ir.allocate_zeros(builder, count)
+            with cgutils.for_range(builder, head_dim) as loop:
+                positions = load(builder, builder.add(keys, builder.mul(loop.index, key_stride)))
+                for start, slot in zip(starts, sums, strict=True):
+                    element = ir.load(builder, builder.add(start, ir.scaled(builder, loop.index, 4)), ir.Float)
+                    updated = ir.multiply_add(builder, ir.splat(builder, element), positions, builder.load(slot))
+                    builder.store(updated, slot)
+            for m, slot in enumerate(sums):
+                place = builder.add(scores, builder.mul(score_stride, ir.constant(ir.Int64, m)))
+                ir.store(builder, place, builder.load(slot))
+
+        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+
+    build.__name__ = f"score_page_{name}"
+    return word(types.void, *[Index] * 8)(build)
+
+
+def _weigh(name: str, load: Load, element_bytes: int, vectors: int) -> Any:
+    """Word (weights, weight stride, values, value stride, out, out stride, positions, rows): out[row] += weights[row] ·
+    values, for 16 * vectors columns and the first `positions` of 16 positions: later ones may be unwritten memory, and
+    0 * NaN is NaN."""
+
+    def build(builder, weights, weight_stride, values, value_stride, out, out_stride, positions, rows):
         def tile(count: int) -> None:
             starts = [builder.add(out, builder.mul(out_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-            sums = ir.allocate_zeros(builder, count * vectors)
-            for m, start in enumerate(starts):
-                factor = ir.splat(builder, ir.load(builder, ir.offset(builder, decay, 4 * m), ir.Float))
-                for v in range(vectors):
-                    carried = ir.load(builder, ir.offset(builder, start, 64 * v), ir.Floats)
-                    builder.store(builder.fmul(carried, factor), sums[m * vectors + v])
+            lines = [builder.add(weights, builder.mul(weight_stride, ir.constant(ir.Int64, m))) for m in range(count)]
+            places = [ir.offset(builder, start, 64 * v) for start in starts for v in range(vectors)]
+            sums = ir.allocate(builder, [ir.load(builder, place, ir.Floats) for place in places])
             with cgutils.for_range(builder, positions) as loop:
                 line = builder.add(values, builder.mul(loop.index, value_stride))
-                columns = [ir.load(builder, ir.offset(builder, line, 64 * v), ir.Floats) for v in range(vectors)]
+                distances = [ir.offset(builder, line, 16 * element_bytes * v) for v in range(vectors)]
+                columns = [load(builder, distance) for distance in distances]
                 for m in range(count):
-                    place = builder.add(ir.offset(builder, weights, 64 * m), ir.scaled(builder, loop.index, 4))
+                    place = builder.add(lines[m], ir.scaled(builder, loop.index, 4))
                     weight = ir.splat(builder, ir.load(builder, place, ir.Float))
                     for v in range(vectors):
                         slot = sums[m * vectors + v]
                         builder.store(ir.multiply_add(builder, weight, columns[v], builder.load(slot)), slot)
-            for m, start in enumerate(starts):
-                for v in range(vectors):
-                    ir.store(builder, ir.offset(builder, start, 64 * v), builder.load(sums[m * vectors + v]))
+            for place, slot in zip(places, sums, strict=True):
+                ir.store(builder, place, builder.load(slot))
 
         ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
 
-    build.__name__ = f"weigh_page_{vectors}"
+    build.__name__ = f"weigh_page_{name}_{vectors}"
     return word(types.void, *[Index] * 8)(build)
 
 
-weigh_page_wide = _weigh(WIDE)
-weigh_page_narrow = _weigh(1)
+@word(Real, Address)
+def load_half(builder, address):
+    """A float16"""
+    return builder.extract_element(half_in_all_lanes(builder, address), ir.constant(ir.Int32, 0))
+
+
+@word(types.void, Address, Real)
+def store_half(builder, address, value):
+    """To float16, to nearest even. Where the target has no conversion no float16 cache comes to the kernels."""
+    if HAS_HALF:
+        ir.store(builder, address, builder.fptrunc(value, ir.Half))
+
+
+score_page = _score("float32", _floats)
+score_page_half = _score("float16", sixteen_halves)
+weigh_page_wide = _weigh("float32", _floats, 4, WIDE)
+weigh_page_narrow = _weigh("float32", _floats, 4, 1)
+weigh_page_half = _weigh("float16", sixteen_halves, 2, 1)

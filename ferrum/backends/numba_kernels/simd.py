@@ -141,6 +141,12 @@ def div(builder, x, y):
     return builder.fdiv(x, y)
 
 
+@word(Floats16, Floats16, Floats16)
+def larger(builder, x, y):
+    """The larger of each two lanes; y where they cannot be compared."""
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
 @word(Real, Floats16)
 def sum_lanes(builder, values):
     return ir.horizontal_sums(builder, [[values]])[0]
