@@ -99,10 +99,12 @@ def allocate_zeros(builder: Any, count: int) -> list[Any]:
 
 
 def opaque(builder: Any, value: Any) -> Any:
-    """A vector constant that LLVM may not look into: it would rewrite a shuffle by a known pattern into its own choice
-    of instructions. The empty assembly names no instruction, so only the class of the register must exist."""
+    """A value that LLVM may not look into, in a register of its kind: it would rewrite a shuffle by a known pattern into
+    its own choice of instructions, and keep what was loaded from a known address in a register that others need. The
+    empty assembly names no instruction."""
     kind = ir.FunctionType(value.type, [value.type])
-    return builder.call(ir.InlineAsm(kind, "", "=x,0", False), [value])
+    constraint = "=r,0" if value.type == Int64 else "=x,0"
+    return builder.call(ir.InlineAsm(kind, "", constraint, False), [value])
 
 
 def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:

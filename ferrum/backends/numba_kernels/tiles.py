@@ -8,7 +8,7 @@ Next: `ferrum.backends.numba_kernels.panels`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from numba import types
@@ -106,14 +106,28 @@ def _tile(
         if ahead:
             for block in blocks:
                 _prefetch(builder, builder.add(block, distance), kind.bytes)
-        decoded = zip(*(decode(block) for block in blocks), strict=True)
-        for index, weights in enumerate(decoded):
-            for t, token_row in enumerate(token_rows):
-                values = ir.load(builder, ir.offset(builder, builder.add(token_row, start), 64 * index), ir.Floats)
-                for r in range(rows):
-                    slot = sums[t * rows + r]
-                    builder.store(ir.multiply_add(builder, weights[r], values, builder.load(slot)), slot)
+        inputs = [builder.add(row, start) for row in token_rows]
+        for r, index, weights, row_inputs in _in_order(builder, [decode(block) for block in blocks], inputs):
+            for t, values in enumerate(row_inputs):
+                slot = sums[t * rows + r]
+                found = ir.load(builder, ir.offset(builder, values, 64 * index), ir.Floats)
+                builder.store(ir.multiply_add(builder, weights, found, builder.load(slot)), slot)
     store_sums(builder, [[builder.load(slot) for slot in sums]], rows, tokens, at)
+
+
+def _in_order(builder: Any, rows: list[Iterator[Any]], inputs: list[Any]) -> Iterator[tuple[int, int, Any, list[Any]]]:
+    """(row, which vector of its block, the vector, addresses of the inputs) in the order in which registers suffice:
+    where there are many, a vector of inputs is loaded once for all rows; where there are few, a row is used up before
+    the next one is decoded, and loads its inputs anew."""
+    if REGISTERS > 16:
+        for index, vectors in enumerate(zip(*rows, strict=True)):
+            for r, vector in enumerate(vectors):
+                yield r, index, vector, inputs
+        return
+    for r, row in enumerate(rows):
+        own = [ir.opaque(builder, address) for address in inputs]
+        for index, vector in enumerate(row):
+            yield r, index, vector, own
 
 
 def _prefetch(builder: Any, address: Any, size: int) -> None:
