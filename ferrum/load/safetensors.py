@@ -1,17 +1,22 @@
 """The tensors of a Hugging Face directory: model.safetensors, or shards listed in model.safetensors.index.json.
 
-Owns: finding and opening the files. Refuses to know: the byte format, which the `safetensors` library reads and checks.
-Specs: LOAD-11 to LOAD-14. Source: the safetensors format document; transformers' sharded checkpoints.
+Owns: finding, opening and mapping the files. The `safetensors` library checks every header; but it copies what it
+reads, so tensors are views of our own mapping of the same file. A file must not change while it is in use.
+Refuses to know: what the tensors are for.
+Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded checkpoints.
 Next: `ferrum.load.gguf`.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -22,8 +27,10 @@ from ferrum.tensor.weights import Dense
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+ELEMENTS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 """Element types that backends compute with."""
+LENGTH_BYTES = 8
+"""A file begins with the length of its header."""
 
 
 class SafetensorsSource:
@@ -31,12 +38,12 @@ class SafetensorsSource:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
-        self._files: dict[str, Any] = {}  # tensor name -> the open file that holds it
+        self._files: dict[str, _Shard] = {}  # tensor name -> the open file that holds it
         if (folder / INDEX).exists():
             self._open_shards(folder)
         elif (folder / SINGLE).exists():
-            file = _open(folder / SINGLE)
-            self._files = dict.fromkeys(file.keys(), file)
+            file = _Shard(folder / SINGLE)
+            self._files = dict.fromkeys(file.names, file)
         else:
             raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}")
 
@@ -45,15 +52,13 @@ class SafetensorsSource:
         places = index.inner("weight_map").values
         if not places:
             raise index.wrong("weight_map", "an object that names tensors")
-        opened: dict[str, Any] = {}
-        held: dict[str, set[str]] = {}
+        opened: dict[str, _Shard] = {}
         for name, shard in places.items():
             if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != ".safetensors":
                 raise InvalidFormat(f"{index.where}: {name} must be in a file of this directory, not in {shard!r}")
             if shard not in opened:
-                opened[shard] = _open(folder / shard)
-                held[shard] = set(opened[shard].keys())
-            if name not in held[shard]:
+                opened[shard] = _Shard(folder / shard)
+            if name not in opened[shard].names:
                 raise InvalidFormat(f"{index.where}: tensor {name} is not in {shard}")
             self._files[name] = opened[shard]
 
@@ -63,17 +68,14 @@ class SafetensorsSource:
     def describe(self, name: str) -> StoredTensor:
         if name not in self._files:
             missing(self.path, name)
-        part = self._files[name].get_slice(name)
-        kind, shape = part.get_dtype(), tuple(part.get_shape())
-        return StoredTensor(name, kind, shape, ELEMENT_BYTES.get(kind, 1) * math.prod(shape))
+        return self._files[name].describe(name)
 
     def _array(self, name: str) -> np.ndarray:
         stored = self.describe(name)
-        if stored.type not in ELEMENT_BYTES:
-            supported = ", ".join(ELEMENT_BYTES)
+        if stored.type not in ELEMENTS:
+            supported = ", ".join(ELEMENTS)
             raise Unsupported(f"{self.path}: tensor {name} is stored as {stored.type}; supported are {supported}")
-        array: np.ndarray = self._files[name].get_tensor(name)
-        return array
+        return self._files[name].view(stored)
 
     def weight(self, name: str) -> Dense:
         return Dense(self._array(name))
@@ -82,10 +84,42 @@ class SafetensorsSource:
         return self._array(name).astype(np.float32, copy=False)
 
 
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="numpy")
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist; the download of this model may be incomplete") from None
-    except (SafetensorError, OSError) as error:
-        raise InvalidFormat(f"{path} is not a valid safetensors file: {' '.join(str(error).split())}") from None
+class _Shard:
+    """One file, checked and mapped. It stays mapped as long as a view of it lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._checked = _checked(path)
+            self.names = frozenset[str](self._checked.keys())
+            with open(path, "rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
+            self._header = json.loads(self._data[LENGTH_BYTES : self._start])
+        except FileNotFoundError:
+            raise NotFound(f"{path} does not exist; the download of this model may be incomplete") from None
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            raise self._invalid(" ".join(str(error).split())) from None
+
+    def describe(self, name: str) -> StoredTensor:
+        part = self._checked.get_slice(name)
+        kind, shape = part.get_dtype(), tuple(part.get_shape())
+        return StoredTensor(name, kind, shape, math.prod(shape) * (ELEMENTS[kind].itemsize if kind in ELEMENTS else 1))
+
+    def view(self, stored: StoredTensor) -> np.ndarray:
+        """[*shape], read-only; a copy where the file does not place elements on multiples of their size."""
+        first, end = self._header[stored.name]["data_offsets"]
+        if end - first != stored.nbytes or self._start + end > len(self._data):
+            raise self._invalid(f"tensor {stored.name} has no {stored.nbytes} bytes")
+        kind, start = ELEMENTS[stored.type], self._start + first
+        raw = np.frombuffer(self._data, np.uint8)[start : start + stored.nbytes]
+        array: np.ndarray = (raw.copy() if start % kind.itemsize else raw).view(kind).reshape(stored.shape)
+        return array
+
+    def _invalid(self, reason: str) -> InvalidFormat:
+        return InvalidFormat(f"{self.path} is not a valid safetensors file: {reason}")
+
+
+def _checked(path: Path) -> Any:
+    """The library's reader, whose stubs leave types out. Raises SafetensorError or OSError."""
+    return safe_open(path, framework="numpy")

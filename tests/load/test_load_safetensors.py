@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,36 @@ def test_weights_keep_their_type_and_vectors_become_float32(tmp_path: Path, dtyp
     np.testing.assert_array_equal(source.vector("w"), array.astype(np.float32))
 
 
+def owner(array: np.ndarray) -> Any:
+    """What holds the memory of an array."""
+    base: Any = array
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.obj if isinstance(base, memoryview) else base.base
+    return base
+
+
+@pytest.mark.clause("LOAD-15")
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_weights_are_views_of_the_mapped_file(tmp_path: Path, dtype: type) -> None:
+    array = np.linspace(-3, 3, 64).reshape(2, 32).astype(dtype)
+    save_file({"a": array[:1].copy(), "empty": array[:0].copy(), "w": array}, tmp_path / SINGLE)
+    data = SafetensorsSource(tmp_path).weight("w").data
+    assert isinstance(owner(data), mmap.mmap) and data.flags.aligned and not data.flags.writeable
+    assert (data == array).all()  # the source itself is gone by now
+    assert SafetensorsSource(tmp_path).weight("empty").data.shape == (0, 32)
+
+
+@pytest.mark.clause("LOAD-15")
+@pytest.mark.parametrize("padding", range(4))
+def test_elements_between_multiples_of_their_size_are_copied(tmp_path: Path, padding: int) -> None:
+    array = np.arange(8, dtype=np.float32).reshape(2, 4)
+    content = raw_file("F32", [2, 4], 32, padding)
+    (tmp_path / SINGLE).write_bytes(content[:-32] + array.tobytes())
+    data = SafetensorsSource(tmp_path).weight("w").data
+    assert isinstance(owner(data), mmap.mmap) == ((len(content) - 32) % 4 == 0)
+    assert data.flags.aligned and data.tolist() == array.tolist()
+
+
 @pytest.mark.clause("LOAD-10")
 def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     save_file({"w": np.ones(3, np.float32)}, tmp_path / SINGLE)
@@ -110,8 +141,8 @@ def test_a_malformed_index_is_an_error_that_names_it(tmp_path: Path, text: str) 
         SafetensorsSource(tmp_path)
 
 
-def raw_file(dtype: str, shape: list[int], size: int) -> bytes:
-    header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+def raw_file(dtype: str, shape: list[int], size: int, padding: int = 0) -> bytes:
+    header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode() + b" " * padding
     return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
