@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
 from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
+from ferrum.load import params as params_module
 from ferrum.load.model import load_model
 from ferrum.load.params import half_split_order
 from ferrum.model.params import DecoderParams
@@ -166,6 +167,21 @@ def test_a_tied_head_stored_again_must_equal_the_embedding(tmp_path: Path) -> No
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
     params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
     assert params.head.weight is params.embedding
+
+
+@pytest.mark.clause("LOAD-34")
+@pytest.mark.parametrize("row", [0, 15, 16, 39])
+def test_a_tied_head_is_compared_to_its_last_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    monkeypatch.setattr(params_module, "COMPARED_ROWS", 16)
+    arrays = tensors(tied=True)
+    arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"].copy()
+    load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+    arrays["lm_head.weight"][row, -1] += 1
+    with pytest.raises(ModelError, match="but they differ"):
+        load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+    arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"][:row].copy()
+    with pytest.raises(ModelError, match="but they differ"):
+        load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
 
 
 @pytest.mark.clause("LOAD-34")
