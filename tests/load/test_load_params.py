@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
-from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
 from ferrum.load import params as params_module
+from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
 from ferrum.load.model import load_model
 from ferrum.load.params import half_split_order
 from ferrum.model.params import DecoderParams
