@@ -3,7 +3,7 @@
 Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
 Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
 through the engine as any request does. Refuses to know: why it is fast.
-Specs: CLI-40 to CLI-42. Next: `docs/reading-path.md`.
+Specs: CLI-40 to CLI-45. Next: `docs/reading-path.md`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from ferrum.cli.loading import load
+from ferrum.cli.loading import load, load_random
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option
 from ferrum.cli.progress import Progress, human_bytes
 from ferrum.errors import InvalidParameter
+from ferrum.load.shapes import SHAPES
 from ferrum.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -37,13 +39,25 @@ _COUNT = click.IntRange(min=1)
 @click.option("-n", "--gen-len", type=_COUNT, default=64, show_default=True, metavar="N", help="Tokens to generate.")
 @click.option("-b", "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Sequences at a time.")
 @click.option("-r", "--repeats", type=_COUNT, default=3, show_default=True, metavar="N", help="Report the median of N.")
+@click.option(
+    "--shape",
+    metavar="NAME",
+    help=f"Random weights in the shape of a known model, nothing is fetched: {', '.join(SHAPES)}.  "
+    "[--dtype auto: q4_0]",
+)
 @engine_options
 @json_option
 @debug_option
-def bench(prompt_len: int, gen_len: int, batch: int, repeats: int, as_json: bool, engine: EngineOptions) -> None:
+def bench(
+    prompt_len: int, gen_len: int, batch: int, repeats: int, shape: str | None, as_json: bool, engine: EngineOptions
+) -> None:
     """Measure prefill and decode speed."""
     progress = Progress()
-    llm = load(engine, progress, max_num_seqs=batch)
+    if shape is None:
+        llm = load(engine, progress, max_num_seqs=batch)
+    else:
+        check_no_model()
+        llm = load_random(engine, shape, progress, max_num_seqs=batch)
     check_room(llm, prompt_len, gen_len, batch)
     prefill, decode = [], []
     for repeat in range(repeats + 1):
@@ -66,6 +80,13 @@ def bench(prompt_len: int, gen_len: int, batch: int, repeats: int, as_json: bool
         "peak_rss_bytes": peak_rss_bytes(),
     }
     click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+
+
+def check_no_model() -> None:
+    """Raises InvalidParameter where a model is named beside the shape: one of the two would be ignored."""
+    source = click.get_current_context().get_parameter_source("model")
+    if source not in (None, ParameterSource.DEFAULT):
+        raise InvalidParameter("shape", "stands for random weights: it cannot go with -m/--model")
 
 
 def prompts(llm: LLM, length: int, count: int, seed: int) -> list[list[int]]:

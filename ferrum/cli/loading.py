@@ -1,7 +1,7 @@
 """From flags to a model that is ready, with something to look at meanwhile.
 
 Owns: the moment when the engine's code is imported. Refuses to know: what the model is for.
-Specs: CLI-20. Next: `ferrum.cli.generate`.
+Specs: CLI-20, CLI-43. Next: `ferrum.cli.generate`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,35 @@ def load(options: EngineOptions, progress: Progress, **more: Any) -> LLM:
     with progress.during(f"loading {options.model}"):
         from ferrum.engine.llm import LLM
 
-        llm = LLM(**asdict(options), **more, progress=progress.download(options.model))
-        llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}, kept for the next start"))
-        return llm
+        return announced(LLM(**asdict(options), **more, progress=progress.download(options.model)), progress)
+
+
+def load_random(options: EngineOptions, shape: str, progress: Progress, **more: Any) -> LLM:
+    """Random weights in the shape of a known model, run as the flags say; `more` are fields of `EngineConfig`. A
+    flag that is wrong by itself is refused before the weights are made."""
+    with progress.during(f"making random weights like those of {shape}"):
+        from ferrum.backends.registry import load_backend
+        from ferrum.config import EngineConfig, parse_memory
+        from ferrum.engine.llm import LLM
+        from ferrum.engine.setup import check_supported
+        from ferrum.load.random_model import random_model
+        from ferrum.load.shapes import find_shape
+
+        model = find_shape(shape)
+        values = {name: value for name, value in asdict(options).items() if name not in ("model", "offline")}
+        for name in ("kv_memory", "host_kv_memory"):
+            values[name] = parse_memory(name, values[name])
+        config = EngineConfig(**values, **more)
+        check_supported(config)
+        ops = load_backend(options.backend, threads=options.threads, deterministic=options.deterministic or None)
+        random = random_model(f"{shape} (random)", model, options.dtype)
+        return announced(LLM.from_loaded(random, ops, config), progress)
+
+
+def announced(llm: LLM, progress: Progress) -> LLM:
+    """The same; whoever waits for a kernel to be compiled sees which one."""
+    llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}, kept for the next start"))
+    return llm
 
 
 def locate(model: str, progress: Progress, *, offline: bool = False) -> Location:

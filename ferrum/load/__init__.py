@@ -14,6 +14,7 @@ here are NumPy, and the engine moves them.
 | `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |
 | `config_gguf`, `config_json`, `fields` | the two ways a model is described |
 | `families`, `source` | where each tensor is; what a file of tensors offers |
+| `shapes`, `random_model` | models without files: sizes, and random weights |
 
 Specs: LOAD, QUANT. Next: `ferrum.load.resolve`.
 """

@@ -1,0 +1,139 @@
+"""A model of random weights, made in seconds: what speed is measured on where nobody wants to download gigabytes.
+
+Owns: random bytes that are good weights: an 8 billion parameter model is written once, a piece at a time, and never
+stands in memory as anything but itself. A row times a normed vector has variance 1, so that activations stay finite
+however many layers there are. Refuses to know: what a shape is called, engines.
+Specs: CLI-43, CLI-45. Next: `ferrum.cli.bench`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import tokenizers
+
+from ferrum.config import ModelConfig
+from ferrum.load.conversion import BLOCK_TYPES, FLOAT_TYPES, check_dtype
+from ferrum.model.params import DecoderParams, LayerParams
+from ferrum.tensor.weights import GROUP, BlockWeight, Dense, Linear, Weight
+from ferrum.text.chat import ChatTemplate
+from ferrum.text.token_bytes import BYTE_ALPHABET
+from ferrum.text.tokenizer import Tokenizer
+
+DEFAULT_DTYPE = "q4_0"
+"""What "auto" means where there is no file whose type could be kept."""
+
+PIECE = 1 << 24
+"""Bytes of random numbers made at a time."""
+
+_CODE_DEVIATION = {"q8_0": 73.9, "q4_0": 4.61, "q4_1": 4.61}
+"""Standard deviation of the codes of a block when their bits are random: of whole numbers in a row, (n² - 1) / 12."""
+_MIDDLE_CODE = 7.5  # of q4_1, whose minimum takes it to zero
+
+
+@dataclass(frozen=True, eq=False)
+class RandomModel:
+    """A model ready for an engine. Every token from 0 to 255 is a byte; the others stand for no text."""
+
+    name: str
+    config: ModelConfig
+    params: DecoderParams
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        vocabulary = {symbol: byte for byte, symbol in enumerate(BYTE_ALPHABET)}
+        backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = tokenizers.decoders.ByteLevel()
+        return Tokenizer(backend)
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        return None
+
+
+def random_model(name: str, config: ModelConfig, dtype: str = "auto", seed: int = 0) -> RandomModel:
+    """The same weights for the same arguments. Raises `InvalidParameter` for an unknown dtype."""
+    check_dtype(dtype)
+    generator = _Generator(DEFAULT_DTYPE if dtype == "auto" else dtype, seed)
+    return RandomModel(name, config, _random_params(generator, config))
+
+
+def _random_params(generator: _Generator, config: ModelConfig) -> DecoderParams:
+    hidden, wide = config.hidden_size, config.intermediate_size
+    query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
+
+    def ones() -> np.ndarray:
+        return np.ones(hidden, np.float32)
+
+    def linear(rows: int, columns: int) -> Linear:
+        return Linear(generator.matrix(rows, columns))
+
+    def layer() -> LayerParams:
+        return LayerParams(
+            attention_norm=ones(),
+            query=linear(query, hidden),
+            key=linear(key, hidden),
+            value=linear(key, hidden),
+            output=linear(hidden, query),
+            mlp_norm=ones(),
+            gate=linear(wide, hidden),
+            up=linear(wide, hidden),
+            down=linear(hidden, wide),
+        )
+
+    embedding = generator.matrix(config.vocab_size, hidden)
+    layers = tuple(layer() for _ in range(config.layers))
+    head = Linear(embedding) if config.tie_embeddings else linear(config.vocab_size, hidden)
+    return DecoderParams(embedding, layers, ones(), head)
+
+
+class _Generator:
+    """Random matrices of one type."""
+
+    def __init__(self, dtype: str, seed: int) -> None:
+        self.dtype = dtype
+        self._bits = np.random.SFC64(seed)
+
+    def matrix(self, rows: int, columns: int) -> Weight:
+        """[rows, columns] with mean 0 and variance 1 / columns. Rows that do not divide into groups of 32 cannot be
+        stored in blocks and are float32."""
+        deviation = columns**-0.5
+        if self.dtype in FLOAT_TYPES or columns % GROUP:
+            return Dense(self._floats(rows * columns, deviation).reshape(rows, columns))
+        kind = BLOCK_TYPES[self.dtype]
+        return kind(self._blocks(kind, rows * columns // GROUP, deviation).reshape(rows, -1))
+
+    def _bytes(self, count: int) -> np.ndarray:
+        """uint8 [count]"""
+        found: np.ndarray = self._bits.random_raw(-(-count // 8)).view(np.uint8)[:count]
+        return found
+
+    def _floats(self, count: int, deviation: float) -> np.ndarray:
+        """[count] of the type, equally likely between ±√3 deviations."""
+        out = np.empty(count, FLOAT_TYPES.get(self.dtype, np.dtype(np.float32)))
+        scale = np.float32(deviation * 3**0.5 / (1 << 15))
+        for start in range(0, count, PIECE // 2):
+            piece = out[start : start + PIECE // 2]
+            piece[:] = self._bytes(2 * len(piece)).view(np.int16) * scale
+        return out
+
+    def _blocks(self, kind: type[BlockWeight], count: int, deviation: float) -> np.ndarray:
+        """uint8 [blocks, bytes of a block]: random codes, and the same scale everywhere but for its sign."""
+        out = np.empty((count, kind.block_bytes), np.uint8)
+        scale = np.float16(deviation / _CODE_DEVIATION[kind.kind])
+        low, high = np.array([scale]).astype("<f2").view(np.uint8)
+        minimum = np.array([-_MIDDLE_CODE * float(scale)]).astype("<f2").view(np.uint8)
+        step = PIECE // kind.block_bytes
+        for start in range(0, count, step):
+            piece = out[start : start + step]
+            piece[:] = self._bytes(piece.size).reshape(piece.shape)
+            piece[:, 0] = low
+            if kind.kind == "q4_1":
+                piece[:, 1], piece[:, 2:4] = high, minimum
+            else:
+                # codes lie half a step below zero on the mean: a random sign of the scale makes it zero over the blocks
+                piece[:, 1] = piece[:, 1] & 0x80 | high
+        return out

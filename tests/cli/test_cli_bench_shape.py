@@ -1,0 +1,81 @@
+"""CLI-43, CLI-44: `bench --shape`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ferrum.load import random_model, resolve
+from ferrum.load.shapes import SHAPES
+from tests.cli.conftest import Invoke
+
+FLAGS = ("--json", "--backend", "numpy", "-p", 9, "-n", 3, "-b", 2, "-r", 1)
+
+
+@pytest.fixture(autouse=True)
+def small_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shape that computes in no time, and no way to a file."""
+    rope = replace(SHAPES["llama-3.2-1b"].rope, rotary_dim=16)
+    sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2}
+    small = replace(SHAPES["llama-3.2-1b"], **sizes, head_dim=16, rope=rope, max_positions=64)  # type: ignore[arg-type]
+    monkeypatch.setitem(SHAPES, "small", small)
+
+    def resolved(*arguments: object, **options: object) -> None:
+        raise AssertionError("a model was looked for")
+
+    monkeypatch.setattr(resolve, "resolve", resolved)
+
+
+@pytest.mark.clause("CLI-43")
+@pytest.mark.parametrize(("dtype", "measured"), [(None, "q4_0"), ("auto", "q4_0"), ("q8_0", "q8_0")])
+def test_a_shape_is_measured_like_a_model(invoke: Invoke, dtype: str | None, measured: str) -> None:
+    result = invoke("bench", "--shape", "small", *FLAGS, *(("--dtype", dtype) if dtype else ()))
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found.pop("prefill_tok_s") > 0 and found.pop("decode_tok_s") > 0 and found.pop("peak_rss_bytes") > 0
+    assert found.pop("threads") > 0
+    assert found == {
+        "model": "small (random)", "backend": "numpy", "dtype": measured, "prompt_len": 9, "gen_len": 3, "batch": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.clause("CLI-43")
+def test_other_flags_mean_what_they_always_do(invoke: Invoke) -> None:
+    shape = ("bench", "--shape", "small", *FLAGS)
+    for flags, word in [
+        (("--max-model-len", 12), "prompt_len"),
+        (("--kv-memory", "1KiB"), "--kv-memory"),
+        (("--eviction", "none"), "--eviction"),
+        (("-p", 100), "--prompt-len"),
+        (("--dtype", "q3_0"), "--dtype"),
+        (("--compute", "float1"), "--compute"),
+    ]:
+        result = invoke(*shape, *flags)
+        assert (result.exit_code, result.stdout) == (2, "") and word in result.stderr
+
+
+@pytest.mark.clause("CLI-44")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--shape", "llama-4"), ("--shape", "'llama-4'", "smollm2-135m", "llama-3.1-8b")),
+        (("--shape", ""), ("--shape", "llama-3.2-3b")),
+        (("--shape", "small", "-m", "smollm2-135m-instruct"), ("--shape", "--model")),
+        (("--model", "x.gguf", "--shape", "small"), ("--shape", "--model")),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    invoke: Invoke, arguments: tuple[str, ...], words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(random_model, "random_model", None)  # no weights are made
+    result = invoke("bench", *arguments, *FLAGS)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("error: ") and all(word in result.stderr for word in words)
+
+
+@pytest.mark.clause("CLI-44")
+def test_help_lists_the_shapes(invoke: Invoke) -> None:
+    shown = " ".join(invoke("bench", "--help").stdout.split())
+    assert "--shape NAME" in shown and "llama-3.2-3b" in shown
