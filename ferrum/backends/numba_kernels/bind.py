@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ferrum.backends.numba_kernels import attention, elementwise, linear, products
-from ferrum.backends.numba_kernels.launch import Launcher, address, float_bits
+from ferrum.backends.numba_kernels.launch import Launcher, float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
+from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import (
     BatchWords,
     CacheWords,

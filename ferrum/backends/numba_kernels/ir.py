@@ -72,6 +72,14 @@ def splat(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(single, undefined, constant(Ints, 0))
 
 
+def pack(builder: Any, scalars: Sequence[Any]) -> Any:
+    """Scalars of one type as the lanes of a vector."""
+    vector = ir.Constant(Vector(scalars[0].type, len(scalars)), ir.Undefined)
+    for lane, value in enumerate(scalars):
+        vector = builder.insert_element(vector, value, constant(Int32, lane))
+    return vector
+
+
 def shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
     return builder.shuffle_vector(first, second, ir.Constant(Vector(Int32, len(lanes)), list(lanes)))
 
@@ -99,9 +107,9 @@ def allocate_zeros(builder: Any, count: int) -> list[Any]:
 
 
 def opaque(builder: Any, value: Any) -> Any:
-    """A value that LLVM may not look into, in a register of its kind: it would rewrite a shuffle by a known pattern into
-    its own choice of instructions, and keep what was loaded from a known address in a register that others need. The
-    empty assembly names no instruction."""
+    """A value that LLVM may not look into: it would rewrite a shuffle by a known pattern into its own choice of
+    instructions, and keep what was loaded from a known address in a register that others need. The empty assembly names
+    no instruction, only the kind of register."""
     kind = ir.FunctionType(value.type, [value.type])
     constraint = "=r,0" if value.type == Int64 else "=x,0"
     return builder.call(ir.InlineAsm(kind, "", constraint, False), [value])

@@ -11,39 +11,21 @@ import os
 import struct
 import sys
 from collections.abc import Callable
-from ctypes import addressof, c_char
 from functools import cache
 
 import numpy as np
 
 from ferrum.backends.numba_kernels.library import LIBRARY
+from ferrum.backends.numba_kernels.memory import Reused, address, aligned
 from ferrum.backends.numba_kernels.team import prepare, run_alone, team_of
 from ferrum.errors import InvalidParameter
 
 ROW_WORDS = 32
-CACHE_LINE = 64
 
 SERIAL_WORK = 1 << 16
 """Multiply-adds up to which sharing a launch costs more than it saves."""
 FINE_WORK = 1 << 22
 """Multiply-adds from which on a launch is cut into two chunks a thread, so that a late thread holds up less."""
-
-
-def address(array: np.ndarray) -> int:
-    """Where an array's first element lies. Whoever holds the address must hold the array."""
-    try:
-        # a quarter of the time of the other way, but for writable contiguous memory only
-        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
-    except (TypeError, ValueError, BufferError):
-        place: int = array.__array_interface__["data"][0]
-        return place
-
-
-def aligned(count: int) -> np.ndarray:
-    """uint8 [count] that begins with a cache line: every second load of a vector would cross a boundary otherwise."""
-    memory = np.empty(count + CACHE_LINE, np.uint8)
-    skipped = -address(memory) % CACHE_LINE
-    return memory[skipped : skipped + count]
 
 
 @cache
@@ -75,6 +57,7 @@ class Launcher:
         prepare()
         self._row = np.zeros(ROW_WORDS, np.int64)
         self._row_address = address(self._row)
+        self._memory = Reused()
         self._scratch = np.empty(0, np.uint8)
         self._scratch_stride = 0
 
@@ -95,7 +78,7 @@ class Launcher:
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         """Memory for a result: float32 [shape], contents undefined."""
-        return aligned(4 * math.prod(shape)).view(np.float32).reshape(shape)
+        return self._memory.take(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
     def contiguous(self, x: np.ndarray) -> np.ndarray:
         """x as contiguous float32, copied if need be."""

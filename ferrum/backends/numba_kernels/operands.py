@@ -15,7 +15,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels import pages, products
 from ferrum.backends.numba_kernels.features import HAS_HALF
-from ferrum.backends.numba_kernels.launch import address
+from ferrum.backends.numba_kernels.memory import address
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight

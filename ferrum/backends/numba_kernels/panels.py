@@ -9,6 +9,7 @@ Next: `ferrum.backends.numba_kernels.elementwise`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -18,9 +19,9 @@ from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
 from ferrum.backends.numba_kernels.tiles import Operands, cover, named, spaced, store_sums
 
-PANEL_ROWS = 4 if REGISTERS == 32 else 3
-PANEL_TOKENS = 6 if REGISTERS == 32 else 4
-"""Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 3 x 4."""
+PANEL_ROWS = 4
+PANEL_TOKENS = 6 if REGISTERS == 32 else 3
+"""Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 4 x 3."""
 PASSES = ir.LANES // WIDTH
 TILE_BYTES = PANEL_ROWS * PANEL_TOKENS * 4 * ir.LANES
 """Memory for a tile's sums between two blocks of columns."""
@@ -72,16 +73,32 @@ def _sums(builder: Any, part: int, tokens: int, columns: Any, at: Operands, begi
     count = PANEL_ROWS * tokens
     weight_rows = spaced(builder, at.weight, at.weight_stride, PANEL_ROWS)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
-    zero = ir.constant(_Register, 0.0)
-    carried = [ir.load(builder, place, _Register) for place in _places(builder, kept, tokens)[part * count :][:count]]
-    slots = ir.allocate(builder, [builder.select(begins, zero, value) for value in carried])
+    slots = ir.allocate(builder, [ir.constant(_Register, 0.0)] * count)
+    with builder.if_then(builder.not_(begins)):
+        for place, slot in zip(_places(builder, kept, tokens)[part * count :][:count], slots, strict=True):
+            builder.store(ir.load(builder, place, _Register), slot)
     with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
         for half in (0, 1):
             place = ir.offset(builder, ir.scaled(builder, loop.index, 128), 64 * half + 4 * WIDTH * part)
-            weights = [ir.load(builder, builder.add(row, place), _Register) for row in weight_rows]
-            for t, token_row in enumerate(token_rows):
-                values = ir.load(builder, builder.add(token_row, place), _Register)
-                for r, weight in enumerate(weights):
-                    slot = slots[t * PANEL_ROWS + r]
-                    builder.store(ir.multiply_add(builder, weight, values, builder.load(slot)), slot)
+            for r, t, weight, value in _pairs(builder, weight_rows, token_rows, place):
+                slot = slots[t * PANEL_ROWS + r]
+                builder.store(ir.multiply_add(builder, weight, value, builder.load(slot)), slot)
     return [builder.load(slot) for slot in slots]
+
+
+def _pairs(builder: Any, rows: list[Any], tokens: list[Any], place: Any) -> Iterator[tuple[int, int, Any, Any]]:
+    """(row, token, weights, inputs): the fewer ones stay in registers while the others pass by, one at a time."""
+
+    def read(base: Any) -> Any:
+        return ir.load(builder, builder.add(base, place), _Register)
+
+    if len(tokens) < len(rows):
+        inputs = [read(token) for token in tokens]
+        for r, row in enumerate(rows):
+            weights = read(row)
+            yield from ((r, t, weights, values) for t, values in enumerate(inputs))
+    else:
+        kept = [read(row) for row in rows]
+        for t, token in enumerate(tokens):
+            values = read(token)
+            yield from ((r, t, weights, values) for r, weights in enumerate(kept))

@@ -4,13 +4,15 @@ Owns: worker threads, and the hand-over of work between them and the caller. A l
 and the workers *claim* them one by one. The caller never waits for a worker to start, only for chunks already claimed
 to end: on a busy machine, where a worker may not get a processor, the caller simply does everything itself.
 A worker waits by spinning (new work comes within microseconds while a model runs), then by short sleeps, and after a
-second without work on an event that costs nothing.
+second without work on an event that costs nothing. A worker that finds itself on the caller's processor, where the two
+would take turns, moves to another one: schedulers often leave it there for as long as the others are busy.
 Next: `ferrum.backends.numba_kernels.launch`.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from functools import partial
 
@@ -18,6 +20,7 @@ import numpy as np
 from numba import njit, types
 
 from ferrum.backends.numba_kernels.cache import with_cache
+from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.simd import (
     atomic_exchange_if,
     atomic_increment,
@@ -33,7 +36,11 @@ TICKET = 0  # launch number * MOST_CHUNKS + next chunk to claim
 ROW = 64  # address of the row of words to run
 CHUNKS = 128  # how many chunks the launch has
 DONE = 192  # how many of them are finished
-BOARD_BYTES = 256
+CALLER = 256  # processor that the caller runs on
+ELSEWHERE = 320  # address of the processor sets without one processor, PROCESSOR_SET_BYTES each; 0 where not supported
+BOARD_BYTES = 384
+
+PROCESSOR_SET_BYTES = 128  # cpu_set_t: a bit for each of 1024 processors
 
 MOST_CHUNKS = 1 << 16
 SPINS = 2000  # pauses before a waiting thread lets others run: some 50 microseconds
@@ -42,6 +49,12 @@ SLEEP_MICROSECONDS = 50
 SLEEPS = 10_000  # looks before a worker leaves compiled code and waits on its event
 
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
+# on other systems these are never called, and any function will do
+_LINUX = sys.platform == "linux"
+_this_processor = types.ExternalFunction("sched_getcpu" if _LINUX else "sched_yield", types.int32())
+_run_on = types.ExternalFunction(
+    "sched_setaffinity" if _LINUX else "sched_yield", types.int32(types.int32, types.int64, types.int64)
+)
 _sleep_microseconds = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
@@ -69,6 +82,8 @@ def _run(board, row, chunks):
     atomic_store(board + DONE, 0)
     atomic_store(board + ROW, row)
     atomic_store(board + CHUNKS, chunks)
+    if atomic_load(board + ELSEWHERE) != 0:
+        atomic_store(board + CALLER, _this_processor())
     atomic_store(board + TICKET, (launch + 1) * MOST_CHUNKS)
     _work(board)
     spins = 0
@@ -79,6 +94,16 @@ def _run(board, row, chunks):
             _yield_processor()
 
 
+@njit(cache=True, error_model="numpy")
+def _keep_away(board):
+    """Leave the caller's processor to it."""
+    sets = atomic_load(board + ELSEWHERE)
+    if sets != 0:
+        processor = _this_processor()
+        if processor == atomic_load(board + CALLER):
+            _run_on(0, PROCESSOR_SET_BYTES, sets + processor * PROCESSOR_SET_BYTES)  # type: ignore[call-overload]
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _serve(board):
     """A worker's part, until a long time passes without work."""
@@ -86,6 +111,7 @@ def _serve(board):
     while idle < SPINS + YIELDS + SLEEPS:
         ticket = atomic_load(board + TICKET)
         if ticket != seen:
+            _keep_away(board)
             _work(board)
             seen, idle = ticket, 0  # a launch posted meanwhile shows as another ticket
         elif idle < SPINS:
@@ -132,6 +158,10 @@ class Team:
         self._memory = np.zeros(BOARD_BYTES // 8 + 8, np.int64)
         start: int = self._memory.__array_interface__["data"][0]
         self._board = -(-start // 64) * 64
+        self._elsewhere = _processor_sets(size)
+        self._memory[(self._board + ELSEWHERE - start) // 8] = (
+            0 if self._elsewhere is None else address(self._elsewhere)
+        )
         self._wake = [threading.Event() for _ in range(size - 1)]
         for event in self._wake:
             threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
@@ -158,6 +188,19 @@ class Team:
             event.wait()
             _serve(self._board)
             event.clear()
+
+
+def _processor_sets(threads: int) -> np.ndarray | None:
+    """uint8 [processors, PROCESSOR_SET_BYTES]: row p is the set of those that this process may use, without p. None
+    where it has fewer than threads, or cannot choose."""
+    usable = os.sched_getaffinity(0) if _LINUX else set()
+    if not 1 < threads <= len(usable) or max(usable) >= 8 * PROCESSOR_SET_BYTES:
+        return None
+    bits = np.zeros(8 * PROCESSOR_SET_BYTES, np.uint8)
+    bits[list(usable)] = 1
+    without = np.tile(bits, (max(usable) + 1, 1))
+    np.fill_diagonal(without, 0)
+    return np.packbits(without, axis=1, bitorder="little")
 
 
 _teams: dict[int, Team] = {}

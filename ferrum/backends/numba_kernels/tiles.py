@@ -74,20 +74,19 @@ def cover(builder: Any, first: Any, end: Any, rows: int, body: Callable[[Any], N
         body(builder.select(builder.icmp_signed(">", row, last), last, row))
 
 
-def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, operands: Operands) -> None:
+def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, at: Operands) -> None:
     """Sum up and write; parts[p][t * rows + r] is part p of the accumulator of row r and token t."""
     totals = ir.horizontal_sums(builder, parts)
-    no_start = builder.icmp_signed("==", operands.start, ir.constant(ir.Int64, 0))
-    readable = builder.select(no_start, operands.out, operands.start)  # never read through a null address
-    stride = builder.select(no_start, operands.out_stride, operands.start_stride)
-    starts = spaced(builder, readable, stride, tokens)
-    outs = spaced(builder, operands.out, operands.out_stride, tokens)
-    for token in range(tokens):
-        for row in range(rows):
-            found = ir.load(builder, ir.offset(builder, starts[token], 4 * row), ir.Float)
-            start = builder.select(no_start, ir.constant(ir.Float, 0.0), found)
-            total = builder.fadd(totals[token * rows + row], start)
-            ir.store(builder, ir.offset(builder, outs[token], 4 * row), total)
+    outs = spaced(builder, at.out, at.out_stride, tokens)
+    starts = spaced(builder, at.start, at.start_stride, tokens)
+    vectors = [ir.pack(builder, totals[rows * t :][:rows]) for t in range(tokens)]
+    with builder.if_else(builder.icmp_signed("==", at.start, ir.constant(ir.Int64, 0))) as (without, with_start):
+        with without:
+            for out, vector in zip(outs, vectors, strict=True):
+                ir.store(builder, out, vector)
+        with with_start:
+            for out, vector, start in zip(outs, vectors, starts, strict=True):
+                ir.store(builder, out, builder.fadd(vector, ir.load(builder, start, vector.type)))
 
 
 def _tile(
