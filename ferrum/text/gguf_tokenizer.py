@@ -7,7 +7,7 @@ Specs: TEXT-09 to TEXT-12. Next: `ferrum.text.pre_tokenizers`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -79,13 +79,33 @@ def _rules(metadata: Mapping[str, Any]) -> PreTokenizer:
     return PRE_TOKENIZERS[pre]
 
 
-def _merges(tokens: list[str], merges: Iterable[str], rules: PreTokenizer) -> models.BPE:
+class _Pairs(Sequence[Any]):
+    """Merges ("left right") as pairs, made while the library reads them: a list of all the halves would take as much
+    time and memory as what becomes of them."""
+
+    def __init__(self, merges: Sequence[str]) -> None:
+        self._merges = merges
+
+    def __len__(self) -> int:
+        return len(self._merges)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        return map(self._pair, self._merges)
+
+    def __getitem__(self, index: Any) -> tuple[str, ...]:
+        return self._pair(self._merges[index])
+
+    @staticmethod
+    def _pair(merge: str) -> tuple[str, ...]:
+        return tuple(merge.split(" "))  # no byte-level token holds a space, so the one space separates the halves
+
+
+def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer) -> models.BPE:
     """The BPE model of `tokens` (by id) and `merges` ("left right", best first)."""
     vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(vocabulary) != len(tokens):
         raise TokenizerError("the GGUF tokenizer lists the same token twice (tokenizer.ggml.tokens)")
-    # No byte-level token holds a space, so the one space of a merge separates its halves.
-    pairs: list[Any] = [tuple(merge.split(" ")) for merge in merges]
+    pairs: Any = _Pairs(merges)  # the stubs ask for a list, the library for a sequence
     try:
         return models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=rules.ignore_merges)
     except Exception as error:  # the library raises bare Exception
