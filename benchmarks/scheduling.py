@@ -24,12 +24,7 @@ is for trying it out, only where --output says.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.util
 import itertools
-import json
-import os
-import platform
 import random
 import statistics
 from collections.abc import Iterator, Sequence
@@ -39,7 +34,7 @@ from time import thread_time
 from typing import Any, Protocol
 
 import numpy as np
-from peers import summary
+from results import can_draw, picture, results_folder, summary, surroundings, write
 
 from ferrum.kv.eviction import POLICIES, make_policy
 from ferrum.kv.manager import KvManager
@@ -50,7 +45,6 @@ from ferrum.sched.sequence import TokenSequence
 from ferrum.testing.stub import StubStore
 from ferrum.types import Priority, SamplingParams
 
-RESULTS = Path(__file__).parent / "results"
 BLOCK_SIZE = 16
 PROMPT = 2 * BLOCK_SIZE  # tokens of a prompt in lockstep; staggered, up to one block more
 WAITING = 64  # sequences that wait behind those that run
@@ -295,16 +289,9 @@ def print_blocks(results: list[dict[str, Any]]) -> None:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Two panels: turns against running sequences, blocks against the size of the pool."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": path.name, "axes.titlesize": 10}):  # the same results, the same file
-        figure = Figure(figsize=(11, 4.4), layout="constrained")
-        left, right = figure.subplots(1, 2)
+    with picture(results, path, columns=2, size=(11, 4.4)) as (left, right):
         draw_turns(left, results["turns"])
         draw_blocks(right, results["blocks"])
-        figure.suptitle(f"{results['machine']}, Python {results['python']}", fontsize=9, color="0.4")
-        figure.savefig(path, metadata={"Date": None})
 
 
 def draw_turns(axes: Any, results: list[dict[str, Any]]) -> None:
@@ -347,21 +334,6 @@ def draw_blocks(axes: Any, results: list[dict[str, Any]]) -> None:
     axes.legend(fontsize=7.5)
 
 
-def machine() -> str:
-    """The processor as it calls itself, and how many cores there are."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def surroundings() -> dict[str, Any]:
-    """Where and when: what every file of results begins with."""
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    today = datetime.date.today().isoformat()
-    return {"date": today, "machine": machine(), "python": platform.python_version(), "load_average": load}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer cases, turns and rounds")
@@ -376,12 +348,11 @@ def main() -> None:
     print_turns(results["turns"])
     results["blocks"] = measure_blocks(sizes, batches, 3 * rounds)
     print_blocks(results["blocks"])
-    folder = options.output or (None if options.quick else RESULTS)
+    folder = results_folder(options.output, options.quick)
     if folder is None:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"scheduling-{results['date']}.json").write_text(json.dumps(results, indent=1) + "\n")
-    if importlib.util.find_spec("matplotlib"):
+    write(results, "scheduling", folder)
+    if can_draw():
         draw(results, folder / "scheduling.svg")
 
 

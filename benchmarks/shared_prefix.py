@@ -15,7 +15,6 @@ most wait. Writes JSON to benchmarks/results; with --quick, which is for trying 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 from collections.abc import Sequence
@@ -23,8 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from peers import summary
-from scheduling import RESULTS, surroundings
+from results import results_folder, summary, surroundings, write
 
 from ferrum import LLM, SamplingParams
 from ferrum.types import Completion
@@ -138,11 +136,9 @@ def main() -> None:
     print_results(cases)
     results = surroundings() | {name: getattr(options, name) for name in ("threads", "requests", "prefix", "rounds")}
     results |= {"model": engines["with"].model_name, "dtype": engines["with"].dtype_name, "results": cases}
-    folder = options.output or (None if options.quick else RESULTS)
+    folder = results_folder(options.output, options.quick)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"shared_prefix-{results['date']}.json"
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        write(results, "shared_prefix", folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,82 @@
+"""What every benchmark here does with its numbers: medians and spread, where and when, files in benchmarks/results.
+
+A file of results begins with its surroundings: date, machine, Python, load. Pictures are drawn if there is matplotlib
+(`pip install '.[plot]'`) and are the same file for the same results.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def summary(samples: Sequence[float]) -> dict[str, float]:
+    """The middle and the spread."""
+    return {"median": statistics.median(samples), "low": min(samples), "high": max(samples)}
+
+
+def spread(found: dict[str, float] | None, scale: float = 1.0, digits: int = 1) -> str:
+    """`summary` for people: "12.3 (11.0–12.9)"; "-" where there is nothing."""
+    if found is None:
+        return "-"
+    median, low, high = (f"{scale * found[name]:.{digits}f}" for name in ("median", "low", "high"))
+    return f"{median} ({low}–{high})"
+
+
+def machine() -> str:
+    """The processor as it calls itself, and how many cores there are."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and when: what every file of results begins with."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    today = datetime.date.today().isoformat()
+    return {"date": today, "machine": machine(), "python": platform.python_version(), "load_average": load}
+
+
+def results_folder(output: Path | None, quick: bool) -> Path | None:
+    """Where results go: what was asked for, else the usual place; nowhere for a quick run, which only tries things."""
+    folder = output or (None if quick else RESULTS)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write(results: dict[str, Any], name: str, folder: Path) -> None:
+    """Into a file with the date in its name."""
+    (folder / f"{name}-{results['date']}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def can_draw() -> bool:
+    """Is there matplotlib? Says so where there is none."""
+    if importlib.util.find_spec("matplotlib"):
+        return True
+    print("no picture: matplotlib is missing (pip install '.[plot]')")
+    return False
+
+
+@contextmanager
+def picture(results: dict[str, Any], path: Path, columns: int, size: tuple[float, float]) -> Iterator[Any]:
+    """Axes side by side, to be drawn into; saved at the end."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": path.name, "axes.titlesize": 10}):  # the same results, the same file
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.subplots(1, columns)
+        figure.suptitle(f"{results['machine']}, Python {results['python']}", fontsize=9, color="0.4")
+        figure.savefig(path, metadata={"Date": None})
