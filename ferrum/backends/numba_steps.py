@@ -2,7 +2,8 @@
 
 Owns: which steps are recorded, and the memory of their batches. A step in which every sequence has one new token does
 the same launches whatever the values: recording keeps the rows of words, and a replay runs them without Python in
-between. Every other step, and every step that needs an operation without a kernel, runs as it is written.
+between. Batches and contexts grow and shrink, so shapes are rounded up to powers of two: a tape serves every batch that
+fits. Every other step, and every step that needs an operation without a kernel, runs as it is written.
 Refuses to know: what a step computes.
 Specs: OPS-41. Next: `ferrum.kv.pool`.
 """
@@ -23,17 +24,17 @@ from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import PRIMITIVES, Tensor
 
-MOST_SEQUENCES = 8
+MOST_SEQUENCES = 64
 """Larger batches are not recorded: their arithmetic takes so long that the time between launches hardly counts."""
-MOST_TAPES = 8
+MOST_TAPES = 16
 """Recorded shapes that are kept, those used last; each owns the activations of one step."""
 
 _UPDATED = ("token_ids", "positions", "slots", "context_lens")
 
 
 class RecordingOps(NumbaOps):
-    """Runs a step and records its launches. A primitive would do its work outside of them, unseen by a replay: it is
-    refused, but for the selection of all rows in order, which is no work."""
+    """Runs a step without its launches, which it records. A primitive would do its work at once, unseen by a replay: it
+    is refused, but for the selection of all rows in order, which is no work."""
 
     def __init__(self, launcher: Recorder, batch: StepBatch, deterministic: bool) -> None:
         super().__init__(launcher.threads, deterministic)
@@ -71,9 +72,10 @@ class RecordedStep:
 
     def run(self, batch: StepBatch) -> np.ndarray:
         """The result for this batch, as a copy: the next replay writes over it."""
+        count = len(batch.token_ids)
         _fill(self.batch, batch)
-        self.tape.replay()
-        return self.result.copy()
+        self.tape.replay(count)
+        return self.result[:count].copy()
 
 
 class StepTapes:
@@ -84,30 +86,33 @@ class StepTapes:
         self._recorded: OrderedDict[tuple[object, ...], RecordedStep | None] = OrderedDict()
 
     def run(self, ops: NumbaOps, step: Step, batch: StepBatch) -> Tensor:
-        """step(ops, batch), by replay where this shape of step has been recorded."""
+        """step(ops, batch), by replay where this shape of step can be recorded."""
         if not _is_decode(batch):
             return step(ops, batch)
-        width = 1 << (batch.block_tables.shape[1] - 1).bit_length()  # tables grow: few shapes instead of many
-        shape = (step, len(batch.token_ids), width)
+        sequences, width = (_power_of_two(count) for count in batch.block_tables.shape)
+        shape = (step, sequences, width)
         if shape not in self._recorded:
-            recorded = self._recorded[shape] = self._record(ops, step, batch, width)
+            self._recorded[shape] = self._record(ops, step, sequences, width)
             if len(self._recorded) > MOST_TAPES:
                 self._recorded.popitem(last=False)
-            return step(ops, batch) if recorded is None else recorded.result.copy()
         self._recorded.move_to_end(shape)
         recorded = self._recorded[shape]
         return step(ops, batch) if recorded is None else recorded.run(batch)
 
-    def _record(self, like: NumbaOps, step: Step, batch: StepBatch, width: int) -> RecordedStep | None:
-        """None where the step cannot be recorded. Keys and values it has written by then are written again."""
-        own = _own_batch(batch, width)
-        recorder = Recorder(self._threads)
+    def _record(self, like: NumbaOps, step: Step, sequences: int, width: int) -> RecordedStep | None:
+        """None where the step cannot be recorded."""
+        own, recorder = _own_batch(sequences, width), Recorder(self._threads)
         ops = RecordingOps(recorder, own, like.deterministic)
         try:
             result = step(ops, own)
-            return RecordedStep(step, ops, own, recorder.tape(), result)
+            return RecordedStep(step, ops, own, recorder.tape(sequences), result)
         except NotRecordable:
             return None
+
+
+def _power_of_two(count: int) -> int:
+    """The smallest that is not less."""
+    return 1 << (count - 1).bit_length()
 
 
 def _is_decode(batch: StepBatch) -> bool:
@@ -119,17 +124,16 @@ def _is_decode(batch: StepBatch) -> bool:
     return bool(batch.seq_starts.tolist() == every and batch.logit_rows.tolist() == every[:-1])
 
 
-def _own_batch(batch: StepBatch, width: int) -> StepBatch:
-    """A copy with block tables of `width` columns, in memory that stays."""
-    count = len(batch.token_ids)
-    tables = np.zeros((count, width), np.int32)
-    fixed = {"seq_starts": np.arange(count + 1, dtype=np.int32), "logit_rows": np.arange(count, dtype=np.int32)}
-    own = StepBatch(**{name: np.zeros(count, np.int32) for name in _UPDATED}, **fixed, block_tables=tables)
-    _fill(own, batch)
-    return own
+def _own_batch(sequences: int, width: int) -> StepBatch:
+    """A batch of one token each, with block tables of `width` columns, in memory that stays."""
+    every = np.arange(sequences + 1, dtype=np.int32)
+    updated = {name: np.zeros(sequences, np.int32) for name in _UPDATED}
+    tables = np.zeros((sequences, width), np.int32)
+    return StepBatch(**updated, seq_starts=every, logit_rows=every[:-1], block_tables=tables)
 
 
 def _fill(own: StepBatch, batch: StepBatch) -> None:
+    sequences, width = batch.block_tables.shape
     for name in _UPDATED:
-        getattr(own, name)[:] = getattr(batch, name)
-    own.block_tables[:, : batch.block_tables.shape[1]] = batch.block_tables
+        getattr(own, name)[:sequences] = getattr(batch, name)
+    own.block_tables[:sequences, :width] = batch.block_tables

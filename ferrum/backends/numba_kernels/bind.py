@@ -79,7 +79,7 @@ class Kernels:
             address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
             weights.place, weights.count, address(out), 4 * rows,
             0 if residual is None else address(residual), 0 if residual is None else residual.strides[0],
-            *scratch, work=tokens * rows * columns,
+            *scratch, work=tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
 
@@ -91,7 +91,7 @@ class Kernels:
         self.launcher.launch(
             linear.norm_swiglu,
             address(x), x.strides[0], tokens, self._vectors(norm), float_bits(epsilon), columns, weights.place,
-            address(out), *scratch, work=2 * tokens * rows * columns,
+            address(out), *scratch, work=2 * tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
 
@@ -102,7 +102,7 @@ class Kernels:
         self.launcher.launch(
             linear.embed,
             address(token_ids), len(token_ids), products.row_decoder(kind), address(table.data), table.data.strides[0],
-            table.columns, address(out), work=8 * out.size,
+            table.columns, address(out), work=8 * out.size, count=2,
         )  # fmt: skip
         return out
 
@@ -112,7 +112,7 @@ class Kernels:
         self.launcher.launch(
             elementwise.rms_norm,
             address(x), x.strides[0], x.shape[0], address(weight), float_bits(epsilon), x.shape[1], address(out),
-            work=8 * out.size,
+            work=8 * out.size, count=3,
         )  # fmt: skip
         return out
 
@@ -120,7 +120,7 @@ class Kernels:
         """Contiguous operands of one shape."""
         out = self.launcher.buffer(gate.shape)
         words = (address(gate), address(up), address(out), out.size)
-        self.launcher.launch(elementwise.swiglu, *words, work=8 * out.size)
+        self.launcher.launch(elementwise.swiglu, *words, work=8 * out.size, count=4)
         return out
 
     def kv_write(
@@ -134,7 +134,7 @@ class Kernels:
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
             *(NO_ROTATION if rope is None else rope[0]), address(positions),
-            *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, work=8 * key.size,
+            *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, work=8 * key.size, count=8,
         )  # fmt: skip
 
     def attend(
@@ -163,9 +163,11 @@ class Kernels:
             float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
             cache.element_bytes, splits, address(states),
         )  # fmt: skip
-        self.launcher.launch(attention.attention, *row, work=query.size * words.table_width * cache.block_size)
+        work = query.size * words.table_width * cache.block_size
+        self.launcher.launch(attention.attention, *row, work=work, count=7)
+        self.library.address(attention.merge_attention)  # compiled with it, not in the middle of an answer
         if splits > 1:
-            self.launcher.launch(attention.merge_attention, *row, work=8 * splits * query.size)
+            self.launcher.launch(attention.merge_attention, *row, work=8 * splits * query.size, count=7)
         return out
 
     def _splits(self, words: BatchWords, cache: CacheWords) -> int:

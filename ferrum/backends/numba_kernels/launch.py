@@ -61,8 +61,9 @@ class Launcher:
         self._scratch = np.empty(0, np.uint8)
         self._scratch_stride = 0
 
-    def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
-        """Run a kernel on a row of these words; `work` is its size in multiply-adds."""
+    def launch(self, kernel: Callable[..., None], *words: int, work: int, count: int) -> None:
+        """Run a kernel on a row of these words. `work` is its size in multiply-adds, `count` the number of the word
+        that grows with the tokens of the step."""
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         chunks = self._chunks(work)
         if chunks == 1:
@@ -98,18 +99,20 @@ class NotRecordable(Exception):
 
 
 class Recorder(Launcher):
-    """Runs every launch and keeps it, with all memory it touches, for a tape."""
+    """Runs nothing: keeps every launch, with all memory it touches, for a tape."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         self._rows: list[np.ndarray] = []
         self._row_chunks: list[int] = []
+        self._row_counts: list[int] = []
         self._kept: list[np.ndarray] = []
 
-    def launch(self, kernel: Callable[..., None], *words: int, work: int) -> None:
-        super().launch(kernel, *words, work=work)
+    def launch(self, kernel: Callable[..., None], *words: int, work: int, count: int) -> None:
+        _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         self._rows.append(self._row.copy())
         self._row_chunks.append(self._chunks(work))
+        self._row_counts.append(count)
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
         self._kept.append(super().buffer(shape))
@@ -127,22 +130,36 @@ class Recorder(Launcher):
             self._kept.append(self._scratch)
         return found
 
-    def tape(self) -> Tape:
-        """Raises NotRecordable where nothing was launched."""
+    def tape(self, tokens: int) -> Tape:
+        """Of a step of so many tokens. Raises NotRecordable where nothing was launched."""
         if not self._rows:
             raise NotRecordable("no launch")
-        return Tape(self.threads, np.stack(self._rows), np.array(self._row_chunks, np.int64), self._kept)
+        chunks, counts = (np.array(each, np.int64) for each in (self._row_chunks, self._row_counts))
+        return Tape(self.threads, np.stack(self._rows), chunks, counts, tokens, self._kept)
 
 
 class Tape:
-    """Launches in a row, run without Python in between. Whoever holds the tape holds all memory it points to, but for
-    weights and caches."""
+    """Launches in a row, run without Python in between, for as many tokens as were recorded or fewer: all else in a row
+    stays as it is. Whoever holds the tape holds all memory it points to, but for weights and caches."""
 
-    def __init__(self, threads: int, rows: np.ndarray, chunks: np.ndarray, kept: list[np.ndarray]) -> None:
-        """rows int64 [launches, ROW_WORDS], chunks int64 [launches]"""
-        self._threads = threads
-        self._arrays = (rows, chunks, kept)
+    def __init__(
+        self,
+        threads: int,
+        rows: np.ndarray,
+        chunks: np.ndarray,
+        counts: np.ndarray,
+        tokens: int,
+        kept: list[np.ndarray],
+    ) -> None:
+        """rows int64 [launches, ROW_WORDS], chunks and counts int64 [launches]: word counts[i] of row i is a multiple
+        of the tokens."""
+        self._threads, self._tokens = threads, tokens
+        self._rows, self._counted = rows, (np.arange(len(rows)), counts)
+        self._per_token = rows[self._counted] // tokens
+        self._held = (chunks, kept)
         self._words = (address(rows), rows.strides[0], address(chunks), len(rows))
 
-    def replay(self) -> None:
+    def replay(self, tokens: int) -> None:
+        if tokens != self._tokens:
+            self._rows[self._counted], self._tokens = self._per_token * tokens, tokens
         team_of(self._threads).replay(*self._words)

@@ -101,7 +101,7 @@ def _keep_away(board):
     if sets != 0:
         processor = _this_processor()
         if processor == atomic_load(board + CALLER):
-            _run_on(0, PROCESSOR_SET_BYTES, sets + processor * PROCESSOR_SET_BYTES)  # type: ignore[call-overload]
+            _run_on(0, PROCESSOR_SET_BYTES, sets + processor * PROCESSOR_SET_BYTES)  # type: ignore[call-overload, operator]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -159,9 +159,8 @@ class Team:
         start: int = self._memory.__array_interface__["data"][0]
         self._board = -(-start // 64) * 64
         self._elsewhere = _processor_sets(size)
-        self._memory[(self._board + ELSEWHERE - start) // 8] = (
-            0 if self._elsewhere is None else address(self._elsewhere)
-        )
+        if self._elsewhere is not None:
+            self._memory[(self._board + ELSEWHERE - start) // 8] = address(self._elsewhere)
         self._wake = [threading.Event() for _ in range(size - 1)]
         for event in self._wake:
             threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
