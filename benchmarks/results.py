@@ -58,7 +58,9 @@ def results_folder(output: Path | None, quick: bool) -> Path | None:
 
 def write(results: dict[str, Any], name: str, folder: Path) -> None:
     """Into a file with the date in its name."""
-    (folder / f"{name}-{results['date']}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (folder / f"{name}-{results['date']}.json").write_text(
+        json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
 
 
 def can_draw() -> bool:

@@ -1,0 +1,126 @@
+"""One measurement, one process: what a contestant is told, how it is started, what it answers.
+
+A contestant is a script beside this file. It is given a `Task` as JSON, and its last line of output is a JSON object of
+numbers, the largest memory it had among them. Where the way to the first token is measured, it says so on a line of its
+own, and the clock is that of who started it: what counts is everything from the start of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+FIRST_TOKEN = "first token"
+MOST_SECONDS = 12.0
+"""After so long a measurement is not repeated any more within its process."""
+PATIENCE = 900.0
+"""Seconds after which a process has failed."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """`metric` is "decode", "prefill" or "first_token"; lengths are tokens. `settings` are the contestant's own."""
+
+    script: str
+    metric: str
+    model: str = ""
+    threads: int = 2
+    prompt_len: int = 16
+    gen_len: int = 64
+    batch: int = 1
+    repeats: int = 3
+    settings: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    neighbours: int = 0  # other processes that keep a core busy meanwhile
+
+
+class Failed(Exception):
+    """A measurement that came to nothing, with the last line of what it said."""
+
+
+# ---- who starts it
+def run(task: Task) -> dict[str, Any]:
+    """The numbers a process answers with; `first_token_s` among them if it said when. Raises Failed."""
+    command = [sys.executable, str(Path(__file__).with_name(task.script)), json.dumps(asdict(task))]
+    with busy_neighbours(task.neighbours), tempfile.TemporaryFile("w+") as errors:
+        started, first, last = perf_counter(), None, ""
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env={**os.environ, **task.environment}
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip() == FIRST_TOKEN:
+                    first = perf_counter() - started
+                last = line
+                if perf_counter() - started > PATIENCE:
+                    process.kill()
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+            raise Failed(said[-1] if said else f"exit code {process.returncode}")
+    found: dict[str, Any] = json.loads(last)
+    return found if first is None else found | {"first_token_s": first}
+
+
+@contextmanager
+def busy_neighbours(count: int) -> Iterator[None]:
+    """Processes that do nothing but run."""
+    started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+# ---- who is started
+def told() -> Task:
+    """What this process is to measure."""
+    return Task(**json.loads(sys.argv[1]))
+
+
+def answer(**numbers: Any) -> None:
+    print(json.dumps(numbers | {"peak_rss_bytes": peak_rss_bytes()}))
+
+
+def say_first_token() -> None:
+    print(FIRST_TOKEN, flush=True)
+
+
+def repeated(measure: Callable[[int], Mapping[str, float]], repeats: int) -> dict[str, float]:
+    """Medians of what `measure` returns for repeat 1, 2, …, after a repeat 0 that warms up and does not count."""
+    measure(0)
+    started, found = perf_counter(), []
+    while len(found) < repeats and (not found or perf_counter() - started < MOST_SECONDS):
+        found.append(measure(len(found) + 1))
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
+def make_prompts(vocab_size: int, length: int, count: int, seed: int) -> list[list[int]]:
+    """Random tokens, the same for every contestant."""
+    generator = random.Random(seed)
+    return [[generator.randrange(vocab_size) for _ in range(length)] for _ in range(count)]
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident set so far. Linux keeps that of whoever started the process in its own statistics, and it
+    would count here if it were larger: VmHWM knows of this program alone."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.is_file() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    from ferrum.cli.memory import peak_rss_bytes as portable
+
+    return portable()

@@ -1,0 +1,89 @@
+"""The contestant ferrum: the engine as anybody would use it, scheduler, sampling and text included.
+
+Besides, for decoding: the *kernel loop*, the recorded launches of one decode step replayed again and again with nothing
+around them, in turns with the engine. What the engine adds to it is everything that is not arithmetic.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from tasks import Task, answer, make_prompts, repeated, say_first_token, told
+
+SHAPE = "shape:"
+"""Instead of a file: random weights, as `shape:NAME`, of the type that the setting `dtype` names."""
+
+
+def main() -> None:
+    task = told()
+    if task.metric == "first_token":
+        first_token(task)
+    else:
+        answer(**speed(task))
+
+
+def first_token(task: Task) -> None:
+    from ferrum import LLM, SamplingParams
+
+    llm = LLM(task.model, threads=task.threads)
+    (prompt,) = make_prompts(llm.config.vocab_size, task.prompt_len, 1, seed=0)
+    params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+    with llm.stream(prompt, params) as stream:
+        token = next(iter(stream)).token_id
+        say_first_token()
+    answer(token=token)
+
+
+def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, its import is measured
+    from ferrum import LLM
+
+    sizes = {"max_num_seqs": max(task.batch, 1), "kv_memory": task.settings.get("kv_memory", "1GiB")}
+    compute = task.settings.get("compute", "float32")
+    if not task.model.startswith(SHAPE):
+        return LLM(task.model, threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
+    from ferrum.backends.registry import load_backend
+    from ferrum.config import EngineConfig, parse_memory
+    from ferrum.load.random_model import random_model
+    from ferrum.load.shapes import find_shape
+
+    name = task.model.removeprefix(SHAPE)
+    sizes["kv_memory"] = parse_memory("kv_memory", sizes["kv_memory"])
+    config = EngineConfig(threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
+    model = random_model(name, find_shape(name), task.settings.get("dtype", "auto"))
+    return LLM.from_loaded(model, load_backend("auto", threads=task.threads), config)
+
+
+def speed(task: Task) -> dict[str, float]:
+    """Tokens per second, of prefill or of decode, and of the kernel loop where there is one."""
+    from ferrum.cli.bench import check_room, measure, prompts
+
+    llm = load(task)
+    prefills = task.metric == "prefill"
+    generated = 1 if prefills else task.gen_len
+    check_room(llm, task.prompt_len, generated, task.batch)
+
+    def once(seed: int) -> dict[str, float]:
+        prefill, decode = measure(llm, prompts(llm, task.prompt_len, task.batch, seed), generated)
+        llm.scheduler.manager.gc()  # or memory would grow with every repeat
+        if prefills:
+            return {"tokens_s": prefill}
+        return {"tokens_s": decode} | kernel_loop(llm, task.gen_len, task.batch)
+
+    return repeated(once, task.repeats)
+
+
+def kernel_loop(llm, steps: int, batch: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """Nothing where steps of this many sequences are not recorded. Blocks that were freed are written to: nobody
+    reads them any more."""
+    recorded = list(llm.runner.ops._tapes._recorded.values())
+    if not recorded or recorded[-1] is None or len(recorded[-1].batch.token_ids) < batch:
+        return {}
+    tape = recorded[-1].tape  # the one used last: of the longest context
+    started = perf_counter()
+    for _ in range(steps):
+        tape.replay(batch)
+    return {"kernel_loop_tokens_s": batch * steps / (perf_counter() - started)}
+
+
+if __name__ == "__main__":
+    main()
