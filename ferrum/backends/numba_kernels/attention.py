@@ -16,7 +16,6 @@ Next: `ferrum.backends.numba_kernels.launch`.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ferrum.backends.numba_kernels.pages import (
     PAGE,
@@ -32,9 +31,11 @@ from ferrum.backends.numba_kernels.pages import (
 )
 from ferrum.backends.numba_kernels.simd import (
     add,
+    call6,
     div,
     exp,
     fma,
+    inlined,
     keep_lanes,
     larger,
     load,
@@ -65,7 +66,7 @@ def padded_dim(head_dim: int) -> int:
 
 
 def scratch_bytes(head_dim: int) -> int:
-    """Private memory of a chunk: see `_attend_split`."""
+    """Private memory of a chunk: see `attend_split`."""
     padded = padded_dim(head_dim)
     return 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT + 4 * QUERY_ROWS + 64)
 
@@ -76,7 +77,7 @@ def state_bytes(head_dim: int) -> int:
 
 
 # ---- rotation and writing
-@njit(cache=True, error_model="numpy")
+@inlined
 def _rotate(source, target, head_dim, half, cos, sin, scale):
     """One head: dimensions i and i + half turn by angle i; the rest passes. All times `scale`."""
     for i in range(half):
@@ -88,7 +89,7 @@ def _rotate(source, target, head_dim, half, cos, sin, scale):
         store_float(target + 4 * i, load_float(source + 4 * i) * scale)
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _write_one(key, value, keys, values, block, offset, head, kv_heads, head_dim, block_size, element):
     """Put one key and its value into their slot; `element` bytes a number."""
     key_place = keys + element * ((block * kv_heads + head) * head_dim * block_size + offset)
@@ -104,7 +105,7 @@ def _write_one(key, value, keys, values, block, offset, head, kv_heads, head_dim
 
 
 # ---- one split
-@njit(cache=True, error_model="numpy")
+@inlined
 def _gather(keys, values, table, head, shape, begin, end, page_keys, page_values, padded):
     """Positions begin..end (at most 16) of one head into [head_dim, 16] and [16, padded]; the rest becomes 0."""
     kv_heads, head_dim, block_size, element = shape
@@ -126,7 +127,7 @@ def _gather(keys, values, table, head, shape, begin, end, page_keys, page_values
                 store_float(page_values + 4 * (padded * lane + i), load_half(value + 2 * i))
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _page_place(shape, keys, values, table, head, begin):
     """Addresses of the keys and the values of the page at `begin` where it lies in the cache."""
     kv_heads, head_dim, block_size, element = shape
@@ -138,7 +139,7 @@ def _page_place(shape, keys, values, table, head, begin):
     )
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _fetch_ahead(shape, keys, values, table, head, begin):
     """Ask for the page at `begin`: blocks lie anywhere, so the hardware cannot foresee them."""
     _, head_dim, block_size, element = shape
@@ -149,7 +150,7 @@ def _fetch_ahead(shape, keys, values, table, head, begin):
         prefetch(page_values + place)
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _weigh(weights, values, out, padded, positions, rows, half):
     """All output columns of a page: WIDE vectors at a time, then one."""
     column = 0
@@ -171,7 +172,7 @@ def _weigh(weights, values, out, padded, positions, rows, half):
         column += 16
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _cap(scores, softcap):
     """softcap * tanh(scores / softcap), tanh(x) being 1 - 2 / (exp(2 x) + 1)"""
     one, cap = splat(np.float32(1)), splat(softcap)
@@ -179,7 +180,7 @@ def _cap(scores, softcap):
     return mul(cap, sub(one, div(splat(np.float32(2)), add(exp(doubled), one))))
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _softmax(scores, begin, count, first, end, softcap):
     """One row's scores of a split, the positions begin..count of which were computed, become weights, in place;
     -> their maximum and their sum. Only positions first..end are seen."""
@@ -200,14 +201,30 @@ def _softmax(scores, begin, count, first, end, softcap):
     return maximum, sum_lanes(sums)
 
 
-@njit(cache=True, error_model="numpy")
-def _attend_split(shape, keys, values, table, head, rows, own, group, first_row, window, softcap, begin, end, tile):
-    """Softmax and weighted values of the positions begin..end, all of one split, for the query rows in `tile`.
+@inlined
+def _reach(row, entry):
+    """What the tile at `entry` sees -> rows, position of its sequence's first new token, first and end position."""
+    group = load_word(row + 88) // load_word(row + 96)
+    sequence, tokens, first_row = load_int32(entry), load_int32(entry + 8), load_int32(entry + 12)
+    rows = min(QUERY_ROWS, tokens * group - first_row)
+    own = load_int32(load_word(row + 80) + 4 * sequence) - tokens
+    end = own + (first_row + rows - 1) // group + 1  # the last row sees most
+    return rows, own, max(0, own + first_row // group + 1 - load_word(row + 144)), end
 
-    Row m is at position own + (first_row + m) // group and sees positions up to its own, at most `window` of them.
-    tile: queries [6, padded], total outputs [6, padded], outputs of this split [6, padded], page keys [padded, 16],
-    page values [16, padded], scores [6, SPLIT], then maxima and sums, of all and of this split, [6] each."""
-    _, head_dim, block_size, element = shape
+
+def attend_split(row, entry, head, begin, end, tile):
+    """Softmax and weighted values of the positions begin..end, all of one split, for the query rows in `tile`. Words of
+    the row as for `attention`, which calls this by its address.
+
+    A row sees positions up to its own, at most `window` of them. tile: queries [6, padded], total outputs [6, padded],
+    outputs of this split [6, padded], page keys [padded, 16], page values [16, padded], scores [6, SPLIT], then maxima
+    and sums, of all and of this split, [6] each."""
+    head_dim, block_size, element = load_word(row + 104), load_word(row + 112), load_word(row + 184)
+    group, window = load_word(row + 88) // load_word(row + 96), load_word(row + 144)
+    shape = (load_word(row + 96), head_dim, block_size, element)
+    keys, values = load_word(row + 8), load_word(row + 16)
+    table = load_word(row + 64) + 4 * load_word(row + 72) * load_int32(entry)
+    rows, own, _, _ = _reach(row, entry)
     padded = (head_dim + 15) // 16 * 16
     out = tile + 8 * QUERY_ROWS * padded
     page_keys = out + 4 * QUERY_ROWS * padded
@@ -215,40 +232,40 @@ def _attend_split(shape, keys, values, table, head, rows, own, group, first_row,
     scores = page_values + 64 * padded
     maxima = scores + 4 * QUERY_ROWS * SPLIT + 8 * QUERY_ROWS
     in_place = block_size % PAGE == 0 and head_dim % PAGE == 0
-    start = begin // PAGE * PAGE
-    base = begin // SPLIT * SPLIT
+    halves = in_place and element == 2
+    start, base = begin // PAGE * PAGE, begin // SPLIT * SPLIT
     for page in range(start, end, PAGE):
         place = scores + 4 * (page - base)
+        here, stride = page_keys, 64
         if in_place:
-            here, _ = _page_place(shape, keys, values, table, head, page)
+            here, stride = _page_place(shape, keys, values, table, head, page)[0], element * block_size
             if page + PAGE < end:
                 _fetch_ahead(shape, keys, values, table, head, page + PAGE)
-            if element == 2:
-                score_page_half(tile, 4 * padded, here, 2 * block_size, head_dim, place, 4 * SPLIT, rows)
-            else:
-                score_page(tile, 4 * padded, here, 4 * block_size, head_dim, place, 4 * SPLIT, rows)
         else:
             _gather(keys, values, table, head, shape, page, min(page + PAGE, end), page_keys, page_values, padded)
-            score_page(tile, 4 * padded, page_keys, 64, head_dim, place, 4 * SPLIT, rows)
+        if halves:
+            score_page_half(tile, 4 * padded, here, stride, head_dim, place, 4 * SPLIT, rows)
+        else:
+            score_page(tile, 4 * padded, here, stride, head_dim, place, 4 * SPLIT, rows)
     for m in range(rows):
-        seen = own + (first_row + m) // group + 1 - base
-        maximum, total = _softmax(scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, softcap)
+        seen = own + (load_int32(entry + 12) + m) // group + 1 - base
+        maximum, total = _softmax(
+            scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, load_float(row + 160)
+        )
         store_float(maxima + 4 * m, maximum)
         store_float(maxima + 4 * (QUERY_ROWS + m), total)
     for i in range(0, 4 * padded * rows, 64):
         store(out + i, zeros())
     for page in range(start, end, PAGE):
-        place, count = scores + 4 * (page - base), min(PAGE, end - page)
+        place, count, here = scores + 4 * (page - base), min(PAGE, end - page), page_values
         if in_place:
-            _, here = _page_place(shape, keys, values, table, head, page)
-            _weigh(place, here, out, padded, count, rows, element == 2)
-        else:
-            if end - start > PAGE:  # or it still lies there
-                _gather(keys, values, table, head, shape, page, page + count, page_keys, page_values, padded)
-            _weigh(place, page_values, out, padded, count, rows, False)
+            here = _page_place(shape, keys, values, table, head, page)[1]
+        elif end - start > PAGE:  # or it still lies there
+            _gather(keys, values, table, head, shape, page, page + count, page_keys, page_values, padded)
+        _weigh(place, here, out, padded, count, rows, halves)
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _merge(out, maxima, part, part_maxima, rows, padded):
     """Add one split's outputs, maxima and sums to those of all before it."""
     for m in range(rows):
@@ -264,18 +281,7 @@ def _merge(out, maxima, part, part_maxima, rows, padded):
 
 
 # ---- units: a tile of the batch, a key/value head, some splits
-@njit(cache=True, error_model="numpy")
-def _reach(row, entry):
-    """What the tile at `entry` sees -> rows, position of its sequence's first new token, first and end position."""
-    group = load_word(row + 88) // load_word(row + 96)
-    sequence, tokens, first_row = load_int32(entry), load_int32(entry + 8), load_int32(entry + 12)
-    rows = min(QUERY_ROWS, tokens * group - first_row)
-    own = load_int32(load_word(row + 80) + 4 * sequence) - tokens
-    end = own + (first_row + rows - 1) // group + 1  # the last row sees most
-    return rows, own, max(0, own + first_row // group + 1 - load_word(row + 144)), end
-
-
-@njit(cache=True, error_model="numpy")
+@inlined
 def _forget(tile, rows, padded):
     """The state of a tile that has seen nothing: -> addresses of its outputs and of its maxima and sums."""
     out = tile + 4 * QUERY_ROWS * padded
@@ -288,13 +294,13 @@ def _forget(tile, rows, padded):
     return out, maxima
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _attend(row, entry, head, first_split, end_split, tile):
     """The splits first_split..end_split of a tile, from its queries to the state left in `tile`."""
     heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
     half, scale = load_word(row + 120), load_float(row + 152)
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
-    sequence, token, first_row = load_int32(entry), load_int32(entry + 4), load_int32(entry + 12)
+    token, first_row = load_int32(entry + 4), load_int32(entry + 12)
     rows, own, first, end = _reach(row, entry)
     out, maxima = _forget(tile, rows, padded)
     for m in range(rows):
@@ -303,17 +309,13 @@ def _attend(row, entry, head, first_split, end_split, tile):
         turn = 4 * half * (own + step)
         cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
         _rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
-    table = load_word(row + 64) + 4 * load_word(row + 72) * sequence
-    shape = (kv_heads, head_dim, load_word(row + 112), load_word(row + 184))
     for split in range(max(first_split, first // SPLIT), min(end_split, (end + SPLIT - 1) // SPLIT)):
-        _attend_split(
-            shape, load_word(row + 8), load_word(row + 16), table, head, rows, own, group, first_row,
-            load_word(row + 144), load_float(row + 160), max(first, split * SPLIT), min(end, (split + 1) * SPLIT), tile,
-        )  # fmt: skip
+        begin, stop = max(first, split * SPLIT), min(end, (split + 1) * SPLIT)
+        call6(load_word(row + 208), row, entry, head, begin, stop, tile)
         _merge(out, maxima, out + 4 * QUERY_ROWS * padded, maxima + 8 * QUERY_ROWS, rows, padded)
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _finish(row, entry, head, out, maxima):
     """Outputs divided by their sums, to where the batch wants them."""
     heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
@@ -359,7 +361,8 @@ def attention(row, chunk, chunks):
     8 block tables (int32), 9 their width, 10 context lengths (int32), 11 heads, 12 kv_heads, 13 head_dim,
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
-    units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for `merge_attention`.
+    units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
+    `merge_attention`, 26 address of `attend_split`.
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""
@@ -370,17 +373,15 @@ def attention(row, chunk, chunks):
     maxima = tile + 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT)
     for unit in range(chunk, load_word(row + 56) * kv_heads * splits, chunks):
         entry, head = load_word(row + 48) + 16 * (unit // splits // kv_heads), unit // splits % kv_heads
+        first_split, end_split = (0, NO_WINDOW) if splits == 1 else (unit % splits, unit % splits + 1)
+        _attend(row, entry, head, first_split, end_split, tile)
         if splits == 1:
-            _attend(row, entry, head, 0, NO_WINDOW, tile)
             _finish(row, entry, head, out, maxima)
         else:
-            split, state = unit % splits, load_word(row + 200) + unit * 4 * (QUERY_ROWS * padded + 16)
-            rows, _, first, end = _reach(row, entry)
-            if first < (split + 1) * SPLIT and split * SPLIT < end:
-                _attend(row, entry, head, split, split + 1, tile)
-                for i in range(0, 4 * rows * padded, 64):
-                    store(state + i, load(out + i))
-                store(state + 4 * QUERY_ROWS * padded, load(maxima))
+            state = load_word(row + 200) + unit * 4 * (QUERY_ROWS * padded + 16)
+            for i in range(0, 4 * QUERY_ROWS * padded, 64):
+                store(state + i, load(out + i))
+            store(state + 4 * QUERY_ROWS * padded, load(maxima))
 
 
 def merge_attention(row, chunk, chunks):

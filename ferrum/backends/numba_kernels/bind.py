@@ -11,7 +11,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels import attention, elementwise, linear, products
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
-from ferrum.backends.numba_kernels.library import LIBRARY
+from ferrum.backends.numba_kernels.library import LIBRARY, function_type
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import (
     BatchWords,
@@ -162,6 +162,7 @@ class Kernels:
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
             cache.element_bytes, splits, address(states),
+            self.library.address(attention.attend_split, function_type(6)),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.launcher.launch(attention.attention, *row, work=work, count=7)

@@ -7,13 +7,13 @@ Owns: the kernels of `rms_norm` and `swiglu`. Definitions: the methods of the sa
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ferrum.backends.numba_kernels.simd import (
     add,
     div,
     exp,
     fma,
+    inlined,
     load,
     load_float,
     load_word,
@@ -26,7 +26,7 @@ from ferrum.backends.numba_kernels.simd import (
 )
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def norm_rows(x, x_stride, weight, out, out_stride, columns, first, end, epsilon):
     """Root-mean-square norm of rows first..end; columns a multiple of 32. Two accumulators hide the latency of the
     multiply-add."""
@@ -42,7 +42,7 @@ def norm_rows(x, x_stride, weight, out, out_stride, columns, first, end, epsilon
             store(target + place, mul(mul(load(source + place), scale), load(weight + place)))
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def swiglu_row(gate, up, out, columns):
     """gate / (1 + exp(-gate)) * up; columns a multiple of 16."""
     one, zero = splat(np.float32(1)), zeros()

@@ -8,6 +8,7 @@ Next: `ferrum.backends.numba_kernels.launch`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from numba import cfunc, types
@@ -22,6 +23,7 @@ KERNEL = types.void(types.int64, types.int64, types.int64)
 """void kernel(address of a row of int64 words, this chunk, chunks): word 0 of the row is the kernel's own address."""
 
 
+@cache
 def function_type(count: int) -> Any:
     """void function of `count` int64 arguments."""
     return types.void(*[types.int64] * count)

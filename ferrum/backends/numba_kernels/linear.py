@@ -13,12 +13,12 @@ from ferrum.backends.numba_kernels.elementwise import norm_rows, swiglu_row
 from ferrum.backends.numba_kernels.products import (
     BIAS,
     DESCRIPTOR_BYTES,
+    MULTIPLY,
     ROWS,
     UNIT_ROWS,
-    multiply,
     share,
 )
-from ferrum.backends.numba_kernels.simd import call3, load_float, load_int32, load_word
+from ferrum.backends.numba_kernels.simd import call3, call11, load_float, load_int32, load_word
 
 
 # ---- kernels
@@ -47,7 +47,10 @@ def linears(row, chunk, chunks):
         rows, bias = load_word(weight + ROWS), load_word(weight + BIAS)
         start, start_stride = (residual, residual_stride) if residual != 0 else (bias, 0)
         first, end = share(rows, chunk, chunks, UNIT_ROWS)
-        multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, panel)
+        call11(
+            load_word(weight + MULTIPLY), weight, x, x_stride, out, out_stride, start, start_stride,
+            first, end, tokens, panel,
+        )  # fmt: skip
         out += 4 * rows
         weight += DESCRIPTOR_BYTES
 
@@ -73,8 +76,9 @@ def norm_swiglu(row, chunk, chunks):
     panel = lifted + 4 * width * tokens
     norm_rows(x, x_stride, load_word(row + 32), normed, 4 * columns, columns, 0, tokens, load_float(row + 40))
     for weight, target in ((gate, gated), (up, lifted)):
-        multiply(
-            weight, normed, 4 * columns, target - 4 * first, 4 * width, load_word(weight + BIAS), 0,
+        call11(
+            load_word(weight + MULTIPLY), weight, normed, 4 * columns, target - 4 * first, 4 * width,
+            load_word(weight + BIAS), 0,
             first, end, tokens, panel,
         )  # fmt: skip
     for token in range(tokens):

@@ -7,14 +7,12 @@ Next: `ferrum.backends.numba_kernels.linear`.
 
 from __future__ import annotations
 
-from numba import njit
-
 from ferrum.backends.numba_kernels import panels, tiles
 from ferrum.backends.numba_kernels.blocks import KINDS
 from ferrum.backends.numba_kernels.library import LIBRARY, function_type
-from ferrum.backends.numba_kernels.simd import call3, call12, call14, load_word
+from ferrum.backends.numba_kernels.simd import call3, call12, call14, inlined, load_word
 
-# A weight descriptor is nine int64 words, here by their byte offsets.
+# A weight descriptor is ten int64 words, here by their byte offsets.
 PRODUCT = 0  # address of the product of few tokens
 DATA = 8  # address of the stored rows
 ROW_BYTES = 16
@@ -24,7 +22,8 @@ DECODER = 40  # address of the function (destination, source, columns) that deco
 STRIP = 48  # address of the product of a panel and a strip of tokens
 BIAS = 56  # address, 0 for none
 BLOCK_BYTES = 64  # bytes of BLOCK_COLUMNS columns; 0 for float32, which need not be decoded
-DESCRIPTOR_BYTES = 72
+MULTIPLY = 72  # address of `multiply`
+DESCRIPTOR_BYTES = 80
 
 BLOCK_COLUMNS = 512
 """Columns that are multiplied together: two kilobytes of a row, so that a tile's operands stay in the nearest cache."""
@@ -134,7 +133,8 @@ def descriptor(kind: str, address: int, row_bytes: int, rows: int, columns: int,
     product = LIBRARY.address(_PRODUCTS[kind], function_type(12))
     strip = LIBRARY.address(_strip, function_type(14))
     block_bytes = 0 if kind == "f32" else BLOCK_COLUMNS // KINDS[kind].size * KINDS[kind].bytes
-    return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes
+    product_of_many = LIBRARY.address(multiply, function_type(11))
+    return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes, product_of_many
 
 
 def row_decoder(kind: str) -> int:
@@ -147,37 +147,14 @@ def scratch_bytes(columns: int) -> int:
     return max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + SUMS_BYTES
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def share(count, chunk, chunks, unit):
     """A chunk's part of `count` items, in multiples of `unit` but for the last."""
     units = (count + unit - 1) // unit
     return min(count, units * chunk // chunks * unit), min(count, units * (chunk + 1) // chunks * unit)
 
 
-@njit(cache=True, error_model="numpy")
-def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
-    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end. `out` and `start` point at row 0; `start` may be
-    null. Few tokens: decode in registers. More: decode a panel of rows once, run all tokens over it. Same bits."""
-    if first >= end:
-        return
-    if tokens <= FEW:
-        call12(
-            load_word(weight), load_word(weight + DATA), load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
-            x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
-        )  # fmt: skip
-        return
-    columns = load_word(weight + COLUMNS)
-    fitting = PANEL_BYTES // (4 * columns) // UNIT_ROWS * UNIT_ROWS
-    most = SMALL_PANEL_ROWS if tokens <= SMALL_BATCH else MOST_ROWS
-    panel_rows = max(UNIT_ROWS, min(most, fitting))
-    for row in range(first, end, panel_rows):
-        rows = max(4, min(panel_rows, end - row))
-        top = min(row, end - rows)  # a last partial panel overlaps the one before
-        begin = start + 4 * top if start != 0 else 0
-        _multiply_panel(weight, top, rows, x, x_stride, out + 4 * top, out_stride, begin, start_stride, tokens, scratch)
-
-
-@njit(cache=True, error_model="numpy")
+@inlined
 def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, start_stride, tokens, scratch):
     """`multiply` for the rows top..top + rows; `out` and `start` point at row `top`."""
     columns, row_bytes = load_word(weight + COLUMNS), load_word(weight + ROW_BYTES)
@@ -200,7 +177,7 @@ def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, star
             )  # fmt: skip
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _decode_panel(weight, source, rows, columns, width, panel):
     """Rows to float32, one block of columns after the other: [blocks, rows, width], the last block as wide as it is."""
     decoder, block_bytes = load_word(weight + DECODER), load_word(weight + BLOCK_BYTES)
@@ -212,3 +189,26 @@ def _decode_panel(weight, source, rows, columns, width, panel):
             part = min(width, columns - column)
             destination = panel + 4 * (rows * column + row * part)
             call3(decoder, destination, place + column // BLOCK_COLUMNS * block_bytes, part)
+
+
+def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
+    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end. `out` and `start` point at row 0; `start` may be
+    null. Few tokens: decode in registers. More: decode a panel of rows once, run all tokens over it. Same bits. Kernels
+    call it by its address in the descriptor."""
+    if first >= end:
+        return
+    if tokens <= FEW:
+        call12(
+            load_word(weight), load_word(weight + DATA), load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
+            x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
+        )  # fmt: skip
+        return
+    columns = load_word(weight + COLUMNS)
+    fitting = PANEL_BYTES // (4 * columns) // UNIT_ROWS * UNIT_ROWS
+    most = SMALL_PANEL_ROWS if tokens <= SMALL_BATCH else MOST_ROWS
+    panel_rows = max(UNIT_ROWS, min(most, fitting))
+    for row in range(first, end, panel_rows):
+        rows = max(4, min(panel_rows, end - row))
+        top = min(row, end - rows)  # a last partial panel overlaps the one before
+        begin = start + 4 * top if start != 0 else 0
+        _multiply_panel(weight, top, rows, x, x_stride, out + 4 * top, out_stride, begin, start_stride, tokens, scratch)

@@ -14,11 +14,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir as llvm_ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
 from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.features import HAS_X86_PAUSE
+
+inlined = njit(inline="always", error_model="numpy")
+"""Decorator of a building block: it is written into the kernels that use it, and compiled nowhere else. What is large
+and used by several kernels is a function of its own instead, called by its address: LLVM's time goes by the line."""
 
 Address = Index = types.int64
 Real = types.float32
@@ -207,7 +211,7 @@ def _indirect_call(count: int) -> Any:
     return word(types.void, *[Index] * (count + 1))(build)
 
 
-call3, call12, call14 = _indirect_call(3), _indirect_call(12), _indirect_call(14)
+call3, call6, call11, call12, call14 = (_indirect_call(count) for count in (3, 6, 11, 12, 14))
 
 
 @word(types.void)

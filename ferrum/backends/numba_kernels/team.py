@@ -27,6 +27,7 @@ from ferrum.backends.numba_kernels.simd import (
     atomic_load,
     atomic_store,
     call3,
+    inlined,
     load_word,
     pause,
 )
@@ -58,7 +59,7 @@ _run_on = types.ExternalFunction(
 _sleep_microseconds = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _work(board):
     """Run chunks of the current launch until none is left to claim. The row read is the one of the ticket: the claim
     succeeds only if no other launch was posted in between."""
@@ -94,7 +95,7 @@ def _run(board, row, chunks):
             _yield_processor()
 
 
-@njit(cache=True, error_model="numpy")
+@inlined
 def _keep_away(board):
     """Leave the caller's processor to it."""
     sets = atomic_load(board + ELSEWHERE)
