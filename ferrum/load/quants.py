@@ -1,7 +1,7 @@
 """What the bytes of a stored tensor mean: every block format decoded, in NumPy, to be read.
 
 Owns: `decode_blocks` for each ggml type, and which weight type a GGUF tensor becomes. Formats that backends compute
-with stay as they are in the mapped file; Q5_0 becomes Q8_0 without loss; the rest is decoded to float32.
+with stay as they are in the mapped file; Q5_0 becomes Q8_0 without loss; Q5_1 is decoded to float32.
 Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
 Specs: QUANT-01 to QUANT-05. Source: ggml's block structures and `dequantize_row_*` reference functions.
 Next: `ferrum.load.conversion`.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ferrum.errors import Unsupported
 from ferrum.load.ggml import GgmlType
 from ferrum.load.gguf import GGUFTensor
+from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Weight
 
 Bytes = NDArray[np.uint8]
@@ -166,6 +167,9 @@ _AS_STORED: dict[str, type[Weight]] = {
     "Q8_0": Q8_0,
     "Q4_0": Q4_0,
     "Q4_1": Q4_1,
+    "Q4_K": Q4_K,
+    "Q5_K": Q5_K,
+    "Q6_K": Q6_K,
 }
 
 DECODERS: dict[str, Callable[[Bytes], Floats]] = {

@@ -1,15 +1,17 @@
 """The types of a weight matrix, each with its `dequantize` written to be read.
 
-Owns: `Dense` and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy.
+Owns: `Dense` and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy;
+formats whose groups have scales of scales are in `ferrum.tensor.k_quants`.
 A weight is data of shape [rows, ...]: row i makes output feature i. What computes with it is the backend's business:
 the type of the weight, never a flag inside it, chooses the kernel.
 Refuses to know: files and models.
 Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document).
-Next: `ferrum.tensor.batch`.
+Next: `ferrum.tensor.k_quants`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from ferrum.tensor.ops import Tensor
 
 GROUP = 32
-"""Weights that share one scale in every block format here."""
+"""Weights that share one scale in Q8_0, Q4_0 and Q4_1: a block of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,35 +63,38 @@ class Dense(Weight):
 
 @dataclass(frozen=True, eq=False)
 class BlockWeight(Weight):
-    """Groups of 32 weights, each a block of `block_bytes` bytes: data uint8 [rows, columns / 32 * block_bytes]."""
+    """`block_size` neighbouring weights of a row are one block of `block_bytes` bytes: data uint8 [rows, columns /
+    block_size * block_bytes]."""
 
+    block_size: ClassVar[int] = GROUP
     block_bytes: ClassVar[int]
 
     @property
     def columns(self) -> int:
-        return int(self.data.shape[1]) // self.block_bytes * GROUP
+        return int(self.data.shape[1]) // self.block_bytes * self.block_size
 
     def _fields(self, ops: TensorOps, data: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Split every block into fields of so many bytes: each uint8 [rows, groups, size]."""
-        rows, groups = int(data.shape[0]), int(data.shape[1]) // self.block_bytes
-        return ops.split(ops.reshape(data, (rows, groups, self.block_bytes)), sizes, axis=-1)
+        """Split every block into fields of so many bytes: each uint8 [rows, blocks, size]."""
+        rows, blocks = int(data.shape[0]), int(data.shape[1]) // self.block_bytes
+        return ops.split(ops.reshape(data, (rows, blocks, self.block_bytes)), sizes, axis=-1)
 
 
-def _half(ops: TensorOps, field: Tensor) -> Tensor:
-    """uint8 [rows, groups, 2] -> float [rows, groups, 1]: a little-endian float16."""
+def half(ops: TensorOps, field: Tensor) -> Tensor:
+    """uint8 [rows, blocks, 2] -> float [rows, blocks, 1]: a little-endian float16."""
     return ops.cast(ops.bitcast(field, "float16"), ops.float_dtype)
 
 
-def _nibbles(ops: TensorOps, field: Tensor) -> Tensor:
-    """uint8 [rows, groups, 16] -> float [rows, groups, 32]: the 16 low nibbles, then the 16 high ones."""
+def nibbles(ops: TensorOps, field: Tensor) -> Tensor:
+    """uint8 [..., bytes] -> uint8 [..., 2 * bytes]: all low nibbles, then all high ones."""
     low = ops.bitwise_and(field, ops.full((), 15, "uint8"))
     high = ops.right_shift(field, ops.full((), 4, "uint8"))
-    return ops.cast(ops.concat((low, high), axis=-1), ops.float_dtype)
+    return ops.concat((low, high), axis=-1)
 
 
-def _as_rows(ops: TensorOps, groups: Tensor) -> Tensor:
-    """[rows, groups, 32] -> [rows, columns]"""
-    return ops.reshape(groups, (int(groups.shape[0]), int(groups.shape[1]) * GROUP))
+def as_rows(ops: TensorOps, values: Tensor) -> Tensor:
+    """[rows, ...] -> [rows, columns]"""
+    rows, *inner = (int(length) for length in values.shape)
+    return ops.reshape(values, (rows, math.prod(inner)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ class Q8_0(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, codes = self._fields(ops, data, (2, 32))
-        return _as_rows(ops, ops.mul(ops.cast(ops.bitcast(codes, "int8"), ops.float_dtype), _half(ops, scale)))
+        return as_rows(ops, ops.mul(ops.cast(ops.bitcast(codes, "int8"), ops.float_dtype), half(ops, scale)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +118,8 @@ class Q4_0(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, codes = self._fields(ops, data, (2, 16))
-        centred = ops.sub(_nibbles(ops, codes), ops.full((), 8.0, ops.float_dtype))
-        return _as_rows(ops, ops.mul(centred, _half(ops, scale)))
+        centred = ops.sub(ops.cast(nibbles(ops, codes), ops.float_dtype), ops.full((), 8.0, ops.float_dtype))
+        return as_rows(ops, ops.mul(centred, half(ops, scale)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +131,8 @@ class Q4_1(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, minimum, codes = self._fields(ops, data, (2, 2, 16))
-        return _as_rows(ops, ops.add(ops.mul(_nibbles(ops, codes), _half(ops, scale)), _half(ops, minimum)))
+        steps = ops.mul(ops.cast(nibbles(ops, codes), ops.float_dtype), half(ops, scale))
+        return as_rows(ops, ops.add(steps, half(ops, minimum)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,119 @@
+"""K-quants: blocks of 256 weights whose groups have small scales of their own, multiples of one float16 scale.
+
+Owns: Q4_K, Q5_K and Q6_K, the formats of most GGUF files, in the byte layout of GGUF. The arithmetic of `dequantize` is
+ggml's, operation by operation: in float32 its result has ggml's bits.
+Refuses to know: files and models.
+Specs: QUANT. Source: ggml's `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
+Next: `ferrum.tensor.batch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ferrum.tensor.weights import BlockWeight, as_rows, half, nibbles
+
+if TYPE_CHECKING:
+    from ferrum.tensor.compositions import TensorOps
+    from ferrum.tensor.ops import Tensor
+
+SUPER_GROUP = 256
+"""Weights of a block in every format here."""
+
+
+def _low_bits(ops: TensorOps, field: Tensor, mask: int) -> Tensor:
+    """uint8, any shape: the bits of each byte that the mask keeps."""
+    return ops.bitwise_and(field, ops.full((), mask, "uint8"))
+
+
+def _above(ops: TensorOps, low: Tensor, high: Tensor, place: int) -> Tensor:
+    """uint8, any shapes that broadcast: the bits of `high` as multiples of `place`, above those of `low`."""
+    return ops.add(low, ops.mul(high, ops.full((), place, "uint8")))
+
+
+def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
+    """The 6-bit scales and minimums of 8 groups. uint8 [rows, blocks, 12] -> float [rows, blocks, 8] twice.
+
+    Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of scales
+    4-7 (low nibble) and of minimums 4-7 (high nibble), whose 2 high bits are the high bits of bytes 0-7.
+    """
+    first, last = ops.split(packed, (8, 4), axis=-1)
+    early = _low_bits(ops, first, 63)  # scales 0-3, then minimums 0-3
+    late = _above(ops, nibbles(ops, last), ops.right_shift(first, ops.full((), 6, "uint8")), 16)  # those of groups 4-7
+    pairs = zip(*(ops.split(ops.cast(each, ops.float_dtype), (4, 4), axis=-1) for each in (early, late)), strict=True)
+    scales, minimums = (ops.concat(pair, axis=-1) for pair in pairs)
+    return scales, minimums
+
+
+def _affine(ops: TensorOps, scale: Tensor, minimum: Tensor, packed: Tensor, codes: Tensor) -> Tensor:
+    """Codes uint8 [rows, blocks, 8, 32] -> float [rows, columns]: (scale * group scale) * code - (minimum * group
+    minimum)."""
+    scales, minimums = _group_scales(ops, packed)
+    by_group = (*(int(length) for length in scales.shape), 1)  # [rows, blocks, 8, 1]
+    steps = ops.reshape(ops.mul(half(ops, scale), scales), by_group)
+    offsets = ops.reshape(ops.mul(half(ops, minimum), minimums), by_group)
+    return as_rows(ops, ops.sub(ops.mul(steps, ops.cast(codes, ops.float_dtype)), offsets))
+
+
+def _runs(ops: TensorOps, field: Tensor, run: int) -> Tensor:
+    """Every run of so many bytes holds twice as many four-bit codes: low nibbles first.
+    uint8 [rows, blocks, bytes] -> uint8 [rows, blocks, bytes / run, 2 * run]"""
+    rows, blocks, size = (int(length) for length in field.shape)
+    return nibbles(ops, ops.reshape(field, (rows, blocks, size // run, run)))
+
+
+@dataclass(frozen=True, eq=False)
+class Q4_K(BlockWeight):
+    """weight = (scale * group scale) * code - (minimum * group minimum), for 8 groups of 32; block: float16 scale,
+    float16 minimum, 12 bytes of six-bit group scales and minimums, 256 four-bit codes (32 bytes hold two groups)."""
+
+    kind = "q4_k"
+    block_size = SUPER_GROUP
+    block_bytes = 144
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        scale, minimum, packed, codes = self._fields(ops, data, (2, 2, 12, 128))
+        rows, blocks, _ = (int(length) for length in codes.shape)
+        groups = ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
+        return _affine(ops, scale, minimum, packed, groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Q5_K(BlockWeight):
+    """As Q4_K, but codes have a fifth bit; block: float16 scale, float16 minimum, 12 bytes of six-bit group scales and
+    minimums, 32 bytes of fifth bits (bit g of byte i belongs to code i of group g), 256 four-bit codes."""
+
+    kind = "q5_k"
+    block_size = SUPER_GROUP
+    block_bytes = 176
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        scale, minimum, packed, high, codes = self._fields(ops, data, (2, 2, 12, 32, 128))
+        rows, blocks, _ = (int(length) for length in codes.shape)
+        groups = ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
+        shifts = ops.reshape(ops.arange(8, "uint8"), (8, 1))
+        fifth = _low_bits(ops, ops.right_shift(ops.reshape(high, (rows, blocks, 1, 32)), shifts), 1)
+        return _affine(ops, scale, minimum, packed, _above(ops, groups, fifth, 16))
+
+
+@dataclass(frozen=True, eq=False)
+class Q6_K(BlockWeight):
+    """weight = (scale * group scale) * (code - 32), for 16 groups of 16; block: 128 bytes of low nibbles, 64 bytes of
+    high bit pairs, 16 int8 group scales, float16 scale. Each half of a block, 128 weights, has 64 bytes of nibbles
+    (low ones first) and 32 of pairs: bits 2q and 2q + 1 of byte i belong to code i of its quarter q."""
+
+    kind = "q6_k"
+    block_size = SUPER_GROUP
+    block_bytes = 210
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        low, high, scales, scale = self._fields(ops, data, (128, 64, 16, 2))
+        rows, blocks, _ = (int(length) for length in low.shape)
+        quarters = ops.reshape(_runs(ops, low, 64), (rows, blocks, 2, 4, 32))
+        shifts = ops.reshape(ops.mul(ops.arange(4, "uint8"), ops.full((), 2, "uint8")), (4, 1))
+        pairs = _low_bits(ops, ops.right_shift(ops.reshape(high, (rows, blocks, 2, 1, 32)), shifts), 3)
+        codes = ops.reshape(_above(ops, quarters, pairs, 16), (rows, blocks, 16, 16))
+        centred = ops.sub(ops.cast(codes, ops.float_dtype), ops.full((), 32.0, ops.float_dtype))
+        steps = ops.mul(half(ops, scale), ops.cast(ops.bitcast(scales, "int8"), ops.float_dtype))
+        return as_rows(ops, ops.mul(ops.reshape(steps, (rows, blocks, 16, 1)), centred))
