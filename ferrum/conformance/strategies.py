@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 import ml_dtypes
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from ferrum.conformance import weight_oracle
 from ferrum.conformance.oracles import Array
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
 from ferrum.tensor.ops import Shape, Tensor
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Linear, Weight
+from ferrum.testing.blocks import random_blocks
 
 Host = NDArray[Any]
 
@@ -106,7 +109,10 @@ def shapes(low: int = 1, high: int = 3, side: int = 7) -> st.SearchStrategy[Shap
 
 # a step of one token, of a few, of a chunk: kernels usually change their ways between these
 rows = st.one_of(st.integers(1, 5), st.integers(1, 40), st.sampled_from([63, 64, 65, 100, 130]))
-columns = st.one_of(st.integers(1, 20), st.integers(21, 130), st.sampled_from([32, 64, 128, 160]))
+# a few columns, more than a tile, whole blocks of 32, whole blocks of 256
+columns = st.one_of(
+    st.integers(1, 20), st.integers(21, 130), st.sampled_from([32, 64, 128, 160]), st.sampled_from([256, 512])
+)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -157,21 +163,34 @@ class WeightCase:
     data: Host
     layout: Layout
 
+    @cached_property
+    def _read(self) -> tuple[Array, Array]:
+        return weight_oracle.dequantize(self.kind, self.data)
+
     @property
     def values(self) -> Array:
-        return weight_oracle.dequantize(self.kind, self.data)[0]
+        return self._read[0]
 
     @property
     def sizes(self) -> Array:
-        return weight_oracle.dequantize(self.kind, self.data)[1]
+        return self._read[1]
 
     def place(self, ops: TensorOps) -> Weight:
         tensor = lay(ops, self.data, self.layout, self.data.dtype.name)
         return WEIGHT_TYPES[self.kind](tensor)
 
 
-WEIGHT_TYPES: dict[str, type[Weight]] = {"dense": Dense, "q8_0": Q8_0, "q4_0": Q4_0, "q4_1": Q4_1}
-KINDS = ("float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1")
+WEIGHT_TYPES: dict[str, type[Weight]] = {
+    "dense": Dense,
+    "q8_0": Q8_0,
+    "q4_0": Q4_0,
+    "q4_1": Q4_1,
+    "q4_k": Q4_K,
+    "q5_k": Q5_K,
+    "q6_k": Q6_K,
+}
+FLOAT_KINDS = ("float32", "float16", "bfloat16")
+KINDS = (*FLOAT_KINDS, *weight_oracle.BLOCKS)
 
 # matrices come out of files: contiguous, but mapped, possibly at any address; or a slice of rows
 weight_layouts = st.sampled_from([Layout.CONTIGUOUS, Layout.READ_ONLY, Layout.UNALIGNED])
@@ -179,29 +198,27 @@ weight_rows = st.one_of(st.integers(1, 9), st.integers(1, 70))
 
 
 @st.composite
-def weights(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> WeightCase:
-    """Any kind; block formats only where the number of columns allows them."""
-    whole = columns is None or columns % 32 == 0
-    kind = draw(st.sampled_from(KINDS if whole else KINDS[:3]))
+def weights(
+    draw: st.DrawFn, rows: int | None = None, columns: int | None = None, kind: str | None = None
+) -> WeightCase:
+    """Any kind unless told; block formats only where the number of columns allows them."""
+    if kind is None:
+        kind = draw(st.sampled_from([each for each in KINDS if columns is None or columns % block_size(each) == 0]))
     rows = draw(weight_rows) if rows is None else rows
     random = np.random.default_rng(draw(seeds))
     layout = draw(weight_layouts)
-    if kind in KINDS[:3]:
+    if kind in FLOAT_KINDS:
         columns = draw(st.integers(1, 100)) if columns is None else columns
         return WeightCase("dense", random.standard_normal((rows, columns)).astype(host_dtype(kind)), layout)
-    groups = draw(st.integers(1, 5)) if columns is None else columns // 32
-    return WeightCase(kind, _random_blocks(random, kind, rows, groups), layout)
+    if columns is None:
+        size = block_size(kind)
+        columns = size * draw(st.integers(1, 5 if size == 32 else 3))
+    return WeightCase(kind, random_blocks(kind, (rows, columns), random, zeros=0.05), layout)
 
 
-def _random_blocks(random: np.random.Generator, kind: str, rows: int, groups: int) -> Host:
-    """Random bytes everywhere, then finite scales (and minima) of either sign, some of them zero."""
-    width = weight_oracle.BLOCK_BYTES[kind]
-    blocks = random.integers(0, 256, (rows, groups, width), np.uint8)
-    halves = 2 if kind == "q4_1" else 1
-    scales = (random.standard_normal((rows, groups, halves)) * 0.1).astype(np.float16)
-    scales[random.random(scales.shape) < 0.05] = 0
-    blocks[:, :, : 2 * halves] = scales.view(np.uint8)
-    return blocks.reshape(rows, groups * width)
+def block_size(kind: str) -> int:
+    """Of how many weights a row must be a multiple."""
+    return 1 if kind in FLOAT_KINDS else weight_oracle.BLOCKS[kind].size
 
 
 @dataclass(frozen=True)
@@ -218,8 +235,10 @@ class LinearCase:
 
 
 @st.composite
-def linears(draw: st.DrawFn, rows: int | None = None, columns: int | None = None) -> LinearCase:
-    weight = draw(weights(rows, columns))
+def linears(
+    draw: st.DrawFn, rows: int | None = None, columns: int | None = None, kind: str | None = None
+) -> LinearCase:
+    weight = draw(weights(rows, columns, kind))
     biased = draw(st.booleans())
     bias = draw(floats((weight.values.shape[0],), -10, 10)) if biased else None
     return LinearCase(weight, bias)

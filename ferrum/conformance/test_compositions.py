@@ -17,6 +17,7 @@ from ferrum.conformance import oracles
 from ferrum.conformance.harness import check, host
 from ferrum.conformance.oracles import Array, Expected
 from ferrum.conformance.strategies import (
+    KINDS,
     Host,
     LinearCase,
     WeightCase,
@@ -97,8 +98,10 @@ def test_norms_add_epsilon_under_the_root(
 
 
 @pytest.mark.clause("OPS-17")
-@given(weight=weights())
-def test_dequantize_reads_the_bytes(ops: TensorOps, weight: WeightCase) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_dequantize_reads_the_bytes(ops: TensorOps, data: st.DataObject, kind: str) -> None:
+    weight = data.draw(weights(kind=kind))
     placed = weight.place(ops)
     assert placed.shape == weight.values.shape
     check(ops, "dequantize", (placed,), Expected(weight.values, weight.sizes))
@@ -121,10 +124,12 @@ def draw_input(data: st.DataObject, tokens: int, width: int) -> Array:
 
 
 @pytest.mark.clause("OPS-16")
-@given(data=st.data(), linear=linears(), tokens=rows, layout=layouts)
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data(), tokens=rows, layout=layouts)
 def test_linear_with_every_kind_of_weight(
-    ops: TensorOps, data: st.DataObject, linear: LinearCase, tokens: int, layout: Any
+    ops: TensorOps, data: st.DataObject, kind: str, tokens: int, layout: Any
 ) -> None:
+    linear = data.draw(linears(kind=kind))
     x = draw_input(data, tokens, linear.weight.values.shape[1])
     check(ops, "linear", (lay(ops, x, layout), linear.place(ops)), expect_linear(x, linear))
 

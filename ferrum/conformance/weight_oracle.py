@@ -7,6 +7,8 @@ Refuses to know: `ferrum.tensor`. Specs: OPS-17. Next: `ferrum.conformance.toler
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,17 @@ from numpy.typing import NDArray
 
 from ferrum.conformance.oracles import Array
 
-BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
-"""Bytes that hold 32 neighbouring weights of a row."""
+Decoded = tuple[list[float], list[float]]
+"""The weights of a block, and the size of the terms a kernel may add up for each."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """`size` neighbouring weights of a row in `width` bytes."""
+
+    size: int
+    width: int
+    decode: Callable[[bytes], Decoded]
 
 
 def _nibbles(packed: tuple[int, ...]) -> list[int]:
@@ -23,18 +34,80 @@ def _nibbles(packed: tuple[int, ...]) -> list[int]:
     return [byte & 15 for byte in packed] + [byte >> 4 for byte in packed]
 
 
-def _block(kind: str, raw: bytes) -> tuple[list[float], list[float]]:
-    """One block -> its 32 weights, and the size of the terms a kernel may add up for each."""
-    if kind == "q8_0":
-        scale, *codes = struct.unpack("<e32b", raw)
-        return [scale * code for code in codes], [abs(scale * code) for code in codes]
-    if kind == "q4_0":
-        scale, *packed = struct.unpack("<e16B", raw)
-        nibbles = _nibbles(tuple(packed))
-        return [scale * (code - 8) for code in nibbles], [abs(scale) * (code + 8) for code in nibbles]
+def _q8_0(raw: bytes) -> Decoded:
+    scale, *codes = struct.unpack("<e32b", raw)
+    return [scale * code for code in codes], [abs(scale * code) for code in codes]
+
+
+def _q4_0(raw: bytes) -> Decoded:
+    scale, *packed = struct.unpack("<e16B", raw)
+    nibbles = _nibbles(tuple(packed))
+    return [scale * (code - 8) for code in nibbles], [abs(scale) * (code + 8) for code in nibbles]
+
+
+def _q4_1(raw: bytes) -> Decoded:
     scale, minimum, *packed = struct.unpack("<ee16B", raw)
     nibbles = _nibbles(tuple(packed))
     return [scale * code + minimum for code in nibbles], [abs(scale) * code + abs(minimum) for code in nibbles]
+
+
+def _six_bits(packed: bytes, group: int) -> tuple[int, int]:
+    """12 bytes -> scale and minimum of one of 8 groups: ggml's get_scale_min_k4."""
+    if group < 4:
+        return packed[group] % 64, packed[group + 4] % 64
+    shared = packed[group + 4]
+    return shared % 16 + packed[group - 4] // 64 * 16, shared // 16 + packed[group] // 64 * 16
+
+
+def _four_bits(codes: bytes, i: int) -> int:
+    """128 bytes -> code i of 256: 64 weights share 32 bytes, the first 32 of them the low nibbles."""
+    byte = codes[i // 64 * 32 + i % 32]
+    return byte // 16 if i % 64 >= 32 else byte % 16
+
+
+def _k_affine(scale: float, minimum: float, packed: bytes, codes: list[int]) -> Decoded:
+    values, sizes = [], []
+    for i, code in enumerate(codes):
+        group_scale, group_minimum = _six_bits(packed, i // 32)
+        step, offset = scale * group_scale * code, minimum * group_minimum
+        values.append(step - offset)
+        sizes.append(abs(step) + abs(offset))
+    return values, sizes
+
+
+def _q4_k(raw: bytes) -> Decoded:
+    scale, minimum, packed, codes = struct.unpack("<ee12s128s", raw)
+    return _k_affine(scale, minimum, packed, [_four_bits(codes, i) for i in range(256)])
+
+
+def _q5_k(raw: bytes) -> Decoded:
+    scale, minimum, packed, high, codes = struct.unpack("<ee12s32s128s", raw)
+    fifth = [high[i % 32] // 2 ** (i // 32) % 2 for i in range(256)]
+    return _k_affine(scale, minimum, packed, [_four_bits(codes, i) + 16 * fifth[i] for i in range(256)])
+
+
+def _q6_k(raw: bytes) -> Decoded:
+    """128 weights share 64 bytes of low nibbles and 32 bytes of high bit pairs: ggml's dequantize_row_q6_K."""
+    low, high, *scales, scale = struct.unpack("<128s64s16be", raw)
+    values, sizes = [], []
+    for i in range(256):
+        half, quarter, place = i // 128, i % 128 // 32, i % 32
+        byte = low[64 * half + 32 * (quarter % 2) + place]
+        code = (byte % 16 if quarter < 2 else byte // 16) + high[32 * half + place] // 4**quarter % 4 * 16
+        step = scale * scales[i // 16]
+        values.append(step * (code - 32))
+        sizes.append(abs(step) * (code + 32))
+    return values, sizes
+
+
+BLOCKS = {
+    "q8_0": Block(32, 34, _q8_0),
+    "q4_0": Block(32, 18, _q4_0),
+    "q4_1": Block(32, 20, _q4_1),
+    "q4_k": Block(256, 144, _q4_k),
+    "q5_k": Block(256, 176, _q5_k),
+    "q6_k": Block(256, 210, _q6_k),
+}
 
 
 def dequantize(kind: str, data: NDArray[Any]) -> tuple[Array, Array]:
@@ -42,13 +115,13 @@ def dequantize(kind: str, data: NDArray[Any]) -> tuple[Array, Array]:
     if kind == "dense":
         values = _from_bits(data)
         return values, np.abs(values)
-    width = BLOCK_BYTES[kind]
+    block = BLOCKS[kind]
     rows, row_sizes = [], []
     for row in data:
         raw = row.tobytes()
-        blocks = [_block(kind, raw[start : start + width]) for start in range(0, len(raw), width)]
-        rows.append([weight for block, _ in blocks for weight in block])
-        row_sizes.append([size for _, block in blocks for size in block])
+        decoded = [block.decode(raw[start : start + block.width]) for start in range(0, len(raw), block.width)]
+        rows.append([weight for values, _ in decoded for weight in values])
+        row_sizes.append([size for _, sizes in decoded for size in sizes])
     return np.asarray(rows, np.float64), np.asarray(row_sizes, np.float64)
 
 
