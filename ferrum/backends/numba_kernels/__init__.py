@@ -2,7 +2,8 @@
 
 Importing this package points Numba's cache at a directory of its own; the kernel modules compile nothing until a
 kernel is first used. Reading order: cache, features, ir, simd, blocks, tiles, panels, elementwise, products, linear,
-pages, attention, library, memory, operands, bind, team, launch. Next: `ferrum.backends.numba_kernels.cache`.
+pages, moves, writing, splits, attention, library, memory, operands, bind, team, launch.
+Next: `ferrum.backends.numba_kernels.cache`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import attention, elementwise, linear, products
+from ferrum.backends.numba_kernels import attention, elementwise, linear, products, splits, writing
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY, function_type
 from ferrum.backends.numba_kernels.memory import address
@@ -130,7 +130,7 @@ class Kernels:
         slots = np.ascontiguousarray(slots, np.int32)
         positions = slots if rope is None else np.ascontiguousarray(rope[1], np.int32)
         self.launcher.launch(
-            attention.kv_write,
+            writing.kv_write,
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
             *(NO_ROTATION if rope is None else rope[0]), address(positions),
@@ -152,30 +152,30 @@ class Kernels:
         heads = width // cache.head_dim
         words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
-        reach = attention.NO_WINDOW if window is None else min(window, attention.NO_WINDOW)
-        splits = self._splits(words, cache)
-        units = words.tile_count * cache.kv_heads * splits if splits > 1 else 0
-        states = self.launcher.buffer((units, attention.state_bytes(cache.head_dim) // 4))
+        reach = splits.NO_WINDOW if window is None else min(window, splits.NO_WINDOW)
+        parts = self._parts(words, cache)
+        units = words.tile_count * cache.kv_heads * parts if parts > 1 else 0
+        states = self.launcher.buffer((units, splits.state_bytes(cache.head_dim) // 4))
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
-            float_bits(softcap or 0.0), *self.launcher.scratch(attention.scratch_bytes(cache.head_dim)),
-            cache.element_bytes, splits, address(states),
-            self.library.address(attention.attend_split, function_type(6)),
+            float_bits(softcap or 0.0), *self.launcher.scratch(splits.scratch_bytes(cache.head_dim)),
+            cache.element_bytes, parts, address(states),
+            self.library.address(splits.attend_split, function_type(6)),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.launcher.launch(attention.attention, *row, work=work, count=7)
         self.library.address(attention.merge_attention)  # compiled with it, not in the middle of an answer
-        if splits > 1:
-            self.launcher.launch(attention.merge_attention, *row, work=8 * splits * query.size, count=7)
+        if parts > 1:
+            self.launcher.launch(attention.merge_attention, *row, work=8 * parts * query.size, count=7)
         return out
 
-    def _splits(self, words: BatchWords, cache: CacheWords) -> int:
+    def _parts(self, words: BatchWords, cache: CacheWords) -> int:
         """Into how many units the context of a tile is cut: one, unless there are too few tiles for all threads."""
         if words.tile_count * cache.kv_heads >= SPLIT_UNITS * self.launcher.threads:
             return 1
-        return -(-words.table_width * cache.block_size // attention.SPLIT)
+        return -(-words.table_width * cache.block_size // splits.SPLIT)
 
     def _words_of(self, batch: StepBatch, group: int) -> BatchWords:
         """Computed once a step: the forward pass hands every layer the same batch."""

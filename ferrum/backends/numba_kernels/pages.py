@@ -2,7 +2,7 @@
 
 Owns: the two inner loops of paged attention, for up to six query rows that share a key/value head, over caches of
 float32 or float16.
-Next: `ferrum.backends.numba_kernels.attention`.
+Next: `ferrum.backends.numba_kernels.moves`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numba import types
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.blocks import half_in_all_lanes, sixteen_halves
-from ferrum.backends.numba_kernels.features import HAS_HALF, REGISTERS, WIDTH
-from ferrum.backends.numba_kernels.simd import Address, Index, Real, word
+from ferrum.backends.numba_kernels.blocks import sixteen_halves
+from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.simd import Index, word
 
 PAGE = 16
 QUERY_ROWS = 6
@@ -56,51 +56,53 @@ def _score(name: str, load: Load) -> Any:
     return word(types.void, *[Index] * 8)(build)
 
 
-def _weigh(name: str, load: Load, element_bytes: int, vectors: int) -> Any:
-    """Word (weights, weight stride, values, value stride, out, out stride, positions, rows): out[row] += weights[row] ·
-    values, for 16 * vectors columns and the first `positions` of 16 positions: later ones may be unwritten memory, and
-    0 * NaN is NaN."""
+def _weigh(name: str, load: Load, element_bytes: int, wide: int) -> Any:
+    """Word (weights, weight stride, values, value stride, out, out stride, columns, positions, rows): out[row] +=
+    weights[row] · values, for a multiple of 16 columns, `wide` vectors of them at a time and then one, and the first
+    `positions` of 16 positions: later ones may be unwritten memory, and 0 * NaN is NaN."""
 
-    def build(builder, weights, weight_stride, values, value_stride, out, out_stride, positions, rows):
-        def tile(count: int) -> None:
+    def build(builder, weights, weight_stride, values, value_stride, out, out_stride, columns, positions, rows):
+        step, zero = ir.constant(ir.Int64, ir.LANES), ir.constant(ir.Int64, 0)
+        whole = builder.mul(
+            builder.sdiv(columns, ir.constant(ir.Int64, wide * ir.LANES)), ir.constant(ir.Int64, wide * ir.LANES)
+        )
+
+        def tile(count: int, vectors: int, column: Any) -> None:
             starts = [builder.add(out, builder.mul(out_stride, ir.constant(ir.Int64, m))) for m in range(count)]
             lines = [builder.add(weights, builder.mul(weight_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-            places = [ir.offset(builder, start, 64 * v) for start in starts for v in range(vectors)]
+            own = ir.scaled(builder, column, 4)
+            places = [ir.offset(builder, builder.add(start, own), 64 * v) for start in starts for v in range(vectors)]
             sums = ir.allocate(builder, [ir.load(builder, place, ir.Floats) for place in places])
+            first = builder.add(values, ir.scaled(builder, column, element_bytes))
             with cgutils.for_range(builder, positions) as loop:
-                line = builder.add(values, builder.mul(loop.index, value_stride))
-                distances = [ir.offset(builder, line, 16 * element_bytes * v) for v in range(vectors)]
-                columns = [load(builder, distance) for distance in distances]
+                line = builder.add(first, builder.mul(loop.index, value_stride))
+                distances = [ir.offset(builder, line, ir.LANES * element_bytes * v) for v in range(vectors)]
+                found = [load(builder, distance) for distance in distances]
                 for m in range(count):
                     place = builder.add(lines[m], ir.scaled(builder, loop.index, 4))
                     weight = ir.splat(builder, ir.load(builder, place, ir.Float))
                     for v in range(vectors):
                         slot = sums[m * vectors + v]
-                        builder.store(ir.multiply_add(builder, weight, columns[v], builder.load(slot)), slot)
+                        builder.store(ir.multiply_add(builder, weight, found[v], builder.load(slot)), slot)
             for place, slot in zip(places, sums, strict=True):
                 ir.store(builder, place, builder.load(slot))
 
-        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+        def all_columns(count: int) -> None:
+            if wide > 1:
+                stride = ir.constant(ir.Int64, wide * ir.LANES)
+                with cgutils.for_range_slice(builder, zero, whole, stride, inc=True) as (column, _):
+                    tile(count, wide, column)
+            rest = whole if wide > 1 else zero
+            with cgutils.for_range_slice(builder, rest, columns, step, inc=True) as (column, _):
+                tile(count, 1, column)
 
-    build.__name__ = f"weigh_page_{name}_{vectors}"
-    return word(types.void, *[Index] * 8)(build)
+        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), all_columns)
 
-
-@word(Real, Address)
-def load_half(builder, address):
-    """A float16"""
-    return builder.extract_element(half_in_all_lanes(builder, address), ir.constant(ir.Int32, 0))
-
-
-@word(types.void, Address, Real)
-def store_half(builder, address, value):
-    """To float16, to nearest even. Where the target has no conversion no float16 cache comes to the kernels."""
-    if HAS_HALF:
-        ir.store(builder, address, builder.fptrunc(value, ir.Half))
+    build.__name__ = f"weigh_page_{name}"
+    return word(types.void, *[Index] * 9)(build)
 
 
 score_page = _score("float32", _floats)
 score_page_half = _score("float16", sixteen_halves)
-weigh_page_wide = _weigh("float32", _floats, 4, WIDE)
-weigh_page_narrow = _weigh("float32", _floats, 4, 1)
+weigh_page = _weigh("float32", _floats, 4, WIDE)
 weigh_page_half = _weigh("float16", sixteen_halves, 2, 1)
