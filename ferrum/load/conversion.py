@@ -29,7 +29,7 @@ FLOAT_TYPES = {
 }
 BLOCK_TYPES: dict[str, type[BlockWeight]] = {kind.kind: kind for kind in (Q8_0, Q4_0, Q4_1)}
 DTYPES = ("auto", *FLOAT_TYPES, *BLOCK_TYPES)
-"""Values of the `dtype` option; "auto" keeps every weight as it is stored."""
+"""Values of the `dtype` option; "auto" keeps every weight as it is stored, and is the only one for K-quants."""
 
 _GGML_BY_NAME = {kind.name: kind for kind in GGML_TYPES.values()}
 
@@ -41,7 +41,7 @@ def check_dtype(dtype: str) -> None:
 
 
 def type_name(weight: Weight) -> str:
-    """The `dtype` under which a weight is kept: "float32", "bfloat16", "q4_1", …"""
+    """The type in which a weight is kept: "float32", "bfloat16", "q4_1", "q4_k", …"""
     return weight.kind if isinstance(weight, BlockWeight) else str(weight.data.dtype)
 
 
