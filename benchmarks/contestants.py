@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from formats import Formats
-from tasks import Failed, Task, run
+from tasks import Failed, Task, run, say
 
 from ferrum.config import EngineConfig
 from ferrum.engine.setup import check_supported
@@ -103,9 +103,7 @@ def make_lines(formats: Formats, names: Sequence[str], metrics: Sequence[str], e
     return lines
 
 
-def best_settings(
-    lines: Sequence[Line], own: str, threads: int, say: Callable[[str], None]
-) -> dict[str, dict[str, dict[str, str]]]:
+def best_settings(lines: Sequence[Line], own: str, threads: int) -> dict[str, dict[str, dict[str, str]]]:
     """contestant -> metric -> the setting that was faster. It is tried in the model's own format where the contestant
     has that, otherwise in the first one it has."""
     found: dict[str, dict[str, dict[str, str]]] = {}

@@ -15,7 +15,7 @@ from tasks import answer, told
 
 BUFFER_BYTES = 1 << 30
 SIDE = 2048
-TRIES = 5
+TRIES = 8
 
 
 def main() -> None:

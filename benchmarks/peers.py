@@ -15,10 +15,11 @@ start of the process to the first token after a prompt of 16, files and kernels 
 with an empty cache of kernels. *MiB*: the largest resident memory while decoding one sequence, files that are mapped
 included. ferrum is measured as its users have it, scheduler, sampler and text included; the peers without theirs.
 
-Limits: `limits.py`. Decoding is compared with reading: the weights that a token needs, times tokens/s. A prompt is
-compared with sgemm: 2 operations for each weight of the layers and each token. Attention, norms and the cache are not
-counted, so that true shares are a little higher. llama.cpp multiplies quantised weights with quantised activations in
-integers, which may well take it beyond the limit of float32 arithmetic; ferrum's arithmetic is float32 throughout.
+Limits: `limits.py`, before every format of every round; the best that was ever reached is the limit. Decoding is
+compared with reading: the weights that a token needs, times tokens/s. A prompt is compared with sgemm: 2 operations for
+each weight of the layers and each token. Attention, norms and the cache are not counted, so that true shares are a
+little higher. llama.cpp multiplies quantised weights with quantised activations in integers, which may well take it
+beyond the limit of float32 arithmetic; ferrum's arithmetic is float32 unless a line says otherwise.
 
 Besides, for ferrum: the *kernel loop*, recorded decode steps replayed with nothing around them, and for the model's own
 format kernels compiled for lesser processors. *Neighbour*: decode 1 while another process keeps one core busy, as a
@@ -31,18 +32,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from contestants import FERRUM, LLAMA_CPP, METRICS, Line, best_settings, make_lines
 from formats import FORMATS, Formats, work_of
 from peers_report import describe, draw, print_extras, print_table, ratios
-from results import can_draw, results_folder, summary, surroundings, write
-from tasks import Failed, Task, run
+from results import LIMITS, can_draw, results_folder, summaries, surroundings, write
+from tasks import Failed, attempt, measure_limits, run, say
 
 from ferrum.load.resolve import resolve
 
@@ -67,11 +68,10 @@ class Measurements:
 
     def round(self, number: int, neighbour_format: str | None) -> None:
         """Every measurement once, contestants of the same format and metric one after the other."""
-        say("limits")
-        self.limits.append(run(Task("limits.py", "limits", threads=self._more["threads"])))
         lines = list(self.samples)[:: -1 if number % 2 else 1]
         for name in dict.fromkeys(line.format for line in lines):
             group = [line for line in lines if line.format == name]
+            self.limits.append(measure_limits(self._more["threads"]))
             for metric in METRICS:
                 for line in group:
                     if metric in line.metrics:
@@ -83,7 +83,8 @@ class Measurements:
 
     def _measure(self, line: Line, metric: str) -> None:
         what = f"{line.format}, {line.contestant}, {metric}"
-        self._attempt(what, self.samples[line][metric], lambda: run(line.task(metric, **self._own(metric))))
+        task = line.task(metric, **self._own(metric))
+        attempt(what, self.samples[line][metric], self.failures, lambda: run(task))
 
     def _beside_neighbour(self, line: Line) -> None:
         task = line.task("decode", **self._own("decode"))
@@ -93,25 +94,11 @@ class Measurements:
             return {"quiet_tokens_s": quiet, "beside_tokens_s": beside, "share": beside / quiet}
 
         what = f"{line.format}, {line.contestant}, neighbour"
-        self._attempt(what, self.neighbour.setdefault(line.contestant, []), both)
+        attempt(what, self.neighbour.setdefault(line.contestant, []), self.failures, both)
 
     def _own(self, metric: str) -> dict[str, Any]:
         """What this run changes of a metric; a start generates nothing, and a prompt is not followed by anything."""
         return {name: value for name, value in self._more.items() if name != "gen_len" or name in METRICS[metric]}
-
-    def _attempt(self, what: str, samples: list[Sample], measure: Callable[[], Sample]) -> None:
-        """One failure must not cost hours of other measurements; it is reported at the end."""
-        say(what)
-        try:
-            samples.append(measure())
-        except Failed as error:
-            self.failures.append(f"{what}: {error}")
-            say(f"failed: {error}")
-
-
-def say(text: str) -> None:
-    """What is being done, for whoever waits; the table alone is output."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def cold_start(line: Line, threads: int) -> float:
@@ -144,7 +131,7 @@ def parse() -> argparse.Namespace:
 
 def measure(options: argparse.Namespace, lines: list[Line], own: str) -> tuple[dict[str, Any], Measurements]:
     """What the run chose, and what it found."""
-    settings = {} if options.quick else best_settings(lines, own, options.threads, say)
+    settings = {} if options.quick else best_settings(lines, own, options.threads)
     lines = [replace(line, settings=settings.get(line.contestant, line.settings)) for line in lines]
     found = Measurements(lines, options.threads, QUICK if options.quick else {})
     results: dict[str, Any] = {"settings": settings}
@@ -157,6 +144,11 @@ def measure(options: argparse.Namespace, lines: list[Line], own: str) -> tuple[d
     neighbour_format = None
     if "neighbour" in options.only:
         neighbour_format = own if any(line.format == own for line in lines) else lines[0].format
+    for line in lines:
+        if line.metrics == ("start",):  # nothing that would have filled the caches comes before it
+            attempt(
+                f"{line.format}, {line.contestant}, not counted", [], found.failures, partial(run, line.task("start"))
+            )
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
         found.round(number, neighbour_format)
@@ -173,16 +165,10 @@ def main() -> None:
     results = surroundings() | {"model": formats.source.name, "threads": options.threads, "rounds": options.rounds}
     chosen, found = measure(options, lines, formats.own)
     results |= chosen | {"versions": versions(), "work": {name: asdict(work) for name, work in works.items()}}
-    results["limits"] = {
-        name: summary([one[name] for one in found.limits]) for name in ("read_bytes_s", "sgemm_flop_s")
-    }
+    results["limits"] = summaries(found.limits, LIMITS)
     results["lines"] = describe(list(found.samples), found.samples, works, results["limits"])
     results["ratios"] = ratios(results["lines"])
-    results["neighbour"] = {
-        who: {name: summary([one[name] for one in samples]) for name in samples[0]}
-        for who, samples in found.neighbour.items()
-        if samples
-    }
+    results["neighbour"] = {who: summaries(samples, samples[0]) for who, samples in found.neighbour.items() if samples}
     results["first_tokens"] = {
         f"{line.format}, {line.contestant}": samples["start"][0]["token"]
         for line, samples in found.samples.items()

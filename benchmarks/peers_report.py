@@ -8,7 +8,7 @@ from typing import Any
 
 from contestants import BATCH, FERRUM, LLAMA_CPP, MODULES, SPEEDS, Line
 from formats import Work
-from results import picture, spread, summary
+from results import picture, print_failures, print_heading, spread, summaries, summary
 
 HEADINGS = {"decode": "decode 1", "prefill": "prefill 512", "batch": f"decode {BATCH}"}
 KERNEL_LOOP = "  its kernel loop"
@@ -17,7 +17,7 @@ NAME_WIDTH, CELL_WIDTH = 28, 24
 
 def share_of_limit(metric: str, rate: float, work: Work, limits: Mapping[str, Mapping[str, float]]) -> float:
     """Of reading for one sequence, of arithmetic for a prompt; for a batch of whichever it is nearer to."""
-    reading, arithmetic = limits["read_bytes_s"]["median"], limits["sgemm_flop_s"]["median"]
+    reading, arithmetic = limits["read_bytes_s"]["high"], limits["sgemm_flop_s"]["high"]
     if metric == "decode":
         return work.read_bytes * rate / reading
     if metric == "prefill":
@@ -44,7 +44,7 @@ def describe(
             if not found:
                 continue
             names = [name for name in found[0] if name != "token"]
-            one[metric] = {name: summary([sample[name] for sample in found]) for name in names}
+            one[metric] = summaries(found, names)
             if metric in SPEEDS:
                 rate = one[metric]["tokens_s"]["median"]
                 one[metric]["share_of_limit"] = share_of_limit(metric, rate, works[line.format], limits)
@@ -87,9 +87,7 @@ def value_of(one: Mapping[str, Any], metric: str) -> float:
 
 # ---- table
 def print_table(results: Mapping[str, Any]) -> None:
-    limits = {name: found["median"] / 1e9 for name, found in results["limits"].items()}
-    print(f"\n{results['model']}, {results['threads']} threads, medians of {results['rounds']} processes (low–high)")
-    print(f"limits: reading {limits['read_bytes_s']:.1f} GB/s, sgemm {limits['sgemm_flop_s']:.0f} GFLOP/s")
+    print_heading(results)
     print("tokens/s, and the share of the limit: of reading for decode 1, of sgemm for prefill, of the nearer one for")
     print(f"decode {BATCH}; start: seconds to the first token; MiB: memory at most")
     for name in dict.fromkeys(one["format"] for one in results["lines"]):
@@ -144,8 +142,7 @@ def print_extras(results: Mapping[str, Any]) -> None:
     for contestant, settings in results["settings"].items():
         chosen = ", ".join(f"{metric}: {' '.join(*one.items())}" for metric, one in settings.items())
         print(f"\n{contestant} was faster with {chosen}")
-    for failure in results["failures"]:
-        print(f"\nfailed: {failure}")
+    print_failures(results["failures"])
 
 
 # ---- picture

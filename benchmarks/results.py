@@ -12,17 +12,24 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+LIMITS = ("read_bytes_s", "sgemm_flop_s")
+"""What `limits.py` measures."""
 
 
 def summary(samples: Sequence[float]) -> dict[str, float]:
     """The middle and the spread."""
     return {"median": statistics.median(samples), "low": min(samples), "high": max(samples)}
+
+
+def summaries(samples: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, dict[str, float]]:
+    """The same for each of several numbers."""
+    return {name: summary([one[name] for one in samples]) for name in names}
 
 
 def spread(found: dict[str, float] | None, scale: float = 1.0, digits: int = 1) -> str:
@@ -61,6 +68,19 @@ def write(results: dict[str, Any], name: str, folder: Path) -> None:
     (folder / f"{name}-{results['date']}.json").write_text(
         json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
     )
+
+
+def print_heading(results: Mapping[str, Any]) -> None:
+    """What was measured how often, and the limits of the machine."""
+    reading, arithmetic = (results["limits"][name]["high"] / 1e9 for name in LIMITS)
+    print(f"\n{results['model']}, {results['threads']} threads; medians of {results['rounds']} processes (low–high)")
+    print(f"limits: reading {reading:.1f} GB/s, sgemm {arithmetic:.0f} GFLOP/s")
+
+
+def print_failures(failures: Sequence[str]) -> None:
+    """At the end, where they are seen."""
+    for number, failure in enumerate(failures):
+        print(f"{'' if number else chr(10)}failed: {failure}")
 
 
 def can_draw() -> bool:

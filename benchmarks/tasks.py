@@ -73,6 +73,27 @@ def run(task: Task) -> dict[str, Any]:
     return found if first is None else found | {"first_token_s": first}
 
 
+def measure_limits(threads: int) -> dict[str, float]:
+    """Without them nothing else means much: a failure ends everything."""
+    say("limits of the machine")
+    return run(Task("limits.py", "limits", threads=threads))
+
+
+def attempt(what: str, samples: list[Any], failures: list[str], measure: Callable[[], Any]) -> None:
+    """One more sample. A failure must not cost hours of other measurements: it is kept for the end."""
+    say(what)
+    try:
+        samples.append(measure())
+    except Failed as error:
+        failures.append(f"{what}: {error}")
+        say(f"failed: {error}")
+
+
+def say(text: str) -> None:
+    """What is being done, for whoever waits; tables alone are output."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def busy_neighbours(count: int) -> Iterator[None]:
     """Processes that do nothing but run."""
