@@ -1,8 +1,8 @@
 """Compiled kernels of the Numba backend, as C function pointers.
 
 Importing this package points Numba's cache at a directory of its own; the kernel modules compile nothing until a
-kernel is first used. Reading order: cache, features, ir, simd, blocks, tiles, panels, elementwise, products, linear,
-pages, moves, writing, splits, attention, library, memory, operands, bind, team, launch.
+kernel is first used. Reading order: cache, features, ir, simd, blocks, k_blocks, tiles, panels, elementwise, products,
+linear, pages, moves, writing, splits, attention, library, memory, operands, bind, team, launch.
 Next: `ferrum.backends.numba_kernels.cache`.
 """
 

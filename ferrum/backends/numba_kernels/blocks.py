@@ -1,8 +1,8 @@
-"""Stored weights, decoded to vectors of 16 floats in registers.
+"""Groups of 32 stored weights, decoded to vectors of 16 floats in registers.
 
-Owns: the decoding of every weight kind that has a native kernel. The readable definitions are the `dequantize` methods
-of `ferrum.tensor.weights` and `ferrum.tensor.k_quants`; a property test holds these against them, bit for bit.
-Next: `ferrum.backends.numba_kernels.tiles`.
+Owns: the decoding of dense weights and of those in groups of 32. The readable definitions are the `dequantize` methods
+of `ferrum.tensor.weights`; a property test holds these against them.
+Next: `ferrum.backends.numba_kernels.k_blocks`.
 """
 
 from __future__ import annotations
@@ -74,63 +74,89 @@ def _q8_0(builder: Any) -> Decoder:
 
 def _q4_0(builder: Any) -> Decoder:
     """scale * code - 8 * scale: both products are exact, so the difference has the bits of scale * (code - 8)."""
-    nibbles = nibble_reader(builder)
+    nibbles = nibbles_of(builder)
 
     def decode(address: Any) -> Iterator[Any]:
         scale = half_in_all_lanes(builder, address)
         offset = builder.fmul(scale, ir.constant(ir.Floats, -8.0))
-        yield from nibbles(ir.offset(builder, address, 2), scale, offset)
+        raw = nibbles.load(ir.offset(builder, address, 2))
+        yield nibbles.value(raw, False, scale, offset)
+        yield nibbles.value(raw, True, scale, offset)
 
     return decode
 
 
 def _q4_1(builder: Any) -> Decoder:
-    nibbles = nibble_reader(builder)
+    nibbles = nibbles_of(builder)
 
     def decode(address: Any) -> Iterator[Any]:
         scale, minimum = _two_halves_in_all_lanes(builder, address)
-        yield from nibbles(ir.offset(builder, address, 4), scale, minimum)
+        raw = nibbles.load(ir.offset(builder, address, 4))
+        yield nibbles.value(raw, False, scale, minimum)
+        yield nibbles.value(raw, True, scale, minimum)
 
     return decode
 
 
-Affine = Callable[[Any, Any, Any], Iterator[Any]]
-"""(address of 16 bytes, scale, offset) -> scale * code + offset for the 16 low nibbles, then for the 16 high ones."""
+@dataclass(frozen=True)
+class Nibbles:
+    """How 16 bytes of two nibbles each are decoded. `load`: address -> bytes; `value`: (bytes, False for the low or
+    True for the high nibbles, scale, offset) -> scale * code + offset. All targets give the same bits: scale * code is
+    exact in float32."""
+
+    load: Callable[[Any], Any]
+    value: Callable[[Any, bool, Any, Any], Any]
 
 
-def nibble_reader(builder: Any) -> Affine:
-    """The target's way of decoding nibbles. All of them give the same bits: scale * code is exact in float32."""
+def nibbles_of(builder: Any) -> Nibbles:
+    """The target's way."""
     if HAS_AVX512:
         return _nibbles_by_table(builder)
     return _nibbles_by_byte_shuffle(builder) if HAS_BYTE_SHUFFLE else _nibbles_by_widening(builder)
 
 
-def _nibbles_by_table(builder: Any) -> Affine:
+def _nibbles_by_table(builder: Any) -> Nibbles:
     """One permute per 16 weights: the table holds the value of each of the 16 codes. The permute reads only the low
     four bits of a lane, so the low nibbles need no masking."""
 
-    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
+    def load(address: Any) -> Any:
+        return builder.zext(ir.load(builder, address, _Bytes), ir.Ints)
+
+    def value(codes: Any, high: bool, scale: Any, offset: Any) -> Any:
         table = ir.multiply_add(builder, ir.constant(ir.Floats, _CODES), scale, offset)
-        codes = builder.zext(ir.load(builder, address, _Bytes), ir.Ints)
-        for lanes in (codes, builder.lshr(codes, ir.constant(ir.Ints, 4))):
-            yield ir.call(builder, "llvm.x86.avx512.permvar.sf.512", ir.Floats, table, lanes)
+        lanes = builder.lshr(codes, ir.constant(ir.Ints, 4)) if high else codes
+        return ir.call(builder, "llvm.x86.avx512.permvar.sf.512", ir.Floats, table, lanes)
 
-    return read
+    return Nibbles(load, value)
 
 
-def _nibbles_by_byte_shuffle(builder: Any) -> Affine:
+def _nibbles_by_byte_shuffle(builder: Any) -> Nibbles:
     """One byte shuffle per 8 weights puts each code into the lowest byte of its lane. A widening load does it in two
     steps, because it must cross between the halves of the register: a quarter slower."""
     widen = _byte_widener(builder)
 
-    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
+    def load(address: Any) -> Any:
         raw = ir.load(builder, address, _Bytes)
-        twice = ir.shuffle(builder, raw, raw, [*range(16), *range(16)])  # in both halves: loaded so, at no cost
-        mask, four = ir.constant(_TwiceBytes, 15), ir.constant(_TwiceBytes, 4)
-        for codes in (builder.and_(twice, mask), builder.lshr(twice, four)):
-            yield ir.multiply_add(builder, widen(codes), scale, offset)
+        return ir.shuffle(builder, raw, raw, [*range(16), *range(16)])  # in both halves: loaded so, at no cost
 
-    return read
+    def value(raw: Any, high: bool, scale: Any, offset: Any) -> Any:
+        mask, four = ir.constant(_TwiceBytes, 15), ir.constant(_TwiceBytes, 4)
+        codes = builder.lshr(raw, four) if high else builder.and_(raw, mask)
+        return ir.multiply_add(builder, widen(codes), scale, offset)
+
+    return Nibbles(load, value)
+
+
+def _nibbles_by_widening(builder: Any) -> Nibbles:
+    def load(address: Any) -> Any:
+        return ir.load(builder, address, _Bytes)
+
+    def value(raw: Any, high: bool, scale: Any, offset: Any) -> Any:
+        mask, four = ir.constant(_Bytes, 15), ir.constant(_Bytes, 4)
+        codes = builder.lshr(raw, four) if high else builder.and_(raw, mask)
+        return ir.multiply_add(builder, ir.widen(builder, codes), scale, offset)
+
+    return Nibbles(load, value)
 
 
 def _byte_widener(builder: Any) -> Callable[[Any], Any]:
@@ -150,15 +176,6 @@ def _byte_widener(builder: Any) -> Callable[[Any], Any]:
         return ir.shuffle(builder, low, high, range(16))
 
     return widen
-
-
-def _nibbles_by_widening(builder: Any) -> Affine:
-    def read(address: Any, scale: Any, offset: Any) -> Iterator[Any]:
-        raw = ir.load(builder, address, _Bytes)
-        for codes in (builder.and_(raw, ir.constant(_Bytes, 15)), builder.lshr(raw, ir.constant(_Bytes, 4))):
-            yield ir.multiply_add(builder, ir.widen(builder, codes), scale, offset)
-
-    return read
 
 
 def half_in_all_lanes(builder: Any, address: Any) -> Any:
@@ -197,7 +214,7 @@ def _half_from_bits(builder: Any, shorts: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(rescaled, ir.Ints), sign), ir.Floats)
 
 
-KINDS = {
+GROUP_KINDS = {
     "f32": Kind(32, 128, _float32),
     "f16": Kind(32, 64, _float16),
     "bf16": Kind(32, 64, _bfloat16),
@@ -205,3 +222,4 @@ KINDS = {
     "q4_0": Kind(32, 18, _q4_0),
     "q4_1": Kind(32, 20, _q4_1),
 }
+"""Kinds whose blocks are single groups of 32 weights."""

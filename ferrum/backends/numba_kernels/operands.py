@@ -26,7 +26,7 @@ REMEMBERED = 4096
 
 _DENSE_KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 _CACHE_TYPES = (np.dtype(np.float32), np.dtype(np.float16)) if HAS_HALF else (np.dtype(np.float32),)
-_BLOCK_KINDS = ("q8_0", "q4_0", "q4_1")
+_BLOCK_KINDS = ("q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k")
 
 
 class Remembered(Generic[Words]):

@@ -8,7 +8,7 @@ Next: `ferrum.backends.numba_kernels.linear`.
 from __future__ import annotations
 
 from ferrum.backends.numba_kernels import panels, tiles
-from ferrum.backends.numba_kernels.blocks import KINDS
+from ferrum.backends.numba_kernels.k_blocks import KINDS
 from ferrum.backends.numba_kernels.library import LIBRARY, function_type
 from ferrum.backends.numba_kernels.simd import call3, call12, call14, inlined, load_word
 
@@ -48,12 +48,18 @@ _few_bf16 = tiles.few_tokens("bf16", 1)
 _few_q8_0 = tiles.few_tokens("q8_0", 4)
 _few_q4_0 = tiles.few_tokens("q4_0", 4)
 _few_q4_1 = tiles.few_tokens("q4_1", 4)
+_few_q4_k = tiles.few_tokens("q4_k", 4)
+_few_q5_k = tiles.few_tokens("q5_k", 4)
+_few_q6_k = tiles.few_tokens("q6_k", 4)
 _row_f32 = tiles.decode_row("f32")
 _row_f16 = tiles.decode_row("f16")
 _row_bf16 = tiles.decode_row("bf16")
 _row_q8_0 = tiles.decode_row("q8_0")
 _row_q4_0 = tiles.decode_row("q4_0")
 _row_q4_1 = tiles.decode_row("q4_1")
+_row_q4_k = tiles.decode_row("q4_k")
+_row_q5_k = tiles.decode_row("q5_k")
+_row_q6_k = tiles.decode_row("q6_k")
 _panel_strip = panels.strip()
 
 
@@ -82,6 +88,18 @@ def _product_q4_1(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
     _few_q4_1(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
 
 
+def _product_q4_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
+    _few_q4_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
+
+
+def _product_q5_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
+    _few_q5_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
+
+
+def _product_q6_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
+    _few_q6_k(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
+
+
 def _decode_f32(destination, source, columns):
     _row_f32(destination, source, columns)
 
@@ -106,6 +124,18 @@ def _decode_q4_1(destination, source, columns):
     _row_q4_1(destination, source, columns)
 
 
+def _decode_q4_k(destination, source, columns):
+    _row_q4_k(destination, source, columns)
+
+
+def _decode_q5_k(destination, source, columns):
+    _row_q5_k(destination, source, columns)
+
+
+def _decode_q6_k(destination, source, columns):
+    _row_q6_k(destination, source, columns)
+
+
 def _strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last):
     _panel_strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last)
 
@@ -117,6 +147,9 @@ _PRODUCTS = {
     "q8_0": _product_q8_0,
     "q4_0": _product_q4_0,
     "q4_1": _product_q4_1,
+    "q4_k": _product_q4_k,
+    "q5_k": _product_q5_k,
+    "q6_k": _product_q6_k,
 }
 _DECODERS = {
     "f32": _decode_f32,
@@ -125,6 +158,9 @@ _DECODERS = {
     "q8_0": _decode_q8_0,
     "q4_0": _decode_q4_0,
     "q4_1": _decode_q4_1,
+    "q4_k": _decode_q4_k,
+    "q5_k": _decode_q5_k,
+    "q6_k": _decode_q6_k,
 }
 
 

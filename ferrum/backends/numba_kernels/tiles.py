@@ -15,8 +15,9 @@ from numba import types
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.blocks import KINDS, Kind
+from ferrum.backends.numba_kernels.blocks import Kind
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.k_blocks import KINDS
 from ferrum.backends.numba_kernels.simd import Index, word
 
 ROWS = 4

@@ -1,0 +1,95 @@
+"""OPS-47 and OPS-50: kernels that go different ways to the same number reach the same bits."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ferrum.backends.numba_kernels import bind, launch
+from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
+from ferrum.conformance.strategies import block_size, weights
+from ferrum.tensor.batch import KvLayer, StepBatch
+from ferrum.tensor.weights import Linear
+
+OPS, DEFINITION = NumbaOps(2), NumpyOps()
+NATIVE = ("float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k")
+
+
+@pytest.mark.clause("OPS-50")
+@pytest.mark.parametrize("kind", NATIVE)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_decoded_weight_has_the_bits_of_its_definition(kind: str, data: st.DataObject) -> None:
+    columns = data.draw(st.sampled_from([256, 512, 1024]))
+    weight = data.draw(weights(rows=data.draw(st.integers(4, 9)), columns=columns, kind=kind)).place(OPS)
+    assert OPS._kernels.native_kind(weight) is not None
+    rows = np.arange(weight.rows, dtype=np.int32)
+    np.testing.assert_array_equal(OPS.embed(weight, rows), DEFINITION.dequantize(weight))
+
+
+@pytest.mark.clause("OPS-47")
+@pytest.mark.parametrize("kind", NATIVE)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_product_has_the_same_bits_for_one_token_and_for_many(kind: str, data: st.DataObject) -> None:
+    """Few tokens decode in registers, many share a panel; long rows are multiplied block by block."""
+    size = max(block_size(kind), 32)
+    columns = size * data.draw(st.integers(1, 2400 // size))
+    case = data.draw(weights(rows=data.draw(st.integers(4, 60)), columns=columns, kind=kind))
+    linear = Linear(case.place(OPS))
+    tokens = data.draw(st.integers(1, 80))
+    x = np.random.default_rng(tokens).standard_normal((tokens, columns)).astype(np.float32)
+    one_by_one = np.concatenate([OPS.linear(x[i : i + 1], linear) for i in range(tokens)])
+    with patch.object(launch, "SERIAL_WORK", -1):
+        together = OPS.linear(x, linear)
+    np.testing.assert_array_equal(together, one_by_one)
+
+
+@pytest.mark.clause("OPS-47")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.DataObject) -> None:
+    contexts = data.draw(st.lists(st.integers(1, 600), min_size=1, max_size=3))
+    counts = [data.draw(st.integers(1, min(context, 9))) for context in contexts]
+    block_size, head_dim, window = (
+        data.draw(st.sampled_from(values)) for values in ((16, 32, 5), (16, 64, 12), (None, 1, 100, 300))
+    )
+    batch = _batch(contexts, counts, block_size)
+    random = np.random.default_rng(sum(contexts))
+    blocks = int(batch.block_tables.max()) + 1
+    shape = {"keys": (blocks, 2, head_dim, block_size), "values": (blocks, 2, block_size, head_dim)}
+    layer = KvLayer(**{name: random.standard_normal(size).astype(dtype) for name, size in shape.items()})
+    query = random.standard_normal((sum(counts), 6, head_dim)).astype(np.float32)
+    found = []
+    for units in (0, 1 << 30):
+        with patch.object(bind, "SPLIT_UNITS", units), patch.object(launch, "SERIAL_WORK", -1):
+            found.append(OPS.paged_attention(query, layer, batch, head_dim**-0.5, window, None))
+    np.testing.assert_array_equal(*found)
+    expected = DEFINITION.paged_attention(query, layer, batch, head_dim**-0.5, window, None)
+    np.testing.assert_allclose(found[0], expected, rtol=2e-5, atol=2e-6)
+
+
+def _batch(contexts: list[int], counts: list[int], block_size: int) -> StepBatch:
+    """The last counts[s] tokens of sequences that fill shuffled blocks."""
+    width = -(-max(contexts) // block_size)
+    order = np.random.default_rng(len(contexts)).permutation(width * len(contexts)).astype(np.int32)
+    tables = order.reshape(len(contexts), width)
+    ranges = [np.arange(context - count, context) for context, count in zip(contexts, counts, strict=True)]
+    slots = [
+        table[own // block_size] * block_size + own % block_size for table, own in zip(tables, ranges, strict=True)
+    ]
+    total = sum(counts)
+    return StepBatch(
+        token_ids=np.zeros(total, np.int32),
+        positions=np.concatenate(ranges).astype(np.int32),
+        slots=np.concatenate(slots).astype(np.int32),
+        seq_starts=np.cumsum([0, *counts]).astype(np.int32),
+        context_lens=np.array(contexts, np.int32),
+        block_tables=tables,
+        logit_rows=np.arange(total, dtype=np.int32),
+    )
