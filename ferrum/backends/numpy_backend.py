@@ -214,7 +214,7 @@ class NumbaOps(NumpyOps):
 
     def __init__(self, threads: int | None = None, deterministic: bool = False) -> None:
         super().__init__("float32", deterministic)
-        # numba takes a quarter of a second to import: only who makes this backend pays for it
+        # LLVM takes time to import: only who makes this backend pays for it
         from ferrum.backends.numba_kernels import bind, launch
         from ferrum.backends.numba_steps import StepTapes
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound, Unsupported
 from ferrum.tensor.compositions import Compositions, TensorOps
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 ENTRY_POINT_GROUP = "ferrum.backends"
 
@@ -26,7 +28,7 @@ BUILTIN = {
 
 def backend_names() -> tuple[str, ...]:
     """Built-in names and those that installed packages register."""
-    return tuple(dict.fromkeys([*BUILTIN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))]))
+    return tuple(dict.fromkeys([*BUILTIN, *(point.name for point in _entry_points())]))
 
 
 def load_backend(name: str = "auto", **options: Any) -> TensorOps:
@@ -52,13 +54,21 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
 def _find(name: str) -> Callable[..., TensorOps]:
     if name in BUILTIN:
         return _load_class(BUILTIN[name])
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return _load_class(point.value)
+    for point in _entry_points():
+        if point.name == name:
+            return _load_class(point.value)
     if ":" in name:
         return _load_class(name)
     if name == "cupy":
         raise Unsupported("backend 'cupy' is not part of this version: use --backend numba")
     raise NotFound(f"there is no backend {name!r}; known: auto, {', '.join(backend_names())}, or package.module:Class")
+
+
+def _entry_points() -> EntryPoints:
+    """Those that installed packages register. What reads them is slow to import, and a built-in backend needs none."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINT_GROUP)
 
 
 def _load_class(target: str) -> Callable[..., TensorOps]:

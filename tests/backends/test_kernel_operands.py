@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ferrum.backends.numba_kernels.cache import kernel_cache
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
@@ -116,28 +111,3 @@ def test_a_forked_child_computes() -> None:
         stop.set()
         busy.join()
         process.kill()
-
-
-def test_the_kernel_cache_is_named_by_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = kernel_cache().name
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
-    assert kernel_cache().name == ours
-    assert str(kernel_cache()).startswith("/somewhere/")
-
-
-@pytest.mark.clause("OPS-44")
-@pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-def test_a_damaged_cache_is_compiled_anew(suffix: str, tmp_path: Path) -> None:
-    """In processes of their own: one fills a cache, the next finds its files cut off."""
-    program = (
-        "import numpy as np; from ferrum.backends.numpy_backend import NumbaOps;"
-        "print(NumbaOps(1).rms_norm(np.ones((1, 32), np.float32), np.ones(32, np.float32), 0.0).sum())"
-    )
-    environment = {**os.environ, "FERRUM_CACHE": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
-    for _ in range(2):
-        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
-        assert done.stdout == "32.0\n", done.stderr
-        files = list(tmp_path.rglob(f"*.{suffix}"))
-        assert files
-        for path in files:
-            path.write_bytes(path.read_bytes()[:60])

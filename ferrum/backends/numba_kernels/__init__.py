@@ -1,13 +1,8 @@
 """Compiled kernels of the Numba backend, as C function pointers.
 
-Importing this package points Numba's cache at a directory of its own; the kernel modules compile nothing until a
-kernel is first used. Reading order: cache, features, ir, simd, blocks, k_blocks, tiles, panels, elementwise, products,
-linear, pages, moves, writing, splits, attention, library, memory, operands, bind, team, launch.
-Next: `ferrum.backends.numba_kernels.cache`.
+What stands behind a launch imports no Numba: features, cache, objects, library, sizes, memory, descriptor, operands,
+bind, board, team, launch. Kernels are named and come from the kernel cache. Only where something is missing there does
+the library import compiler, and that the module of the kernel: ir, simd, blocks, k_blocks, tiles, panels, elementwise,
+products, linear, pages, moves, writing, splits, attention, claims.
+Next: `ferrum.backends.numba_kernels.features`.
 """
-
-from __future__ import annotations
-
-from ferrum.backends.numba_kernels.cache import use_kernel_cache
-
-CACHE_DIRECTORY = use_kernel_cache()

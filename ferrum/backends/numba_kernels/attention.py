@@ -8,7 +8,7 @@ A context is cut into splits of 128 positions, counted from its start. The softm
 splits are merged one after the other, each time with the larger of both maxima. Whether one thread walks over all
 splits or each split is somebody's unit of work and `merge_attention` comes after them, the arithmetic is the same, and
 so are the bits: a split that a row may not see is merged with a factor of 1 and adds 0.
-Next: `ferrum.backends.numba_kernels.library`.
+Next: `ferrum.backends.numba_kernels.board`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import numpy as np
 
 from ferrum.backends.numba_kernels.moves import rotate
-from ferrum.backends.numba_kernels.pages import PAGE, QUERY_ROWS
 from ferrum.backends.numba_kernels.simd import (
     call6,
     exp,
@@ -33,7 +32,8 @@ from ferrum.backends.numba_kernels.simd import (
     store_float,
     zeros,
 )
-from ferrum.backends.numba_kernels.splits import NEVER, NO_WINDOW, SPLIT, reach
+from ferrum.backends.numba_kernels.sizes import NO_WINDOW, PAGE, QUERY_ROWS, SPLIT
+from ferrum.backends.numba_kernels.splits import NEVER, reach
 
 
 @inlined

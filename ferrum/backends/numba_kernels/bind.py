@@ -2,16 +2,17 @@
 
 Owns: the marshalling of every launch. Whether a kernel may be used at all is decided by `NumbaOps`, beside the
 composition it replaces. Operands are float32 [tokens, columns] whose last axis is contiguous (`Kernels.rows`).
-Next: `ferrum.backends.numba_kernels.linear`.
+Next: `ferrum.backends.numba_kernels.team`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import attention, elementwise, linear, products, splits, writing
+from ferrum.backends.numba_kernels import sizes
+from ferrum.backends.numba_kernels.descriptor import row_decoder
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
-from ferrum.backends.numba_kernels.library import LIBRARY, function_type
+from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import (
     BatchWords,
@@ -73,9 +74,9 @@ class Kernels:
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
-        scratch = self.launcher.scratch(normed_bytes + products.scratch_bytes(columns))
+        scratch = self.launcher.scratch(normed_bytes + sizes.product_scratch(columns))
         self.launcher.launch(
-            linear.linears,
+            "linear.linears",
             address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
             weights.place, weights.count, address(out), 4 * rows,
             0 if residual is None else address(residual), 0 if residual is None else residual.strides[0],
@@ -87,9 +88,9 @@ class Kernels:
         """-> [tokens, intermediate]"""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + products.scratch_bytes(columns))
+        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + sizes.product_scratch(columns))
         self.launcher.launch(
-            linear.norm_swiglu,
+            "linear.norm_swiglu",
             address(x), x.strides[0], tokens, self._vectors(norm), float_bits(epsilon), columns, weights.place,
             address(out), *scratch, work=2 * tokens * rows * columns, count=3,
         )  # fmt: skip
@@ -100,8 +101,8 @@ class Kernels:
         token_ids = np.ascontiguousarray(token_ids, np.int32)
         out = self.launcher.buffer((len(token_ids), table.columns))
         self.launcher.launch(
-            linear.embed,
-            address(token_ids), len(token_ids), products.row_decoder(kind), address(table.data), table.data.strides[0],
+            "linear.embed",
+            address(token_ids), len(token_ids), row_decoder(kind), address(table.data), table.data.strides[0],
             table.columns, address(out), work=8 * out.size, count=2,
         )  # fmt: skip
         return out
@@ -110,7 +111,7 @@ class Kernels:
         """-> [tokens, columns]"""
         out = self.launcher.buffer(x.shape)
         self.launcher.launch(
-            elementwise.rms_norm,
+            "elementwise.rms_norm",
             address(x), x.strides[0], x.shape[0], address(weight), float_bits(epsilon), x.shape[1], address(out),
             work=8 * out.size, count=3,
         )  # fmt: skip
@@ -120,7 +121,7 @@ class Kernels:
         """Contiguous operands of one shape."""
         out = self.launcher.buffer(gate.shape)
         words = (address(gate), address(up), address(out), out.size)
-        self.launcher.launch(elementwise.swiglu, *words, work=8 * out.size, count=4)
+        self.launcher.launch("elementwise.swiglu", *words, work=8 * out.size, count=4)
         return out
 
     def kv_write(
@@ -130,7 +131,7 @@ class Kernels:
         slots = np.ascontiguousarray(slots, np.int32)
         positions = slots if rope is None else np.ascontiguousarray(rope[1], np.int32)
         self.launcher.launch(
-            writing.kv_write,
+            "writing.kv_write",
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
             *(NO_ROTATION if rope is None else rope[0]), address(positions),
@@ -152,30 +153,30 @@ class Kernels:
         heads = width // cache.head_dim
         words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
-        reach = splits.NO_WINDOW if window is None else min(window, splits.NO_WINDOW)
+        reach = sizes.NO_WINDOW if window is None else min(window, sizes.NO_WINDOW)
         parts = self._parts(words, cache)
         units = words.tile_count * cache.kv_heads * parts if parts > 1 else 0
-        states = self.launcher.buffer((units, splits.state_bytes(cache.head_dim) // 4))
+        states = self.launcher.buffer((units, sizes.attention_state(cache.head_dim) // 4))
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
-            float_bits(softcap or 0.0), *self.launcher.scratch(splits.scratch_bytes(cache.head_dim)),
+            float_bits(softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
-            self.library.address(splits.attend_split, function_type(6)),
+            self.library.address("splits.attend_split"),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
-        self.launcher.launch(attention.attention, *row, work=work, count=7)
-        self.library.address(attention.merge_attention)  # compiled with it, not in the middle of an answer
+        self.launcher.launch("attention.attention", *row, work=work, count=7)
+        self.library.address("attention.merge_attention")  # compiled with it, not in the middle of an answer
         if parts > 1:
-            self.launcher.launch(attention.merge_attention, *row, work=8 * parts * query.size, count=7)
+            self.launcher.launch("attention.merge_attention", *row, work=8 * parts * query.size, count=7)
         return out
 
     def _parts(self, words: BatchWords, cache: CacheWords) -> int:
         """Into how many units the context of a tile is cut: one, unless there are too few tiles for all threads."""
         if words.tile_count * cache.kv_heads >= SPLIT_UNITS * self.launcher.threads:
             return 1
-        return -(-words.table_width * cache.block_size // splits.SPLIT)
+        return -(-words.table_width * cache.block_size // sizes.SPLIT)
 
     def _words_of(self, batch: StepBatch, group: int) -> BatchWords:
         """Computed once a step: the forward pass hands every layer the same batch."""

@@ -1,56 +1,95 @@
-"""Where compiled kernels are kept between runs.
+"""Where compiled functions are kept between runs.
 
-Owns: one directory per content of the kernel sources. Numba's own cache does not see that a function called from
-another file has changed, so its directory is named by a hash of every source here and of the compilers' versions.
-Numba separates CPUs within the directory itself. Next: `ferrum.backends.numba_kernels.features`.
+Owns: one directory of object files for each content of the kernel sources, of the compilers and of the processor: what
+a file was made from is in its directory's name, and a file never goes out of date. A file that is damaged (a full disk,
+a lost power supply) is as good as none; where the directory cannot be written, nothing is kept.
+Refuses to know: how object files are made or used.
+Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.library`.
 """
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 import llvmlite
-import numba
+import llvmlite.binding as llvm
 import numpy as np
 
-from ferrum.errors import BackendError
+from ferrum.backends.numba_kernels.features import FEATURES
 from ferrum.paths import cache_folder
-
-Result = TypeVar("Result")
 
 KEPT = 3
 """Directories of earlier versions that stay, newest first."""
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def kernel_cache() -> Path:
-    """The directory for exactly these sources and compilers, below NUMBA_CACHE_DIR if that is set."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode())
+    """The directory for exactly these sources, compilers and processor, below NUMBA_CACHE_DIR if that is set."""
+    processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    versions = f"{llvmlite.__version__} {np.__version__} {processor} {' '.join(sorted(FEATURES))}"
+    digest = hashlib.sha256(versions.encode() + _numba_version())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     return (Path(chosen) if chosen else cache_folder()) / "kernels" / digest.hexdigest()[:16]
 
 
-def use_kernel_cache() -> Path:
-    """Point Numba at the directory, before the kernel modules are imported. Where it cannot be written, kernels are
-    compiled for this process alone."""
-    directory = kernel_cache()
+def _numba_version() -> bytes:
+    """Of the Numba that would compile, without importing it."""
+    found = find_spec("numba")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("No module named 'numba'")
+    return Path(found.origin).with_name("_version.py").read_bytes()
+
+
+class KernelFiles:
+    """Named files in one directory, each preceded by a digest of its content."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.kept = self._open()
+
+    def _open(self) -> bool:
+        """Can files be kept here?"""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            os.utime(self.directory)  # newest
+            _forget_old(self.directory.parent)
+        except OSError:
+            return False
+        return os.access(self.directory, os.W_OK)
+
+    def read(self, name: str) -> bytes | None:
+        """What was written under this name; None where nothing was, or not all of it arrived."""
+        try:
+            kept = (self.directory / name).read_bytes()
+        except OSError:
+            return None
+        content = kept[DIGEST_BYTES:]
+        return content if hashlib.sha256(content).digest() == kept[:DIGEST_BYTES] else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Keep this for later runs if possible. Others see the whole file or none."""
+        if not self.kept:
+            return
+        unfinished = self.directory / f"{name}.{os.getpid()}"
+        try:
+            unfinished.write_bytes(hashlib.sha256(content).digest() + content)
+            os.replace(unfinished, self.directory / name)
+        except OSError:
+            self.kept = False
+            _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        os.utime(directory)  # newest
-        _forget_old(directory.parent)
+        path.unlink(missing_ok=True)
     except OSError:
-        directory = Path(tempfile.mkdtemp(prefix="ferrum-kernels-"))
-        atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    numba.config.CACHE_DIR = str(directory)  # type: ignore[attr-defined]
-    return directory
+        return
 
 
 def _forget_old(parent: Path) -> None:
@@ -61,23 +100,3 @@ def _forget_old(parent: Path) -> None:
 
     for old in sorted(parent.iterdir(), key=age, reverse=True)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def with_cache(compile_or_load: Callable[[], Result]) -> Result:
-    """The result of something that compiles through the cache. A damaged file (a full disk, a lost power supply) must
-    not stop every later start: where it fails, all cached files are forgotten and it is tried once more. Raises
-    BackendError that names the directory."""
-    try:
-        return compile_or_load()
-    except Exception:
-        for path in Path(_directory()).rglob("*.nb?"):
-            path.unlink(missing_ok=True)
-    try:
-        return compile_or_load()
-    except OSError as error:
-        reason = f"{error.strerror}; make room, or set FERRUM_CACHE to another folder"
-        raise BackendError(f"compiled kernels cannot be kept in {_directory()}: {reason}") from error
-
-
-def _directory() -> str:
-    return str(numba.config.CACHE_DIR)  # type: ignore[attr-defined]

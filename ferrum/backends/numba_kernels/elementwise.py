@@ -1,7 +1,7 @@
 """Norm and activation kernels, row by row.
 
 Owns: the kernels of `rms_norm` and `swiglu`. Definitions: the methods of the same names in
-`ferrum.tensor.compositions`. Next: `ferrum.backends.numba_kernels.products`.
+`ferrum.tensor.compositions`. Next: `ferrum.backends.numba_kernels.descriptor`.
 """
 
 from __future__ import annotations

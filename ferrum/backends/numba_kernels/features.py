@@ -2,7 +2,7 @@
 
 Owns: one set of feature names, read from the same variables as Numba, so that a forced target
 (`NUMBA_CPU_NAME`, `NUMBA_CPU_FEATURES`) is tested on any machine with exactly the code it would run.
-Next: `ferrum.backends.numba_kernels.ir`.
+Next: `ferrum.backends.numba_kernels.sizes`.
 """
 
 from __future__ import annotations

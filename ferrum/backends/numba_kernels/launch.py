@@ -17,7 +17,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import Reused, address, aligned
-from ferrum.backends.numba_kernels.team import prepare, run_alone, team_of
+from ferrum.backends.numba_kernels.team import prepare, team_of
 from ferrum.errors import InvalidParameter
 
 ROW_WORDS = 32
@@ -61,13 +61,13 @@ class Launcher:
         self._scratch = np.empty(0, np.uint8)
         self._scratch_stride = 0
 
-    def launch(self, kernel: Callable[..., None], *words: int, work: int, count: int) -> None:
-        """Run a kernel on a row of these words. `work` is its size in multiply-adds, `count` the number of the word
-        that grows with the tokens of the step."""
+    def launch(self, kernel: str, *words: int, work: int, count: int) -> None:
+        """Run the kernel of this name on a row of these words. `work` is its size in multiply-adds, `count` the number
+        of the word that grows with the tokens of the step."""
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         chunks = self._chunks(work)
         if chunks == 1:
-            run_alone(self._row_address)
+            LIBRARY.kernel(kernel)(self._row_address, 0, 1)
         else:
             team_of(self.threads).run(self._row_address, chunks)
 
@@ -108,7 +108,7 @@ class Recorder(Launcher):
         self._row_counts: list[int] = []
         self._kept: list[np.ndarray] = []
 
-    def launch(self, kernel: Callable[..., None], *words: int, work: int, count: int) -> None:
+    def launch(self, kernel: str, *words: int, work: int, count: int) -> None:
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         self._rows.append(self._row.copy())
         self._row_chunks.append(self._chunks(work))

@@ -1,60 +1,69 @@
-"""Compiled code by name, made on first use.
+"""Compiled functions by name, made on first use.
 
-Owns: the mapping from a plain Python function to the address of its machine code. Nothing is compiled before it is
-needed, results are cached on disk, and whoever wants to show progress is told what is being compiled.
-Next: `ferrum.backends.numba_kernels.launch`.
+Owns: the mapping from the name of a plain Python function of this package to the address of its machine code. That
+comes from the kernel cache; only where it is missing is Numba imported and the function compiled. Whoever wants to show
+progress is told what is being compiled.
+Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.memory`.
 """
 
 from __future__ import annotations
 
+import ctypes
+import threading
 from collections.abc import Callable
-from functools import cache
-from typing import Any
 
-from numba import cfunc, types
-
-from ferrum.backends.numba_kernels import CACHE_DIRECTORY
-from ferrum.backends.numba_kernels.cache import with_cache
+from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
+from ferrum.backends.numba_kernels.objects import ObjectCode, link
 
 Progress = Callable[[str], None]
 """Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
 
-KERNEL = types.void(types.int64, types.int64, types.int64)
-"""void kernel(address of a row of int64 words, this chunk, chunks): word 0 of the row is the kernel's own address."""
-
-
-@cache
-def function_type(count: int) -> Any:
-    """void function of `count` int64 arguments."""
-    return types.void(*[types.int64] * count)
-
 
 class Library:
-    """Addresses of compiled functions. One per process is enough: code has no state."""
+    """Addresses of compiled functions, all of them `void function(int64, …)`. One per process is enough: code has no
+    state."""
 
-    def __init__(self) -> None:
-        self._addresses: dict[Callable[..., None], int] = {}
-        self._compiled: list[Any] = []  # code lives as long as its object
+    def __init__(self, files: KernelFiles) -> None:
+        self._files = files
+        self._addresses: dict[str, int] = {}
+        self._kernels: dict[str, Callable[[int, int, int], None]] = {}
+        self._lock = threading.Lock()
         self.progress: Progress | None = None
 
-    def address(self, body: Callable[..., None], signature: Any = KERNEL) -> int:
-        """The address of `body` as a C function; compiles it, or loads it from the cache, the first time."""
-        known = self._addresses.get(body)
+    def address(self, name: str) -> int:
+        """The address of the function as C sees it; loads it from the cache, or compiles it, the first time."""
+        known = self._addresses.get(name)
         if known is not None:
             return known
-        if self.progress is not None and not _is_cached(body):
-            self.progress(body.__name__.strip("_").replace("_", " "))
-        compiled: Any = with_cache(lambda: cfunc(signature, cache=True, error_model="numpy")(body))
-        self._compiled.append(compiled)
-        place: int = compiled.address
-        self._addresses[body] = place
-        return place
+        with self._lock:
+            if name not in self._addresses:
+                self._addresses[name] = link(self._object_code(name))
+            return self._addresses[name]
+
+    def function(self, name: str, arguments: int) -> Callable[..., None]:
+        """The function of so many integers, to be called from Python. The call lets other threads run."""
+        return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(self.address(name))
+
+    def kernel(self, name: str) -> Callable[[int, int, int], None]:
+        """The kernel (address of a row of words, chunk, chunks), to be called from Python: word 0 of the row is its own
+        address."""
+        if name not in self._kernels:
+            self._kernels[name] = self.function(name, 3)
+        return self._kernels[name]
+
+    def _object_code(self, name: str) -> ObjectCode:
+        kept = self._files.read(f"{name}.o")
+        if kept is not None:
+            return ObjectCode.from_bytes(kept)
+        if self.progress is not None:
+            _, function, *kinds = name.split(".")
+            self.progress(" ".join([*function.split("_"), *kinds]))
+        # Numba takes a quarter of a second to import and more to wake up: only who has to compile pays for it
+        from ferrum.backends.numba_kernels.compiler import compiled
+
+        made = compiled(name)
+        self._files.write(f"{name}.o", made.to_bytes())
+        return made
 
 
-def _is_cached(body: Callable[..., None]) -> bool:
-    """Has Numba an index file for this function? If that file is stale the compilation merely goes unannounced."""
-    name = f"{body.__module__.rpartition('.')[2]}.{body.__qualname__}"
-    return any(CACHE_DIRECTORY.glob(f"*/{name}-*.nbi"))
-
-
-LIBRARY = Library()
+LIBRARY = Library(KernelFiles(kernel_cache()))

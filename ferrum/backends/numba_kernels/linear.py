@@ -4,21 +4,16 @@ Owns: the kernels of `linear`, `norm_linears`, `linear_add`, `norm_swiglu` and `
 Definitions: the methods of the same names in `ferrum.tensor.compositions`.
 Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, listed at each kernel; chunk i does its
 share and touches no other's output (overlapping tiles write identical bits).
-Next: `ferrum.backends.numba_kernels.attention`.
+Next: `ferrum.backends.numba_kernels.pages`.
 """
 
 from __future__ import annotations
 
+from ferrum.backends.numba_kernels.descriptor import BIAS, DESCRIPTOR_BYTES, MULTIPLY, ROWS
 from ferrum.backends.numba_kernels.elementwise import norm_rows, swiglu_row
-from ferrum.backends.numba_kernels.products import (
-    BIAS,
-    DESCRIPTOR_BYTES,
-    MULTIPLY,
-    ROWS,
-    UNIT_ROWS,
-    share,
-)
+from ferrum.backends.numba_kernels.products import share
 from ferrum.backends.numba_kernels.simd import call3, call11, load_float, load_int32, load_word
+from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
 
 
 # ---- kernels

@@ -2,7 +2,7 @@
 
 Owns: the addresses of arrays, and results that nobody holds any more. To touch a page for the first time costs a
 microsecond and, on a virtual machine, many; a step makes and drops the same arrays in every layer.
-Next: `ferrum.backends.numba_kernels.launch`.
+Next: `ferrum.backends.numba_kernels.operands`.
 """
 
 from __future__ import annotations

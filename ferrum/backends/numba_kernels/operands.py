@@ -13,9 +13,10 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import pages, products
+from ferrum.backends.numba_kernels.descriptor import descriptor
 from ferrum.backends.numba_kernels.features import HAS_HALF
 from ferrum.backends.numba_kernels.memory import address
+from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
@@ -121,7 +122,8 @@ def _plain(x: Tensor | None) -> bool:
 def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
     data = each.weight.data
     bias = 0 if each.bias is None else address(each.bias)
-    return products.descriptor(kind, address(data), data.strides[0], each.weight.rows, each.weight.columns, bias)
+    stored = data.shape[1] * data.itemsize
+    return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias)
 
 
 def cache_words(layer: KvLayer) -> CacheWords | None:
@@ -146,10 +148,10 @@ def batch_words(batch: StepBatch, group: int) -> BatchWords:
     """group: query heads that share a key/value head."""
     starts = np.asarray(batch.seq_starts, np.int64)
     counts = np.diff(starts)
-    per_sequence = -(-counts * group // pages.QUERY_ROWS)
+    per_sequence = -(-counts * group // QUERY_ROWS)
     sequence = np.repeat(np.arange(len(counts)), per_sequence)
     first = np.arange(len(sequence)) - np.repeat(np.cumsum(per_sequence) - per_sequence, per_sequence)
-    columns = (sequence, starts[sequence], counts[sequence], first * pages.QUERY_ROWS)
+    columns = (sequence, starts[sequence], counts[sequence], first * QUERY_ROWS)
     tiles = np.ascontiguousarray(np.stack(columns, 1), np.int32)
     tables, contexts, slots = (_int32(x) for x in (batch.block_tables, batch.context_lens, batch.slots))
     return BatchWords(

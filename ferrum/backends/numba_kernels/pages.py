@@ -17,10 +17,8 @@ from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.blocks import sixteen_halves
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
 from ferrum.backends.numba_kernels.simd import Index, word
+from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
 
-PAGE = 16
-QUERY_ROWS = 6
-"""Query rows of a tile: each keeps a vector of scores in registers."""
 WIDE = 4 if REGISTERS * WIDTH >= 512 else 1
 """Vectors of output columns that the value loop carries at once where there are as many."""
 

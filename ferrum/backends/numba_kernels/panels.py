@@ -16,16 +16,11 @@ from typing import Any
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.features import WIDTH
+from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, PANEL_TOKENS, TILE_BYTES
 from ferrum.backends.numba_kernels.tiles import Operands, cover, named, spaced, store_sums
 
-PANEL_ROWS = 4
-PANEL_TOKENS = 6 if REGISTERS == 32 else 3
-"""Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 4 x 3."""
 PASSES = ir.LANES // WIDTH
-TILE_BYTES = PANEL_ROWS * PANEL_TOKENS * 4 * ir.LANES
-"""Memory for a tile's sums between two blocks of columns."""
-
 _Register = ir.Vector(ir.Float, WIDTH)
 
 

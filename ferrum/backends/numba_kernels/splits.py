@@ -14,8 +14,6 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.moves import copy, copy_from_half, fetch, key_place, value_place
 from ferrum.backends.numba_kernels.pages import (
-    PAGE,
-    QUERY_ROWS,
     score_page,
     score_page_half,
     weigh_page,
@@ -41,28 +39,10 @@ from ferrum.backends.numba_kernels.simd import (
     sum_lanes,
     zeros,
 )
+from ferrum.backends.numba_kernels.sizes import PAGE, QUERY_ROWS, SPLIT
 
-SPLIT = 128
-"""Positions whose softmax is computed at once: their scores and keys stay in the first-level cache."""
 NEVER = np.float32(-1e30)
 """Score of what may not be seen: finite, so that differences of two such scores are defined."""
-NO_WINDOW = 1 << 30
-"""A window that no context reaches."""
-
-
-def padded_dim(head_dim: int) -> int:
-    return -(-head_dim // 16) * 16
-
-
-def scratch_bytes(head_dim: int) -> int:
-    """Private memory of a chunk: see `attend_split`."""
-    padded = padded_dim(head_dim)
-    return 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT + 4 * QUERY_ROWS + 64)
-
-
-def state_bytes(head_dim: int) -> int:
-    """Memory of one unit's state between a split and the merge: outputs, maxima, sums."""
-    return 4 * (QUERY_ROWS * padded_dim(head_dim) + 16)
 
 
 @inlined

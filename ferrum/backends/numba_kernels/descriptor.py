@@ -1,0 +1,40 @@
+"""What kernels know of a stored weight: ten words.
+
+Owns: the layout of a descriptor, and which compiled functions belong to a kind of weight.
+Next: `ferrum.backends.numba_kernels.products`.
+"""
+
+from __future__ import annotations
+
+from ferrum.backends.numba_kernels.library import LIBRARY
+from ferrum.backends.numba_kernels.sizes import BLOCK_COLUMNS
+
+# Ten int64 words, here by their byte offsets.
+PRODUCT = 0  # address of the product of few tokens
+DATA = 8  # address of the stored rows
+ROW_BYTES = 16  # from one row to the next
+ROWS = 24
+COLUMNS = 32
+DECODER = 40  # address of the function (destination, source, columns) that decodes part of a row to float32
+STRIP = 48  # address of the product of a panel and a strip of tokens
+BIAS = 56  # address, 0 for none
+BLOCK_BYTES = 64  # bytes of BLOCK_COLUMNS columns; 0 for float32, which need not be decoded
+MULTIPLY = 72  # address of `multiply`
+DESCRIPTOR_BYTES = 80
+
+
+def descriptor(
+    kind: str, address: int, row_bytes: int, shape: tuple[int, int], stored: int, bias: int
+) -> tuple[int, ...]:
+    """The words of a weight of this shape [rows, columns], a row of which has `stored` bytes; loads what its kind
+    needs."""
+    rows, columns = shape
+    product, strip = LIBRARY.address(f"products.product.{kind}"), LIBRARY.address("products.strip")
+    block_bytes = 0 if kind == "f32" else BLOCK_COLUMNS * stored // columns
+    multiply = LIBRARY.address("products.multiply")
+    return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes, multiply
+
+
+def row_decoder(kind: str) -> int:
+    """Address of the function (destination, source, columns) that decodes part of a row to float32."""
+    return LIBRARY.address(f"products.decoder.{kind}")

@@ -1,0 +1,67 @@
+"""Object code, made executable in this process by LLVM's linker alone.
+
+Owns: the memory of machine code. Nothing here compiles, so a start that finds its object code needs no Numba.
+Next: `ferrum.backends.numba_kernels.cache`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+
+ERROR_PATH = (
+    "NRT_Free",
+    "numba_do_raise",
+    "numba_gil_ensure",
+    "numba_gil_release",
+    "numba_runtime_build_excinfo_struct",
+    "numba_unpickle",
+)
+"""Functions of Numba that report an exception. Kernels raise none; whatever stands here is never called."""
+
+
+@dataclass(frozen=True)
+class ObjectCode:
+    """Machine code that is not yet bound to an address; `symbol` is the C function in it."""
+
+    symbol: str
+    code: bytes
+
+    def to_bytes(self) -> bytes:
+        return self.symbol.encode() + b"\n" + self.code
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> ObjectCode:
+        symbol, _, code = content.partition(b"\n")
+        return cls(symbol.decode(), code)
+
+
+_linkers: list[Any] = []  # code lives as long as its linker
+
+
+@cache
+def _prepare() -> None:
+    """Once a process."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    stop = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+    for name in ERROR_PATH:
+        if llvm.address_of_symbol(name) is None:  # without Numba
+            llvm.add_symbol(name, stop)
+
+
+def link(made: ObjectCode) -> int:
+    """The address of the function. Every object has a linker of its own: functions that were compiled in different
+    processes may have the same symbol."""
+    _prepare()
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    linker = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    linker.add_object_file(llvm.ObjectFileRef.from_data(made.code))
+    linker.finalize_object()
+    _linkers.append(linker)
+    place: int = linker.get_function_address(made.symbol)
+    return place

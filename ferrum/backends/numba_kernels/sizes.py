@@ -1,0 +1,59 @@
+"""How much kernels do at once, and the memory they need for it.
+
+Owns: the sizes that kernels and those who launch them must agree on. Each is chosen for a cache or the register file.
+Next: `ferrum.backends.numba_kernels.ir`.
+"""
+
+from __future__ import annotations
+
+from ferrum.backends.numba_kernels.features import REGISTERS
+
+# ---- matrix products
+PANEL_ROWS = 4
+PANEL_TOKENS = 6 if REGISTERS == 32 else 3
+"""Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 4 x 3."""
+TILE_BYTES = PANEL_ROWS * PANEL_TOKENS * 64
+"""Memory for a tile's sums between two blocks of columns: 16 floats each."""
+BLOCK_COLUMNS = 512
+"""Columns that are multiplied together: two kilobytes of a row, so that a tile's operands stay in the nearest cache."""
+WHOLE_COLUMNS = 768
+"""Rows of up to so many columns are not cut into blocks."""
+PANEL_BYTES = 256 << 10
+"""Decoded rows that stay in a core's second-level cache while many tokens pass over them."""
+MOST_ROWS = 120
+UNIT_ROWS = 12
+"""Panels and chunks are multiples of this many rows, which every tile divides."""
+SMALL_BATCH = 64
+SMALL_PANEL_ROWS = 24
+"""Up to SMALL_BATCH tokens a panel has so many rows, which then come from the cache into which they were decoded."""
+
+
+def product_scratch(columns: int) -> int:
+    """Bytes of private memory of a chunk for `multiply`: a panel, and the sums of a strip."""
+    return max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + -(-MOST_ROWS // PANEL_ROWS) * TILE_BYTES
+
+
+# ---- attention
+PAGE = 16
+"""Positions whose keys are read together."""
+QUERY_ROWS = 6
+"""Query rows of a tile: each keeps a vector of scores in registers."""
+SPLIT = 128
+"""Positions whose softmax is computed at once: their scores and keys stay in the first-level cache."""
+NO_WINDOW = 1 << 30
+"""A window that no context reaches."""
+
+
+def _padded(head_dim: int) -> int:
+    return -(-head_dim // 16) * 16
+
+
+def attention_scratch(head_dim: int) -> int:
+    """Bytes of private memory of a chunk: see `attend_split`."""
+    padded = _padded(head_dim)
+    return 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT + 4 * QUERY_ROWS + 64)
+
+
+def attention_state(head_dim: int) -> int:
+    """Bytes of one unit's state between a split and the merge: outputs, maxima, sums."""
+    return 4 * (QUERY_ROWS * _padded(head_dim) + 16)

@@ -1,0 +1,115 @@
+"""OPS-44 and OPS-48: what is kept of compiled kernels, and what a later start does with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ferrum.backends.numba_kernels import cache
+from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
+from tests.house.source import ROOT
+
+ONE_KERNEL = """
+import sys, numpy as np
+from ferrum.backends.numpy_backend import NumbaOps
+ops, announced = NumbaOps(1), []
+ops.on_compile(announced.append)
+sums = [ops.rms_norm(np.ones((1, 32), np.float32), np.ones(32, np.float32), 0.0).sum() for _ in range(2)]
+print(*sums, announced, "numba" in sys.modules)
+"""
+COMPILED, LOADED = "32.0 32.0 ['rms norm'] True\n", "32.0 32.0 [] False\n"
+
+GENERATE = """
+import sys
+from ferrum import LLM, EngineConfig, SamplingParams
+from ferrum.backends.registry import load_backend
+from ferrum.testing.stub import ByteTokenizer
+from tests.tiny import TinyModel, tiny_config, tiny_params
+config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
+ops = load_backend("auto", threads=2)
+llm = LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), ops, EngineConfig())
+(answer,) = llm.generate([list(range(1, 40))], SamplingParams(temperature=0, max_tokens=6, ignore_eos=True))
+print(ops.name, answer.token_ids, *(name in sys.modules for name in ("numba", "importlib.metadata")))
+"""
+
+
+def run(program: str, folder: Path | None = None) -> str:
+    """What a process of its own prints, with its kernel cache in this folder."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **({} if folder is None else {"FERRUM_CACHE": str(folder)})}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.clause("OPS-48")
+def test_a_warm_start_imports_no_numba() -> None:
+    first, second = run(GENERATE), run(GENERATE)
+    assert second.split()[-2:] == ["False", "False"]
+    assert second.split()[:-2] == first.split()[:-2]
+
+
+@pytest.mark.clause("OPS-44")
+@pytest.mark.parametrize(
+    "damage",
+    [lambda kept: kept[:60], lambda kept: b"", lambda kept: kept[:-1] + bytes([kept[-1] ^ 1])],
+    ids=["cut off", "empty", "one bit"],
+)
+def test_a_damaged_file_is_compiled_anew(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    """In processes of their own: one fills a cache, the next finds its files damaged, a third whole again."""
+    assert run(ONE_KERNEL, tmp_path) == COMPILED
+    files = list(tmp_path.rglob("*.o"))
+    assert files
+    for path in files:
+        path.write_bytes(damage(path.read_bytes()))
+    assert run(ONE_KERNEL, tmp_path) == COMPILED
+    assert run(ONE_KERNEL, tmp_path) == LOADED
+
+
+@pytest.mark.clause("OPS-44")
+def test_what_cannot_be_kept_is_compiled_for_this_process(tmp_path: Path) -> None:
+    folder = tmp_path / "file"
+    folder.write_text("no folder")
+    assert run(ONE_KERNEL, folder) == COMPILED
+
+
+@pytest.mark.clause("OPS-44")
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = KernelFiles(tmp_path / "kernels" / "one")
+    files.write("a", b"kept")
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", no_room)
+    files.write("a", b"never")
+    files.write("b", b"never")
+    assert (files.read("a"), files.read("b")) == (b"kept", None)
+    assert [path.name for path in files.directory.iterdir()] == ["a"]
+
+
+@pytest.mark.clause("OPS-44")
+def test_the_newest_directories_stay(tmp_path: Path) -> None:
+    for age, name in enumerate(["new", "older", "old", "oldest"], 1):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    KernelFiles(tmp_path / "ours")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "older", "ours"]
+
+
+@pytest.mark.clause("OPS-44")
+def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = kernel_cache().name
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
+    assert kernel_cache().name == ours
+    assert str(kernel_cache()).startswith("/somewhere/")
+    monkeypatch.setattr(cache, "FEATURES", cache.FEATURES | {"imagined"})
+    other = kernel_cache().name
+    monkeypatch.setenv("NUMBA_CPU_NAME", "imagined")
+    third = kernel_cache().name
+    monkeypatch.setattr(cache, "_numba_version", lambda: b"imagined")
+    assert len({ours, other, third, kernel_cache().name}) == 4
