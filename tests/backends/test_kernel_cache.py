@@ -26,13 +26,13 @@ COMPILED, LOADED = "32.0 32.0 ['rms norm'] True\n", "32.0 32.0 [] False\n"
 
 GENERATE = """
 import sys
-from ferrum import LLM, EngineConfig, SamplingParams
+from ferrum import LLM, SamplingParams
 from ferrum.backends.registry import load_backend
 from ferrum.testing.stub import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
 ops = load_backend("auto", threads=2)
-llm = LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), ops, EngineConfig())
+llm = LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), ops)
 (answer,) = llm.generate([list(range(1, 40))], SamplingParams(temperature=0, max_tokens=6, ignore_eos=True))
 print(ops.name, answer.token_ids, *(name in sys.modules for name in ("numba", "importlib.metadata")))
 """
