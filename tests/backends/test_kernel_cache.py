@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ferrum.backends.numba_kernels import cache
+from ferrum.backends.numba_kernels.ahead import CompilingProcess
 from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
+from ferrum.backends.numba_kernels.library import Library
 from tests.house.source import ROOT
 
 ONE_KERNEL = """
@@ -113,3 +116,40 @@ def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: py
     third = kernel_cache().name
     monkeypatch.setattr(cache, "_numba_version", lambda: b"imagined")
     assert len({ours, other, third, kernel_cache().name}) == 4
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFiles:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    return KernelFiles(kernel_cache())
+
+
+@pytest.mark.clause("OPS-49")
+def test_another_process_compiles_into_the_cache(empty_cache: KernelFiles) -> None:
+    """And a library that waits for it compiles nothing itself."""
+    library = Library(empty_cache)
+    library.compile_ahead(["elementwise.swiglu"])
+    library._compiled = None  # type: ignore[assignment, method-assign]
+    assert library.address("elementwise.swiglu")
+    assert empty_cache.has("elementwise.swiglu.o")
+
+
+@pytest.mark.clause("OPS-49")
+def test_what_another_process_fails_to_make_is_compiled_here(
+    empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (
+        CompilingProcess(["elementwise.no_such_kernel"]).wait_for("elementwise.no_such_kernel.o", empty_cache) is None
+    )
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    library = Library(empty_cache)
+    library.compile_ahead(["elementwise.swiglu"])
+    assert library.address("elementwise.swiglu")
+
+
+@pytest.mark.clause("OPS-49")
+def test_nobody_is_started_for_what_is_there(empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(empty_cache)
+    empty_cache.write("elementwise.swiglu.o", b"here")
+    monkeypatch.setattr("ferrum.backends.numba_kernels.ahead.subprocess", None)
+    library.compile_ahead(["elementwise.swiglu"])

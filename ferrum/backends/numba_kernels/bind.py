@@ -34,6 +34,7 @@ _FLOAT32 = np.dtype(np.float32)
 Rotation = tuple[int, int, int]
 """Half of rotary_dim, address of cos, address of sin."""
 NO_ROTATION: Rotation = (0, 0, 0)
+ATTENTION = ("splits.attend_split", "attention.attention", "attention.merge_attention")
 SPLIT_UNITS = 4
 """Units of attention a thread from which on contexts are not split: the shares are even enough."""
 
@@ -44,6 +45,7 @@ class Kernels:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
         self.library = LIBRARY
+        self._looked_ahead = False
         self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
         self.rotation = Remembered(rotation_words)
         self._vectors = Remembered(address)
@@ -66,6 +68,12 @@ class Kernels:
         except KeyError:
             words = self._weights[linears] = weight_words(linears)
             return words
+
+    def look_ahead(self) -> None:
+        """A step of a model begins, and it will come to attention: what takes longest to compile is begun at once."""
+        if not self._looked_ahead:
+            self._looked_ahead = True
+            self.library.compile_ahead(ATTENTION)
 
     def linears(
         self, x: Tensor, norm: Tensor | None, epsilon: float, weights: WeightWords, residual: Tensor | None
@@ -163,7 +171,7 @@ class Kernels:
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
-            self.library.address("splits.attend_split"),
+            self.library.address(ATTENTION[0]),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.launcher.launch("attention.attention", *row, work=work, count=7)

@@ -4,7 +4,7 @@ Owns: one directory of object files for each content of the kernel sources, of t
 a file was made from is in its directory's name, and a file never goes out of date. A file that is damaged (a full disk,
 a lost power supply) is as good as none; where the directory cannot be written, nothing is kept.
 Refuses to know: how object files are made or used.
-Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.library`.
+Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.ahead`.
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class KernelFiles:
             return None
         content = kept[DIGEST_BYTES:]
         return content if hashlib.sha256(content).digest() == kept[:DIGEST_BYTES] else None
+
+    def has(self, name: str) -> bool:
+        """Was anything written under this name? It may be damaged."""
+        return (self.directory / name).exists()
 
     def write(self, name: str, content: bytes) -> None:
         """Keep this for later runs if possible. Others see the whole file or none."""

@@ -9,11 +9,16 @@ Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.memory`.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
 from ferrum.backends.numba_kernels.objects import ObjectCode, link
+
+if TYPE_CHECKING:
+    from ferrum.backends.numba_kernels.ahead import CompilingProcess
 
 Progress = Callable[[str], None]
 """Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
@@ -28,6 +33,7 @@ class Library:
         self._addresses: dict[str, int] = {}
         self._kernels: dict[str, Callable[[int, int, int], None]] = {}
         self._lock = threading.Lock()
+        self._ahead: CompilingProcess | None = None
         self.progress: Progress | None = None
 
     def address(self, name: str) -> int:
@@ -51,13 +57,30 @@ class Library:
             self._kernels[name] = self.function(name, 3)
         return self._kernels[name]
 
+    def compile_ahead(self, names: Sequence[str]) -> None:
+        """Have another process compile those that are missing in the cache, if there is a processor for it; once."""
+        if self._ahead is not None or not self._files.kept or (os.cpu_count() or 1) == 1:
+            return
+        missing = [name for name in names if name not in self._addresses and not self._files.has(f"{name}.o")]
+        if missing:
+            from ferrum.backends.numba_kernels.ahead import CompilingProcess
+
+            self._ahead = CompilingProcess(missing)
+
     def _object_code(self, name: str) -> ObjectCode:
         kept = self._files.read(f"{name}.o")
-        if kept is not None:
-            return ObjectCode.from_bytes(kept)
+        if kept is None:
+            self._announce(name)
+            if self._ahead is not None and name in self._ahead.names:
+                kept = self._ahead.wait_for(f"{name}.o", self._files)
+        return self._compiled(name) if kept is None else ObjectCode.from_bytes(kept)
+
+    def _announce(self, name: str) -> None:
         if self.progress is not None:
             _, function, *kinds = name.split(".")
             self.progress(" ".join([*function.split("_"), *kinds]))
+
+    def _compiled(self, name: str) -> ObjectCode:
         # Numba takes a quarter of a second to import and more to wake up: only who has to compile pays for it
         from ferrum.backends.numba_kernels.compiler import compiled
 
