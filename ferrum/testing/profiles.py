@@ -1,7 +1,8 @@
 """How hard Hypothesis looks, by name.
 
-Owns: the profiles `dev` (25 examples), `ci` (100, the same ones on every run) and `nightly` (2000). The environment
-variable HYPOTHESIS_PROFILE chooses; without it, `ci` where CI is set and `dev` elsewhere.
+Owns: the profiles `few` (5 examples, for what is run once more under other conditions), `dev` (25), `ci` (100) and
+`nightly` (2000); `few` and `ci` take the same ones on every run. The environment variable HYPOTHESIS_PROFILE chooses;
+without it, `ci` where CI is set and `dev` elsewhere.
 Refuses to know: what is tested. Next: `ferrum.conformance`.
 """
 
@@ -11,7 +12,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-PROFILES = ("dev", "ci", "nightly")
+PROFILES = ("few", "dev", "ci", "nightly")
 
 
 def load_profile() -> str:
@@ -19,6 +20,7 @@ def load_profile() -> str:
     # no deadline: the first call of a JIT-compiled kernel takes seconds, the second microseconds
     suppressed = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
     common = settings(deadline=None, suppress_health_check=suppressed, print_blob=True)
+    settings.register_profile("few", common, max_examples=5, derandomize=True)
     settings.register_profile("dev", common, max_examples=25)
     settings.register_profile("ci", common, max_examples=100, derandomize=True)
     settings.register_profile("nightly", common, max_examples=2000)

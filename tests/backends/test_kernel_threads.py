@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import launch
+from ferrum.backends.numba_kernels import launch, team
+from ferrum.backends.numba_kernels.board import PROCESSOR_SET_BYTES
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.weights import Dense, Linear
@@ -85,3 +86,44 @@ def test_callers_on_several_threads_take_turns() -> None:
     assert len(found) == 600
     for result in found:
         np.testing.assert_array_equal(result, expected)
+
+
+def affinity(monkeypatch: pytest.MonkeyPatch, processors: set[int]) -> None:
+    """Let this process seem to be on Linux, and to be allowed these processors."""
+    monkeypatch.setattr(team.sys, "platform", "linux")
+    monkeypatch.setattr(team.os, "sched_getaffinity", lambda process: set(processors), raising=False)
+
+
+@pytest.mark.clause("OPS-42")
+@pytest.mark.parametrize("usable", [{0, 1}, {0, 2, 5}, {7, 8, 9}, {3, 8 * PROCESSOR_SET_BYTES - 1}], ids=str)
+def test_a_worker_leaves_for_any_usable_processor_but_the_callers(
+    usable: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    affinity(monkeypatch, usable)
+    sets = team._processor_sets(2)
+    assert sets is not None
+    assert (sets.shape, sets.dtype) == ((max(usable) + 1, PROCESSOR_SET_BYTES), np.uint8)
+    assert sets.flags.c_contiguous  # compiled code steps from row to row
+    for processor, row in enumerate(sets):
+        members = {bit for bit in range(8 * PROCESSOR_SET_BYTES) if row[bit // 8] >> bit % 8 & 1}
+        assert members == usable - {processor}
+
+
+@pytest.mark.clause("OPS-42")
+@pytest.mark.parametrize(
+    ("threads", "usable"),
+    [(1, {0, 1}), (3, {0, 1}), (2, {4}), (2, {0, 8 * PROCESSOR_SET_BYTES})],
+    ids=["one thread", "more threads than processors", "one processor", "a processor past the set"],
+)
+def test_workers_stay_where_they_have_no_choice(
+    threads: int, usable: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    affinity(monkeypatch, usable)
+    assert team._processor_sets(threads) is None
+
+
+@pytest.mark.clause("OPS-42")
+def test_workers_stay_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    affinity(monkeypatch, {0, 1})
+    monkeypatch.setattr(team.sys, "platform", "darwin")
+    assert team._processor_sets(2) is None

@@ -13,14 +13,16 @@ import llvmlite.binding as llvm
 
 
 def cpu_features() -> frozenset[str]:
-    """LLVM names of the features that Numba compiles for. A named CPU without a feature list counts as plain: nothing
-    is known of it, and the portable forms run everywhere."""
+    """LLVM names of the features that Numba compiles for: a forced list; none for the processor called generic; else
+    those of this processor, even if another one is named."""
     forced = os.environ.get("NUMBA_CPU_FEATURES")
+    if forced is None and os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic":
+        forced = ""
     if forced is not None:
         return frozenset(part[1:] for part in forced.split(",") if part.startswith("+"))
-    if os.environ.get("NUMBA_CPU_NAME"):
-        return frozenset()
-    return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    without = "avx" if os.environ.get("NUMBA_ENABLE_AVX") == "0" else "nothing"
+    host = llvm.get_host_cpu_features()
+    return frozenset(name for name, present in host.items() if present and not name.startswith(without))
 
 
 FEATURES = cpu_features()
