@@ -230,7 +230,6 @@ class NumbaOps(NumpyOps):
         return self._kernels.launcher.threads
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
-        self._kernels.look_ahead()
         return self._tapes.run(self, step, batch)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:

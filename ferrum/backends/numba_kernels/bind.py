@@ -25,6 +25,7 @@ from ferrum.backends.numba_kernels.operands import (
     rotation_words,
     weight_words,
 )
+from ferrum.backends.numba_kernels.team import prepare
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import Linear, Weight
@@ -34,7 +35,11 @@ _FLOAT32 = np.dtype(np.float32)
 Rotation = tuple[int, int, int]
 """Half of rotary_dim, address of cos, address of sin."""
 NO_ROTATION: Rotation = (0, 0, 0)
-ATTENTION = ("splits.attend_split", "attention.attention", "attention.merge_attention")
+ATTENTION = "attention.attention"
+SPLIT_OF_ATTENTION = "splits.attend_split"
+MERGE_OF_ATTENTION = "attention.merge_attention"
+SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION)
+"""What another process begins with at once, where it is missing: it takes as long as all the rest."""
 SPLIT_UNITS = 4
 """Units of attention a thread from which on contexts are not split: the shares are even enough."""
 
@@ -45,7 +50,9 @@ class Kernels:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
         self.library = LIBRARY
-        self._looked_ahead = False
+        if launcher.threads > 1:
+            LIBRARY.compile_ahead(SLOW_TO_COMPILE)
+        prepare()
         self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
         self.rotation = Remembered(rotation_words)
         self._vectors = Remembered(address)
@@ -68,12 +75,6 @@ class Kernels:
         except KeyError:
             words = self._weights[linears] = weight_words(linears)
             return words
-
-    def look_ahead(self) -> None:
-        """A step of a model begins, and it will come to attention: what takes longest to compile is begun at once."""
-        if not self._looked_ahead:
-            self._looked_ahead = True
-            self.library.compile_ahead(ATTENTION)
 
     def linears(
         self, x: Tensor, norm: Tensor | None, epsilon: float, weights: WeightWords, residual: Tensor | None
@@ -171,13 +172,13 @@ class Kernels:
             cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
             float_bits(softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
-            self.library.address(ATTENTION[0]),
+            self.library.address(SPLIT_OF_ATTENTION),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
-        self.launcher.launch("attention.attention", *row, work=work, count=7)
-        self.library.address("attention.merge_attention")  # compiled with it, not in the middle of an answer
+        self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer
+        self.launcher.launch(ATTENTION, *row, work=work, count=7)
         if parts > 1:
-            self.launcher.launch("attention.merge_attention", *row, work=8 * parts * query.size, count=7)
+            self.launcher.launch(MERGE_OF_ATTENTION, *row, work=8 * parts * query.size, count=7)
         return out
 
     def _parts(self, words: BatchWords, cache: CacheWords) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import Reused, address, aligned
-from ferrum.backends.numba_kernels.team import prepare, team_of
+from ferrum.backends.numba_kernels.team import team_of
 from ferrum.errors import InvalidParameter
 
 ROW_WORDS = 32
@@ -54,7 +54,6 @@ class Launcher:
             most = f"this process may use {available} processors"
             raise InvalidParameter("threads", f"must be from 1 to {4 * available} ({most}), not {threads}")
         self.threads = available if threads is None else threads
-        prepare()
         self._row = np.zeros(ROW_WORDS, np.int64)
         self._row_address = address(self._row)
         self._memory = Reused()
