@@ -16,7 +16,7 @@ from formats import Formats
 from tasks import Failed, Task, run, say
 
 from ferrum.config import EngineConfig
-from ferrum.engine.setup import check_supported
+from ferrum.engine.setup import make_backend
 from ferrum.errors import FerrumError
 
 FERRUM, LLAMA_CPP, TRANSFORMERS = "ferrum", "llama.cpp", "transformers"
@@ -74,9 +74,9 @@ def is_installed(contestant: str) -> bool:
 
 
 def computes_in_bfloat16() -> bool:
-    """Does this version have it?"""
+    """Does this processor have it?"""
     try:
-        check_supported(EngineConfig(compute="bfloat16"))
+        make_backend(EngineConfig(compute="bfloat16"))
     except FerrumError:
         return False
     return True

@@ -41,8 +41,8 @@ def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, 
     compute = task.settings.get("compute", "float32")
     if not task.model.startswith(SHAPE):
         return LLM(task.model, threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
-    from ferrum.backends.registry import load_backend
     from ferrum.config import EngineConfig, parse_memory
+    from ferrum.engine.setup import make_backend
     from ferrum.load.random_model import random_model
     from ferrum.load.shapes import find_shape
 
@@ -50,7 +50,7 @@ def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, 
     sizes["kv_memory"] = parse_memory("kv_memory", sizes["kv_memory"])
     config = EngineConfig(threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
     model = random_model(name, find_shape(name), task.settings.get("dtype", "auto"))
-    return LLM.from_loaded(model, load_backend("auto", threads=task.threads), config)
+    return LLM.from_loaded(model, make_backend(config), config)
 
 
 def speed(task: Task) -> dict[str, float]:

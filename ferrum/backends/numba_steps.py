@@ -36,9 +36,9 @@ class RecordingOps(NumbaOps):
     """Runs a step without its launches, which it records. A primitive would do its work at once, unseen by a replay: it
     is refused, but for the selection of all rows in order, which is no work."""
 
-    def __init__(self, launcher: Recorder, batch: StepBatch, deterministic: bool) -> None:
-        super().__init__(launcher.threads, deterministic)
-        self._kernels = Kernels(launcher)
+    def __init__(self, launcher: Recorder, batch: StepBatch, like: NumbaOps) -> None:
+        super().__init__(launcher.threads, like.deterministic, like.compute)
+        self._kernels = Kernels(launcher, like.compute)
         self._batch = batch
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
@@ -102,7 +102,7 @@ class StepTapes:
     def _record(self, like: NumbaOps, step: Step, sequences: int, width: int) -> RecordedStep | None:
         """None where the step cannot be recorded."""
         own, recorder = _own_batch(sequences, width), Recorder(self._threads)
-        ops = RecordingOps(recorder, own, like.deterministic)
+        ops = RecordingOps(recorder, own, like)
         try:
             result = step(ops, own)
             return RecordedStep(step, ops, own, recorder.tape(sequences), result)

@@ -212,13 +212,17 @@ class NumbaOps(NumpyOps):
     """Tokens up to which a norm is recomputed for every chunk to save a barrier; larger batches take the plain
     composition of the kernels below, where activations exist once."""
 
-    def __init__(self, threads: int | None = None, deterministic: bool = False) -> None:
+    def __init__(self, threads: int | None = None, deterministic: bool = False, compute: str = "float32") -> None:
+        """compute: "float32", or "bfloat16" for the operands of products of more than a few tokens, where the processor
+        has such products. Raises Unsupported where it has not."""
         super().__init__("float32", deterministic)
         # LLVM takes time to import: only who makes this backend pays for it
         from ferrum.backends.numba_kernels import bind, launch
         from ferrum.backends.numba_steps import StepTapes
 
-        self._kernels = bind.Kernels(launch.Launcher(threads))
+        bind.check_arithmetic(compute, deterministic)
+        self.compute = compute
+        self._kernels = bind.Kernels(launch.Launcher(threads), compute)
         self._tapes = StepTapes(self.threads)
 
     def on_compile(self, listener: Callable[[str], None]) -> None:

@@ -29,10 +29,9 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
     """Random weights in the shape of a known model, run as the flags say; `more` are fields of `EngineConfig`. A
     flag that is wrong by itself is refused before the weights are made."""
     with progress.during(f"making random weights like those of {shape}"):
-        from ferrum.backends.registry import load_backend
         from ferrum.config import EngineConfig, parse_memory
         from ferrum.engine.llm import LLM
-        from ferrum.engine.setup import check_supported
+        from ferrum.engine.setup import check_supported, make_backend
         from ferrum.load.random_model import random_model
         from ferrum.load.shapes import find_shape
 
@@ -42,7 +41,7 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
             values[name] = parse_memory(name, values[name])
         config = EngineConfig(**values, **more)
         check_supported(config)
-        ops = load_backend(options.backend, threads=options.threads, deterministic=options.deterministic or None)
+        ops = make_backend(config)
         random = random_model(f"{shape} (random)", model, options.dtype)
         return announced(LLM.from_loaded(random, ops, config), progress)
 

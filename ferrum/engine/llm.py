@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
@@ -27,8 +26,10 @@ from ferrum.engine.setup import (
     build_runner,
     build_scheduler,
     capacity,
+    check_backend,
     check_supported,
     content_root,
+    make_backend,
     storage_dtype,
     swap_cost,
     weights_dtype,
@@ -87,7 +88,7 @@ class LLM:
             eviction, prefix_caching, deterministic, max_waiting,
         )  # fmt: skip
         check_supported(config)  # before anything is downloaded
-        ops = load_backend(backend, threads=threads, deterministic=deterministic or None)
+        ops = make_backend(config)
         self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
 
     @classmethod
@@ -100,10 +101,7 @@ class LLM:
         return llm
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
-        if config.deterministic and not ops.deterministic:
-            raise InvalidParameter(
-                "deterministic", f"needs a backend made with deterministic=True, and this {ops.name} was not"
-            )
+        check_backend(ops, config)
         dtype = storage_dtype(ops, config)
         size = capacity(loaded.config, config, dtype)
         self._loaded = loaded

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig
 from ferrum.engine.runner import Runner
 from ferrum.errors import InvalidParameter, Unsupported
@@ -34,7 +35,7 @@ from ferrum.text.chat import ChatTemplate
 from ferrum.text.tokenizer import Tokenizer
 
 KV_DTYPES = ("auto", "float32", "float16")
-COMPUTE = ("float32",)
+COMPUTE = ("float32", "bfloat16")
 
 FLOPS_PER_BYTE = 20
 """Floating-point operations that a CPU does in the time in which it copies a byte: on two cores some 160 G a second
@@ -80,6 +81,26 @@ def check_supported(config: EngineConfig) -> None:
         if value not in DTYPES:
             raise InvalidParameter(name, f"must be one of {', '.join(known)}, not {value!r}")
         raise Unsupported(f"{name}={value!r} is not part of this version; known: {', '.join(known)}")
+
+
+def make_backend(config: EngineConfig) -> TensorOps:
+    """The backend that was asked for. Raises what `load_backend` raises."""
+    compute = None if config.compute == "float32" else config.compute
+    return load_backend(
+        config.backend, threads=config.threads, deterministic=config.deterministic or None, compute=compute
+    )
+
+
+def check_backend(ops: TensorOps, config: EngineConfig) -> None:
+    """Raises InvalidParameter where a backend was made for something else than is asked of it."""
+    if config.deterministic and not ops.deterministic:
+        raise InvalidParameter(
+            "deterministic", f"needs a backend made with deterministic=True, and this {ops.name} was not"
+        )
+    if config.compute != ops.compute:
+        raise InvalidParameter(
+            "compute", f"is {config.compute!r}, but this {ops.name} was made with compute={ops.compute!r}"
+        )
 
 
 def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:

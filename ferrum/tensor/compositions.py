@@ -31,6 +31,10 @@ class Compositions(Primitives):
     what it would be alone only up to rounding, because the fastest product of many rows adds up in another order than
     the fastest product of one."""
 
+    compute: str = "float32"
+    """The type to which operands of a product may be rounded (OPS-52). A backend that has another one takes it as an
+    option of this name."""
+
     @property
     def threads(self) -> int:
         """Threads that the backend shares its work out to."""

@@ -62,6 +62,12 @@ def test_a_backend_that_is_not_deterministic_cannot_be_asked_to_be(
     tiny_llm(load_backend(backend, deterministic=True))  # more than was asked for
 
 
+@pytest.mark.clause("ENGINE-17")
+def test_a_backend_with_another_arithmetic_is_refused() -> None:
+    with pytest.raises(InvalidParameter, match=r"^compute is 'bfloat16', but this numpy was made with .*'float32'"):
+        tiny_llm(compute="bfloat16")
+
+
 @pytest.mark.clause("KV-35")
 def test_a_prefix_goes_from_one_engine_to_another(tmp_path: Path) -> None:
     path = tmp_path / "prefix"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import sizes
-from ferrum.backends.numba_kernels.descriptor import row_decoder
+from ferrum.backends.numba_kernels import features, sizes
+from ferrum.backends.numba_kernels.descriptor import PRODUCTS, row_decoder
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import address
@@ -26,6 +26,7 @@ from ferrum.backends.numba_kernels.operands import (
     weight_words,
 )
 from ferrum.backends.numba_kernels.team import prepare
+from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import Linear, Weight
@@ -44,11 +45,25 @@ SPLIT_UNITS = 4
 """Units of attention a thread from which on contexts are not split: the shares are even enough."""
 
 
+def check_arithmetic(compute: str, deterministic: bool) -> None:
+    """Raises InvalidParameter for one that does not exist or does not fit the mode, Unsupported for one that this
+    processor does not have."""
+    if compute not in PRODUCTS:
+        raise InvalidParameter("compute", f"must be one of {', '.join(PRODUCTS)}, not {compute!r}")
+    if compute != "bfloat16":
+        return
+    if deterministic:
+        raise InvalidParameter("compute", "'bfloat16' makes a row's bits depend on the number of rows")
+    if not features.HAS_BFLOAT16:
+        raise Unsupported("compute='bfloat16' needs a processor with bfloat16 dot products (AVX512_BF16)")
+
+
 class Kernels:
     """Launches on arrays."""
 
-    def __init__(self, launcher: Launcher) -> None:
-        self.launcher = launcher
+    def __init__(self, launcher: Launcher, compute: str = "float32") -> None:
+        """compute: the arithmetic of products with more than few tokens."""
+        self.launcher, self.compute = launcher, compute
         self.library = LIBRARY
         if launcher.threads > 1:
             LIBRARY.compile_ahead(SLOW_TO_COMPILE)
@@ -73,7 +88,7 @@ class Kernels:
         try:
             return self._weights[linears]
         except KeyError:
-            words = self._weights[linears] = weight_words(linears)
+            words = self._weights[linears] = weight_words(linears, self.compute)
             return words
 
     def linears(
@@ -83,7 +98,7 @@ class Kernels:
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
-        scratch = self.launcher.scratch(normed_bytes + sizes.product_scratch(columns))
+        scratch = self.launcher.scratch(normed_bytes + self._product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.linears",
             address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
@@ -97,13 +112,17 @@ class Kernels:
         """-> [tokens, intermediate]"""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + sizes.product_scratch(columns))
+        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + self._product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.norm_swiglu",
             address(x), x.strides[0], tokens, self._vectors(norm), float_bits(epsilon), columns, weights.place,
             address(out), *scratch, work=2 * tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
+
+    def _product_scratch(self, columns: int, tokens: int) -> int:
+        rounded = sizes.rounded_scratch(columns, tokens) if self.compute == "bfloat16" else 0
+        return sizes.product_scratch(columns) + rounded
 
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
         """-> [tokens, columns]"""

@@ -22,16 +22,19 @@ BLOCK_BYTES = 64  # bytes of BLOCK_COLUMNS columns; 0 for float32, which need no
 MULTIPLY = 72  # address of `multiply`
 DESCRIPTOR_BYTES = 80
 
+PRODUCTS = {"float32": ("multiply", "strip"), "bfloat16": ("multiply_bfloat16", "strip_bfloat16")}
+"""By arithmetic: the product, and its inner loop for many tokens."""
+
 
 def descriptor(
-    kind: str, address: int, row_bytes: int, shape: tuple[int, int], stored: int, bias: int
+    kind: str, address: int, row_bytes: int, shape: tuple[int, int], stored: int, bias: int, compute: str
 ) -> tuple[int, ...]:
-    """The words of a weight of this shape [rows, columns], a row of which has `stored` bytes; loads what its kind
-    needs."""
+    """The words of a weight of this shape [rows, columns], a row of which has `stored` bytes, for the arithmetic
+    `compute`; loads what its kind needs."""
     rows, columns = shape
-    product, strip = LIBRARY.address(f"products.product.{kind}"), LIBRARY.address("products.strip")
+    product = LIBRARY.address(f"products.product.{kind}")
+    multiply, strip = (LIBRARY.address(f"products.{name}") for name in PRODUCTS[compute])
     block_bytes = 0 if kind == "f32" else BLOCK_COLUMNS * stored // columns
-    multiply = LIBRARY.address("products.multiply")
     return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes, multiply
 
 

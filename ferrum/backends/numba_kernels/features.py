@@ -29,6 +29,8 @@ FEATURES = cpu_features()
 HAS_AVX512 = "avx512f" in FEATURES
 HAS_HALF = HAS_AVX512 or "f16c" in FEATURES
 """Native float16 conversion. Without it LLVM calls a helper function that Numba cannot resolve."""
+HAS_BFLOAT16 = HAS_AVX512 and "avx512bf16" in FEATURES
+"""Dot products of pairs of bfloat16."""
 HAS_X86_PAUSE = "sse2" in FEATURES or HAS_AVX512
 HAS_BYTE_SHUFFLE = "avx2" in FEATURES
 """A shuffle of bytes within each half of a 32-byte register."""

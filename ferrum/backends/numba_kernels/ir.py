@@ -14,6 +14,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from ferrum.backends.numba_kernels.features import HAS_BFLOAT16
+
 LANES = 16
 
 Half, Float = ir.HalfType(), ir.FloatType()
@@ -87,6 +89,54 @@ def shuffle(builder: Any, first: Any, second: Any, lanes: Sequence[int]) -> Any:
 def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """x * y + z on vectors of floats: fused where the target can, never a library call."""
     return call(builder, f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
+
+
+class _BFloatType(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(_BFloatType)
+
+
+def dot_pairs(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    """Pairs of bfloat16, 16 int32 each: both products of a pair added to its lane of z. The instruction of AVX512_BF16
+    treats denormal numbers as 0 and rounds to the nearest even; elsewhere two multiply-adds in float32."""
+    if HAS_BFLOAT16:
+        pairs = (builder.bitcast(each, Vector(_BFloatType(), 2 * LANES)) for each in (x, y))
+        return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", Floats, z, *pairs)
+    for half in (low_of_pairs, high_of_pairs):
+        z = multiply_add(builder, half(builder, x), half(builder, y), z)
+    return z
+
+
+def low_of_pairs(builder: Any, pairs: Any) -> Any:
+    """A bfloat16 is the upper half of a float32."""
+    return builder.bitcast(builder.shl(pairs, constant(Ints, 16)), Floats)
+
+
+def high_of_pairs(builder: Any, pairs: Any) -> Any:
+    return builder.bitcast(builder.and_(pairs, constant(Ints, -1 << 16)), Floats)
+
+
+def pairs_of(builder: Any, low: Any, high: Any) -> Any:
+    """Two times 16 floats, rounded to bfloat16, as 16 int32."""
+    low, high = (_rounded_to_bfloat16(builder, x) for x in (low, high))
+    return builder.or_(builder.lshr(low, constant(Ints, 16)), builder.and_(high, constant(Ints, -1 << 16)))
+
+
+def _rounded_to_bfloat16(builder: Any, x: Any) -> Any:
+    """The bits of 16 floats, whose upper halves are rounded to the nearest, ties to even; NaN stays NaN."""
+    bits = builder.bitcast(x, Ints)
+    odd = builder.and_(builder.lshr(bits, constant(Ints, 16)), constant(Ints, 1))
+    rounded = builder.add(bits, builder.add(odd, constant(Ints, 0x7FFF)))
+    quiet = builder.or_(bits, constant(Ints, 0x400000))
+    return builder.select(builder.fcmp_unordered("uno", x, x), quiet, rounded)
 
 
 def widen(builder: Any, integers: Any) -> Any:

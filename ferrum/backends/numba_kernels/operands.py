@@ -94,12 +94,12 @@ def native_kind(weight: Weight) -> str | None:
     return weight.kind if isinstance(weight, BlockWeight) and weight.kind in _BLOCK_KINDS else None
 
 
-def weight_words(linears: tuple[Linear, ...]) -> WeightWords | None:
+def weight_words(linears: tuple[Linear, ...], compute: str) -> WeightWords | None:
     """None if one of the linears has no native kernel. The linears themselves hold the arrays."""
     if len({each.weight.columns for each in linears}) != 1 or not all(_plain(each.bias) for each in linears):
         return None
     kinds = [native_kind(each.weight) for each in linears]
-    rows = [_descriptor(each, kind) for each, kind in zip(linears, kinds, strict=True) if kind is not None]
+    rows = [_descriptor(each, kind, compute) for each, kind in zip(linears, kinds, strict=True) if kind is not None]
     if len(rows) < len(linears):
         return None
     descriptors = np.array(rows, np.int64)
@@ -119,11 +119,11 @@ def _plain(x: Tensor | None) -> bool:
     return x is None or (x.dtype == np.float32 and x.flags.c_contiguous)
 
 
-def _descriptor(each: Linear, kind: str) -> tuple[int, ...]:
+def _descriptor(each: Linear, kind: str, compute: str) -> tuple[int, ...]:
     data = each.weight.data
     bias = 0 if each.bias is None else address(each.bias)
     stored = data.shape[1] * data.itemsize
-    return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias)
+    return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias, compute)
 
 
 def cache_words(layer: KvLayer) -> CacheWords | None:

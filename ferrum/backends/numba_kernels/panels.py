@@ -9,7 +9,8 @@ Next: `ferrum.backends.numba_kernels.elementwise`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -20,15 +21,50 @@ from ferrum.backends.numba_kernels.features import WIDTH
 from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, PANEL_TOKENS, TILE_BYTES
 from ferrum.backends.numba_kernels.tiles import Operands, cover, named, spaced, store_sums
 
-PASSES = ir.LANES // WIDTH
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the operands of a strip are, and how they are multiplied."""
+
+    name: str
+    sums: Any  # type of the lanes of one pass
+    operand: Any  # type of what is multiplied with it
+    step: int  # bytes of 32 columns
+    multiply_add: Callable[..., Any]  # (builder, weights, inputs, sums) -> sums
+
+    @property
+    def passes(self) -> int:
+        return ir.LANES // int(self.sums.count)
+
+    def distances(self, part: int) -> range:
+        """Where the operands of a pass lie within 32 columns."""
+        return range(4 * self.sums.count * part, self.step, 64)
+
+
 _Register = ir.Vector(ir.Float, WIDTH)
+FLOAT32 = Arithmetic("float32", _Register, _Register, 128, ir.multiply_add)
+BFLOAT16 = Arithmetic("bfloat16", ir.Floats, ir.Ints, 64, ir.dot_pairs)
+"""Operands are rounded to bfloat16 and lie in pairs, of columns 16 apart; sums stay float32."""
 
 
-def strip() -> Any:
+def round_row() -> Any:
+    """Word (destination, source, columns): float32 to pairs of bfloat16; columns are a multiple of 32."""
+
+    def build(builder, destination, source, columns):
+        with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
+            place = builder.add(source, ir.scaled(builder, loop.index, 128))
+            low, high = (ir.load(builder, ir.offset(builder, place, distance), ir.Floats) for distance in (0, 64))
+            target = builder.add(destination, ir.scaled(builder, loop.index, 64))
+            ir.store(builder, target, ir.pairs_of(builder, low, high))
+
+    return named(build, "round_row", 3)
+
+
+def strip(arithmetic: Arithmetic) -> Any:
     """Word (panel, row stride, columns, x, x stride, sums, out, out stride, start, start stride, rows, tokens, first,
-    last): float32 rows times 1 to PANEL_TOKENS tokens, for one block of columns, a multiple of 32. `sums` has
-    TILE_BYTES for every PANEL_ROWS rows; it is not read where this is the first block, and where it is the last one
-    the results are written instead. rows >= PANEL_ROWS."""
+    last): rows times 1 to PANEL_TOKENS tokens, for one block of columns, a multiple of 32. `sums` has TILE_BYTES for
+    every PANEL_ROWS rows; it is not read where this is the first block, and where it is the last one the results are
+    written instead. rows >= PANEL_ROWS."""
 
     def build(
         builder, panel, row_stride, columns, x, x_stride, sums, out, out_stride, start, start_stride, rows,
@@ -42,12 +78,17 @@ def strip() -> Any:
 
             def tile(row: Any) -> None:
                 at, kept = operands.at(builder, row), builder.load(place)
-                parts = [_sums(builder, each, count, columns, at, begins, kept) for each in range(PASSES)]
+                parts = [
+                    _sums(builder, arithmetic, each, count, columns, at, begins, kept)
+                    for each in range(arithmetic.passes)
+                ]
                 with builder.if_else(ends) as (then, otherwise):
                     with then:
                         store_sums(builder, parts, PANEL_ROWS, count, at)
                     with otherwise:
-                        for address, sums_of_lanes in zip(_places(builder, kept, count), chain(*parts), strict=True):
+                        for address, sums_of_lanes in zip(
+                            _places(builder, arithmetic, kept, count), chain(*parts), strict=True
+                        ):
                             ir.store(builder, address, sums_of_lanes)
                 builder.store(ir.offset(builder, kept, TILE_BYTES), place)
 
@@ -55,37 +96,42 @@ def strip() -> Any:
 
         ir.switch_on(builder, tokens, range(1, PANEL_TOKENS + 1), tiles)
 
-    return named(build, "strip", 14)
+    return named(build, f"strip_{arithmetic.name}", 14)
 
 
-def _places(builder: Any, kept: Any, tokens: int) -> list[Any]:
+def _places(builder: Any, arithmetic: Arithmetic, kept: Any, tokens: int) -> list[Any]:
     """Where the parts of a tile's sums lie: all of the first pass, then all of the next."""
-    return [ir.offset(builder, kept, 4 * WIDTH * i) for i in range(PASSES * PANEL_ROWS * tokens)]
+    size = 4 * arithmetic.sums.count
+    return [ir.offset(builder, kept, size * i) for i in range(arithmetic.passes * PANEL_ROWS * tokens)]
 
 
-def _sums(builder: Any, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any) -> list[Any]:
-    """One pass: the lanes [part * WIDTH, (part + 1) * WIDTH) of a tile's accumulators."""
+def _sums(
+    builder: Any, arithmetic: Arithmetic, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any
+) -> list[Any]:
+    """One pass: part number `part` of the lanes of a tile's accumulators."""
     count = PANEL_ROWS * tokens
     weight_rows = spaced(builder, at.weight, at.weight_stride, PANEL_ROWS)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
-    slots = ir.allocate(builder, [ir.constant(_Register, 0.0)] * count)
+    slots = ir.allocate(builder, [ir.constant(arithmetic.sums, 0.0)] * count)
     with builder.if_then(builder.not_(begins)):
-        for place, slot in zip(_places(builder, kept, tokens)[part * count :][:count], slots, strict=True):
-            builder.store(ir.load(builder, place, _Register), slot)
+        for place, slot in zip(_places(builder, arithmetic, kept, tokens)[part * count :][:count], slots, strict=True):
+            builder.store(ir.load(builder, place, arithmetic.sums), slot)
     with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
-        for half in (0, 1):
-            place = ir.offset(builder, ir.scaled(builder, loop.index, 128), 64 * half + 4 * WIDTH * part)
-            for r, t, weight, value in _pairs(builder, weight_rows, token_rows, place):
+        for distance in arithmetic.distances(part):
+            place = ir.offset(builder, ir.scaled(builder, loop.index, arithmetic.step), distance)
+            for r, t, weight, value in _operands(builder, arithmetic, weight_rows, token_rows, place):
                 slot = slots[t * PANEL_ROWS + r]
-                builder.store(ir.multiply_add(builder, weight, value, builder.load(slot)), slot)
+                builder.store(arithmetic.multiply_add(builder, weight, value, builder.load(slot)), slot)
     return [builder.load(slot) for slot in slots]
 
 
-def _pairs(builder: Any, rows: list[Any], tokens: list[Any], place: Any) -> Iterator[tuple[int, int, Any, Any]]:
+def _operands(
+    builder: Any, arithmetic: Arithmetic, rows: list[Any], tokens: list[Any], place: Any
+) -> Iterator[tuple[int, int, Any, Any]]:
     """(row, token, weights, inputs): the fewer ones stay in registers while the others pass by, one at a time."""
 
     def read(base: Any) -> Any:
-        return ir.load(builder, builder.add(base, place), _Register)
+        return ir.load(builder, builder.add(base, place), arithmetic.operand)
 
     if len(tokens) < len(rows):
         inputs = [read(token) for token in tokens]

@@ -24,13 +24,17 @@ from ferrum.backends.numba_kernels.sizes import (
     PANEL_TOKENS,
     SMALL_BATCH,
     SMALL_PANEL_ROWS,
+    SUMS_BYTES,
     UNIT_ROWS,
     WHOLE_COLUMNS,
 )
 
 PREFETCHED = {"f32": 1, "f16": 1, "bf16": 1}
 """Tiles further on whose weights are asked for, where it is not 4: fewer of them for weights that take more bytes."""
-_strip = panels.strip()
+FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
+"""Bytes of an operand of a strip, which say which arithmetic it is."""
+_strip, _strip_bfloat16 = panels.strip(panels.FLOAT32), panels.strip(panels.BFLOAT16)
+_round_row = panels.round_row()
 
 
 def product(kind):
@@ -58,6 +62,11 @@ def strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last):
     _strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last)
 
 
+def strip_bfloat16(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last):
+    """The same on pairs of bfloat16."""
+    _strip_bfloat16(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last)
+
+
 @inlined
 def share(count, chunk, chunks, unit):
     """A chunk's part of `count` items, in multiples of `unit` but for the last."""
@@ -66,31 +75,32 @@ def share(count, chunk, chunks, unit):
 
 
 @inlined
-def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, start_stride, tokens, scratch):
-    """`multiply` for the rows top..top + rows; `out` and `start` point at row `top`."""
+def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, start_stride, tokens, scratch, size):
+    """`multiply` for the rows top..top + rows; `out` and `start` point at row `top`. x has operands of `size` bytes."""
     columns, row_bytes = load_word(weight + COLUMNS), load_word(weight + ROW_BYTES)
     source = load_word(weight + DATA) + top * row_bytes
     width = columns if columns <= WHOLE_COLUMNS else BLOCK_COLUMNS
     sums = scratch + max(PANEL_BYTES, UNIT_ROWS * 4 * columns)
-    in_place = load_word(weight + BLOCK_BYTES) == 0 and width == columns
+    in_place = size == FLOAT32_BYTES and load_word(weight + BLOCK_BYTES) == 0 and width == columns
     panel = source if in_place else scratch
     if not in_place:
-        _decode_panel(weight, source, rows, columns, width, panel)
+        _decode_panel(weight, source, rows, columns, width, panel, sums, size)
     for token in range(0, tokens, PANEL_TOKENS):
         count = min(PANEL_TOKENS, tokens - token)
         begin = start + token * start_stride if start != 0 else 0
         for column in range(0, columns, width):
             part = min(width, columns - column)
             call14(
-                load_word(weight + STRIP), panel + 4 * rows * column, row_bytes if in_place else 4 * part, part,
-                x + token * x_stride + 4 * column, x_stride, sums, out + token * out_stride, out_stride,
+                load_word(weight + STRIP), panel + size * rows * column, row_bytes if in_place else size * part, part,
+                x + token * x_stride + size * column, x_stride, sums, out + token * out_stride, out_stride,
                 begin, start_stride, rows, count, column == 0, column + part == columns,
             )  # fmt: skip
 
 
 @inlined
-def _decode_panel(weight, source, rows, columns, width, panel):
-    """Rows to float32, one block of columns after the other: [blocks, rows, width], the last block as wide as it is."""
+def _decode_panel(weight, source, rows, columns, width, panel, spare, size):
+    """Rows to operands of `size` bytes, one block of columns after the other: [blocks, rows, width], the last block as
+    wide as it is. `spare` has room for a block of a row in float32."""
     decoder, block_bytes = load_word(weight + DECODER), load_word(weight + BLOCK_BYTES)
     if block_bytes == 0:
         block_bytes = 4 * BLOCK_COLUMNS
@@ -98,8 +108,35 @@ def _decode_panel(weight, source, rows, columns, width, panel):
         place = source + row * load_word(weight + ROW_BYTES)
         for column in range(0, columns, width):
             part = min(width, columns - column)
-            destination = panel + 4 * (rows * column + row * part)
-            call3(decoder, destination, place + column // BLOCK_COLUMNS * block_bytes, part)
+            destination = panel + size * (rows * column + row * part)
+            if size == FLOAT32_BYTES:
+                call3(decoder, destination, place + column // BLOCK_COLUMNS * block_bytes, part)
+            else:
+                call3(decoder, spare, place + column // BLOCK_COLUMNS * block_bytes, part)
+                _round_row(destination, spare, part)
+
+
+@inlined
+def _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens):
+    call12(
+        load_word(weight), load_word(weight + DATA), load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
+        x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
+    )  # fmt: skip
+
+
+@inlined
+def _multiply_many(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch, size):
+    columns = load_word(weight + COLUMNS)
+    fitting = PANEL_BYTES // (size * columns) // UNIT_ROWS * UNIT_ROWS
+    most = SMALL_PANEL_ROWS if tokens <= SMALL_BATCH else MOST_ROWS
+    panel_rows = max(UNIT_ROWS, min(most, fitting))
+    for row in range(first, end, panel_rows):
+        rows = max(4, min(panel_rows, end - row))
+        top = min(row, end - rows)  # a last partial panel overlaps the one before
+        begin = start + 4 * top if start != 0 else 0
+        _multiply_panel(
+            weight, top, rows, x, x_stride, out + 4 * top, out_stride, begin, start_stride, tokens, scratch, size
+        )
 
 
 def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
@@ -109,17 +146,26 @@ def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, e
     if first >= end:
         return
     if tokens <= tiles.FEW:
-        call12(
-            load_word(weight), load_word(weight + DATA), load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
-            x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
-        )  # fmt: skip
+        _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens)
+    else:
+        _multiply_many(
+            weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch, FLOAT32_BYTES
+        )
+
+
+def multiply_bfloat16(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
+    """The same, but that for more than few tokens weights and x are rounded to bfloat16. Each chunk rounds x for
+    itself: that is little beside its products."""
+    if first >= end:
         return
-    columns = load_word(weight + COLUMNS)
-    fitting = PANEL_BYTES // (4 * columns) // UNIT_ROWS * UNIT_ROWS
-    most = SMALL_PANEL_ROWS if tokens <= SMALL_BATCH else MOST_ROWS
-    panel_rows = max(UNIT_ROWS, min(most, fitting))
-    for row in range(first, end, panel_rows):
-        rows = max(4, min(panel_rows, end - row))
-        top = min(row, end - rows)  # a last partial panel overlaps the one before
-        begin = start + 4 * top if start != 0 else 0
-        _multiply_panel(weight, top, rows, x, x_stride, out + 4 * top, out_stride, begin, start_stride, tokens, scratch)
+    if tokens <= tiles.FEW:
+        _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens)
+    else:
+        columns = load_word(weight + COLUMNS)
+        rounded = scratch + max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + SUMS_BYTES
+        for token in range(tokens):
+            _round_row(rounded + 2 * columns * token, x + token * x_stride, columns)
+        _multiply_many(
+            weight, rounded, 2 * columns, out, out_stride, start, start_stride, first, end, tokens, scratch,
+            BFLOAT16_BYTES,
+        )  # fmt: skip

@@ -28,9 +28,18 @@ SMALL_PANEL_ROWS = 24
 """Up to SMALL_BATCH tokens a panel has so many rows, which then come from the cache into which they were decoded."""
 
 
+SUMS_BYTES = -(-MOST_ROWS // PANEL_ROWS) * TILE_BYTES
+"""Memory for the sums of a strip; also enough for a block of columns in float32."""
+
+
 def product_scratch(columns: int) -> int:
     """Bytes of private memory of a chunk for `multiply`: a panel, and the sums of a strip."""
-    return max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + -(-MOST_ROWS // PANEL_ROWS) * TILE_BYTES
+    return max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + SUMS_BYTES
+
+
+def rounded_scratch(columns: int, tokens: int) -> int:
+    """Bytes that `multiply_bfloat16` needs besides."""
+    return 2 * columns * tokens
 
 
 # ---- attention
