@@ -87,6 +87,9 @@ def make_lines(formats: Formats, names: Sequence[str], metrics: Sequence[str], e
     wanted = tuple(metric for metric in METRICS if metric in metrics)
     speeds = tuple(metric for metric in wanted if metric in SPEEDS)
     peers = [peer for peer in MODULES if is_installed(peer)]
+    if TRANSFORMERS in peers and not formats.has_directories:
+        print(f"without {TRANSFORMERS}: a model with scaled rotary embeddings is not written for it")
+        peers.remove(TRANSFORMERS)
     ours = SCRIPTS[FERRUM]
     lines: list[Line] = []
     for name in names:

@@ -77,8 +77,13 @@ class Formats:
             return self.source
         return self._made(f"{name}.gguf", lambda path: write_gguf(self.source, path, name))
 
+    @property
+    def has_directories(self) -> bool:
+        """Can a directory say all there is to say of the model? Scaled rotary embeddings are not written."""
+        return load_model(self.source).config.rope.scaling is RopeScaling.NONE
+
     def directory(self, name: str) -> Path:
-        """For transformers; `name` is f32 or bf16."""
+        """For transformers; `name` is f32 or bf16. Only where `has_directories`."""
         return self._made(f"hf-{name}", lambda path: write_directory(self.source, path, FORMATS[name]))
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
@@ -140,8 +145,6 @@ def named(params: DecoderParams) -> dict:  # type: ignore[type-arg]
 
 
 def config_json(config: ModelConfig, dtype: str) -> dict[str, object]:
-    if config.rope.scaling is not RopeScaling.NONE:
-        raise NotImplementedError("a directory for transformers is written for plain rotary embeddings only")
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

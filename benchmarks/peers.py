@@ -42,7 +42,7 @@ from typing import Any
 from contestants import FERRUM, LLAMA_CPP, METRICS, Line, best_settings, make_lines
 from formats import FORMATS, Formats, work_of
 from peers_report import describe, draw, print_extras, print_table, ratios
-from results import LIMITS, can_draw, results_folder, summaries, surroundings, write
+from results import LIMITS, keep, summaries, surroundings
 from tasks import Failed, attempt, measure_limits, run, say
 
 from ferrum.load.resolve import resolve
@@ -177,11 +177,7 @@ def main() -> None:
     results["failures"] = found.failures
     print_table(results)
     print_extras(results)
-    folder = results_folder(options.output, options.quick)
-    if folder is not None:
-        write(results, "peers", folder)
-        if can_draw():
-            draw(results, works, folder / "peers.svg")
+    keep(results, "peers", options.output, options.quick, partial(draw, results, works))
 
 
 if __name__ == "__main__":

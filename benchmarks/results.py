@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,19 +55,19 @@ def surroundings() -> dict[str, Any]:
     return {"date": today, "machine": machine(), "python": platform.python_version(), "load_average": load}
 
 
-def results_folder(output: Path | None, quick: bool) -> Path | None:
-    """Where results go: what was asked for, else the usual place; nowhere for a quick run, which only tries things."""
+def keep(
+    results: dict[str, Any], name: str, output: Path | None, quick: bool, draw: Callable[[Path], None] | None = None
+) -> None:
+    """Write results into a file with the date in its name, and draw them: to where was asked for, else to the usual
+    place; nowhere after a quick run, which only tries things."""
     folder = output or (None if quick else RESULTS)
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def write(results: dict[str, Any], name: str, folder: Path) -> None:
-    """Into a file with the date in its name."""
-    (folder / f"{name}-{results['date']}.json").write_text(
-        json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    content = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    (folder / f"{name}-{results['date']}.json").write_text(content, "utf-8")
+    if draw is not None and can_draw():
+        draw(folder / f"{name}.svg")
 
 
 def print_heading(results: Mapping[str, Any]) -> None:

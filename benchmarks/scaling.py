@@ -25,16 +25,14 @@ from formats import Work, work_of, work_of_shape
 from peers_report import limit_of
 from results import (
     LIMITS,
-    can_draw,
+    keep,
     picture,
     print_failures,
     print_heading,
-    results_folder,
     spread,
     summaries,
     summary,
     surroundings,
-    write,
 )
 from tasks import Task, attempt, measure_limits, run
 from with_ferrum import SHAPE
@@ -209,11 +207,7 @@ def main() -> None:
     results["failures"] = failures
     print_table(results)
     print_failures(failures)
-    folder = results_folder(options.output, options.quick)
-    if folder is not None:
-        write(results, "scaling", folder)
-        if can_draw():
-            draw(results, folder / "scaling.svg")
+    keep(results, "scaling", options.output, options.quick, partial(draw, results))
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ import random
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from time import thread_time
 from typing import Any, Protocol
 
 import numpy as np
-from results import can_draw, picture, results_folder, summary, surroundings, write
+from results import keep, picture, summary, surroundings
 
 from ferrum.kv.eviction import POLICIES, make_policy
 from ferrum.kv.manager import KvManager
@@ -348,12 +349,7 @@ def main() -> None:
     print_turns(results["turns"])
     results["blocks"] = measure_blocks(sizes, batches, 3 * rounds)
     print_blocks(results["blocks"])
-    folder = results_folder(options.output, options.quick)
-    if folder is None:
-        return
-    write(results, "scheduling", folder)
-    if can_draw():
-        draw(results, folder / "scheduling.svg")
+    keep(results, "scheduling", options.output, options.quick, partial(draw, results))
 
 
 if __name__ == "__main__":

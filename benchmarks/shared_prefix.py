@@ -22,7 +22,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from results import results_folder, summary, surroundings, write
+from results import keep, summary, surroundings
 
 from ferrum import LLM, SamplingParams
 from ferrum.types import Completion
@@ -136,9 +136,7 @@ def main() -> None:
     print_results(cases)
     results = surroundings() | {name: getattr(options, name) for name in ("threads", "requests", "prefix", "rounds")}
     results |= {"model": engines["with"].model_name, "dtype": engines["with"].dtype_name, "results": cases}
-    folder = results_folder(options.output, options.quick)
-    if folder is not None:
-        write(results, "shared_prefix", folder)
+    keep(results, "shared_prefix", options.output, options.quick)
 
 
 if __name__ == "__main__":

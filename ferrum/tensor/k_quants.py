@@ -63,6 +63,12 @@ def _runs(ops: TensorOps, field: Tensor, run: int) -> Tensor:
     return nibbles(ops, ops.reshape(field, (rows, blocks, size // run, run)))
 
 
+def _groups(ops: TensorOps, codes: Tensor) -> Tensor:
+    """Four-bit codes of which 32 bytes hold two groups: uint8 [rows, blocks, 128] -> uint8 [rows, blocks, 8, 32]"""
+    rows, blocks, _ = (int(length) for length in codes.shape)
+    return ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
+
+
 @dataclass(frozen=True, eq=False)
 class Q4_K(BlockWeight):
     """weight = (scale * group scale) * code - (minimum * group minimum), for 8 groups of 32; block: float16 scale,
@@ -74,9 +80,7 @@ class Q4_K(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, minimum, packed, codes = self._fields(ops, data, (2, 2, 12, 128))
-        rows, blocks, _ = (int(length) for length in codes.shape)
-        groups = ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
-        return _affine(ops, scale, minimum, packed, groups)
+        return _affine(ops, scale, minimum, packed, _groups(ops, codes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +94,10 @@ class Q5_K(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, minimum, packed, high, codes = self._fields(ops, data, (2, 2, 12, 32, 128))
-        rows, blocks, _ = (int(length) for length in codes.shape)
-        groups = ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
+        rows, blocks, _ = (int(length) for length in high.shape)
         shifts = ops.reshape(ops.arange(8, "uint8"), (8, 1))
         fifth = _low_bits(ops, ops.right_shift(ops.reshape(high, (rows, blocks, 1, 32)), shifts), 1)
-        return _affine(ops, scale, minimum, packed, _above(ops, groups, fifth, 16))
+        return _affine(ops, scale, minimum, packed, _above(ops, _groups(ops, codes), fifth, 16))
 
 
 @dataclass(frozen=True, eq=False)

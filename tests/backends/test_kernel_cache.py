@@ -141,10 +141,11 @@ def test_what_another_process_fails_to_make_is_compiled_here(
     assert (
         CompilingProcess(["elementwise.no_such_kernel"]).wait_for("elementwise.no_such_kernel.o", empty_cache) is None
     )
-    monkeypatch.setattr("sys.executable", shutil.which("false"))
-    library = Library(empty_cache)
-    library.compile_ahead(["elementwise.swiglu"])
-    assert library.address("elementwise.swiglu")
+    for number, program in enumerate((shutil.which("false"), "/no/such/program", None)):
+        monkeypatch.setattr("sys.executable", program)
+        library = Library(KernelFiles(empty_cache.directory / str(number)))
+        library.compile_ahead(["elementwise.swiglu"])
+        assert library.address("elementwise.swiglu")
 
 
 @pytest.mark.clause("OPS-49")
@@ -153,3 +154,4 @@ def test_nobody_is_started_for_what_is_there(empty_cache: KernelFiles, monkeypat
     empty_cache.write("elementwise.swiglu.o", b"here")
     monkeypatch.setattr("ferrum.backends.numba_kernels.ahead.subprocess", None)
     library.compile_ahead(["elementwise.swiglu"])
+    assert library._ahead is None

@@ -20,11 +20,11 @@ LOOK_SECONDS = 0.01
 
 
 class CompilingProcess:
-    """Compiles these functions, in this order, into the kernel cache."""
+    """Compiles these functions, in this order, into the kernel cache. Raises OSError where it cannot be started."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
-        command = [sys.executable, "-m", __name__, *names]
+        command = [sys.executable or "", "-m", __name__, *names]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         # in a session of its own: Ctrl-C is for whoever waits, and the next start is glad of what is finished
         self._process = subprocess.Popen(

@@ -20,9 +20,10 @@ def cpu_features() -> frozenset[str]:
         forced = ""
     if forced is not None:
         return frozenset(part[1:] for part in forced.split(",") if part.startswith("+"))
-    without = "avx" if os.environ.get("NUMBA_ENABLE_AVX") == "0" else "nothing"
-    host = llvm.get_host_cpu_features()
-    return frozenset(name for name, present in host.items() if present and not name.startswith(without))
+    host = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    if os.environ.get("NUMBA_ENABLE_AVX") == "0":
+        return frozenset(name for name in host if not name.startswith("avx"))
+    return host
 
 
 FEATURES = cpu_features()

@@ -110,17 +110,17 @@ def dot_pairs(builder: Any, x: Any, y: Any, z: Any) -> Any:
     if HAS_BFLOAT16:
         pairs = (builder.bitcast(each, Vector(_BFloatType(), 2 * LANES)) for each in (x, y))
         return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", Floats, z, *pairs)
-    for half in (low_of_pairs, high_of_pairs):
+    for half in (_low_of_pairs, _high_of_pairs):
         z = multiply_add(builder, half(builder, x), half(builder, y), z)
     return z
 
 
-def low_of_pairs(builder: Any, pairs: Any) -> Any:
+def _low_of_pairs(builder: Any, pairs: Any) -> Any:
     """A bfloat16 is the upper half of a float32."""
     return builder.bitcast(builder.shl(pairs, constant(Ints, 16)), Floats)
 
 
-def high_of_pairs(builder: Any, pairs: Any) -> Any:
+def _high_of_pairs(builder: Any, pairs: Any) -> Any:
     return builder.bitcast(builder.and_(pairs, constant(Ints, -1 << 16)), Floats)
 
 

@@ -12,6 +12,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
@@ -62,9 +63,11 @@ class Library:
         if self._ahead is not None or not self._files.kept or (os.cpu_count() or 1) == 1:
             return
         missing = [name for name in names if name not in self._addresses and not self._files.has(f"{name}.o")]
-        if missing:
-            from ferrum.backends.numba_kernels.ahead import CompilingProcess
+        if not missing:
+            return
+        from ferrum.backends.numba_kernels.ahead import CompilingProcess
 
+        with suppress(OSError):  # no room for a process, or no Python to start: it is compiled where it is needed
             self._ahead = CompilingProcess(missing)
 
     def _object_code(self, name: str) -> ObjectCode:

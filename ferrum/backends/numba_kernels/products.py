@@ -109,11 +109,10 @@ def _decode_panel(weight, source, rows, columns, width, panel, spare, size):
         for column in range(0, columns, width):
             part = min(width, columns - column)
             destination = panel + size * (rows * column + row * part)
-            if size == FLOAT32_BYTES:
-                call3(decoder, destination, place + column // BLOCK_COLUMNS * block_bytes, part)
-            else:
-                call3(decoder, spare, place + column // BLOCK_COLUMNS * block_bytes, part)
-                _round_row(destination, spare, part)
+            decoded = destination if size == FLOAT32_BYTES else spare
+            call3(decoder, decoded, place + column // BLOCK_COLUMNS * block_bytes, part)
+            if size == BFLOAT16_BYTES:
+                _round_row(destination, decoded, part)
 
 
 @inlined
