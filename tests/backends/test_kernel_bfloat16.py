@@ -28,6 +28,7 @@ from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
 from ferrum.testing.stub import ByteTokenizer
+from tests.backends.company import Model, Part, Session
 from tests.house.source import ROOT
 from tests.tiny import TinyModel, distance, tiny_config, tiny_params
 
@@ -79,11 +80,14 @@ def test_few_tokens_have_the_bits_of_float32(ops: NumbaOps, kind: str, tokens: i
 
 
 @pytest.mark.clause("OPS-52")
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3.3895e38, -0.0])
-def test_what_is_no_ordinary_number_stays_what_it_is(ops: NumbaOps, value: float) -> None:
+@pytest.mark.parametrize(
+    "bits", [0x7FC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7F7F0000, 0x80000000], ids=hex
+)
+def test_what_is_no_ordinary_number_stays_what_it_is(ops: NumbaOps, bits: int) -> None:
+    """NaN with and without a payload that rounding would carry away, infinities, the largest number, -0."""
     weight = np.eye(32, dtype=np.float32)
     x = np.zeros((FEW + 1, 32), np.float32)
-    x[:, 3] = value
+    x[:, 3] = np.array(bits, np.uint32).view(np.float32)
     with np.errstate(invalid="ignore"):
         expected = rounded(x) @ rounded(weight)
     np.testing.assert_array_equal(ops.linear(x, Linear(Dense(weight), None)), expected)
@@ -100,6 +104,20 @@ def test_a_whole_model_computes_so(ops: NumbaOps) -> None:
     assert 1e-4 < distance(found.logits(token_ids), expected) < 3e-2
     (answer,) = found.generate([token_ids], SamplingParams(temperature=0, max_tokens=5, ignore_eos=True))
     assert len(answer.token_ids) == 5
+
+
+@pytest.mark.clause("OPS-41", "OPS-52")
+def test_a_replayed_batch_has_the_bits_of_its_step(ops: NumbaOps) -> None:
+    """Of more than few sequences, so that both compute in the arithmetic."""
+    config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
+    model = Model(ops, config, tiny_params(config))
+    texts = np.random.default_rng(0).integers(0, config.vocab_size, (2 * FEW + 1, 5)).tolist()
+    sessions = [Session(model, texts, 4, None) for _ in range(2)]
+    for session, replay in zip(sessions, (False, True), strict=True):
+        for _ in texts[0]:
+            session.run([Part(text, 1, [0]) for text in session.texts], replay=replay)
+    computed, replayed = ([text.rows for text in session.texts] for session in sessions)
+    assert computed == replayed
 
 
 @pytest.mark.clause("OPS-52")
