@@ -2,7 +2,7 @@
 
 Owns: `ModelConfig` (what the forward pass needs to know, one spelling for every file format), `RopeConfig`,
 `EngineConfig`. Refuses to know: config.json and GGUF keys (`ferrum.load` translates those).
-Specs: MODEL, KV. Next: `ferrum.types`.
+Specs: MODEL, KV. Next: `ferrum.sampling_params`.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""What goes into the engine and what comes out: sampling parameters, completions, stream chunks.
+"""What comes out of the engine: completions, stream chunks, log probabilities. (What goes in: `sampling_params`.)
 
-Owns: request and response types, their validation. Refuses to know: how any of it is computed.
-Specs: SAMPLE. Next: `ferrum.tensor.ops`.
+Owns: response types, and the names that go with requests. Refuses to know: how any of it is computed.
+Next: `ferrum.tensor.ops`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from ferrum.errors import InvalidParameter
+from ferrum.sampling_params import SamplingParams as SamplingParams
+from ferrum.sampling_params import StructuredOutputs as StructuredOutputs
 
 
 class FinishReason(StrEnum):
@@ -34,63 +34,6 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True)
-class SamplingParams:
-    """How tokens are chosen; names and meanings are vLLM's.
-
-    `temperature=0` is exact argmax (the lowest id on a tie). `top_k=0` (or -1), `top_p=1` and `min_p=0` switch
-    those filters off. `seed=None` draws a seed, which the completion reports. Raises `InvalidParameter`.
-    """
-
-    n: int = 1
-    max_tokens: int | None = 16  # None: until the context is full
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
-    include_stop_str_in_output: bool = False
-    skip_special_tokens: bool = True
-
-    def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        object.__setattr__(self, "stop", stop)
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
-        object.__setattr__(self, "top_k", 0 if self.top_k == -1 else self.top_k)
-        self._check_integer("n", 1)
-        if self.max_tokens is not None:
-            self._check_integer("max_tokens", 1)
-        self._check_integer("top_k", 0)
-        self._check_real("temperature", self.temperature, 0.0, math.inf)
-        self._check_real("top_p", self.top_p, 0.0, 1.0)
-        self._check_real("min_p", self.min_p, 0.0, 1.0)
-        if self.top_p == 0:
-            raise InvalidParameter("top_p", "must be above 0 and at most 1, not 0")
-        if self.seed is not None:
-            self._check_integer("seed", None)
-        for text in stop:
-            if not isinstance(text, str) or not text:
-                raise InvalidParameter("stop", f"must hold non-empty strings, not {text!r}")
-        for token in self.stop_token_ids:
-            if isinstance(token, bool) or not isinstance(token, int):
-                raise InvalidParameter("stop_token_ids", f"must hold token ids, not {token!r}")
-
-    def _check_integer(self, name: str, low: int | None) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
-            bound = "" if low is None else f" of at least {low}"
-            raise InvalidParameter(name, f"must be a whole number{bound}, not {value!r}")
-
-    def _check_real(self, name: str, value: float, low: float, high: float) -> None:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not low <= value <= high or math.isinf(value):
-            bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-            raise InvalidParameter(name, f"must be a number {bound}, not {value!r}")
-
-
-@dataclass(frozen=True)
 class Usage:
     """Token counts of one prompt and all its choices."""
 
@@ -109,24 +52,41 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Logprob:
+    """What is told of a token in its place: the logarithm of its probability (-inf where it has none), its rank among
+    all tokens (1 is the most likely, equal ones by their ids), its text."""
+
+    logprob: float
+    rank: int
+    decoded_token: str | None = None
+
+
+Logprobs = Mapping[int, Logprob]
+"""By token id, of one place in a text: the token that stands there first, then the most likely ones, best first."""
+
+
+@dataclass(frozen=True)
 class Choice:
-    """One sampled continuation."""
+    """One sampled continuation. `logprobs`: one entry per token, if they were asked for."""
 
     index: int
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     seed: int
+    logprobs: tuple[Logprobs, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one prompt. With n > 1 the fields of the first choice stand at the top."""
+    """The answer to one prompt. With n > 1 the fields of the first choice stand at the top. `prompt_logprobs`: one
+    entry per token of the prompt, None for the first, which nothing comes before."""
 
     choices: tuple[Choice, ...]
     prompt_token_ids: tuple[int, ...]
     usage: Usage
     timings: Timings = field(default_factory=Timings)
+    prompt_logprobs: tuple[Logprobs | None, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -144,6 +104,10 @@ class Completion:
     def seed(self) -> int:
         return self.choices[0].seed
 
+    @property
+    def logprobs(self) -> tuple[Logprobs, ...] | None:
+        return self.choices[0].logprobs
+
 
 @dataclass(frozen=True)
 class StreamChunk:
@@ -153,6 +117,7 @@ class StreamChunk:
     text: str
     token_id: int | None
     finish_reason: FinishReason | None = None
+    logprobs: Logprobs | None = None
 
 
 Message = Mapping[str, Any]

@@ -23,7 +23,7 @@ from ferrum.cli.options import EngineOptions, debug_option, engine_options, json
 from ferrum.cli.progress import Progress, human_bytes
 from ferrum.errors import InvalidParameter
 from ferrum.load.shapes import SHAPES
-from ferrum.types import SamplingParams
+from ferrum.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM

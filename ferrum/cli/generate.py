@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ferrum.cli.loading import load
+from ferrum.cli.logprobs import as_list, logprob_lines
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
 from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.statistics import stats_lines
 from ferrum.errors import Unsupported
-from ferrum.types import Completion, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Completion
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
@@ -77,12 +79,14 @@ def generate(
         progress.note(f"note: --kv-memory holds {llm.max_model_len} tokens of the {whole} in context")
 
     def as_line(completion: Completion) -> str:
-        return json.dumps(as_object(llm, completion, load_seconds), ensure_ascii=False)
+        return json.dumps(as_object(llm, completion, load_seconds, params.logprobs), ensure_ascii=False)
 
     if parallel is None:
         with start(llm, text, system, as_chat, params) as stream:
             show(stream, progress, silent=as_json, whole=no_stream)
         completion = stream.completion()
+        if completion.logprobs is not None and not as_json:
+            click.echo("\n".join(logprob_lines(completion.logprobs)), err=True)
         click.echo(as_line(completion) if as_json else summary(completion), err=not as_json)
     else:
         answer_all(llm, prompts, system, as_chat, params, progress, as_line if as_json else None)
@@ -162,8 +166,8 @@ def summary(completion: Completion) -> str:
     )
 
 
-def as_object(llm: LLM, completion: Completion, load_seconds: float) -> dict[str, Any]:
-    """What --json prints."""
+def as_object(llm: LLM, completion: Completion, load_seconds: float, count: int | None) -> dict[str, Any]:
+    """What --json prints. `count`: of --logprobs."""
     usage, timings = completion.usage, completion.timings
     return {
         "model": llm.model_name,
@@ -174,6 +178,7 @@ def as_object(llm: LLM, completion: Completion, load_seconds: float) -> dict[str
         "token_ids": list(completion.token_ids),
         "prompt_token_ids": list(completion.prompt_token_ids),
         "finish_reason": completion.finish_reason.value,
+        **({} if completion.logprobs is None else {"logprobs": as_list(completion.logprobs, count)}),
         "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
         "timings": {
             "load_s": load_seconds,

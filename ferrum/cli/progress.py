@@ -1,7 +1,7 @@
 """One changing line on stderr while the user waits.
 
 Owns: the line, and the rule that it appears on a terminal only. Refuses to know: what is waited for.
-Specs: CLI-05. Next: `ferrum.cli.generate`.
+Specs: CLI-05. Next: `ferrum.cli.logprobs`.
 """
 
 from __future__ import annotations

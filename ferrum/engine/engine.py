@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 
 from ferrum.engine.observer import EngineObserver
-from ferrum.engine.output import OutputText
+from ferrum.engine.output import OutputText, ending_ids
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
 from ferrum.engine.statistics import EngineStats, collect
@@ -31,15 +31,20 @@ from ferrum.errors import (
     ResourceExhausted,
     SchedulerError,
     Timeout,
+    Unsupported,
 )
 from ferrum.sample.randomness import choice_seed, fresh_seed
-from ferrum.sample.sampler import sample
+from ferrum.sample.sampler import Sampled, sample
+from ferrum.sample.state import Grammar, SamplingState
+from ferrum.sampling_params import SamplingParams, StructuredOutputs
 from ferrum.sched.plan import StepPlan
 from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.ops import Tensor
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import FinishReason, Priority, SamplingParams, StreamChunk
+from ferrum.types import FinishReason, Priority
+
+GrammarMaker = Callable[[StructuredOutputs], Grammar]
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +64,17 @@ class Engine:
         eos_token_ids: Collection[int],
         observer: EngineObserver | None = None,
         clock: Clock = time.perf_counter,
+        grammars: GrammarMaker | None = None,
     ) -> None:
-        """`tokenizer` is called when the first text is needed: many a caller asks for logits only."""
+        """`tokenizer` is called when the first text is needed: many a caller asks for logits only. `grammars` makes the
+        grammars of structured outputs; without it those are refused."""
         self.executor = executor
         self.scheduler = scheduler
         self.observer = EngineObserver() if observer is None else observer
         self._tokenizer = tokenizer
         self._eos_token_ids = frozenset(eos_token_ids)
         self._clock = clock
+        self._grammars = grammars
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
         self._deadlines: list[tuple[float, int, Request]] = []
         self._submitted = self._steps = self._idle_steps = self._computed_tokens = 0
@@ -93,6 +101,11 @@ class Engine:
         safe in any thread."""
         token_ids = self.check_ids(prompt_ids)
         self.scheduler.check(len(token_ids), params.max_tokens)
+        for token in params.logit_bias:
+            if token >= self.executor.vocab_size:
+                raise InvalidParameter("logit_bias", f"names token {token}; there are {self.executor.vocab_size}")
+        if params.structured_outputs is not None:
+            self._grammar(params.structured_outputs)
         if params.n > self.scheduler.limits.max_waiting:
             raise InvalidParameter("n", f"must be at most {self.scheduler.limits.max_waiting}, not {params.n}")
         return token_ids
@@ -176,6 +189,13 @@ class Engine:
         self._news.clear()
         return news
 
+    def _grammar(self, structure: StructuredOutputs) -> Grammar:
+        """A grammar at its beginning. Raises InvalidParameter for one that makes no sense, Unsupported without a maker
+        of grammars."""
+        if self._grammars is None:
+            raise Unsupported("this engine was made without structured outputs")
+        return self._grammars(structure)
+
     # ---- steps
     def step(self) -> None:
         """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
@@ -199,11 +219,12 @@ class Engine:
             return
         self._note_started(plan)
         logits = self.executor.run(plan)
-        tokens = self._sample(logits, plan.sampled) if plan.sampled else []
+        logits = self._score_prompts(plan, logits)
+        found = self._sample(logits, plan.sampled) if plan.sampled else []
         with self._unless_broken_off():
-            self.scheduler.commit(plan, tokens)
-            for sequence, token in zip(plan.sampled, tokens, strict=True):
-                self._advance(sequence, token)
+            self.scheduler.commit(plan, [sampled.token for sampled in found])
+            for sequence, sampled in zip(plan.sampled, found, strict=True):
+                self._advance(sequence, sampled)
         self._idle_steps = 0
         self._steps += 1
         self._computed_tokens += plan.tokens
@@ -247,15 +268,30 @@ class Engine:
             if stopwatch.started is None:
                 self._tell(self.observer.request_started, stopwatch.start())
 
-    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[int]:
-        """One token per sequence; its random number is that of the place it is going to have."""
-        params = [sequence.params for sequence in sequences]
-        seeds = [sequence.seed for sequence in sequences]
-        positions = [sequence.length for sequence in sequences]
-        tokens: list[int] = sample(self.executor.ops, logits, params, seeds, positions).tolist()
-        return tokens
+    def _score_prompts(self, plan: StepPlan, logits: Tensor) -> Tensor:
+        """Takes the rows that are only wanted for the log probabilities of prompts -> those of `plan.sampled`."""
+        if plan.rows == len(plan.sampled):
+            return logits
+        kept: list[int] = []
+        end = 0
+        for chunk in plan.chunks:
+            start, end = end, end + chunk.rows
+            if chunk.is_sampled:
+                kept.append(end - 1)
+            scores = self._requests[chunk.sequence][0].prompt_scores if chunk.sequence.scores_prompt else None
+            if scores is not None:
+                scores.add(chunk.start, self.executor.ops.to_numpy(self._rows(logits, range(start, end))))
+        return self._rows(logits, kept)
 
-    def _advance(self, sequence: TokenSequence, token: int) -> None:
+    def _rows(self, logits: Tensor, rows: Iterable[int]) -> Tensor:
+        return self.executor.ops.take(logits, self.executor.ops.asarray(list(rows), "int64"))
+
+    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[Sampled]:
+        """One token per sequence."""
+        states = [self._requests[sequence][1].state for sequence in sequences]
+        return sample(self.executor.ops, logits, states)
+
+    def _advance(self, sequence: TokenSequence, sampled: Sampled) -> None:
         """A generation has a new token: its text, its end, and what the observer hears."""
         request, generation = self._requests[sequence]
         now = request.stopwatch.tick()
@@ -266,12 +302,11 @@ class Engine:
         generation.last_token = now
         self._news[request] = None
         try:
-            text, reason = generation.output.push(token)
+            reason = generation.push(sampled)
         except FerrumError as error:  # no text for this token: the others of the step have theirs
             request.error = error
             self._finish(request, generation, FinishReason.ERROR)
             return
-        generation.chunks.append(StreamChunk(text, token, reason))
         if reason is not None:
             self._finish(request, generation, reason)
 
@@ -313,8 +348,12 @@ class Engine:
             raise SchedulerError("this engine belongs to an EngineThread: ask that one")
 
     def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
-        max_tokens = sequence.max_length - sequence.prompt_length
-        return Generation(sequence, OutputText(tokenizer, sequence.params, self._eos_token_ids, max_tokens), [])
+        params, prompt = sequence.params, sequence.token_ids[: sequence.prompt_length]
+        output = OutputText(tokenizer, params, self._eos_token_ids, sequence.max_length - sequence.prompt_length)
+        structure = params.structured_outputs
+        grammar = None if structure is None else self._grammar(structure)
+        state = SamplingState(params, sequence.seed, prompt, ending_ids(params, self._eos_token_ids), grammar)
+        return Generation(sequence, state, output, tokenizer.token_text, [])
 
 
 def check_urgency(priority: object, timeout_s: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
-from ferrum.engine.engine import Engine
+from ferrum.engine.engine import Engine, GrammarMaker
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompts
 from ferrum.engine.request import Request
 from ferrum.engine.scoring import score
 from ferrum.engine.setup import (
     Model,
+    build_grammars,
     build_runner,
     build_scheduler,
     capacity,
@@ -117,7 +119,12 @@ class LLM:
         )
         self.metrics = EngineMetrics()
         self.engine = Engine(
-            self.runner, self.scheduler, lambda: loaded.tokenizer, loaded.config.eos_token_ids, self.metrics
+            self.runner,
+            self.scheduler,
+            lambda: loaded.tokenizer,
+            loaded.config.eos_token_ids,
+            self.metrics,
+            grammars=lambda structure: self._grammars(structure),
         )
 
     # ---- what is loaded
@@ -238,6 +245,10 @@ class LLM:
         return self.engine.stats()
 
     # ---- how
+    @cached_property
+    def _grammars(self) -> GrammarMaker:
+        return build_grammars(self._loaded)
+
     def _encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
 

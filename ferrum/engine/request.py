@@ -7,29 +7,48 @@ Specs: ENGINE-10. Next: `ferrum.engine.observer`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ferrum.engine.output import OutputText
+from ferrum.engine.prompt_scores import PromptScores
 from ferrum.engine.timing import Stopwatch
 from ferrum.errors import FerrumError
+from ferrum.sample.logprobs import Ranked
+from ferrum.sample.sampler import Sampled
+from ferrum.sample.state import SamplingState
 from ferrum.sched.sequence import TokenSequence
-from ferrum.types import Choice, Completion, FinishReason, StreamChunk, Usage
+from ferrum.types import Choice, Completion, FinishReason, Logprob, Logprobs, StreamChunk, Usage
 
 
 @dataclass(eq=False)
 class Generation:
-    """One continuation of a prompt. `chunks`: everything it has said so far; `last_token`: when it last did."""
+    """One continuation of a prompt. `spell`: the text of a token; `chunks`: everything it has said so far;
+    `last_token`: when it last did."""
 
     sequence: TokenSequence
+    state: SamplingState
     output: OutputText
+    spell: Callable[[int], str]
     chunks: list[StreamChunk]
     finish_reason: FinishReason | None = None
     last_token: float | None = None
 
+    def push(self, sampled: Sampled) -> FinishReason | None:
+        """One more token -> why the generation ends with it, if it does. Raises where the token has no text."""
+        self.state.accept(sampled.token, sampled.surprise)
+        text, reason = self.output.push(sampled.token, complete=self.state.is_complete)
+        logprobs = None if sampled.logprobs is None else spelled(sampled.logprobs, self.spell)
+        self.chunks.append(StreamChunk(text, sampled.token, reason, logprobs))
+        return reason
+
     def choice(self, index: int) -> Choice:
         text = "".join(chunk.text for chunk in self.chunks)
         reason = FinishReason.CANCELLED if self.finish_reason is None else self.finish_reason
-        return Choice(index, text, tuple(self.sequence.output_ids), reason, self.sequence.seed)
+        logprobs = None
+        if self.sequence.params.logprobs is not None:
+            logprobs = tuple(chunk.logprobs for chunk in self.chunks if chunk.logprobs is not None)
+        return Choice(index, text, tuple(self.sequence.output_ids), reason, self.sequence.seed, logprobs)
 
 
 class Request:
@@ -38,6 +57,9 @@ class Request:
     def __init__(self, generations: list[Generation], stopwatch: Stopwatch) -> None:
         self.generations = generations
         self.stopwatch = stopwatch
+        first = generations[0].sequence
+        count = first.params.prompt_logprobs
+        self.prompt_scores = None if count is None else PromptScores(first.token_ids[: first.prompt_length], count)
         self.error: FerrumError | None = None
         """Why it ended early, if its generations ended with "error"."""
 
@@ -56,4 +78,16 @@ class Request:
             prompt_token_ids=tuple(prompt),
             usage=Usage(len(prompt), generated, min(first.cached, len(prompt))),
             timings=self.stopwatch.timings(len(prompt)),
+            prompt_logprobs=self._prompt_logprobs(),
         )
+
+    def _prompt_logprobs(self) -> tuple[Logprobs | None, ...] | None:
+        if self.prompt_scores is None:
+            return None
+        spell = self.generations[0].spell
+        return tuple(None if entry is None else spelled(entry, spell) for entry in self.prompt_scores.ranked)
+
+
+def spelled(found: Ranked, spell: Callable[[int], str]) -> Logprobs:
+    """What was found of tokens, with their texts."""
+    return {token: Logprob(logprob, rank, spell(token)) for token, (logprob, rank) in found.items()}

@@ -1,7 +1,7 @@
 """A plan carried out: the chunks packed into one batch, one forward pass, the logits.
 
 Owns: packing. Refuses to know: why a token is in the plan and what becomes of the logits.
-Specs: ENGINE-01 to ENGINE-03. Next: `ferrum.sample.pipeline`.
+Specs: ENGINE-01 to ENGINE-03. Next: `ferrum.sample.history`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ferrum.engine.runner import Executor
 from ferrum.kv.manager import KvManager
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
-from ferrum.types import SamplingParams
 
 
 def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step_tokens: int) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from ferrum.kv.prefix import root_digest
 from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
 from ferrum.model.rope import rope_tables
+from ferrum.sample.grammar import GrammarMaker, Vocabulary
 from ferrum.sched.order import find_order
 from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.tensor.compositions import TensorOps
@@ -151,6 +152,18 @@ def build_scheduler(
     manager = KvManager(store, device, host, config.block_size, prefix_caching=config.prefix_caching, root=root)
     limits = Limits(config.max_num_seqs, config.max_num_batched_tokens, size.max_model_len, config.max_waiting)
     return Scheduler(manager, limits, find_order(config.scheduler), swap_cost)
+
+
+def build_grammars(loaded: Model) -> GrammarMaker:
+    """The maker of grammars for a model's vocabulary."""
+    tokenizer = loaded.tokenizer
+    vocabulary = Vocabulary(
+        lambda: [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
+        tokenizer.special_ids,
+        loaded.config.eos_token_ids,
+        lambda text: tokenizer.encode(text, add_special_tokens=False),
+    )
+    return GrammarMaker(vocabulary, loaded.config.vocab_size)
 
 
 def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:

@@ -1,1 +1,1 @@
-"""From logits to a token. Next: `ferrum.sample.pipeline`."""
+"""From logits to a token. Next: `ferrum.sample.history`."""

@@ -1,19 +1,22 @@
-"""How a token is chosen, the fast way: one row on the host, and work only where a token can still be chosen.
+"""Which tokens can still be chosen, the fast way: one row on the host, and work only where a token can still be chosen.
 
-Owns: the same choice as `ferrum.sample.pipeline`, bit for bit, at a tenth of its time: top-k is a selection instead of
-a sort, top-p sorts only as many tokens as it needs. Sums run over the same weights in the same order.
+Owns: the same choice as `ferrum.sample.filters` and the draw of `ferrum.sample.pipeline`, bit for bit, at a tenth of
+their time: top-k is a selection instead of a sort, top-p sorts only as many tokens as it needs. Sums run over the same
+weights in the same order.
 Refuses to know: batches and backends.
-Specs: SAMPLE-12. Next: `ferrum.sample.randomness`.
+Specs: SAMPLE-12. Next: `ferrum.sample.logprobs`.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ferrum.types import SamplingParams
+from ferrum.sampling_params import SamplingParams
 
 Floats = NDArray[np.float64]
 
@@ -21,21 +24,66 @@ FIRST_GUESS = 512
 """Tokens that top-p sorts first; while they do not hold enough probability, it takes eight times as many."""
 
 
-def choose(row: NDArray[Any], params: SamplingParams, unit: float) -> int:
-    """A row of float logits [vocab] with a finite maximum, a number in [0, 1) -> the token's id."""
-    ids = _largest(row, params.top_k) if 0 < params.top_k < len(row) else None  # ascending
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """`ids`: tokens, ascending, None for the whole vocabulary; `weights`: their probabilities times one factor, 0 for
+    those that cannot be drawn."""
+
+    ids: NDArray[np.int64] | None
+    weights: Floats
+
+    def draw(self, unit: float) -> int:
+        """A number in [0, 1) -> the index of the candidate that it draws."""
+        running = self.weights.cumsum()
+        return int(running.searchsorted(unit * running[-1], side="right"))
+
+    def token(self, index: int) -> int:
+        return index if self.ids is None else int(self.ids[index])
+
+    def surprise(self, index: int) -> float:
+        """-log2 of a candidate's probability."""
+        return math.log2(float(self.weights.cumsum()[-1]) / float(self.weights[index]))
+
+    def logprobs(self, vocab_size: int) -> Floats:
+        """[vocab]: the logarithms of the probabilities, -inf for tokens that cannot be drawn."""
+        with np.errstate(divide="ignore"):
+            own: Floats = np.log(self.weights) - np.log(self.weights.cumsum()[-1])
+        if self.ids is None:
+            return own
+        everywhere = np.full(vocab_size, -math.inf)
+        everywhere[self.ids] = own
+        return everywhere
+
+
+def find_candidates(row: NDArray[Any], params: SamplingParams, most_surprise: float = math.inf) -> Candidates:
+    """A row of float logits [vocab] with a finite maximum; `most_surprise`: bits that mirostat lets through."""
+    ids = largest(row, params.top_k) if 0 < params.top_k < len(row) else None  # ascending
     logits = (row if ids is None else row[ids]).astype(np.float64) / params.temperature
     weights = np.exp(logits - logits.max())  # the largest is 1
     if params.top_p < 1:
-        weights = np.where(_nucleus(logits, weights, params.top_p), weights, 0.0)
+        logits, weights = _only(_nucleus(logits, weights, params.top_p), logits, weights)
     if params.min_p > 0:
-        weights = np.where(weights < params.min_p, 0.0, weights)
-    running = weights.cumsum()
-    index = int(running.searchsorted(unit * running[-1], side="right"))
-    return index if ids is None else int(ids[index])
+        logits, weights = _only(weights >= params.min_p, logits, weights)
+    if params.typical_p < 1:
+        logits, _ = _only(_typical(logits, weights, params.typical_p), logits, weights)
+        weights = np.exp(logits - logits.max())  # the largest may be another one now
+    if not params.mirostat:
+        return Candidates(ids, weights)
+    kept = (_surprise(logits, weights) / math.log(2) <= most_surprise) | (logits == logits.max())
+    return Candidates(ids, np.where(kept, weights, 0.0))
 
 
-def _largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
+def _only(kept: NDArray[np.bool_], logits: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    return np.where(kept, logits, -math.inf), np.where(kept, weights, 0.0)
+
+
+def choose(row: NDArray[Any], params: SamplingParams, unit: float) -> int:
+    """A row of float logits [vocab] with a finite maximum, a number in [0, 1) -> the token's id."""
+    found = find_candidates(row, params)
+    return found.token(found.draw(unit))
+
+
+def largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Indices, ascending, of exactly `count` largest values; of equal ones the first."""
     threshold = np.partition(values, len(values) - count)[len(values) - count]
     indices = np.flatnonzero(values >= threshold)  # too many only where the threshold occurs more than once
@@ -54,9 +102,26 @@ def _nucleus(logits: Floats, weights: Floats, top_p: float) -> NDArray[np.bool_]
     reached = -1.0
     while reached < wanted and count < len(logits):
         count = min(max(FIRST_GUESS, 8 * count), len(logits))
-        ids = _largest(logits, count)
+        ids = largest(logits, count)
         order = ids[np.argsort(-logits[ids], kind="stable")]  # descending, equal ones by their place
         running = weights[order].cumsum()
         reached = running[-1]
     kept[order[: int(running.searchsorted(wanted, side="left")) + 1]] = True
     return kept
+
+
+def _typical(logits: Floats, weights: Floats, typical_p: float) -> NDArray[np.bool_]:
+    """bool [tokens]: the most typical ones, up to and including the one with which their share reaches typical_p."""
+    surprise, total = _surprise(logits, weights), weights.cumsum()[-1]
+    entropy = (weights / total * np.where(weights > 0, surprise, 0.0)).cumsum()[-1]
+    order = np.argsort(np.abs(surprise - entropy), kind="stable")
+    running = weights[order].cumsum()
+    kept = np.zeros(len(logits), np.bool_)
+    kept[order[: int(running.searchsorted(typical_p * total, side="left")) + 1]] = True
+    return kept
+
+
+def _surprise(logits: Floats, weights: Floats) -> Floats:
+    """-log of each token's probability, in nats."""
+    surprise: Floats = -(logits - logits.max() - np.log(weights.cumsum()[-1]))
+    return surprise

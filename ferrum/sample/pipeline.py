@@ -1,21 +1,31 @@
-"""How a token is chosen, the definition: filters that mask logits with -inf, in a fixed order, and one draw.
+"""How a token is chosen, the definition: processors change logits, filters mask them, and one number draws.
 
-Owns: what temperature, top-k, top-p and min-p mean, row by row, for logits [rows, vocab] in float64. The order is
-temperature → top_k → top_p → min_p → draw. `ferrum.sample.candidates` computes the same for one row in less time.
+Owns: the one order: penalties → logit_bias → grammar masks and min_tokens → temperature → top_k → top_p → min_p →
+typical_p → mirostat → draw; and the draw. `ferrum.sample.sampler` computes the same in less time.
 Refuses to know: requests and scheduling.
-Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14. Papers: nucleus 1904.09751, min-p 2407.01082.
-Next: `ferrum.sample.candidates`.
+Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14. Next: `ferrum.sample.edits`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from ferrum.sample.filters import (
+    apply_min_p,
+    apply_mirostat,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    apply_typical_p,
+    total_of,
+    weights_of,
+)
+from ferrum.sample.processors import process
 from ferrum.sample.randomness import random_unit
+from ferrum.sample.state import SamplingState
+from ferrum.sampling_params import SamplingParams
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
-from ferrum.types import SamplingParams
 
 GREEDY_BELOW = 1e-5
 """A temperature below this is 0: the limit is argmax, and it is reached without dividing (vLLM draws the same line)."""
@@ -25,83 +35,35 @@ def is_greedy(params: SamplingParams) -> bool:
     return params.temperature < GREEDY_BELOW
 
 
-def sample_by_definition(
-    ops: TensorOps,
-    logits: Tensor,  # [rows, vocab]
-    params: Sequence[SamplingParams],
-    seeds: Sequence[int],
-    positions: Sequence[int],
-) -> Tensor:  # int64 [rows]
-    """One token per row. Row r uses params[r] and the random number of (seeds[r], positions[r])."""
-    rows = len(params)
+def sample_by_definition(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
+    """[rows, vocab] -> int64 [rows]: one token per row, chosen as states[row] says."""
+    processed = process(ops, ops.cast(logits, "float64"), states)
+    filtered = filter_logits(ops, processed, states)
+    units = [[random_unit(state.seed, state.position)] for state in states]
+    drawn = draw(ops, filtered, ops.asarray(units, "float64"))
+    greedy = ops.asarray([is_greedy(state.params) for state in states], "bool")
+    return ops.where(greedy, ops.argmax(processed, -1), drawn)
 
-    def column(values: Sequence[float], dtype: str) -> Tensor:
-        return ops.reshape(ops.asarray(list(values), dtype), (rows, 1))
 
-    greedy = ops.argmax(logits, -1)
-    x = ops.cast(logits, "float64")
-    x = apply_temperature(ops, x, column([1.0 if is_greedy(p) else p.temperature for p in params], "float64"))
+def filter_logits(ops: TensorOps, processed: Tensor, states: Sequence[SamplingState]) -> Tensor:
+    """float64 [rows, vocab] -> the same divided by the temperature, and -inf for what cannot be drawn. Rows that are
+    greedy come out as if their temperature were 1."""
+    params = [state.params for state in states]
+
+    def column(values: Sequence[float], dtype: str = "float64") -> Tensor:
+        return ops.asarray([[value] for value in values], dtype)
+
+    x = apply_temperature(ops, processed, column([1.0 if is_greedy(p) else p.temperature for p in params]))
     x = apply_top_k(ops, x, column([p.top_k for p in params], "int64"))
-    x = apply_top_p(ops, x, column([p.top_p for p in params], "float64"))
-    x = apply_min_p(ops, x, column([p.min_p for p in params], "float64"))
-    units = [random_unit(seed, position) for seed, position in zip(seeds, positions, strict=True)]
-    drawn = draw(ops, x, column(units, "float64"))
-    return ops.where(ops.asarray([is_greedy(p) for p in params], "bool"), greedy, drawn)
-
-
-def apply_temperature(ops: TensorOps, logits: Tensor, temperature: Tensor) -> Tensor:
-    """float64 [rows, vocab], float64 [rows, 1] above 0 -> [rows, vocab]. No float32 logit overflows float64 here."""
-    return ops.div(logits, temperature)
-
-
-def apply_top_k(ops: TensorOps, logits: Tensor, top_k: Tensor) -> Tensor:
-    """int64 [rows, 1]: keep exactly the k largest logits, of equal ones those with the lowest ids; 0 keeps all."""
-    off = ops.equal(top_k, ops.full((), 0, "int64"))
-    return _keep(ops, logits, ops.less(_ranks(ops, logits), top_k), off)
-
-
-def apply_top_p(ops: TensorOps, logits: Tensor, top_p: Tensor) -> Tensor:
-    """float64 [rows, 1]: keep the most probable tokens until their probability reaches top_p: a token stays if the
-    tokens before it hold less than top_p, so the one that crosses the boundary stays. 1 keeps all."""
-    weights = _weights(ops, logits)
-    descending = ops.take_along(weights, ops.argsort(logits))
-    before = ops.concat((ops.zeros((logits.shape[0], 1), "float64"), ops.cumsum(descending, -1)), -1)
-    before = ops.split(before, (logits.shape[1], 1), -1)[0]  # [rows, vocab]: weight of all larger ones
-    kept = ops.less(before, ops.mul(top_p, _total(ops, weights)))
-    off = ops.equal(top_p, ops.full((), 1, "float64"))
-    return _keep(ops, logits, ops.take_along(kept, _ranks(ops, logits)), off)
-
-
-def apply_min_p(ops: TensorOps, logits: Tensor, min_p: Tensor) -> Tensor:
-    """float64 [rows, 1]: keep tokens at least min_p times as probable as the most probable one; 0 keeps all."""
-    weights = _weights(ops, logits)
-    return ops.where(ops.less(weights, min_p), ops.full((), -math.inf, "float64"), logits)
+    x = apply_top_p(ops, x, column([p.top_p for p in params]))
+    x = apply_min_p(ops, x, column([p.min_p for p in params]))
+    x = apply_typical_p(ops, x, column([p.typical_p for p in params]))
+    return apply_mirostat(ops, x, column([state.most_surprise for state in states]))
 
 
 def draw(ops: TensorOps, logits: Tensor, unit: Tensor) -> Tensor:
     """logits [rows, vocab], unit float64 [rows, 1] in [0, 1) -> int64 [rows]: the inverse of the distribution function,
     tokens in the order of their ids. A token without weight is never drawn: it adds nothing to the running sum."""
-    weights = _weights(ops, logits)
-    passed = ops.less(ops.mul(unit, _total(ops, weights)), ops.cumsum(weights, -1))
+    weights = weights_of(ops, logits)
+    passed = ops.less(ops.mul(unit, total_of(ops, weights)), ops.cumsum(weights, -1))
     return ops.argmax(ops.cast(passed, "int8"), -1)  # the first that passes
-
-
-def _keep(ops: TensorOps, logits: Tensor, kept: Tensor, all_kept: Tensor) -> Tensor:
-    """-inf where neither `kept` [rows, vocab] nor `all_kept` [rows, 1]."""
-    minus_infinity = ops.full((), -math.inf, "float64")
-    return ops.where(all_kept, logits, ops.where(kept, logits, minus_infinity))
-
-
-def _weights(ops: TensorOps, logits: Tensor) -> Tensor:
-    """Probabilities times an unknown factor: the largest weight of a row is 1."""
-    return ops.exp(ops.sub(logits, ops.max(logits, -1)))
-
-
-def _total(ops: TensorOps, weights: Tensor) -> Tensor:
-    """[rows, vocab] -> [rows, 1], summed in the order of ids: zeros in between do not change a bit of it."""
-    return ops.split(ops.cumsum(weights, -1), (weights.shape[1] - 1, 1), -1)[1]
-
-
-def _ranks(ops: TensorOps, logits: Tensor) -> Tensor:
-    """int64 [rows, vocab]: each token's place in descending order. The inverse of a permutation is its argsort."""
-    return ops.argsort(ops.sub(ops.full((), 0, "int64"), ops.argsort(logits)))

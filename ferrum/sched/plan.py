@@ -16,7 +16,7 @@ class Chunk:
     """Tokens start … start + count - 1 of a sequence that is computed up to `start`.
 
     `rows`: of how many of them, counted from the last, logits are wanted: 1 if the chunk reaches the end of the
-    sequence, so that its next token can be sampled; 0 in the middle of a prompt.
+    sequence, so that its next token can be sampled; 0 in the middle of a prompt; all, if the prompt is to be scored.
     """
 
     sequence: TokenSequence
@@ -24,16 +24,25 @@ class Chunk:
     count: int
     rows: int
 
+    @property
+    def is_sampled(self) -> bool:
+        """Does it reach the end of the sequence, so that there is a next token to sample?"""
+        if not self.sequence.scores_prompt:
+            return self.rows > 0
+        return self.start + self.count == len(self.sequence.token_ids)
+
 
 class StepPlan:
     """The chunks of one step, of distinct sequences."""
 
-    __slots__ = ("chunks", "sampled")
+    __slots__ = ("chunks", "rows", "sampled")
 
     def __init__(self, chunks: tuple[Chunk, ...]) -> None:
         self.chunks = chunks
-        self.sampled = [chunk.sequence for chunk in chunks if chunk.rows]
+        self.sampled = [chunk.sequence for chunk in chunks if chunk.is_sampled]
         """The sequences that get a new token, in the order of the rows of logits."""
+        self.rows = sum([chunk.rows for chunk in chunks])
+        """Of how many tokens logits are wanted: one for each of `sampled`, and more where prompts are scored."""
 
     @property
     def tokens(self) -> int:

@@ -25,6 +25,9 @@ from ferrum.sched.sequence import SequenceState, TokenSequence
 from ferrum.sched.waiting import WaitingQueue
 from ferrum.types import Priority
 
+SCORED_TOKENS = 256
+"""Tokens of a prompt to be scored that a step computes: their logits take as much memory as many a model's weights."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -286,6 +289,8 @@ class Scheduler:
                 return False
             except DeviceError:
                 self.manager.close(table)
+        if sequence.scores_prompt and sequence.length == sequence.prompt_length:
+            return True  # known keys and values do not tell what was expected to come next
         sequence.computed = min(self.manager.open(table, sequence.token_ids), sequence.length - 1)
         return True
 
@@ -328,4 +333,7 @@ def _rank(sequence: TokenSequence) -> Rank:
 def _chunk(sequence: TokenSequence, budget: int) -> Chunk:
     start = sequence.computed
     pending = len(sequence.token_ids) - start
+    if sequence.scores_prompt and start < sequence.prompt_length:
+        count = min(pending, budget, SCORED_TOKENS)
+        return Chunk(sequence, start, count, count)
     return Chunk(sequence, start, pending, 1) if pending <= budget else Chunk(sequence, start, budget, 0)

@@ -33,14 +33,15 @@ class TokenSequence:
     """A prompt and what has been generated after it.
 
     `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
-    many of those of the prompt were there when it first ran. `max_length`: the length at which the sequence ends.
+    many of those of the prompt were there when it first ran. `scores_prompt`: are the logits of all its prompt wanted?
+    `max_length`: the length at which the sequence ends.
     `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all choices of one
     prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
     """
 
     __slots__ = (
         "arrival", "arrival_step", "cached", "computed", "max_length", "params", "priority", "prompt_length", "rank",
-        "seed", "siblings", "state", "table", "token_ids",
+        "scores_prompt", "seed", "siblings", "state", "table", "token_ids",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class TokenSequence:
         self.priority = priority
         self.siblings: list[TokenSequence] = [] if source is None else source.siblings
         self.siblings.append(self)
+        self.scores_prompt = params.prompt_logprobs is not None and source is None
         self.computed = 0
         self.cached = 0
         self.max_length = self.prompt_length

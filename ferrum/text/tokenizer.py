@@ -102,6 +102,10 @@ class Tokenizer:
             self._bytes[token_id] = known
         return known
 
+    def token_text(self, token_id: int) -> str:
+        """What a token looks like by itself: its bytes read as UTF-8, U+FFFD for what is only part of a character."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
     def token_id(self, token: str) -> int | None:
         """The id of a token by its text in the vocabulary, such as "<|im_end|>"; None where there is none."""
         return self._backend.token_to_id(token)

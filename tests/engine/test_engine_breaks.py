@@ -137,7 +137,7 @@ def test_a_token_without_text_ends_its_own_request_only() -> None:
     engine = stub_engine(SETTINGS, letters)
     broken, sound = (engine.submit(prompt, PARAMS) for prompt in PROMPTS[:2])
 
-    def push(token: int) -> Any:
+    def push(token: int, *, complete: bool) -> Any:
         raise TokenizerError("no such token")
 
     broken.generations[0].output.push = push  # type: ignore[method-assign]

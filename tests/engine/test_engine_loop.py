@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,13 @@ from ferrum.engine.request import Request
 from ferrum.errors import RequestValidation, ResourceExhausted
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import choice_seed
+from ferrum.sample.sampler import sample
+from ferrum.sample.state import SamplingState
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.stub import BYTES, EOS, NextToken, StubRunner
-from ferrum.types import FinishReason, Priority, SamplingParams
+from ferrum.types import Choice, FinishReason, Logprobs, Priority, SamplingParams
 
 LETTERS = b"abcde"
 
@@ -43,18 +46,24 @@ def nothing_held(engine: Engine) -> bool:
 
 def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) -> tuple[list[int], str, FinishReason]:
     """What a request says by itself, without an engine: the oracle. Texts are ASCII, one letter a token."""
-    tokens, text = list(prompt), ""
+    tokens, text, free = list(prompt), "", 0
     limit = context if params.max_tokens is None else min(context, len(prompt) + params.max_tokens)
     endings = set(params.stop_token_ids) | (set() if params.ignore_eos else {EOS})
+    state = SamplingState(params, seed, prompt, endings)
     while True:
         logits = np.zeros((1, BYTES + 1), np.float32)
         logits[0, letters(tokens)] = 1
-        token = int(sample_by_definition(NumpyOps(), logits, [params], [seed], [len(tokens)])[0])
+        (sampled,) = sample(NumpyOps(), logits, [state])
+        token = sampled.token
+        assert sample_by_definition(NumpyOps(), logits, [state]).tolist() == [token]
+        state.accept(token, sampled.surprise)
         tokens.append(token)
         said = chr(token) if token < 128 else ""
         if token not in endings or params.include_stop_str_in_output:
             text += said
-        found = [(text.index(stop) + len(stop), text.index(stop)) for stop in params.stop if stop in text]
+        if len(tokens) - len(prompt) <= params.min_tokens:
+            free = len(text)  # a stop string counts only behind this
+        found = [(place + len(stop), place) for stop in params.stop if (place := text.find(stop, free)) >= 0]
         if found:
             end, start = min(found)
             text = text[: end if params.include_stop_str_in_output else start]
@@ -64,18 +73,30 @@ def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) ->
             return tokens[len(prompt) :], text, FinishReason.LENGTH
 
 
-greedy_params = st.builds(
-    SamplingParams,
-    temperature=st.sampled_from([0.0, 0.0, 0.2]),  # at 0.2 one letter in three is any byte below 128 or none
-    top_k=st.just(2),
-    n=st.integers(1, 3),
-    max_tokens=st.one_of(st.none(), st.integers(1, 12)),
-    seed=st.integers(-3, 3),
-    stop=st.lists(st.text("abcde", min_size=1, max_size=3), max_size=2).map(tuple),
-    stop_token_ids=st.sampled_from([(), (LETTERS[0],)]),
-    ignore_eos=st.booleans(),
-    include_stop_str_in_output=st.booleans(),
-)
+@st.composite
+def request_params(draw: st.DrawFn) -> SamplingParams:
+    """Mostly greedy: at 0.2 one letter in three is any byte below 128 or none."""
+    max_tokens = draw(st.one_of(st.none(), st.integers(1, 12)))
+    return SamplingParams(
+        temperature=draw(st.sampled_from([0.0, 0.0, 0.2])),
+        top_k=2,
+        n=draw(st.integers(1, 3)),
+        max_tokens=max_tokens,
+        min_tokens=draw(st.sampled_from([0, 0, 1, 3])) if max_tokens is None or max_tokens >= 3 else 0,
+        seed=draw(st.integers(-3, 3)),
+        stop=tuple(draw(st.lists(st.text("abcde", min_size=1, max_size=3), max_size=2))),
+        stop_token_ids=draw(st.sampled_from([(), (LETTERS[0],)])),
+        ignore_eos=draw(st.booleans()),
+        include_stop_str_in_output=draw(st.booleans()),
+        repetition_penalty=draw(st.sampled_from([1.0, 1.0, 1.5])),
+        frequency_penalty=draw(st.sampled_from([0.0, 0.0, 0.7])),
+        logit_bias=draw(st.sampled_from([{}, {}, {LETTERS[1]: 0.6}])),
+        mirostat=draw(st.sampled_from([0, 0, 2])),
+        logprobs=draw(st.sampled_from([None, None, 0, 2])),
+        prompt_logprobs=draw(st.sampled_from([None, None, 0, 2])),
+    )
+
+
 prompts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=20)
 
 
@@ -102,7 +123,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.longest = settings.max_model_len
         self.open: list[tuple[list[int], SamplingParams, Request]] = []
 
-    @rule(prompt=prompts, params=greedy_params, priority=st.sampled_from(Priority))
+    @rule(prompt=prompts, params=request_params(), priority=st.sampled_from(Priority))
     def submit(self, prompt: list[int], params: SamplingParams, priority: Priority) -> None:
         scheduler = self.engine.scheduler
         before = (scheduler.waiting, scheduler.running)
@@ -161,6 +182,34 @@ class EngineMachine(RuleBasedStateMachine):
                 assert (list(choice.token_ids), choice.text, choice.finish_reason) == (tokens, text, reason)
                 reasons = [chunk.finish_reason for chunk in generation.chunks]
                 assert reasons == [None] * (len(reasons) - 1) + [reason]
+            self.check_logprobs(prompt, params, choice)
+        if params.prompt_logprobs is None:
+            assert completion.prompt_logprobs is None
+        elif FinishReason.CANCELLED not in {choice.finish_reason for choice in completion.choices}:
+            self.check_prompt_logprobs(prompt, completion.prompt_logprobs)
+
+    def check_logprobs(self, prompt: list[int], params: SamplingParams, choice: Choice) -> None:
+        """Of the model, whatever the parameters make of it: one token has the logit 1, all others 0."""
+        if params.logprobs is None:
+            assert choice.logprobs is None
+            return
+        assert choice.logprobs is not None and len(choice.logprobs) == len(choice.token_ids)
+        for place, (token, entry) in enumerate(zip(choice.token_ids, choice.logprobs, strict=True)):
+            self.check_entry(token, letters([*prompt, *choice.token_ids[:place]]), entry)
+            assert len(entry) - params.logprobs in (0, 1)
+
+    def check_prompt_logprobs(self, prompt: list[int], found: tuple[Logprobs | None, ...] | None) -> None:
+        assert found is not None and len(found) == len(prompt) and found[0] is None
+        for place, entry in enumerate(found[1:], start=1):
+            assert entry is not None
+            self.check_entry(prompt[place], letters(prompt[:place]), entry)
+
+    def check_entry(self, token: int, likeliest: int, entry: Logprobs) -> None:
+        assert next(iter(entry)) == token
+        for each, said in entry.items():
+            expected = (each == likeliest) - math.log(math.e + BYTES)
+            assert said.logprob == pytest.approx(expected)
+            assert said.rank == (1 if each == likeliest else each + 1 + (each < likeliest))
 
     @invariant()
     def nothing_leaks(self) -> None:
@@ -183,7 +232,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.clause("ENGINE-01", "ENGINE-04", "ENGINE-05", "ENGINE-06", "ENGINE-07", "ENGINE-08", "ENGINE-09")
-@pytest.mark.clause("ENGINE-10", "ENGINE-11", "ENGINE-12")
+@pytest.mark.clause("ENGINE-10", "ENGINE-11", "ENGINE-12", "ENGINE-42", "ENGINE-43", "ENGINE-44")
 class TestEngine(EngineMachine.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
 

@@ -12,11 +12,22 @@ from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.sample.candidates import choose
-from ferrum.sample.pipeline import apply_min_p, apply_top_k, apply_top_p, draw, sample_by_definition
+from ferrum.sample.filters import apply_min_p, apply_mirostat, apply_top_k, apply_top_p, apply_typical_p
+from ferrum.sample.pipeline import draw, sample_by_definition
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.sampler import sample
-from ferrum.types import SamplingParams
-from tests.sample.distribution import exact_distribution, exact_draw, positions, rows, sampling_params, seeds
+from ferrum.sampling_params import SamplingParams
+from tests.sample.distribution import (
+    Past,
+    exact_distribution,
+    exact_draw,
+    positions,
+    rows,
+    sampling_params,
+    seeds,
+    state_at,
+    tokens_of,
+)
 
 OPS = NumpyOps()
 
@@ -65,6 +76,55 @@ def test_min_p_is_relative_to_the_best(row: list[float], min_p: float) -> None:
     assert kept(filtered) == sorted(exact_distribution(row, SamplingParams(min_p=min_p)))
 
 
+@pytest.mark.clause("SAMPLE-22")
+@given(row=rows(), typical_p=st.floats(0.01, 0.999))
+@example(row=[0.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0], typical_p=0.3)  # the most probable one is not typical
+def test_typical_p_keeps_what_is_close_to_the_entropy(row: list[float], typical_p: float) -> None:
+    allowed = exact_distribution(row, SamplingParams(typical_p=typical_p))
+    filtered = apply_typical_p(OPS, wide(row), np.array([[typical_p]]))
+    assert set(kept(filtered)) >= set(allowed)
+    extra = set(kept(filtered)) - set(allowed)
+    assert all(row[token] < max(row) - 700 for token in extra)
+
+
+@pytest.mark.clause("SAMPLE-22")
+def test_the_likeliest_token_need_not_be_typical() -> None:
+    row = [1.0] + [0.0] * 20
+    assert 0 not in kept(apply_typical_p(OPS, wide(row), np.array([[0.5]])))
+    assert 0 not in exact_distribution(row, SamplingParams(typical_p=0.5))
+
+
+@pytest.mark.clause("SAMPLE-23")
+@given(row=rows(), bits=st.floats(-3, 60))
+def test_mirostat_keeps_what_does_not_surprise(row: list[float], bits: float) -> None:
+    allowed = exact_distribution(row, SamplingParams(mirostat=2), Past(most_surprise=bits))
+    filtered = apply_mirostat(OPS, wide(row), np.array([[bits]]))
+    assert kept(filtered) == sorted(allowed)
+    assert row.index(max(row)) in kept(filtered)
+
+
+@pytest.mark.clause("SAMPLE-23")
+@pytest.mark.parametrize("tau", [1.0, 3.0, 5.0])
+def test_mirostat_keeps_the_surprise_near_its_target(tau: float) -> None:
+    """Over a thousand tokens of one steep distribution, whose own surprise is 8 bits."""
+    row = np.log(1 / np.arange(1, 2001) ** 1.1).astype(np.float32)[None]
+    params = SamplingParams(mirostat=2, mirostat_tau=tau)
+    state = state_at(params, 3, 0)
+    assert state.most_surprise == 2 * tau
+    heard = []
+    for number in range(1000):
+        (found,) = sample(OPS, row, [state])
+        before = state.most_surprise
+        if number % 100 == 0:
+            left = exact_distribution(row[0].tolist(), params, Past(most_surprise=before))
+            assert found.surprise == pytest.approx(-math.log2(left[found.token]), abs=1e-6)
+        assert found.surprise is not None
+        state.accept(found.token, found.surprise)
+        assert state.most_surprise == pytest.approx(before - 0.1 * (found.surprise - tau))
+        heard.append(found.surprise)
+    assert abs(float(np.mean(heard[200:])) - tau) < 0.2
+
+
 @pytest.mark.clause("SAMPLE-06")
 @given(row=rows())
 def test_off_means_off(row: list[float]) -> None:
@@ -73,6 +133,8 @@ def test_off_means_off(row: list[float]) -> None:
         apply_top_k(OPS, x, np.array([[0]])),
         apply_top_p(OPS, x, np.array([[1.0]])),
         apply_min_p(OPS, x, np.array([[0.0]])),
+        apply_typical_p(OPS, x, np.array([[1.0]])),
+        apply_mirostat(OPS, x, np.array([[math.inf]])),
     ):
         assert filtered.tolist() == x.tolist()
 
@@ -88,8 +150,9 @@ def test_off_means_off(row: list[float]) -> None:
 def test_the_whole_pipeline(row: list[float], params: SamplingParams, seed: int, position: int) -> None:
     expected = exact_draw(exact_distribution(row, params), random_unit(seed, position))
     x = np.array([row], np.float32)
-    assert sample(OPS, x, [params], [seed], [position]).tolist() == [expected]
-    assert sample_by_definition(OPS, x, [params], [seed], [position]).tolist() == [expected]
+    state = state_at(params, seed, position)
+    assert tokens_of(sample(OPS, x, [state])) == [expected]
+    assert sample_by_definition(OPS, x, [state]).tolist() == [expected]
 
 
 @pytest.mark.clause("SAMPLE-08")
@@ -123,7 +186,8 @@ ROW = [2.0, 1.5, 1.5, 0.0, -0.5, 1.0, -2.0, -math.inf]
         SamplingParams(top_k=3),
         SamplingParams(temperature=1.7, top_p=0.8),
         SamplingParams(min_p=0.3),
-        SamplingParams(temperature=1.3, top_k=5, top_p=0.9, min_p=0.1),
+        SamplingParams(typical_p=0.7),
+        SamplingParams(temperature=1.3, top_k=5, top_p=0.9, min_p=0.1, typical_p=0.9),
     ],
     ids=repr,
 )

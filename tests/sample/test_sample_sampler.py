@@ -15,8 +15,20 @@ from ferrum.sample import candidates
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
 from ferrum.sample.sampler import sample
-from ferrum.types import SamplingParams
-from tests.sample.distribution import any_params, positions, rows, sampling_params, seeds
+from ferrum.sampling_params import SamplingParams
+from tests.sample.distribution import (
+    any_params,
+    exact_logits,
+    full_params,
+    pasts,
+    positions,
+    rows,
+    sampling_params,
+    seeds,
+    sized,
+    state_at,
+    tokens_of,
+)
 
 OPS = NumpyOps()
 GREEDY = SamplingParams(temperature=0)
@@ -27,8 +39,8 @@ GREEDY = SamplingParams(temperature=0)
 @example(row=[0.0, 3.0, 3.0], seed=0)
 def test_greedy_is_the_first_maximum(row: list[float], seed: int) -> None:
     x = np.array([row], np.float32)
-    assert sample(OPS, x, [GREEDY], [seed], [0]).tolist() == [row.index(max(row))]
-    assert sample(OPS, x, [SamplingParams(top_k=1)], [seed], [0]).tolist() == [row.index(max(row))]
+    assert tokens_of(sample(OPS, x, [state_at(GREEDY, seed, 0)])) == [row.index(max(row))]
+    assert tokens_of(sample(OPS, x, [state_at(SamplingParams(top_k=1), seed, 0)])) == [row.index(max(row))]
 
 
 @pytest.mark.clause("SAMPLE-14")
@@ -36,10 +48,10 @@ def test_greedy_is_the_first_maximum(row: list[float], seed: int) -> None:
 @example(row=[3e38, 3e38, -3e38, -math.inf], temperature=5e-324, seed=1)
 def test_tiny_temperatures_are_greedy(row: list[float], temperature: float, seed: int) -> None:
     x = np.array([row], np.float32)
-    params = [SamplingParams(temperature=temperature)]
+    states = [state_at(SamplingParams(temperature=temperature), seed, 0)]
     with np.errstate(all="raise", under="ignore"):
-        assert sample(OPS, x, params, [seed], [0]).tolist() == [row.index(max(row))]
-        assert sample_by_definition(OPS, x, params, [seed], [0]).tolist() == [row.index(max(row))]
+        assert tokens_of(sample(OPS, x, states)) == [row.index(max(row))]
+        assert sample_by_definition(OPS, x, states).tolist() == [row.index(max(row))]
 
 
 @pytest.mark.clause("SAMPLE-09")
@@ -80,14 +92,15 @@ def test_different_seeds_and_positions_give_different_numbers() -> None:
 @pytest.mark.clause("SAMPLE-10")
 @given(data=st.data(), size=st.integers(1, 30))
 def test_a_batch_is_its_rows(data: st.DataObject, size: int) -> None:
-    batch = data.draw(st.lists(st.tuples(rows(size), any_params, seeds, positions), min_size=1, max_size=5))
+    params = st.one_of(any_params, full_params(size))
+    batch = data.draw(st.lists(st.tuples(rows(size), params, pasts(size), seeds), min_size=1, max_size=5))
     x = np.array([row for row, *_ in batch], np.float32)
-    _, params, keys, places = zip(*batch, strict=True)
-    alone = [int(sample(OPS, x[i : i + 1], [params[i]], [keys[i]], [places[i]])[0]) for i in range(len(batch))]
-    together = sample(OPS, x, params, keys, places)
-    assert together.dtype == np.int64
-    assert together.tolist() == alone
-    assert sample_by_definition(OPS, x, params, keys, places).tolist() == alone
+    states = [sized(past.state(own, seed), size) for _, own, past, seed in batch]
+    for row, (_, own, past, _) in zip(x, batch, strict=True):
+        assume(max(exact_logits(row.tolist(), own, past)) > -math.inf)
+    alone = [sample(OPS, x[i : i + 1], [states[i]])[0] for i in range(len(batch))]
+    assert sample(OPS, x, states) == alone
+    assert sample_by_definition(OPS, x, states).tolist() == tokens_of(alone)
 
 
 @pytest.mark.clause("SAMPLE-11")
@@ -123,8 +136,8 @@ def test_the_fast_way_is_the_definition(
     x = (scale * random.integers(-distinct, distinct, (1, 700)) / distinct).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "FIRST_GUESS", guess)
-        fast = sample(OPS, x, [params], [seed], [1])
-    assert fast.tolist() == sample_by_definition(OPS, x, [params], [seed], [1]).tolist()
+        fast = sample(OPS, x, [state_at(params, seed, 1)])
+    assert tokens_of(fast) == sample_by_definition(OPS, x, [state_at(params, seed, 1)]).tolist()
 
 
 @pytest.mark.clause("SAMPLE-13")
@@ -133,7 +146,7 @@ def test_the_fast_way_is_the_definition(
 def test_rows_without_a_best_token_are_errors(bad: list[float], params: SamplingParams) -> None:
     x = np.array([[0.0, 1.0, 2.0], bad], np.float32)
     with pytest.raises(ModelError, match="best logit is"):
-        sample(OPS, x, [params] * 2, [0, 0], [0, 0])
+        sample(OPS, x, [state_at(params, 0, 0)] * 2)
 
 
 @pytest.mark.clause("SAMPLE-13")
@@ -142,4 +155,5 @@ def test_logits_of_minus_infinity_are_ordinary(row: list[float], params: Samplin
     masked = [*row, -math.inf, -math.inf]
     assume(not params.top_k or params.top_k <= len(row))
     x, y = (np.array([values], np.float32) for values in (row, masked))
-    assert sample(OPS, y, [params], [seed], [0]).tolist() == sample(OPS, x, [params], [seed], [0]).tolist()
+    state = state_at(params, seed, 0)
+    assert sample(OPS, y, [state]) == sample(OPS, x, [state])

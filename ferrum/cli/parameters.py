@@ -1,0 +1,67 @@
+"""From the generation flags to `SamplingParams`: values that need more than a number, and presets.
+
+Owns: how such a value is written on a command line. Refuses to know: what it does.
+Specs: CLI-54, CLI-55. Next: `ferrum.cli.options`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
+
+_STRUCTURES = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
+
+
+class TokenBias(click.ParamType[tuple[int, float]]):
+    """ID=X -> (token id, what is added to its logit)"""
+
+    name = "bias"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, float]:
+        token, _, bias = str(value).partition("=")
+        try:
+            return int(token), float(bias)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form ID=X, such as 198=-5", param, ctx)
+
+
+class TextOrFile(click.ParamType[str]):
+    """The text itself, or @FILE for what is in a file."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).startswith("@"):
+            return str(value)
+        path = Path(str(value)[1:])
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            self.fail(f"{path} cannot be read: {reason}", param, ctx)
+
+
+def make_params(preset: str | None, **values: Any) -> SamplingParams:
+    """The parameters that the flags ask for. A preset takes the place of what was not given; what it says nothing of is
+    off, unless it was given. Raises UsageError for two structures, InvalidParameter for a value that cannot be."""
+    given = {flag: values.pop(flag) for flag in _STRUCTURES}
+    structures = {field: given[flag] for flag, field in _STRUCTURES.items() if given[flag] is not None}
+    if len(structures) > 1:
+        raise click.UsageError("only one of --json-schema, --regex and --grammar can be followed")
+    if structures:
+        values["structured_outputs"] = StructuredOutputs(**structures)
+    values["logit_bias"] = dict(values["logit_bias"])
+    if preset is not None:
+        context = click.get_current_context()
+        for name in ("temperature", "top_k", "top_p"):  # whose defaults here are not the neutral ones
+            if context.get_parameter_source(name) is ParameterSource.DEFAULT:
+                del values[name]
+        for name, value in PRESETS[preset].items():
+            if name not in values or context.get_parameter_source(name) is ParameterSource.DEFAULT:
+                values[name] = value
+    return SamplingParams(**values)

@@ -1,0 +1,50 @@
+"""How likely tokens were: log probabilities and ranks, of a token and of those that were likelier.
+
+Owns: the logarithms of a row's probabilities, and picking out of them what was asked for.
+Refuses to know: where a row comes from, the text of tokens.
+Specs: SAMPLE-25 to SAMPLE-27. Next: `ferrum.sample.randomness`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.sample.candidates import Floats, largest
+from ferrum.sampling_params import ALL_TOKENS
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+
+Ranked = dict[int, tuple[float, int]]
+"""Token id -> log probability and rank: the token itself first, then the most likely ones, best first."""
+
+
+def logprobs_by_definition(ops: TensorOps, logits: Tensor) -> Tensor:
+    """[rows, vocab] -> float64 [rows, vocab]: log softmax. A logit of -inf stays -inf."""
+    wide = ops.cast(logits, "float64")
+    shifted = ops.sub(wide, ops.max(wide, -1))
+    return ops.sub(shifted, ops.log(ops.sum(ops.exp(shifted), -1)))
+
+
+def log_softmax(row: NDArray[Any]) -> Floats:
+    """The same for one row on the host, [vocab] with a finite maximum."""
+    shifted = row.astype(np.float64) - float(row.max())
+    result: Floats = shifted - np.log(np.exp(shifted).sum())
+    return result
+
+
+def ranked(logprobs: Floats, token: int, count: int) -> Ranked:
+    """Of a token, and of the `count` most likely ones; ALL_TOKENS, and a number beyond the vocabulary, mean all. Equal
+    ones rank by their ids."""
+    count = len(logprobs) if count == ALL_TOKENS else min(count, len(logprobs))
+    own = logprobs[token]
+    better = int(np.count_nonzero(logprobs > own) + np.count_nonzero(logprobs[:token] == own))
+    found: Ranked = {token: (float(own), better + 1)}
+    if count:
+        ids = largest(logprobs, count)
+        best = ids[np.argsort(-logprobs[ids], kind="stable")]
+        for rank, other in enumerate(best.tolist(), start=1):
+            found.setdefault(other, (float(logprobs[other]), rank))
+    return found

@@ -1,0 +1,92 @@
+"""What the choice of the next token depends on, besides its logits: one state for each generation.
+
+Owns: what changes from token to token (history, mirostat's limit, the place in a grammar), and what follows from it for
+the next one. Refuses to know: logits.
+Specs: SAMPLE-17 to SAMPLE-21, SAMPLE-23, SAMPLE-28. Paper: Mirostat 2007.14966. Next: `ferrum.sample.processors`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.sample.history import TokenHistory
+from ferrum.sampling_params import SamplingParams
+
+
+class Grammar(Protocol):
+    """Which tokens may come next; `ferrum.sample.grammar` makes them."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """bool [vocab]: tokens with which what has come so far can still become a sentence; tokens that end a text only
+        where it is one."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """The next token has come."""
+        ...
+
+    @property
+    def is_complete(self) -> bool:
+        """Is what has come a sentence that nothing can be added to?"""
+        ...
+
+
+class SamplingState:
+    """One generation as the sampler sees it. Nothing changes but by `accept`."""
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        seed: int,
+        prompt_ids: Sequence[int],
+        ending_ids: Collection[int] = (),
+        grammar: Grammar | None = None,
+    ) -> None:
+        """`ending_ids`: the tokens that end the text."""
+        self.params = params
+        self.seed = seed
+        self.ending_ids = frozenset(ending_ids)
+        self.history = TokenHistory(prompt_ids)
+        self.grammar = grammar
+        self.most_surprise = 2 * params.mirostat_tau if params.mirostat else math.inf
+        """Bits of surprise above which mirostat lets no token through; it begins at twice the target."""
+
+    @property
+    def position(self) -> int:
+        """Where the next token will stand, which is part of the key of its random number."""
+        return self.history.length
+
+    @property
+    def edits_logits(self) -> bool:
+        """May the logits of the next token be changed before they are filtered?"""
+        params = self.params
+        return bool(
+            params.repetition_penalty != 1
+            or params.presence_penalty
+            or params.frequency_penalty
+            or params.logit_bias
+            or self.grammar
+            or self.history.generated < params.min_tokens
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        """Does the grammar let nothing come after what there is?"""
+        return self.grammar is not None and self.grammar.is_complete
+
+    def banned(self) -> list[int]:
+        """Tokens that min_tokens forbids for now, ascending."""
+        return sorted(self.ending_ids) if self.history.generated < self.params.min_tokens else []
+
+    def accept(self, token: int, surprise: float | None = None) -> None:
+        """The next token has come. `surprise`: its bits, among what mirostat let through."""
+        self.history.push(token)
+        if surprise is not None:
+            self.most_surprise -= self.params.mirostat_eta * (surprise - self.params.mirostat_tau)
+        if self.grammar is not None:
+            self.grammar.accept(token)

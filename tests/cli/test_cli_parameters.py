@@ -1,0 +1,142 @@
+"""CLI-54 to CLI-56: the flags that become sampling parameters, and what is told of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from ferrum.cli.logprobs import as_list, logprob_lines
+from ferrum.cli.options import sampling_options
+from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
+from ferrum.types import Logprob
+from tests.cli.conftest import Invoke
+
+
+def params_of(*arguments: str) -> SamplingParams:
+    """What the flags become."""
+    found: list[SamplingParams] = []
+
+    @click.command()
+    @sampling_options
+    def command(params: SamplingParams) -> None:
+        found.append(params)
+
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return found[0]
+
+
+BY_FIELD: dict[str, tuple[list[str], Any]] = {
+    "max_tokens": (["-n", "7"], 7),
+    "min_tokens": (["--min-tokens", "3"], 3),
+    "temperature": (["--temp", "0.5"], 0.5),
+    "top_k": (["--top-k", "3"], 3),
+    "top_p": (["--top-p", "0.5"], 0.5),
+    "min_p": (["--min-p", "0.5"], 0.5),
+    "typical_p": (["--typical-p", "0.5"], 0.5),
+    "mirostat": (["--mirostat", "2"], 2),
+    "mirostat_tau": (["--mirostat-tau", "3"], 3.0),
+    "mirostat_eta": (["--mirostat-eta", "0.2"], 0.2),
+    "repetition_penalty": (["--repetition-penalty", "1.2"], 1.2),
+    "presence_penalty": (["--presence-penalty", "-1"], -1.0),
+    "frequency_penalty": (["--frequency-penalty", "0.3"], 0.3),
+    "logit_bias": (["--logit-bias", "198=-5", "--logit-bias", "3=1.5"], {198: -5.0, 3: 1.5}),
+    "seed": (["--seed", "0"], 0),
+    "stop": (["--stop", "a", "--stop", "b"], ("a", "b")),
+    "stop_token_ids": (["--stop-token-id", "4", "--stop-token-ids", "5"], (4, 5)),
+    "include_stop_str_in_output": (["--include-stop"], True),
+    "ignore_eos": (["--ignore-eos"], True),
+    "logprobs": (["--logprobs", "2"], 2),
+    "structured_outputs": (["--regex", "a+"], StructuredOutputs(regex="a+")),
+}
+WITHOUT_FLAG = {"n", "skip_special_tokens", "prompt_logprobs", "logprobs_mode"}
+
+
+@pytest.mark.clause("CLI-54")
+def test_every_field_has_a_flag_or_is_for_programs() -> None:
+    assert {field.name for field in dataclasses.fields(SamplingParams)} == BY_FIELD.keys() | WITHOUT_FLAG
+
+
+@pytest.mark.clause("CLI-54")
+@pytest.mark.parametrize("field", BY_FIELD)
+def test_a_flag_sets_its_field_and_no_other(field: str) -> None:
+    arguments, value = BY_FIELD[field]
+    found = params_of(*arguments)
+    assert getattr(found, field) == value
+    assert dataclasses.replace(found, **{field: getattr(params_of(), field)}) == params_of()
+
+
+@pytest.mark.clause("CLI-54")
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_stands_in_for_what_is_not_given(name: str) -> None:
+    rest = {"max_tokens": 512}
+    assert params_of("--preset", name) == SamplingParams(**{**rest, **PRESETS[name]})
+    assert params_of("--preset", name, "--temperature", "0.8").temperature == 0.8  # the default, but given
+    assert params_of("--preset", name, "--top-k", "40").top_k == 40
+
+
+@pytest.mark.clause("CLI-55")
+@pytest.mark.parametrize(("flag", "field"), [("--json-schema", "json"), ("--regex", "regex"), ("--grammar", "grammar")])
+def test_structures_as_text_or_file(flag: str, field: str, tmp_path: Path) -> None:
+    text = '{"type": "object"}'
+    file = tmp_path / "structure"
+    file.write_text(text)
+    expected = StructuredOutputs(**{field: text})
+    assert params_of(flag, text).structured_outputs == expected
+    assert params_of(flag, f"@{file}").structured_outputs == expected
+
+
+@pytest.mark.clause("CLI-55")
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--regex", "a", "--grammar", "b"], "only one of"),
+        (["--json-schema", "@nowhere"], "nowhere cannot be read"),
+        (["--json-schema", "{"], "not a JSON schema"),
+        (["--logit-bias", "x"], "'x' is not of the form ID=X"),
+        (["--logit-bias", "999=1"], "token 999"),
+        (["--mirostat", "1"], "mirostat"),
+        (["--preset", "wild"], "wild"),
+        (["--min-tokens", "9"], "min_tokens"),  # -n is 5
+    ],
+)
+def test_what_makes_no_sense_is_refused(generate: Invoke, arguments: list[str], complaint: str) -> None:
+    result = generate("Hi", *arguments)
+    assert result.exit_code == 2
+    assert complaint in result.stderr and result.stdout == ""
+
+
+@pytest.mark.clause("CLI-56")
+def test_logprobs_for_programs(generate: Invoke) -> None:
+    said = json.loads(generate("Hi", "--seed", 3, "--json", "--logprobs", 2).stdout)
+    assert [entry["token_id"] for entry in said["logprobs"]] == said["token_ids"]
+    for entry in said["logprobs"]:
+        assert [top["rank"] for top in entry["top"]] == [1, 2]
+        assert entry["logprob"] <= entry["top"][0]["logprob"] <= 0
+    assert "logprobs" not in json.loads(generate("Hi", "--seed", 3, "--json").stdout)
+    assert all(entry["top"] == [] for entry in json.loads(generate("Hi", "--json", "--logprobs", 0).stdout)["logprobs"])
+
+
+@pytest.mark.clause("CLI-56")
+def test_logprobs_for_readers(generate: Invoke) -> None:
+    result = generate("Hi", "--seed", 3, "--logprobs", 1)
+    assert result.stdout == generate("Hi", "--seed", 3).stdout
+    assert result.stderr.count("(rank ") == 5
+
+
+@pytest.mark.clause("CLI-56")
+def test_minus_infinity_is_a_number_in_json() -> None:
+    entry = {5: Logprob(float("-inf"), 3, "e"), 1: Logprob(-0.5, 1, "a"), 2: Logprob(-0.9, 2, "b")}
+    (found,) = as_list([entry], 2)
+    assert found["logprob"] == -9999.0 and [top["token_id"] for top in found["top"]] == [1, 2]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert len(as_list([entry], -1)[0]["top"]) == 3
+    (line,) = logprob_lines([entry])
+    assert "-inf" in line and "'e' (rank 3)" in line

@@ -1,0 +1,242 @@
+"""SAMPLE-12 and SAMPLE-17 to SAMPLE-24: penalties, bias, bans and masks, and the whole pipeline with them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from ferrum.backends.registry import load_backend
+from ferrum.errors import ModelError
+from ferrum.sample.candidates import find_candidates
+from ferrum.sample.edits import edited
+from ferrum.sample.pipeline import filter_logits, sample_by_definition
+from ferrum.sample.processors import process
+from ferrum.sample.randomness import random_unit
+from ferrum.sample.sampler import sample
+from ferrum.sampling_params import SamplingParams
+from tests.sample.distribution import (
+    Past,
+    exact_distribution,
+    exact_draw,
+    exact_logits,
+    full_params,
+    pasts,
+    rows,
+    seeds,
+    sized,
+    state_at,
+    tokens_of,
+)
+
+BACKENDS = ("numpy", "numba")
+SIZE = 12
+
+
+def processed(row: list[float], params: SamplingParams, past: Past) -> list[float]:
+    """By the definition; the fast way is checked to have the same bits."""
+    state = sized(past.state(params), len(row))
+    ops = load_backend("numpy")
+    (found,) = process(ops, np.array([row], np.float64), [state])
+    if state.edits_logits:
+        fast = edited(np.array(row, np.float64), state)
+        assert fast.tobytes() == (found + 0.0).tobytes() or fast.tolist() == found.tolist()
+    return list(map(float, found))
+
+
+def close(found: list[float], expected: list[float]) -> bool:
+    return np.allclose(found, expected, rtol=1e-12, atol=1e-9)
+
+
+penalty = st.floats(-2, 2)
+
+
+@pytest.mark.clause("SAMPLE-17")
+@given(row=rows(SIZE), past=pasts(SIZE), factor=st.floats(0.01, 100))
+@example(row=[1.0, -1.0, 0.0] + [0.0] * 9, past=Past([0, 0, 1], [0, 2, 2]), factor=2.0)
+def test_repetition_changes_each_seen_token_once(row: list[float], past: Past, factor: float) -> None:
+    found = processed(row, SamplingParams(repetition_penalty=factor), Past(past.prompt, past.output, past.ending))
+    for token, (before, after) in enumerate(zip(row, found, strict=True)):
+        if token in past.prompt + past.output and token not in past.ending:
+            assert after == pytest.approx(before / factor if before > 0 else before * factor, rel=1e-12)
+            assert after <= before if factor >= 1 else after >= before
+        else:
+            assert after == before
+
+
+@pytest.mark.clause("SAMPLE-18")
+def test_a_token_that_ends_the_text_is_never_penalised_for_repetition() -> None:
+    """Chat templates end every message with it: penalised for that, the model could not stop."""
+    turn = [5, 1, 2, 5, 3, 4, 5]  # 5 ends each message
+    row = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.2]]
+    params = SamplingParams(temperature=0, repetition_penalty=1.5)
+    assert tokens_of(
+        sample(load_backend("numpy"), np.array(row, np.float32), [Past(turn, ending=(5,)).state(params)])
+    ) == [5]
+    assert tokens_of(sample(load_backend("numpy"), np.array(row, np.float32), [Past(turn).state(params)])) == [0]
+
+
+@pytest.mark.clause("SAMPLE-19")
+@given(row=rows(SIZE), past=pasts(SIZE), presence=penalty, frequency=penalty)
+def test_presence_and_frequency_are_about_what_was_generated(
+    row: list[float], past: Past, presence: float, frequency: float
+) -> None:
+    params = SamplingParams(presence_penalty=presence, frequency_penalty=frequency)
+    found = processed(row, params, Past(past.prompt, past.output))
+    counts = Counter(past.output)
+    expected = [
+        logit - (presence if counts[token] else 0) - frequency * counts[token] for token, logit in enumerate(row)
+    ]
+    assert close(found, expected)
+    assert processed(row, params, Past(past.prompt)) == row
+
+
+@pytest.mark.clause("SAMPLE-20")
+@given(row=rows(SIZE), bias=st.dictionaries(st.integers(0, SIZE - 1), st.floats(-100, 100), max_size=5))
+def test_bias_is_added(row: list[float], bias: dict[int, float]) -> None:
+    found = processed(row, SamplingParams(logit_bias=bias), Past())
+    assert found == [logit + bias.get(token, 0.0) for token, logit in enumerate(row)]
+
+
+@pytest.mark.clause("SAMPLE-20")
+def test_bias_comes_after_penalties() -> None:
+    params = SamplingParams(repetition_penalty=2.0, logit_bias={0: 10.0})
+    assert processed([4.0, 0.0], params, Past([0])) == [12.0, 0.0]  # not (4 + 10) / 2
+
+
+@pytest.mark.clause("SAMPLE-21")
+@given(row=rows(SIZE), past=pasts(SIZE), least=st.integers(0, 8))
+def test_nothing_ends_the_text_before_min_tokens(row: list[float], past: Past, least: int) -> None:
+    own = Past(past.prompt, past.output, past.ending)
+    found = processed(row, SamplingParams(min_tokens=least, max_tokens=None), own)
+    others = [token for token in range(SIZE) if token not in past.ending]
+    if len(past.output) < least and max((row[token] for token in others), default=-math.inf) > -math.inf:
+        assert all(found[token] == -math.inf for token in past.ending)
+        assert all(found[token] == row[token] for token in others)
+    else:
+        assert found == row  # nothing to forbid, or nothing else to choose
+
+
+@pytest.mark.clause("SAMPLE-24")
+@given(row=rows(SIZE), params=full_params(SIZE), past=pasts(SIZE))
+def test_processors_together(row: list[float], params: SamplingParams, past: Past) -> None:
+    expected = exact_logits(row, params, past)
+    assume(max(expected) > -math.inf)
+    assert close(processed(row, params, past), expected)
+
+
+@pytest.mark.clause("SAMPLE-02")
+@pytest.mark.clause("SAMPLE-12")
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(data=st.data(), seed=seeds)
+def test_the_whole_pipeline_on_every_backend(backend: str, data: st.DataObject, seed: int) -> None:
+    """The exact token, from the exact distribution; the fast way and the definition; whatever the backend."""
+    size = data.draw(st.integers(1, 20))
+    row, params, past = data.draw(rows(size)), data.draw(full_params(size)), data.draw(pasts(size))
+    logits = exact_logits(row, params, past)
+    assume(max(logits) > -math.inf)
+    ops, state = load_backend(backend), sized(past.state(params, seed), size)
+    x = ops.asarray(np.array([row], np.float32), "float32")
+    if params.temperature == 0:
+        _assume_clear_winner(logits)
+        expected = logits.index(max(logits))
+    else:
+        expected = exact_draw(exact_distribution(row, params, past), random_unit(seed, state.position))
+    assert tokens_of(sample(ops, x, [state])) == [expected]
+    assert ops.to_numpy(sample_by_definition(ops, x, [state])).tolist() == [expected]
+
+
+def _assume_clear_winner(logits: list[float]) -> None:
+    best, *rest = sorted(logits, reverse=True)
+    assume(not rest or rest[0] == best or best - rest[0] > 1e-9 * max(1.0, abs(best)))
+
+
+@pytest.mark.clause("SAMPLE-12")
+@given(data=st.data(), seed=st.integers(0, 1000), distinct=st.sampled_from([2, 5, 10**6]))
+def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int, distinct: int) -> None:
+    """Bit for bit, on a vocabulary of 700 with many ties and with none."""
+    ops, vocab = load_backend("numpy"), 700
+    params = data.draw(full_params(vocab, st.sampled_from([0.3, 1.0, 2.5])))
+    past = data.draw(pasts(vocab))
+    random = np.random.default_rng(seed)
+    x = (random.uniform(0.1, 20) * random.integers(-distinct, distinct, (1, vocab)) / distinct).astype(np.float32)
+    state = sized(past.state(params), vocab)
+    wide = process(ops, x.astype(np.float64), [state])
+    assume(np.isfinite(wide.max()))
+    filtered = filter_logits(ops, wide, [state])[0]
+    found = find_candidates(edited(x[0], state) if state.edits_logits else x[0], params, state.most_surprise)
+    expected = np.exp(filtered - filtered.max())
+    weights = np.zeros(vocab)
+    weights[found.ids if found.ids is not None else slice(None)] = found.weights
+    assert (weights / weights.max()).tobytes() == expected.tobytes() or weights.tobytes() == expected.tobytes()
+
+
+@pytest.mark.clause("SAMPLE-08")
+@given(data=st.data(), unit=st.sampled_from([0.0, 1 - 2.0**-24, 0.5]))
+def test_only_the_support_is_drawn(data: st.DataObject, unit: float) -> None:
+    size = data.draw(st.integers(1, 20))
+    row, past = data.draw(rows(size)), data.draw(pasts(size))
+    params = data.draw(full_params(size, st.sampled_from([0.3, 1.0, 2.5])))
+    assume(max(exact_logits(row, params, past)) > -math.inf)
+    state = sized(past.state(params), size)
+    x = np.array(row, np.float32)
+    found = find_candidates(edited(x, state) if state.edits_logits else x, params, state.most_surprise)
+    assert found.token(found.draw(unit)) in exact_distribution(x.tolist(), params, past)
+
+
+PAST = Past([0, 1, 1], [2, 2, 3], (6,), None, 2.5)
+ROW = [2.0, 1.5, 1.5, 0.0, -0.5, 1.0, -2.0, -math.inf]
+
+
+@pytest.mark.clause("SAMPLE-07")
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(repetition_penalty=1.4),
+        SamplingParams(presence_penalty=0.8, frequency_penalty=0.5),
+        SamplingParams(logit_bias={4: 2.0, 0: -1.0}, min_tokens=5),
+        SamplingParams(mirostat=2),
+        SamplingParams(temperature=1.3, repetition_penalty=1.2, top_k=6, top_p=0.95, min_p=0.05, typical_p=0.9),
+    ],
+    ids=str,
+)
+def test_frequencies_are_the_probabilities(params: SamplingParams) -> None:
+    """Chi-square over 3000 seeds, which are fixed, so that the outcome is too."""
+    draws, probabilities = 3000, exact_distribution(ROW, params, PAST)
+    x = np.array([ROW], np.float32)
+    counts = Counter(tokens_of([sample(load_backend("numpy"), x, [PAST.state(params, i)])[0] for i in range(draws)]))
+    assert set(counts) <= set(probabilities)
+    chi_square = sum((counts[t] - draws * p) ** 2 / (draws * p) for t, p in probabilities.items())
+    freedom = len(probabilities) - 1
+    assert chi_square < freedom + 4 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.clause("SAMPLE-24")
+@pytest.mark.parametrize("temperature", [0.0, 1e-9, 0.7])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_odd_but_defined(backend: str, temperature: float) -> None:
+    ops = load_backend(backend)
+
+    def one(row: list[float], **more: object) -> int:
+        state = state_at(SamplingParams(temperature=temperature, **more), 5, 3)  # type: ignore[arg-type]
+        x = ops.asarray(np.array([row], np.float32), "float32")
+        (token,) = tokens_of(sample(ops, x, [state]))
+        assert ops.to_numpy(sample_by_definition(ops, x, [state])).tolist() == [token]
+        return token
+
+    assert one([3.0]) == 0  # a vocabulary of one
+    assert one([3.0], top_k=7, top_p=0.1, min_p=1.0, typical_p=0.1, mirostat=2, mirostat_tau=0.0) == 0
+    assert one([1.0, 2.0, 0.0], top_k=99) in (range(3) if temperature == 0.7 else [1])  # more than there are
+    assert one([0.5] * 9) in (range(9) if temperature == 0.7 else [0])  # all equal: the lowest id
+    assert one([-math.inf, 1.0, -math.inf]) == 1
+
+
+@pytest.mark.clause("SAMPLE-13")
+def test_a_grammar_that_allows_nothing_is_an_error() -> None:
+    state = sized(Past(allowed=frozenset()).state(SamplingParams()), 3)
+    with pytest.raises(ModelError, match="no token is left"):
+        sample(load_backend("numpy"), np.zeros((1, 3), np.float32), [state])
