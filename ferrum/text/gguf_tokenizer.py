@@ -1,14 +1,15 @@
 """The tokenizer that a GGUF file carries in its metadata.
 
-Owns: the `tokenizer.ggml.*` keys. Refuses to know: the file itself; `ferrum.load` hands over its metadata.
-Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer), and llama.cpp for the token types.
-Specs: TEXT-09 to TEXT-12. Next: `ferrum.text.pre_tokenizers`.
+Owns: which kind of tokenizer it is, the byte-level kind, and the tokens that are special.
+Refuses to know: SentencePiece (`gguf_sentencepiece`), the file itself; `ferrum.load` hands over its metadata.
+Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer).
+Specs: TEXT-09 to TEXT-12. Next: `ferrum.text.gguf_tokens`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,48 +17,73 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ferrum.errors import TokenizerError, Unsupported
+from ferrum.text.gguf_sentencepiece import sentencepiece_bpe, sentencepiece_tokens, sentencepiece_unigram
+from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_types, vocabulary
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from ferrum.text.tokenizer import Tokenizer
 
-_PREFIX = "tokenizer.ggml."
 _EOS_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of sequence, of turn, of message
 
 
-class TokenType(IntEnum):
-    """Values of `tokenizer.ggml.token_type`, one per token."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
-
-
 def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Builds the tokenizer that GGUF metadata describes (byte-level BPE, `tokenizer.ggml.model` "gpt2").
+    """Builds the tokenizer that GGUF metadata describes: byte-level BPE or SentencePiece.
 
     Control and unknown tokens and those named as BOS or end are special; user-defined tokens are matched in text but
     decode as ordinary text. Raises `Unsupported` for another tokenizer model or an unknown `tokenizer.ggml.pre`,
     `TokenizerError` for metadata that is incomplete or contradicts itself.
     """
-    rules = _rules(metadata)
-    tokens: list[str] = list(_require(metadata, "tokens"))
-    bos = _token_id(metadata, "bos_token_id", len(tokens))
-    found = (_token_id(metadata, key, len(tokens)) for key in _EOS_KEYS)
-    eos = tuple(dict.fromkeys(token_id for token_id in found if token_id is not None))
-    backend = tokenizers.Tokenizer(_merges(tokens, _require(metadata, "merges"), rules))
+    kind = _kind(metadata)
+    tokens = kind.tokens
+    bos = token_id(metadata, "bos_token_id", len(tokens))
+    found = (token_id(metadata, key, len(tokens)) for key in _EOS_KEYS)
+    eos = tuple(dict.fromkeys(end for end in found if end is not None))
+    named = {role for role in (bos, *eos) if role is not None}
+    _add_tokens(kind.backend, tokens, token_types(metadata, len(tokens)), named)
+    first = _added(metadata, "add_bos_token", kind.adds_bos, bos)
+    last = _added(metadata, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
+    if first is not None or last is not None:
+        kind.backend.post_processor = _surround(tokens, first, last)
+    return Tokenizer(kind.backend, bos_token_id=bos, eos_token_ids=eos)
+
+
+@dataclass(frozen=True, eq=False)
+class _Kind:
+    """A tokenizer without special tokens, and whether BOS and end go around a raw prompt where the file is silent."""
+
+    backend: tokenizers.Tokenizer
+    tokens: list[str]  # by id
+    adds_bos: bool
+    adds_eos: bool
+
+
+def _kind(metadata: Mapping[str, Any]) -> _Kind:
+    """The tokenizer by the name of its model."""
+    match model := require(metadata, "model"):
+        case "gpt2":
+            rules = _rules(metadata)
+            tokens: list[str] = list(require(metadata, "tokens"))
+            return _Kind(_byte_level(metadata, tokens, rules), tokens, rules.adds_bos, False)
+        case "llama":
+            tokens = sentencepiece_tokens(metadata)
+            return _Kind(sentencepiece_bpe(metadata, tokens), tokens, True, False)
+        case "t5":
+            tokens = sentencepiece_tokens(metadata)
+            return _Kind(sentencepiece_unigram(metadata, tokens), tokens, False, True)
+        case _:
+            raise Unsupported(
+                f"the GGUF tokenizer model {model!r} is not supported; byte-level BPE ('gpt2') and SentencePiece "
+                "('llama', 't5') are"
+            )
+
+
+def _byte_level(metadata: Mapping[str, Any], tokens: list[str], rules: PreTokenizer) -> tokenizers.Tokenizer:
+    """The tokenizer of the model "gpt2", without special tokens."""
+    backend = tokenizers.Tokenizer(_merges(tokens, require(metadata, "merges"), rules))
     if rules.normalizes_nfc:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = build_pre_tokenizer(rules)
     backend.decoder = decoders.ByteLevel()
-    named = {token_id for token_id in (bos, *eos) if token_id is not None}
-    _add_tokens(backend, tokens, metadata.get(_PREFIX + "token_type", ()), named)
-    first = _added(metadata, "add_bos_token", rules.adds_bos, bos)
-    last = _added(metadata, "add_eos_token", False, eos[0] if eos else None)
-    if first is not None or last is not None:
-        backend.post_processor = _surround(tokens, first, last)
-    return Tokenizer(backend, bos_token_id=bos, eos_token_ids=eos)
+    return backend
 
 
 def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
@@ -68,10 +94,7 @@ def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
 
 def _rules(metadata: Mapping[str, Any]) -> PreTokenizer:
     """The pre-tokenizer by name. Guessing one would change the token ids of some texts and leave no sign of it."""
-    model = _require(metadata, "model")
-    if model != "gpt2":
-        raise Unsupported(f"the GGUF tokenizer model {model!r} is not supported; byte-level BPE ('gpt2') is")
-    pre = metadata.get(_PREFIX + "pre")
+    pre = metadata.get(PREFIX + "pre")
     if pre is None:
         raise Unsupported("the GGUF file does not name its pre-tokenizer (tokenizer.ggml.pre); convert the model again")
     if pre not in PRE_TOKENIZERS:
@@ -102,40 +125,32 @@ class _Pairs(Sequence[Any]):
 
 def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer) -> models.BPE:
     """The BPE model of `tokens` (by id) and `merges` ("left right", best first)."""
-    vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
-    if len(vocabulary) != len(tokens):
-        raise TokenizerError("the GGUF tokenizer lists the same token twice (tokenizer.ggml.tokens)")
+    ids = vocabulary(tokens)
     pairs: Any = _Pairs(merges)  # the stubs ask for a list, the library for a sequence
     try:
-        return models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=rules.ignore_merges)
+        return models.BPE(vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
     except Exception as error:  # the library raises bare Exception
         odd = next((" ".join(pair) for pair in pairs if len(pair) != 2), None)
         reason = str(error) if odd is None else f"{odd!r} is not two tokens and a space"
         raise TokenizerError(f"the GGUF tokenizer's merges do not fit its tokens: {reason}") from error
 
 
-def _add_tokens(
-    backend: tokenizers.Tokenizer, tokens: list[str], types: Sequence[int] | np.ndarray, named: set[int]
-) -> None:
+def _add_tokens(backend: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray, named: set[int]) -> None:
     """Marks the tokens that are matched in text before any splitting; `named` ones are special whatever their type."""
-    if len(types) not in (0, len(tokens)):
-        raise TokenizerError(f"the GGUF tokenizer has {len(types)} token types for {len(tokens)} tokens")
-    kinds = np.asarray(types)
-    special = named | set(np.flatnonzero(np.isin(kinds, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
-    ordinary = np.flatnonzero(kinds == TokenType.USER_DEFINED).tolist()
+    special = named | set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
+    plain = set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) - special
     backend.add_special_tokens(
-        [tokenizers.AddedToken(tokens[token_id], special=True, normalized=False) for token_id in sorted(special)]
+        [tokenizers.AddedToken(tokens[marked], special=True, normalized=False) for marked in sorted(special)]
     )
-    plain = [token_id for token_id in ordinary if token_id not in special]
-    backend.add_tokens([tokenizers.AddedToken(tokens[token_id], normalized=False) for token_id in plain])
+    backend.add_tokens([tokenizers.AddedToken(tokens[marked], normalized=False) for marked in sorted(plain)])
 
 
-def _added(metadata: Mapping[str, Any], key: str, default: bool, token_id: int | None) -> int | None:
+def _added(metadata: Mapping[str, Any], key: str, default: bool, role: int | None) -> int | None:
     """The token that goes around a raw prompt, if the file (or else its family) wants one."""
-    wanted = metadata.get(_PREFIX + key)
-    if wanted and token_id is None:
-        raise TokenizerError(f"the GGUF file sets {_PREFIX + key} but names no such token")
-    return token_id if (default if wanted is None else wanted) else None
+    wanted = metadata.get(PREFIX + key)
+    if wanted and role is None:
+        raise TokenizerError(f"the GGUF file sets {PREFIX + key} but names no such token")
+    return role if (default if wanted is None else wanted) else None
 
 
 def _surround(tokens: list[str], first: int | None, last: int | None) -> processors.TemplateProcessing:
@@ -143,26 +158,7 @@ def _surround(tokens: list[str], first: int | None, last: int | None) -> process
     # The library's template syntax gives ":" and " " a meaning, so tokens go by a name of ours, not by their text.
     named = {"BOS": first, "EOS": last}
     special: list[Any] = [
-        {"id": name, "ids": [token_id], "tokens": [tokens[token_id]]}
-        for name, token_id in named.items()
-        if token_id is not None
+        {"id": name, "ids": [role], "tokens": [tokens[role]]} for name, role in named.items() if role is not None
     ]
     single = [*(["BOS"] if first is not None else []), "$A", *(["EOS"] if last is not None else [])]
     return processors.TemplateProcessing(single=single, pair=[*single, "$B:1"], special_tokens=special)
-
-
-def _require(metadata: Mapping[str, Any], key: str) -> Any:
-    try:
-        return metadata[_PREFIX + key]
-    except KeyError:
-        raise TokenizerError(f"the GGUF file has no {_PREFIX + key}, which its tokenizer needs") from None
-
-
-def _token_id(metadata: Mapping[str, Any], key: str, vocab_size: int) -> int | None:
-    """The id under `key`, if the file has one."""
-    value = metadata.get(_PREFIX + key)
-    if value is None:
-        return None
-    if not 0 <= int(value) < vocab_size:
-        raise TokenizerError(f"{_PREFIX + key} is {value}, but the GGUF tokenizer has {vocab_size} tokens")
-    return int(value)

@@ -6,7 +6,7 @@ what lies between them; byte-pair merges then never cross a cut.
 Owns: the table, as data. Refuses to know: vocabularies, GGUF.
 Sources: the `pre_tokenizer` of the families' published tokenizer.json files, under the names of llama.cpp's
 `src/llama-vocab.cpp`; normalisation as in Hugging Face transformers (`models/qwen2`, `models/cohere`).
-Specs: TEXT-10, TEXT-11. Next: `ferrum.text.stream`.
+Specs: TEXT-10, TEXT-11. Next: `ferrum.text.gguf_sentencepiece`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from ferrum.text.gguf_tokenizer import TokenType, build_pre_tokenizer
+from ferrum.text.gguf_tokenizer import build_pre_tokenizer
+from ferrum.text.gguf_tokens import TokenType
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS
 from ferrum.text.token_bytes import BYTE_ALPHABET
 from ferrum.text.tokenizer import Tokenizer
@@ -109,3 +110,30 @@ def metaspace_backend(prepend_scheme: str) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=prepend_scheme)
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(prepend_scheme=prepend_scheme)])
     return backend
+
+
+def sentencepiece_metadata(**changes: Any) -> dict[str, Any]:
+    """The same vocabulary as GGUF metadata of the model "llama", with a user-defined token; merges as listed above come
+    first. A change replaces `tokenizer.ggml.<name>`, None removes it."""
+    vocabulary = sentencepiece_backend().get_vocab()
+    tokens = [*sorted(vocabulary, key=vocabulary.__getitem__), "<think>"]
+    kinds = {"<unk>": TokenType.UNKNOWN, "<s>": TokenType.CONTROL, "</s>": TokenType.CONTROL}
+    kinds |= {"<think>": TokenType.USER_DEFINED}
+    kinds |= {f"<0x{byte:02X}>": TokenType.BYTE for byte in range(256)}
+    values = {
+        "model": "llama",
+        "tokens": tokens,
+        "scores": [-float(position) for position in range(len(tokens))],
+        "token_type": [int(kinds.get(token, TokenType.NORMAL)) for token in tokens],
+        "unknown_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    } | changes
+    return {f"tokenizer.ggml.{name}": value for name, value in values.items() if value is not None}
+
+
+def with_tokens(metadata: dict[str, Any], tokens: list[str], kind: TokenType, score: float) -> dict[str, Any]:
+    """The same metadata with more tokens at the end."""
+    more = {"tokens": tokens, "scores": [score] * len(tokens), "token_type": [int(kind)] * len(tokens)}
+    added = {f"tokenizer.ggml.{name}": metadata[f"tokenizer.ggml.{name}"] + values for name, values in more.items()}
+    return metadata | added

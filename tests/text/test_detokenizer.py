@@ -8,12 +8,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ferrum.text.gguf_tokenizer import tokenizer_from_gguf
 from ferrum.text.stream import IncrementalDetokenizer
 from ferrum.text.token_bytes import BYTE_ALPHABET
 from ferrum.text.tokenizer import Tokenizer
-from tests.text.small_tokenizers import byte_level, metaspace_backend, sentencepiece
+from tests.text.small_tokenizers import byte_level, metaspace_backend, sentencepiece, sentencepiece_metadata
 
-TOKENIZERS = [byte_level(), sentencepiece(), Tokenizer(metaspace_backend("always"))]
+TOKENIZERS = [
+    byte_level(),
+    sentencepiece(),
+    Tokenizer(metaspace_backend("always")),
+    tokenizer_from_gguf(sentencepiece_metadata()),
+    tokenizer_from_gguf(sentencepiece_metadata(add_space_prefix=False)),
+    tokenizer_from_gguf(sentencepiece_metadata(model="t5")),
+]
 BYTE_IDS = [byte_level().token_id(symbol) or 0 for symbol in BYTE_ALPHABET]
 MULTIBYTE = "é日😀\u0301\U0010ffff"
 

@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.errors import TokenizerError, Unsupported
-from ferrum.text.gguf_tokenizer import TokenType, build_pre_tokenizer, tokenizer_from_gguf
+from ferrum.text.gguf_tokenizer import build_pre_tokenizer, tokenizer_from_gguf
+from ferrum.text.gguf_tokens import TokenType
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS
 from tests.text.small_tokenizers import SPECIAL, USER_DEFINED, byte_level, bytes_only_metadata, gguf_metadata
 
@@ -39,8 +40,8 @@ def test_types_may_be_an_array() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model": "llama"}, "'llama'"),
         ({"model": "bert"}, "'bert'"),
+        ({"model": "rwkv"}, "'rwkv'"),
         ({"pre": "no-such-family"}, "'no-such-family'"),
         ({"pre": None}, r"tokenizer\.ggml\.pre"),
     ],
