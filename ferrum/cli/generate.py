@@ -1,13 +1,12 @@
 """`ferrum-ref generate`: one prompt in, text out as it is produced.
 
-Owns: where the prompt comes from, what goes to stdout (the text or one JSON object, nothing else) and what to stderr.
-Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.cli.statistics`.
+Owns: what goes to stdout (the text or one JSON object, nothing else) and what to stderr.
+Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.cli.prompt_text`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from itertools import chain
 from pathlib import Path
@@ -21,6 +20,7 @@ from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
 from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
+from ferrum.cli.prompt_text import read_prompt
 from ferrum.cli.statistics import stats_lines
 from ferrum.errors import Unsupported
 from ferrum.sampling_params import SamplingParams
@@ -92,32 +92,6 @@ def generate(
         answer_all(llm, prompts, system, as_chat, params, progress, as_line if as_json else None)
     if stats:
         click.echo("\n".join(stats_lines(llm.stats())), err=True)
-
-
-def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it is; one newline at the end of a file or of standard input is not part of it."""
-    if prompt is not None and file is not None:
-        raise click.UsageError("the prompt is given twice: as an argument and with -f")
-    if file is not None:
-        text = decode(file.read_bytes(), str(file))
-    elif prompt is not None and prompt != "-":
-        text = prompt
-    else:
-        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
-            raise click.UsageError("give a prompt: as an argument, with -f FILE, or on standard input")
-        text = decode(sys.stdin.buffer.read(), "standard input")
-    if not text:
-        raise click.UsageError("the prompt is empty")
-    return text
-
-
-def decode(content: bytes, name: str) -> str:
-    """UTF-8 without a byte order mark and its last newline. Raises UsageError that says where it is not UTF-8."""
-    try:
-        return content.decode("utf-8").removeprefix("\ufeff").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError as error:
-        byte = content[error.start]
-        raise click.UsageError(f"{name} is not UTF-8 text: byte {error.start} is 0x{byte:02x}") from None
 
 
 def speaks_chat(llm: LLM, system: str | None, raw: bool, progress: Progress) -> bool:

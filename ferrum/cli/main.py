@@ -18,7 +18,14 @@ from ferrum import __version__
 from ferrum.cli.errors import Program
 
 NAME = "ferrum-ref"
-MODULES = {"generate": "generate", "pull": "models", "models": "models", "inspect": "models", "bench": "bench"}
+MODULES = {
+    "generate": "generate",
+    "pull": "models",
+    "models": "models",
+    "inspect": "models",
+    "tokenize": "tokenize",
+    "bench": "bench",
+}
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000
 """Objects between two searches for garbage. A start-up makes as many, nearly all to stay: with Python's own 700 it

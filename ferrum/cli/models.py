@@ -1,6 +1,6 @@
 """`ferrum-ref pull`, `models` and `inspect`: what models there are, and what is in one.
 
-Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-33. Next: `ferrum.cli.bench`.
+Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-33. Next: `ferrum.cli.tokenize`.
 """
 
 from __future__ import annotations

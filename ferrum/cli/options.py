@@ -25,6 +25,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
 
 
+model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help=MODEL_HELP)
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """What the model and engine flags say; None where nothing was said."""
@@ -46,7 +49,7 @@ class EngineOptions:
 
 
 _ENGINE = (
-    click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help=MODEL_HELP),
+    model_option,
     click.option("--backend", default="auto", show_default=True, help="auto, numpy, numba or package.module:Class."),
     click.option("--dtype", default="auto", show_default=True,
                  help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
