@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ferrum.types import Completion, Priority, SamplingParams, StreamChunk
+from ferrum.sampling_params import SamplingParams, StructuredOutputs
+from ferrum.types import Completion, Priority, StreamChunk
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "Completion", "Priority", "SamplingParams", "StreamChunk", "__version__"]
+__all__ = ["LLM", "Completion", "Priority", "SamplingParams", "StreamChunk", "StructuredOutputs", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
