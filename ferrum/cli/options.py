@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from ferrum.cli.errors import DEBUG
-from ferrum.cli.parameters import TextOrFile, TokenBias, make_params
+from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
 from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"

@@ -93,8 +93,8 @@ def _vocabulary(file: GGUFFile, family: GGUFFamily) -> int:
 
 
 def _stop_tokens(fields: Fields) -> tuple[int, ...]:
-    """The end of the sequence and the end of a turn: a chat model stops at either."""
-    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot")]
+    """The ends of the sequence, of a turn and of a message: a chat model stops at any of them."""
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
     return tuple(dict.fromkeys(fields.integer(key, low=0) for key in keys if key in fields))
 
 

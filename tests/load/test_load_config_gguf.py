@@ -41,8 +41,10 @@ def test_the_metadata_of_the_model_that_config_json_describes(tmp_path: Path) ->
 
 
 @pytest.mark.clause("LOAD-26")
-def test_the_stop_set_of_gguf_is_the_end_of_text_and_the_end_of_a_turn(tmp_path: Path) -> None:
+def test_the_stop_set_of_gguf_is_the_ends_of_text_turn_and_message(tmp_path: Path) -> None:
     assert from_gguf(tmp_path, **{"tokenizer.ggml.eot_token_id": 9}).eos_token_ids == (2, 9)
+    ends = {"tokenizer.ggml.eot_token_id": 9, "tokenizer.ggml.eom_token_id": 8}
+    assert from_gguf(tmp_path, **ends).eos_token_ids == (2, 9, 8)
     assert from_gguf(tmp_path, **{"tokenizer.ggml.eos_token_id": ABSENT}).eos_token_ids == ()
 
 

@@ -17,7 +17,7 @@ from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
 _STRUCTURES = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
 
 
-class TokenBias(click.ParamType[tuple[int, float]]):
+class TokenBias(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
     """ID=X -> (token id, what is added to its logit)"""
 
     name = "bias"
@@ -30,7 +30,7 @@ class TokenBias(click.ParamType[tuple[int, float]]):
             self.fail(f"{value!r} is not of the form ID=X, such as 198=-5", param, ctx)
 
 
-class TextOrFile(click.ParamType[str]):
+class TextOrFile(click.ParamType):  # type: ignore[type-arg]
     """The text itself, or @FILE for what is in a file."""
 
     name = "text"
