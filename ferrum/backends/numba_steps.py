@@ -26,6 +26,9 @@ from ferrum.tensor.ops import PRIMITIVES, Tensor
 
 MOST_SEQUENCES = 64
 """Larger batches are not recorded: their arithmetic takes so long that the time between launches hardly counts."""
+LEAST_WIDTH = 8
+"""Columns of the narrowest block table that is recorded: with the usual blocks of 16, contexts up to one split of attention
+share a tape. A narrower one would not be faster, and to record one takes as long as a token or two."""
 MOST_TAPES = 16
 """Recorded shapes that are kept, those used last; each owns the activations of one step."""
 
@@ -90,6 +93,7 @@ class StepTapes:
         if not _is_decode(batch):
             return step(ops, batch)
         sequences, width = (_power_of_two(count) for count in batch.block_tables.shape)
+        width = max(width, LEAST_WIDTH)
         shape = (step, sequences, width)
         if shape not in self._recorded:
             self._recorded[shape] = self._record(ops, step, sequences, width)
