@@ -27,8 +27,8 @@ from ferrum.tensor.ops import PRIMITIVES, Tensor
 MOST_SEQUENCES = 64
 """Larger batches are not recorded: their arithmetic takes so long that the time between launches hardly counts."""
 LEAST_WIDTH = 8
-"""Columns of the narrowest block table that is recorded: with the usual blocks of 16, contexts up to one split of attention
-share a tape. A narrower one would not be faster, and to record one takes as long as a token or two."""
+"""Columns of the narrowest block table that is recorded: with the usual blocks of 16, contexts up to one split of
+attention share a tape. A narrower one would not be faster, and to record one takes as long as a token or two."""
 MOST_TAPES = 16
 """Recorded shapes that are kept, those used last; each owns the activations of one step."""
 

@@ -18,7 +18,7 @@ from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.features import WIDTH
-from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, PANEL_TOKENS, TILE_BYTES
+from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, TILE_BYTES, TILE_TOKENS
 from ferrum.backends.numba_kernels.tiles import Operands, cover, named, spaced, store_sums
 
 
@@ -73,30 +73,40 @@ def strip(arithmetic: Arithmetic) -> Any:
         operands = Operands(panel, row_stride, x, x_stride, out, out_stride, start, start_stride)
         begins, ends = (builder.icmp_signed("!=", flag, ir.constant(ir.Int64, 0)) for flag in (first, last))
 
-        def tiles(count: int) -> None:
-            place = cgutils.alloca_once_value(builder, sums)
+        place = cgutils.alloca_once_value(builder, sums)
 
-            def tile(row: Any) -> None:
-                at, kept = operands.at(builder, row), builder.load(place)
-                parts = [
-                    _sums(builder, arithmetic, each, count, columns, at, begins, kept)
-                    for each in range(arithmetic.passes)
-                ]
-                with builder.if_else(ends) as (then, otherwise):
-                    with then:
-                        store_sums(builder, parts, PANEL_ROWS, count, at)
-                    with otherwise:
-                        for address, sums_of_lanes in zip(
-                            _places(builder, arithmetic, kept, count), chain(*parts), strict=True
-                        ):
-                            ir.store(builder, address, sums_of_lanes)
-                builder.store(ir.offset(builder, kept, TILE_BYTES), place)
+        def row_of_tiles(row: Any) -> None:
+            """All tokens, in tiles one after the other, while these rows are in the nearest cache."""
+            own, kept = operands.at(builder, row), builder.load(place)
+            step = ir.constant(ir.Int64, TILE_TOKENS)
+            with cgutils.for_range_slice(builder, ir.constant(ir.Int64, 0), tokens, step, inc=True) as (token, _):
+                at, below = own.after(builder, token), builder.add(kept, ir.scaled(builder, token, 64 * PANEL_ROWS))
+                left = builder.sub(tokens, token)
+                count = builder.select(builder.icmp_signed("<", left, step), left, step)
 
-            cover(builder, ir.constant(ir.Int64, 0), rows, PANEL_ROWS, tile)
+                def tile(size: int) -> None:
+                    _tile(builder, arithmetic, size, columns, at, begins, ends, below)
 
-        ir.switch_on(builder, tokens, range(1, PANEL_TOKENS + 1), tiles)
+                ir.switch_on(builder, count, range(1, TILE_TOKENS + 1), tile)
+            builder.store(ir.offset(builder, kept, TILE_BYTES), place)
+
+        cover(builder, ir.constant(ir.Int64, 0), rows, PANEL_ROWS, row_of_tiles)
 
     return named(build, f"strip_{arithmetic.name}", 14)
+
+
+def _tile(
+    builder: Any, arithmetic: Arithmetic, tokens: int, columns: Any, at: Operands, begins: Any, ends: Any, kept: Any
+) -> None:
+    """PANEL_ROWS times some tokens, at most TILE_TOKENS."""
+    parts = [_sums(builder, arithmetic, each, tokens, columns, at, begins, kept) for each in range(arithmetic.passes)]
+    with builder.if_else(ends) as (then, otherwise):
+        with then:
+            store_sums(builder, parts, PANEL_ROWS, tokens, at)
+        with otherwise:
+            places = _places(builder, arithmetic, kept, tokens)
+            for address, sums_of_lanes in zip(places, chain(*parts), strict=True):
+                ir.store(builder, address, sums_of_lanes)
 
 
 def _places(builder: Any, arithmetic: Arithmetic, kept: Any, tokens: int) -> list[Any]:

@@ -10,8 +10,11 @@ from ferrum.backends.numba_kernels.features import REGISTERS
 
 # ---- matrix products
 PANEL_ROWS = 4
-PANEL_TOKENS = 6 if REGISTERS == 32 else 3
+TILE_TOKENS = 6 if REGISTERS == 32 else 3
 """Accumulators must fit the register file: 32 registers hold 4 x 6 and their operands, 16 hold 4 x 3."""
+PANEL_TOKENS = 6
+"""Tokens that pass over a panel at a time, in one tile or in two, one after the other: the second finds the rows of the
+panel in the nearest cache."""
 TILE_BYTES = PANEL_ROWS * PANEL_TOKENS * 64
 """Memory for a tile's sums between two blocks of columns: 16 floats each."""
 BLOCK_COLUMNS = 512

@@ -54,6 +54,18 @@ class Operands:
             self.start_stride,
         )
 
+    def after(self, builder: Any, tokens: Any) -> Operands:
+        """The operands of the tile that begins so many tokens further on."""
+
+        def moved(base: Any, stride: Any) -> Any:
+            return builder.add(base, builder.mul(stride, tokens))
+
+        start = _unless_null(builder, self.start, moved(self.start, self.start_stride))
+        x, out = moved(self.x, self.x_stride), moved(self.out, self.out_stride)
+        return Operands(
+            self.weight, self.weight_stride, x, self.x_stride, out, self.out_stride, start, self.start_stride
+        )
+
 
 def _unless_null(builder: Any, base: Any, moved: Any) -> Any:
     return builder.select(builder.icmp_signed("==", base, ir.constant(ir.Int64, 0)), base, moved)
