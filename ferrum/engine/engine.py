@@ -143,11 +143,15 @@ class Engine:
         seed = fresh_seed() if params.seed is None else params.seed
         first = TokenSequence(prompt_ids, params, choice_seed(seed, 0), priority)
         others = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
-        tokenizer = self._tokenizer()
+        tokenizer, structure = self._tokenizer(), params.structured_outputs
+        grammars = [None if structure is None else self._grammar(structure) for _ in range(params.n)]
         with self._unless_broken_off():
             for sequence in (first, *others):
                 self.scheduler.add(sequence)
-            generations = [self._generation(sequence, tokenizer) for sequence in (first, *others)]
+            generations = [
+                self._generation(sequence, tokenizer, grammar)
+                for sequence, grammar in zip((first, *others), grammars, strict=True)
+            ]
             request = Request(generations, Stopwatch(self._clock))
             self._requests.update((generation.sequence, (request, generation)) for generation in generations)
             self._submitted += 1
@@ -347,11 +351,9 @@ class Engine:
         if self._owner not in (None, threading.get_ident()):
             raise SchedulerError("this engine belongs to an EngineThread: ask that one")
 
-    def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer) -> Generation:
+    def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer, grammar: Grammar | None) -> Generation:
         params, prompt = sequence.params, sequence.token_ids[: sequence.prompt_length]
         output = OutputText(tokenizer, params, self._eos_token_ids, sequence.max_length - sequence.prompt_length)
-        structure = params.structured_outputs
-        grammar = None if structure is None else self._grammar(structure)
         state = SamplingState(params, sequence.seed, prompt, ending_ids(params, self._eos_token_ids), grammar)
         return Generation(sequence, state, output, tokenizer.token_text, [])
 

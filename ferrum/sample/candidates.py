@@ -77,12 +77,6 @@ def _only(kept: NDArray[np.bool_], logits: Floats, weights: Floats) -> tuple[Flo
     return np.where(kept, logits, -math.inf), np.where(kept, weights, 0.0)
 
 
-def choose(row: NDArray[Any], params: SamplingParams, unit: float) -> int:
-    """A row of float logits [vocab] with a finite maximum, a number in [0, 1) -> the token's id."""
-    found = find_candidates(row, params)
-    return found.token(found.draw(unit))
-
-
 def largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Indices, ascending, of exactly `count` largest values; of equal ones the first."""
     threshold = np.partition(values, len(values) - count)[len(values) - count]

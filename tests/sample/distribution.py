@@ -12,6 +12,7 @@ from hypothesis import assume, currently_in_test_context
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ferrum.sample.candidates import find_candidates
 from ferrum.sample.sampler import Sampled
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
@@ -64,6 +65,12 @@ def state_at(params: SamplingParams, seed: int, position: int) -> SamplingState:
     state = SamplingState(params, seed, [])
     state.history.length = position
     return state
+
+
+def choose(row: NDArray[np.float32], params: SamplingParams, unit: float) -> int:
+    """The token that a number in [0, 1) draws from a row, by the fast way."""
+    found = find_candidates(row, params)
+    return found.token(found.draw(unit))
 
 
 def tokens_of(found: Sequence[Sampled]) -> list[int]:

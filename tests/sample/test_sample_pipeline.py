@@ -11,7 +11,6 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
-from ferrum.sample.candidates import choose
 from ferrum.sample.filters import apply_min_p, apply_mirostat, apply_top_k, apply_top_p, apply_typical_p
 from ferrum.sample.pipeline import draw, sample_by_definition
 from ferrum.sample.randomness import random_unit
@@ -19,6 +18,7 @@ from ferrum.sample.sampler import sample
 from ferrum.sampling_params import SamplingParams
 from tests.sample.distribution import (
     Past,
+    choose,
     exact_distribution,
     exact_draw,
     positions,
