@@ -2,7 +2,7 @@
 
 Owns: compiling and rendering one Jinja template, and turning its failures into one sentence.
 Refuses to know: where the template was stored, tokenizers, what the roles mean.
-Specs: TEXT-17 to TEXT-20. Next: `ferrum.text.template_environment`.
+Specs: TEXT-17 to TEXT-22. Next: `ferrum.text.template_environment`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ferrum.errors import TokenizerError
 from ferrum.types import Message
 
 _REASON_LENGTH = 300  # characters of a template's own complaint that an error repeats
+_LONGEST_READ = 10_000  # characters of it that are read, white space included
 
 
 class ChatTemplate:
@@ -23,8 +24,8 @@ class ChatTemplate:
     controls, `raise_exception`, `strftime_now`, and a `tojson` that does not escape HTML.
 
     A template is code from whoever published the model. The sandbox keeps it from reaching Python: private
-    attributes, imports, files, and changes to the messages are refused. It does not bound time or memory: a hostile
-    template can still loop, or build a very large text.
+    attributes, imports, files, and changes to the messages are refused. Rendering may use half a second of
+    processor time, compiling a second, and both values and text of some million characters.
     """
 
     def __init__(self, source: str, *, bos_token: str | None, eos_token: str | None) -> None:
@@ -34,12 +35,15 @@ class ChatTemplate:
         import jinja2
 
         from ferrum.text.template_environment import chat_environment
+        from ferrum.text.template_limits import limited
 
+        self._limited = limited
         self.source = source
         tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._tokens = {name: text for name, text in tokens.items() if text is not None}
         try:
-            self._template = chat_environment().from_string(source)
+            with limited("compiling"):
+                self._template = chat_environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(f"the chat template is malformed at line {error.lineno}: {_reason(error)}") from error
         except Exception as error:  # the compiler evaluates constant expressions, which may fail in any way
@@ -67,12 +71,13 @@ class ChatTemplate:
             **extra,
         }
         try:
-            return self._template.render(variables)
+            with self._limited("rendering"):
+                return self._template.render(variables)
         except Exception as error:  # foreign code: any exception may come out of it
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     """The first characters of an exception's message on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error)[:_LONGEST_READ].split()) or type(error).__name__
     return text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "…"

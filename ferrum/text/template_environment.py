@@ -3,13 +3,13 @@
 Owns: what a template may call and which tags it may use. Imports Jinja, so `chat` loads it only when a template is
 made. Refuses to know: messages, tokens. The dialect is that of Hugging Face transformers
 (https://huggingface.co/docs/transformers/chat_templating_writing).
-Specs: TEXT-17, TEXT-18. Next: `ferrum.text.tokenizer`.
+Specs: TEXT-17, TEXT-18, TEXT-22. Next: `ferrum.text.template_sandbox`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -19,6 +19,12 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
+
+from ferrum.text.template_growth import limited_filter, require_few_keys
+from ferrum.text.template_limits import budget, refuse
+from ferrum.text.template_sandbox import LimitedEnvironment
+
+_LONGEST_LAYOUT = 1024  # of a date; the time to write one grows with its length, and so does the text
 
 
 class GenerationTag(Extension):
@@ -47,24 +53,34 @@ class PublicNamespace(Namespace):
         _require_public(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:
+        # a namespace can change after a list that holds it was measured, so it is measured when it is printed
+        budget().write(budget().weigh(object.__getattribute__(self, "_Namespace__attrs")))
+        return super().__repr__()
+
 
 class DictMaker:
     """`dict(…)` and `dict.fromkeys(…)`. The type itself would hand out `dict.update`, which changes any dict it is
     given and which the sandbox, watching objects, does not see."""
 
     def __call__(self, *arguments: Any, **entries: Any) -> dict[Any, Any]:
+        if len(arguments) == 1 and not isinstance(arguments[0], Mapping):
+            arguments = (list(arguments[0]),)
+            require_few_keys(arguments[0])
         return dict(*arguments, **entries)
 
     def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
+        keys = list(keys)
+        require_few_keys(keys)
         return dict.fromkeys(keys, value)
 
 
 def chat_environment() -> ImmutableSandboxedEnvironment:
     """A fresh environment: no private attributes, no changing of the caller's lists and dicts, no file access."""
-    environment = ImmutableSandboxedEnvironment(
+    environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = _tojson
+    environment.filters["tojson"] = limited_filter("tojson", _tojson)
     environment.globals.update(
         raise_exception=_raise_exception, strftime_now=_strftime_now, namespace=PublicNamespace, dict=DictMaker()
     )
@@ -92,4 +108,6 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
+    if len(layout) > _LONGEST_LAYOUT:
+        refuse(f"it writes a date in a layout of more than {_LONGEST_LAYOUT} characters")
     return datetime.now().strftime(layout)

@@ -93,6 +93,15 @@ def test_the_sandbox_holds(source: str) -> None:
 
 
 @pytest.mark.clause("TEXT-18")
+def test_indenting_a_list_does_not_change_it() -> None:
+    """Jinja's filter appends to what it is given before it finds out that it is no text."""
+    messages: Any = [{"role": "user", "content": ["a"]}]
+    with pytest.raises(TokenizerError, match="only text can be indented"):
+        render("{{ messages[0].content | indent }}", messages)
+    assert messages == [{"role": "user", "content": ["a"]}]
+
+
+@pytest.mark.clause("TEXT-18")
 @pytest.mark.parametrize(
     "source",
     [

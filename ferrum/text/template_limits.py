@@ -1,0 +1,209 @@
+"""What one compilation or rendering of a chat template may use: time, size of values, text.
+
+Owns: the budget, how large a value is, and the sentences that refuse more. Refuses to know: which operations there
+are (`template_growth`), and where a template calls them (`template_environment`).
+Specs: TEXT-21, TEXT-22. Next: `ferrum.text.template_growth`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import chain
+from types import GeneratorType
+from typing import Any, Literal, NoReturn
+
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Macro
+
+ELEMENT = 32  # how many characters an element of a container counts as: about the memory that it takes
+SMALL = 256  # smaller containers are counted whenever they are met; larger ones are remembered
+SMALL_TEXT = 1024  # smaller texts are not remembered; only containers, which are counted, could hold many
+BETWEEN_LOOKS = 256  # steps between two readings of the clock, each of which costs as much as several steps
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A prompt for a million tokens has about four million characters."""
+
+    rendering: float = 0.5  # seconds of this thread's processor time, so that a busy machine refuses nobody
+    compiling: float = 1.0  # several times what the longest templates in use need
+    size: int = 4 << 20  # of one value, as `Budget.measure` counts
+    written: int = 16 << 20  # characters, those that only a macro or a variable catches included
+    held: int = 32 << 20  # of all large values that a template holds at one time
+    depth: int = 100  # of containers in containers: C code that walks them would overflow its stack
+    bits: int = 8192  # of an integer; Python prints no more than 4300 digits either
+
+
+LIMITS = Limits()
+clock: Callable[[], float] = time.thread_time
+
+
+class LimitExceeded(SecurityError):
+    """The template asks for more than it may have."""
+
+
+class Budget:
+    """What is left to one compilation or rendering, which may take `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.limits = LIMITS
+        self._seconds = seconds
+        self._deadline = clock() + seconds
+        self._before_look = BETWEEN_LOOKS
+        self._written = 0
+        self._held = 0
+        self._patience = min(self.limits.size, self.limits.held)
+        self._known: dict[int, tuple[Any, int, int]] = {}  # by identity: a large value, its size and depth
+
+    def step(self, size: int = 0) -> None:
+        """Called before whatever a template can repeat; `size` is that of what the step works on."""
+        self._before_look -= 1 + size // ELEMENT
+        if self._before_look < 0:
+            self._look()
+
+    def _look(self) -> None:
+        self._before_look = BETWEEN_LOOKS
+        if clock() > self._deadline:
+            refuse(f"it takes more than {self._seconds} seconds")
+
+    def write(self, size: int) -> None:
+        """Pays for text that is added to what is written so far."""
+        self._written += size
+        if self._written > self.limits.written:
+            refuse(f"it writes more than {self.limits.written} characters")
+        self._before_look -= 1 + size // ELEMENT  # a step, without the cost of another call
+        if self._before_look < 0:
+            self._look()
+
+    def require(self, size: int) -> None:
+        """Refuses an operation whose result would have this size, before it runs."""
+        if size > self.limits.size:
+            refuse(f"it makes a value larger than {self.limits.size} characters")
+
+    def weigh(self, value: object) -> int:
+        """The size of what goes into an operation; refuses it where it is too large."""
+        size = len(value) if isinstance(value, str) else self.measure(value)[0]
+        self.require(size)
+        self.step(size)
+        return size
+
+    def made(self, value: Any, known: tuple[int, int] | None = None) -> Any:
+        """`value`, which an operation has made. `known` is its size and depth where that is cheaper than to count."""
+        if isinstance(value, str):
+            size, depth = len(value), 0
+            if size < SMALL_TEXT:  # as are nearly all values of ordinary templates
+                self._before_look -= 1
+                return value if size <= self.limits.size else self.require(size)
+        elif isinstance(value, GeneratorType):
+            return self._watched(value)
+        else:
+            size, depth = known or self.measure(value)
+        self.require(size)
+        self.step(size)
+        if size >= SMALL:
+            self._hold(value, size, depth)
+        return value
+
+    def measure(self, value: Any, above: int = 0) -> tuple[int, int]:
+        """Size and depth of a value. What is contained several times counts several times, since it is printed so;
+        counting ends where the value is too large."""
+        if isinstance(value, (str, bytes)):
+            return len(value), 0
+        known = self._known.get(id(value))
+        if known is None:
+            members = _members(value)
+            if members is None:
+                return (self._size_of_integer(value) if isinstance(value, int) else ELEMENT), 0
+            known = (value, *self._count(members, above))
+            if known[1] >= SMALL:
+                self._hold(*known)
+        if above + known[2] > self.limits.depth:
+            refuse(f"it nests containers more than {self.limits.depth} deep")
+        return known[1], known[2]
+
+    def _count(self, members: Iterable[Any], above: int) -> tuple[int, int]:
+        if above >= self.limits.depth:
+            refuse(f"it nests containers more than {self.limits.depth} deep")
+        size, deepest = ELEMENT, 0
+        for member in members:
+            if type(member) is str:
+                size += ELEMENT + len(member)
+            else:
+                inner, depth = self.measure(member, above + 1)
+                size += ELEMENT + inner
+                deepest = max(deepest, depth)
+            if size > self.limits.size:
+                self.require(size)
+        return size, deepest + 1
+
+    def _size_of_integer(self, value: int) -> int:
+        bits = value.bit_length()
+        if bits > self.limits.bits:
+            refuse(f"it computes an integer of more than {self.limits.bits} bits")
+        return bits // 3  # about its digits
+
+    def _hold(self, value: Any, size: int, depth: int) -> None:
+        """Remembers a large value. The reference kept here keeps its identity from being used again."""
+        if id(value) in self._known:
+            return
+        self._known[id(value)] = (value, size, depth)
+        self._held += size
+        if self._held > self._patience:
+            self._forget()
+            # twice what is really held, so that each value is looked at a few times only
+            self._patience = min(max(self.limits.size, 2 * self._held), self.limits.held)
+            if self._held > self.limits.held:
+                refuse(f"it holds values of more than {self.limits.held} characters")
+
+    def _forget(self) -> None:
+        """Forgets the values that nobody else refers to."""
+        self._before_look -= len(self._known)
+        kept = {}
+        for value, size, depth in self._known.values():
+            if sys.getrefcount(value) > 3:  # more than the entry, the name `value` and the argument
+                kept[id(value)] = (value, size, depth)
+        self._known = kept
+        self._held = sum(size for _, size, _ in kept.values())
+
+    def _watched(self, generator: Iterator[Any]) -> Iterator[Any]:
+        for item in generator:
+            self.step()
+            yield item
+
+
+_current: ContextVar[Budget] = ContextVar("budget")
+budget = _current.get  # what is left to the compilation or rendering that runs
+
+
+@contextmanager
+def limited(what: Literal["compiling", "rendering"]) -> Iterator[None]:
+    """Within it, `budget()` is a fresh one."""
+    token = _current.set(Budget(getattr(LIMITS, what)))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def refuse(reason: str) -> NoReturn:
+    raise LimitExceeded(reason)
+
+
+def _members(value: Any) -> Iterable[Any] | None:
+    """What is printed with a value; None where it has no parts. A range prints as two numbers."""
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, dict):
+        return chain(value, value.values())
+    if value is None or isinstance(value, (int, float, range)):
+        return None
+    if isinstance(value, Mapping):
+        return chain(value.keys(), value.values())
+    if isinstance(value, Macro):
+        return (value.name,)
+    return value if isinstance(value, (Set, Sequence, ValuesView)) else None
