@@ -20,6 +20,7 @@ from ferrum.cli.errors import Program
 NAME = "ferrum-ref"
 MODULES = {
     "generate": "generate",
+    "chat": "chat",
     "pull": "models",
     "models": "models",
     "inspect": "models",

@@ -1,7 +1,7 @@
 """`ferrum-ref generate --parallel`: every line a prompt, all of them at the same time.
 
 Owns: how several answers are shown: in the order of their prompts, each as soon as it and those before it are complete.
-Refuses to know: how they are generated. Specs: CLI-50, CLI-51. Next: `ferrum.cli.models`.
+Refuses to know: how they are generated. Specs: CLI-50, CLI-51. Next: `ferrum.cli.chat`.
 """
 
 from __future__ import annotations

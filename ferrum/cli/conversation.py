@@ -1,0 +1,141 @@
+"""A conversation: what was said, under which system message, with which parameters.
+
+Owns: the state of a chat, and the file it is kept in. A conversation never changes: whatever is done to it makes
+another one, so that what fails leaves everything as it was. Refuses to know: terminals, engines.
+Specs: CLI-60, CLI-61. Next: `ferrum.cli.parameters`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from ferrum.cli.parameters import as_json, from_json
+from ferrum.errors import InvalidFormat, InvalidParameter, NotFound
+from ferrum.types import Message, SamplingParams
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A message and its answer."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """`unanswered`: the last message, where its answer failed or was stopped before the first word. The next message
+    takes its place."""
+
+    params: SamplingParams
+    system: str | None = None
+    turns: tuple[Turn, ...] = ()
+    unanswered: str | None = None
+
+    def messages(self) -> list[Message]:
+        """Everything, in the form that chat templates take."""
+        said = [] if self.system is None else [(SYSTEM, self.system)]
+        for turn in self.turns:
+            said += [(USER, turn.question), (ASSISTANT, turn.answer)]
+        if self.unanswered is not None:
+            said.append((USER, self.unanswered))
+        return [{"role": role, "content": text} for role, text in said]
+
+    def asked(self, text: str) -> Conversation:
+        """A new message waits for its answer."""
+        return replace(self, unanswered=text)
+
+    def asked_again(self) -> Conversation:
+        """The last message waits for its answer, as if it had none. Raises NotFound where there is no message."""
+        if self.unanswered is not None:
+            return self
+        if not self.turns:
+            raise NotFound("there is no message yet that could be answered again")
+        return replace(self, turns=self.turns[:-1], unanswered=self.turns[-1].question)
+
+    def answered(self, text: str) -> Conversation:
+        """The message that waits has its answer."""
+        if self.unanswered is None:
+            raise ValueError("no message waits for an answer")
+        return replace(self, turns=(*self.turns, Turn(self.unanswered, text)), unanswered=None)
+
+    def cleared(self) -> Conversation:
+        """Only the system message and the parameters are left."""
+        return replace(self, turns=(), unanswered=None)
+
+
+def save(conversation: Conversation, path: Path, model: str) -> None:
+    """Writes a file for `load`, over an older one. Raises InvalidParameter for a file that holds something else,
+    OSError where it cannot be written."""
+    if path.is_file() and path.stat().st_size:
+        try:
+            load(path, conversation.params)
+        except InvalidFormat:
+            raise InvalidParameter("file", f"{path} is not a conversation: it is not written over") from None
+    content = {"model": model, "messages": conversation.messages(), "params": as_json(conversation.params)}
+    text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # what is no Unicode becomes JSON's own escape
+
+
+def load(path: Path, params: SamplingParams) -> Conversation:
+    """What `save` wrote; `params` hold where the file has none. Raises InvalidFormat for any other content, OSError
+    where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidFormat(f"{path} is not UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidFormat(f"{path} is not JSON: {error}") from None
+    try:
+        fields = _mapping(content, "a conversation")
+        unknown = [name for name in fields if name not in ("model", "messages", "params")]
+        if unknown:
+            raise InvalidFormat(f'"{unknown[0]}" has no meaning in a conversation')
+        if fields.get("params") is not None:
+            params = from_json(_mapping(fields["params"], '"params"'))
+        return _conversation(fields.get("messages"), params)
+    except (InvalidFormat, InvalidParameter) as error:
+        raise InvalidFormat(f"{path}: {error}") from None
+
+
+def _conversation(messages: Any, params: SamplingParams) -> Conversation:
+    """Messages as they stand in a file: a system message if there is one, then user and assistant in turns."""
+    if not isinstance(messages, list):
+        raise InvalidFormat('a conversation has a list of "messages"')
+    conversation = Conversation(params)
+    for number, message in enumerate(messages, start=1):
+        fields = _mapping(message, f"message {number}")
+        role, text = fields.get("role"), fields.get("content")
+        if set(fields) != {"role", "content"} or not is_text(text):
+            raise InvalidFormat(f'message {number} must have a "role" and a text as "content", and nothing else')
+        if role == SYSTEM and number == 1:
+            conversation = replace(conversation, system=text)
+        elif role == USER and conversation.unanswered is None:
+            conversation = conversation.asked(text)
+        elif role == ASSISTANT and conversation.unanswered is not None:
+            conversation = conversation.answered(text)
+        else:
+            raise InvalidFormat(
+                f"message {number} is out of turn: user and assistant alternate, after one of the system"
+            )
+    return conversation
+
+
+def is_text(value: object) -> TypeGuard[str]:
+    """Is it text that a file in UTF-8 can hold? Half of a surrogate pair, which Python makes of bytes that are none, is
+    not."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidFormat(f"{name} must be a JSON object")
+    return value

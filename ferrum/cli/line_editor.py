@@ -1,0 +1,57 @@
+"""Editing, completion and history of lines on a terminal, by the standard library's `readline`.
+
+Owns: the history file. Without `readline`, which not every platform has, and with a history that cannot be read or
+written, lines are typed all the same. Refuses to know: what is typed.
+Specs: CLI-71. Next: `ferrum.cli.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ferrum.errors import ConfigError
+from ferrum.paths import cache_folder
+
+HISTORY_LINES = 1000
+
+
+@contextmanager
+def line_editing(completions: Callable[[str], list[str]]) -> Iterator[None]:
+    """While the block runs, `input` edits lines, completes them by Tab and remembers them. `completions`: what the
+    last word of a line may become."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+
+    def complete(_word: str, number: int) -> str | None:
+        found = completions(readline.get_line_buffer()[: readline.get_endidx()])
+        return found[number] if number < len(found) else None
+
+    readline.set_completer(complete)
+    readline.set_completer_delims(" ")
+    # the same wish, in the words of each of the two libraries that Python calls readline
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    readline.set_history_length(HISTORY_LINES)
+    path = history_file()
+    if path is not None:
+        with suppress(OSError):
+            readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        if path is not None:
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                readline.write_history_file(path)
+
+
+def history_file() -> Path | None:
+    """Where lines are remembered; None where there is no place."""
+    try:
+        return cache_folder() / "chat_history"
+    except ConfigError:
+        return None
