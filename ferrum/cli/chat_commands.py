@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Protocol
 
 from ferrum.cli.conversation import Conversation, load, save
-from ferrum.cli.parameters import NONE, change, names, shown
+from ferrum.cli.parameters import change, names, shown
+from ferrum.cli.values import NONE
 from ferrum.errors import InvalidParameter, NotFound
 
 SLASH = "/"
@@ -138,9 +139,9 @@ def summary(conversation: Conversation) -> str:
 
 
 def _file(name: str, operand: str) -> Path:
-    if not operand:
+    if not operand or "\0" in operand:
         raise InvalidParameter(name, "needs the name of a file")
-    return Path(operand).expanduser()
+    return Path(os.path.expanduser(operand))
 
 
 COMMANDS = {

@@ -38,6 +38,9 @@ def test_a_command_imports_no_other() -> None:
     found = imported("inspect", "--help")
     assert "ferrum.cli.models" in found
     assert not found & {"ferrum.cli.generate", "ferrum.cli.bench", "numpy"}
+    found = imported("chat", "--help")
+    assert "ferrum.cli.chat" in found
+    assert not found & {"ferrum.cli.generate", "ferrum.cli.models", "numpy", "jinja2", "readline"}
 
 
 @pytest.mark.clause("CLI-24")

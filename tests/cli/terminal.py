@@ -1,0 +1,98 @@
+"""A program in a terminal of its own, and somebody who reads and types there."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import subprocess
+import termios
+import time
+from collections.abc import Mapping
+from types import TracebackType
+
+PATIENCE = 240.0
+"""Seconds to wait for something that is going to happen, on however busy a machine."""
+CTRL_C, CTRL_D, CTRL_P = "\x03", "\x04", "\x10"
+
+
+class Terminal:
+    """Runs a command in a pseudo-terminal, where Ctrl-C is a signal and lines can be edited."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self._master, slave = pty.openpty()
+        self._process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # else ^C would be a character
+            env={**environment, "TERM": "dumb"},  # no escape sequences between the words
+        )  # fmt: skip
+        os.close(slave)
+        self._unread = b""
+        self.screen = ""
+        """Everything that was read so far."""
+
+    def type(self, text: str) -> None:
+        """Keys, as they are; a line ends with Return."""
+        os.write(self._master, text.replace("\n", "\r").encode())
+
+    def interrupt(self, text: str) -> str:
+        """Presses Ctrl-C at a prompt and waits for the text, as `expect` does. Python does not notice a Ctrl-C that
+        comes in the microseconds between two looks at the keyboard before the next one: so it is pressed again."""
+        self.type(CTRL_C)
+        try:
+            return self.expect(text, patience=10)
+        except AssertionError:
+            self.type(CTRL_C)
+            return self.expect(text)
+
+    def expect(self, text: str, patience: float = PATIENCE) -> str:
+        """Waits until the text appears -> everything since the last text that was waited for, up to and with it."""
+        wanted, deadline = text.encode(), time.monotonic() + patience
+        while wanted not in self._unread:
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} did not come, but {self._unread.decode(errors='replace')!r}")
+        end = self._unread.index(wanted) + len(wanted)
+        found, self._unread = self._unread[:end], self._unread[end:]
+        return self._keep(found)
+
+    def expect_more(self, count: int) -> None:
+        """Waits for so many bytes, whatever they are."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self._unread) < count:
+            if not self._read(deadline):
+                raise AssertionError(f"{count} bytes did not come, but {self._unread!r}")
+
+    def end(self) -> tuple[int, str]:
+        """Waits until the program ends -> its exit code, and everything since the last text that was waited for."""
+        deadline = time.monotonic() + PATIENCE
+        while self._read(deadline):
+            pass
+        rest, self._unread = self._unread, b""
+        return self._process.wait(max(deadline - time.monotonic(), 1)), self._keep(rest)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
+
+    def _read(self, deadline: float) -> bool:
+        """Waits for more -> did more come, before the program ended and before the deadline?"""
+        if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
+            return False
+        try:
+            more = os.read(self._master, 65536)
+        except OSError:  # Linux's way to say that nobody has the terminal open any more
+            return False
+        self._unread += more
+        return bool(more)
+
+    def _keep(self, content: bytes) -> str:
+        text = content.decode(errors="replace").replace("\r\n", "\n")
+        self.screen += text
+        return text
