@@ -1,7 +1,7 @@
 """`ferrum-ref tokenize`: the pieces into which a model's tokenizer cuts a text.
 
 Owns: how a piece is shown. Refuses to know: how text is cut (`ferrum.text`).
-Specs: CLI-70 to CLI-73. Next: `ferrum.cli.bench`.
+Specs: CLI-80 to CLI-83. Next: `ferrum.cli.bench`.
 """
 
 from __future__ import annotations

@@ -39,12 +39,14 @@ class Terminal:
     def interrupt(self, text: str) -> str:
         """Presses Ctrl-C at a prompt and waits for the text, as `expect` does. Python does not notice a Ctrl-C that
         comes in the microseconds between two looks at the keyboard before the next one: so it is pressed again."""
-        self.type(CTRL_C)
-        try:
-            return self.expect(text, patience=10)
-        except AssertionError:
+        deadline = time.monotonic() + PATIENCE
+        while True:
             self.type(CTRL_C)
-            return self.expect(text)
+            try:
+                return self.expect(text, patience=1)
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
 
     def expect(self, text: str, patience: float = PATIENCE) -> str:
         """Waits until the text appears -> everything since the last text that was waited for, up to and with it."""

@@ -240,6 +240,8 @@ def test_a_model_without_a_template_is_refused(plain: Path, cache: Path) -> None
     ran = piped(plain, cache, "Hi\n")
     assert (ran.returncode, ran.stdout, ran.stderr.count(b"\n")) == (1, b"", 1)
     assert b"no chat template" in ran.stderr
+    ran = piped(plain, cache, "", "-s", os.fsdecode(b"\xff"))
+    assert (ran.returncode, ran.stderr) == (2, b"error: --system: system is not UTF-8 text\n")
 
 
 @pytest.mark.clause("CLI-61")

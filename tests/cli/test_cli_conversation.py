@@ -39,7 +39,8 @@ PARAMS = st.builds(
     top_k=st.integers(0, 10**6),
     top_p=st.floats(0, 1, exclude_min=True),
     seed=st.none() | st.integers(),
-    stop=st.lists(st.text(min_size=1, max_size=5), max_size=3),  # half a surrogate pair is a text too
+    # half a surrogate pair is a text too, to Python and to JSON
+    stop=st.lists(st.text(min_size=1, max_size=5) | st.just("\udc80"), max_size=3),
     stop_token_ids=st.lists(st.integers(), max_size=3),
     ignore_eos=st.booleans(),
 )
@@ -171,7 +172,7 @@ def test_what_is_shown_can_be_typed(params: SamplingParams) -> None:
         ("stop", '["a", 1]', InvalidParameter, "stop cannot be"),
         ("stop", '[""]', InvalidParameter, "stop must hold non-empty strings"),
         ("stop", "[" * 100_000, InvalidParameter, "stop cannot be"),
-        ("ignore_eos", "perhaps", InvalidParameter, "ignore_eos cannot be 'perhaps'"),
+        ("ignore_eos", "perhaps", InvalidParameter, "ignore_eos must be true or false, not 'perhaps'"),
         ("n", "2", Unsupported, "n cannot be set"),
         ("colour", "red", NotFound, "no parameter 'colour'"),
     ],

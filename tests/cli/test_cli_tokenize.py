@@ -1,4 +1,4 @@
-"""CLI-70 to CLI-73: the tokens of a text."""
+"""CLI-80 to CLI-83: the tokens of a text."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def surrounded(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
     return folder
 
 
-@pytest.mark.clause("CLI-70")
+@pytest.mark.clause("CLI-80")
 def test_one_line_per_token(invoke: Invoke, tiny: Path) -> None:
     result = invoke("tokenize", "-m", tiny, "a é\n<|end|>")
     assert result.exit_code == 0
@@ -52,7 +52,7 @@ def test_one_line_per_token(invoke: Invoke, tiny: Path) -> None:
     assert invoke("tokenize", "-m", tiny, "a").stderr == "1 token\n"
 
 
-@pytest.mark.clause("CLI-70")
+@pytest.mark.clause("CLI-80")
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -71,7 +71,7 @@ def test_quoting(content: bytes, expected: str) -> None:
     assert quoted(content) == expected
 
 
-@pytest.mark.clause("CLI-70")
+@pytest.mark.clause("CLI-80")
 @given(st.one_of(st.binary(), st.text().map(str.encode)))
 @example("\u2028\x85\u200b".encode())
 def test_a_quoted_piece_is_one_harmless_line(content: bytes) -> None:
@@ -80,7 +80,7 @@ def test_a_quoted_piece_is_one_harmless_line(content: bytes) -> None:
     assert not any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in text)
 
 
-@pytest.mark.clause("CLI-70")
+@pytest.mark.clause("CLI-80")
 @given(st.lists(st.one_of(st.binary(max_size=4), st.text(max_size=4).map(str.encode)), max_size=2, min_size=2))
 def test_different_pieces_look_different(pieces: list[bytes]) -> None:
     first, second = pieces
@@ -88,7 +88,7 @@ def test_different_pieces_look_different(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.clause("CLI-03")
-@pytest.mark.clause("CLI-71")
+@pytest.mark.clause("CLI-81")
 def test_the_text_comes_from_anywhere(invoke: Invoke, tiny: Path, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     file.write_text("héllo\n", encoding="utf-8")
@@ -97,7 +97,7 @@ def test_the_text_comes_from_anywhere(invoke: Invoke, tiny: Path, tmp_path: Path
         assert result.stdout == " ".join(map(str, ids("héllo"))) + "\n"
 
 
-@pytest.mark.clause("CLI-71")
+@pytest.mark.clause("CLI-81")
 @pytest.mark.parametrize("flags", [[], ["--chat"]])
 def test_the_tokens_are_those_of_generate(invoke: Invoke, surrounded: Path, flags: list[str]) -> None:
     shown = invoke("tokenize", "-m", surrounded, "--ids", "a<|end|>b", *flags).stdout.split()
@@ -106,7 +106,7 @@ def test_the_tokens_are_those_of_generate(invoke: Invoke, surrounded: Path, flag
     assert list(map(int, shown)) == json.loads(generated.stdout)["prompt_token_ids"]
 
 
-@pytest.mark.clause("CLI-71")
+@pytest.mark.clause("CLI-81")
 def test_special_tokens_around_the_text(invoke: Invoke, surrounded: Path) -> None:
     def shown(*flags: str) -> list[int]:
         return list(map(int, invoke("tokenize", "-m", surrounded, "--ids", "ab", *flags).stdout.split()))
@@ -116,7 +116,7 @@ def test_special_tokens_around_the_text(invoke: Invoke, surrounded: Path) -> Non
     assert shown("--chat") == ids("<user>ab<answer>")
 
 
-@pytest.mark.clause("CLI-72")
+@pytest.mark.clause("CLI-82")
 def test_json(invoke: Invoke, tiny: Path) -> None:
     result = invoke("tokenize", "-m", tiny, "--json", "é<|end|>")
     assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)
@@ -133,7 +133,7 @@ def test_json(invoke: Invoke, tiny: Path) -> None:
     }
 
 
-@pytest.mark.clause("CLI-72")
+@pytest.mark.clause("CLI-82")
 def test_ids_only(invoke: Invoke, tiny: Path) -> None:
     result = invoke("tokenize", "-m", tiny, "--ids", "ab")
     assert (result.stdout, result.stderr) == (" ".join(map(str, ids("ab"))) + "\n", "")
@@ -160,7 +160,7 @@ def test_every_mistake_is_one_line(invoke: Invoke, plain: Path, flags: list[str]
     assert words in result.stderr
 
 
-@pytest.mark.clause("CLI-73")
+@pytest.mark.clause("CLI-83")
 def test_no_weight_is_read(invoke: Invoke, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a tensor was read")
@@ -171,7 +171,7 @@ def test_no_weight_is_read(invoke: Invoke, tiny: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.clause("CLI-24")
-@pytest.mark.clause("CLI-73")
+@pytest.mark.clause("CLI-83")
 def test_no_backend_is_imported(tiny: Path) -> None:
     found = imported("tokenize", "-m", tiny, "a")
     assert "ferrum.text.tokenizer" in found
@@ -180,7 +180,7 @@ def test_no_backend_is_imported(tiny: Path) -> None:
     assert not any(name.startswith("ferrum.backends.") for name in found)
 
 
-@pytest.mark.clause("CLI-71")
+@pytest.mark.clause("CLI-81")
 def test_the_real_model(invoke: Invoke, smollm2_path: Path) -> None:
     described = json.loads(invoke("tokenize", "-m", smollm2_path, "--json", "What is the capital of France?").stdout)
     pieces = [piece["text"] for piece in described["pieces"]]
