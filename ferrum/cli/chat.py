@@ -14,7 +14,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import click
-from click.core import ParameterSource
 
 from ferrum.cli.chat_commands import SLASH, completions, run_command, summary
 from ferrum.cli.conversation import Conversation, is_text
@@ -27,6 +26,7 @@ from ferrum.cli.loading import load
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, sampling_options
 from ferrum.cli.partner import Partner
 from ferrum.cli.progress import Progress
+from ferrum.cli.sampling_flags import given_fields
 from ferrum.errors import FerrumError, InternalError, InvalidParameter
 from ferrum.types import FinishReason, SamplingParams
 
@@ -57,13 +57,14 @@ def chat(system: str | None, file: Path | None, params: SamplingParams, engine: 
 
 def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conversation:
     """The conversation that the flags ask for; what a flag says holds, whatever the file says."""
+    if params.logprobs is not None:
+        raise click.UsageError("--logprobs has no place in a chat: `ferrum-ref generate` tells of tokens")
     conversation = Conversation(params)
     if file is not None:
         loaded = load_conversation(file, params)
-        source = click.get_current_context().get_parameter_source
-        names = [field.name for field in fields(params) if source(field.name) is ParameterSource.COMMANDLINE]
-        given = {name: getattr(params, name) for name in names}
-        conversation = replace(loaded, params=replace(loaded.params, **given))
+        given = given_fields()
+        kept = {field.name: getattr(params, field.name) for field in fields(params) if field.name in given}
+        conversation = replace(loaded, params=replace(loaded.params, **kept))
     if system is None:
         return conversation
     if not is_text(system):

@@ -19,7 +19,13 @@ from ferrum.cli.values import read, to_json, typable, write
 from ferrum.errors import InvalidParameter, NotFound, Unsupported
 from ferrum.types import SamplingParams
 
-_UNUSED = {"n": "a message has one answer in a chat"}
+_UNTOLD = "a chat does not tell of tokens"
+_UNUSED = {
+    "n": "a message has one answer in a chat",
+    "logprobs": _UNTOLD,
+    "prompt_logprobs": _UNTOLD,
+    "logprobs_mode": _UNTOLD,
+}
 """Fields that have no place in a chat, and why."""
 
 

@@ -46,6 +46,14 @@ class TextOrFile(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{path} cannot be read: {reason}", param, ctx)
 
 
+def given_fields() -> set[str]:
+    """The fields of `SamplingParams` that this command line says something of."""
+    context = click.get_current_context()
+    given = {flag for flag in context.params if context.get_parameter_source(flag) is ParameterSource.COMMANDLINE}
+    fields = {"structured_outputs" if flag in _STRUCTURES else flag for flag in given}
+    return fields | set(PRESETS[context.params["preset"]]) if "preset" in given else fields
+
+
 def make_params(preset: str | None, **values: Any) -> SamplingParams:
     """The parameters that the flags ask for. A preset takes the place of what was not given; what it says nothing of is
     off, unless it was given. Raises UsageError for two structures, InvalidParameter for a value that cannot be."""

@@ -252,9 +252,27 @@ def test_a_conversation_is_loaded_by_a_flag_and_flags_go_first(tiny: Path, cache
     first, second = (json.loads(file.read_text()) for file in (path, again))
     assert second["messages"] == [{"role": "system", "content": "Be kind."}, *first["messages"][1:]]
     assert (second["params"]["top_k"], second["params"]["min_p"], second["params"]["seed"]) == (9, 0.25, 3)
+    piped(tiny, cache, f"/save {again}\n", "--load", path, "--preset", "precise", "--logit-bias", "5=-3")
+    third = json.loads(again.read_text())["params"]
+    assert (third["temperature"], third["top_k"], third["min_p"], third["seed"]) == (0.3, 40, 0.05, 3)
+    assert third["logit_bias"] == {"5": -3.0}
     path.write_text("{")
     ran = piped(tmp_path / "no-model", cache, "", "--load", path)  # told before the model is looked for
     assert (ran.returncode, ran.stdout) == (1, b"") and ran.stderr.startswith(f"error: {path} is not JSON".encode())
+
+
+@pytest.mark.clause("CLI-62")
+def test_a_structure_is_kept_beside_a_file(smollm2_path: Path, cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "chat.json"
+    piped(smollm2_path, cache, f"Hi\n/save {path}\n", "-n", 3)
+    ran = piped(smollm2_path, cache, f"/load {path}\nYes or no?\n", "--regex", "yes|no", "--load", path)
+    assert ran.stdout.strip() in (b"yes", b"no")
+
+
+@pytest.mark.clause("CLI-62")
+def test_what_a_chat_cannot_tell_is_refused(tiny: Path, cache: Path) -> None:
+    ran = piped(tiny, cache, "Hi\n", "--logprobs", 1)
+    assert ran.returncode == 2 and b"--logprobs" in ran.stderr
 
 
 @pytest.mark.clause("CLI-69")

@@ -43,6 +43,11 @@ PARAMS = st.builds(
     stop=st.lists(st.text(min_size=1, max_size=5) | st.just("\udc80"), max_size=3),
     stop_token_ids=st.lists(st.integers(), max_size=3),
     ignore_eos=st.booleans(),
+    typical_p=st.floats(0, 1, exclude_min=True),
+    mirostat=st.sampled_from([0, 2]),
+    repetition_penalty=st.floats(0.01, 100),
+    presence_penalty=st.floats(-2, 2),
+    logit_bias=st.dictionaries(st.integers(0, 10**6), st.floats(-100, 100), max_size=3),
 )
 CONVERSATIONS = st.builds(
     Conversation,
@@ -174,6 +179,10 @@ def test_what_is_shown_can_be_typed(params: SamplingParams) -> None:
         ("stop", "[" * 100_000, InvalidParameter, "stop cannot be"),
         ("ignore_eos", "perhaps", InvalidParameter, "ignore_eos must be true or false, not 'perhaps'"),
         ("n", "2", Unsupported, "n cannot be set"),
+        ("logprobs", "2", Unsupported, "logprobs cannot be set"),
+        ("structured_outputs", "{}", Unsupported, "structured_outputs cannot be set here"),
+        ("logit_bias", "5", InvalidParameter, "logit_bias"),
+        ("logit_bias", "5=1000", InvalidParameter, "logit_bias must be a number between -100 and 100"),
         ("colour", "red", NotFound, "no parameter 'colour'"),
     ],
 )
