@@ -84,6 +84,8 @@ def generate(
     if parallel is None:
         with start(llm, text, system, as_chat, params) as stream:
             show(stream, progress, silent=as_json, whole=no_stream)
+        if stream.error is not None:
+            raise stream.error
         completion = stream.completion()
         if completion.logprobs is not None and not as_json:
             click.echo("\n".join(logprob_lines(completion.logprobs)), err=True)
@@ -117,9 +119,9 @@ def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) 
     """Runs the stream to its end; its text goes to stdout piece by piece, as a whole, or not at all."""
     pieces: list[str] = []
     with progress.during("reading the prompt"):
-        first = next(stream)
+        first = next(stream, None)  # there is none where the answer fails at once
     progress.end()
-    for chunk in chain((first,), stream):
+    for chunk in chain(() if first is None else (first,), stream):
         pieces.append(chunk.text)
         if chunk.text and not (silent or whole):
             click.echo(chunk.text, nl=False)  # echo flushes

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
+from ferrum.errors import FerrumError
 from ferrum.types import Completion, StreamChunk
 
 
@@ -28,6 +29,11 @@ class TokenStream(Iterator[StreamChunk]):
     def seed(self) -> int:
         """The seed in use: the one given, or the one that was drawn."""
         return self._generation.sequence.seed
+
+    @property
+    def error(self) -> FerrumError | None:
+        """Why it ended early, if it ended with "error"."""
+        return self._request.error
 
     def __next__(self) -> StreamChunk:
         chunks = self._generation.chunks

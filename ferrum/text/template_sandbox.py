@@ -28,7 +28,7 @@ from ferrum.text.template_growth import (
 )
 from ferrum.text.template_limits import budget, refuse
 
-SOURCE = 128 << 10  # characters, several times those of the longest chat templates in use
+SOURCE = 64 << 10  # characters, several times those of the longest chat templates in use
 GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
 
 _PAID = "paid for"  # a filter whose name no template can write after a bar

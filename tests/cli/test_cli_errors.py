@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from ferrum.cli.errors import Program
 from ferrum.cli.options import debug_option
-from ferrum.errors import InvalidParameter, NotFound
+from ferrum.engine.output import OutputText
+from ferrum.errors import InvalidParameter, NotFound, TokenizerError
 from tests.cli.conftest import CONFIG, CONTEXT, Invoke, command, environment
 
 
@@ -169,6 +170,24 @@ def test_a_value_out_of_range_names_its_flag(generate: Invoke, flag: str, value:
 @pytest.mark.parametrize("flag", ["--best-of=1", "--beam-width=2", "--prompt-logprobs=3"])
 def test_flags_that_do_not_exist_are_not_accepted(generate: Invoke, flag: str) -> None:
     assert_one_line(generate("Hi", flag), 2, flag.partition("=")[0])
+
+
+@pytest.mark.clause("CLI-10")
+@pytest.mark.parametrize("after", [0, 2])
+def test_an_answer_that_fails_on_its_way(generate: Invoke, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    pushed: list[int] = []
+    push = OutputText.push
+
+    def fail(self: OutputText, token: int, **more: bool) -> object:
+        pushed.append(token)
+        if len(pushed) > after:
+            raise TokenizerError("no text for this token")
+        return push(self, token, **more)
+
+    monkeypatch.setattr(OutputText, "push", fail)
+    result = generate("Hi", "--no-stream")
+    assert result.exit_code == 1
+    assert result.stderr == "error: no text for this token\n"
 
 
 @pytest.mark.clause("CLI-10")
