@@ -40,11 +40,12 @@ from results import keep, picture, summary, surroundings
 from ferrum.kv.eviction import POLICIES, make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.order import ORDERS
 from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.sched.sequence import TokenSequence
 from ferrum.testing.stub import StubStore
-from ferrum.types import Priority, SamplingParams
+from ferrum.types import Priority
 
 BLOCK_SIZE = 16
 PROMPT = 2 * BLOCK_SIZE  # tokens of a prompt in lockstep; staggered, up to one block more

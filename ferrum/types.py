@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
-from ferrum.sampling_params import SamplingParams as SamplingParams
-from ferrum.sampling_params import StructuredOutputs as StructuredOutputs
-
 
 class FinishReason(StrEnum):
     """Why a completion ended."""

@@ -28,7 +28,8 @@ from ferrum.cli.partner import Partner
 from ferrum.cli.progress import Progress
 from ferrum.cli.sampling_flags import given_fields
 from ferrum.errors import FerrumError, InternalError, InvalidParameter
-from ferrum.types import FinishReason, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import FinishReason
 
 
 @click.command()

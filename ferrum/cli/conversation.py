@@ -14,7 +14,8 @@ from typing import Any, TypeGuard
 
 from ferrum.cli.parameters import as_json, from_json
 from ferrum.errors import InvalidFormat, InvalidParameter, NotFound
-from ferrum.types import Message, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Message
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 

@@ -15,7 +15,8 @@ import click
 
 from ferrum.cli.progress import Progress
 from ferrum.errors import RequestValidation
-from ferrum.types import Completion, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Completion
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM

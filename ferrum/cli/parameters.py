@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 from ferrum.cli.values import from_json as value_from_json
 from ferrum.cli.values import read, to_json, typable, write
 from ferrum.errors import InvalidParameter, NotFound, Unsupported
-from ferrum.types import SamplingParams
+from ferrum.sampling_params import SamplingParams
 
 _UNTOLD = "a chat does not tell of tokens"
 _UNUSED = {

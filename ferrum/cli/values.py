@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 NONE = "none"
 _SWITCH = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
@@ -22,13 +22,9 @@ def _parts(hint: Any) -> tuple[str, tuple[Any, ...]]:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return "either", inner
-    if origin is Literal:
-        return "literal", inner
-    if origin is tuple:
-        return ("list", inner[:1]) if inner[1:] == (...,) else ("row", inner)
-    if origin is Sequence:
-        return "list", inner
-    if origin in (dict, Mapping):
+    if origin is tuple and inner[1:] == (...,):
+        return "list", inner[:1]
+    if origin is Mapping:
         return "mapping", inner
     return "plain", (hint,)
 
@@ -38,10 +34,7 @@ def typable(hint: Any) -> bool:
     kind, inner = _parts(hint)
     if kind == "plain":
         return hint in (bool, int, float, str, types.NoneType)
-    if kind == "list" and _parts(inner[0])[0] == "row":  # TOKEN=BIAS,…
-        pair = _parts(inner[0])[1]
-        return len(pair) == 2 and all(map(typable, pair))
-    return kind == "literal" or (kind != "row" and all(map(typable, inner)))
+    return all(map(typable, inner))
 
 
 def read(hint: Any, text: str) -> Any:
@@ -49,12 +42,8 @@ def read(hint: Any, text: str) -> Any:
     kind, inner = _parts(hint)
     if kind == "either":
         return _first(inner, lambda one: read(one, text))
-    if kind == "literal":
-        return _first(inner, lambda choice: _chosen(choice, text in (choice, write(choice))))
     if kind == "list":
         return () if text == NONE else tuple(read(inner[0], item) for item in _items(inner[0], text))
-    if kind == "row":
-        return _pair(inner, text)
     if kind == "mapping":
         return {} if text == NONE else dict(_pair(inner, item) for item in text.split(","))
     return _plain(hint, text)
@@ -106,7 +95,7 @@ def write(value: Any) -> str:
     if isinstance(value, tuple):
         if isinstance(value[0], str):
             return json.dumps(value, ensure_ascii=False)
-        return ",".join("=".join(map(write, item)) if isinstance(item, tuple) else write(item) for item in value)
+        return ",".join(map(write, value))
     return str(value)
 
 
@@ -115,12 +104,8 @@ def from_json(hint: Any, value: Any) -> Any:
     kind, inner = _parts(hint)
     if kind == "either":
         return _first(inner, lambda one: from_json(one, value))
-    if kind == "literal":
-        return _first(inner, lambda choice: _chosen(choice, value == choice))
     if kind == "list" and isinstance(value, list):
         return tuple(from_json(inner[0], item) for item in value)
-    if kind == "row" and isinstance(value, list) and len(value) == len(inner):
-        return tuple(from_json(one, item) for one, item in zip(inner, value, strict=True))
     if kind == "mapping" and isinstance(value, dict):
         return {read(inner[0], key): from_json(inner[1], number) for key, number in value.items()}
     fits = kind == "plain" and isinstance(value, (int, float) if hint is float else hint)
@@ -140,9 +125,3 @@ def _first(candidates: tuple[Any, ...], read: Callable[[Any], Any]) -> Any:
         with suppress(ValueError):
             return read(candidate)
     raise ValueError(candidates)
-
-
-def _chosen(choice: Any, fits: bool) -> Any:
-    if not fits:
-        raise ValueError(choice)
-    return choice

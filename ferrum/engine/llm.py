@@ -42,10 +42,11 @@ from ferrum.errors import InvalidParameter, RequestValidation, Unsupported
 from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
 from ferrum.load.resolve import resolve
+from ferrum.sampling_params import SamplingParams
 from ferrum.tensor.compositions import TensorOps
 from ferrum.text.chat import ChatTemplate
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import Completion, Message, Priority, SamplingParams
+from ferrum.types import Completion, Message, Priority
 
 SCORE_TOKENS = 256
 """Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""

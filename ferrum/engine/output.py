@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from ferrum.sampling_params import SamplingParams
 from ferrum.text.stream import IncrementalDetokenizer, StopStrings
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import FinishReason, SamplingParams
+from ferrum.types import FinishReason
 
 
 class OutputText:

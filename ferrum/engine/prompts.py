@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeVar
 
 from ferrum.errors import InvalidParameter
-from ferrum.types import Message, Priority, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Message, Priority
 
 Prompt = str | Sequence[int]
 Item = TypeVar("Item")

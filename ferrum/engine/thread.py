@@ -15,7 +15,8 @@ from types import TracebackType
 from ferrum.engine.engine import Engine, check_urgency
 from ferrum.engine.request import Request
 from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted
-from ferrum.types import Completion, Priority, SamplingParams, StreamChunk
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Completion, Priority, StreamChunk
 
 logger = logging.getLogger(__name__)
 

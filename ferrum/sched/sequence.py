@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from enum import Enum
 
 from ferrum.kv.block_table import BlockTable
-from ferrum.types import Priority, SamplingParams
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Priority
 
 
 class SequenceState(Enum):

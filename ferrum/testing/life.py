@@ -15,13 +15,14 @@ from random import Random
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
 from ferrum.tensor.ops import Tensor
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.flaky import Misfortune
 from ferrum.testing.stub import EOS, StubRunner
-from ferrum.types import FinishReason, Priority, SamplingParams
+from ferrum.types import FinishReason, Priority
 
 LETTERS = b"abc"
 

@@ -16,7 +16,7 @@ import pytest
 
 from ferrum.cli.conversation import Conversation
 from ferrum.cli.partner import Partner
-from ferrum.types import SamplingParams
+from ferrum.sampling_params import SamplingParams
 from tests.cli.conftest import CONFIG, CONTEXT, command, environment
 from tests.cli.terminal import CTRL_C, CTRL_D, CTRL_P, Terminal
 

@@ -15,7 +15,8 @@ from ferrum.cli.statistics import stats_lines
 from ferrum.engine.statistics import EngineStats
 from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
-from ferrum.types import Choice, Completion, FinishReason, SamplingParams, Usage
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Choice, Completion, FinishReason, Usage
 from tests.cli.conftest import Invoke
 
 PROMPTS = ["one", "two and more", "three", "one"]

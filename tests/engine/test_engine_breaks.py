@@ -13,11 +13,12 @@ from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.request import Request
 from ferrum.errors import InternalError, InvalidParameter, RequestValidation, TokenizerError
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.scheduler import Scheduler
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.flaky import FlakyStore
 from ferrum.testing.life import alone, letters
-from ferrum.types import FinishReason, SamplingParams
+from ferrum.types import FinishReason
 
 PARAMS = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 PROMPTS = [list(b"abcabcabca"[: 4 + number]) for number in range(6)]

@@ -19,11 +19,12 @@ from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import choice_seed
 from ferrum.sample.sampler import sample
 from ferrum.sample.state import SamplingState
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.stub import BYTES, EOS, NextToken, StubRunner
-from ferrum.types import Choice, FinishReason, Logprobs, Priority, SamplingParams
+from ferrum.types import Choice, FinishReason, Logprobs, Priority
 
 LETTERS = b"abcde"
 

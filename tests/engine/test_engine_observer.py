@@ -12,10 +12,11 @@ from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics, Histogram
 from ferrum.engine.observer import EngineObserver
 from ferrum.errors import DeviceError, InternalError, InvalidParameter, ResourceExhausted, Timeout
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import alone, letters
-from ferrum.types import FinishReason, Priority, SamplingParams
+from ferrum.types import FinishReason, Priority
 
 ENDLESS = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 

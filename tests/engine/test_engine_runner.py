@@ -18,10 +18,10 @@ from ferrum.errors import InternalError
 from ferrum.kv.block_table import BlockTable, blocks_for
 from ferrum.kv.storage import KvStorage
 from ferrum.model.rope import rope_tables
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.compositions import TensorOps
-from ferrum.types import SamplingParams
 from tests.tiny import dense_logits, distance, tiny_config, tiny_params
 
 LONGEST = 24

@@ -22,10 +22,11 @@ from ferrum.errors import (
     SchedulerError,
     Timeout,
 )
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import alone, letters
-from ferrum.types import FinishReason, Priority, SamplingParams
+from ferrum.types import FinishReason, Priority
 
 PATIENCE = 30.0
 """Seconds after which a test that waits has failed; none of them needs a tenth of one."""

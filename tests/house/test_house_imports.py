@@ -52,7 +52,7 @@ def test_every_room_has_a_rank() -> None:
         ("ferrum.tensor.ops", "import ferrum.backends.registry", False),
         ("ferrum.tensor.ops", "from ferrum import LLM", False),
         ("ferrum.cli.main", "from ferrum import LLM", True),
-        ("ferrum.config", "from .types import SamplingParams", True),  # rank 0 is one room
+        ("ferrum.config", "from .types import Priority", True),  # rank 0 is one room
         ("ferrum.config", "from .tensor import ops", False),  # relative imports count
         ("ferrum.model.rope", "def f():\n    import ferrum.kv", False),  # imports inside functions count
         ("ferrum.backends.registry", "from ferrum.conformance import strategies", False),

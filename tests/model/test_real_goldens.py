@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ferrum.engine.llm import LLM
-from ferrum.types import SamplingParams
+from ferrum.sampling_params import SamplingParams
 
 GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "smollm2_greedy.json"
 ENTRIES: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))

@@ -10,10 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched import order
 from ferrum.sched.order import AGEING, fifo_rank, find_order, priority_rank
 from ferrum.sched.sequence import SequenceState, TokenSequence
-from ferrum.types import Priority, SamplingParams
+from ferrum.types import Priority
 from tests.sched.world import World
 
 RUNNING, WAITING, PREEMPTED = SequenceState.RUNNING, SequenceState.WAITING, SequenceState.PREEMPTED

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.sequence import TokenSequence
 from ferrum.sched.waiting import WaitingQueue
-from ferrum.types import SamplingParams
 
 ranks = st.tuples(st.integers(-3, 3), st.integers(0, 3))
 

@@ -10,9 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ferrum.errors import RequestValidation, ResourceExhausted, SchedulerError
 from ferrum.kv.eviction import POLICIES
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched import order
 from ferrum.sched.sequence import SequenceState, TokenSequence
-from ferrum.types import Priority, SamplingParams
+from ferrum.types import Priority
 from tests.sched.checks import check_books
 from tests.sched.world import World
 

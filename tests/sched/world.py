@@ -15,12 +15,13 @@ from ferrum.errors import DeviceError, ResourceExhausted
 from ferrum.kv.eviction import EvictionPolicy, make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool, Evicted
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched import order
 from ferrum.sched.plan import StepPlan
 from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.sched.sequence import SequenceState, TokenSequence
 from ferrum.testing.stub import StubStore
-from ferrum.types import Priority, SamplingParams
+from ferrum.types import Priority
 from tests.sched.checks import Before, check_books, check_plan
 
 GARBAGE = -9

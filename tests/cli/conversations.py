@@ -1,0 +1,44 @@
+"""Conversations for tests, and a partner to whom nothing is said."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from ferrum.cli.conversation import Conversation, Turn
+from ferrum.sampling_params import SamplingParams
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+PARAMS = st.builds(
+    SamplingParams,
+    max_tokens=st.none() | st.integers(1, 10**6),
+    temperature=st.floats(0, 1e6),
+    top_k=st.integers(0, 10**6),
+    top_p=st.floats(0, 1, exclude_min=True),
+    seed=st.none() | st.integers(),
+    # half a surrogate pair is a text too, to Python and to JSON
+    stop=st.lists(st.text(min_size=1, max_size=5) | st.just("\udc80"), max_size=3),
+    stop_token_ids=st.lists(st.integers(), max_size=3),
+    ignore_eos=st.booleans(),
+    typical_p=st.floats(0, 1, exclude_min=True),
+    mirostat=st.sampled_from([0, 2]),
+    repetition_penalty=st.floats(0.01, 100),
+    presence_penalty=st.floats(-2, 2),
+    logit_bias=st.dictionaries(st.integers(0, 10**6), st.floats(-100, 100), max_size=3),
+)
+CONVERSATIONS = st.builds(
+    Conversation,
+    PARAMS,
+    st.none() | TEXTS,
+    st.lists(st.builds(Turn, TEXTS, TEXTS), max_size=4).map(tuple),
+    st.none() | TEXTS,
+)
+EMPTY = Conversation(SamplingParams(seed=1))
+
+
+class Silent:
+    """A partner that commands can ask."""
+
+    name = "someone"
+
+    def statistics(self, conversation: Conversation) -> list[str]:
+        return [f"{len(conversation.turns)} answers"]
