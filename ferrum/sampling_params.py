@@ -2,7 +2,7 @@
 
 Owns: `SamplingParams` and what it holds; what is accepted here works. Names and meanings are vLLM's, where it has them.
 Refuses to know: how any of it is computed.
-Specs: SAMPLE-15, SAMPLE-16. Next: `ferrum.types`.
+Specs: SAMPLE-15, SAMPLE-16, SAMPLE-29. Next: `ferrum.types`.
 """
 
 from __future__ import annotations

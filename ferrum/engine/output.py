@@ -4,7 +4,7 @@ Owns: the rules that end a generation, and which of its tokens are text. In this
 stop token ends it, and is a token of the output but not of its text; a stop string ends it, if min_tokens have come; a
 grammar that is complete ends it; the length ends it.
 Refuses to know: sequences, batches, blocks.
-Specs: ENGINE-05 to ENGINE-09. Next: `ferrum.engine.prompt_scores`.
+Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt_scores`.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ def test_a_product_has_the_same_bits_for_one_token_and_for_many(kind: str, data:
     with patch.object(launch, "SERIAL_WORK", -1):
         together = OPS.linear(x, linear)
     np.testing.assert_array_equal(together, one_by_one)
+    residual = np.random.default_rng(tokens + 1).standard_normal(together.shape).astype(np.float32)
+    one_by_one = np.concatenate(
+        [OPS.linear_add(x[i : i + 1], linear, residual[i : i + 1]) for i in range(tokens)]  # each has its own
+    )
+    np.testing.assert_array_equal(OPS.linear_add(x, linear, residual), one_by_one)
 
 
 @pytest.mark.clause("OPS-47")
