@@ -1,11 +1,15 @@
 """Every error this project raises on purpose, under one base class.
 
-Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake.
+Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake; and how a
+message shows a value that somebody else has chosen.
 Refuses to know: who catches them (`cli` turns them into exit codes, `server` into HTTP statuses).
-Next: `ferrum.config`.
+Next: `ferrum.files`.
 """
 
 from __future__ import annotations
+
+SHOWN = 60
+"""Characters of a value that a message shows."""
 
 
 class FerrumError(Exception):
@@ -81,8 +85,11 @@ class InvalidParameter(FerrumError):
     is_client_error = True
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field} {message}")
+        super().__init__(field, message)  # as it was called, so that pickling and copying make the same again
         self.field = field
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.args))
 
 
 class Cancelled(FerrumError):
@@ -91,3 +98,15 @@ class Cancelled(FerrumError):
 
 class InternalError(FerrumError):
     """A defect of this project: please report it."""
+
+
+def quoted(value: object) -> str:
+    """A value as a message shows it: short, printable and on one line, whatever it is."""
+    try:
+        text = repr(value[: SHOWN + 1] if isinstance(value, (str, bytes, list, tuple)) else value)
+    except ValueError:  # Python does not write integers of more than 4300 digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
+    except Exception:  # a foreign object may fail in any way
+        text = type(value).__name__
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: SHOWN + 1])
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

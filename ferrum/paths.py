@@ -1,7 +1,7 @@
 """Where files live on the user's machine.
 
 Owns: the one directory for everything that is fetched or compiled. Refuses to know: what is in it.
-Specs: LOAD. Next: `ferrum.config`.
+Specs: LOAD. Next: `ferrum.fields`.
 """
 
 from __future__ import annotations

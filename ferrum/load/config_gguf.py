@@ -15,9 +15,9 @@ import numpy as np
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, ModelError, Unsupported
+from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
 from ferrum.load.families import GGUF_FAMILIES, GGUFFamily
-from ferrum.load.fields import Fields
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.quants import floats_of
 

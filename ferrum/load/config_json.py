@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, Unsupported
+from ferrum.fields import Fields, read_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES, HuggingFaceFamily
-from ferrum.load.fields import Fields, read_json
 
 _REFUSED = (
     "quantization_config",

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ferrum.errors import InvalidFormat, NotFound, Unsupported
-from ferrum.load.fields import read_json
+from ferrum.fields import read_json
 from ferrum.load.source import StoredTensor, missing
 from ferrum.tensor.weights import Dense
 

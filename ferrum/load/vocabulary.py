@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ferrum.config import ModelConfig
 from ferrum.errors import InvalidFormat, TokenizerError
-from ferrum.load.fields import Fields, read_json
+from ferrum.fields import Fields, read_json
 from ferrum.load.gguf import GGUFFile
 
 if TYPE_CHECKING:

@@ -222,7 +222,7 @@ def test_unreadable_and_missing_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"config\.json does not exist"):
         read_config_json(tmp_path)
     (tmp_path / "config.json").write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(InvalidFormat, match="not valid JSON"):
+    with pytest.raises(InvalidFormat, match="not UTF-8"):
         read_config_json(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").mkdir()

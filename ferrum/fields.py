@@ -2,7 +2,7 @@
 
 Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
 as absent. Refuses to know: which keys there are.
-Specs: LOAD-21. Next: `ferrum.load.config_json`.
+Specs: LOAD-21. Next: `ferrum.config`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.errors import InvalidFormat, NotFound, Unsupported
+from ferrum.errors import InvalidFormat, Unsupported, quoted
+from ferrum.files import read_text
 
 LARGEST_INTEGER = 2**63 - 1
+LARGEST_JSON = 64 << 20
+"""Bytes of a JSON file that is read: the index of the largest models has a few megabytes."""
 
 
 class Fields:
@@ -46,11 +49,11 @@ class Fields:
 
     def wrong(self, key: str, wanted: str) -> InvalidFormat:
         """The error for a value that is not what it should be."""
-        return InvalidFormat(f"{self.where}: {self.prefix}{key} must be {wanted}, not {_short(self.get(key))}")
+        return InvalidFormat(f"{self.where}: {self.prefix}{key} must be {wanted}, not {quoted(self.get(key))}")
 
     def refused(self, key: str, supported: Iterable[str] = ()) -> Unsupported:
         """The error for a value that is understood and cannot be served."""
-        value = f" {_short(self.get(key))}" if key in self else ""
+        value = f" {quoted(self.get(key))}" if key in self else ""
         hint = "; supported: " + ", ".join(supported) if supported else ""
         return Unsupported(f"{self.where}: {self.prefix}{key}{value} is not supported{hint}")
 
@@ -100,20 +103,12 @@ class Fields:
         return Fields(value, f"{self.where}: {self.prefix}{key}")
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def read_json(path: Path) -> Fields:
     """A file that holds one JSON object. Raises `NotFound`, or `InvalidFormat` where it holds anything else."""
+    text = read_text(path, LARGEST_JSON)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist") from None
-    except OSError as error:
-        raise InvalidFormat(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nesting without end
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
         raise InvalidFormat(f"{path} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise InvalidFormat(f"{path} must hold a JSON object")
