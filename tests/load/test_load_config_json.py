@@ -226,7 +226,7 @@ def test_unreadable_and_missing_files_are_errors(tmp_path: Path) -> None:
         read_config_json(tmp_path)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(InvalidFormat, match="cannot be read"):
+    with pytest.raises(InvalidFormat, match="not a regular file"):
         read_config_json(tmp_path)
 
 
