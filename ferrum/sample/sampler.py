@@ -2,7 +2,7 @@
 
 Owns: which way a batch goes: all greedy, straight to `ops.argmax` without leaving the backend; otherwise row by row on
 the host, so that a row cannot tell its batch-mates. Refuses to know: requests and scheduling.
-Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26. Next: `ferrum.sample.grammar`.
+Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26. Next: `ferrum.sample.limits`.
 """
 
 from __future__ import annotations

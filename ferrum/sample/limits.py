@@ -1,0 +1,57 @@
+"""What a request may ask of one model: its parameters against a vocabulary, a context and the memory of an answer.
+
+Owns: every check of parameters that needs to know the model. What holds for all models, `SamplingParams` checks itself.
+Refuses to know: engines, grammars, which have a maker of their own.
+Specs: SAMPLE-31 to SAMPLE-33. Next: `ferrum.sample.grammar`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ferrum.errors import InvalidParameter
+from ferrum.sampling_params import ALL_TOKENS, SamplingParams
+
+MOST_LOGPROBS = 1 << 20
+"""Log probabilities that the answer to one request may hold, its prompt's among them: each takes some 400 bytes."""
+
+
+def check_against_model(params: SamplingParams, *, vocab_size: int, most_tokens: int, prompt_tokens: int) -> None:
+    """Raises InvalidParameter where a model of `vocab_size` tokens cannot do what is asked for a prompt of
+    `prompt_tokens` in a context of `most_tokens`. Takes no longer than the parameters are long."""
+    for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
+        _check_ids(name, tokens, vocab_size)
+    room = max(0, most_tokens - prompt_tokens)
+    if params.min_tokens > room:
+        raise InvalidParameter("min_tokens", f"is {params.min_tokens}, but only {room} fit behind the prompt")
+    generated = room if params.max_tokens is None else min(params.max_tokens, room)
+    _check_logprobs(params, vocab_size, prompt_tokens, params.n * generated)
+
+
+def _check_ids(name: str, tokens: Iterable[int], vocab_size: int) -> None:
+    largest = max(tokens, default=0)  # none is negative
+    if largest >= vocab_size:
+        raise InvalidParameter(name, f"names token {largest}, but the ids of this model go from 0 to {vocab_size - 1}")
+
+
+def _check_logprobs(params: SamplingParams, vocab_size: int, prompt_tokens: int, generated: int) -> None:
+    """`generated`: tokens of all choices together, at most."""
+    asked = {
+        "logprobs": generated * _entries(params.logprobs, vocab_size),
+        "prompt_logprobs": prompt_tokens * _entries(params.prompt_logprobs, vocab_size),
+    }
+    total = sum(asked.values())
+    if total > MOST_LOGPROBS:
+        name = max(asked, key=lambda each: asked[each])
+        raise InvalidParameter(
+            name,
+            f"asks for {getattr(params, name)} of each token, with which the answer could hold {total} log "
+            f"probabilities, and at most {MOST_LOGPROBS} are told: lower {name}, max_tokens or n",
+        )
+
+
+def _entries(count: int | None, vocab_size: int) -> int:
+    """How many log probabilities are told of one token: the likeliest, and its own where that is not among them."""
+    if count is None:
+        return 0
+    return vocab_size if count == ALL_TOKENS else min(count + 1, vocab_size)
