@@ -4,7 +4,7 @@ Owns: what may be read (a regular file of a plausible size, opened without waiti
 with all of their content, and folders that nobody else can write to. What a killed process leaves behind is known by
 its name and by a lock that only a living process holds, so that nothing else is ever removed.
 Refuses to know: what is in a file.
-Specs: FILES. Next: `ferrum.paths`.
+Specs: FILES. Next: `ferrum.children`.
 """
 
 from __future__ import annotations
