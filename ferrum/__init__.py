@@ -5,6 +5,11 @@ Importing this package loads neither numba nor cupy: a backend is loaded when an
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m ferrum` puts the working directory first: nothing that lies there is ours to import
+
 from typing import TYPE_CHECKING, Any
 
 from ferrum.sampling_params import SamplingParams, StructuredOutputs

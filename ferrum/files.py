@@ -71,41 +71,48 @@ def reason(error: Exception) -> str:
 
 # ---- writing
 @contextmanager
-def replacing(
-    path: str | Path, *, folder: int | None = None, mode: int = 0o666, durable: bool = True
-) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends; if the block raises, nothing has
-    changed. `folder`: the descriptor of the folder that `path` is a name in. The umask applies to `mode`; an older
-    file's mode is kept. `durable`: the content is on the disk before the name is, so that a lost power supply leaves
-    the old or the new. Raises OSError; FileExistsError where something else than a regular file has the name."""
-    if folder is None:
-        target = Path(os.path.realpath(path))  # a link stays, and the file it leads to is replaced
-        within = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            remove_unfinished(within)
-            with replacing(target.name, folder=within, mode=mode, durable=durable) as file:
-                yield file
-        finally:
-            os.close(within)
-        return
-    older = _status(str(path), folder)
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` when the block ends, with its content on the disk before it
+    has the name; if the block raises, nothing has changed. A link stays, and the file it leads to is replaced; an older
+    file's mode is kept. Raises OSError; FileExistsError where something else than a regular file has the name."""
+    target = Path(os.path.realpath(path))
+    older = target.stat() if os.path.lexists(target) else None
     if older is not None and not stat.S_ISREG(older.st_mode):
         raise FileExistsError(f"{path} is not a regular file")
-    if older is not None and not os.access(path, os.W_OK, dir_fd=folder):
+    if older is not None and not os.access(target, os.W_OK):
         raise PermissionError(f"{path} may not be written to")
-    name, file = _unfinished(folder, mode if older is None else stat.S_IMODE(older.st_mode))
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with file:
+        remove_unfinished(folder)
+        with _taking_the_place(target.name, folder, 0o666) as file:
             if older is not None:
                 os.fchmod(file.fileno(), stat.S_IMODE(older.st_mode))
             yield file
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
-            os.replace(name, path, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(file.fileno())
+    finally:
+        os.close(folder)
+
+
+def write_private(name: str, folder: int, content: bytes) -> None:
+    """Writes a file for `read_private`, over whatever file or link has the name. Not on the disk at once: who reads it
+    must be able to tell whether it is whole. Raises OSError."""
+    with _taking_the_place(name, folder, 0o600) as file:
+        file.write(content)
+
+
+@contextmanager
+def _taking_the_place(name: str, folder: int, mode: int) -> Iterator[BinaryIO]:
+    """A new file in a folder that gets the name when the block ends, or is removed if it raises."""
+    unfinished, file = _unfinished(folder, mode)
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
-            os.unlink(name, dir_fd=folder)
+            os.unlink(unfinished, dir_fd=folder)
         raise
 
 
@@ -133,13 +140,6 @@ def _unfinished(folder: int, mode: int) -> tuple[str, BinaryIO]:
         if os.fstat(file.fileno()).st_nlink:
             return name, file
         file.close()  # another process took it for one that was left, before it was locked
-
-
-def _status(name: str, folder: int) -> os.stat_result | None:
-    try:
-        return os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 # ---- folders that nobody else can write to

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,7 +31,7 @@ LEAST_WIDTH = 8
 """Columns of the narrowest block table that is recorded: with the usual blocks of 16, contexts up to one split of
 attention share a tape. A narrower one would not be faster, and to record one takes as long as a token or two."""
 MOST_TAPES = 16
-"""Recorded shapes that are kept, those used last; each owns the activations of one step."""
+"""Recorded shapes of a step that are kept, those used last; each owns the activations of one step."""
 
 _UPDATED = ("token_ids", "positions", "slots", "context_lens")
 
@@ -64,10 +65,9 @@ for _name in PRIMITIVES:
 
 @dataclass(frozen=True, eq=False)
 class RecordedStep:
-    """A tape, the batch it reads and the result it writes; `step` and `ops` hold what else the tape points to: weights,
-    caches, descriptors, the list of tiles."""
+    """A tape, the batch it reads and the result it writes. It points to the weights and caches of its step, which must
+    live as long; `ops` holds what else it points to: descriptors, the list of tiles."""
 
-    step: Step
     ops: RecordingOps
     batch: StepBatch
     tape: Tape
@@ -82,11 +82,11 @@ class RecordedStep:
 
 
 class StepTapes:
-    """Recorded steps by shape; None stands for a shape that cannot be recorded."""
+    """Recorded steps by shape, as long as the step lives; None stands for a shape that cannot be recorded."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._recorded: OrderedDict[tuple[object, ...], RecordedStep | None] = OrderedDict()
+        self._recorded: WeakKeyDictionary[Step, OrderedDict[tuple[int, int], RecordedStep | None]] = WeakKeyDictionary()
 
     def run(self, ops: NumbaOps, step: Step, batch: StepBatch) -> Tensor:
         """step(ops, batch), by replay where this shape of step can be recorded."""
@@ -94,13 +94,13 @@ class StepTapes:
             return step(ops, batch)
         sequences, width = (_power_of_two(count) for count in batch.block_tables.shape)
         width = max(width, LEAST_WIDTH)
-        shape = (step, sequences, width)
-        if shape not in self._recorded:
-            self._recorded[shape] = self._record(ops, step, sequences, width)
-            if len(self._recorded) > MOST_TAPES:
-                self._recorded.popitem(last=False)
-        self._recorded.move_to_end(shape)
-        recorded = self._recorded[shape]
+        shape, known = (sequences, width), self._recorded.setdefault(step, OrderedDict())
+        if shape not in known:
+            known[shape] = self._record(ops, step, sequences, width)
+            if len(known) > MOST_TAPES:
+                known.popitem(last=False)
+        known.move_to_end(shape)
+        recorded = known[shape]
         return step(ops, batch) if recorded is None else recorded.run(batch)
 
     def _record(self, like: NumbaOps, step: Step, sequences: int, width: int) -> RecordedStep | None:
@@ -109,7 +109,7 @@ class StepTapes:
         ops = RecordingOps(recorder, own, like)
         try:
             result = step(ops, own)
-            return RecordedStep(step, ops, own, recorder.tape(sequences), result)
+            return RecordedStep(ops, own, recorder.tape(sequences), result)
         except NotRecordable:
             return None
 

@@ -48,7 +48,7 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
 
 def announced(llm: LLM, progress: Progress) -> LLM:
     """The same; whoever waits for a kernel to be compiled sees which one."""
-    llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}, kept for the next start"))
+    llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
     return llm
 
 

@@ -2,12 +2,14 @@
 
 Owns: the command group, and what the process as a whole is set to. A command's module is imported when the command is
 asked for, and nothing heavy before it runs, so that help and errors are immediate.
-Refuses to know: what the commands do. Specs: CLI, CLI-24. Next: `ferrum.cli.errors`.
+Refuses to know: what the commands do. Specs: CLI, CLI-24, CLI-84. Next: `ferrum.cli.errors`.
 """
 
 from __future__ import annotations
 
 import gc
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import NoReturn
@@ -56,7 +58,17 @@ def program() -> None:
 def main() -> NoReturn:
     """The console script."""
     gc.set_threshold(YOUNG_OBJECTS)
+    forget_relative_places()
     try:
         program.main(prog_name=NAME)
     finally:
         gc.freeze()  # the interpreter would search everything once more on its way out
+
+
+def forget_relative_places() -> None:
+    """An empty or relative entry of PYTHONPATH is the folder that the program happens to be started in, or one in it.
+    Whatever lies there is not to be imported."""
+    for place in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        absolute = os.path.abspath(place)
+        if not os.path.isabs(place) and absolute in sys.path:
+            sys.path.remove(absolute)

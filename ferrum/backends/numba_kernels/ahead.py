@@ -3,7 +3,7 @@
 Owns: compiling on two processors, which Numba cannot do in one process. The other process leaves its object code in the
 kernel cache; whoever needs it meanwhile waits for it there. If the process cannot be started, or fails, nothing is lost
 but time: what is missing is compiled where it is needed.
-Specs: OPS-49. Next: `ferrum.backends.numba_kernels.library`.
+Specs: OPS-49, OPS-55. Next: `ferrum.backends.numba_kernels.library`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from ferrum.backends.numba_kernels.cache import KernelFiles
+from ferrum.children import clean_environment, python_command
 
 LOOK_SECONDS = 0.01
+OWN_PLACE = str(Path(__file__).parents[3])
 
 
 class CompilingProcess:
-    """Compiles these functions, in this order, into the kernel cache. Raises OSError where it cannot be started."""
+    """Compiles these functions, in this order, into the kernel cache. Raises OSError or NotFound
+    where it cannot be started."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
-        command = [sys.executable or "", "-m", __name__, *names]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = clean_environment(sys.path)
+        # where ferrum itself is comes last, even if that is here: after all that has to be imported
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), OWN_PLACE]))
+        command = python_command("-m", __name__, *names)
         # in a session of its own: Ctrl-C is for whoever waits, and the next start is glad of what is finished
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

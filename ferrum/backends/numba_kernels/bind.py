@@ -7,6 +7,8 @@ Next: `ferrum.backends.numba_kernels.team`.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ferrum.backends.numba_kernels import features, sizes
@@ -68,7 +70,7 @@ class Kernels:
         if launcher.threads > 1:
             LIBRARY.compile_ahead(SLOW_TO_COMPILE)
         prepare()
-        self._weights: dict[tuple[Linear, ...], WeightWords | None] = {}
+        self._weights = Remembered(partial(weight_words, compute))
         self.rotation = Remembered(rotation_words)
         self._vectors = Remembered(address)
         self.cache = Remembered(cache_words)
@@ -85,11 +87,7 @@ class Kernels:
 
     def weights(self, linears: tuple[Linear, ...]) -> WeightWords | None:
         """None if one of the linears has no native kernel."""
-        try:
-            return self._weights[linears]
-        except KeyError:
-            words = self._weights[linears] = weight_words(linears, self.compute)
-            return words
+        return self._weights(*linears)
 
     def linears(
         self, x: Tensor, norm: Tensor | None, epsilon: float, weights: WeightWords, residual: Tensor | None

@@ -1,17 +1,20 @@
 """Where compiled functions are kept between runs.
 
 Owns: one directory of object files for each content of the kernel sources, of the compilers and of the processor: what
-a file was made from is in its directory's name, and a file never goes out of date. A file that is damaged (a full disk,
-a lost power supply) is as good as none; where the directory cannot be written, nothing is kept.
+a file was made from is in its directory's name, and a file never goes out of date. Object files are code that will be
+run, so only directories and files count that belong to the user and that nobody else can write to. A file that is
+damaged (a full disk, a lost power supply) or has another file's name is as good as none; where nothing can be kept,
+there is a reason to tell.
 Refuses to know: how object files are made or used.
-Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.ahead`.
+Specs: OPS-44, OPS-48, OPS-53, OPS-54. Next: `ferrum.backends.numba_kernels.ahead`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,15 +23,21 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from ferrum.backends.numba_kernels.features import FEATURES
+from ferrum.errors import ConfigError
+from ferrum.files import UNFINISHED, make_private, open_private, read_private, reason, remove_unfinished, write_private
 from ferrum.paths import cache_folder
 
 KEPT = 3
-"""Directories of earlier versions that stay, newest first."""
+"""Directories that stay: this version's, and the newest of earlier ones."""
 DIGEST_BYTES = hashlib.sha256().digest_size
+MARK = "made-by-ferrum"
+"""A file in every directory of ours: a directory without it is somebody else's, whatever its name."""
+_OURS = re.compile(r"[0-9a-f]{16}")
 
 
 def kernel_cache() -> Path:
-    """The directory for exactly these sources, compilers and processor, below NUMBA_CACHE_DIR if that is set."""
+    """The directory for exactly these sources, compilers and processor, below NUMBA_CACHE_DIR if that is set. Raises
+    ConfigError where there is no cache folder."""
     processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
     versions = f"{llvmlite.__version__} {np.__version__} {processor} {' '.join(sorted(FEATURES))}"
     digest = hashlib.sha256(versions.encode() + _numba_version())
@@ -46,61 +55,110 @@ def _numba_version() -> bytes:
     return Path(found.origin).with_name("_version.py").read_bytes()
 
 
+def kernel_files() -> KernelFiles:
+    """Those of this machine."""
+    try:
+        return KernelFiles(kernel_cache())
+    except ConfigError as error:
+        return KernelFiles(None, str(error))
+
+
 class KernelFiles:
-    """Named files in one directory, each preceded by a digest of its content."""
+    """Named files in one directory, each preceded by a digest of its name and content. `refusal`: why nothing is kept,
+    None where it is."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.kept = self._open()
+    def __init__(self, directory: Path | None, refusal: str | None = None) -> None:
+        self.refusal = refusal
+        self._folder = -1  # a descriptor: what was checked is what is used, whatever happens to names
+        if directory is not None:
+            try:
+                self._folder = _open(directory)
+            except OSError as error:
+                self.refusal = f"{directory}: {reason(error)}"
 
-    def _open(self) -> bool:
+    @property
+    def kept(self) -> bool:
         """Can files be kept here?"""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            os.utime(self.directory)  # newest
-            _forget_old(self.directory.parent)
-        except OSError:
-            return False
-        return os.access(self.directory, os.W_OK)
+        return self.refusal is None
 
     def read(self, name: str) -> bytes | None:
-        """What was written under this name; None where nothing was, or not all of it arrived."""
+        """What was written under this name; None where nothing was, not all of it arrived, or somebody else could have
+        written it."""
+        if self._folder < 0:
+            return None
         try:
-            kept = (self.directory / name).read_bytes()
+            kept = read_private(name, self._folder)
         except OSError:
             return None
         content = kept[DIGEST_BYTES:]
-        return content if hashlib.sha256(content).digest() == kept[:DIGEST_BYTES] else None
+        return content if _digest(name, content) == kept[:DIGEST_BYTES] else None
 
     def has(self, name: str) -> bool:
         """Was anything written under this name? It may be damaged."""
-        return (self.directory / name).exists()
+        return self._folder >= 0 and name in os.listdir(self._folder)
 
     def write(self, name: str, content: bytes) -> None:
         """Keep this for later runs if possible. Others see the whole file or none."""
         if not self.kept:
             return
-        unfinished = self.directory / f"{name}.{os.getpid()}"
         try:
-            unfinished.write_bytes(hashlib.sha256(content).digest() + content)
-            os.replace(unfinished, self.directory / name)
-        except OSError:
-            self.kept = False
-            _remove(unfinished)
+            write_private(name, self._folder, _digest(name, content) + content)
+        except OSError as error:
+            self.refusal = reason(error)
 
 
-def _remove(path: Path) -> None:
+def _digest(name: str, content: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\0" + content).digest()
+
+
+def _open(directory: Path) -> int:
+    """The descriptor of a directory for object files, which is now the newest. Raises OSError where it cannot be made,
+    or where somebody else may have made it."""
+    place = directory.parent.parent
+    make_private(place)
+    above = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return
+        parent = open_private(directory.parent.name, above, make=True)
+    finally:
+        os.close(above)
+    try:
+        folder = open_private(directory.name, parent, make=True)
+        os.utime(folder)
+        os.close(os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
+        remove_unfinished(folder)
+        _forget_old(parent, directory.name)
+    finally:
+        os.close(parent)
+    return folder
 
 
-def _forget_old(parent: Path) -> None:
-    """Remove all but the newest directories. Another process may do the same at the same time."""
+def _forget_old(parent: int, current: str) -> None:
+    """Remove all directories of ours but the current and the newest others: a clock may have been wrong. Another
+    process may do the same at the same time."""
 
-    def age(path: Path) -> float:
-        return path.stat().st_mtime if path.exists() else 0.0
+    def age(name: str) -> float:
+        try:
+            return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mtime
+        except OSError:
+            return 0.0
 
-    for old in sorted(parent.iterdir(), key=age, reverse=True)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    others = [name for name in os.listdir(parent) if _OURS.fullmatch(name) and name != current]
+    for old in sorted(others, key=age, reverse=True)[KEPT - 1 :]:
+        with suppress(OSError):
+            _remove(old, parent)
+
+
+def _remove(name: str, parent: int) -> None:
+    """Removes a directory that was made here and holds nothing but object files. Raises OSError."""
+    folder = open_private(name, parent)
+    try:
+        held = os.listdir(folder)
+        if MARK not in held or not all(
+            file == MARK or file.endswith(".o") or UNFINISHED.fullmatch(file) for file in held
+        ):
+            return
+        for file in held:
+            os.unlink(file, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=parent)

@@ -15,14 +15,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_cache
+from ferrum.backends.numba_kernels.cache import KernelFiles, kernel_files
 from ferrum.backends.numba_kernels.objects import ObjectCode, link
+from ferrum.errors import NotFound
 
 if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.ahead import CompilingProcess
 
 Progress = Callable[[str], None]
-"""Called with the name of each function just before it is compiled; what comes from the cache is not worth a word."""
+"""Called just before a function is compiled, with its name and whether it is kept; what comes from the cache is not
+worth a word."""
 
 
 class Library:
@@ -44,7 +46,7 @@ class Library:
             return known
         with self._lock:
             if name not in self._addresses:
-                self._addresses[name] = link(self._object_code(name))
+                self._addresses[name] = self._linked(name)
             return self._addresses[name]
 
     def function(self, name: str, arguments: int) -> Callable[..., None]:
@@ -67,21 +69,30 @@ class Library:
             return
         from ferrum.backends.numba_kernels.ahead import CompilingProcess
 
-        with suppress(OSError):  # no room for a process, or no Python to start: it is compiled where it is needed
+        with suppress(
+            OSError, NotFound
+        ):  # no room for a process, or no Python to start: it is compiled where it is needed
             self._ahead = CompilingProcess(missing)
 
-    def _object_code(self, name: str) -> ObjectCode:
-        kept = self._files.read(f"{name}.o")
-        if kept is None:
+    def _linked(self, name: str) -> int:
+        kept = self._kept(name)
+        return (kept is not None and link(kept)) or link(self._compiled(name))
+
+    def _kept(self, name: str) -> ObjectCode | None:
+        """From the cache, where it may appear while another process compiles."""
+        content = self._files.read(f"{name}.o")
+        if content is None:
             self._announce(name)
             if self._ahead is not None and name in self._ahead.names:
-                kept = self._ahead.wait_for(f"{name}.o", self._files)
-        return self._compiled(name) if kept is None else ObjectCode.from_bytes(kept)
+                content = self._ahead.wait_for(f"{name}.o", self._files)
+        return None if content is None else ObjectCode.from_bytes(content)
 
     def _announce(self, name: str) -> None:
         if self.progress is not None:
             _, function, *kinds = name.split(".")
-            self.progress(" ".join([*function.split("_"), *kinds]))
+            refusal = self._files.refusal
+            kept = "kept for the next start" if refusal is None else f"not kept: {refusal}"
+            self.progress(f"{' '.join([*function.split('_'), *kinds])}, {kept}")
 
     def _compiled(self, name: str) -> ObjectCode:
         # Numba takes a quarter of a second to import and more to wake up: only who has to compile pays for it
@@ -92,4 +103,4 @@ class Library:
         return made
 
 
-LIBRARY = Library(KernelFiles(kernel_cache()))
+LIBRARY = Library(kernel_files())

@@ -24,6 +24,10 @@ ERROR_PATH = (
 """Functions of Numba that report an exception. Kernels raise none; whatever stands here is never called."""
 
 
+OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe")
+"""How object files begin on Linux and macOS; LLVM's linker trusts whatever it is given."""
+
+
 @dataclass(frozen=True)
 class ObjectCode:
     """Machine code that is not yet bound to an address; `symbol` is the C function in it."""
@@ -35,9 +39,10 @@ class ObjectCode:
         return self.symbol.encode() + b"\n" + self.code
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> ObjectCode:
+    def from_bytes(cls, content: bytes) -> ObjectCode | None:
+        """None for what `to_bytes` did not make."""
         symbol, _, code = content.partition(b"\n")
-        return cls(symbol.decode(), code)
+        return cls(symbol.decode(), code) if symbol.isascii() and code.startswith(OBJECT_MAGIC) else None
 
 
 _linkers: list[Any] = []  # code lives as long as its linker
@@ -55,8 +60,8 @@ def _prepare() -> None:
 
 
 def link(made: ObjectCode) -> int:
-    """The address of the function. Every object has a linker of its own: functions that were compiled in different
-    processes may have the same symbol."""
+    """The address of the function; 0 where the object has none of this name. Every object has a linker of its own:
+    functions that were compiled in different processes may have the same symbol."""
     _prepare()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     linker = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)

@@ -1,12 +1,13 @@
 """Addresses and sizes of operands that stay: weights, caches, tables, and the batch of a step.
 
-Owns: what is worth computing once instead of at every launch. Everything here holds the arrays whose addresses it
-hands out, so that no address outlives its memory.
+Owns: what is worth computing once instead of at every launch. What is remembered of an object is forgotten with it, so
+that no address outlives its memory, and no memory the model it belongs to.
 Next: `ferrum.backends.numba_kernels.bind`.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -22,28 +23,28 @@ from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
 
 Words = TypeVar("Words")
-REMEMBERED = 4096
-"""Objects of one kind that are remembered at a time: far more than a model has layers."""
-
 _DENSE_KINDS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 _CACHE_TYPES = (np.dtype(np.float32), np.dtype(np.float16)) if HAS_HALF else (np.dtype(np.float32),)
 _BLOCK_KINDS = ("q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k")
 
 
 class Remembered(Generic[Words]):
-    """The result of a function for each object it was called with, by identity; holds the objects."""
+    """The result of a function for each object (or objects) it was called with, by identity, as long as all of them
+    live: what a model used is gone when the model is."""
 
-    def __init__(self, compute: Callable[[Any], Words]) -> None:
+    def __init__(self, compute: Callable[..., Words]) -> None:
         self._compute = compute
-        self._known: dict[int, tuple[Any, Words]] = {}
+        self._known: dict[tuple[int, ...], tuple[Words, list[weakref.ref[Any]]]] = {}
 
-    def __call__(self, subject: Any) -> Words:
-        known = self._known.get(id(subject))
+    def __call__(self, *subjects: Any) -> Words:
+        key = tuple(map(id, subjects))
+        known = self._known.get(key)
         if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            known = self._known[id(subject)] = (subject, self._compute(subject))
-        return known[1]
+            words, entries = self._compute(*subjects), self._known
+            # an object's references hear of its end before its identity can be used again
+            watched = [weakref.ref(subject, lambda _: entries.pop(key, None)) for subject in subjects]
+            known = entries[key] = (words, watched)
+        return known[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +95,7 @@ def native_kind(weight: Weight) -> str | None:
     return weight.kind if isinstance(weight, BlockWeight) and weight.kind in _BLOCK_KINDS else None
 
 
-def weight_words(linears: tuple[Linear, ...], compute: str) -> WeightWords | None:
+def weight_words(compute: str, *linears: Linear) -> WeightWords | None:
     """None if one of the linears has no native kernel. The linears themselves hold the arrays."""
     if len({each.weight.columns for each in linears}) != 1 or not all(_plain(each.bias) for each in linears):
         return None

@@ -7,6 +7,7 @@ Next: `ferrum.backends.numba_kernels.launch`.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -17,6 +18,8 @@ from ferrum.backends.numba_kernels.board import BOARD_BYTES, ELSEWHERE, PROCESSO
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import address
 
+logger = logging.getLogger(__name__)
+
 
 def prepare() -> None:
     """Load, or compile, what hands launches over, so that it fails here if it fails at all."""
@@ -25,7 +28,7 @@ def prepare() -> None:
 
 
 class Team:
-    """`size` threads, the caller among them. Launches of several callers take turns."""
+    """`size` threads, the caller among them, or as many as can be started. Launches of several callers take turns."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -38,9 +41,15 @@ class Team:
             self._memory[(self._board + ELSEWHERE - start) // 8] = address(self._elsewhere)
         self._run, self._serve = LIBRARY.function("claims.run_launch", 3), LIBRARY.function("claims.serve_launches", 1)
         self._replay = LIBRARY.function("claims.replay_launches", 5)
-        self._wake = [threading.Event() for _ in range(size - 1)]
-        for event in self._wake:
-            threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
+        self._wake: list[threading.Event] = []
+        for _ in range(size - 1):
+            event = threading.Event()
+            try:
+                threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
+            except RuntimeError:  # this process may have no more: the caller claims every chunk that nobody else does
+                logger.warning("only %d of %d threads could be started", len(self._wake) + 1, size)
+                break
+            self._wake.append(event)
 
     def run(self, row: int, chunks: int) -> None:
         """Run the kernel of the row at this address in `chunks` chunks; returns when all are done."""
