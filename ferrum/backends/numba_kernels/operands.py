@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -40,11 +41,16 @@ class Remembered(Generic[Words]):
         key = tuple(map(id, subjects))
         known = self._known.get(key)
         if known is None:
-            words, entries = self._compute(*subjects), self._known
-            # an object's references hear of its end before its identity can be used again
-            watched = [weakref.ref(subject, lambda _: entries.pop(key, None)) for subject in subjects]
-            known = entries[key] = (words, watched)
+            forget = partial(_forget, weakref.ref(self), key)
+            known = self._known[key] = self._compute(*subjects), [weakref.ref(each, forget) for each in subjects]
         return known[0]
+
+
+def _forget(owner: weakref.ref[Remembered[Any]], key: tuple[int, ...], _: weakref.ref[Any]) -> None:
+    """One of the objects ends: called before its identity can be used again."""
+    remembered = owner()
+    if remembered is not None:
+        remembered._known.pop(key, None)
 
 
 @dataclass(frozen=True, eq=False)
