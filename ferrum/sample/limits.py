@@ -2,7 +2,7 @@
 
 Owns: every check of parameters that needs to know the model. What holds for all models, `SamplingParams` checks itself.
 Refuses to know: engines, grammars, which have a maker of their own.
-Specs: SAMPLE-31 to SAMPLE-33. Next: `ferrum.sample.grammar`.
+Specs: SAMPLE-31, SAMPLE-33. Next: `ferrum.sample.grammar`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ def check_against_model(params: SamplingParams, *, vocab_size: int, most_tokens:
     for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
         _check_ids(name, tokens, vocab_size)
     room = max(0, most_tokens - prompt_tokens)
-    if params.min_tokens > room:
-        raise InvalidParameter("min_tokens", f"is {params.min_tokens}, but only {room} fit behind the prompt")
     generated = room if params.max_tokens is None else min(params.max_tokens, room)
     _check_logprobs(params, vocab_size, prompt_tokens, params.n * generated)
 

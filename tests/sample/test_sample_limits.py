@@ -33,15 +33,6 @@ def test_a_token_beyond_the_vocabulary_is_refused(name: str, token: int) -> None
         check(**{name: named(3, token, 4)})
 
 
-@pytest.mark.clause("SAMPLE-32")
-@pytest.mark.parametrize("most", [None, 10**12])
-def test_min_tokens_fit_behind_the_prompt(most: int | None) -> None:
-    check(min_tokens=CONTEXT - PROMPT, max_tokens=most)
-    for many in (CONTEXT - PROMPT + 1, 10**12):
-        with pytest.raises(InvalidParameter, match=r"^min_tokens is .* only 8092 fit"):
-            check(min_tokens=many, max_tokens=most)
-
-
 @pytest.mark.clause("SAMPLE-33")
 @pytest.mark.parametrize(
     ("fields", "blamed"),
