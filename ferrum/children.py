@@ -28,15 +28,20 @@ def clean_environment(search: Iterable[str] | None = None) -> dict[str, str]:
     modules. `search`: these places, most often `sys.path`; None means those of PYTHONPATH."""
     environment = dict(os.environ)
     given = environment.pop("PYTHONPATH", "")
-    places = [place for place in (given.split(os.pathsep) if search is None else search) if _is_elsewhere(place)]
+    places = elsewhere(given.split(os.pathsep) if search is None else search)
     if places:
         environment["PYTHONPATH"] = os.pathsep.join(places)
     environment["PYTHONSAFEPATH"] = "1"  # for the processes that it starts in turn
     return environment
 
 
+def elsewhere(search: Iterable[str]) -> list[str]:
+    """Those of some places to search for modules that do not depend on the working directory: absolute paths, other
+    than its own."""
+    return [place for place in search if _is_elsewhere(place)]
+
+
 def _is_elsewhere(place: str) -> bool:
-    """Is this an absolute path of something that is not the working directory?"""
     if not os.path.isabs(place) or os.pathsep in place:  # in PYTHONPATH the separator would make two places of one
         return False
     try:

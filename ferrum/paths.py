@@ -22,3 +22,11 @@ def cache_folder() -> Path:
         return (Path(base).expanduser() if base else Path.home() / ".cache") / "ferrum"
     except RuntimeError as error:  # ~somebody who does not exist
         raise ConfigError(f"there is no cache folder: {error} Set FERRUM_CACHE to one.") from error
+
+
+def find_cache_folder() -> Path | None:
+    """The same for whoever can do without: None where there is none to be had."""
+    try:
+        return cache_folder()
+    except ConfigError:
+        return None

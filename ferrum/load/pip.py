@@ -1,0 +1,81 @@
+"""A wheel from the package index, fetched by the user's own pip.
+
+Owns: the process that runs pip, and what is said of its failure. Refuses to know: what the wheel is for.
+Specs: LOAD-66 to LOAD-68. Next: `ferrum.load.pip_child`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from ferrum.children import clean_environment, python_command
+from ferrum.errors import NotFound
+from ferrum.files import reason
+from ferrum.load.pip_child import NO_PIP
+
+POLL_SECONDS = 0.2
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""A full disk, a quota, a limit of the size of files."""
+
+_CHILD = Path(__file__).with_name("pip_child.py")
+
+
+def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> Path:
+    """Fetches one wheel into a folder with this Python's pip, so that the user's index, proxy and certificates apply,
+    and calls `look` now and then.
+
+    Raises NotFound where pip is missing or fails, with its reason; OSError where it found no room for the wheel.
+    """
+    options = ["--disable-pip-version-check", "--no-input", "--quiet"]
+    download = ["download", "--no-deps", "--only-binary=:all:", requirement, "--dest", str(folder)]
+    code, output = _run([*python_command(str(_CHILD)), *options, *download], folder, look)
+    if code == NO_PIP:
+        raise NotFound(f"{requirement} is fetched with pip, which this Python lacks: install pip, or that package")
+    wheels = sorted(folder.glob("*.whl"))
+    if code or not wheels:
+        said = _last_error(output)
+        number = re.search(r"\[Errno (\d+)\]", said)
+        if number and int(number[1]) in NO_SPACE:
+            raise OSError(int(number[1]), said)
+        raise NotFound(f"pip could not download {requirement}: {said}")
+    return wheels[0]
+
+
+def _run(command: list[str], folder: Path, look: Callable[[], None]) -> tuple[int, str]:
+    """-> the exit code, and all that was said. What is said is kept in memory: the disk may be full."""
+    # pip collects a download in its temporary directory, which must be ours to be watched and to be cleaned up
+    environment = {**clean_environment(), "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
+    ends_when_closed, kept_open = os.pipe()
+    try:
+        process = _start(command, environment, ends_when_closed)
+        try:
+            while True:
+                try:
+                    output, _ = process.communicate(timeout=POLL_SECONDS)
+                    return process.returncode, output.decode(errors="replace")
+                except subprocess.TimeoutExpired:
+                    look()
+        finally:
+            process.kill()  # does nothing to a process that has ended
+            process.wait()
+    finally:
+        os.close(ends_when_closed)
+        os.close(kept_open)
+
+
+def _start(command: list[str], environment: dict[str, str], stdin: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    except OSError as error:
+        raise NotFound(f"pip cannot be started: {reason(error)}") from None
+
+
+def _last_error(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["it gave no reason"])[-1].removeprefix("ERROR: ")
