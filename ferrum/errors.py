@@ -8,6 +8,9 @@ Next: `ferrum.files`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 SHOWN = 60
 """Characters of a value that a message shows."""
 
@@ -98,6 +101,16 @@ class Cancelled(FerrumError):
 
 class InternalError(FerrumError):
     """A defect of this project: please report it."""
+
+
+@contextmanager
+def memory_told() -> Iterator[None]:
+    """Where memory runs out inside, ResourceExhausted says what helps."""
+    try:
+        yield
+    except MemoryError as error:
+        told = f"out of memory: {error}" if str(error) else "out of memory"
+        raise ResourceExhausted(f"{told}; a smaller kv_memory, max_model_len or model may fit") from error
 
 
 def quoted(value: object) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from ferrum.errors import FerrumError
+
 
 class FinishReason(StrEnum):
     """Why a completion ended."""
@@ -77,13 +79,15 @@ class Choice:
 @dataclass(frozen=True)
 class Completion:
     """The answer to one prompt. With n > 1 the fields of the first choice stand at the top. `prompt_logprobs`: one
-    entry per token of the prompt, None for the first, which nothing comes before."""
+    entry per token of the prompt, None for the first, which nothing comes before. `error`: why a choice ended with the
+    finish_reason "error", if one did."""
 
     choices: tuple[Choice, ...]
     prompt_token_ids: tuple[int, ...]
     usage: Usage
     timings: Timings = field(default_factory=Timings)
     prompt_logprobs: tuple[Logprobs | None, ...] | None = None
+    error: FerrumError | None = None
 
     @property
     def text(self) -> str:

@@ -1,37 +1,38 @@
 """The loop: plan, run, sample, commit, and say what came of it.
 
 Owns: requests from submission to their last token. One call of `step` is one forward pass; between two steps requests
-come and go freely. Not thread-safe: `ferrum.engine.thread` is for that. Refuses to know: how a model is loaded, HTTP,
-terminals.
-Specs: ENGINE-04, ENGINE-10 to ENGINE-15, ENGINE-23 to ENGINE-26, ENGINE-30. Next: `ferrum.engine.statistics`.
+come and go freely. Threads take turns, a call at a time; `ferrum.engine.thread` serves many of them better.
+Refuses to know: how a model is loaded, HTTP, terminals.
+Specs: ENGINE-04, ENGINE-10 to ENGINE-15, ENGINE-23 to ENGINE-26, ENGINE-30, ENGINE-46, ENGINE-47.
+Next: `ferrum.engine.statistics`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
-import operator
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from heapq import heapify, heappop, heappush
 
+from ferrum.engine.admission import check_request, check_urgency
+from ferrum.engine.deadlines import Deadlines
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText, ending_ids
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
 from ferrum.engine.statistics import EngineStats, collect
 from ferrum.engine.timing import Clock, Stopwatch
+from ferrum.engine.turns import turns_of
 from ferrum.errors import (
     FerrumError,
     InternalError,
-    InvalidParameter,
-    RequestValidation,
+    ModelError,
     ResourceExhausted,
     SchedulerError,
     Timeout,
     Unsupported,
+    memory_told,
 )
 from ferrum.sample.randomness import choice_seed, fresh_seed
 from ferrum.sample.sampler import Sampled, sample
@@ -76,16 +77,27 @@ class Engine:
         self._clock = clock
         self._grammars = grammars
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
-        self._deadlines: list[tuple[float, int, Request]] = []
-        self._submitted = self._steps = self._idle_steps = self._computed_tokens = 0
-        self._stepping = False
-        self._left: list[Request] = []  # cancelled while a step was running, or by another thread
+        self._deadlines = Deadlines()
+        self._steps = self._idle_steps = self._computed_tokens = 0
+        self._turns = turns_of(executor.ops)
+        self._left: list[Request] = []  # cancelled; ended as soon as nobody is in a step
         self._news: dict[Request, None] = {}  # requests that have something to tell since the last step began
         self._owner: int | None = None
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """While it lasts, no other thread uses this engine or another on its backend. Raises SchedulerError where the
+        engine belongs to another thread, and for a call from within a step."""
+        self._check_owner()
+        with self._turns.next():
+            self._check_owner()
+            yield
+        self._end_those_who_left()
+
     def claim(self) -> None:
-        """Until `release`, only the calling thread may use the engine; others may cancel."""
-        self._owner = threading.get_ident()
+        """Until `release`, only the calling thread may use the engine; others may cancel, and ask for statistics."""
+        with self._turns.next():
+            self._owner = threading.get_ident()
 
     def release(self) -> None:
         """Any thread may use the engine, one at a time."""
@@ -99,30 +111,10 @@ class Engine:
     def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> list[int]:
         """-> the prompt as plain integers. Raises RequestValidation for one that can never be served. Changes nothing;
         safe in any thread."""
-        token_ids = self.check_ids(prompt_ids)
-        self.scheduler.check(len(token_ids), params.max_tokens)
-        for token in params.logit_bias:
-            if token >= self.executor.vocab_size:
-                raise InvalidParameter("logit_bias", f"names token {token}; there are {self.executor.vocab_size}")
+        token_ids = check_request(prompt_ids, params, self.executor.vocab_size, self.scheduler)
         if params.structured_outputs is not None:
             self._grammar(params.structured_outputs)
-        if params.n > self.scheduler.limits.max_waiting:
-            raise InvalidParameter("n", f"must be at most {self.scheduler.limits.max_waiting}, not {params.n}")
         return token_ids
-
-    def check_ids(self, token_ids: Sequence[int]) -> list[int]:
-        """-> plain integers. Raises RequestValidation for what is no token, one outside the vocabulary, or none."""
-        size = self.executor.vocab_size
-        try:
-            ids = [operator.index(token) for token in token_ids]
-        except TypeError as error:
-            raise RequestValidation(f"a prompt must be token ids: {error}") from None
-        if not ids:
-            raise RequestValidation("the prompt has no tokens")
-        for token in (min(ids), max(ids)):
-            if not 0 <= token < size:
-                raise RequestValidation(f"token {token} is not in the vocabulary: ids go from 0 to {size - 1}")
-        return ids
 
     def submit(
         self,
@@ -135,16 +127,27 @@ class Engine:
         """Queues a prompt, which has to be answered within `timeout_s` seconds, if that is given. Raises
         RequestValidation if it can never be served, InvalidParameter for a priority or timeout that is none,
         ResourceExhausted if the queue is full, and changes nothing."""
-        self._check_owner()
         prompt_ids = self.check(prompt_ids, params)
         check_urgency(priority, timeout_s)
+        structure = params.structured_outputs
+        grammars = [None if structure is None else self._grammar(structure) for _ in range(params.n)]
+        with self.turn():
+            return self._submit(prompt_ids, params, grammars, priority, timeout_s)
+
+    def _submit(
+        self,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        grammars: list[Grammar | None],
+        priority: Priority,
+        timeout_s: float | None,
+    ) -> Request:
         if not self.scheduler.room_for(params.n):
             raise ResourceExhausted(f"the queue is full: {self.scheduler.waiting} sequences wait; try again later")
         seed = fresh_seed() if params.seed is None else params.seed
         first = TokenSequence(prompt_ids, params, choice_seed(seed, 0), priority)
         others = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
-        tokenizer, structure = self._tokenizer(), params.structured_outputs
-        grammars = [None if structure is None else self._grammar(structure) for _ in range(params.n)]
+        tokenizer = self._tokenizer()
         with self._unless_broken_off():
             for sequence in (first, *others):
                 self.scheduler.add(sequence)
@@ -154,38 +157,52 @@ class Engine:
             ]
             request = Request(generations, Stopwatch(self._clock))
             self._requests.update((generation.sequence, (request, generation)) for generation in generations)
-            self._submitted += 1
             if timeout_s is not None:
-                self._forget_old_deadlines()
-                heappush(self._deadlines, (request.stopwatch.submitted + timeout_s, self._submitted, request))
+                self._deadlines.add(request.stopwatch.submitted + timeout_s, request)
         return request
 
     def cancel(self, request: Request) -> None:
-        """Ends what is not finished yet and frees its blocks. May be called at any time, in any thread, and again."""
-        if self._stepping or self._owner not in (None, threading.get_ident()):
-            # a stream that the garbage collector drops, say: its blocks are in use until the step is over
-            self._left.append(request)
-        else:
-            self._end(request, FinishReason.CANCELLED)
+        """Ends what is not finished yet and frees its blocks, after the step if one is running. May be called at any
+        time, in any thread, and again: by the garbage collector, for one, that drops a stream."""
+        self._left.append(request)
+        self._end_those_who_left()
+
+    def _end_those_who_left(self) -> None:
+        """Whoever cannot have the turn leaves it to whoever has it, who does this when the turn is over."""
+        while self._left and self._owner in (None, threading.get_ident()) and self._turns.now():
+            try:
+                while self._left:
+                    self._end(self._left.pop(), FinishReason.CANCELLED)
+            finally:
+                self._turns.end()
 
     def fail(self, error: FerrumError, requests: Iterable[Request] | None = None) -> None:
         """Ends requests, all unless some are named, with the reason "error"; each says which. Not during a step."""
-        self._check_owner()
-        everybody = [request for request, _ in self._requests.values()] if requests is None else list(requests)
-        for request in everybody:
+        with self.turn():
+            self._fail(error, [request for request, _ in self._requests.values()] if requests is None else requests)
+
+    def _fail(self, error: FerrumError, requests: Iterable[Request]) -> None:
+        for request in requests:
             if not request.finished:
                 request.error = error
                 self._end(request, FinishReason.ERROR)
 
     def update_priority(self, request: Request, priority: Priority) -> None:
         """Another class for what is not finished yet; it keeps the time it has waited."""
-        for generation in request.generations:
-            if generation.finish_reason is None:
-                self.scheduler.update_priority(generation.sequence, priority)
+        check_urgency(priority, None)
+        with self.turn():
+            for generation in request.generations:
+                if generation.finish_reason is None:
+                    self.scheduler.update_priority(generation.sequence, priority)
 
     def stats(self) -> EngineStats:
-        """Who waits and runs, what memory holds, what has happened so far."""
-        return collect(self.scheduler, self._steps, self._computed_tokens)
+        """Who waits and runs, what memory holds, what has happened so far. For any thread, and for observers."""
+        if self._turns.mine:
+            return collect(self.scheduler, self._steps, self._computed_tokens)
+        with self._turns.next():
+            found = collect(self.scheduler, self._steps, self._computed_tokens)
+        self._end_those_who_left()
+        return found
 
     def take_news(self) -> list[Request]:
         """The requests that have more to say or have ended since they were last asked for, in this step or after it."""
@@ -202,17 +219,13 @@ class Engine:
 
     # ---- steps
     def step(self) -> None:
-        """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason."""
-        self._check_owner()
-        self._news.clear()
-        self._expire()
-        self._stepping = True
-        try:
+        """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason. Raises
+        ResourceExhausted where memory runs out, and whatever a backend raises."""
+        with self.turn(), memory_told():
+            self._news.clear()
+            for request, seconds in self._deadlines.passed(self._clock()):
+                self._fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
             self._step()
-        finally:
-            self._stepping = False
-            while self._left:
-                self.cancel(self._left.pop())
 
     def _step(self) -> None:
         began = self._clock()
@@ -222,12 +235,19 @@ class Engine:
             self._idle()
             return
         self._note_started(plan)
-        logits = self.executor.run(plan)
-        logits = self._score_prompts(plan, logits)
-        found = self._sample(logits, plan.sampled) if plan.sampled else []
+        logits, failures = self._score_prompts(plan, self.executor.run(plan))
+        outcomes = self._sample(logits, plan.sampled) if plan.sampled else []
+        found: dict[TokenSequence, Sampled] = {}
+        for sequence, outcome in zip(plan.sampled, outcomes, strict=True):
+            if isinstance(outcome, ModelError):
+                failures[sequence] = outcome
+            elif sequence not in failures:
+                found[sequence] = outcome
         with self._unless_broken_off():
-            self.scheduler.commit(plan, [sampled.token for sampled in found])
-            for sequence, sampled in zip(plan.sampled, found, strict=True):
+            for sequence, error in failures.items():
+                self._fail_generation(sequence, error)
+            self.scheduler.commit(plan.without(failures), [sampled.token for sampled in found.values()])
+            for sequence, sampled in found.items():
                 self._advance(sequence, sampled)
         self._idle_steps = 0
         self._steps += 1
@@ -272,10 +292,12 @@ class Engine:
             if stopwatch.started is None:
                 self._tell(self.observer.request_started, stopwatch.start())
 
-    def _score_prompts(self, plan: StepPlan, logits: Tensor) -> Tensor:
-        """Takes the rows that are only wanted for the log probabilities of prompts -> those of `plan.sampled`."""
+    def _score_prompts(self, plan: StepPlan, logits: Tensor) -> tuple[Tensor, dict[TokenSequence, FerrumError]]:
+        """Takes the rows that are only wanted for the log probabilities of prompts -> those of `plan.sampled`, and the
+        prompts of which no such thing can be told."""
+        failures: dict[TokenSequence, FerrumError] = {}
         if plan.rows == len(plan.sampled):
-            return logits
+            return logits, failures
         kept: list[int] = []
         end = 0
         for chunk in plan.chunks:
@@ -283,15 +305,19 @@ class Engine:
             if chunk.is_sampled:
                 kept.append(end - 1)
             scores = self._requests[chunk.sequence][0].prompt_scores if chunk.sequence.scores_prompt else None
-            if scores is not None:
+            if scores is None:
+                continue
+            try:
                 scores.add(chunk.start, self.executor.ops.to_numpy(self._rows(logits, range(start, end))))
-        return self._rows(logits, kept)
+            except ModelError as error:
+                failures[chunk.sequence] = error
+        return self._rows(logits, kept), failures
 
     def _rows(self, logits: Tensor, rows: Iterable[int]) -> Tensor:
         return self.executor.ops.take(logits, self.executor.ops.asarray(list(rows), "int64"))
 
-    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[Sampled]:
-        """One token per sequence."""
+    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> Sequence[Sampled | ModelError]:
+        """One token per sequence, or why there is none for this one."""
         states = [self._requests[sequence][1].state for sequence in sequences]
         return sample(self.executor.ops, logits, states)
 
@@ -308,34 +334,22 @@ class Engine:
         try:
             reason = generation.push(sampled)
         except FerrumError as error:  # no text for this token: the others of the step have theirs
-            request.error = error
-            self._finish(request, generation, FinishReason.ERROR)
+            self._fail_generation(sequence, error)
             return
         if reason is not None:
             self._finish(request, generation, reason)
 
     # ---- ends
-    def _expire(self) -> None:
-        """Requests whose time is up end with an error."""
-        if not self._deadlines:
-            return
-        now = self._clock()
-        while self._deadlines and (self._deadlines[0][0] <= now or self._deadlines[0][2].finished):
-            deadline, _, request = heappop(self._deadlines)
-            if deadline <= now:
-                seconds = deadline - request.stopwatch.submitted
-                self.fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
-
-    def _forget_old_deadlines(self) -> None:
-        """Keeps finished requests from staying in memory until their time is up."""
-        if len(self._deadlines) > 2 * len(self._requests) + 16:
-            self._deadlines = [entry for entry in self._deadlines if not entry[2].finished]
-            heapify(self._deadlines)
-
     def _end(self, request: Request, reason: FinishReason) -> None:
         for generation in request.generations:
             if generation.finish_reason is None:
                 self._finish(request, generation, reason)
+
+    def _fail_generation(self, sequence: TokenSequence, error: FerrumError) -> None:
+        """Ends the one that an error is about."""
+        request, generation = self._requests[sequence]
+        request.error = error
+        self._finish(request, generation, FinishReason.ERROR)
 
     def _finish(self, request: Request, generation: Generation, reason: FinishReason) -> None:
         sequence = generation.sequence
@@ -356,12 +370,3 @@ class Engine:
         output = OutputText(tokenizer, params, self._eos_token_ids, sequence.max_length - sequence.prompt_length)
         state = SamplingState(params, sequence.seed, prompt, ending_ids(params, self._eos_token_ids), grammar)
         return Generation(sequence, state, output, tokenizer.token_text, [])
-
-
-def check_urgency(priority: object, timeout_s: object) -> None:
-    """Raises InvalidParameter for a priority that is none, or a timeout that is no number of seconds."""
-    if not isinstance(priority, Priority):
-        raise InvalidParameter("priority", f"must be a Priority, not {priority!r}")
-    number = isinstance(timeout_s, (int, float)) and not isinstance(timeout_s, bool)
-    if timeout_s is not None and not (number and 0 <= timeout_s < math.inf):  # type: ignore[operator]
-        raise InvalidParameter("timeout_s", f"must be a number of seconds of at least 0, not {timeout_s!r}")

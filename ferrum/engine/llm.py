@@ -1,14 +1,14 @@
 """The front door: a model by name, prompts in, completions out.
 
 Owns: the public calls, and the order in which a model, a backend and an engine are put together.
-Refuses to know: HTTP, terminals. Not thread-safe.
-Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22. Next: `ferrum.cli.main`.
+Refuses to know: HTTP, terminals.
+Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48. Next: `ferrum.cli.main`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
-from ferrum.engine.engine import Engine, GrammarMaker
+from ferrum.engine.admission import check_ids
+from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompts
 from ferrum.engine.request import Request
@@ -38,7 +39,8 @@ from ferrum.engine.setup import (
 )
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
-from ferrum.errors import InvalidParameter, RequestValidation, Unsupported
+from ferrum.errors import InvalidParameter, RequestValidation, ResourceExhausted, Unsupported, memory_told
+from ferrum.kv.pool import Digest
 from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
 from ferrum.load.resolve import resolve
@@ -53,7 +55,12 @@ SCORE_TOKENS = 256
 
 
 class LLM:
-    """A model, loaded and ready."""
+    """A model, loaded and ready.
+
+    Any thread may call it: threads take turns, a step at a time, and their requests share the steps. A call from within
+    a step (from an observer, or a signal handler that comes in the middle of one) is refused with SchedulerError, and
+    so is every call but `stats` while an `EngineThread` has the engine.
+    """
 
     def __init__(
         self,
@@ -91,8 +98,9 @@ class LLM:
             eviction, prefix_caching, deterministic, max_waiting,
         )  # fmt: skip
         check_supported(config)  # before anything is downloaded
-        ops = make_backend(config)
-        self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
+        with memory_told():
+            ops = make_backend(config)
+            self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
 
     @classmethod
     def from_loaded(cls, loaded: Model, ops: TensorOps, config: EngineConfig | None = None) -> LLM:
@@ -100,7 +108,8 @@ class LLM:
         llm = cls.__new__(cls)
         config = EngineConfig() if config is None else config
         check_supported(config)
-        llm._assemble(loaded, ops, config)
+        with memory_told():
+            llm._assemble(loaded, ops, config)
         return llm
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
@@ -115,7 +124,6 @@ class LLM:
             config,
             size,
             self.runner.storage,
-            content_root(ops, loaded.config, loaded.params, config),
             swap_cost(loaded.config, loaded.params, config, dtype),
         )
         self.metrics = EngineMetrics()
@@ -125,7 +133,7 @@ class LLM:
             lambda: loaded.tokenizer,
             loaded.config.eos_token_ids,
             self.metrics,
-            grammars=lambda structure: self._grammars(structure),
+            grammars=build_grammars(loaded),
         )
 
     # ---- what is loaded
@@ -165,8 +173,9 @@ class LLM:
     ) -> list[Completion]:
         """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` and `priority` one
         for all, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is
-        generated."""
-        return list(self.generate_each(prompts, params, priority=priority))
+        generated. A prompt that fails has the finish_reason "error" and says why in `error`; where that is all that
+        came of the call, the error is raised."""
+        return _answers(self.generate_each(prompts, params, priority=priority))
 
     def chat(
         self,
@@ -176,7 +185,7 @@ class LLM:
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> list[Completion]:
         """The same for conversations: one list of messages, or a list of such lists, through the chat template."""
-        return list(self.chat_each(messages, params, priority=priority))
+        return _answers(self.chat_each(messages, params, priority=priority))
 
     def generate_each(
         self,
@@ -211,14 +220,16 @@ class LLM:
         return self._stream(self._render(one), params)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation."""
+        """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation, ModelError
+        where a number is not finite."""
         (ids,) = as_prompts([token_ids])
         if isinstance(ids, str):
             raise InvalidParameter("token_ids", "must be token ids: encode the text with llm.tokenizer")
-        self.engine.check_ids(ids)
+        check_ids(ids, self.config.vocab_size)
         if len(ids) > self.max_model_len:
             raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
-        return score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS)
+        with self.engine.turn(), memory_told():
+            return score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS)
 
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
         """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
@@ -231,7 +242,8 @@ class LLM:
         if len(token_ids) < self.engine_config.block_size:
             raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
         self.generate([token_ids], SamplingParams(temperature=0, max_tokens=1))
-        return save_prefix(self.scheduler.manager, token_ids, path)
+        with self.engine.turn(), memory_told():
+            return save_prefix(self.scheduler.manager, self._identity, token_ids, path)
 
     def load_prefix(self, path: str | Path) -> int:
         """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
@@ -239,7 +251,8 @@ class LLM:
         there is no room, Unsupported without prefix caching."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: what is loaded could not be used")
-        return load_prefix(self.scheduler.manager, path)
+        with self.engine.turn(), memory_told():
+            return load_prefix(self.scheduler.manager, self._identity, path)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far, and what its memory holds."""
@@ -247,8 +260,9 @@ class LLM:
 
     # ---- how
     @cached_property
-    def _grammars(self) -> GrammarMaker:
-        return build_grammars(self._loaded)
+    def _identity(self) -> Digest:
+        """What a saved prefix must have been computed with. Reads all of the weights, once."""
+        return content_root(self.runner.ops, self.config, self._loaded.params, self.engine_config)
 
     def _encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
@@ -276,20 +290,37 @@ class LLM:
         requests: deque[Request] = deque()
         try:
             while coming or requests:
-                while coming and self.scheduler.room_for(coming[0][1].n):
-                    prompt, params, priority = coming[0]
-                    requests.append(self.engine.submit(prompt, params, priority=priority))
+                while coming and (request := self._submitted(coming[0])):
+                    requests.append(request)
                     coming.popleft()
                 while requests and requests[0].finished:
                     yield requests.popleft().completion()
-                if requests:
+                if coming or requests:
                     self.engine.step()
         finally:
             for request in requests:
                 self.engine.cancel(request)
+
+    def _submitted(self, call: tuple[list[int], SamplingParams, Priority]) -> Request | None:
+        """None where the queue is full, which may be other threads' doing."""
+        prompt, params, priority = call
+        if not self.scheduler.room_for(params.n):
+            return None
+        try:
+            return self.engine.submit(prompt, params, priority=priority)
+        except ResourceExhausted:
+            return None
 
     def _stream(self, prompt: list[int], params: SamplingParams | None) -> TokenStream:
         (own,) = as_params(params, 1)
         if own.n != 1:
             raise InvalidParameter("n", f"must be 1 for a stream, not {own.n}")
         return TokenStream(self.engine, self.engine.submit(prompt, own))
+
+
+def _answers(completions: Iterable[Completion]) -> list[Completion]:
+    """All of them. Raises the first error where nothing else came."""
+    found = list(completions)
+    if found and all(each.error is not None and not any(choice.token_ids for choice in each.choices) for each in found):
+        raise found[0].error  # type: ignore[misc] # looked at above
+    return found

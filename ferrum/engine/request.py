@@ -79,6 +79,7 @@ class Request:
             usage=Usage(len(prompt), generated, min(first.cached, len(prompt))),
             timings=self.stopwatch.timings(len(prompt)),
             prompt_logprobs=self._prompt_logprobs(),
+            error=self.error,
         )
 
     def _prompt_logprobs(self) -> tuple[Logprobs | None, ...] | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.engine.runner import Executor
+from ferrum.errors import ModelError
 from ferrum.kv.manager import KvManager
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import Chunk, StepPlan
@@ -20,7 +21,8 @@ from ferrum.sched.sequence import TokenSequence
 
 def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step_tokens: int) -> NDArray[np.float32]:
     """-> float32 [tokens, vocab]: row i is what the model expects after token i. At most `step_tokens` tokens a step.
-    Raises ResourceExhausted where other sequences hold the blocks it needs."""
+    Raises ResourceExhausted where other sequences hold the blocks it needs, ModelError for a number that is not
+    finite."""
     sequence = TokenSequence(token_ids, SamplingParams(), seed=0)
     sequence.table = table = manager.new_table()
     manager.reserve(table, 0, sequence.length)
@@ -29,7 +31,9 @@ def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step
         for start in range(0, sequence.length, step_tokens):
             count = min(step_tokens, sequence.length - start)
             rows = executor.run(StepPlan((Chunk(sequence, start, count, rows=count),)))
-            logits[start : start + count] = executor.ops.to_numpy(rows)
+            found = logits[start : start + count] = executor.ops.to_numpy(rows)
+            if not np.isfinite(found).all():
+                raise ModelError("the model's logits are not all finite: damaged weights, or numbers out of range")
         return logits
     finally:
         manager.close(table)

@@ -6,13 +6,13 @@ Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.thread`.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig
@@ -22,11 +22,13 @@ from ferrum.kv.block_table import blocks_for
 from ferrum.kv.eviction import make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool, Digest
-from ferrum.kv.prefix import root_digest
+from ferrum.kv.prefix import array_digest, root_digest
 from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
 from ferrum.model.rope import rope_tables
 from ferrum.sample.grammar import GrammarMaker, Vocabulary
+from ferrum.sample.state import Grammar
+from ferrum.sampling_params import StructuredOutputs
 from ferrum.sched.order import find_order
 from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.tensor.compositions import TensorOps
@@ -41,11 +43,6 @@ COMPUTE = ("float32", "bfloat16")
 FLOPS_PER_BYTE = 20
 """Floating-point operations that a CPU does in the time in which it copies a byte: on two cores some 160 G a second
 beside some 8 GB a second."""
-
-SAMPLES = 37
-SAMPLE_BYTES = 64
-"""What `content_root` reads of a matrix: so many bytes in so many places. The number of places is a prime, so that they
-are not all at the beginning of a row."""
 
 
 class Model(Protocol):
@@ -141,29 +138,32 @@ def build_runner(
     return Runner(ops, model, params.to(ops), rope_tables(ops, model.rope, size.max_model_len), storage)
 
 
-def build_scheduler(
-    config: EngineConfig, size: Capacity, store: BlockStore, root: Digest, swap_cost: float
-) -> Scheduler:
-    """The scheduler and the memory manager below it. `root`: what `content_root` says of the model; `swap_cost`: moving
-    one block to the host and back takes as long as computing so many tokens, as the function `swap_cost`
-    estimates it. A sequence that gives way is moved if that is cheaper than computing it again."""
+def build_scheduler(config: EngineConfig, size: Capacity, store: BlockStore, swap_cost: float) -> Scheduler:
+    """The scheduler and the memory manager below it. `swap_cost`: moving one block to the host and back takes as long
+    as computing so many tokens, as the function `swap_cost` estimates it. A sequence that gives way is moved if that is
+    cheaper than computing it again."""
     device = BlockPool(size.blocks, make_policy(config.eviction))
     host = BlockPool(size.host_blocks, make_policy(config.eviction)) if size.host_blocks else None
-    manager = KvManager(store, device, host, config.block_size, prefix_caching=config.prefix_caching, root=root)
+    manager = KvManager(store, device, host, config.block_size, prefix_caching=config.prefix_caching)
     limits = Limits(config.max_num_seqs, config.max_num_batched_tokens, size.max_model_len, config.max_waiting)
     return Scheduler(manager, limits, find_order(config.scheduler), swap_cost)
 
 
-def build_grammars(loaded: Model) -> GrammarMaker:
-    """The maker of grammars for a model's vocabulary."""
-    tokenizer = loaded.tokenizer
-    vocabulary = Vocabulary(
-        lambda: [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
-        tokenizer.special_ids,
-        loaded.config.eos_token_ids,
-        lambda text: tokenizer.encode(text, add_special_tokens=False),
-    )
-    return GrammarMaker(vocabulary, loaded.config.vocab_size)
+def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
+    """What makes grammars for a model's vocabulary, which is read when the first one is asked for."""
+
+    @cache
+    def maker() -> GrammarMaker:
+        tokenizer = loaded.tokenizer
+        vocabulary = Vocabulary(
+            lambda: [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
+            tokenizer.special_ids,
+            loaded.config.eos_token_ids,
+            lambda text: tokenizer.encode(text, add_special_tokens=False),
+        )
+        return GrammarMaker(vocabulary, loaded.config.vocab_size)
+
+    return lambda structure: maker()(structure)
 
 
 def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
@@ -173,31 +173,13 @@ def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, d
 
 
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:
-    """A digest of what besides tokens determines the keys and values in a block: the model, its weights, the types, the
-    backend's arithmetic, the block size. Norms and biases count in full; of a matrix only a sample from all over it
-    does, because to read gigabytes would take longer than to compute a prompt: two models that differ only in
-    numbers of their matrices that are not in the sample have the same root."""
-    vectors = [(name, _digest(vector, whole=True)) for name, vector in params.vectors()]
-    matrices = [(weight.kind, _digest(weight.data, whole=False)) for weight in params.weights()]
+    """A digest of what besides tokens determines the keys and values in a block: the model, all of its weights, the
+    types, the backend's arithmetic, the block size. Reads every weight: a second or so for a billion of them."""
+    named = [*params.vectors(), *((weight.kind, weight.data) for weight in params.weights())]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        contents = list(pool.map(lambda pair: (pair[0], array_digest(pair[1])), named))
     types = (ops.name, ops.float_dtype, storage_dtype(ops, config), config.compute, config.block_size)
-    return root_digest("ferrum-blocks-2", types, ops.deterministic, model, vectors, matrices)
-
-
-_dtype_name = cache(str)  # NumPy takes its time to spell it, hundreds of times
-
-
-def _digest(array: Any, *, whole: bool) -> str:
-    """Of an array's type, shape and content: the whole of it, or the beginnings of equal parts and the end."""
-    data = np.asarray(array)
-    content = data.reshape(-1).view(np.uint8)
-    digest = blake2b(repr((_dtype_name(data.dtype), data.shape)).encode(), digest_size=16)
-    size = len(content) // SAMPLES
-    if whole or size <= SAMPLE_BYTES:
-        digest.update(content.tobytes())
-    else:
-        digest.update(content[: SAMPLES * size].reshape(SAMPLES, size)[:, :SAMPLE_BYTES].tobytes())
-        digest.update(content[-SAMPLE_BYTES:].tobytes())
-    return digest.hexdigest()
+    return root_digest("ferrum-blocks-3", types, ops.deterministic, model, contents)
 
 
 def weights_dtype(params: DecoderParams) -> str:

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
-from ferrum.engine.engine import Engine, check_urgency
+from ferrum.engine.admission import check_urgency
+from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
 from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted
 from ferrum.sampling_params import SamplingParams
@@ -93,7 +94,10 @@ class EngineThread:
         self._closed = False
         self._defect: InternalError | None = None  # why the thread ended, if nobody closed it
         self._thread = threading.Thread(target=self._run, name="ferrum-engine", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise ResourceExhausted(f"no thread can be started for the engine: {error}") from error
 
     # ---- for any thread
     def submit(

@@ -44,7 +44,7 @@ class KvManager:
         root: Digest = b"",
         gauge: PressureGauge | None = None,
     ) -> None:
-        """`root`: the digest of everything besides tokens that determines the content of a block."""
+        """`root`: what digests of blocks begin with, for who needs to tell the blocks of two managers apart."""
         self.store = store
         self.device = device
         self.host = host

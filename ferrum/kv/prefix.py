@@ -12,6 +12,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ferrum.kv.pool import Digest
 
@@ -26,6 +30,13 @@ def root_digest(*facts: object) -> Digest:
 def child_digest(parent: Digest, token_ids: Sequence[int]) -> Digest:
     """The digest of a full block whose tokens are these, after the blocks that `parent` stands for."""
     return blake2b(parent + array("q", token_ids).tobytes(), digest_size=DIGEST_BYTES).digest()
+
+
+def array_digest(array: NDArray[Any]) -> str:
+    """Of an array's type, shape and every byte of its content. Other threads run meanwhile."""
+    digest = blake2b(repr((str(array.dtype), array.shape)).encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 class PrefixChain:

@@ -1,30 +1,38 @@
 """A computed prefix in a file, so that the next process need not compute it.
 
-Owns: the format: a safetensors file with the contents of full blocks, and in its metadata the tokens and the root
-digest, which stands for the model and everything else that determines the contents. A file is only read into a manager
-with the same root. Refuses to know: what the tokens mean.
-Specs: KV-35. Next: `ferrum.sched.sequence`.
+Owns: the format: a safetensors file with the contents of full blocks, and in its metadata the tokens, the root (a
+digest of the model and of everything else that determines the contents) and a digest of tokens and contents. A file is
+only read where the root is the same, and if its digest is right: a wrong number would be found out by nobody.
+Refuses to know: what the tokens mean, how a root is made.
+Specs: KV-35, KV-43. Next: `ferrum.sched.sequence`.
 """
 
 from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from ferrum.errors import InvalidFormat, InvalidParameter, NotFound, ResourceExhausted
+from numpy.typing import NDArray
+
+from ferrum.errors import FerrumError, InvalidFormat, InvalidParameter, NotFound, ResourceExhausted
+from ferrum.files import open_regular, reason, replacing
 from ferrum.kv.manager import KvManager
+from ferrum.kv.pool import Digest
+from ferrum.kv.prefix import DIGEST_BYTES, array_digest
 
-FORMAT = "ferrum-prefix-1"
+FORMAT = "ferrum-prefix-2"
+Contents = Mapping[str, NDArray[Any]]
 
 
-def save_prefix(manager: KvManager, token_ids: Sequence[int], path: str | Path) -> int:
+def save_prefix(manager: KvManager, root: Digest, token_ids: Sequence[int], path: str | Path) -> int:
     """Writes the longest prefix of the text that is in memory -> its length in tokens, a whole number of blocks. Raises
     ResourceExhausted where there is none, or none that could be brought to the device; NotFound for a folder that does
-    not exist, InvalidParameter for any other path that cannot be written to."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    not exist, InvalidParameter for any other path that cannot be written to, which then holds what it held."""
+    from safetensors.numpy import save
 
     if not Path(path).parent.is_dir():
         raise NotFound(f"{Path(path).parent} is not a folder: make it first")
@@ -33,40 +41,58 @@ def save_prefix(manager: KvManager, token_ids: Sequence[int], path: str | Path) 
     try:
         if not count:
             raise ResourceExhausted("nothing of this text is in memory: generate from it first, with prefix caching")
-        metadata = {"format": FORMAT, "root": manager.root.hex(), "token_ids": json.dumps(list(token_ids[:count]))}
-        save_file(manager.store.read(table.blocks), path, metadata)
-    except (SafetensorError, OSError) as error:
-        raise InvalidParameter("path", f"{path} cannot be written: {error}") from error
+        kept, contents = list(token_ids[:count]), manager.store.read(table.blocks)
+        digest = _digest(kept, contents)
+        metadata = {"format": FORMAT, "root": root.hex(), "token_ids": json.dumps(kept), "digest": digest}
+        with replacing(path) as file:
+            file.write(save(contents, metadata))
+    except (OSError, ValueError) as error:
+        raise InvalidParameter("path", f"{path} cannot be written: {reason(error)}") from error
     finally:
         manager.close(table)
     return count
 
 
-def load_prefix(manager: KvManager, path: str | Path) -> int:
+def load_prefix(manager: KvManager, root: Digest, path: str | Path) -> int:
     """Reads a saved prefix into memory, where it is cached -> its length in tokens. Raises NotFound, InvalidFormat for
     a file that is damaged or of another model, ResourceExhausted where there is no room."""
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise NotFound(f"{path} does not exist")
+    open_regular(path).close()
     try:
+        from safetensors import safe_open
+
         with safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            contents = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        token_ids = array("q", json.loads(metadata.get("token_ids", "null"))).tolist()
-    except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError, OSError) as error:
+            token_ids = _tokens(metadata, path, root, manager.block_size)
+            table = manager.new_table()
+            try:
+                manager.reserve(table, 0, len(token_ids))
+                contents = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                if _digest(token_ids, contents) != metadata.get("digest"):
+                    raise InvalidFormat(f"{path} is damaged: its contents do not have the digest that it names")
+                manager.store.write(table.blocks, contents)
+                manager.record(table, token_ids, len(token_ids))
+            finally:
+                manager.close(table)
+    except FerrumError:
+        raise
+    except Exception as error:  # of the library, and of NumPy for types that it does not have: a foreign file
         raise InvalidFormat(f"{path} is not a saved prefix: {error}") from error
-    if metadata.get("format") != FORMAT or len(token_ids) % manager.block_size or not token_ids:
-        raise InvalidFormat(f"{path} is not a saved prefix for blocks of {manager.block_size} tokens")
-    if metadata.get("root") != manager.root.hex():
-        raise InvalidFormat(f"{path} was saved with another model, type, backend or block size")
-    table = manager.new_table()
-    try:
-        manager.reserve(table, 0, len(token_ids))
-        manager.store.write(table.blocks, contents)
-        manager.record(table, token_ids, len(token_ids))
-    except (KeyError, ValueError) as error:
-        raise InvalidFormat(f"{path} does not hold the blocks of its tokens: {error}") from error
-    finally:
-        manager.close(table)
     return len(token_ids)
+
+
+def _tokens(metadata: Mapping[str, str], path: str | Path, root: Digest, block_size: int) -> list[int]:
+    """The tokens of a file that its metadata says can be used. Raises InvalidFormat for any other."""
+    if metadata.get("format") != FORMAT:
+        raise InvalidFormat(f"{path} is not a prefix that this version has saved")
+    if metadata.get("root") != root.hex():
+        raise InvalidFormat(f"{path} was saved with another model, type, backend or block size")
+    token_ids: list[int] = array("q", json.loads(metadata.get("token_ids", "null"))).tolist()
+    if len(token_ids) % block_size or not token_ids:
+        raise InvalidFormat(f"{path} is not a saved prefix for blocks of {block_size} tokens")
+    return token_ids
+
+
+def _digest(token_ids: Sequence[int], contents: Contents) -> str:
+    """Of the tokens, and of names, types, shapes and bytes of the contents."""
+    facts = [list(token_ids), *((name, array_digest(contents[name])) for name in sorted(contents))]
+    return blake2b(repr(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()

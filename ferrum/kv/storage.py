@@ -10,13 +10,14 @@ Specs: KV-07, KV-08, KV-15. Next: `ferrum.kv.pressure`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig
-from ferrum.errors import Unsupported
+from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.batch import KvLayer
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
@@ -45,7 +46,7 @@ class BlockStore(Protocol):
         ...
 
     def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None:
-        """The inverse of `read`. Raises KeyError or ValueError for contents of another shape."""
+        """The inverse of `read`. Raises KeyError or ValueError for contents of another shape or type."""
         ...
 
 
@@ -62,15 +63,17 @@ class KvStorage:
         self.bytes = blocks * block_bytes(config, block_size, dtype)
         keys = (config.kv_heads, config.head_dim, block_size)
         values = (config.kv_heads, block_size, config.head_dim)
-        self.layers = tuple(
-            KvLayer(ops.empty((blocks, *keys), dtype), ops.empty((blocks, *values), dtype))
-            for _ in range(config.layers)
-        )
         self._ops = ops
+        with _fitting("kv_memory", self.bytes):
+            self.layers = tuple(
+                KvLayer(ops.empty((blocks, *keys), dtype), ops.empty((blocks, *values), dtype))
+                for _ in range(config.layers)
+            )
         on_host = ops.to_numpy(ops.empty((0,), dtype)).dtype
-        self._host = [
-            np.empty((host_blocks, *shape), on_host) for _ in range(config.layers) for shape in (keys, values)
-        ]
+        with _fitting("host_kv_memory", host_blocks * block_bytes(config, block_size, dtype)):
+            self._host = [
+                np.empty((host_blocks, *shape), on_host) for _ in range(config.layers) for shape in (keys, values)
+            ]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Blocks of the device, to other blocks of the device."""
@@ -100,8 +103,10 @@ class KvStorage:
         """What `read` returned, to as many blocks of the device."""
         target = self._place(blocks)
         for name, array in zip(self._names(), self._arrays(), strict=True):
-            if contents[name].shape != (len(blocks), *array.shape[1:]):
-                raise ValueError(f"{name} has shape {contents[name].shape}")
+            found = contents[name]
+            if found.shape != (len(blocks), *array.shape[1:]) or str(found.dtype) != self.dtype:
+                raise ValueError(f"{name} is {found.dtype} of shape {found.shape}")
+        for name, array in zip(self._names(), self._arrays(), strict=True):
             self._ops.put(array, (target,), self._ops.asarray(contents[name], self.dtype))
 
     def _place(self, blocks: Sequence[int]) -> Tensor:
@@ -116,6 +121,15 @@ class KvStorage:
         for index in range(len(self.layers)):
             yield f"layer.{index}.keys"
             yield f"layer.{index}.values"
+
+
+@contextmanager
+def _fitting(name: str, size: int) -> Iterator[None]:
+    """What is made inside may be more than there is; `name` is the parameter that asked for it."""
+    try:
+        yield
+    except (MemoryError, ValueError) as error:  # NumPy's word for more than any machine has
+        raise InvalidParameter(name, f"asks for {size} bytes, more than this machine gives: {error}") from error
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: str) -> int:

@@ -6,6 +6,7 @@ Specs: SCHED-02. Next: `ferrum.sched.order`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ferrum.sched.sequence import TokenSequence
@@ -43,6 +44,10 @@ class StepPlan:
         """The sequences that get a new token, in the order of the rows of logits."""
         self.rows = sum([chunk.rows for chunk in chunks])
         """Of how many tokens logits are wanted: one for each of `sampled`, and more where prompts are scored."""
+
+    def without(self, sequences: Collection[TokenSequence]) -> StepPlan:
+        """What is left of it when these sequences have ended."""
+        return StepPlan(tuple(chunk for chunk in self.chunks if chunk.sequence not in sequences)) if sequences else self
 
     @property
     def tokens(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ferrum.errors import DeviceError, FerrumError, InvalidFormat, InvalidParame
 from ferrum.kv.eviction import make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool
-from ferrum.kv.prefix_file import load_prefix, save_prefix
+from ferrum.kv.prefix_file import _digest, load_prefix, save_prefix
 from ferrum.kv.storage import KvStorage
 from ferrum.testing.audit import audit
 from tests.kv.oracles import codes, compute, digests_of, held_by, known, make_manager, remember, serve
@@ -41,12 +42,12 @@ def test_what_was_saved_is_found_as_if_it_had_been_computed_here(
     remember(manager, store, text)
     if not full:
         with pytest.raises(ResourceExhausted, match="generate from it first"):
-            save_prefix(manager, text, path)
+            save_prefix(manager, manager.root, text, path)
         return
-    assert save_prefix(manager, [*text, 1, 1] if longer else text, path) in (full, full + size)
+    assert save_prefix(manager, manager.root, [*text, 1, 1] if longer else text, path) in (full, full + size)
     assert manager.device.held == 0
     fresh, memory = make_manager(40, size)
-    assert load_prefix(fresh, str(path)) == full
+    assert load_prefix(fresh, fresh.root, str(path)) == full
     assert (fresh.device.held, fresh.device.cached) == (0, full // size)
     table = fresh.new_table()
     assert fresh.open(table, text) == full
@@ -84,9 +85,9 @@ def test_real_arrays_come_back_bit_by_bit(tmp_path: Path, backend: str, dtype: s
     contents = fill(manager_of(backend, dtype), TEXT)
     manager = manager_of(backend, dtype)
     fill(manager, TEXT)
-    assert save_prefix(manager, TEXT, path) == 8
+    assert save_prefix(manager, manager.root, TEXT, path) == 8
     fresh = manager_of(backend, dtype)
-    assert load_prefix(fresh, path) == 8
+    assert load_prefix(fresh, fresh.root, path) == 8
     table = fresh.new_table()
     assert fresh.open(table, TEXT) == 8
     read = fresh.store.read(table.blocks)
@@ -103,12 +104,12 @@ def test_a_prefix_on_the_host_can_be_saved_too(tmp_path: Path) -> None:
     assert known(manager, TEXT) == ["host"] * 2
     store.faults.arm({1})
     with pytest.raises(ResourceExhausted):  # it could not be brought to the device
-        save_prefix(manager, TEXT, tmp_path / "prefix")
+        save_prefix(manager, manager.root, TEXT, tmp_path / "prefix")
     store.faults.arm(set())
-    assert save_prefix(manager, TEXT, tmp_path / "prefix") == 8
+    assert save_prefix(manager, manager.root, TEXT, tmp_path / "prefix") == 8
     assert [tier.held for tier in manager.usage()] == [0, 0]
     fresh, memory = make_manager(2, 4)
-    load_prefix(fresh, tmp_path / "prefix")
+    load_prefix(fresh, fresh.root, tmp_path / "prefix")
     assert held_by(memory, serve(fresh, memory, TEXT[:7]), 7) == codes(TEXT[:7])
 
 
@@ -116,10 +117,10 @@ def test_a_prefix_on_the_host_can_be_saved_too(tmp_path: Path) -> None:
 def test_what_is_there_already_stays_where_it_is(tmp_path: Path) -> None:
     manager, store = make_manager(6, 4)
     remember(manager, store, TEXT)
-    save_prefix(manager, TEXT, tmp_path / "prefix")
+    save_prefix(manager, manager.root, TEXT, tmp_path / "prefix")
     fresh, memory = make_manager(6, 4)
     table = serve(fresh, memory, TEXT[:5])
-    assert load_prefix(fresh, tmp_path / "prefix") == 8
+    assert load_prefix(fresh, fresh.root, tmp_path / "prefix") == 8
     assert digests_of(fresh.device)[fresh.find(table, TEXT)[0].digest] == table.blocks[0]
     assert (fresh.device.held, fresh.device.cached, fresh.device.free) == (2, 1, 3)
     audit(fresh, [table])
@@ -138,7 +139,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_held(tmp_path: Path) -> No
         (tmp_path / ("long" * 100), InvalidParameter),
     ]:
         with pytest.raises(error, match=str(path if error is InvalidParameter else Path(path).parent)):
-            save_prefix(manager, TEXT, path)
+            save_prefix(manager, manager.root, TEXT, path)
     assert manager.device.held == 0
     assert known(manager, TEXT) == ["device"] * 2
 
@@ -147,14 +148,14 @@ def test_a_file_that_cannot_be_written_leaves_nothing_held(tmp_path: Path) -> No
 def saved(tmp_path: Path) -> Path:
     manager = manager_of("numpy", "float32")
     fill(manager, TEXT)
-    save_prefix(manager, TEXT, tmp_path / "prefix")
+    save_prefix(manager, manager.root, TEXT, tmp_path / "prefix")
     return tmp_path / "prefix"
 
 
 def refuse(manager: KvManager, path: Path, error: type[FerrumError], match: str | None = None) -> None:
     """And nothing remains of the attempt."""
     with pytest.raises(error, match=match):
-        load_prefix(manager, path)
+        load_prefix(manager, manager.root, path)
     assert manager.device.held == manager.device.cached == 0
     assert manager.find(manager.new_table(), TEXT) == []
 
@@ -176,7 +177,7 @@ def test_a_file_of_another_root_or_block_size_is_refused(tmp_path: Path) -> None
     refuse(three, path, InvalidFormat, "blocks of 3 tokens")
     two, _ = make_manager(8, 2)  # the tokens fill whole blocks, but not as many as there are in the file
     refuse(two, path, InvalidFormat)
-    assert load_prefix(manager_of("numpy", "float32"), path) == 8
+    assert load_prefix(manager_of("numpy", "float32"), b"root", path) == 8
 
 
 @pytest.mark.clause("KV-35")
@@ -191,7 +192,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
 def test_what_is_no_prefix_at_all_is_refused(tmp_path: Path) -> None:
     manager = manager_of("numpy", "float32")
     refuse(manager, tmp_path / "missing", NotFound, "does not exist")
-    refuse(manager, tmp_path, NotFound)  # a folder
+    refuse(manager, tmp_path, InvalidFormat, "not a regular file")  # a folder
     (tmp_path / "text").write_text("a text")
     refuse(manager, tmp_path / "text", InvalidFormat)
     (tmp_path / "long").write_text("a longer text that could be a header " * 100)
@@ -221,7 +222,7 @@ def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: Callable[[
 @pytest.mark.parametrize(
     "changed",
     [
-        {"format": "ferrum-prefix-2"},
+        {"format": "ferrum-prefix-1"},
         {"root": "00"},
         {"root": ""},
         {"token_ids": json.dumps(TEXT[:4])},
@@ -246,7 +247,7 @@ def test_metadata_that_was_tampered_with_is_refused(tmp_path: Path, changed: Met
 
 
 @pytest.mark.clause("KV-35")
-@pytest.mark.parametrize("name", ["format", "root", "token_ids"])
+@pytest.mark.parametrize("name", ["format", "root", "token_ids", "digest"])
 def test_metadata_that_is_missing_is_refused(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path)
     rewrite(path, lambda _, metadata: metadata.pop(name) and None)
@@ -273,11 +274,11 @@ def test_a_prefix_needs_room(tmp_path: Path) -> None:
     holder = manager.new_table()
     manager.reserve(holder, 0, 8)
     with pytest.raises(ResourceExhausted):
-        load_prefix(manager, path)
+        load_prefix(manager, manager.root, path)
     audit(manager, [holder])
     manager.close(holder)
     fill(manager, [1] * 12)  # what is cached gives way
-    assert load_prefix(manager, path) == 8
+    assert load_prefix(manager, manager.root, path) == 8
     assert known(manager, TEXT) == ["device"] * 2
 
 
@@ -292,3 +293,103 @@ def test_a_device_that_fails_while_it_is_written_to_keeps_nothing(
 
     monkeypatch.setattr(manager.store, "write", fail)
     refuse(manager, path, DeviceError)
+
+
+# ---- damage
+def resealed(contents: dict[str, Any], metadata: Metadata) -> None:
+    """What somebody writes who knows the format: the digest is right again."""
+    metadata["digest"] = _digest(json.loads(metadata["token_ids"]), contents)
+
+
+@pytest.mark.clause("KV-43")
+def test_one_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    whole, random = path.read_bytes(), np.random.default_rng(3)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    places = [*random.integers(0, header, 60), *random.integers(header, len(whole), 60), header, len(whole) - 1]
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(damaged)
+        if damaged[:header].replace(b" ", b"") == whole[:header].replace(b" ", b""):
+            refuse(manager_of("numpy", "float32"), path, InvalidFormat, "damaged")
+        else:  # or a header that is no header any more
+            refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+    path.write_bytes(whole[:header] + bytes(len(whole) - header))  # what a lost power supply leaves
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat, "damaged")
+    path.write_bytes(whole)
+    assert load_prefix(manager_of("numpy", "float32"), b"root", path) == 8
+
+
+@pytest.mark.clause("KV-43")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda contents, _: contents.update({name: array * 2 for name, array in contents.items()}),
+        lambda contents, _: contents.update({name: array[::-1].copy() for name, array in contents.items()}),
+        lambda contents, _: contents.update(zip(list(contents), list(contents.values())[::-1], strict=True)),
+        lambda contents, _: contents.update(extra=np.zeros(1, np.float32)),
+        lambda contents, _: [contents.pop("layer.0.keys")].clear(),
+        lambda _, metadata: metadata.update(token_ids=json.dumps([1 - token for token in TEXT])),
+        lambda _, metadata: metadata.update(digest="0" * 32),
+    ],
+    ids=["values", "blocks", "layers", "one more", "one less", "tokens", "digest"],
+)
+def test_other_contents_under_the_same_digest_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any], Metadata], None]
+) -> None:
+    path = saved(tmp_path)
+    rewrite(path, change)
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat, "damaged")
+
+
+@pytest.mark.clause("KV-43")
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.float64, np.float16, np.int8, np.bool_])
+def test_another_element_type_is_refused_even_with_its_digest(tmp_path: Path, kind: Any) -> None:
+    path = saved(tmp_path)
+
+    def change(contents: dict[str, Any], metadata: Metadata) -> None:
+        contents.update({name: array.astype(kind) for name, array in contents.items()})
+        resealed(contents, metadata)
+
+    rewrite(path, change)
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat, "layer.0.keys is ")
+
+
+@pytest.mark.clause("KV-43")
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "BF16", "C64", "I64", "X"])
+def test_element_types_that_numpy_does_not_have_are_refused(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"dtype":"F32"', f'"dtype":"{kind}"'.encode()))
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+
+
+@pytest.mark.clause("KV-43", "FILES-02")
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_file_that_cannot_be_written_in_full_leaves_the_older_one(
+    tmp_path: Path, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path)
+    manager = manager_of("numpy", "float32")
+    fill(manager, TEXT)
+
+    def full(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises((InvalidParameter, KeyboardInterrupt)):
+        patch.setattr("os.fsync", full)
+        save_prefix(manager, b"root", TEXT, path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert load_prefix(manager_of("numpy", "float32"), b"root", path) == 8
+
+
+@pytest.mark.clause("KV-35", "FILES-01")
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "a\0b", tmp_path / ("x" * 300)):
+        refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+    manager = manager_of("numpy", "float32")
+    fill(manager, TEXT)
+    for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path / "a\0b"):
+        with pytest.raises(InvalidParameter, match="cannot be written"):
+            save_prefix(manager, b"root", TEXT, path)

@@ -1,0 +1,53 @@
+"""Whose turn it is: a backend works for one thread at a time, and so does every engine on it.
+
+Owns: one lock for each backend. A thread that comes back stands behind those that wait, so that a long answer does not
+keep a newcomer out. Refuses to know: what is done in a turn.
+Specs: ENGINE-46. Next: `ferrum.engine.observer`.
+"""
+
+from __future__ import annotations
+
+import threading
+from weakref import WeakKeyDictionary
+
+from ferrum.errors import SchedulerError
+
+
+class Turns:
+    """The turns of one backend. Both locks are entered and left by `with`, which no interrupt comes between."""
+
+    def __init__(self) -> None:
+        self._queue = threading.Lock()
+        self._lock = threading.RLock()
+
+    @property
+    def mine(self) -> bool:
+        """Is this thread in its turn?"""
+        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
+
+    def next(self) -> threading.RLock:
+        """What to hold during a turn: `with turns.next(): …`. Waits for those that came before. Raises SchedulerError
+        for a thread that is in its turn already: an observer or a signal handler that calls what it is called by."""
+        if self.mine:
+            raise SchedulerError("the engine was called from within one of its own steps: call it after the step")
+        with self._queue, self._lock:  # whoever had the last turn has to wait here for those that wait
+            pass
+        return self._lock
+
+    def now(self) -> bool:
+        """Takes the turn if nobody has it; then `end` must follow."""
+        return not self.mine and self._lock.acquire(blocking=False)
+
+    def end(self) -> None:
+        """After `now`."""
+        self._lock.release()
+
+
+_known: WeakKeyDictionary[object, Turns] = WeakKeyDictionary()
+_known_lock = threading.Lock()
+
+
+def turns_of(backend: object) -> Turns:
+    """The turns of a backend: the same for all engines that share it."""
+    with _known_lock:
+        return _known.setdefault(backend, Turns())
