@@ -1,0 +1,40 @@
+"""From a loaded model to a few tokens.
+
+Owns: what every model that loads has to do: compute finite numbers or say that they are not.
+Refuses to know: where the model came from.
+Next: `tests.fuzz.targets.gguf`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ferrum import LLM, SamplingParams
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.config import EngineConfig
+from ferrum.engine.setup import Model
+from ferrum.testing.stub import ByteTokenizer
+from tests.fuzz.target import Wrong
+from tests.tiny import TinyModel
+
+OPS = NumpyOps()
+SMALL = EngineConfig(kv_memory=1 << 22, max_num_seqs=4, max_num_batched_tokens=32, max_waiting=8)
+
+
+def check_answers(loaded: Model, tokens: int = 2) -> None:
+    """Logits, and tokens, with a tokenizer of bytes whatever the model's own is. Raises FerrumError, and `Wrong` for
+    numbers that are not finite."""
+    llm = LLM.from_loaded(TinyModel(loaded.config, loaded.params, ByteTokenizer()), OPS, SMALL)
+    ids = [1 % loaded.config.vocab_size, 0, loaded.config.vocab_size - 1][: llm.max_model_len]
+    logits = llm.logits(ids)
+    if not np.isfinite(logits).all():
+        raise Wrong("the logits are not finite")
+    check_idle(llm)
+    llm.generate([ids[:1]], SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True))
+    check_idle(llm)
+
+
+def check_idle(llm: LLM) -> None:
+    """Nothing is left of what was asked. Raises `Wrong`."""
+    if llm.engine.has_work or llm.scheduler.manager.device.held:
+        raise Wrong(f"after the last answer the engine still holds {llm.scheduler.manager.device.held} blocks")
