@@ -22,6 +22,8 @@ POLL_SECONDS = 0.2
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """A full disk, a quota, a limit of the size of files."""
 
+_ERROR_NUMBER = re.compile(r"(?:\[Errno |OSError\()(\d{1,5})")
+"""How the text and the source form of an OSError tell its number."""
 _CHILD = Path(__file__).with_name("pip_child.py")
 
 
@@ -39,9 +41,10 @@ def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> 
     wheels = sorted(folder.glob("*.whl"))
     if code or not wheels:
         said = _last_error(output)
-        number = re.search(r"\[Errno (\d+)\]", said)
-        if number and int(number[1]) in NO_SPACE:
-            raise OSError(int(number[1]), said)
+        full = NO_SPACE.intersection(map(int, _ERROR_NUMBER.findall(said)))
+        if full:
+            number = full.pop()
+            raise OSError(number, os.strerror(number))
         raise NotFound(f"pip could not download {requirement}: {said}")
     return wheels[0]
 
@@ -76,6 +79,7 @@ def _start(command: list[str], environment: dict[str, str], stdin: int) -> subpr
 
 
 def _last_error(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["it gave no reason"])[-1].removeprefix("ERROR: ")
+    """What pip says in the end. "ERROR: Exception:" stands before a traceback, whose last line is the reason."""
+    lines = [line for line in output.splitlines() if line.strip()] or ["it gave no reason"]
+    errors = [line for line in lines if line.startswith("ERROR") and not line.endswith(":")]
+    return (errors or lines)[-1].removeprefix("ERROR: ")

@@ -78,10 +78,12 @@ def test_pip_is_asked_for_one_wheel_and_watched(out: Path, fake_pip: FakePip, mo
             "No matching distribution$",
         ),
         ("print('ERROR: on stderr', file=sys.stderr); sys.exit(1)", "on stderr$"),
+        ("print('ERROR: Exception:\\nTraceback\\nOddError: why'); sys.exit(2)", "OddError: why$"),
         ("sys.exit(3)", "it gave no reason$"),
         ("print('done')", "done$"),
         ("os.write(1, b'\\xff\\xfe'); sys.exit(1)", "\ufffd\ufffd$"),
         ("raise ValueError('it is broken')", "ValueError: it is broken$"),
+        ("print('ERROR: OSError(111, x) [Errno 2] gone'); sys.exit(1)", "gone$"),
         ("print('ERROR: [Errno 111] Connection refused'); sys.exit(1)", "Connection refused$"),
         ("os.kill(os.getpid(), 9)", "it gave no reason$"),
     ],
@@ -94,9 +96,12 @@ def test_a_pip_that_fails_is_an_error_with_its_reason(out: Path, fake_pip: FakeP
 
 @pytest.mark.clause("LOAD-77")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_pip_that_found_no_room_says_so(out: Path, fake_pip: FakePip, number: int) -> None:
-    fake_pip(f"print('ERROR: Could not install packages due to an OSError: [Errno {number}] Full'); sys.exit(1)")
-    with pytest.raises(OSError, match="Full") as caught:
+@pytest.mark.parametrize(
+    "said", ["ERROR: Could not install packages due to an OSError:", "ERROR: Exception:\\nOSError:"]
+)
+def test_a_pip_that_found_no_room_says_so(out: Path, fake_pip: FakePip, said: str, number: int) -> None:
+    fake_pip(f"print('{said.replace('NUMBER', str(number))}'); sys.exit(1)")
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
         download_wheel("toy-model==1.0", out, lambda: None)
     assert caught.value.errno == number
 
