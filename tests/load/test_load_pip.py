@@ -97,7 +97,12 @@ def test_a_pip_that_fails_is_an_error_with_its_reason(out: Path, fake_pip: FakeP
 @pytest.mark.clause("LOAD-77")
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 @pytest.mark.parametrize(
-    "said", ["ERROR: Could not install packages due to an OSError:", "ERROR: Exception:\\nOSError:"]
+    "said",
+    [
+        "ERROR: Could not install packages due to an OSError: [Errno NUMBER] Full",
+        "ERROR: Exception:\\nOSError: [Errno NUMBER] Full: somewhere",
+        "ERROR: Exception:\\nProtocolError: (Connection broken: OSError(NUMBER, Full), OSError(NUMBER, Full))",
+    ],
 )
 def test_a_pip_that_found_no_room_says_so(out: Path, fake_pip: FakePip, said: str, number: int) -> None:
     fake_pip(f"print('{said.replace('NUMBER', str(number))}'); sys.exit(1)")
