@@ -27,6 +27,7 @@ from ferrum.cli.options import EngineOptions, debug_option, engine_options, samp
 from ferrum.cli.partner import Partner
 from ferrum.cli.progress import Progress
 from ferrum.cli.sampling_flags import given_fields
+from ferrum.cli.terminal import printable, say
 from ferrum.errors import FerrumError, InternalError, InvalidParameter
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import FinishReason
@@ -114,7 +115,7 @@ class Chat:
             return True
         self.conversation = outcome.conversation
         for line in outcome.lines:
-            click.echo(line, err=True)
+            click.echo(printable(line), err=True)
         if outcome.asked is not None:
             self._answer(outcome.asked)
         return not outcome.ends
@@ -135,7 +136,8 @@ class Chat:
             if said:
                 click.echo()
         if reason is FinishReason.ERROR:
-            raise InternalError("the answer broke off and is not kept; /retry asks for it again")
+            told = None if self._partner.last is None else self._partner.last.error
+            raise InternalError(f"the answer broke off and is not kept; /retry asks for it again ({told})")
         if said or reason is not FinishReason.CANCELLED:
             self.conversation = asked.answered("".join(said))
         self._note(self._remark(reason, bool(said)))
@@ -152,7 +154,7 @@ class Chat:
                 while chunk is not None:
                     if chunk.text:
                         said.append(chunk.text)
-                        click.echo(chunk.text, nl=False)
+                        say(chunk.text)
                     if wish.wanted:
                         break
                     chunk = next(stream, None)
@@ -174,7 +176,7 @@ class Chat:
     def _note(self, text: str) -> None:
         """For somebody at a terminal only."""
         if self._typed:
-            click.echo(text, err=True)
+            click.echo(printable(text), err=True)
 
     def _complain(self, error: Exception) -> None:
         if click.get_current_context().meta.get(DEBUG):

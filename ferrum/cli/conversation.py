@@ -2,7 +2,7 @@
 
 Owns: the state of a chat, and the file it is kept in. A conversation never changes: whatever is done to it makes
 another one, so that what fails leaves everything as it was. Refuses to know: terminals, engines.
-Specs: CLI-60, CLI-61. Next: `ferrum.cli.parameters`.
+Specs: CLI-60, CLI-61, FILES-02. Next: `ferrum.cli.parameters`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ferrum.cli.parameters import as_json, from_json
-from ferrum.errors import InvalidFormat, InvalidParameter, NotFound
+from ferrum.errors import InvalidFormat, InvalidParameter, NotFound, quoted
+from ferrum.files import read_text, replacing
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Message
 
+MOST_BYTES = 64 << 20
+"""Of a file that is read as a conversation."""
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
 
@@ -71,8 +74,8 @@ class Conversation:
 
 
 def save(conversation: Conversation, path: Path, model: str) -> None:
-    """Writes a file for `load`, over an older one. Raises InvalidParameter for a file that holds something else,
-    OSError where it cannot be written."""
+    """Writes a file for `load`, in the place of an older one. Raises InvalidParameter for a file that holds something
+    else, OSError where it cannot be written; then the older one is as it was."""
     if path.is_file() and path.stat().st_size:
         try:
             load(path, conversation.params)
@@ -80,23 +83,23 @@ def save(conversation: Conversation, path: Path, model: str) -> None:
             raise InvalidParameter("file", f"{path} is not a conversation: it is not written over") from None
     content = {"model": model, "messages": conversation.messages(), "params": as_json(conversation.params)}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")  # what is no Unicode becomes JSON's own escape
+    with replacing(path) as file:
+        file.write(text.encode(errors="backslashreplace"))  # what is no Unicode becomes JSON's own escape
 
 
 def load(path: Path, params: SamplingParams) -> Conversation:
-    """What `save` wrote; `params` hold where the file has none. Raises InvalidFormat for any other content, OSError
-    where it cannot be read."""
+    """What `save` wrote; `params` hold where the file has none. Raises InvalidFormat for any other content and for what
+    is no regular file, NotFound where there is none."""
+    text = read_text(path, MOST_BYTES)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise InvalidFormat(f"{path} is not UTF-8 text") from None
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidFormat(f"{path} is not JSON: {error}") from None
     try:
         fields = _mapping(content, "a conversation")
         unknown = [name for name in fields if name not in ("model", "messages", "params")]
         if unknown:
-            raise InvalidFormat(f'"{unknown[0]}" has no meaning in a conversation')
+            raise InvalidFormat(f"{quoted(unknown[0])} has no meaning in a conversation")
         if fields.get("params") is not None:
             told = from_json(_mapping(fields["params"], '"params"'))
             params = replace(told, structured_outputs=params.structured_outputs)  # which no file holds

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ferrum.cli.terminal import printable
 from ferrum.errors import FerrumError, InvalidParameter
 
 DEBUG = "ferrum.cli.debug"
@@ -79,7 +80,8 @@ def describe(error: Exception, flags: dict[str, str]) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
-        return f"out of memory: {str(error) or 'a smaller --max-model-len, --kv-memory or model may fit'}"
+        told = f"out of memory: {error}" if str(error) else "out of memory"
+        return f"{told}; a smaller --max-model-len, --kv-memory or model may fit"
     return f"internal error: {type(error).__name__}: {error}; run with --debug for the traceback"
 
 
@@ -93,7 +95,7 @@ def usage_message(error: click.ClickException) -> str:
 
 def complain(message: str) -> None:
     """One line on stderr, whatever the message looks like."""
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
 
 
 def settle_stdout() -> None:

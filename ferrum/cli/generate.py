@@ -22,6 +22,7 @@ from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import read_prompt
 from ferrum.cli.statistics import stats_lines
+from ferrum.cli.terminal import say
 from ferrum.errors import Unsupported
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion
@@ -124,9 +125,9 @@ def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) 
     for chunk in chain(() if first is None else (first,), stream):
         pieces.append(chunk.text)
         if chunk.text and not (silent or whole):
-            click.echo(chunk.text, nl=False)  # echo flushes
+            say(chunk.text)
     if not silent:
-        click.echo("".join(pieces) if whole else "")
+        say("".join(pieces) + "\n" if whole else "\n")
 
 
 def summary(completion: Completion) -> str:

@@ -16,6 +16,7 @@ import click
 from ferrum.cli.loading import locate
 from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_option
 from ferrum.cli.progress import Progress, human_bytes
+from ferrum.cli.terminal import printable
 
 if TYPE_CHECKING:
     from ferrum.config import ModelConfig
@@ -74,7 +75,7 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
         described["tensors"] = [
             {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors
         ]
-    click.echo(json.dumps(described, ensure_ascii=False) if as_json else "\n".join(lines(described)))
+    click.echo(json.dumps(described, ensure_ascii=False) if as_json else printable("\n".join(lines(described))))
 
 
 @dataclass(frozen=True)
@@ -175,4 +176,4 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def echo_table(rows: Sequence[Sequence[str]]) -> None:
     """Prints a table."""
-    click.echo("\n".join(table(rows)))
+    click.echo(printable("\n".join(table(rows))))

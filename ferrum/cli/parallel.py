@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferrum.cli.errors import FAILED
 from ferrum.cli.progress import Progress
+from ferrum.cli.terminal import say
 from ferrum.errors import RequestValidation
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion
@@ -91,22 +93,28 @@ def answer_all(
     progress: Progress,
     as_line: Callable[[Completion], str] | None,
 ) -> None:
-    """Answers all prompts; `as_line` makes the line that each answer becomes, None shows it below its prompt."""
+    """Answers all prompts; `as_line` makes the line that each answer becomes, None shows it below its prompt. One that
+    fails is told, and decides the exit code; the others have their answers."""
     from ferrum.sample.randomness import fresh_seed
 
     if params.seed is None:
         params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
-    totals = Totals()
+    totals, failed = Totals(), False
     began = time.perf_counter()
     for line, completion in zip(lines, answers(llm, lines, system, as_chat, params, progress), strict=True):
         if as_line is None:
             gap = "\n" if totals.answers else ""
-            click.echo(f"{gap}>>> {line.prompt}\n{completion.text}")
+            say(f"{gap}>>> {line.prompt}\n{completion.text}\n")
         else:
             click.echo(as_line(completion))
+        if completion.error is not None:
+            progress.note(f"error: line {line.number}: {completion.error}")
+            failed = True
         totals.add(completion)
     if as_line is None:
         click.echo(totals.summary(params.seed, time.perf_counter() - began), err=True)
+    if failed:
+        raise click.exceptions.Exit(FAILED)
 
 
 def answers(

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import click
 
+from ferrum.cli.terminal import printable
+
 _CLEAR = "\r\x1b[2K"
 
 
@@ -29,7 +31,7 @@ class Progress:
             import shutil  # and with it every compression format: not where nobody watches
 
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write(_CLEAR + text[:width])
+            self._stream.write(_CLEAR + printable(text)[:width])
             self._stream.flush()
             self._showing = True
 
@@ -48,7 +50,7 @@ class Progress:
     def note(self, text: str) -> None:
         """A line that stays, terminal or not."""
         self.clear()
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
 
     @contextmanager
     def during(self, text: str) -> Iterator[None]:

@@ -158,7 +158,7 @@ def test_the_commands_in_a_terminal(tiny: Path, cache: Path, tmp_path: Path) -> 
         before = saved(terminal, tmp_path)
         (tmp_path / "bad.json").write_text('{"messages": [1]}')
         assert say(terminal, f"/load {tmp_path / 'bad.json'}").startswith("error: ")
-        assert "No such file" in say(terminal, f"/load {tmp_path / 'none.json'}")
+        assert "does not exist" in say(terminal, f"/load {tmp_path / 'none.json'}")
         assert saved(terminal, tmp_path) == before
         kept = shutil.copy(tmp_path / "saved.json", tmp_path / "kept.json")
         say(terminal, "/clear")

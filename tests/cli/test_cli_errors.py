@@ -220,7 +220,7 @@ def failing(error: BaseException) -> Program:
         (InvalidParameter("size", "is odd"), 2, "error: --size: size is odd\n"),
         (InvalidParameter("shape", "is odd"), 2, "error: shape is odd\n"),
         (ZeroDivisionError("oops"), 1, "error: internal error: ZeroDivisionError: oops; run with --debug for the"),
-        (MemoryError(), 1, "error: out of memory: "),
+        (MemoryError(), 1, "error: out of memory; a smaller --max-model-len"),
         (PermissionError(13, "Permission denied", "/x"), 1, "error: Permission denied: /x\n"),
         (KeyboardInterrupt(), 130, "\n"),
     ],

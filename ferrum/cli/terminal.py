@@ -1,0 +1,29 @@
+"""What a terminal is shown of texts that somebody else has written: model files, models, callers.
+
+Owns: writing out what a terminal would obey or hide: escape sequences, control characters, characters that turn the
+direction of writing. Refuses to know: where the texts come from.
+Specs: CLI-85, CLI-86. Next: `ferrum.cli.errors`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_KEPT = "\n\t"
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT}
+
+
+def printable(text: str) -> str:
+    """A name or a message with everything invisible but spaces, tabs and line ends written out."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in _KEPT else ascii(char)[1:-1] for char in text)
+
+
+def say(text: str) -> None:
+    """Writes a piece of an answer to stdout, at once. On a terminal, control characters are written out: the model may
+    have been taught any. Whatever else reads it gets it as it is."""
+    if sys.stdout is None:  # the caller closed it
+        return
+    sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
