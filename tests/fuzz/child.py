@@ -18,7 +18,7 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TextIO
 
-from ferrum.errors import FerrumError
+from ferrum.errors import FerrumError, InternalError
 from tests.fuzz.target import Target, Wrong, decisions, find_target, read_seed, seed_text
 
 MEMORY = 3 << 29
@@ -54,13 +54,17 @@ def one_case(target: Target, name: str, seed: int | bytes) -> str:
         case = target.make(decisions(name, seed))
         target.run(case)
         outcome = "accepted -"
-    except FerrumError as error:
-        outcome = f"refused {type(error).__name__}"
     except BaseException as error:  # a panic of a native library is no Exception
-        outcome = f"finding {signature(error)}"
-        report(target, case, error)
+        outcome = f"refused {type(error).__name__}" if is_refusal(error) else f"finding {signature(error)}"
+        if not is_refusal(error):
+            report(target, case, error)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return f"{outcome} {time.perf_counter() - started:.4f} {peak}"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Is it an error that a user may see? One that calls itself a defect of the project is a finding."""
+    return isinstance(error, FerrumError) and not isinstance(error, InternalError)
 
 
 def signature(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import sys
 import time
 from random import Random
 
-from ferrum.errors import InvalidFormat
+from ferrum.errors import InternalError, InvalidFormat
 from tests.fuzz.target import Target, Wrong
 
 FAILS = 3
@@ -53,6 +53,11 @@ class Eats(Faulty):
 class Raises(Faulty):
     def fail(self) -> None:
         raise KeyError("bare")
+
+
+class Defects(Faulty):
+    def fail(self) -> None:
+        raise InternalError("a bare error that somebody has wrapped")
 
 
 class Panic(BaseException):

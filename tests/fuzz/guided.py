@@ -61,19 +61,16 @@ def _look(name: str, folder: Path, options: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["ferrum"]):
-        from ferrum.errors import FerrumError
-        from tests.fuzz.child import signature
+        from tests.fuzz.child import is_refusal, signature
 
         target = find_target(name)(folder / "scratch")
 
     def one(data: bytes) -> None:
         try:
             target.run(target.make(decisions(name, data)))
-        except FerrumError:
-            pass
         except BaseException as error:
             path = folder / "found" / signature(error).replace("/", "-")
-            if not path.exists():
+            if not is_refusal(error) and not path.exists():
                 path.write_bytes(data)
 
     atheris.Setup([name, *options], one)

@@ -23,6 +23,7 @@ FAULTS = {
     "Hangs": "hang",
     "Eats": "MemoryError",
     "Raises": "KeyError",
+    "Defects": "InternalError",
     "Panics": "Panic",
     "Exits": "SystemExit",
     "Vanishes": "ended",

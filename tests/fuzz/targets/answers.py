@@ -8,12 +8,14 @@ Next: `tests.fuzz.targets.gguf`.
 from __future__ import annotations
 
 import numpy as np
+import tokenizers
 
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.engine.setup import Model
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.token_bytes import BYTE_ALPHABET
+from ferrum.text.tokenizer import Tokenizer
 from tests.fuzz.target import Wrong
 from tests.tiny import TinyModel
 
@@ -21,10 +23,20 @@ OPS = NumpyOps()
 SMALL = EngineConfig(kv_memory=1 << 22, max_num_seqs=4, max_num_batched_tokens=32, max_waiting=8)
 
 
+def byte_tokenizer() -> Tokenizer:
+    """Token i is byte i, and token 256 ends a text."""
+    vocabulary = {symbol: byte for byte, symbol in enumerate(BYTE_ALPHABET)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens(["<eos>"])
+    return Tokenizer(backend, eos_token_ids=(256,))
+
+
 def check_answers(loaded: Model, tokens: int = 2) -> None:
     """Logits, and tokens, with a tokenizer of bytes whatever the model's own is. Raises FerrumError, and `Wrong` for
     numbers that are not finite."""
-    llm = LLM.from_loaded(TinyModel(loaded.config, loaded.params, ByteTokenizer()), OPS, SMALL)
+    llm = LLM.from_loaded(TinyModel(loaded.config, loaded.params, byte_tokenizer()), OPS, SMALL)
     ids = [1 % loaded.config.vocab_size, 0, loaded.config.vocab_size - 1][: llm.max_model_len]
     logits = llm.logits(ids)
     if not np.isfinite(logits).all():

@@ -7,8 +7,7 @@ Specs: SEC. Next: `ferrum`.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Any
@@ -16,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from ferrum import LLM, SamplingParams
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig, parse_memory
+from ferrum.engine.thread import EngineThread
 from ferrum.errors import FerrumError
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.testing.stub import ByteTokenizer
 from ferrum.text.chat import ChatTemplate
 from ferrum.types import Priority
 from tests.fuzz.mutate import INTERESTING, STRANGE, mutate_text
 from tests.fuzz.target import Target, Wrong
-from tests.fuzz.targets.answers import OPS, SMALL, check_idle
+from tests.fuzz.targets.answers import SMALL, byte_tokenizer, check_idle
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 GOOD: dict[str, list[Any]] = {
@@ -67,9 +67,13 @@ MESSAGES: list[Any] = [
 ]  # fmt: skip
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 CALLS = [
-    "generate", "stream", "chat", "stream_chat", "logits", "score", "config", "memory", "structure", "save_prefix",
-    "priority",
+    "generate", "stream", "chat", "stream_chat", "logits", "score", "submit", "config", "memory", "structure",
+    "save_prefix", "priority",
 ]  # fmt: skip
+
+
+OPS = NumpyOps(deterministic=True)
+OTHER, GREEDY = [5, 6, 7], SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 
 class Awkward:
@@ -100,15 +104,22 @@ class Parameters(Target):
     def model(self) -> TinyModel:
         config = tiny_config()
         template = ChatTemplate(TEMPLATE, bos_token=None, eos_token=None)
-        return TinyModel(config, tiny_params(config), ByteTokenizer(), template)
+        return TinyModel(config, tiny_params(config), byte_tokenizer(), template)
 
     @cached_property
     def llm(self) -> LLM:
-        return LLM.from_loaded(self.model, OPS, SMALL)
+        return LLM.from_loaded(self.model, OPS, replace(SMALL, deterministic=True))
+
+    @cached_property
+    def alone(self) -> tuple[int, ...]:
+        (answer,) = self.llm.generate([OTHER], GREEDY)
+        return answer.token_ids
 
     def make(self, random: Random) -> Case:
         call = random.choice(CALLS)
         fields = _fields(random, CONFIG if call == "config" else GOOD)
+        if call == "submit":
+            fields = random.choice([fields, fields, {"params": anything(random)}, {"timeout_s": anything(random)}])
         return Case(call, fields, self._value(random, call))
 
     def _value(self, random: Random, call: str) -> Any:
@@ -130,8 +141,23 @@ class Parameters(Target):
         finally:
             check_idle(self.llm)
 
+    def _beside(self, case: Case) -> None:
+        """Submitted while another request is answered, whose answer must not change."""
+        alone, fields = self.alone, dict(case.fields)
+        timeout = fields.pop("timeout_s", None)
+        with EngineThread(self.llm.engine) as thread:
+            other = thread.submit(OTHER, GREEDY)
+            try:
+                params = fields.pop("params") if "params" in fields else SamplingParams(**fields)
+                thread.submit(case.value, params, timeout_s=timeout).result()
+            finally:
+                if other.result().token_ids != alone:
+                    raise Wrong("another request has changed an answer")
+
     def _call(self, case: Case) -> None:
-        if case.call == "config":
+        if case.call == "submit":
+            self._beside(case)
+        elif case.call == "config":
             llm = LLM.from_loaded(self.model, OPS, EngineConfig(**case.fields))
             llm.generate([[1, 2]], SamplingParams(max_tokens=2))
             check_idle(llm)
@@ -151,7 +177,7 @@ class Parameters(Target):
         else:
             params = SamplingParams(**case.fields)
             if params.max_tokens is None or params.max_tokens > 60:
-                params = dataclasses.replace(params, max_tokens=max(4, params.min_tokens))
+                params = replace(params, max_tokens=max(4, params.min_tokens))
             call = {"score": "generate"}.get(case.call, case.call)
             for _ in getattr(self.llm, call)(case.value, params):
                 pass

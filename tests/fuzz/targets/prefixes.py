@@ -13,16 +13,19 @@ from random import Random
 from typing import Any
 
 from ferrum import LLM, SamplingParams
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.errors import FerrumError
-from ferrum.testing.stub import ByteTokenizer
 from tests.fuzz.mutate import json_bytes, mutate_bytes
 from tests.fuzz.target import Target, Wrong
-from tests.fuzz.targets.answers import OPS, check_idle
+from tests.fuzz.targets.answers import byte_tokenizer, check_idle
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 PROMPT = list(range(40, 40 + 18))
-SMALL = EngineConfig(kv_memory=20_000, block_size=4, max_num_seqs=4)
+OPS = NumpyOps(deterministic=True)
+SMALL = EngineConfig(
+    kv_memory=20_000, block_size=4, max_num_seqs=4, deterministic=True
+)  # bit by bit, with a prefix or not
 GREEDY = SamplingParams(temperature=0, max_tokens=4, logprobs=3, ignore_eos=True)
 KNOWN: list[Any] = [
     "F64", "F32", "F16", "BF16", "I32", "U32", "I64", "F8_E4M3", "F8_E5M2", "BOOL", [0, 0], [0, 4], [4, 2, 4, 8],
@@ -57,7 +60,7 @@ class PrefixFiles(Target):
 
     def _new(self) -> LLM:
         config = tiny_config()
-        return LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), OPS, SMALL)
+        return LLM.from_loaded(TinyModel(config, tiny_params(config), byte_tokenizer()), OPS, SMALL)
 
     def _ask(self, llm: LLM) -> Any:
         (answer,) = llm.generate([PROMPT], GREEDY)

@@ -13,10 +13,9 @@ from typing import Any
 
 from ferrum import LLM, SamplingParams
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.testing.stub import ByteTokenizer
 from tests.fuzz.mutate import mutate_text, mutate_value, write_json
 from tests.fuzz.target import Target
-from tests.fuzz.targets.answers import OPS, SMALL, check_idle
+from tests.fuzz.targets.answers import OPS, SMALL, byte_tokenizer, check_idle
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 SCHEMAS: list[Any] = [
@@ -73,7 +72,7 @@ class Structures(Target):
     @cached_property
     def llm(self) -> LLM:
         config = tiny_config()
-        return LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), OPS, SMALL)
+        return LLM.from_loaded(TinyModel(config, tiny_params(config), byte_tokenizer()), OPS, SMALL)
 
     def make(self, random: Random) -> tuple[str, Any, int]:
         kind, seed = random.choice(["json", "json", "regex", "grammar", "choice"]), random.randrange(1000)
