@@ -7,11 +7,15 @@ Next: `tests.fuzz.targets.gguf`.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import tokenizers
+from click.testing import CliRunner
 
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.cli.main import program
 from ferrum.config import EngineConfig
 from ferrum.engine.setup import Model
 from ferrum.text.token_bytes import BYTE_ALPHABET
@@ -44,6 +48,15 @@ def check_answers(loaded: Model, tokens: int = 2) -> None:
     check_idle(llm)
     llm.generate([ids[:1]], SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True))
     check_idle(llm)
+
+
+def check_shown(path: Path) -> None:
+    """What the program tells of a model can be printed, and is not that the program is at fault. Raises `Wrong`."""
+    shown = CliRunner().invoke(program, ["inspect", "--tensors", str(path)])
+    if shown.exit_code not in (0, 1, 2) or "internal error" in shown.output:
+        raise Wrong(f"inspect ends with {shown.exit_code}: {shown.output[:300]}")
+    if not shown.output.replace("\n", "").isprintable():
+        raise Wrong("inspect prints what a terminal would obey")
 
 
 def check_idle(llm: LLM) -> None:

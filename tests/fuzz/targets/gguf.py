@@ -11,13 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
+from zlib import crc32
 
 from ferrum.errors import FerrumError
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.model import load_model
 from tests.fuzz.mutate import INTERESTING, mutate_bytes
 from tests.fuzz.target import Target
-from tests.fuzz.targets.answers import check_answers
+from tests.fuzz.targets.answers import check_answers, check_shown
 from tests.load.gguf_writer import GGML, Stored, Value, gguf_bytes, string
 from tests.load.tiny_models import METADATA, gguf_tensors, tensors
 from tests.text.small_tokenizers import sentencepiece_metadata
@@ -48,6 +49,8 @@ class GgufFiles(Target):
         path = self.folder / "model.gguf"
         path.unlink(missing_ok=True)  # an older mapping of the file must not see the new content
         path.write_bytes(case)
+        if crc32(case) % 4 == 0:
+            check_shown(path)
         try:
             loaded = load_model(path)
         except FerrumError:
