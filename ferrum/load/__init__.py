@@ -13,7 +13,7 @@ here are NumPy, and the engine moves them.
 | `model` | a place -> configuration, parameters, tokenizer |
 | `gguf`, `safetensors` | the two file formats |
 | `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |
-| `config_gguf`, `config_json`, `fields` | the two ways a model is described |
+| `config_gguf`, `config_json`, `limits` | the two ways a model is described; numbers that no model has |
 | `families`, `source` | where each tensor is; what a file of tensors offers |
 | `shapes`, `random_model` | models without files: sizes, and random weights |
 

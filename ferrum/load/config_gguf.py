@@ -3,7 +3,7 @@
 Owns: the metadata keys of a language model, and facts that GGUF states by the presence of tensors: a tied head
 (no `output.weight`), the vocabulary (rows of `token_embd.weight`), llama3 RoPE scaling (`rope_freqs.weight`).
 Refuses to know: how the file is read.
-Specs: LOAD-22, LOAD-24 to LOAD-28. Source: the GGUF format document, section on standardised keys; llama.cpp's
+Specs: LOAD-22, LOAD-24 to LOAD-29. Source: the GGUF format document, section on standardised keys; llama.cpp's
 `llama-model.cpp`. Next: `ferrum.load.source`.
 """
 
@@ -14,11 +14,12 @@ from dataclasses import replace
 import numpy as np
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
-from ferrum.errors import InvalidFormat, ModelError, Unsupported
+from ferrum.errors import ModelError, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
 from ferrum.load.families import GGUF_FAMILIES, GGUFFamily
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.limits import checked_rope, epsilon, positions
 from ferrum.load.quants import floats_of
 
 _REFUSED = (
@@ -60,8 +61,8 @@ def parse_config(file: GGUFFile) -> tuple[ModelConfig, GGUFFamily]:
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
-        max_positions=model.integer("context_length"),
-        norm_epsilon=model.number("attention.layer_norm_rms_epsilon"),
+        max_positions=positions(model, "context_length"),
+        norm_epsilon=epsilon(model, "attention.layer_norm_rms_epsilon"),
         rope=_rope(file, model, head_dim),
         sliding_window=model.optional_integer("attention.sliding_window") or None,  # 0 says none as well
         tie_embeddings=f"{family.layout.head}.weight" not in file.tensors,
@@ -102,32 +103,45 @@ def _rope(file: GGUFFile, model: Fields, head_dim: int) -> RopeConfig:
     rotary_dim = model.integer("rope.dimension_count", head_dim)
     if rotary_dim != head_dim:
         raise model.refused("rope.dimension_count", [f"{head_dim}, the width of a head"])
-    theta = model.number("rope.freq_base", 10000.0)
     kind = model.text("rope.scaling.type", "linear" if "rope.scale_linear" in model else "none")
     if kind not in ("none", "linear", "yarn"):
         raise model.refused("rope.scaling.type", ["none", "linear", "yarn"])
-    if "rope_freqs.weight" in file.tensors:
-        return _rope_factors(file, theta, rotary_dim, kind)
+    plain = RopeConfig(model.number("rope.freq_base", 10000.0), rotary_dim)
+    keys = {field: model.prefix + key for field, key in _ROPE_KEYS.items()}
+    return checked_rope(_scaled_rope(file, model, plain, kind), model.where, {**keys, "factors": _FACTORS})
+
+
+_FACTORS = "rope_freqs.weight"
+_ROPE_KEYS = {
+    "theta": "rope.freq_base",
+    "factor": "rope.scaling.factor",
+    "original_max_positions": "rope.scaling.original_context_length",
+    "beta_fast": "rope.scaling.yarn_beta_fast",
+    "beta_slow": "rope.scaling.yarn_beta_slow",
+}
+"""What the file calls the fields of `RopeConfig`."""
+
+
+def _scaled_rope(file: GGUFFile, model: Fields, plain: RopeConfig, kind: str) -> RopeConfig:
+    if _FACTORS in file.tensors:
+        return _rope_factors(file, plain, kind)
     if kind == "none":
-        return RopeConfig(theta, rotary_dim)
+        return plain
     factor = model.number("rope.scaling.factor", model.optional_number("rope.scale_linear"))
     if kind == "linear":
-        return RopeConfig(theta, rotary_dim, RopeScaling.LINEAR, factor)
-    return _rope_yarn(model, RopeConfig(theta, rotary_dim, RopeScaling.YARN, factor))
+        return replace(plain, scaling=RopeScaling.LINEAR, factor=factor)
+    return _rope_yarn(model, replace(plain, scaling=RopeScaling.YARN, factor=factor))
 
 
-def _rope_factors(file: GGUFFile, theta: float, rotary_dim: int, kind: str) -> RopeConfig:
+def _rope_factors(file: GGUFFile, plain: RopeConfig, kind: str) -> RopeConfig:
     """llama3 scaling, which the converter writes out as one divisor per frequency."""
     if kind != "none":
-        raise Unsupported(f"{file.path}: rope_freqs.weight together with {kind} scaling is not supported")
-    factors = floats_of(file.tensors["rope_freqs.weight"])
-    if factors.shape != (rotary_dim // 2,):
-        raise ModelError(
-            f"{file.path}: tensor rope_freqs.weight has shape {list(factors.shape)}, expected [{rotary_dim // 2}]"
-        )
-    if not (factors > 0).all():
-        raise InvalidFormat(f"{file.path}: tensor rope_freqs.weight holds a number that is not above 0")
-    return RopeConfig(theta, rotary_dim, RopeScaling.FACTORS, factors=tuple(factors.tolist()))
+        raise Unsupported(f"{file.path}: {_FACTORS} together with {kind} scaling is not supported")
+    found, expected = file.tensors[_FACTORS].shape, (plain.rotary_dim // 2,)
+    if found != expected:
+        raise ModelError(f"{file.path}: tensor {_FACTORS} has shape {list(found)}, expected {list(expected)}")
+    factors = floats_of(file.tensors[_FACTORS])
+    return replace(plain, scaling=RopeScaling.FACTORS, factors=tuple(factors.tolist()))
 
 
 def _rope_yarn(model: Fields, rope: RopeConfig) -> RopeConfig:

@@ -3,7 +3,7 @@
 Owns: both dialects of the file (rope_theta + rope_scaling, and transformers 5's rope_parameters), the defaults of its
 classes, and the refusal of everything that would change the mathematics unseen.
 Refuses to know: tensors.
-Specs: LOAD-20 to LOAD-26. Source: transformers' configuration classes and `modeling_rope_utils`.
+Specs: LOAD-20 to LOAD-26, LOAD-29. Source: transformers' configuration classes and `modeling_rope_utils`.
 Next: `ferrum.load.config_gguf`.
 """
 
@@ -16,6 +16,7 @@ from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, Unsupported
 from ferrum.fields import Fields, read_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES, HuggingFaceFamily
+from ferrum.load.limits import LARGEST_HEAD, checked_rope, epsilon, positions
 
 _REFUSED = (
     "quantization_config",
@@ -50,7 +51,7 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, extra_eos: tuple[int
     _refuse_unknown(fields)
     heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
     head_dim = head_dimension(fields, "head_dim", "hidden_size", hidden, heads)
-    max_positions = fields.integer("max_position_embeddings", family.max_positions)
+    max_positions = positions(fields, "max_position_embeddings", family.max_positions)
     kv_default = heads if "num_key_value_heads" in fields.values else family.kv_heads or heads  # null means heads
     kv_heads = fields.integer("num_key_value_heads", kv_default)
     check_heads(fields, heads, kv_heads, "num_key_value_heads")
@@ -64,7 +65,7 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, extra_eos: tuple[int
         kv_heads=kv_heads,
         head_dim=head_dim,
         max_positions=max_positions,
-        norm_epsilon=fields.number("rms_norm_eps", 1e-6),
+        norm_epsilon=epsilon(fields, "rms_norm_eps", 1e-6),
         rope=_rope(fields, head_dim, max_positions),
         sliding_window=_window(fields, family),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
@@ -78,8 +79,8 @@ def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads
     if key not in fields and hidden % heads:
         raise InvalidFormat(f"{fields.where}: {fields.prefix}{hidden_key} {hidden} is not a multiple of {heads} heads")
     head_dim = fields.integer(key, hidden // heads)
-    if head_dim % 2:
-        raise InvalidFormat(f"{fields.where}: the width of a head, {head_dim}, must be even")
+    if head_dim % 2 or not 0 < head_dim <= LARGEST_HEAD:
+        raise InvalidFormat(f"{fields.where}: the width of a head, {head_dim}, must be even and at most {LARGEST_HEAD}")
     return head_dim
 
 
@@ -155,7 +156,15 @@ def _rope(fields: Fields, head_dim: int, max_positions: int) -> RopeConfig:
     if kind not in _SCALINGS:
         raise rope.refused("rope_type" if "rope_type" in rope else "type", _SCALINGS)
     theta = rope.number("rope_theta", fields.number("rope_theta", 10000.0))
-    return _SCALINGS[kind](rope, theta, head_dim, max_positions)
+    return checked_rope(_SCALINGS[kind](rope, theta, head_dim, max_positions), fields.where, _rope_keys(rope))
+
+
+def _rope_keys(rope: Fields) -> dict[str, str]:
+    """What the file calls the fields of `RopeConfig`."""
+    own = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
+    own["original_max_positions"] = "original_max_position_embeddings"
+    own["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
+    return {"theta": "rope_theta", **own}
 
 
 def _rope_default(rope: Fields, theta: float, head_dim: int, max_positions: int) -> RopeConfig:
@@ -167,8 +176,6 @@ def _rope_linear(rope: Fields, theta: float, head_dim: int, max_positions: int) 
 
 
 def _rope_llama3(rope: Fields, theta: float, head_dim: int, max_positions: int) -> RopeConfig:
-    if rope.number("high_freq_factor") <= rope.number("low_freq_factor"):
-        raise rope.wrong("high_freq_factor", "a number above low_freq_factor")
     return RopeConfig(
         theta,
         head_dim,

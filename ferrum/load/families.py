@@ -1,7 +1,7 @@
 """Model families as data: where each file format keeps each tensor of ours, and which config keys apply.
 
 Owns: the tables that a new family adds rows to. Refuses to know: how files are read.
-Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.config_json`.
+Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.limits`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ferrum.config import ModelConfig
-from ferrum.errors import InvalidFormat, TokenizerError
+from ferrum.errors import TokenizerError, quoted
 from ferrum.fields import Fields, read_json
+from ferrum.files import read_text
 from ferrum.load.gguf import GGUFFile
 
 if TYPE_CHECKING:
     from ferrum.text.chat import ChatTemplate
     from ferrum.text.tokenizer import Tokenizer
+
+
+LARGEST_TEMPLATE = 1 << 20
+"""Bytes of a file with a chat template; the longest in use have some tens of thousands."""
 
 
 class Vocabulary(Protocol):
@@ -57,13 +62,13 @@ class FolderVocabulary:
         """The file chat_template.jinja goes before the key; of several named templates it is the one called default."""
         path = self.folder / "chat_template.jinja"
         if path.exists():
-            return _read_text(path)
+            return read_text(path, LARGEST_TEMPLATE)
         templates = fields.get("chat_template")
         if not isinstance(templates, list):
             return fields.text("chat_template") if "chat_template" in fields else None
         named = {Fields(_entry(fields, t), fields.where).text("name"): t for t in templates}
         if "default" not in named:
-            raise TokenizerError(f"{fields.where}: none of its chat templates is called default: {', '.join(named)}")
+            raise TokenizerError(f"{fields.where}: none of its chat templates is called default: {quoted(list(named))}")
         return Fields(named["default"], fields.where).text("template")
 
 
@@ -78,7 +83,7 @@ class GGUFVocabulary:
 
         if "ggml.model" not in self.fields:
             raise TokenizerError(f"{self.fields.where} has no tokenizer; the model can take token ids only")
-        return tokenizer_from_gguf(self.fields.values)
+        return tokenizer_from_gguf(self.fields.values, self.fields.where)
 
     def chat_template(self) -> ChatTemplate | None:
         from ferrum.text.chat import ChatTemplate
@@ -89,13 +94,11 @@ class GGUFVocabulary:
         return ChatTemplate(source, bos_token=self._token("bos"), eos_token=self._token("eos"))
 
     def _token(self, name: str) -> str | None:
-        number = self.fields.optional_integer(f"ggml.{name}_token_id")
-        if number is None:
+        key = f"ggml.{name}_token_id"
+        if key not in self.fields or "ggml.tokens" not in self.fields:
             return None
-        tokens = self.fields.value("ggml.tokens", ())
-        if number >= len(tokens):
-            raise self.fields.wrong(f"ggml.{name}_token_id", f"below {len(tokens)}, the number of tokens")
-        return str(tokens[number])
+        tokens = self.fields.texts("ggml.tokens")
+        return tokens[self.fields.index(key, len(tokens))]
 
 
 def _entry(fields: Fields, template: Any) -> dict[str, Any]:
@@ -110,10 +113,3 @@ def _token_text(fields: Fields, key: str) -> str | None:
     if isinstance(value, dict):
         return fields.inner(key).text("content")
     return fields.text(key) if value is not None else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFormat(f"{path} cannot be read: {error}") from None

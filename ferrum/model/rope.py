@@ -85,7 +85,7 @@ def _yarn(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
 
     low, high = dimension(config.beta_fast), dimension(config.beta_slow)
     if config.truncate:
-        low, high = math.floor(low), math.ceil(high)
+        low, high = float(math.floor(low)), float(math.ceil(high))  # as numbers of NumPy they could be too large
     low, high = max(low, 0), min(high, config.rotary_dim - 1)
     span = max(high - low, 0.001)  # a ramp of no width is a step
     ramp = np.clip((np.arange(config.rotary_dim // 2) - low) / span, 0, 1)

@@ -1,0 +1,84 @@
+"""Numbers that no model has: a configuration with one of them would divide by zero, overflow, or take the memory of the
+machine before a tensor is looked at.
+
+Owns: the ranges, far wider than any model uses; within them every rotary table is finite. Refuses to know: how the two
+file formats call the numbers.
+Specs: LOAD-29. Next: `ferrum.load.config_json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ferrum.config import RopeConfig, RopeScaling
+from ferrum.errors import InvalidFormat, quoted
+from ferrum.fields import Fields
+
+LARGEST_HEAD = 1 << 16
+"""Elements of a head: its rotary frequencies are computed before there is a tensor."""
+LARGEST_POSITION = (1 << 31) - 1
+"""Positions are int32 in a step."""
+
+_EPSILON = (1e-20, 1.0)  # a square of 1e-20 is a float32 still
+_STRETCH = (1e-3, 1e6)
+_RANGES: dict[str, tuple[float, float]] = {
+    "theta": (1e-3, 1e30),
+    "factor": _STRETCH,
+    "original_max_positions": (1, LARGEST_POSITION),
+    "low_freq_factor": _STRETCH,
+    "high_freq_factor": _STRETCH,
+    "beta_fast": _STRETCH,
+    "beta_slow": _STRETCH,
+    "attention_factor": (1e-3, 1e3),
+}
+"""By field of `RopeConfig`."""
+_USED = {
+    RopeScaling.NONE: ("theta",),
+    RopeScaling.FACTORS: ("theta",),
+    RopeScaling.LINEAR: ("theta", "factor"),
+    RopeScaling.LLAMA3: ("theta", "factor", "original_max_positions", "low_freq_factor", "high_freq_factor"),
+    RopeScaling.YARN: ("theta", "factor", "original_max_positions", "beta_fast", "beta_slow", "attention_factor"),
+}
+
+
+def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
+    """What a norm adds to a mean of squares. Raises `InvalidFormat`."""
+    value = fields.number(key, default)
+    if not _EPSILON[0] <= value <= _EPSILON[1]:
+        raise fields.wrong(key, _span(*_EPSILON))
+    return value
+
+
+def positions(fields: Fields, key: str, default: int | None = None) -> int:
+    """The longest context. Raises `InvalidFormat`."""
+    value = fields.integer(key, default)
+    if value > LARGEST_POSITION:
+        raise fields.wrong(key, f"at most {LARGEST_POSITION}")
+    return value
+
+
+def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeConfig:
+    """The same, with every number that its scaling uses within its range. Raises `InvalidFormat`, which names the key:
+    `keys` tells how the file calls the fields of `RopeConfig`."""
+
+    def refuse(field: str, wanted: str) -> InvalidFormat:
+        return InvalidFormat(f"{where}: {keys[field]} must be {wanted}, not {quoted(getattr(rope, field))}")
+
+    for field in _USED[rope.scaling]:
+        value = getattr(rope, field)
+        if value is not None and not _RANGES[field][0] <= value <= _RANGES[field][1]:
+            raise refuse(field, _span(*_RANGES[field]))
+    if rope.scaling is RopeScaling.YARN and rope.theta <= 1:
+        raise refuse("theta", "above 1 with yarn, which divides by its logarithm")
+    if rope.scaling is RopeScaling.YARN and rope.beta_fast < rope.beta_slow:
+        raise refuse("beta_fast", f"at least {keys['beta_slow']}, {rope.beta_slow:g}")
+    if rope.scaling is RopeScaling.LLAMA3 and rope.high_freq_factor <= rope.low_freq_factor:
+        raise refuse("high_freq_factor", f"a number above {keys['low_freq_factor']}, {rope.low_freq_factor:g}")
+    low, high = _STRETCH[0], _RANGES["theta"][1]
+    if not all(low <= factor <= high for factor in rope.factors):  # as for theta: 1e30 stands for no rotation at all
+        raise InvalidFormat(f"{where}: {keys['factors']} must hold {_span(low, high)} everywhere")
+    return rope
+
+
+def _span(low: float, high: float) -> str:
+    return f"a number from {low:g} to {high:g}"
