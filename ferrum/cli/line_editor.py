@@ -7,11 +7,14 @@ Specs: CLI-71. Next: `ferrum.cli.models`.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ferrum.errors import ConfigError
+from ferrum.files import make_private, require_private
 from ferrum.paths import cache_folder
 
 HISTORY_LINES = 1000
@@ -45,13 +48,20 @@ def line_editing(completions: Callable[[str], list[str]]) -> Iterator[None]:
     finally:
         if path is not None:
             with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
                 readline.write_history_file(path)
 
 
 def history_file() -> Path | None:
-    """Where lines are remembered; None where there is no place."""
+    """Where lines are remembered; None where there is no place, or where others could read a line, or have a link
+    there that leads elsewhere."""
     try:
-        return cache_folder() / "chat_history"
-    except ConfigError:
+        path = cache_folder() / "chat_history"
+        make_private(path.parent)
+        require_private(str(path.parent), os.stat(path.parent))
+        if os.path.lexists(path):
+            status = os.lstat(path)
+            require_private(str(path), status)
+            return path if stat.S_ISREG(status.st_mode) else None
+        return path
+    except (ConfigError, OSError):
         return None

@@ -1,0 +1,193 @@
+"""ENGINE-46, -47, -48: threads that share an engine take turns, and a request that fails fails alone."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ferrum import LLM, SamplingParams
+from ferrum.backends.registry import load_backend
+from ferrum.config import EngineConfig
+from ferrum.engine.observer import EngineObserver
+from ferrum.engine.thread import EngineThread
+from ferrum.errors import ModelError, SchedulerError
+from ferrum.testing.build import StubSettings, stub_engine
+from ferrum.testing.life import letters
+from ferrum.testing.stub import ByteTokenizer
+from ferrum.types import FinishReason
+from tests.engine.pairs import GREEDY, SAMPLED, TEXT, Calls, make, together, wrong
+from tests.tiny import TinyModel, tiny_config, tiny_params
+
+
+@pytest.mark.clause("ENGINE-46")
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_every_pair_of_calls_has_the_answers_it_has_alone(backend: str) -> None:
+    assert wrong(3, backend) == []
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_a_crowd_of_threads(tmp_path: Path) -> None:
+    calls = Calls(make(), tmp_path)
+    names = calls.names()
+    alone = {name: repr(getattr(calls, name)()) for name in names}
+    results = together([getattr(calls, name) for name in names * 2], 5)
+    for name, answers in zip(names * 2, results, strict=True):
+        assert [repr(answer) for answer in answers] == [alone[name]] * 5, name
+    assert not calls.llm.engine.has_work and not calls.llm.stats().device.held
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_models_that_share_a_backend_take_turns_too() -> None:
+    ops = load_backend("numba", threads=2)
+    config = tiny_config(hidden_size=128, intermediate_size=256, head_dim=32, max_positions=256)
+    llms = [
+        LLM.from_loaded(
+            TinyModel(config, tiny_params(config, seed), ByteTokenizer()), ops, EngineConfig(kv_memory=1 << 22)
+        )
+        for seed in range(3)
+    ]
+    alone = [llm.generate([TEXT], GREEDY)[0].token_ids for llm in llms]
+    found = together([lambda llm=llm: llm.generate([TEXT], GREEDY)[0].token_ids for llm in llms], 20)
+    assert found == [[answer] * 20 for answer in alone]
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_a_newcomer_is_not_kept_waiting_by_a_long_answer() -> None:
+    llm = make(threads=1)
+    steps: list[str] = []
+
+    def long() -> None:
+        for _ in llm.stream(TEXT, replace(GREEDY, max_tokens=200)):
+            steps.append("long")
+
+    thread = threading.Thread(target=long)
+    thread.start()
+    while len(steps) < 5:
+        time.sleep(0.001)
+    for _ in llm.stream(TEXT[1:], replace(GREEDY, max_tokens=10)):
+        steps.append("short")
+    thread.join()
+    assert steps.count("long") == 200 and steps.count("short") == 10
+    last = len(steps) - 1 - steps[::-1].index("short")
+    assert steps[:last].count("long") < 150  # it had its turns in between
+
+
+class Calling(EngineObserver):
+    """Calls what it is called by."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+        self.outcomes: list[Any] = []
+
+    def first_token(self, ttft_s: float) -> None:
+        if self.call is not None:
+            try:
+                self.outcomes.append(self.call())
+            except Exception as error:
+                self.outcomes.append(error)
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_a_call_from_within_a_step_is_refused_and_breaks_nothing(tmp_path: Path) -> None:
+    llm = make()
+    calls = Calls(llm, tmp_path)
+    expected, observer = calls.generate(), Calling()
+    llm.engine.observer = observer
+    for name in calls.names():
+        observer.outcomes, observer.call = [], getattr(calls, name)
+        assert calls.generate() == expected
+        kinds = {type(outcome) for outcome in observer.outcomes}
+        assert kinds == ({int} if name == "stats" else {SchedulerError}), name
+    observer.call = None
+    assert calls.generate() == expected and not llm.stats().device.held
+
+
+@pytest.mark.clause("ENGINE-46", "ENGINE-33")
+def test_an_engine_of_a_thread_refuses_others_but_for_statistics(tmp_path: Path) -> None:
+    llm = make()
+    calls = Calls(llm, tmp_path)
+    expected = calls.generate()
+    with EngineThread(llm.engine) as thread:
+        ticket = thread.submit(TEXT, replace(GREEDY, max_tokens=100))
+        for name in calls.names():
+            if name == "stats":
+                assert calls.stats() == llm.scheduler.manager.device.total
+                continue
+            with pytest.raises(SchedulerError, match="EngineThread"):
+                getattr(calls, name)()
+        assert len(ticket.result().token_ids) == 100
+    assert calls.generate() == expected
+
+
+@pytest.mark.clause("ENGINE-46", "ENGINE-21")
+def test_streams_that_the_collector_drops_in_the_middle_of_a_step_are_cancelled() -> None:
+    engine = stub_engine(StubSettings(), letters)
+    left = [engine.submit([97 + number], SamplingParams(max_tokens=20)) for number in range(4)]
+
+    class Dropping(EngineObserver):
+        def next_token(self, seconds: float) -> None:
+            if left:
+                engine.cancel(left.pop())
+                gc.collect()
+
+    engine.observer = Dropping()
+    kept = engine.submit([97], SamplingParams(temperature=0, max_tokens=10, ignore_eos=True))
+    requests = list(left)
+    while not kept.finished:
+        engine.step()
+    assert {request.completion().finish_reason for request in requests} == {FinishReason.CANCELLED}
+    assert kept.completion().finish_reason is FinishReason.LENGTH and not engine.has_work
+
+
+def damaged(rows: list[int], value: float) -> LLM:
+    """A model in which these tokens of the vocabulary have no embedding."""
+    config = replace(tiny_config(max_positions=256), eos_token_ids=())
+    params = tiny_params(config)
+    params.embedding.data[rows] = value
+    model = TinyModel(config, params, ByteTokenizer())
+    return LLM.from_loaded(model, load_backend("numpy"), EngineConfig(kv_memory=1 << 22, max_num_batched_tokens=64))
+
+
+@pytest.mark.clause("ENGINE-47", "ENGINE-48")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "params", [GREEDY, SAMPLED, replace(GREEDY, prompt_logprobs=1), replace(GREEDY, logprobs=-1, n=2)]
+)
+def test_a_row_that_is_no_number_ends_its_own_request(value: float, params: SamplingParams) -> None:
+    healthy, bad = damaged([], 0.0), damaged([200, 201], value)
+    prompts = [TEXT[:9], [5, 200, 7], TEXT[9:20], [201, *TEXT[:20]], TEXT[20:]]
+    expected = healthy.generate(prompts, params)
+    answers = bad.generate(prompts, params)
+    for index, (answer, right) in enumerate(zip(answers, expected, strict=True)):
+        if index in (1, 3):
+            assert answer.finish_reason is FinishReason.ERROR and isinstance(answer.error, ModelError)
+        else:
+            assert answer.error is None and answer.token_ids == right.token_ids
+    assert not bad.engine.has_work and not bad.stats().device.held
+    with pytest.raises(ModelError, match="damaged weights"):
+        bad.generate([[5, 200, 7]], params)  # where that is all that came
+    with pytest.raises(ModelError, match="not all finite"):
+        bad.logits([5, 200, 7])
+    stream = bad.stream([5, 200, 7], replace(params, n=1))
+    assert list(stream) == [] and isinstance(stream.error, ModelError)
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_two_threads_that_fill_the_queue_wait_for_each_other() -> None:
+    llm = LLM.from_loaded(
+        TinyModel(tiny_config(), tiny_params(tiny_config()), ByteTokenizer()),
+        load_backend("numpy"),
+        EngineConfig(kv_memory=1 << 20, max_num_seqs=2, max_waiting=3),
+    )
+    prompts = [[number, 1, 2] for number in range(12)]
+    params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    expected = [each.token_ids for each in llm.generate(prompts, params)]
+    found = together([lambda: [each.token_ids for each in llm.generate(prompts, params)]] * 3, 2)
+    assert found == [[expected] * 2] * 3
