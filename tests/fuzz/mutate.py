@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -157,7 +158,7 @@ def _in_mapping(random: Random, holder: dict[str, Any], key: str, known: Sequenc
     elif action == 1:
         holder[mutate_text(random, key)] = holder.pop(key)
     elif action == 2:
-        holder[mutate_text(random, key)] = holder[key]
+        holder[mutate_text(random, key)] = deepcopy(holder[key])
     elif action == 3:
         other = random.choice(list(holder))
         holder[key], holder[other] = holder[other], holder[key]
@@ -170,7 +171,7 @@ def _in_list(random: Random, holder: list[Any], place: int, known: Sequence[Any]
     if action == 0:
         del holder[place]
     elif action == 1:
-        holder.insert(random.randrange(len(holder) + 1), holder[place])
+        holder.insert(random.randrange(len(holder) + 1), deepcopy(holder[place]))
     elif action == 2:
         other = random.randrange(len(holder))
         holder[place], holder[other] = holder[other], holder[place]
@@ -184,9 +185,9 @@ def _other(random: Random, value: Any, known: Sequence[Any]) -> Any:
     """Something in place of a value: near to it, strange, or at home elsewhere."""
     choice = random.random()
     if known and choice < 0.2:
-        return random.choice(known)
+        return deepcopy(random.choice(known))  # the next change must not be one of the list
     if choice < 0.4:
-        return random.choice([random.choice(STRANGE), random.choice(INTERESTING)])
+        return deepcopy(random.choice([random.choice(STRANGE), random.choice(INTERESTING)]))
     if choice < 0.45:
         return [value] if random.random() < 0.5 else {"a": value}
     if isinstance(value, bool) or value is None:
