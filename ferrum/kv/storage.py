@@ -4,7 +4,7 @@ Owns: the arrays, one block-id space for all layers, what a block costs in bytes
 the tiers. The arrays are made by `ops.empty` and its like on the host: an operating system gives a page when it is
 first written, so an unused pool costs nothing on a CPU.
 Refuses to know: which block is whose.
-Specs: KV-07, KV-08, KV-15. Next: `ferrum.kv.pressure`.
+Specs: KV-07, KV-08, KV-15, KV-44. Next: `ferrum.kv.pressure`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+LEFT_OVER = 256 << 20
+"""Bytes that must be there for everything else where memory is limited."""
 
 
 class BlockStore(Protocol):
@@ -125,11 +128,13 @@ class KvStorage:
 
 @contextmanager
 def _fitting(name: str, size: int) -> Iterator[None]:
-    """What is made inside may be more than there is; `name` is the parameter that asked for it."""
+    """What is made inside may be more than there is, or leave nothing to the rest of the program, parts of which end
+    the process where they get no memory; `name` is the parameter that asked for it."""
     try:
         yield
+        np.empty(LEFT_OVER, np.uint8)  # asked for, never touched, given back
     except (MemoryError, ValueError) as error:  # NumPy's word for more than any machine has
-        raise InvalidParameter(name, f"asks for {size} bytes, more than this machine gives: {error}") from error
+        raise InvalidParameter(name, f"asks for {size} bytes, more than this process can have") from error
 
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: str) -> int:

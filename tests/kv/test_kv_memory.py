@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -11,6 +14,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.errors import InternalError, Unsupported
 from ferrum.kv.block_table import BlockTable, blocks_for
 from ferrum.kv.storage import KvStorage, block_bytes, blocks_within
+from tests.house.source import ROOT
 from tests.tiny import tiny_config
 
 tables = st.builds(
@@ -106,3 +110,45 @@ def test_a_budget_is_used_and_kept(memory: int, size: int, dtype: str) -> None:
 def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
     with pytest.raises(Unsupported, match="int8"):
         block_bytes(tiny_config(), 16, "int8")
+
+
+LIMITED = """
+import resource, sys
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.errors import InvalidParameter
+from ferrum.kv.storage import KvStorage, block_bytes
+from tests.house.source import ROOT
+from tests.tiny import tiny_config
+config, (limit, device, host) = tiny_config(), map(int, sys.argv[1:])
+if limit:
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + limit, used + limit))
+size = block_bytes(config, 16, "float32")
+try:
+    KvStorage(NumpyOps(), config, device // size, 16, "float32", host // size)
+    print("fits")
+except InvalidParameter as error:
+    print(error)
+"""
+
+
+@pytest.mark.clause("KV-44")
+@pytest.mark.parametrize(
+    ("limit", "device", "host", "told"),
+    [
+        (0, 1 << 20, 1 << 20, "fits"),
+        (1 << 30, 1 << 29, 0, "fits"),
+        (1 << 30, 1 << 31, 0, "kv_memory asks for"),
+        (1 << 30, 900 << 20, 0, "kv_memory asks for"),  # it fits, and nothing else would
+        (1 << 30, 1 << 20, 900 << 20, "host_kv_memory asks for"),
+        (0, 1 << 47, 0, "kv_memory asks for"),
+        (0, 1 << 60, 0, "kv_memory asks for"),
+        (0, 1 << 20, 1 << 60, "host_kv_memory asks for"),
+    ],
+)
+def test_memory_that_cannot_be_had_is_an_error_that_names_the_parameter(
+    limit: int, device: int, host: int, told: str
+) -> None:
+    command = [sys.executable, "-c", LIMITED, str(limit), str(device), str(host)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ran.stdout.startswith(told)
