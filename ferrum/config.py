@@ -2,7 +2,7 @@
 
 Owns: `ModelConfig` (what the forward pass needs to know, one spelling for every file format), `RopeConfig`,
 `EngineConfig`. Refuses to know: config.json and GGUF keys (`ferrum.load` translates those).
-Specs: MODEL, KV. Next: `ferrum.sampling_params`.
+Specs: MODEL, KV, SAMPLE-32. Next: `ferrum.sampling_params`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ferrum.errors import InvalidParameter
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.given import flag, text, whole
 
 
 class RopeScaling(Enum):
@@ -97,24 +98,33 @@ class EngineConfig:
     max_waiting: int = 1000  # sequences that wait for their turn; more are refused
 
     def __post_init__(self) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens", "block_size", "kv_memory", "max_waiting"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("host_kv_memory", self.host_kv_memory, 0)
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("threads", "max_model_len"):
+                object.__setattr__(self, name, whole(name, value, least, most))
         for name in ("backend", "dtype", "compute", "kv_dtype", "scheduler", "eviction"):
-            if not isinstance(getattr(self, name), str):
-                raise InvalidParameter(name, f"must be a name, not {getattr(self, name)!r}")
+            found = text(getattr(self, name))
+            if found is None:
+                raise InvalidParameter(name, f"must be a name, not {quoted(getattr(self, name))}")
+            object.__setattr__(self, name, found)
         for name in ("prefix_caching", "deterministic"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidParameter(name, f"must be true or false, not {getattr(self, name)!r}")
-        for name in ("threads", "max_model_len"):
-            if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
 
 
-def _at_least(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidParameter(name, f"must be a whole number of at least {least}, not {value!r}")
-
+MOST_TOKENS = 1 << 24
+"""Of a context, a step, a block: sixteen times the longest contexts that models have."""
+MOST_BYTES = 1 << 60
+"""Of memory: more than any machine has, and still a number that arrays can be measured in."""
+_RANGES = {
+    "threads": (1, 1 << 12),
+    "max_model_len": (1, MOST_TOKENS),
+    "max_num_seqs": (1, 1 << 20),
+    "max_num_batched_tokens": (1, MOST_TOKENS),
+    "block_size": (1, MOST_TOKENS),
+    "kv_memory": (1, MOST_BYTES),
+    "host_kv_memory": (0, MOST_BYTES),
+    "max_waiting": (1, 1 << 31),
+}
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
           "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40,
@@ -122,10 +132,13 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 
 
 def parse_memory(name: str, value: int | str) -> int:
-    """Bytes from an int or from text such as "24MiB" or "1.5 GB"; `name` is the field an error speaks of."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(value))
-    if isinstance(value, bool) or not match or match[2].upper() not in _UNITS:
-        raise InvalidParameter(name, f'must be bytes or a size like "512MiB" or "2GiB", not {value!r}')
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    """Bytes from a whole number or from text such as "24MiB" or "1.5 GB"; `name` is the field an error speaks of."""
+    written = text(value)
+    if written is None:
+        return whole(name, value, 0, MOST_BYTES)
+    match = re.fullmatch(r"\s*([0-9]{1,400})(?:\.([0-9]{1,400}))?\s*([A-Za-z]*)\s*", written)
+    if not match or match[3].upper() not in _UNITS:
+        raise InvalidParameter(name, f'must be bytes or a size like "512MiB" or "2GiB", not {quoted(value)}')
+    decimals = match[2] or ""
+    size = int(match[1] + decimals) * _UNITS[match[3].upper()] // 10 ** len(decimals)  # exact: no float is that large
+    return whole(name, size, 0, MOST_BYTES)

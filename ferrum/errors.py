@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from reprlib import Repr
 
 SHOWN = 60
 """Characters of a value that a message shows."""
@@ -113,10 +114,30 @@ def memory_told() -> Iterator[None]:
         raise ResourceExhausted(f"{told}; a smaller kv_memory, max_model_len or model may fit") from error
 
 
+class _Brief(Repr):
+    """`repr` that looks at the beginnings of containers only: a small list that holds the same list ten times, which in
+    turn holds another ten times, and so on, has a representation without end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = self.maxdict = 16
+        self.maxstring = self.maxlong = self.maxother = 2 * SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x)
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return repr(x)
+
+
+_BRIEF = _Brief()
+
+
 def quoted(value: object) -> str:
     """A value as a message shows it: short, printable and on one line, whatever it is."""
     try:
-        text = repr(value[: SHOWN + 1] if isinstance(value, (str, bytes, list, tuple)) else value)
+        text = repr(value[: SHOWN + 1]) if isinstance(value, (str, bytes)) else _BRIEF.repr(value)
     except ValueError:  # Python does not write integers of more than 4300 digits
         text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else type(value).__name__
     except Exception:  # a foreign object may fail in any way

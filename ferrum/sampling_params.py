@@ -2,18 +2,18 @@
 
 Owns: `SamplingParams` and what it holds; what is accepted here works. Names and meanings are vLLM's, where it has them.
 Refuses to know: how any of it is computed.
-Specs: SAMPLE-15, SAMPLE-16, SAMPLE-29. Next: `ferrum.types`.
+Specs: SAMPLE-15, SAMPLE-16, SAMPLE-29, SAMPLE-32. Next: `ferrum.types`.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from ferrum.errors import InvalidParameter
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.given import flag, items, one_or_more, pairs, real, text, whole
 
 ALL_TOKENS = -1
 """A number of log probabilities that means: of every token in the vocabulary."""
@@ -24,39 +24,33 @@ MOST_REPETITION_PENALTY = 100.0
 """A factor; its inverse is the least, a reward. Logits stay finite."""
 
 
+MOST_SEED_BITS = 1024
+MOST_STOP_STRINGS = 64
+MOST_STOP_CHARACTERS = 1 << 14
+"""Of all stop strings together."""
+MOST_STRUCTURE = 1 << 18
+"""Characters of a schema, an expression, a grammar, or of all choices as JSON."""
+
+
 @dataclass(frozen=True)
 class StructuredOutputs:
     """A grammar that the whole answer must match; exactly one of these is given. `json`: a JSON schema, as an object or
-    as text; `regex`: a regular expression (the syntax of Rust's regex library); `choice`: one of these texts;
-    `grammar`: a context-free grammar in Lark's syntax or in llama.cpp's GBNF."""
+    as text, which is kept as text; `regex`: a regular expression (the syntax of Rust's regex library); `choice`: one of
+    these texts; `grammar`: a context-free grammar in Lark's syntax or in llama.cpp's GBNF."""
 
-    json: str | Mapping[str, Any] | None = None
+    json: str | Mapping[str, Any] | bool | None = None
     regex: str | None = None
     choice: tuple[str, ...] | None = None
     grammar: str | None = None
 
     def __post_init__(self) -> None:
-        if self.choice is not None:
-            object.__setattr__(self, "choice", tuple(self.choice))
         given = [name for name in ("json", "regex", "choice", "grammar") if getattr(self, name) is not None]
         if len(given) != 1:
             what = "nothing is" if not given else f"{' and '.join(given)} are"
-            raise InvalidParameter("structured_outputs", f"needs one of json, regex, choice and grammar; {what} given")
-        if not all(isinstance(value, str) for value in (self.regex, self.grammar) if value is not None):
-            raise InvalidParameter("structured_outputs", f"{given[0]} must be text")
-        if self.choice is not None and not (self.choice and all(isinstance(text, str) for text in self.choice)):
-            raise InvalidParameter("structured_outputs", "choice must hold texts, at least one")
-        self._check_schema()
-
-    def _check_schema(self) -> None:
-        if self.json is None:
-            return
-        try:
-            schema = json.loads(self.json) if isinstance(self.json, str) else json.loads(json.dumps(self.json))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidParameter("structured_outputs", f"json is not a JSON schema: {error}") from error
-        if not isinstance(schema, (dict, bool)):
-            raise InvalidParameter("structured_outputs", f"json must be a JSON object, not {schema!r}")
+            _refuse(f"needs one of json, regex, choice and grammar; {what} given")
+        (name,) = given
+        read: Callable[[Any], Any] = {"json": _schema, "choice": _choices}.get(name, lambda value: _plain(name, value))
+        object.__setattr__(self, name, read(getattr(self, name)))
 
     @property
     def kind(self) -> str:
@@ -66,8 +60,71 @@ class StructuredOutputs:
     @property
     def text(self) -> str:
         """What is given, as text: JSON for a schema and for choices."""
-        value = getattr(self, self.kind)
+        value: str | tuple[str, ...] = getattr(self, self.kind)
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidParameter("structured_outputs", message)
+
+
+def _plain(name: str, value: object) -> str:
+    found = text(value)
+    if found is None:
+        _refuse(f"{name} must be text, not {quoted(value)}")
+    return _short(name, found)
+
+
+def _short(name: str, found: str) -> str:
+    if len(found) > MOST_STRUCTURE:
+        _refuse(f"{name} must have at most {MOST_STRUCTURE} characters")
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        _refuse(f"{name} holds half of a surrogate pair, which is no character: {quoted(found)}")
+    return found
+
+
+def _choices(value: object) -> tuple[str, ...]:
+    texts = [text(choice) for choice in one_or_more("structured_outputs", value, "choices")]
+    found = tuple(choice for choice in texts if choice is not None)
+    if not found or len(found) < len(texts):
+        _refuse("choice must hold texts, at least one")
+    _short("choice", json.dumps(found, ensure_ascii=False))
+    return found
+
+
+def _schema(value: object) -> str:
+    """A schema as JSON; what is given as text is read and written again, so that everything has one spelling."""
+    try:
+        given = _written(value) if text(value) is None else _plain("json", value)
+        schema = json.loads(given, parse_constant=_no_constant)
+        if schema is True:
+            schema = {}  # as JSON Schema has it; the library for grammars knows objects only
+        if isinstance(schema, dict):
+            return _short("json", json.dumps(schema, ensure_ascii=False, allow_nan=False))
+    except InvalidParameter:
+        raise
+    except Exception as error:  # bad JSON, nesting without end, numbers beyond measure, objects that fail
+        _refuse(f"json is not a JSON schema: {quoted(str(error))[1:-1]}")
+    _refuse("json allows nothing" if schema is False else f"json must be a JSON object, not {quoted(schema)}")
+
+
+def _written(value: object) -> str:
+    """JSON, piece by piece: a small object that holds the same part again and again can be a text without end."""
+    parts, length = [], 0
+    for part in json.JSONEncoder(ensure_ascii=False, allow_nan=False).iterencode(
+        dict(value) if isinstance(value, Mapping) else value
+    ):
+        parts.append(part)
+        length += len(part)
+        if length > MOST_STRUCTURE:
+            break
+    return _short("json", "".join(parts))
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 @dataclass(frozen=True)
@@ -106,93 +163,93 @@ class SamplingParams:
     structured_outputs: StructuredOutputs | None = None
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        object.__setattr__(self, "stop", stop)
-        object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids or ()))
-        object.__setattr__(self, "top_k", 0 if self.top_k == -1 else self.top_k)
-        self._check_lengths()
-        self._check_filters()
-        self._check_penalties()
-        self._check_ends()
-        self._check_logprobs()
+        self._read_lengths()
+        self._read_filters()
+        self._read_penalties()
+        self._read_ends()
+        self._read_logprobs()
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidParameter(name, f"must be true or false, not {getattr(self, name)!r}")
-        structure = self.structured_outputs
-        if structure is not None and not isinstance(structure, StructuredOutputs):
-            raise InvalidParameter("structured_outputs", f"must be StructuredOutputs, not {structure!r}")
+            self._set(name, flag(name, getattr(self, name)))
+        structure: object = self.structured_outputs
+        if structure is not None and type(structure) is not StructuredOutputs:
+            raise InvalidParameter("structured_outputs", f"must be StructuredOutputs, not {quoted(structure)}")
 
-    def _check_lengths(self) -> None:
-        self._check_integer("n", 1)
-        self._check_integer("min_tokens", 0)
+    def _set(self, name: str, value: object) -> None:
+        """What was given, as a plain value of Python: a copy that nobody changes later."""
+        object.__setattr__(self, name, value)
+
+    def _read_lengths(self) -> None:
+        self._set("n", whole("n", self.n, 1))
+        self._set("min_tokens", whole("min_tokens", self.min_tokens, 0))
         if self.max_tokens is not None:
-            self._check_integer("max_tokens", 1)
+            self._set("max_tokens", whole("max_tokens", self.max_tokens, 1))
             if self.min_tokens > self.max_tokens:
                 raise InvalidParameter("min_tokens", f"is {self.min_tokens}, but max_tokens is {self.max_tokens}")
         if self.seed is not None:
-            self._check_integer("seed", None)
+            self._set("seed", whole("seed", self.seed, most=None))
+            if self.seed.bit_length() > MOST_SEED_BITS:
+                raise InvalidParameter("seed", f"must be a whole number of at most {MOST_SEED_BITS} bits")
 
-    def _check_filters(self) -> None:
-        self._check_integer("top_k", 0)
-        self._check_real("temperature", 0.0, math.inf)
-        self._check_real("min_p", 0.0, 1.0)
+    def _read_filters(self) -> None:
+        self._set("top_k", max(0, whole("top_k", self.top_k, -1)))
+        self._set("temperature", real("temperature", self.temperature, 0.0))
+        self._set("min_p", real("min_p", self.min_p, 0.0, 1.0))
         for name in ("top_p", "typical_p"):
-            self._check_real(name, 0.0, 1.0)
+            self._set(name, real(name, getattr(self, name), 0.0, 1.0))
             if getattr(self, name) == 0:
                 raise InvalidParameter(name, "must be above 0 and at most 1, not 0")
-        if self.mirostat not in (0, 2) or isinstance(self.mirostat, bool):
-            raise InvalidParameter("mirostat", f"must be 0 (off) or 2 (version 2), not {self.mirostat!r}")
-        self._check_real("mirostat_tau", 0.0, math.inf)
-        self._check_real("mirostat_eta", 0.0, 1.0)
+        self._set("mirostat", whole("mirostat", self.mirostat))
+        if self.mirostat not in (0, 2):
+            raise InvalidParameter("mirostat", f"must be 0 (off) or 2 (version 2), not {self.mirostat}")
+        self._set("mirostat_tau", real("mirostat_tau", self.mirostat_tau, 0.0))
+        self._set("mirostat_eta", real("mirostat_eta", self.mirostat_eta, 0.0, 1.0))
 
-    def _check_penalties(self) -> None:
-        self._check_real("repetition_penalty", 1 / MOST_REPETITION_PENALTY, MOST_REPETITION_PENALTY)
+    def _read_penalties(self) -> None:
+        least, most = 1 / MOST_REPETITION_PENALTY, MOST_REPETITION_PENALTY
+        self._set("repetition_penalty", real("repetition_penalty", self.repetition_penalty, least, most))
         for name in ("presence_penalty", "frequency_penalty"):
-            self._check_real(name, -MOST_PENALTY, MOST_PENALTY)
-        if not isinstance(self.logit_bias, Mapping):
-            if self.logit_bias is not None:
-                raise InvalidParameter("logit_bias", f"must map token ids to numbers, not {self.logit_bias!r}")
-            object.__setattr__(self, "logit_bias", {})
-        bias: dict[int, float] = {}
-        for token, value in self.logit_bias.items():
-            if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-                raise InvalidParameter("logit_bias", f"must map token ids to numbers; {token!r} is no token id")
-            check_real("logit_bias", value, -LARGEST_BIAS, LARGEST_BIAS)
-            bias[token] = float(value)
-        object.__setattr__(self, "logit_bias", bias)  # a copy: nobody changes it later
+            self._set(name, real(name, getattr(self, name), -MOST_PENALTY, MOST_PENALTY))
+        given = [] if self.logit_bias is None else pairs("logit_bias", self.logit_bias, "token ids to numbers")
+        bias = {
+            whole("logit_bias", token, 0): real("logit_bias", value, -LARGEST_BIAS, LARGEST_BIAS)
+            for token, value in given
+        }
+        if len(bias) < len(given):
+            raise InvalidParameter("logit_bias", "names a token twice")
+        self._set("logit_bias", bias)
 
-    def _check_ends(self) -> None:
-        for text in self.stop:
-            if not isinstance(text, str) or not text:
-                raise InvalidParameter("stop", f"must hold non-empty strings, not {text!r}")
-        for token in self.stop_token_ids:
-            if isinstance(token, bool) or not isinstance(token, int):
-                raise InvalidParameter("stop_token_ids", f"must hold token ids, not {token!r}")
+    def _read_ends(self) -> None:
+        self._set("stop", _stop_strings(self.stop))
+        tokens = () if self.stop_token_ids is None else items("stop_token_ids", self.stop_token_ids, "token ids")
+        self._set("stop_token_ids", tuple(whole("stop_token_ids", token, 0) for token in tokens))
 
-    def _check_logprobs(self) -> None:
+    def _read_logprobs(self) -> None:
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is not None:
-                self._check_integer(name, ALL_TOKENS)
-        if self.logprobs_mode not in LOGPROBS_MODES:
+                self._set(name, whole(name, getattr(self, name), ALL_TOKENS))
+        mode = text(self.logprobs_mode)
+        if mode not in LOGPROBS_MODES:
             known = " or ".join(LOGPROBS_MODES)
-            raise InvalidParameter("logprobs_mode", f"must be {known}, not {self.logprobs_mode!r}")
-
-    def _check_integer(self, name: str, low: int | None) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or (low is not None and value < low):
-            bound = "" if low is None else f" of at least {low}"
-            raise InvalidParameter(name, f"must be a whole number{bound}, not {value!r}")
-
-    def _check_real(self, name: str, low: float, high: float) -> None:
-        check_real(name, getattr(self, name), low, high)
+            raise InvalidParameter("logprobs_mode", f"must be {known}, not {quoted(self.logprobs_mode)}")
+        self._set("logprobs_mode", mode)
 
 
-def check_real(name: str, value: object, low: float, high: float) -> None:
-    """Raises InvalidParameter for what is no finite number from low to high."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high or math.isinf(value):  # type: ignore[operator,arg-type]
-        bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
-        raise InvalidParameter(name, f"must be a number {bound}, not {value!r}")
+def _stop_strings(value: object) -> tuple[str, ...]:
+    """None is none."""
+    if value is None:
+        return ()
+    given = one_or_more("stop", value, "strings")
+    if len(given) > MOST_STOP_STRINGS:
+        raise InvalidParameter("stop", f"must hold at most {MOST_STOP_STRINGS} strings, not {len(given)}")
+    found = []
+    for one in given:
+        string = text(one)
+        if not string:
+            raise InvalidParameter("stop", f"must hold non-empty strings, not {quoted(one)}")
+        found.append(string)
+    if sum(map(len, found)) > MOST_STOP_CHARACTERS:
+        raise InvalidParameter("stop", f"must hold at most {MOST_STOP_CHARACTERS} characters in all")
+    return tuple(found)
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -205,6 +262,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 def preset(name: str, **changes: Any) -> SamplingParams:
     """The parameters of a preset, but for `changes`. Raises InvalidParameter for an unknown name."""
-    if name not in PRESETS:
-        raise InvalidParameter("preset", f"must be one of {', '.join(PRESETS)}, not {name!r}")
-    return SamplingParams(**{**PRESETS[name], **changes})
+    known = text(name)
+    if known is None or known not in PRESETS:
+        raise InvalidParameter("preset", f"must be one of {', '.join(PRESETS)}, not {quoted(name)}")
+    return SamplingParams(**{**PRESETS[known], **changes})

@@ -12,8 +12,9 @@ import operator
 from collections.abc import Sequence
 
 from ferrum.errors import InvalidParameter, RequestValidation, quoted
+from ferrum.given import real
 from ferrum.sample.limits import check_against_model
-from ferrum.sampling_params import SamplingParams, check_real
+from ferrum.sampling_params import SamplingParams
 from ferrum.sched.scheduler import Scheduler
 from ferrum.types import Priority
 
@@ -54,4 +55,4 @@ def check_urgency(priority: object, timeout_s: object) -> None:
     if not isinstance(priority, Priority):
         raise InvalidParameter("priority", f"must be a Priority, not {quoted(priority)}")
     if timeout_s is not None:
-        check_real("timeout_s", timeout_s, 0, math.inf)
+        real("timeout_s", timeout_s, 0, math.inf)

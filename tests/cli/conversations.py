@@ -17,7 +17,7 @@ PARAMS = st.builds(
     seed=st.none() | st.integers(),
     # half a surrogate pair is a text too, to Python and to JSON
     stop=st.lists(st.text(min_size=1, max_size=5) | st.just("\udc80"), max_size=3),
-    stop_token_ids=st.lists(st.integers(), max_size=3),
+    stop_token_ids=st.lists(st.integers(0, 2**40), max_size=3),
     ignore_eos=st.booleans(),
     typical_p=st.floats(0, 1, exclude_min=True),
     mirostat=st.sampled_from([0, 2]),

@@ -19,7 +19,7 @@ RANKS = {
     "ferrum": 5,  # the package itself: `from ferrum import LLM`
     "server": 6, "cli": 6,
 }  # fmt: skip
-CORE = {"errors", "files", "children", "paths", "fields", "config", "sampling_params", "types"}
+CORE = {"errors", "files", "children", "paths", "fields", "given", "config", "sampling_params", "types"}
 EXEMPT = {"conformance", "testing"}
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,31 +17,31 @@ from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs, p
 
 NAN = math.nan
 REFUSED: dict[str, list[Any]] = {
-    "n": [0, -1, 1.0, True, "1", None],
-    "max_tokens": [0, -1, 2.0, True, "5"],
+    "n": [0, -1, 1.0, True, "1", None, 2**63, 10**4000],
+    "max_tokens": [0, -1, 2.0, True, "5", 10**30],
     "min_tokens": [-1, 1.5, True, None, 17],  # 17 is beyond max_tokens
-    "temperature": [-0.1, NAN, math.inf, "1", None, True],
-    "top_k": [-2, 1.5, True, None],
+    "temperature": [-0.1, NAN, math.inf, "1", None, True, 10**400, 1j, np.float32("nan"), Fraction(10**400)],
+    "top_k": [-2, 1.5, True, None, 2**63, -(2**63), 10**30],
     "top_p": [0, -0.1, 1.1, NAN, "1", None],
     "min_p": [-0.1, 1.1, NAN, None],
     "typical_p": [0, -0.1, 1.1, NAN, None],
     "mirostat": [1, 3, -2, True, "2", None],
-    "mirostat_tau": [-1, NAN, math.inf, None],
+    "mirostat_tau": [-1, NAN, math.inf, None, 10**400],
     "mirostat_eta": [-0.1, 1.5, NAN, None],
     "repetition_penalty": [0, -1, 0.001, 1000, NAN, None],
     "presence_penalty": [-2.1, 2.1, NAN, "0", None],
     "frequency_penalty": [-2.1, 2.1, NAN, "0", None],
-    "logit_bias": [[1], {"a": 1}, {-1: 1}, {1: 101}, {1: NAN}, {1: "x"}, {True: 1}, "x"],
-    "seed": [1.0, "1", True],
-    "stop": [("",), ("a", ""), (1,)],
-    "stop_token_ids": [("a",), (1.0,), (True,)],
+    "logit_bias": [[1], {"a": 1}, {-1: 1}, {1: 101}, {1: NAN}, {1: "x"}, {True: 1}, "x", {2**63: 1}, {1: 10**400}],
+    "seed": [1.0, "1", True, 2**1024, -(2**1024), np.array(3), np.float64(3)],
+    "stop": [("",), ("a", ""), (1,), 0, False, b"a", {"a": 1}, ["a"] * 65, "a" * 16385, ["ab", "c" * 16384]],
+    "stop_token_ids": [("a",), (1.0,), (True,), (-1,), 2, "12", b"12", {1: 2}, (10**30,), [[1]], np.array([[1]])],
     "ignore_eos": [1, None, "yes"],
     "include_stop_str_in_output": [1, None],
     "skip_special_tokens": [0, None],
-    "logprobs": [-2, 1.5, True, "1"],
+    "logprobs": [-2, 1.5, True, "1", 2**63],
     "prompt_logprobs": [-2, 1.5, True, "1"],
     "logprobs_mode": ["raw", "", None, 1],
-    "structured_outputs": ["{}", {"json": "{}"}],
+    "structured_outputs": ["{}", {"json": "{}"}, True, StructuredOutputs],
 }
 
 
