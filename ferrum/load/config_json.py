@@ -10,6 +10,7 @@ Next: `ferrum.load.config_gguf`.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
@@ -40,7 +41,7 @@ def read_config_json(folder: Path) -> tuple[ModelConfig, HuggingFaceFamily, froz
     """
     fields = read_json(folder / "config.json")
     generation = folder / "generation_config.json"
-    extra = _token_ids(read_json(generation)) if generation.exists() else ()
+    extra = _token_ids(read_json(generation)) if os.path.lexists(generation) else ()
     family = _family(fields)
     biases = {name for flag, linears in family.bias_flags.items() if fields.flag(flag, False) for name in linears}
     return parse_config(fields, family, extra), family, frozenset(biases)

@@ -19,7 +19,8 @@ from typing import Any, NoReturn, overload
 import ml_dtypes
 import numpy as np
 
-from ferrum.errors import InvalidFormat, NotFound, Unsupported
+from ferrum.errors import InvalidFormat, Unsupported, quoted
+from ferrum.files import open_regular, reason
 from ferrum.load.ggml import GGML_TYPES, GgmlType
 
 DEFAULT_ALIGNMENT = 32
@@ -105,7 +106,7 @@ class GGUFFile:
     def _alignment(self, reader: _Reader) -> int:
         value = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
         if isinstance(value, bool) or not isinstance(value, int) or value < 8 or value & (value - 1):
-            reader.fail(f"general.alignment must be a power of two of at least 8, not {value!r:.40}")
+            reader.fail(f"general.alignment must be a power of two of at least 8, not {quoted(value)}")
         return value
 
 
@@ -240,15 +241,13 @@ class _Reader:
 
 
 def _map(path: Path) -> mmap.mmap:
-    try:
-        with open(path, "rb") as file:
+    with open_regular(path) as file:
+        try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise NotFound(f"{path} does not exist") from None
-    except OSError as error:
-        raise InvalidFormat(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:  # what mmap says of nothing
-        raise InvalidFormat(f"{path} is not a valid GGUF file: it is empty") from None
+        except OSError as error:
+            raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from None
+        except ValueError:  # what mmap says of nothing
+            raise InvalidFormat(f"{path} is not a valid GGUF file: it is empty") from None
 
 
 def _read_header(reader: _Reader) -> tuple[int, int, int]:
@@ -279,7 +278,13 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> dict[str, GGUF
         shape = tuple(reader.unpack(_U64, what) for _ in range(dimensions))[::-1]
         entries[name] = shape, reader.unpack(_U32, what), reader.unpack(_U64, what)
     start = -(-reader.position // alignment) * alignment
-    return {name: _view(reader, name, *entry, start, alignment) for name, entry in entries.items()}
+    tensors = {name: _view(reader, name, *entry, start, alignment) for name, entry in entries.items()}
+    end = 0
+    for name, (_, _, offset) in sorted(entries.items(), key=lambda item: item[1][2]):
+        if offset < end:  # a small file could claim any number of large tensors, and some are copied or converted
+            reader.fail(f"tensor {name} shares bytes with another")
+        end = offset + tensors[name].data.nbytes
+    return tensors
 
 
 def _view(

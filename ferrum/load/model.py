@@ -7,6 +7,7 @@ Specs: LOAD-40, LOAD-41, LOAD-50. Next: `ferrum.load.vocabulary`.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from ferrum.load.conversion import check_dtype
 from ferrum.load.families import Layout
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.params import build_params
-from ferrum.load.resolve import Location
+from ferrum.load.resolve import Location, resolve
 from ferrum.load.source import GGUFSource, TensorSource
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
@@ -86,13 +87,12 @@ def load_model(location: Location | Path, dtype: str = "auto") -> LoadedModel:
 def open_model(location: Location | Path) -> ModelFiles:
     """Opens the files of a model and reads its configuration. Raises as `load_model` does."""
     if isinstance(location, Path):
-        location = Location(location.stem if location.suffix == ".gguf" else location.resolve().name, location)
+        location = resolve(location)
     path = location.path
-    if not path.exists():
-        raise NotFound(f"{path} does not exist")
-    if path.is_dir() and (path / "config.json").exists():
+    is_folder = os.path.isdir(path)
+    if is_folder and os.path.lexists(path / "config.json"):
         return _open_folder(location.name, path)
-    return _open_gguf(location.name, _only_gguf(path) if path.is_dir() else path)
+    return _open_gguf(location.name, _only_gguf(path) if is_folder else path)
 
 
 def _only_gguf(folder: Path) -> Path:

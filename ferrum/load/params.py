@@ -78,14 +78,14 @@ class _Builder:
     def build(self) -> DecoderParams:
         config, layout = self.config, self.layout
         table = (config.vocab_size, config.hidden_size)
-        embedding = self.matrix(f"{layout.embedding}.weight", table, None)
+        embedding = self.matrix(f"{layout.embedding}.weight", table)
         layers = tuple(self.layer(number) for number in range(config.layers))
         norm = self.vector(f"{layout.norm}.weight", config.hidden_size)
         if config.tie_embeddings:
             self.check_tied()
             head = Linear(embedding)
         else:
-            head = Linear(self.matrix(f"{layout.head}.weight", table, None))
+            head = Linear(self.matrix(f"{layout.head}.weight", table))
         self.check_left()
         return DecoderParams(embedding, layers, norm, head)
 
@@ -99,21 +99,22 @@ class _Builder:
 
     def linear(self, field: str, name: str) -> Linear:
         rows, columns = self.shapes[field]
-        order = None
-        if field in self.layout.interleaved:
-            order = half_split_order(rows, rows // self.config.head_dim)
-        weight = self.matrix(f"{name}.weight", (rows, columns), order)
+        weight = self.matrix(f"{name}.weight", (rows, columns), field in self.layout.interleaved)
         if not (f"{name}.bias" in self.left if self.biases is None else field in self.biases):
             return Linear(weight)
         bias = self.vector(f"{name}.bias", rows)
-        return Linear(weight, bias if order is None else bias[order])
+        return Linear(weight, bias[self.order(rows)] if field in self.layout.interleaved else bias)
 
-    def matrix(self, name: str, shape: tuple[int, int], order: np.ndarray | None) -> Weight:
+    def matrix(self, name: str, shape: tuple[int, int], interleaved: bool = False) -> Weight:
         self.check_shape(name, shape)
         weight = self.source.weight(name)
-        if order is not None:  # rows are whole in every format, so this works on stored bytes
-            weight = replace(weight, data=weight.data[order])
+        if interleaved:  # rows are whole in every format, so this works on stored bytes
+            weight = replace(weight, data=weight.data[self.order(weight.rows)])
         return convert(weight, self.dtype, name)
+
+    def order(self, rows: int) -> np.ndarray:
+        """As `half_split_order`, for rows that a tensor is known to have: the configuration may say any number."""
+        return half_split_order(rows, rows // self.config.head_dim)
 
     def vector(self, name: str, length: int) -> np.ndarray:
         self.check_shape(name, (length,))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ferrum.errors import InvalidFormat, NotFound, Unsupported
+from ferrum.errors import InvalidFormat, NotFound, Unsupported, quoted
 from ferrum.fields import read_json
+from ferrum.files import open_regular
 from ferrum.load.source import StoredTensor, missing
 from ferrum.tensor.weights import Dense
 
@@ -29,6 +31,9 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ELEMENTS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
 """Element types that backends compute with."""
+LONGEST_NAME = 512
+"""Characters of a tensor's name."""
+LONGEST_FILE_NAME = 255
 LENGTH_BYTES = 8
 """A file begins with the length of its header."""
 
@@ -39,9 +44,9 @@ class SafetensorsSource:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self._files: dict[str, _Shard] = {}  # tensor name -> the open file that holds it
-        if (folder / INDEX).exists():
+        if os.path.lexists(folder / INDEX):
             self._open_shards(folder)
-        elif (folder / SINGLE).exists():
+        elif os.path.lexists(folder / SINGLE):
             file = _Shard(folder / SINGLE)
             self._files = dict.fromkeys(file.names, file)
         else:
@@ -54,8 +59,12 @@ class SafetensorsSource:
             raise index.wrong("weight_map", "an object that names tensors")
         opened: dict[str, _Shard] = {}
         for name, shard in places.items():
-            if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix != ".safetensors":
-                raise InvalidFormat(f"{index.where}: {name} must be in a file of this directory, not in {shard!r}")
+            if not _is_name(name):
+                raise InvalidFormat(f"{index.where}: weight_map names a tensor {quoted(name)}")
+            if not _is_shard(shard):
+                raise InvalidFormat(
+                    f"{index.where}: {name} must be in a file of this directory, not in {quoted(shard)}"
+                )
             if shard not in opened:
                 opened[shard] = _Shard(folder / shard)
             if name not in opened[shard].names:
@@ -90,16 +99,21 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            file = open_regular(path)  # before the library opens it, which would wait for a pipe
+        except NotFound:
+            raise NotFound(f"{path} does not exist; the download of this model may be incomplete") from None
+        try:
+            with file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._checked = _checked(path)
             self.names = frozenset[str](self._checked.keys())
-            with open(path, "rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
             self._header = json.loads(self._data[LENGTH_BYTES : self._start])
-        except FileNotFoundError:
-            raise NotFound(f"{path} does not exist; the download of this model may be incomplete") from None
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise self._invalid(" ".join(str(error).split())) from None
+        for name in self.names:
+            if not _is_name(name):
+                raise self._invalid(f"it names a tensor {quoted(name)}")
 
     def describe(self, name: str) -> StoredTensor:
         part = self._checked.get_slice(name)
@@ -118,6 +132,22 @@ class _Shard:
 
     def _invalid(self, reason: str) -> InvalidFormat:
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {reason}")
+
+
+def _is_name(name: str) -> bool:
+    """Can errors and tables show a tensor's name?"""
+    return name.isprintable() and 0 < len(name) <= LONGEST_NAME
+
+
+def _is_shard(name: object) -> bool:
+    """Is this the name of a file in the same directory, and can errors show it?"""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and "/" not in name
+        and name.endswith(".safetensors")
+        and len(name.encode()) <= LONGEST_FILE_NAME
+    )
 
 
 def _checked(path: Path) -> Any:

@@ -232,8 +232,23 @@ def test_data_begins_at_the_next_multiple_of_the_alignment(tmp_path: Path) -> No
 def test_a_missing_file_and_a_directory_are_errors(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="does not exist"):
         GGUFFile(tmp_path / "none.gguf")
-    with pytest.raises(InvalidFormat, match="cannot be read"):
+    with pytest.raises(InvalidFormat, match="is not a regular file"):
         GGUFFile(tmp_path)
+
+
+@pytest.mark.clause("LOAD-07")
+@pytest.mark.parametrize("offsets", [(0, 0), (0, 32), (32, 0), (64, 64), (0, 1024 - 32)])
+def test_two_tensors_share_no_byte(tmp_path: Path, offsets: tuple[int, int]) -> None:
+    table = b"".join(entry(name, (16, 16), 0, offset) for name, offset in zip((b"a", b"b"), offsets, strict=True))
+    with pytest.raises(InvalidFormat, match=r"tensor [ab] shares bytes with another"):
+        read(tmp_path, one_tensor(table, count=2))
+
+
+@pytest.mark.clause("LOAD-07")
+@pytest.mark.parametrize("offsets", [(0, 1024), (1024, 0), (0, 2048)])
+def test_tensors_may_lie_in_any_order_and_apart(tmp_path: Path, offsets: tuple[int, int]) -> None:
+    table = b"".join(entry(name, (16, 16), 0, offset) for name, offset in zip((b"a", b"b"), offsets, strict=True))
+    assert list(read(tmp_path, one_tensor(table, count=2)).tensors) == ["a", "b"]
 
 
 @pytest.mark.clause("LOAD-08")

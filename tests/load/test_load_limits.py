@@ -160,7 +160,8 @@ def assert_finite(rope: RopeConfig) -> None:
     head_dim=st.sampled_from([2, 4, 16, 128]),
 )  # fmt: skip
 @example(kind="yarn", scaling={"rope_theta": 1 + 2**-52}, original=2**31 - 1, truncate=True, head_dim=16)
-@example(kind="yarn", scaling={"rope_theta": 1 + 2**-52}, original=1, truncate=True, head_dim=16)
+@example(kind="yarn", scaling={"rope_theta": 1 + 2**-52}, original=2**31 - 1, truncate=True, head_dim=4096)
+@example(kind="yarn", scaling={"rope_theta": 1 + 2**-52}, original=1, truncate=True, head_dim=4096)
 @example(kind="yarn", scaling={"beta_fast": 1e6, "beta_slow": 1e6}, original=1, truncate=False, head_dim=2)
 def test_what_is_accepted_gives_finite_tables(
     kind: str, scaling: dict[str, float], original: int | None, truncate: bool, head_dim: int
