@@ -10,6 +10,7 @@ Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 
 from ferrum.sampling_params import SamplingParams
 from ferrum.text.stream import IncrementalDetokenizer, StopStrings
@@ -54,4 +55,9 @@ class OutputText:
 
 def ending_ids(params: SamplingParams, eos_token_ids: Collection[int]) -> frozenset[int]:
     """The tokens that end a generation."""
-    return frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(eos_token_ids))
+    return _ending_ids(params, frozenset(eos_token_ids))
+
+
+@lru_cache(2)  # all choices of a prompt share one: there may be many of both
+def _ending_ids(params: SamplingParams, eos_token_ids: frozenset[int]) -> frozenset[int]:
+    return frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)

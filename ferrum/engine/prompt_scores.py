@@ -25,6 +25,7 @@ class PromptScores:
 
     def add(self, start: int, logits: NDArray[Any]) -> None:
         """logits [tokens, vocab] of the tokens from position `start` on. What goes beyond the prompt is passed over;
-        what is computed again after a preemption says the same again."""
+        what is computed again after a preemption says the same again. Raises ModelError for logits that are not
+        finite."""
         for position, row in enumerate(logits[: max(0, len(self._prompt_ids) - 1 - start)], start + 1):
             self.ranked[position] = ranked(log_softmax(row), self._prompt_ids[position], self._count)

@@ -20,18 +20,20 @@ def edited(row: NDArray[Any], state: SamplingState) -> NDArray[np.float64]:
     """A row of float logits [vocab] -> a copy with everything applied that the row's parameters and state ask for."""
     params, x = state.params, row.astype(np.float64)
     if params.repetition_penalty != 1:
-        ids = state.history.seen(but=state.ending_ids)
+        ids = state.history.seen()
         values = x[ids]
         x[ids] = np.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
     if params.presence_penalty or params.frequency_penalty:
         ids, counts = state.history.counts()
         x[ids] = x[ids] - params.presence_penalty - params.frequency_penalty * counts
-    for token, value in params.logit_bias.items():
-        x[token] += value
-    if state.grammar is not None:
-        x[~state.grammar.allowed()] = -math.inf
-    banned = state.banned()
-    if banned:
+    if params.logit_bias:
+        ids, values = state.bias
+        x[ids] += values
+    allowed = state.allowed()
+    if allowed is not None:
+        x[~allowed] = -math.inf
+    banned = state.banned(len(x))
+    if banned.size:
         without = x.copy()
         without[banned] = -math.inf
         x = without if without.max() > -math.inf else x

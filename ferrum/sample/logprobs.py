@@ -2,16 +2,18 @@
 
 Owns: the logarithms of a row's probabilities, and picking out of them what was asked for.
 Refuses to know: where a row comes from, the text of tokens.
-Specs: SAMPLE-25 to SAMPLE-27. Next: `ferrum.sample.randomness`.
+Specs: SAMPLE-13, SAMPLE-25 to SAMPLE-27. Next: `ferrum.sample.randomness`.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ferrum.errors import ModelError
 from ferrum.sample.candidates import Floats, largest
 from ferrum.sampling_params import ALL_TOKENS
 from ferrum.tensor.compositions import TensorOps
@@ -19,6 +21,11 @@ from ferrum.tensor.ops import Tensor
 
 Ranked = dict[int, tuple[float, int]]
 """Token id -> log probability and rank: the token itself first, then the most likely ones, best first."""
+
+
+def not_finite(best: float) -> ModelError:
+    """The error for logits whose largest is NaN or infinite."""
+    return ModelError(f"the model's best logit is {best}: damaged weights, or numbers out of range")
 
 
 def logprobs_by_definition(ops: TensorOps, logits: Tensor) -> Tensor:
@@ -29,8 +36,11 @@ def logprobs_by_definition(ops: TensorOps, logits: Tensor) -> Tensor:
 
 
 def log_softmax(row: NDArray[Any]) -> Floats:
-    """The same for one row on the host, [vocab] with a finite maximum."""
-    shifted = row.astype(np.float64) - float(row.max())
+    """The same for one row on the host, [vocab]. Raises ModelError for one of which nothing can be told."""
+    best = float(row.max())
+    if not math.isfinite(best):
+        raise not_finite(best)
+    shifted = row.astype(np.float64) - best
     result: Floats = shifted - np.log(np.exp(shifted).sum())
     return result
 

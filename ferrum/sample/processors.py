@@ -25,14 +25,15 @@ def process(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> 
     seen, counts, bias = np.zeros(shape, np.bool_), np.zeros(shape), np.zeros(shape)
     allowed, banned = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
     for row, state in enumerate(states):
-        seen[row, state.history.seen(but=state.ending_ids)] = True
+        seen[row, state.history.seen()] = True
         ids, often = state.history.counts()
         counts[row, ids] = often
         for token, value in state.params.logit_bias.items():
             bias[row, token] = value
-        if state.grammar is not None:
-            allowed[row] = state.grammar.allowed()
-        banned[row, state.banned()] = True
+        fits = state.allowed()
+        if fits is not None:
+            allowed[row] = fits
+        banned[row, state.banned(shape[1])] = True
 
     def column(name: str) -> Tensor:
         return ops.asarray([[getattr(state.params, name)] for state in states], "float64")

@@ -1,7 +1,7 @@
 """One token for every row of logits, and what is told of it.
 
 Owns: which way a batch goes: all greedy, straight to `ops.argmax` without leaving the backend; otherwise row by row on
-the host, so that a row cannot tell its batch-mates. Refuses to know: requests and scheduling.
+the host, so that a row cannot tell its batch-mates, and fails alone. Refuses to know: requests and scheduling.
 Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26. Next: `ferrum.sample.limits`.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ferrum.errors import ModelError
 from ferrum.sample.candidates import find_candidates
 from ferrum.sample.edits import edited
-from ferrum.sample.logprobs import Ranked, log_softmax, ranked
+from ferrum.sample.logprobs import Ranked, log_softmax, not_finite, ranked
 from ferrum.sample.pipeline import is_greedy
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.state import SamplingState
@@ -34,22 +34,45 @@ class Sampled:
     logprobs: Ranked | None = None
 
 
+Outcome = Sampled | ModelError
+
+
 def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Sampled]:
     """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. Raises ModelError where a row
-    offers nothing to choose: its largest logit is NaN or infinite."""
+    offers nothing to choose."""
+    found: list[Sampled] = []
+    for outcome in sample_each(ops, logits, states):
+        if isinstance(outcome, ModelError):
+            raise outcome
+        found.append(outcome)
+    return found
+
+
+def sample_each(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Outcome]:
+    """The same, with an error in the place of each row that offers nothing to choose: its largest logit is NaN or
+    infinite, or no token is left of it. The others have their tokens."""
     best = ops.argmax(logits, -1)
-    largest = ops.to_numpy(ops.take_along(logits, ops.reshape(best, (len(states), 1))))
-    if not np.isfinite(largest).all():
-        row = int(np.flatnonzero(~np.isfinite(largest))[0])
-        raise ModelError(f"the model's best logit is {largest[row, 0]}: damaged weights, or numbers out of range")
+    largest = ops.to_numpy(ops.take_along(logits, ops.reshape(best, (len(states), 1))))[:, 0]
     tokens: list[int] = ops.to_numpy(best).tolist()
-    if all(_is_argmax(state) for state in states):
-        return [Sampled(token) for token in tokens]
-    rows = ops.to_numpy(logits)
-    return [
-        Sampled(token) if _is_argmax(state) else sample_row(row, state)
-        for token, row, state in zip(tokens, rows, states, strict=True)
-    ]
+    sound: list[bool] = np.isfinite(largest).tolist()
+    argmax_wanted = [_is_argmax(state) for state in states]
+    rows = None if all(argmax_wanted) else ops.to_numpy(logits)
+    found: list[Outcome] = []
+    for index, state in enumerate(states):
+        if not sound[index]:
+            found.append(not_finite(float(largest[index])))
+        elif rows is None or argmax_wanted[index]:
+            found.append(Sampled(tokens[index]))
+        else:
+            found.append(_outcome(rows[index], state))
+    return found
+
+
+def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
+    try:
+        return sample_row(row, state)
+    except ModelError as error:
+        return error
 
 
 def _is_argmax(state: SamplingState) -> bool:
@@ -58,11 +81,13 @@ def _is_argmax(state: SamplingState) -> bool:
 
 
 def sample_row(row: NDArray[Any], state: SamplingState) -> Sampled:
-    """A row of float logits [vocab] on the host, with a finite maximum."""
+    """A row of float logits [vocab] on the host, with a finite maximum. Raises ModelError where no token is left."""
     params = state.params
     logits = edited(row, state) if state.edits_logits else row
     if logits is not row and logits.max() == -np.inf:
-        raise ModelError("no token is left that the model could choose: the grammar allows none that it knows")
+        raise ModelError(
+            "no token is left that the model could choose: the grammar allows none that goes on with the text"
+        )
     token, surprise = int(logits.argmax()), None
     found = None
     if not is_greedy(params):

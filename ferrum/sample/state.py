@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,23 @@ class Grammar(Protocol):
         ...
 
 
+Ids = NDArray[np.int64]
+NO_IDS: Ids = np.zeros(0, np.int64)
+
+
+@lru_cache(4)
+def _ascending(tokens: frozenset[int]) -> Ids:
+    """As an array. All choices of a prompt share it, since there may be many of both."""
+    return np.array(sorted(tokens), np.int64)
+
+
+@lru_cache(2)
+def _bias(params: SamplingParams) -> tuple[Ids, NDArray[np.float64]]:
+    """The tokens that logit_bias names, and what is added to the logit of each."""
+    bias = params.logit_bias
+    return np.fromiter(bias, np.int64, len(bias)), np.fromiter(bias.values(), np.float64, len(bias))
+
+
 class SamplingState:
     """One generation as the sampler sees it. Nothing changes but by `accept`."""
 
@@ -51,8 +69,10 @@ class SamplingState:
         self.params = params
         self.seed = seed
         self.ending_ids = frozenset(ending_ids)
-        self.history = TokenHistory(prompt_ids)
+        self.history = TokenHistory(prompt_ids, self.ending_ids)
         self.grammar = grammar
+        self.bias = _bias(params) if params.logit_bias else (NO_IDS, np.zeros(0))
+        """Tokens, and what is added to the logit of each."""
         self.most_surprise = 2 * params.mirostat_tau if params.mirostat else math.inf
         """Bits of surprise above which mirostat lets no token through; it begins at twice the target."""
 
@@ -79,9 +99,26 @@ class SamplingState:
         """Does the grammar let nothing come after what there is?"""
         return self.grammar is not None and self.grammar.is_complete
 
-    def banned(self) -> list[int]:
-        """Tokens that min_tokens forbids for now, ascending."""
-        return sorted(self.ending_ids) if self.history.generated < self.params.min_tokens else []
+    def banned(self, vocab_size: int) -> Ids:
+        """Tokens that min_tokens forbids for now."""
+        return self._ends(vocab_size) if self.history.generated < self.params.min_tokens else NO_IDS
+
+    def allowed(self) -> NDArray[np.bool_] | None:
+        """bool [vocab], not to be written to: what the grammar lets come next, but for tokens that would end the text
+        in its middle. None without a grammar."""
+        if self.grammar is None:
+            return None
+        allowed = self.grammar.allowed()
+        if not self.ending_ids or getattr(self.grammar, "accepts", True):
+            return allowed
+        allowed = allowed.copy()
+        allowed[self._ends(len(allowed))] = False
+        return allowed
+
+    def _ends(self, vocab_size: int) -> Ids:
+        """The tokens that end the text and have a logit: a model may name others."""
+        ends = _ascending(self.ending_ids)
+        return ends[ends.searchsorted(0) : ends.searchsorted(vocab_size)]
 
     def accept(self, token: int, surprise: float | None = None) -> None:
         """The next token has come. `surprise`: its bits, among what mirostat let through."""

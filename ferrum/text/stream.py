@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from functools import lru_cache
 
 from ferrum.errors import InvalidParameter
 from ferrum.text.tokenizer import Tokenizer
@@ -56,8 +57,9 @@ class StopStrings:
         """`include`: the stop string itself belongs to the text. Raises `InvalidParameter` for an empty one."""
         if not all(stop):
             raise InvalidParameter("stop", "must hold non-empty strings, not ''")
-        self._stop = tuple(stop)
+        self._search = _search(tuple(stop))
         self._include = include
+        self._place = 0
         self._held = ""  # the longest end of the text so far that begins a stop string
         self._stopped = False
 
@@ -65,24 +67,64 @@ class StopStrings:
         """What can be shown after this text, and whether a stop string has been met; after that, nothing more is."""
         if self._stopped:
             return "", True
+        search, place, before = self._search, self._place, len(self._held)
+        if not search.longest:
+            return text, False
         text = self._held + text
-        found = [(start + len(stop), start) for stop in self._stop if (start := text.find(stop)) >= 0]
-        if found:
-            end, start = min(found)
-            self._held, self._stopped = "", True
-            return text[: end if self._include else start], True
-        shown = len(text) - self._longest_begun(text)
-        self._held = text[shown:]
+        for end in range(before + 1, len(text) + 1):
+            place = search.step(place, text[end - 1])
+            complete = search.complete[place]
+            if complete:
+                self._held, self._stopped = "", True
+                return text[: end if self._include else end - complete], True
+        shown = len(text) - search.begun[place]
+        self._place, self._held = place, text[shown:]
         return text[:shown], False
 
     def finish(self) -> str:
         """What was held back for a stop string that did not come."""
-        held, self._held = self._held, ""
+        held, self._held, self._place = self._held, "", 0
         return held
 
-    def _longest_begun(self, text: str) -> int:
-        """Characters at the end of `text` that are the beginning of a stop string, at most."""
-        longest = min(len(text), max(map(len, self._stop), default=0) - 1)
-        return next(
-            (size for size in range(longest, 0, -1) if any(stop.startswith(text[-size:]) for stop in self._stop)), 0
-        )
+
+class _Search:
+    """A search for several strings at once (Aho and Corasick, CACM 18, 1975): what a character costs depends neither on
+    how many they are nor on how long. A place stands for the longest end of the text that begins one of them;
+    `begun`: how long it is, `complete`: how long the longest string is that ends here, or 0."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self.longest = max(map(len, strings), default=0)
+        self._next: list[dict[str, int]] = [{}]
+        self._shorter = [0]  # the place of the next shorter end
+        self.begun, self.complete = [0], [0]
+        for string in strings:
+            self.complete[self._added(string)] = len(string)
+        places = list(self._next[0].values())
+        for place in places:  # shorter ones first
+            self.complete[place] = self.complete[place] or self.complete[self._shorter[place]]
+            for char, longer in self._next[place].items():
+                self._shorter[longer] = self.step(self._shorter[place], char)
+                places.append(longer)
+
+    def _added(self, string: str) -> int:
+        place = 0
+        for length, char in enumerate(string, start=1):
+            if char not in self._next[place]:
+                self._next[place][char] = len(self._next)
+                self._next.append({})
+                self._shorter.append(0)
+                self.begun.append(length)
+                self.complete.append(0)
+            place = self._next[place][char]
+        return place
+
+    def step(self, place: int, char: str) -> int:
+        """The place after one more character."""
+        while (following := self._next[place].get(char)) is None:
+            if not place:
+                return 0
+            place = self._shorter[place]
+        return following
+
+
+_search = lru_cache(4)(_Search)  # all choices of a prompt share one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 
 import numpy as np
@@ -11,15 +12,19 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.registry import load_backend
+from ferrum.engine.output import ending_ids
 from ferrum.errors import ModelError
 from ferrum.sample.candidates import find_candidates
 from ferrum.sample.edits import edited
+from ferrum.sample.history import TokenHistory
 from ferrum.sample.pipeline import filter_logits, sample_by_definition
 from ferrum.sample.processors import process
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.sampler import sample
+from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
 from tests.sample.distribution import (
+    FixedGrammar,
     Past,
     exact_distribution,
     exact_draw,
@@ -180,6 +185,9 @@ def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int,
 def test_only_the_support_is_drawn(data: st.DataObject, unit: float) -> None:
     size = data.draw(st.integers(1, 20))
     row, past = data.draw(rows(size)), data.draw(pasts(size))
+    assume(
+        all(abs(logit) < 2.0**40 for logit in row if logit > -math.inf)
+    )  # beside more, a penalty is lost by rounding
     params = data.draw(full_params(size, st.sampled_from([0.3, 1.0, 2.5])))
     assume(max(exact_logits(row, params, past)) > -math.inf)
     state = sized(past.state(params), size)
@@ -240,3 +248,88 @@ def test_a_grammar_that_allows_nothing_is_an_error() -> None:
     state = sized(Past(allowed=frozenset()).state(SamplingParams()), 3)
     with pytest.raises(ModelError, match="no token is left"):
         sample(load_backend("numpy"), np.zeros((1, 3), np.float32), [state])
+
+
+@pytest.mark.clause("SAMPLE-21", "SAMPLE-34")
+def test_tokens_that_end_a_text_and_have_no_logit_are_passed_over() -> None:
+    """A model may name an end-of-sequence token that its vocabulary does not have."""
+    state = Past(ending=(-3, 1, 4, 99)).state(SamplingParams(temperature=0, min_tokens=2))
+    row = np.array([[0.0, 3.0, 1.0, 2.0]], np.float32)
+    assert tokens_of(sample(load_backend("numpy"), row, [state])) == [3]
+    assert processed([0.0, 3.0, 1.0, 2.0], state.params, Past(ending=(-3, 1, 4, 99))) == [0.0, -math.inf, 1.0, 2.0]
+
+
+@pytest.mark.clause("SAMPLE-17", "SAMPLE-19", "SAMPLE-34")
+@given(
+    prompt=st.lists(st.integers(0, 9)),
+    output=st.lists(st.tuples(st.integers(0, 9), st.booleans()), max_size=40),
+    exempt=st.frozensets(st.integers(0, 9)),
+)
+def test_a_history_is_what_has_come(prompt: list[int], output: list[tuple[int, bool]], exempt: frozenset[int]) -> None:
+    """Whenever it is asked, from the beginning or in the middle."""
+    history, come = TokenHistory(prompt, exempt), []
+    for token, asks in output:
+        history.push(token)
+        come.append(token)
+        if asks:
+            assert sorted(history.seen()) == sorted({*prompt, *come} - exempt)
+    ids, counts = history.counts()
+    assert dict(zip(ids.tolist(), counts.tolist(), strict=True)) == Counter(come)
+    assert sorted(history.seen()) == sorted({*prompt, *come} - exempt)
+    assert (history.length, history.generated) == (len(prompt) + len(come), len(come))
+
+
+class Unfinished(FixedGrammar):
+    """A grammar whose text is not complete yet."""
+
+    accepts = False
+
+
+@pytest.mark.clause("SAMPLE-28")
+@given(
+    row=rows(SIZE),
+    allowed=st.frozensets(st.integers(0, SIZE - 1), min_size=1),
+    ending=st.frozensets(st.integers(0, SIZE)),
+)
+def test_a_stop_token_waits_for_the_grammar(row: list[float], allowed: frozenset[int], ending: frozenset[int]) -> None:
+    grammar = Unfinished(allowed)
+    grammar.size = SIZE
+    before = grammar.allowed().copy()
+    state = SamplingState(SamplingParams(temperature=0), 0, [], ending, grammar)
+    left = allowed - ending
+    (found,) = process(load_backend("numpy"), np.array([row], np.float64), [state])
+    fast = edited(np.array(row, np.float64), state)
+    expected = [logit if token in left else -math.inf for token, logit in enumerate(row)]
+    assert list(found) == fast.tolist() == expected
+    grammar.accepts = True
+    assert edited(np.array(row, np.float64), state).tolist() == [
+        logit if token in allowed else -math.inf for token, logit in enumerate(row)
+    ]
+    assert (grammar.allowed() == before).all()
+
+
+@pytest.mark.clause("SAMPLE-34")
+def test_what_choices_share_is_kept_once() -> None:
+    params = SamplingParams(n=2, logit_bias={5: 1.0, 3: -2.0}, stop_token_ids=[7, 8], min_tokens=1)
+    one, two = (SamplingState(params, seed, [1], ending_ids(params, {2})) for seed in range(2))
+    assert one.ending_ids is two.ending_ids == {2, 7, 8}
+    assert one.bias[0] is two.bias[0] and one.bias[0].tolist() == [5, 3] and one.bias[1].tolist() == [1.0, -2.0]
+    assert one.banned(100).base is two.banned(100).base and one.banned(8).tolist() == [2, 7]
+
+
+@pytest.mark.clause("SAMPLE-34")
+def test_parameters_as_long_as_a_vocabulary() -> None:
+    """A hundred tokens, each in a small part of a millisecond: one at a time, the entries would take a second."""
+    size = 50_000
+    params = SamplingParams(
+        temperature=0, logit_bias=dict.fromkeys(range(size), 1.0), stop_token_ids=range(size), min_tokens=size,
+        max_tokens=None, repetition_penalty=1.1, frequency_penalty=0.1,
+    )  # fmt: skip
+    state = SamplingState(params, 0, list(range(size)), params.stop_token_ids)
+    row = np.zeros((1, size), np.float32)
+    ops = load_backend("numpy")
+    state.accept(sample(ops, row, [state])[0].token)
+    began = time.thread_time()
+    for _ in range(100):
+        state.accept(sample(ops, row, [state])[0].token)
+    assert time.thread_time() - began < 0.5

@@ -10,13 +10,17 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.backends.registry import load_backend
+from ferrum.engine.prompt_scores import PromptScores
 from ferrum.errors import ModelError
 from ferrum.sample import candidates
+from ferrum.sample.logprobs import log_softmax
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
-from ferrum.sample.sampler import sample
+from ferrum.sample.sampler import Sampled, sample, sample_each
 from ferrum.sampling_params import SamplingParams
 from tests.sample.distribution import (
+    Past,
     any_params,
     exact_logits,
     full_params,
@@ -147,6 +151,46 @@ def test_rows_without_a_best_token_are_errors(bad: list[float], params: Sampling
     x = np.array([[0.0, 1.0, 2.0], bad], np.float32)
     with pytest.raises(ModelError, match="best logit is"):
         sample(OPS, x, [state_at(params, 0, 0)] * 2)
+
+
+BAD_ROWS = [[-math.inf] * 3, [math.nan] * 3, [0.0, math.nan, 1.0], [0.0, math.inf, 1.0], [-math.inf, math.nan, 0.0]]
+
+
+@pytest.mark.clause("SAMPLE-13", "SAMPLE-10")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@given(
+    bad=st.lists(st.sampled_from([None, *BAD_ROWS]), min_size=1, max_size=6),
+    params=st.sampled_from([GREEDY, SamplingParams(seed=1), SamplingParams(temperature=0, logprobs=2, min_tokens=1)]),
+)
+def test_a_broken_row_fails_alone(backend: str, bad: list[list[float] | None], params: SamplingParams) -> None:
+    ops = load_backend(backend)
+    rows = [[float(i), 1.0, 2.0] if row is None else row for i, row in enumerate(bad)]
+    states = [state_at(params, seed, 0) for seed in range(len(rows))]
+    found = sample_each(ops, ops.asarray(np.array(rows, np.float32), "float32"), states)
+    for row, broken, state, outcome in zip(rows, bad, states, found, strict=True):
+        if broken is None:
+            assert outcome == sample(OPS, np.array([row], np.float32), [state])[0]
+        else:
+            assert isinstance(outcome, ModelError) and "best logit is" in str(outcome)
+
+
+@pytest.mark.clause("SAMPLE-13")
+def test_a_row_of_which_nothing_is_left_fails_alone() -> None:
+    x = np.zeros((3, 4), np.float32)
+    states = [sized(Past(allowed=frozenset(allowed)).state(GREEDY), 4) for allowed in ((1,), (9,), (2, 3))]
+    first, second, third = sample_each(OPS, x, states)
+    assert first == Sampled(1) and third == Sampled(2)
+    assert isinstance(second, ModelError) and "no token is left" in str(second)
+
+
+@pytest.mark.clause("SAMPLE-13", "SAMPLE-25")
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_log_probabilities_are_numbers_or_an_error(bad: list[float]) -> None:
+    with pytest.raises(ModelError, match="best logit is"):
+        log_softmax(np.array(bad, np.float32))
+    scores = PromptScores([0, 1, 2], 1)
+    with pytest.raises(ModelError, match="best logit is"):
+        scores.add(0, np.array([[0.0, 1.0, 2.0], bad], np.float32))
 
 
 @pytest.mark.clause("SAMPLE-13")

@@ -79,3 +79,64 @@ def test_without_stop_strings_everything_shows_at_once() -> None:
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(InvalidParameter, match="stop"):
         StopStrings(("a", ""), include=False)
+
+
+class Definition:
+    """Stop strings by looking for each of them in the text, again and again: slow, and plainly right."""
+
+    def __init__(self, stop: tuple[str, ...], include: bool) -> None:
+        self.stop, self.include, self.held, self.stopped = stop, include, "", False
+
+    def push(self, text: str) -> tuple[str, bool]:
+        if self.stopped:
+            return "", True
+        text = self.held + text
+        found = [(start + len(stop), start) for stop in self.stop if (start := text.find(stop)) >= 0]
+        if found:
+            end, start = min(found)
+            self.held, self.stopped = "", True
+            return text[: end if self.include else start], True
+        shown = len(text) - may_become(text, self.stop)
+        self.held = text[shown:]
+        return text[:shown], False
+
+
+@pytest.mark.clause("TEXT-15")
+@pytest.mark.clause("TEXT-16")
+@given(
+    st.lists(st.text(alphabet="ab\U0001f99cé", max_size=9), max_size=20),
+    st.lists(st.text(alphabet="ab\U0001f99cé", min_size=1, max_size=9), max_size=9).map(tuple),
+    st.booleans(),
+)
+@example(["aaaaab"], ("aaab", "aab", "ab"), False)
+@example(["abab", "abc"], ("ababc", "bab"), False)
+@example(["aab", "aac"], ("aabaac", "baa"), True)
+@example(["a"] * 30, ("a" * 20 + "b", "a" * 25), False)
+@example(["ab" * 9], ("abab" * 3 + "c", "ba" * 5), True)
+@example(["xyz"], ("yz", "xyz", "z"), False)
+def test_the_search_is_the_definition(pieces: list[str], stop: tuple[str, ...], include: bool) -> None:
+    stream, definition = StopStrings(stop, include), Definition(stop, include)
+    for piece in pieces:
+        assert stream.push(piece) == definition.push(piece)
+    assert stream.finish() == definition.held
+
+
+@pytest.mark.clause("SAMPLE-34")
+@pytest.mark.parametrize("unit", ["a", "ab", "a" * 63 + "b", "aab"])
+def test_long_stop_strings_cost_no_more_than_short_ones(unit: str) -> None:
+    """A text that almost completes them again and again, and steps that are counted."""
+    stop = tuple((unit * 256)[: 256 - index] + "!" for index in range(64))
+    text = unit * (16_000 // len(unit))
+    stream, steps = StopStrings(stop, include=False), 0
+    search = stream._search
+
+    class Counted(list[dict[str, int]]):
+        def __getitem__(self, place: int) -> dict[str, int]:  # type: ignore[override]
+            nonlocal steps
+            steps += 1
+            return super().__getitem__(place)
+
+    search._next = Counted(search._next)
+    for char in text:
+        stream.push(char)
+    assert steps <= 2 * len(text)
