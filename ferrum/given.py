@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 from ferrum.errors import InvalidParameter, quoted
 
@@ -34,6 +34,15 @@ def whole(field: str, value: object, least: int | None = None, most: int | None 
     if most is not None and number > most:
         raise InvalidParameter(field, f"must be a whole number of at most {most}, not {quoted(value)}")
     return number
+
+
+def index(value: object) -> int | None:
+    """A whole number, or an array without dimensions that stands for one; None for anything else."""
+    return value if type(value) is int else _made(value, SupportsIndex, _index)
+
+
+def _index(value: Any) -> int | None:
+    return None if getattr(value, "ndim", 0) else int.__int__(operator.index(value))
 
 
 def real(field: str, value: object, least: float, most: float = math.inf) -> float:
@@ -61,7 +70,7 @@ def items(field: str, value: object, what: str, most: int = MOST_ITEMS) -> list[
     """What a list, a tuple, an array, a set or an iterator holds, which should be `what`. Texts, bytes and mappings are
     no lists."""
     found = None
-    if not _is(value, (str, bytes, bytearray, memoryview, Mapping)):
+    if not is_one(value, (str, bytes, bytearray, memoryview, Mapping)):
         found = _made(value, Iterable, lambda many: list(islice(many, most + 1)))
     if found is None:
         raise InvalidParameter(field, f"must be a list of {what}, not {quoted(value)}")
@@ -88,7 +97,8 @@ def _few(field: str, found: list[T], most: int) -> list[T]:
     return found
 
 
-def _is(value: object, kind: type | tuple[type, ...]) -> bool:
+def is_one(value: object, kind: type | tuple[type, ...]) -> bool:
+    """`isinstance`, which no object can make fail."""
     try:
         return isinstance(value, kind)
     except Exception:  # an object may say anything of its class, and fail at it

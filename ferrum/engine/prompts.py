@@ -6,11 +6,11 @@ Specs: ENGINE-19. Next: `ferrum.engine.scoring`.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, SupportsIndex, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-from ferrum.errors import InvalidParameter
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.given import index, is_one, items, pairs, text
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Message, Priority
 
@@ -20,22 +20,51 @@ Item = TypeVar("Item")
 
 def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[str | list[int]]:
     """One prompt (a text, or token ids) or a sequence of prompts -> a list of prompts. An empty sequence has none."""
-    if isinstance(prompts, str):
-        return [prompts]
-    items = _items("prompts", prompts)
-    if items and all(isinstance(item, SupportsIndex) for item in items):
-        return [_ids(items)]
-    return [item if isinstance(item, str) else _ids(_items("prompts", item)) for item in items]
+    single = text(prompts)
+    if single is not None:
+        return [single]
+    given = items("prompts", prompts, "texts or token ids")
+    ids = [index(item) for item in given]
+    if given and None not in ids:
+        return [[token for token in ids if token is not None]]
+    return [as_prompt("prompts", item) for item in given]
+
+
+def as_prompt(name: str, prompt: object) -> str | list[int]:
+    """A text, or token ids as plain integers, whatever integers they are: NumPy's, for one."""
+    single = text(prompt)
+    if single is not None:
+        return single
+    found = []
+    for item in items(name, prompt, "token ids, or text"):
+        token = index(item)
+        if token is None:
+            raise InvalidParameter(name, f"must be text or a list of token ids, and {quoted(item)} is no token id")
+        found.append(token)
+    return found
 
 
 def as_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
     """One conversation (a sequence of messages) or a sequence of conversations -> a list of conversations."""
-    items = _items("messages", messages)
-    conversations = [items] if all(isinstance(item, Mapping) for item in items) else items
-    found = [_items("messages", conversation) for conversation in conversations]
-    for conversation in found:
-        if not conversation or not all(isinstance(message, Mapping) for message in conversation):
-            raise InvalidParameter("messages", 'must be a list of messages such as {"role": "user", "content": "Hi"}')
+    given = items("messages", messages, "messages")
+    conversations: list[Any] = [given] if all(is_one(item, Mapping) for item in given) else given
+    return [_messages(conversation) for conversation in conversations]
+
+
+def _messages(conversation: object) -> list[Message]:
+    found = [_message(message) for message in items("messages", conversation, "messages")]
+    if not found:
+        raise InvalidParameter("messages", 'must be a list of messages such as {"role": "user", "content": "Hi"}')
+    return found
+
+
+def _message(message: object) -> Message:
+    found: dict[str, Any] = {}
+    for key, value in pairs("messages", message, 'names to values, such as {"role": "user", "content": "Hi"}'):
+        name = text(key)
+        if name is None:
+            raise InvalidParameter("messages", f"have texts for keys, not {quoted(key)}")
+        found[name] = value
     return found
 
 
@@ -49,24 +78,10 @@ def as_priorities(priority: Priority | Sequence[Priority], count: int) -> list[P
     return _each("priority", priority, Priority, count)
 
 
-def _each(name: str, given: Item | Sequence[Item], kind: type[Item], count: int) -> list[Item]:
-    if isinstance(given, kind):
+def _each(name: str, given: object, kind: type[Item], count: int) -> list[Item]:
+    if type(given) is kind:
         return [given] * count
-    items = list(given) if isinstance(given, Iterable) else []
-    if len(items) != count or not all(isinstance(item, kind) for item in items):
+    found = items(name, given, f"{kind.__name__}, one for each prompt")
+    if len(found) != count or not all(is_one(item, kind) for item in found):
         raise InvalidParameter(name, f"must be {kind.__name__} or a list of {count}, one per prompt")
-    return items
-
-
-def _items(name: str, values: Any) -> list[Any]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise InvalidParameter(name, f"cannot be {values!r}")
-    return list(values)
-
-
-def _ids(items: list[Any]) -> list[int]:
-    """Token ids as plain integers, whatever integers they are: NumPy's, for one."""
-    try:
-        return [operator.index(item) for item in items]
-    except TypeError as error:
-        raise InvalidParameter("prompts", f"must be text or a list of token ids: {error}") from error
+    return found
