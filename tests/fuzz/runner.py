@@ -56,7 +56,7 @@ class Tally:
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     slowest: tuple[float, str] = (0.0, "")  # seconds, seed
-    peak: int = 0  # bytes
+    peak: tuple[int, str] = (0, "")  # bytes, seed
     findings: dict[str, Finding] = field(default_factory=dict)
 
     def found(self, seed: str, what: str, tail: str) -> None:
@@ -69,8 +69,8 @@ class Tally:
         refused = ", ".join(f"{name} {number}" for name, number in self.refused.most_common())
         return (
             f"{self.target}: {self.cases} cases, {self.accepted} accepted, {self.refused.total()} refused ({refused}); "
-            f"slowest {self.slowest[0]:.2f} s (seed {self.slowest[1]}), peak {self.peak >> 20} MiB, "
-            f"{len(self.findings)} findings"
+            f"slowest {self.slowest[0]:.2f} s (seed {self.slowest[1]}), peak {self.peak[0] >> 20} MiB (seed "
+            f"{self.peak[1]}), {len(self.findings)} findings"
         )
 
 
@@ -156,7 +156,8 @@ class _Child:
         what, seconds, peak, end = words
         tally.cases += 1
         tally.slowest = max(tally.slowest, (float(seconds), seed))
-        tally.peak = max(tally.peak, int(peak) << 10)
+        if int(peak) << 10 > tally.peak[0]:
+            tally.peak = int(peak) << 10, seed
         if outcome == "accepted":
             tally.accepted += 1
         elif outcome == "refused":
