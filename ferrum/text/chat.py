@@ -2,11 +2,12 @@
 
 Owns: compiling and rendering one Jinja template, and turning its failures into one sentence.
 Refuses to know: where the template was stored, tokenizers, what the roles mean.
-Specs: TEXT-17 to TEXT-22. Next: `ferrum.text.template_environment`.
+Specs: TEXT-17 to TEXT-25. Next: `ferrum.text.template_environment`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ferrum.errors import TokenizerError
 from ferrum.types import Message
 
 _REASON_LENGTH = 300  # characters of a template's own complaint that an error repeats
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _LONGEST_READ = 10_000  # characters of it that are read, white space included
 
 
@@ -78,6 +80,6 @@ class ChatTemplate:
 
 
 def _reason(error: Exception) -> str:
-    """The first characters of an exception's message on one line."""
-    text = " ".join(str(error)[:_LONGEST_READ].split()) or type(error).__name__
+    """The first characters of an exception's message on one line, without addresses of what it names."""
+    text = _ADDRESS.sub("", " ".join(str(error)[:_LONGEST_READ].split())) or type(error).__name__
     return text if len(text) <= _REASON_LENGTH else text[:_REASON_LENGTH] + "…"

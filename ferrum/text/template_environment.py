@@ -23,6 +23,7 @@ from jinja2.utils import Namespace
 from ferrum.text.template_growth import limited_filter, require_few_keys
 from ferrum.text.template_limits import budget, refuse
 from ferrum.text.template_sandbox import LimitedEnvironment
+from ferrum.text.template_text import require_text
 
 _LONGEST_LAYOUT = 1024  # of a date; the time to write one grows with its length, and so does the text
 
@@ -55,7 +56,9 @@ class PublicNamespace(Namespace):
 
     def __repr__(self) -> str:
         # a namespace can change after a list that holds it was measured, so it is measured when it is printed
-        budget().write(budget().weigh(object.__getattribute__(self, "_Namespace__attrs")))
+        values = object.__getattribute__(self, "_Namespace__attrs")
+        budget().write(budget().weigh(values))
+        require_text(values)
         return super().__repr__()
 
 
@@ -104,6 +107,7 @@ def _tojson(
 
 
 def _raise_exception(message: str) -> NoReturn:
+    require_text(message)
     raise TemplateError(message)
 
 

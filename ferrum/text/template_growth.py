@@ -2,19 +2,20 @@
 
 Owns: for each such operator, method and filter, how large its result can become, asked before it runs.
 Refuses to know: what a template is, where it calls them.
-Specs: TEXT-21, TEXT-22. Next: `ferrum.text.tokenizer`.
+Specs: TEXT-21, TEXT-22, TEXT-24. Next: `ferrum.text.template_text`.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 from jinja2.sandbox import SandboxedEscapeFormatter, SandboxedFormatter
 
 from ferrum.text.template_limits import ELEMENT, budget, refuse
+from ferrum.text.template_text import require_text
 
 COSTLY_SIZE = 16 << 10  # filters that take microseconds for a character get no larger texts
 FEW_KEYS = 4096  # numbers can be chosen so that their hashes collide, and a dict then looks at each for each
@@ -60,6 +61,7 @@ def _require_bits(bits: int) -> None:
 
 def _check_percent(layout: str | bytes, values: Any) -> None:
     """`layout % values`: every conversion may write the largest of the values, padded to its width."""
+    require_text(values)
     text = layout.decode("latin-1") if isinstance(layout, bytes) else layout
     parts = values.values() if isinstance(values, Mapping) else values if isinstance(values, tuple) else (values,)
     largest = max((budget().weigh(part) for part in parts), default=0)
@@ -79,6 +81,12 @@ class LimitedFormatter(SandboxedFormatter):
     """`str.format`, which knows a field's width only when it has put together the field's description."""
 
     _size = 0
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, str]:
+        value, name = super().get_field(field_name, args, kwargs)
+        budget().weigh(value)
+        require_text(value)
+        return value, name
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         budget().require(sum(_first_digits(run) for run in re.findall(r"\d+", format_spec)))
@@ -138,8 +146,11 @@ def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, An
     check = _METHODS.get(function.__name__) if isinstance(owner, (str, bytes, int)) else None
     if check is _check_join:
         arguments = tuple(map(_listed, arguments))
+    makes_text = isinstance(owner, (str, bytes))
     for value in (*arguments, *named.values()):
         budget().weigh(value)
+        if makes_text:
+            require_text(value)
     if check is not None:
         check(owner, *arguments, **named)
     return arguments
@@ -229,10 +240,23 @@ _FILTERS: dict[str, Callable[..., None]] = {
     "unique": _check_unique,
 }
 _OF_LISTS = {"batch", "groupby", "join", "list", "slice", "sort", "sum", "unique"}
+# All others turn what they are given into text. (`tojson` refuses by itself what is no data.)
+_OF_VALUES = {"abs", "attr", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last", "length"}
+_OF_VALUES |= {"map", "max", "min", "reject", "rejectattr", "reverse", "round", "select", "selectattr", "tojson"}
+_OF_VALUES |= _OF_LISTS - {"join"}
+
+
+def limited_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The test `function`, which is true or false, with a limit on what goes in."""
+    return _limited(name, function, makes_text=False)
 
 
 def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter or test `function` with limits on what goes in and what comes out."""
+    """The filter `function` with limits on what goes in and what comes out."""
+    return _limited(name, function, makes_text=name not in _OF_VALUES)
+
+
+def _limited(name: str, function: Callable[..., Any], makes_text: bool) -> Callable[..., Any]:
     check = _FILTERS.get(name)
     first = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja passes a context before the value
 
@@ -240,10 +264,13 @@ def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
     def checked(*arguments: Any, **named: Any) -> Any:
         if name in _OF_LISTS and len(arguments) > first:
             arguments = (*arguments[:first], _listed(arguments[first]), *arguments[first + 1 :])
-        for value in (*arguments[first:], *named.values()):
+        values = (*arguments[first:], *named.values())
+        for value in values:
             budget().weigh(value)
+            if makes_text:
+                require_text(value)
         if check is not None:
             check(*arguments[first:], **named)
-        return budget().made(function(*arguments, **named))
+        return budget().made(function(*arguments, **named), sources=values)
 
     return checked

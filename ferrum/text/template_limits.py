@@ -2,7 +2,7 @@
 
 Owns: the budget, how large a value is, and the sentences that refuse more. Refuses to know: which operations there
 are (`template_growth`), and where a template calls them (`template_environment`).
-Specs: TEXT-21, TEXT-22. Next: `ferrum.text.template_growth`.
+Specs: TEXT-21, TEXT-22, TEXT-24. Next: `ferrum.text.template_growth`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from types import GeneratorType
 from typing import Any, Literal, NoReturn
 
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Macro
 
 ELEMENT = 32  # how many characters an element of a container counts as: about the memory that it takes
 SMALL = 256  # smaller containers are counted whenever they are met; larger ones are remembered
@@ -92,15 +91,16 @@ class Budget:
         self.step(size)
         return size
 
-    def made(self, value: Any, known: tuple[int, int] | None = None) -> Any:
-        """`value`, which an operation has made. `known` is its size and depth where that is cheaper than to count."""
+    def made(self, value: Any, known: tuple[int, int] | None = None, sources: Iterable[Any] = ()) -> Any:
+        """`value`, made by an operation from `sources`. `known` is its size and depth where that is cheaper than to
+        count."""
         if isinstance(value, str):
             size, depth = len(value), 0
             if size < SMALL_TEXT:  # as are nearly all values of ordinary templates
                 self._before_look -= 1
                 return value if size <= self.limits.size else self.require(size)
         elif isinstance(value, GeneratorType):
-            return self._watched(value)
+            return Lazy(self, value, self._below(sources))
         else:
             size, depth = known or self.measure(value)
         self.require(size)
@@ -116,19 +116,19 @@ class Budget:
             return len(value), 0
         known = self._known.get(id(value))
         if known is None:
-            members = _members(value)
+            members = members_of(value)
             if members is None:
-                return (self._size_of_integer(value) if isinstance(value, int) else ELEMENT), 0
+                depth = value._depth if isinstance(value, Lazy) else 0
+                self._require_depth(above + depth)
+                return (self._size_of_integer(value) if isinstance(value, int) else ELEMENT), depth
             known = (value, *self._count(members, above))
             if known[1] >= SMALL:
                 self._hold(*known)
-        if above + known[2] > self.limits.depth:
-            refuse(f"it nests containers more than {self.limits.depth} deep")
+        self._require_depth(above + known[2])
         return known[1], known[2]
 
     def _count(self, members: Iterable[Any], above: int) -> tuple[int, int]:
-        if above >= self.limits.depth:
-            refuse(f"it nests containers more than {self.limits.depth} deep")
+        self._require_depth(above + 1)
         size, deepest = ELEMENT, 0
         for member in members:
             if type(member) is str:
@@ -140,6 +140,16 @@ class Budget:
             if size > self.limits.size:
                 self.require(size)
         return size, deepest + 1
+
+    def _require_depth(self, depth: int) -> None:
+        if depth > self.limits.depth:
+            refuse(f"it nests containers more than {self.limits.depth} deep")
+
+    def _below(self, sources: Iterable[Any]) -> int:
+        """The depth of what takes its items from `sources`."""
+        depth = 1 + max((self.measure(source)[1] for source in sources), default=0)
+        self._require_depth(depth)
+        return depth
 
     def _size_of_integer(self, value: int) -> int:
         bits = value.bit_length()
@@ -170,10 +180,28 @@ class Budget:
         self._known = kept
         self._held = sum(size for _, size, _ in kept.values())
 
-    def _watched(self, generator: Iterator[Any]) -> Iterator[Any]:
-        for item in generator:
-            self.step()
+
+class Lazy:
+    """Items that a filter computes when they are asked for. They weigh nothing, but where they are computed from items
+    that are lazy as well, each of these takes its part of the stack: when it is asked, and when it is thrown away."""
+
+    __slots__ = ("_depth", "_items")  # the sandbox hides names that start with an underscore from templates
+
+    def __init__(self, budget: Budget, items: Iterator[Any], depth: int) -> None:
+        self._items = self._watched(budget, items)
+        self._depth = depth
+
+    @staticmethod
+    def _watched(budget: Budget, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            budget.step()
             yield item
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._items
+
+    def __next__(self) -> Any:
+        return next(self._items)
 
 
 _current: ContextVar[Budget] = ContextVar("budget")
@@ -194,7 +222,7 @@ def refuse(reason: str) -> NoReturn:
     raise LimitExceeded(reason)
 
 
-def _members(value: Any) -> Iterable[Any] | None:
+def members_of(value: Any) -> Iterable[Any] | None:
     """What is printed with a value; None where it has no parts. A range prints as two numbers."""
     if isinstance(value, (list, tuple)):
         return value
@@ -204,6 +232,4 @@ def _members(value: Any) -> Iterable[Any] | None:
         return None
     if isinstance(value, Mapping):
         return chain(value.keys(), value.values())
-    if isinstance(value, Macro):
-        return (value.name,)
     return value if isinstance(value, (Set, Sequence, ValuesView)) else None

@@ -2,15 +2,15 @@
 
 Owns: the places in a template's compiled code where the budget is asked, and the limits on source and compiled code.
 Refuses to know: how much is left, the dialect of chat templates.
-Specs: TEXT-21, TEXT-22. Next: `ferrum.text.template_limits`.
+Specs: TEXT-21, TEXT-22, TEXT-25. Next: `ferrum.text.template_limits`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, ItemsView, Iterable, KeysView
 from types import CodeType
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import nodes, pass_context
 from jinja2.compiler import CodeGenerator, Frame, operators
@@ -24,9 +24,11 @@ from ferrum.text.template_growth import (
     check_call,
     check_operator,
     limited_filter,
+    limited_test,
     require_few_keys,
 )
 from ferrum.text.template_limits import budget, refuse
+from ferrum.text.template_text import require_text
 
 SOURCE = 64 << 10  # characters, several times those of the longest chat templates in use
 GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
@@ -34,6 +36,7 @@ GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
 _PAID = "paid for"  # a filter whose name no template can write after a bar
 _LONG_TESTS = ["in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan"]
 _LONG_TESTS += ["<=", "le", "lower", "upper"]  # all others take a moment, whatever they are given
+_VIEWS = (KeysView, ItemsView)
 _JINJA_NAMES = {"_loop_vars", "_block_vars"}  # arguments that Jinja adds: all variables of a loop or block
 
 
@@ -74,10 +77,14 @@ class LimitedCode(CodeGenerator):
         self.write("))")
 
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
-        if isinstance(node.arg, nodes.Slice):
-            self._made(super().visit_Getitem, node, frame)
-        else:
+        if not isinstance(node.arg, nodes.Slice):
             super().visit_Getitem(node, frame)
+            return
+        self.write("environment.made(environment.weighed(")  # a call: Python warns where it sees `None[1:]`
+        self.visit(node.node, frame)
+        self.write(")[")
+        self.visit(node.arg, frame)
+        self.write("])")
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         """Comparing takes as long as the compared values are large."""
@@ -123,8 +130,9 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         # the optimizer computes constant expressions while a template is compiled
         super().__init__(optimized=False, finalize=_finalize, **options)
         self.filters.update({name: limited_filter(name, self.filters[name]) for name in list(self.filters)})
-        self.tests.update({name: limited_filter(name, self.tests[name]) for name in _LONG_TESTS})
+        self.tests.update({name: limited_test(name, self.tests[name]) for name in _LONG_TESTS})
         self.filters[_PAID] = _paid
+        self.filters["random"] = _random
         del self.globals["lipsum"]  # much text for a small number, and no use in a prompt
 
     def enter_block(self, characters: int) -> None:
@@ -136,7 +144,11 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def joined(self, join: Callable[[Any], str], parts: tuple[Any, ...]) -> str:
         size = 0
         for part in parts:
-            size += len(part) if type(part) is str else budget().weigh(part)
+            if type(part) is str:
+                size += len(part)
+            else:
+                size += budget().weigh(part)
+                require_text(part)
         budget().require(size)
         text: str = budget().made(join(parts))
         return text
@@ -148,13 +160,17 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:
         own = {name: value for name, value in named.items() if name not in _JINJA_NAMES}
         arguments = check_call(__obj, arguments, own)
-        return budget().made(super().call(__context, __obj, *arguments, **named))
+        return budget().made(super().call(__context, __obj, *arguments, **named), sources=arguments)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and type(left) is type(right) is str:  # what chat templates do most
             budget().require(len(left) + len(right))
             return budget().made(left + right)
         known = check_operator(operator, left, right)
+        if operator == "-" and (isinstance(left, _VIEWS) or isinstance(right, _VIEWS)):
+            left = left if isinstance(left, _VIEWS) else list(left)
+            result = super().call_binop(context, operator, left, right)  # a set, whose order differs from run to run
+            return budget().made(dict.fromkeys(item for item in left if item in result).keys())
         return budget().made(super().call_binop(context, operator, left, right), known)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -205,11 +221,16 @@ def _finalize(_: Context, value: Any) -> Any:
     """What is printed, as text, paid for."""
     if not isinstance(value, str):
         budget().weigh(value)
+        require_text(value)
         if hasattr(value, "__html__"):
             return value
         value = str(value)
     budget().write(len(value))
     return value
+
+
+def _random(value: Any) -> NoReturn:
+    refuse("it chooses at random, and a prompt is the same every time")
 
 
 def _paid(value: Any) -> Any:

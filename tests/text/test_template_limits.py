@@ -57,7 +57,7 @@ ENDLESS = [
     "{% endif %}{% endmacro %}{% call f(60) %}x{% endcall %}",
     "{% for x in [1, 2] recursive %}{% if loop.depth < 60 %}{{ loop([1, 2]) }}{% endif %}{% endfor %}",
     loops("{% set x = range(10 ** 5) | list %}", "10 ** 5"),
-    loops("{% set x = range(10 ** 5) | random %}", "10 ** 5"),
+    loops("{% set x = range(10 ** 5) | first %}", "10 ** 5"),
     loops("{% set x = cycler(1, 2).next() %}", "10 ** 5"),
     loops("{% if messages == messages %}{% endif %}", "10 ** 5"),
     loops("{% set x = messages[1:] %}", "10 ** 5"),
@@ -197,7 +197,6 @@ LARGE = [
     loops("{% set ns.l = [ns.l] %}", "1000"),
     loops("{% set ns.l = ([0] * 50, ns.l) %}", "1000"),
     "{% set n = namespace() %}{% set n.a = [n] * 500 %}{% set n.b = 'x' * 9000 %}{{ n.a }}",
-    "{% macro " + "f" * 15_000 + "() %}{% endmacro %}{{ [" + "f" * 15_000 + "] * 100 }}",
     # text, and many values at one time
     "{% for a in range(10 ** 5) %}" + "x" * 10_000 + "{% endfor %}",
     "{% for a in range(10 ** 5) %}{{ 'x' * 10000 }}{% endfor %}",
