@@ -2,16 +2,16 @@
 
 Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
 as absent. Refuses to know: which keys there are.
-Specs: LOAD-21. Next: `ferrum.config`.
+Specs: LOAD-21. Next: `ferrum.given`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -94,6 +94,45 @@ class Fields:
         if not isinstance(value, str):
             raise self.wrong(key, "text")
         return value
+
+    def index(self, key: str, count: int) -> int:
+        """A whole number that counts from 0 and is below `count`."""
+        value = self.value(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.wrong(key, "a whole number")
+        if not 0 <= value < count:
+            raise self.wrong(key, f"below {count} and at least 0")
+        return value
+
+    def texts(self, key: str) -> Sequence[str]:
+        """A list of strings."""
+        value = self.value(key)
+        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+        # Another kind of sequence is one that a file format has for strings, and does not read them to be looked at.
+        if not is_list or (isinstance(value, list) and not all(isinstance(text, str) for text in value)):
+            raise self.wrong(key, "a list of texts")
+        return cast("Sequence[str]", value)
+
+    def numbers(self, key: str) -> np.ndarray:
+        """A list of numbers, as float64."""
+        return self._list(key, "iuf", "a list of numbers").astype(np.float64)
+
+    def integers(self, key: str) -> np.ndarray:
+        """A list of whole numbers."""
+        return self._list(key, "iu", "a list of whole numbers")
+
+    def _list(self, key: str, kinds: str, wanted: str) -> np.ndarray:
+        value = self.value(key)
+        if isinstance(value, list) and not value:
+            return np.zeros(0, np.int64)
+        is_list = isinstance(value, np.ndarray) or (isinstance(value, list) and isinstance(value[0], (int, float)))
+        try:
+            numbers = np.asarray(value if is_list else None)
+        except ValueError:  # lists of different lengths
+            raise self.wrong(key, wanted) from None
+        if numbers.ndim != 1 or numbers.dtype.kind not in kinds:
+            raise self.wrong(key, wanted)
+        return numbers
 
     def inner(self, key: str) -> Fields:
         """The mapping under `key`; an absent one is empty."""

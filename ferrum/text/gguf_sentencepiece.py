@@ -15,66 +15,72 @@ Specs: TEXT-30 to TEXT-36. Next: `ferrum.text.stream`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-from ferrum.errors import TokenizerError, Unsupported
-from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_scores, token_types, vocabulary
+from ferrum.errors import TokenizerError, Unsupported, quoted
+from ferrum.fields import Fields
+from ferrum.text.character_rules import growth_of_rules
+from ferrum.text.gguf_tokens import TokenType, require, token_id, token_scores, token_texts, token_types, vocabulary
+from ferrum.text.native import ask
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 
+RULES = "precompiled_charsmap"
 # The library knows a byte token by its text. Cut behind the "<", no text that only looks like one becomes it.
 _LOOKS_LIKE_A_BYTE = r"(?<=<)0x[0-9A-F]{2}>"
 
 
-def sentencepiece_tokens(metadata: Mapping[str, Any]) -> list[str]:
+def sentencepiece_tokens(fields: Fields) -> list[str]:
     """The texts of all tokens. User-defined ones, which are matched in text as it was written, have plain spaces: some
     files write "▁" there, others do not. Raises `TokenizerError` where texts or types are missing."""
-    tokens: list[str] = list(require(metadata, "tokens"))
-    require(metadata, "token_type")  # only types tell a byte from text that looks like one
-    for found in np.flatnonzero(token_types(metadata, len(tokens)) == TokenType.USER_DEFINED).tolist():
+    tokens = token_texts(fields)
+    require(fields, "token_type")  # only types tell a byte from text that looks like one
+    for found in np.flatnonzero(token_types(fields, len(tokens)) == TokenType.USER_DEFINED).tolist():
         tokens[found] = tokens[found].replace(SENTENCEPIECE_SPACE, " ")
     return tokens
 
 
-def sentencepiece_bpe(metadata: Mapping[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
+def sentencepiece_bpe(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer:
     """The tokenizer of the model "llama", without special tokens.
 
     Raises `TokenizerError` for metadata that contradicts itself, `Unsupported` where merges lead to an unused token.
     """
     ids = vocabulary(tokens)
-    unknown = _unknown(metadata, tokens)
-    merges = derive_merges(tokens, token_types(metadata, len(tokens)), token_scores(metadata, len(tokens)))
-    model = models.BPE(
+    unknown = _unknown(fields, tokens)
+    merges = derive_merges(tokens, token_types(fields, len(tokens)), token_scores(fields, len(tokens)))
+    model = ask(
+        _does_not_fit,
+        models.BPE,
         vocab=ids,
         merges=merges,
         unk_token=None if unknown is None else tokens[unknown],
         fuse_unk=True,
         byte_fallback=True,
     )
-    return _with_spaces(tokenizers.Tokenizer(model), metadata)
+    return _with_spaces(tokenizers.Tokenizer(model), fields)
 
 
-def sentencepiece_unigram(metadata: Mapping[str, Any], tokens: list[str]) -> tokenizers.Tokenizer:
+def sentencepiece_unigram(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer:
     """The tokenizer of the model "t5", without special tokens. Raises `TokenizerError` for contradictory metadata."""
     vocabulary(tokens)  # no token twice
-    unknown = _unknown(metadata, tokens)
+    unknown = _unknown(fields, tokens)
     if unknown is None:
         raise TokenizerError("the GGUF file names no unknown token, which its unigram tokenizer needs")
-    scores = token_scores(metadata, len(tokens))
-    types = token_types(metadata, len(tokens))
+    scores = token_scores(fields, len(tokens))
+    types = token_types(fields, len(tokens))
     normal = types == TokenType.NORMAL
     # What is not in the vocabulary costs a little more than the worst token. Only normal tokens count for that, and no
     # other should look better than they do.
     scores = np.where(normal, scores, scores[normal].min(initial=0.0))
     pieces = list(zip(tokens, scores.tolist(), strict=True))
-    backend = tokenizers.Tokenizer(models.Unigram(vocab=pieces, unk_id=unknown, byte_fallback=True))
+    model = ask(_does_not_fit, models.Unigram, vocab=pieces, unk_id=unknown, byte_fallback=True)
+    backend = tokenizers.Tokenizer(model)
     if TokenType.BYTE in types:
         backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_LOOKS_LIKE_A_BYTE), "merged_with_next")
-    return _with_spaces(backend, metadata)
+    return _with_spaces(backend, fields)
 
 
 def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
@@ -94,36 +100,33 @@ def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> l
         if (left := token[:cut]) in parts and (right := token[cut:]) in parts
     ]
     if unused and (made := next((left + right for left, right in merges if left + right in unused), None)):
-        raise Unsupported(f"the GGUF tokenizer merges to {made!r}, a token that is not in use")
+        raise Unsupported(f"the GGUF tokenizer merges to {quoted(made)}, a token that is not in use")
     return merges
 
 
-def _unknown(metadata: Mapping[str, Any], tokens: list[str]) -> int | None:
+def _unknown(fields: Fields, tokens: list[str]) -> int | None:
     """The id of the token for what the vocabulary cannot write: named, or else the one of that type."""
-    named = token_id(metadata, "unknown_token_id", len(tokens))
-    typed = np.flatnonzero(token_types(metadata, len(tokens)) == TokenType.UNKNOWN).tolist()
+    named = token_id(fields, "unknown_token_id", len(tokens))
+    typed = np.flatnonzero(token_types(fields, len(tokens)) == TokenType.UNKNOWN).tolist()
     return named if named is not None else next(iter(typed), None)
 
 
-def _with_spaces(backend: tokenizers.Tokenizer, metadata: Mapping[str, Any]) -> tokenizers.Tokenizer:
+def _with_spaces(backend: tokenizers.Tokenizer, fields: Fields) -> tokenizers.Tokenizer:
     """The same tokenizer with spaces, bytes and other characters treated as the metadata says, there and back."""
-    prefixed = bool(metadata.get(PREFIX + "add_space_prefix", True))
-    backend.normalizer = _normalizer(metadata, prefixed)
+    prefixed = fields.flag("add_space_prefix", True)
+    backend.normalizer = _normalizer(fields, prefixed)
     steps = [decoders.Replace(SENTENCEPIECE_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if prefixed else [])])
     return backend
 
 
-def _normalizer(metadata: Mapping[str, Any], prefixed: bool) -> normalizers.Sequence:
+def _normalizer(fields: Fields, prefixed: bool) -> normalizers.Sequence:
     """From text as written to text as SentencePiece cuts it. The steps and their order are those of SentencePiece."""
     steps: list[normalizers.Normalizer] = []
-    characters = np.asarray(metadata.get(PREFIX + "precompiled_charsmap", ())).astype(np.uint8).tobytes()
-    if characters:
-        try:
-            steps.append(normalizers.Precompiled(characters))
-        except Exception as error:  # the library raises bare Exception
-            raise TokenizerError(f"{PREFIX}precompiled_charsmap is malformed: {error}") from error
-    removes_spaces = bool(metadata.get(PREFIX + "remove_extra_whitespaces", False))
+    rules = _character_rules(fields)
+    if rules:
+        steps.append(ask(partial(_malformed, fields), normalizers.Precompiled, rules))
+    removes_spaces = fields.flag("remove_extra_whitespaces", False)
     if removes_spaces:
         steps.append(normalizers.Replace(tokenizers.Regex(r"\A +"), ""))
         steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
@@ -133,3 +136,24 @@ def _normalizer(metadata: Mapping[str, Any], prefixed: bool) -> normalizers.Sequ
     if removes_spaces:
         steps.append(normalizers.Replace(tokenizers.Regex(rf"{SENTENCEPIECE_SPACE}+\z"), ""))
     return normalizers.Sequence(steps)
+
+
+def _character_rules(fields: Fields) -> bytes:
+    """What characters are replaced by, where the file says so. Some files store signed bytes."""
+    if RULES not in fields:
+        return b""
+    octets = fields.integers(RULES)
+    if octets.dtype.itemsize > 1 and not ((octets >= -128) & (octets <= 255)).all():
+        raise fields.wrong(RULES, "a list of bytes")
+    rules = octets.astype(np.uint8).tobytes()
+    if rules:
+        growth_of_rules(rules, fields.prefix + RULES)
+    return rules
+
+
+def _malformed(fields: Fields, reason: str) -> TokenizerError:
+    return TokenizerError(f"{fields.prefix}{RULES} is malformed: {reason}")
+
+
+def _does_not_fit(reason: str) -> TokenizerError:
+    return TokenizerError(f"the GGUF tokenizer's tokens do not fit together: {reason}")

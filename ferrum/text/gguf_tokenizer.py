@@ -16,31 +16,34 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from ferrum.errors import TokenizerError, Unsupported
+from ferrum.errors import TokenizerError, Unsupported, quoted
+from ferrum.fields import Fields
 from ferrum.text.gguf_sentencepiece import sentencepiece_bpe, sentencepiece_tokens, sentencepiece_unigram
-from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_types, vocabulary
+from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_texts, token_types, vocabulary
+from ferrum.text.native import ask
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from ferrum.text.tokenizer import Tokenizer
 
 _EOS_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of sequence, of turn, of message
 
 
-def tokenizer_from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """Builds the tokenizer that GGUF metadata describes: byte-level BPE or SentencePiece.
+def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file") -> Tokenizer:
+    """Builds the tokenizer that GGUF metadata describes: byte-level BPE or SentencePiece. Errors call it `where`.
 
     Control and unknown tokens and those named as BOS or end are special; user-defined tokens are matched in text but
     decode as ordinary text. Raises `Unsupported` for another tokenizer model or an unknown `tokenizer.ggml.pre`,
-    `TokenizerError` for metadata that is incomplete or contradicts itself.
+    `TokenizerError` for metadata that is incomplete or contradicts itself, `InvalidFormat` for values of a wrong type.
     """
-    kind = _kind(metadata)
+    fields = Fields(metadata, where, PREFIX)
+    kind = _kind(fields)
     tokens = kind.tokens
-    bos = token_id(metadata, "bos_token_id", len(tokens))
-    found = (token_id(metadata, key, len(tokens)) for key in _EOS_KEYS)
+    bos = token_id(fields, "bos_token_id", len(tokens))
+    found = (token_id(fields, key, len(tokens)) for key in _EOS_KEYS)
     eos = tuple(dict.fromkeys(end for end in found if end is not None))
     named = {role for role in (bos, *eos) if role is not None}
-    _add_tokens(kind.backend, tokens, token_types(metadata, len(tokens)), named)
-    first = _added(metadata, "add_bos_token", kind.adds_bos, bos)
-    last = _added(metadata, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
+    _add_tokens(kind.backend, tokens, token_types(fields, len(tokens)), named)
+    first = _added(fields, "add_bos_token", kind.adds_bos, bos)
+    last = _added(fields, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
     if first is not None or last is not None:
         kind.backend.post_processor = _surround(tokens, first, last)
     return Tokenizer(kind.backend, bos_token_id=bos, eos_token_ids=eos)
@@ -56,29 +59,31 @@ class _Kind:
     adds_eos: bool
 
 
-def _kind(metadata: Mapping[str, Any]) -> _Kind:
+def _kind(fields: Fields) -> _Kind:
     """The tokenizer by the name of its model."""
-    match model := require(metadata, "model"):
+    require(fields, "model")
+    match model := fields.text("model"):
         case "gpt2":
-            rules = _rules(metadata)
-            tokens: list[str] = list(require(metadata, "tokens"))
-            return _Kind(_byte_level(metadata, tokens, rules), tokens, rules.adds_bos, False)
+            rules = _rules(fields)
+            tokens = token_texts(fields)
+            return _Kind(_byte_level(fields, tokens, rules), tokens, rules.adds_bos, False)
         case "llama":
-            tokens = sentencepiece_tokens(metadata)
-            return _Kind(sentencepiece_bpe(metadata, tokens), tokens, True, False)
+            tokens = sentencepiece_tokens(fields)
+            return _Kind(sentencepiece_bpe(fields, tokens), tokens, True, False)
         case "t5":
-            tokens = sentencepiece_tokens(metadata)
-            return _Kind(sentencepiece_unigram(metadata, tokens), tokens, False, True)
+            tokens = sentencepiece_tokens(fields)
+            return _Kind(sentencepiece_unigram(fields, tokens), tokens, False, True)
         case _:
             raise Unsupported(
-                f"the GGUF tokenizer model {model!r} is not supported; byte-level BPE ('gpt2') and SentencePiece "
+                f"the GGUF tokenizer model {quoted(model)} is not supported; byte-level BPE ('gpt2') and SentencePiece "
                 "('llama', 't5') are"
             )
 
 
-def _byte_level(metadata: Mapping[str, Any], tokens: list[str], rules: PreTokenizer) -> tokenizers.Tokenizer:
+def _byte_level(fields: Fields, tokens: list[str], rules: PreTokenizer) -> tokenizers.Tokenizer:
     """The tokenizer of the model "gpt2", without special tokens."""
-    backend = tokenizers.Tokenizer(_merges(tokens, require(metadata, "merges"), rules))
+    require(fields, "merges")
+    backend = tokenizers.Tokenizer(_merges(tokens, fields.texts("merges"), rules))
     if rules.normalizes_nfc:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = build_pre_tokenizer(rules)
@@ -92,13 +97,13 @@ def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
     return pre_tokenizers.Sequence([*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
-def _rules(metadata: Mapping[str, Any]) -> PreTokenizer:
+def _rules(fields: Fields) -> PreTokenizer:
     """The pre-tokenizer by name. Guessing one would change the token ids of some texts and leave no sign of it."""
-    pre = metadata.get(PREFIX + "pre")
-    if pre is None:
+    if "pre" not in fields:
         raise Unsupported("the GGUF file does not name its pre-tokenizer (tokenizer.ggml.pre); convert the model again")
+    pre = fields.text("pre")
     if pre not in PRE_TOKENIZERS:
-        raise Unsupported(f"the GGUF pre-tokenizer {pre!r} is not supported")
+        raise Unsupported(f"the GGUF pre-tokenizer {quoted(pre)} is not supported")
     return PRE_TOKENIZERS[pre]
 
 
@@ -127,30 +132,35 @@ def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer) -> mo
     """The BPE model of `tokens` (by id) and `merges` ("left right", best first)."""
     ids = vocabulary(tokens)
     pairs: Any = _Pairs(merges)  # the stubs ask for a list, the library for a sequence
-    try:
-        return models.BPE(vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
-    except Exception as error:  # the library raises bare Exception
+
+    def failed(reason: str) -> TokenizerError:
         odd = next((" ".join(pair) for pair in pairs if len(pair) != 2), None)
-        reason = str(error) if odd is None else f"{odd!r} is not two tokens and a space"
-        raise TokenizerError(f"the GGUF tokenizer's merges do not fit its tokens: {reason}") from error
+        reason = reason if odd is None else f"{quoted(odd)} is not two tokens and a space"
+        return TokenizerError(f"the GGUF tokenizer's merges do not fit its tokens: {reason}")
+
+    return ask(failed, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
 
 
 def _add_tokens(backend: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray, named: set[int]) -> None:
     """Marks the tokens that are matched in text before any splitting; `named` ones are special whatever their type."""
     special = named | set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
     plain = set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) - special
-    backend.add_special_tokens(
-        [tokenizers.AddedToken(tokens[marked], special=True, normalized=False) for marked in sorted(special)]
-    )
-    backend.add_tokens([tokenizers.AddedToken(tokens[marked], normalized=False) for marked in sorted(plain)])
+    special_tokens = [tokenizers.AddedToken(tokens[one], special=True, normalized=False) for one in sorted(special)]
+    user_defined = [tokenizers.AddedToken(tokens[one], normalized=False) for one in sorted(plain)]
+    ask(_not_addable, backend.add_special_tokens, special_tokens)
+    ask(_not_addable, backend.add_tokens, user_defined)
 
 
-def _added(metadata: Mapping[str, Any], key: str, default: bool, role: int | None) -> int | None:
+def _not_addable(reason: str) -> TokenizerError:
+    return TokenizerError(f"the GGUF tokenizer's special and user-defined tokens cannot be matched in text: {reason}")
+
+
+def _added(fields: Fields, key: str, default: bool, role: int | None) -> int | None:
     """The token that goes around a raw prompt, if the file (or else its family) wants one."""
-    wanted = metadata.get(PREFIX + key)
-    if wanted and role is None:
-        raise TokenizerError(f"the GGUF file sets {PREFIX + key} but names no such token")
-    return role if (default if wanted is None else wanted) else None
+    wanted = fields.flag(key, default)
+    if wanted and role is None and key in fields:
+        raise TokenizerError(f"the GGUF file sets {fields.prefix}{key} but names no such token")
+    return role if wanted else None
 
 
 def _surround(tokens: list[str], first: int | None, last: int | None) -> processors.TemplateProcessing:

@@ -3,20 +3,21 @@
 Owns: reading `tokenizer.ggml.*` keys, and noticing that they contradict each other. Refuses to know: how text becomes
 tokens, and the file itself; `ferrum.load` hands over its metadata.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer), and llama.cpp for the token types.
-Specs: TEXT-06, TEXT-12. Next: `ferrum.text.pre_tokenizers`.
+Specs: TEXT-06, TEXT-12, TEXT-45. Next: `ferrum.text.pre_tokenizers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
 from ferrum.errors import TokenizerError
+from ferrum.fields import Fields
 
 PREFIX = "tokenizer.ggml."
+LONGEST_TOKEN = 1024  # characters; those in use have up to some two hundred
 
 
 class TokenType(IntEnum):
@@ -30,39 +31,47 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-def require(metadata: Mapping[str, Any], key: str) -> Any:
-    """The value of `tokenizer.ggml.<key>`. Raises `TokenizerError` where there is none."""
-    try:
-        return metadata[PREFIX + key]
-    except KeyError:
-        raise TokenizerError(f"the GGUF file has no {PREFIX + key}, which its tokenizer needs") from None
+def require(fields: Fields, key: str) -> None:
+    """Raises `TokenizerError` where the file does not have the key."""
+    if key not in fields:
+        raise TokenizerError(f"the GGUF file has no {fields.prefix}{key}, which its tokenizer needs")
 
 
-def token_id(metadata: Mapping[str, Any], key: str, vocab_size: int) -> int | None:
+def token_texts(fields: Fields) -> list[str]:
+    """The text of every token. Raises `TokenizerError` where there are none, or one is longer than any word."""
+    require(fields, "tokens")
+    tokens = list(fields.texts("tokens"))
+    if max(map(len, tokens), default=0) > LONGEST_TOKEN:  # the time to use one grows with its square
+        raise TokenizerError(f"the GGUF tokenizer has a token of more than {LONGEST_TOKEN} characters")
+    return tokens
+
+
+def token_id(fields: Fields, key: str, vocab_size: int) -> int | None:
     """The id under `key`, if the file has one. Raises `TokenizerError` for one that no token has."""
-    value = metadata.get(PREFIX + key)
-    if value is None:
+    if key not in fields:
         return None
-    if not 0 <= int(value) < vocab_size:
-        raise TokenizerError(f"{PREFIX + key} is {value}, but the GGUF tokenizer has {vocab_size} tokens")
-    return int(value)
+    value = fields.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < vocab_size:
+        raise TokenizerError(f"{fields.prefix}{key} is {value}, but the GGUF tokenizer has {vocab_size} tokens")
+    return fields.index(key, vocab_size)
 
 
-def token_types(metadata: Mapping[str, Any], vocab_size: int) -> np.ndarray:
+def token_types(fields: Fields, vocab_size: int) -> np.ndarray:
     """The type of every token; empty where the file names none. Raises `TokenizerError` for a wrong number of them."""
-    types = np.asarray(metadata.get(PREFIX + "token_type", ()))
+    types = fields.integers("token_type") if "token_type" in fields else np.zeros(0, np.int64)
     if len(types) not in (0, vocab_size):
         raise TokenizerError(f"the GGUF tokenizer has {len(types)} token types for {vocab_size} tokens")
     return types
 
 
-def token_scores(metadata: Mapping[str, Any], vocab_size: int) -> np.ndarray:
+def token_scores(fields: Fields, vocab_size: int) -> np.ndarray:
     """The score of every token. Raises `TokenizerError` where some have none, or one that cannot be compared."""
-    scores = np.asarray(require(metadata, "scores"), np.float64)
+    require(fields, "scores")
+    scores = fields.numbers("scores")
     if len(scores) != vocab_size:
         raise TokenizerError(f"the GGUF tokenizer has {len(scores)} scores for {vocab_size} tokens")
     if not np.isfinite(scores).all():
-        raise TokenizerError(f"the GGUF tokenizer has a score that is not a finite number ({PREFIX}scores)")
+        raise TokenizerError(f"the GGUF tokenizer has a score that is not a finite number ({fields.prefix}scores)")
     return scores
 
 

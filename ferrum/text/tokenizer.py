@@ -4,20 +4,28 @@ Encoding is Hugging Face's `tokenizers` library; decoding is ours, on bytes, so 
 tokens decode by one rule (`stream` relies on it).
 
 Owns: `Tokenizer` and reading tokenizer.json. Refuses to know: chat templates, models, GGUF (`gguf_tokenizer`).
-Specs: TEXT-01 to TEXT-08. Next: `ferrum.text.token_bytes`.
+Specs: TEXT-01 to TEXT-08, TEXT-40, TEXT-46. Next: `ferrum.text.tokenizer_json`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
-from ferrum.errors import NotFound, RequestValidation, TokenizerError
+from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted
+from ferrum.text.native import ask
 from ferrum.text.token_bytes import spelling_of
+from ferrum.text.tokenizer_json import read_checked
+from ferrum.text.tokenizer_steps import Growth, growth_of, ids_around
+
+_IDS = 1 << 32  # the library's ids have 32 bits
+_LONG = 16 << 10  # characters of a text that takes so long that other threads should run meanwhile
+_LONGEST_AFFIX = 64  # characters, which the library copies for each character of a text
+_TAKES_TOO_LONG = "retry-limit"
 
 
 class Tokenizer:
@@ -36,16 +44,15 @@ class Tokenizer:
         # A tokenizer.json may carry the settings of its last batch; either would change what a prompt encodes to.
         backend.no_truncation()
         backend.no_padding()
-        # The typed decoder object does not tell its settings; its pickled state is its JSON.
-        state: Any = None if backend.decoder is None else json.loads(backend.decoder.__getstate__())
-        self.spelling = spelling_of(state)
+        self.spelling = spelling_of(_state(backend.decoder))
+        added = backend.get_added_tokens_decoder()
+        self._growth = _checked(backend, added.values())
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
         for token_id in (*self.eos_token_ids, *(() if bos_token_id is None else (bos_token_id,))):
-            if not 0 <= token_id < 1 << 32 or backend.id_to_token(token_id) is None:
+            if not 0 <= token_id < _IDS or backend.id_to_token(token_id) is None:
                 raise TokenizerError(f"the tokenizer names token {token_id}, which its vocabulary does not have")
-        added = backend.get_added_tokens_decoder()
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         # SentencePiece vocabularies write "▁" even in their added tokens; special tokens are always plain text.
         plain = added if self.spelling.byte_level else self.special_ids
@@ -59,12 +66,12 @@ class Tokenizer:
 
         Raises `NotFound` for a missing file, `TokenizerError` for a malformed one, `Unsupported` as the constructor.
         """
-        name, text = _read(source)
-        try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the library raises bare Exception
-            reason = " ".join(str(error).split())
-            raise TokenizerError(f"{name} is not a valid tokenizer.json: {reason}") from error
+        name, text = read_checked(source)
+        backend = ask(
+            lambda reason: TokenizerError(f"{name} is not a valid tokenizer.json: {reason}"),
+            tokenizers.Tokenizer.from_str,
+            text,
+        )
         return cls(backend, bos_token_id=bos_token_id, eos_token_ids=eos_token_ids)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -72,12 +79,22 @@ class Tokenizer:
 
         `add_special_tokens` adds what the model expects around a raw prompt (often a BOS); a rendered chat template
         already holds it. As in Hugging Face's library, a byte that the vocabulary cannot write is dropped. Raises
-        `RequestValidation` for text that is not valid Unicode.
+        `RequestValidation` for text that is not valid Unicode, is too long or takes too long, `TokenizerError` for a
+        tokenizer that cannot encode it.
         """
-        try:
-            return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
-        except TypeError as error:  # a lone surrogate, which a JSON escape such as "\ud800" can smuggle in
-            raise RequestValidation("the text holds a lone surrogate, which is not a character") from error
+        if not isinstance(text, str) or not _is_unicode(text):
+            what = "holds a lone surrogate, which is not a character" if isinstance(text, str) else "must be a str"
+            raise RequestValidation(f"the text {what}")
+        self._growth.check(text, self._normalized)
+        if len(text) < _LONG:
+            return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids
+        # The library lets other threads run only while it encodes a batch, for which it has threads of its own
+        batch = ask(_not_encoded, self._backend.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
+        return batch[0].ids
+
+    def _normalized(self, text: str) -> str:
+        normalizer = self._backend.normalizer
+        return text if normalizer is None else ask(_not_encoded, normalizer.normalize_str, text)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`: their bytes, joined and read as UTF-8, U+FFFD for whatever is not UTF-8."""
@@ -97,7 +114,7 @@ class Tokenizer:
         if known is None:
             if token_id < 0:
                 raise TokenizerError(f"a token id is a whole number of at least 0, not {token_id}")
-            token = self._backend.id_to_token(token_id)
+            token = self._backend.id_to_token(token_id) if token_id < _IDS else None
             known = b"" if token is None else self.spelling.token_bytes(token)
             self._bytes[token_id] = known
         return known
@@ -108,7 +125,7 @@ class Tokenizer:
 
     def token_id(self, token: str) -> int | None:
         """The id of a token by its text in the vocabulary, such as "<|im_end|>"; None where there is none."""
-        return self._backend.token_to_id(token)
+        return self._backend.token_to_id(token) if _is_unicode(token) else None
 
     @property
     def bos_token(self) -> str | None:
@@ -121,14 +138,46 @@ class Tokenizer:
         return self.token_bytes(self.eos_token_ids[0]).decode(errors="replace") if self.eos_token_ids else None
 
 
-def _read(source: str | Path) -> tuple[str, str]:
-    """The name an error should use, and the JSON text."""
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        return "the given text", source
-    path = Path(source)
+def _is_unicode(text: str) -> bool:
+    """Has it no lone surrogate, which a JSON escape such as "\\ud800" can smuggle in?"""
     try:
-        return str(path), path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist; a tokenizer.json is needed") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path} cannot be read as a tokenizer.json: {error}") from error
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _not_encoded(reason: str) -> FerrumError:
+    if _TAKES_TOO_LONG in reason:
+        return RequestValidation("the text has a part that takes too long to cut into tokens")
+    return TokenizerError(f"the tokenizer cannot encode this text: {reason}")
+
+
+def _state(part: Any) -> Any:
+    """A part of a tokenizer as in a tokenizer.json. The typed object does not tell its settings; its pickled state is
+    that JSON."""
+    return None if part is None else json.loads(part.__getstate__())
+
+
+def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken]) -> Growth:
+    """What a tokenizer makes of a text. Raises `TokenizerError` where it does not fit together."""
+    post_processor = _state(backend.post_processor)
+    for token_id in ids_around(post_processor):
+        if backend.id_to_token(token_id) is None:
+            raise TokenizerError(
+                f"the tokenizer puts token {token_id} around texts, and its vocabulary does not have it"
+            )
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if len(getattr(backend.model, name, None) or "") > _LONGEST_AFFIX:
+            raise TokenizerError(f"the tokenizer's {name} has more than {_LONGEST_AFFIX} characters")
+    normalizer = backend.normalizer
+    for token in added:  # one that matches everywhere, and then again at the same place
+        if normalizer is not None and token.normalized and not ask(_failed, normalizer.normalize_str, token.content):
+            raise TokenizerError(
+                f"the tokenizer's normalizer leaves nothing of the added token {quoted(token.content)}"
+            )
+    shortest = min((len(token.content) for token in added), default=None)
+    return growth_of(_state(normalizer), _state(backend.pre_tokenizer), post_processor, shortest)
+
+
+def _failed(reason: str) -> TokenizerError:
+    return TokenizerError(f"the tokenizer's normalizer fails: {reason}")

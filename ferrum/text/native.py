@@ -1,0 +1,40 @@
+"""The one door to the `tokenizers` library for whatever may fail.
+
+The library raises bare `Exception`, and where its own code fails pyo3's `PanicException`, which is no `Exception` and
+would pass every handler of a caller.
+
+Owns: that each is an error of this project. Refuses to know: what the library is asked; what makes it end the process,
+which nobody can catch, is looked for before it is asked (`tokenizer_steps`).
+Specs: TEXT-40. Next: `ferrum.text.token_bytes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from ferrum.errors import FerrumError
+
+_LONGEST = 200  # characters of the library's complaint that an error repeats
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+    """What `function` of the library returns; where it fails in any way, the error that `failed` makes of the reason.
+    Interrupts and the like pass."""
+    try:
+        return function(*arguments, **named)
+    except FerrumError:  # from what the library was handed
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise failed(_reason(error)) from error
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    """The library's complaint: short, printable and on one line."""
+    text = " ".join(str(error)[: 2 * _LONGEST].split()) or type(error).__name__
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -1,0 +1,177 @@
+"""A regular expression of the Oniguruma library, taken apart as far as its running time asks for.
+
+Owns: reading the notation that tokenizers use. What gives an expression memory or recursion (references to groups,
+calls, conditions) is refused. Refuses to know: which characters an atom stands for, and what an expression costs
+(`regex_cost`).
+Source: https://github.com/kkos/oniguruma/blob/master/doc/RE (Ruby syntax).
+Specs: TEXT-44. Next: `ferrum.text.native`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+LONGEST = 16 << 10  # characters; those in use have some hundreds
+DEEPEST = 50  # of groups in groups
+
+_QUANTIFIER = re.compile(r"([*+?])([?+]?)|\{(\d*)(,?)(\d*)\}(\??)")
+_OPTIONS = re.compile(r"\(\?[imaWDSPy{}gw-]*([:)])")
+_GROUPS = re.compile(r"\((?:\?(:|>|=|!|<=|<!|<[A-Za-z_]\w*>|'[A-Za-z_]\w*'))?")
+_ESCAPE = re.compile(
+    r"\\(?s:[pP]\{[^}]*\}|x\{[0-9A-Fa-f ]*\}|x[0-9A-Fa-f]{1,2}|u[0-9A-Fa-f]{4}|[0-7]{3}|c.|C-.|M-.|[^0-9kgKpPxuCM])"
+)
+_ASSERTIONS = {r"\A", r"\z", r"\Z", r"\b", r"\B", r"\G", r"\y", r"\Y"}
+
+
+class NotUnderstood(ValueError):
+    """The expression is malformed, or uses what no tokenizer needs."""
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One character of some kind; `source` is how the expression writes it."""
+
+    source: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """A condition on the place: an anchor, or what must or must not stand before or behind it."""
+
+    source: str
+    inner: Part | None = None
+
+
+@dataclass(frozen=True)
+class Atomic:
+    """What is never matched in another way once it has been matched."""
+
+    inner: Part
+
+
+@dataclass(frozen=True)
+class Repeat:
+    inner: Part
+    least: int
+    most: int | None  # None: without end
+
+
+@dataclass(frozen=True)
+class Sequence:
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    branches: tuple[Part, ...]
+
+
+Part: TypeAlias = Atom | Look | Atomic | Repeat | Sequence | Choice
+
+
+def parts_of(expression: str) -> Part:
+    """The parts of an expression. Raises `NotUnderstood`."""
+    if len(expression) > LONGEST:
+        raise NotUnderstood(f"it has more than {LONGEST} characters")
+    reader = _Reader(expression)
+    parsed = reader.choice(0)
+    if reader.position < len(expression):
+        raise NotUnderstood("a parenthesis is closed that is not open")
+    return parsed
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text, self.position = text, 0
+
+    def next_is(self, word: str) -> bool:
+        return self.text.startswith(word, self.position)
+
+    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        found = pattern.match(self.text, self.position)
+        if found is not None:
+            self.position = found.end()
+        return found
+
+    def choice(self, depth: int) -> Part:
+        """Up to the end of the group, which stays to be read."""
+        if depth > DEEPEST:
+            raise NotUnderstood(f"it nests groups more than {DEEPEST} deep")
+        branches = [self.sequence(depth)]
+        while self.next_is("|"):
+            self.position += 1
+            branches.append(self.sequence(depth))
+        return branches[0] if len(branches) == 1 else Choice(tuple(branches))
+
+    def sequence(self, depth: int) -> Part:
+        parts: list[Part] = []
+        while self.position < len(self.text) and not self.next_is("|") and not self.next_is(")"):
+            part = self.single(depth)
+            while (found := self.take(_QUANTIFIER)) is not None:
+                part = _repeated(part, found)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
+
+    def single(self, depth: int) -> Part:
+        start = self.position
+        if self.next_is("("):
+            return self.group(depth)
+        if self.next_is("["):
+            self.character_class(depth)
+        elif self.next_is("\\"):
+            if self.take(_ESCAPE) is None:
+                raise NotUnderstood(f"it uses {self.text[start : start + 2]}")
+        else:
+            self.position += 1
+        source = self.text[start : self.position]
+        return Look(source) if source in _ASSERTIONS or source in "^$" else Atom(source)
+
+    def group(self, depth: int) -> Part:
+        if (options := self.take(_OPTIONS)) is not None and options[1] == ")":
+            return self.choice(depth + 1)  # holds up to the end of the group around it, its other branches included
+        start = self.position
+        kind = options[1] if options is not None else self.take(_GROUPS)
+        if not isinstance(kind, str):
+            kind = kind[1] if kind is not None else None
+        if kind is None and self.next_is("?"):
+            raise NotUnderstood(f"it uses ({self.text[self.position : self.position + 2]}")
+        inner = self.choice(depth + 1)
+        if not self.next_is(")"):
+            raise NotUnderstood("a parenthesis is not closed")
+        self.position += 1
+        if kind in ("=", "!", "<=", "<!"):
+            return Look(self.text[start : self.position], inner)
+        return Atomic(inner) if kind == ">" else inner
+
+    def character_class(self, depth: int) -> None:
+        """Skips `[…]`, which may hold others."""
+        if depth > DEEPEST:
+            raise NotUnderstood(f"it nests groups more than {DEEPEST} deep")
+        self.position += 2 if self.text.startswith("^", self.position + 1) else 1
+        first = self.position
+        while self.position < len(self.text):
+            if self.next_is("]") and self.position > first:
+                self.position += 1
+                return
+            if self.next_is("["):
+                self.character_class(depth + 1)
+            elif not self.next_is("\\") or self.take(_ESCAPE) is None:
+                self.position += 1
+        raise NotUnderstood("a bracket is not closed")
+
+
+def _repeated(part: Part, found: re.Match[str]) -> Part:
+    symbol, mark, least, comma, most, reluctant = found.groups()
+    if symbol is not None:
+        repeat = Repeat(part, int(symbol == "+"), 1 if symbol == "?" else None)
+        return Atomic(repeat) if mark == "+" else repeat
+    if not (least or most):  # `{}` and `{,}` stand for themselves
+        return Sequence((part, *map(Atom, found[0])))
+    if max(len(least), len(most)) > 6:
+        raise NotUnderstood("it counts to more than a million")
+    lower = int(least or 0)
+    upper = lower if not comma else int(most) if most else None
+    repeat = Repeat(part, lower, upper)
+    return Repeat(repeat, 0, 1) if reluctant and upper == lower else repeat

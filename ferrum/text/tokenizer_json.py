@@ -1,0 +1,101 @@
+"""Reading a tokenizer.json: its text, and the steps in it that have to be looked at before the library sees them.
+
+The library normalises the added tokens while it reads the file, and builds character rules and regular expressions, so
+that hostile steps do their harm before there is a tokenizer to ask.
+
+Owns: the size of a file, finding the steps without reading the vocabulary. Refuses to know: what steps are harmful
+(`tokenizer_steps`).
+Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.tokenizer_steps`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ferrum.errors import FerrumError, NotFound, TokenizerError, quoted
+from ferrum.files import read_text
+from ferrum.text.tokenizer_steps import LARGEST_TEXT, Growth, growth_of
+
+LARGEST = 64 << 20
+"""Bytes of a file. Those of the largest vocabularies in use have half as many; the library takes ten for each."""
+
+_MODEL = '"model"'
+_LOOKED_AT = ('"normalizer"', '"pre_tokenizer"', '"added_tokens"')
+_ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # with which a key can be written so that it is not found
+_PREFIX = re.compile(r'"continuing_subword_prefix"\s*:\s*(?!null|"")')
+
+
+def read_checked(source: str | Path) -> tuple[str, str]:
+    """The name an error should use, and the JSON text, whose steps do no harm. `source` is a path, or the text itself.
+    Raises `NotFound`, `TokenizerError`."""
+    name, text = _read(source)
+    try:
+        parts = _parts(text)
+        growth = growth_of(parts.get("normalizer"), parts.get("pre_tokenizer"))
+        _check_added(parts.get("added_tokens"), growth)
+        _check_model(parts.get("model"))
+    except TokenizerError as error:
+        raise TokenizerError(f"{name}: {error}") from None
+    except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
+        raise TokenizerError(f"{name} is not a valid tokenizer.json: {error}") from None
+    return name, text
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    if isinstance(source, str) and source.lstrip().startswith("{"):
+        return "the given text", source
+    path = Path(source)
+    try:
+        return str(path), read_text(path, LARGEST)
+    except NotFound:
+        raise NotFound(f"{path} does not exist; a tokenizer.json is needed") from None
+    except FerrumError as error:
+        raise TokenizerError(f"{path} cannot be read as a tokenizer.json: {error}") from None
+
+
+def _parts(text: str) -> Mapping[str, Any]:
+    """The members of the file's object, without the model where it comes last and has no prefix, as nearly always: to
+    read a vocabulary twice would take half as long again."""
+    head, found, tail = text.partition(_MODEL)
+    if found and not any(word in tail for word in (*_LOOKED_AT, *_ESCAPED_LETTERS)) and not _PREFIX.search(tail):
+        try:
+            return _object(head + '"model": null}')
+        except ValueError:
+            pass  # the word stands elsewhere
+    return _object(text)
+
+
+def _check_added(tokens: Any, growth: Growth) -> None:
+    """The library normalises all of them while it reads the file."""
+    texts = (token.get("content") for token in tokens if isinstance(token, dict)) if isinstance(tokens, list) else ()
+    if sum(len(text) for text in texts if isinstance(text, str)) * growth.normalized > LARGEST_TEXT:
+        raise TokenizerError(f"its added tokens can become more than {LARGEST_TEXT} characters")
+
+
+def _check_model(model: Any) -> None:
+    """The library cuts the prefix off the tokens of merges by its length alone, if need be through a character, and
+    ends the process when it reports the rest."""
+    if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get("continuing_subword_prefix"):
+        raise TokenizerError("a BPE model with a continuing_subword_prefix is not supported")
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    parts = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(parts, dict):
+        raise TokenizerError("it must hold a JSON object")
+    return parts
+
+
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two members with one key, the library may take the other."""
+    made = dict(members)
+    if len(made) != len(members):
+        keys = [key for key, _ in members]
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise TokenizerError(f"an object in it has the key {quoted(twice)} twice")
+    return made
