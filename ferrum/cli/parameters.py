@@ -7,16 +7,14 @@ are written. Specs: CLI-62. Next: `ferrum.cli.values`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
 from typing import Any, get_type_hints
 
 from ferrum.cli.values import from_json as value_from_json
 from ferrum.cli.values import read, to_json, typable, write
-from ferrum.errors import InvalidParameter, NotFound, Unsupported
+from ferrum.errors import InvalidParameter, NotFound, Unsupported, quoted
 from ferrum.sampling_params import SamplingParams
 
 _UNTOLD = "a chat does not tell of tokens"
@@ -46,9 +44,8 @@ def change(params: SamplingParams, name: str, text: str) -> SamplingParams:
     try:
         value = read(hint, text)
     except (ValueError, RecursionError):
-        with suppress(TypeError, ValueError, AttributeError):
-            _replaced(params, name, text)  # says what it expects instead
-        raise InvalidParameter(name, f"cannot be {text!r}") from None
+        _replaced(params, name, text)  # says what it expects instead
+        raise InvalidParameter(name, f"cannot be {quoted(text)}") from None
     return _replaced(params, name, value)
 
 
@@ -68,11 +65,11 @@ def from_json(values: Mapping[str, Any]) -> SamplingParams:
     read_values = {}
     for name, value in values.items():
         if name not in names():
-            raise InvalidParameter(name, "is no parameter of a conversation")
+            raise InvalidParameter(quoted(name)[1:-1], "is no parameter of a conversation")
         try:
             read_values[name] = value_from_json(_hints()[name], value)
         except ValueError:
-            raise InvalidParameter(name, f"cannot be {json.dumps(value)}") from None
+            raise InvalidParameter(name, f"cannot be {quoted(value)}") from None
     return SamplingParams(**read_values)
 
 
@@ -82,7 +79,7 @@ def _replaced(params: SamplingParams, name: str, value: Any) -> SamplingParams:
 
 def _hint(name: str) -> Any:
     if name not in _hints():
-        raise NotFound(f"there is no parameter {name!r}: /set shows those there are")
+        raise NotFound(f"there is no parameter {quoted(name)}: /set shows those there are")
     if name in _UNUSED:
         raise Unsupported(f"{name} cannot be set: {_UNUSED[name]}")
     if not typable(_hints()[name]):

@@ -12,8 +12,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
+from ferrum.cli.prompt_text import decode
+from ferrum.errors import quoted
+from ferrum.files import reason
+from ferrum.sampling_params import MOST_STRUCTURE, PRESETS, SamplingParams, StructuredOutputs
 
+MOST_BYTES = 4 * MOST_STRUCTURE
+"""Of a file with a schema, an expression or a grammar: a character has four bytes at most."""
 _STRUCTURES = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
 
 
@@ -27,7 +32,7 @@ class TokenBias(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
         try:
             return int(token), float(bias)
         except ValueError:
-            self.fail(f"{value!r} is not of the form ID=X, such as 198=-5", param, ctx)
+            self.fail(f"{quoted(value)} is not of the form ID=X, such as 198=-5", param, ctx)
 
 
 class TextOrFile(click.ParamType):  # type: ignore[type-arg]
@@ -40,10 +45,13 @@ class TextOrFile(click.ParamType):  # type: ignore[type-arg]
             return str(value)
         path = Path(str(value)[1:])
         try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            self.fail(f"{path} cannot be read: {reason}", param, ctx)
+            with path.open("rb") as source:  # a pipe, too: `@<(command)`
+                content = source.read(MOST_BYTES + 1)
+        except (OSError, ValueError) as error:
+            self.fail(f"{quoted(str(path))[1:-1]} cannot be read: {reason(error)}", param, ctx)
+        if len(content) > MOST_BYTES:
+            self.fail(f"{path} has more than {MOST_BYTES} bytes: that is no structure", param, ctx)
+        return decode(content, str(path))
 
 
 def given_fields() -> set[str]:

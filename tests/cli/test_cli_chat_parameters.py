@@ -126,3 +126,48 @@ def test_a_parameter_of_such_a_type_is_refused_by_name(monkeypatch: pytest.Monke
         change(EMPTY.params, "stop", "a")
     with pytest.raises(Unsupported, match="stop cannot be set here"):
         shown(EMPTY.params, "stop")
+
+
+TYPED = [
+    *("1e999", "nan", "-inf", "9" * 5000, "1=nan", "1=1e999", "9" * 5000 + "=1", "=", "1=", "=1", "1=1=1", ""),
+    *("\0", "[", "[" * 9999, '"\\ud800"', '"', "[1]", '["a",null]', "[NaN]", "1," * 2000, "-1", "²", "\x1b[2J", "1,,2"),
+]
+
+
+@pytest.mark.clause("CLI-62", "SAMPLE-32")
+@pytest.mark.parametrize("text", TYPED, ids=map(str, range(len(TYPED))))
+def test_whatever_is_typed_is_a_value_or_a_short_complaint(text: str) -> None:
+    for name in names():
+        try:
+            params = change(EMPTY.params, name, text)
+        except InvalidParameter as error:
+            assert error.field == name and str(error).isprintable() and len(str(error)) < 250
+        else:
+            assert change(EMPTY.params, name, shown(params, name)) == params
+
+
+KEPT: list[Any] = [
+    *(10**400, 10**5000, math.inf, math.nan, -1, True, None, "x", [], {}, [10**400], {"1": math.nan}, {"x": 1}),
+    *({"9" * 5000: 1}, [[1]], "\ud800", {"1": True}, [None], {"": 1}, {"1": 10**400}, 1e308, [math.nan], "\x1b[2J"),
+]
+
+
+@pytest.mark.clause("CLI-62", "SAMPLE-32")
+@pytest.mark.parametrize("index", range(len(KEPT)))
+def test_whatever_a_file_holds_is_a_value_or_a_short_complaint(index: int) -> None:
+    for name in names():
+        try:
+            params = from_json({name: KEPT[index]})
+        except InvalidParameter as error:
+            assert error.field == name and str(error).isprintable() and len(str(error)) < 250
+        else:
+            assert from_json(json.loads(json.dumps(as_json(params), allow_nan=False))) == params
+
+
+@pytest.mark.clause("CLI-62")
+@pytest.mark.parametrize("name", ["colour", "\x1b[2J", "n" * 10_000, "n"])
+def test_names_that_are_none_are_shown_short(name: str) -> None:
+    for told in (lambda: change(EMPTY.params, name, "1"), lambda: from_json({name: 1})):
+        with pytest.raises(FerrumError) as caught:
+            told()
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 250

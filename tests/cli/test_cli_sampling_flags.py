@@ -89,6 +89,9 @@ def test_structures_as_text_or_file(flag: str, field: str, tmp_path: Path) -> No
     file = tmp_path / "structure"
     file.write_text(text)
     expected = StructuredOutputs(**{field: text})
+    for written in (text, text + "\n", "\ufeff" + text, "\ufeff" + text + "\r\n"):  # as editors and `echo` leave it
+        file.write_bytes(written.encode())
+        assert params_of(flag, f"@{file}").structured_outputs == expected
     assert params_of(flag, text).structured_outputs == expected
     assert params_of(flag, f"@{file}").structured_outputs == expected
 
@@ -105,6 +108,26 @@ def test_structures_as_text_or_file(flag: str, field: str, tmp_path: Path) -> No
         (["--mirostat", "1"], "mirostat"),
         (["--preset", "wild"], "wild"),
         (["--min-tokens", "9"], "min_tokens"),  # -n is 5
+        (["--logit-bias", "1=nan"], "logit_bias must be a number between -100 and 100, not nan"),
+        (["--logit-bias", "1=1e999"], "logit_bias must be a number between -100 and 100, not inf"),
+        (["--logit-bias", "9" * 5000 + "=1"], "is not of the form ID=X"),
+        (["--logit-bias", "-1=1"], "logit_bias must be a whole number of at least 0"),
+        (["--temperature", "1e999"], "temperature must be a number"),
+        (["--temperature", "nan"], "temperature must be a number"),
+        (["--seed", "9" * 5000], "seed"),
+        (["--seed", "9" * 400], "seed must be a whole number of at most 1024 bits"),
+        (["--top-k", "9" * 30], "top_k must be a whole number of at most"),
+        (["-n", "9" * 30], "max_tokens must be a whole number of at most"),
+        (["--stop-token-id", "-1"], "stop_token_ids must be a whole number of at least 0"),
+        (["--stop-token-id", "999"], "stop_token_ids names token 999"),
+        (["--stop", "a" * 20_000], "stop must hold at most 16384 characters"),
+        (["--logprobs", "9" * 30], "logprobs must be a whole number of at most"),
+        (["--kv-memory", "9" * 400], "kv_memory must be a whole number of at most"),
+        (["--kv-memory", "99999999TiB"], "kv_memory must be a whole number of at most"),
+        (["--threads", "9" * 30], "threads must be a whole number of at most"),
+        (["--regex", "@/dev/zero"], "has more than 1048576 bytes"),
+        (["--regex", "@/"], "cannot be read"),
+        (["--regex", "@" + "x" * 5000], "cannot be read"),
     ],
 )
 def test_what_makes_no_sense_is_refused(generate: Invoke, arguments: list[str], complaint: str) -> None:
