@@ -84,7 +84,7 @@ def quantize(values: np.ndarray, dtype: str, name: str) -> BlockWeight:
 
 
 def _cast(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         cast = values.astype(FLOAT_TYPES[dtype])
     if not np.isfinite(cast).all():
         raise ModelError(f"tensor {name} holds a value too large for {dtype}, or not finite")

@@ -34,6 +34,7 @@ ELEMENTS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_
 LONGEST_NAME = 512
 """Characters of a tensor's name."""
 LONGEST_FILE_NAME = 255
+LONGEST_REASON = 300
 LENGTH_BYTES = 8
 """A file begins with the length of its header."""
 
@@ -110,7 +111,7 @@ class _Shard:
             self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
             self._header = json.loads(self._data[LENGTH_BYTES : self._start])
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
-            raise self._invalid(" ".join(str(error).split())) from None
+            raise self._invalid(str(error)) from None
         for name in self.names:
             if not _is_name(name):
                 raise self._invalid(f"it names a tensor {quoted(name)}")
@@ -131,7 +132,9 @@ class _Shard:
         return array
 
     def _invalid(self, reason: str) -> InvalidFormat:
-        return InvalidFormat(f"{self.path} is not a valid safetensors file: {reason}")
+        """Of the library's reasons some quote the file."""
+        shown = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_REASON])
+        return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
 
 
 def _is_name(name: str) -> bool:

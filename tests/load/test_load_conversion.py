@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import ml_dtypes
@@ -107,6 +108,18 @@ def test_a_value_that_the_type_cannot_store_is_an_error_that_names_the_tensor(dt
     values[1, 5] = value
     with pytest.raises(ModelError, match=r"tensor some\.name holds a value"):
         convert(Dense(values), dtype, "some.name")
+
+
+@pytest.mark.clause("QUANT-15")
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", *BLOCK_TYPES])
+@pytest.mark.parametrize("bits", [0x7F800001, 0xFF800001, 0x7FBFFFFF, 0x7FC00000, 0x7F800000])
+def test_every_kind_of_nan_is_an_error_without_a_warning(dtype: str, bits: int) -> None:
+    values = np.ones((2, 32), np.float32)
+    values.view(np.uint32)[1, 5] = bits
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ModelError, match="tensor t holds a value"):
+            convert(Dense(values), dtype, "t")
 
 
 @pytest.mark.clause("QUANT-15")

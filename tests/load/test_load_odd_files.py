@@ -133,6 +133,23 @@ def test_a_tensors_name_is_printable(tmp_path: Path, name: str) -> None:
         assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
+@pytest.mark.clause("LOAD-14", "LOAD-16")
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"w": "' + "a" * 100_000 + '"}', '{"w": {"\x7f\x1b]0;title": 1}}', '{"w": {"dtype": "\u202e\x9b2J"}}',
+        '{"__metadata__": {"a": {"\x1b[2J": 1}}}', "[" * 100_000, '{"w": ' + "9" * 5000 + "}", '"\x1b"', "\x1b[2J",
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_what_the_library_quotes_of_a_file_is_short_and_printable(tmp_path: Path, header: str) -> None:
+    content = header.encode()
+    (tmp_path / SINGLE).write_bytes(len(content).to_bytes(8, "little") + content + bytes(64))
+    with pytest.raises(InvalidFormat, match="is not a valid safetensors file: ") as caught:
+        SafetensorsSource(tmp_path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300 + len(str(tmp_path)) + 60
+
+
 @pytest.mark.clause("LOAD-16")
 def test_names_that_are_unusual_but_printable_are_read(tmp_path: Path) -> None:
     name, shard = "größe ∑ " + "n" * 500, "model 00001+é=.safetensors"
