@@ -7,7 +7,6 @@ Specs: LOAD-73, LOAD-74, LOAD-78. Next: `ferrum.load.download`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -130,6 +129,8 @@ def _published(path: Path) -> str:
 
 def _is_whole(path: Path, published: str) -> bool:
     """Has a file the content that its digest says? All of it is read."""
+    import hashlib  # and with it OpenSSL: not at every start
+
     try:
         with open_regular(path) as file:
             header = f"blob {os.fstat(file.fileno()).st_size}\0".encode()
