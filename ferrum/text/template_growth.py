@@ -149,7 +149,7 @@ def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, An
     makes_text = isinstance(owner, (str, bytes))
     for value in (*arguments, *named.values()):
         budget().weigh(value)
-        if makes_text:
+        if makes_text and type(value) is not str:
             require_text(value)
     if check is not None:
         check(owner, *arguments, **named)
@@ -267,10 +267,10 @@ def _limited(name: str, function: Callable[..., Any], makes_text: bool) -> Calla
         values = (*arguments[first:], *named.values())
         for value in values:
             budget().weigh(value)
-            if makes_text:
+            if makes_text and type(value) is not str:
                 require_text(value)
         if check is not None:
             check(*arguments[first:], **named)
-        return budget().made(function(*arguments, **named), sources=values)
+        return budget().made(function(*arguments, **named), None, values)
 
     return checked

@@ -79,12 +79,14 @@ class LimitedCode(CodeGenerator):
     def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
         if not isinstance(node.arg, nodes.Slice):
             super().visit_Getitem(node, frame)
-            return
-        self.write("environment.made(environment.weighed(")  # a call: Python warns where it sees `None[1:]`
-        self.visit(node.node, frame)
-        self.write(")[")
-        self.visit(node.arg, frame)
-        self.write("])")
+        elif isinstance(node.node, nodes.Const):  # Python warns where it sees `None[1:]`
+            self.write("environment.made(environment.weighed(")
+            self.visit(node.node, frame)
+            self.write(")[")
+            self.visit(node.arg, frame)
+            self.write("])")
+        else:
+            self._made(super().visit_Getitem, node, frame)
 
     def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
         """Comparing takes as long as the compared values are large."""
@@ -160,7 +162,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:
         own = {name: value for name, value in named.items() if name not in _JINJA_NAMES}
         arguments = check_call(__obj, arguments, own)
-        return budget().made(super().call(__context, __obj, *arguments, **named), sources=arguments)
+        return budget().made(super().call(__context, __obj, *arguments, **named), None, arguments)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and type(left) is type(right) is str:  # what chat templates do most

@@ -22,7 +22,8 @@ PLAIN = (str, bytes, int, float, type(None), range, Undefined)
 
 def require_text(value: Any) -> None:
     """Refuses a value that has no text of its own, and a container with such a value at any depth."""
-    _require(value, _has_own(value, "__str__"))
+    if not isinstance(value, PLAIN):
+        _require(value, _has_own(value, "__str__"))
 
 
 def _require(value: Any, has_text: bool) -> None:

@@ -27,7 +27,7 @@ LARGEST = 64 << 20
 _MODEL = '"model"'
 _LOOKED_AT = ('"normalizer"', '"pre_tokenizer"', '"added_tokens"')
 _ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # with which a key can be written so that it is not found
-_PREFIX = re.compile(r'"continuing_subword_prefix"\s*:\s*(?!null|"")')
+_PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
 
 
 def read_checked(source: str | Path) -> tuple[str, str]:

@@ -20,10 +20,11 @@ from typing import Any
 from ferrum.errors import RequestValidation, TokenizerError, quoted
 from ferrum.text.character_rules import growth_of_rules
 from ferrum.text.regex_cost import longest_text
+from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 
 LARGEST_TEXT = 4 << 20
-"""Characters that a text may have on its way to tokens, of which each costs the library some 200 to 350 bytes. A prompt
-for a million tokens has about four million."""
+"""Characters (outside ASCII: bytes) that a text may have on its way to tokens. Each costs the library some 100 to 350
+bytes of memory, and a microsecond or two. A prompt for a million tokens has about four million."""
 MOST_GROWTH = 4096  # characters out of one
 MOST_STEPS = 64
 MOST_AROUND = 4096  # tokens that go around every text
@@ -44,24 +45,24 @@ _NORMALIZERS = {
 _PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Delimiter", "Digits", "FixedLength"}
 _PRE_TOKENIZERS |= {"Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"}
 _BYTES = 4  # of a character
+_SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())  # which is never more than one token
 
 
 @dataclass(frozen=True)
 class Growth:
     """How large a text can become. `normalized`: characters out of one. `around`: the same for what is put in front of
-    each stretch between added tokens and of each piece, and for the copies that a post-processor makes. `by_bytes`: a
-    character becomes as many as it has bytes. `longest`: the characters that a regular expression can be given."""
+    each stretch between added tokens and of each piece, and for the copies that a post-processor makes. `longest`: the
+    characters that a regular expression can be given."""
 
     normalized: float = 1.0
     around: float = 1.0
-    by_bytes: bool = False
     longest: float = math.inf
 
     def check(self, text: str, normalize: Callable[[str], str]) -> None:
         """Raises `RequestValidation` for a text that is or becomes too large. `normalize` is asked where the worst case
         would be too much, a little at a time."""
         most = min(LARGEST_TEXT / self.around, self.longest)
-        size = len(text) * self.normalized * (_BYTES if self.by_bytes and not text.isascii() else 1)
+        size = len(text) * self.normalized * (1 if text.isascii() else _BYTES)
         if size > most and self._size(text, most, normalize) > most:
             raise RequestValidation(
                 f"the text is too long for the model's tokenizer: {len(text)} characters, which may become more than "
@@ -69,13 +70,14 @@ class Growth:
             )
 
     def _size(self, text: str, most: float, normalize: Callable[[str], str]) -> int:
-        """The size of the normalized text, or of so much of it that it is too large."""
+        """The size of the normalized text, or of so much of it that it is too large. What a vocabulary does not have
+        becomes a token for each byte."""
         at_once = max(1, int(LARGEST_TEXT / self.normalized))
         size = 0
         for start in range(0, len(text), at_once):
             part = text[start : start + at_once]
             part = normalize(part) if self.normalized > 1 else part
-            size += len(part.encode()) if self.by_bytes else len(part)
+            size += len(part.encode()) - (_SPACE_BYTES - 1) * part.count(SENTENCEPIECE_SPACE)
             if size > most:
                 break
         return size
@@ -111,7 +113,6 @@ def growth_of(
     return Growth(
         normalized,
         (1 + in_front * stretches) * max(1, prefixes) * math.prod(map(_copies, last)),
-        any(step["type"] == "ByteLevel" for step in (*first, *then)),
         longest,
     )
 
