@@ -16,7 +16,8 @@ import pytest
 from ferrum.errors import FerrumError, NotFound, ResourceExhausted
 from ferrum.load import download
 from ferrum.load.download import Fetch, obtain_packaged
-from ferrum.load.packaged import PackagedModel, Progress, find_leftovers
+from ferrum.load.packaged import PACKAGED, PackagedModel, Progress, find_leftovers
+from ferrum.load.resolve import resolve
 from tests.house.source import ROOT
 from tests.load.toy_package import failing, fetch_from, left_in, make_wheel, refuse
 
@@ -36,6 +37,17 @@ def test_what_a_killed_process_left_goes_even_where_the_model_is_complete(
         (cache / name / "deep" / "toy.whl").write_bytes(b"x" * 100)
     assert len(scratch_names(toy)) == 2
     obtain_packaged(toy, offline=offline, fetch=refuse)
+    assert left_in(cache) == ["toy.gguf"]
+
+
+@pytest.mark.clause("LOAD-76")
+def test_every_start_with_the_model_looks(
+    cache: Path, toy: PackagedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PACKAGED, "toy", toy)
+    path = obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
+    (cache / ".toy.gguf.part-abcd_123").mkdir()
+    assert resolve("toy", offline=True).path == path
     assert left_in(cache) == ["toy.gguf"]
 
 
@@ -67,6 +79,7 @@ def test_files_and_links_with_the_name_of_a_download_stay(cache: Path, toy: Pack
     (inside / "link").symlink_to(tmp_path / "precious")
     obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
     assert left_in(cache) == [".toy.gguf.part-filefile", ".toy.gguf.part-linklink", "toy.gguf"]
+    assert find_leftovers(toy) == []
     assert (tmp_path / "precious" / "file").exists()
 
 
@@ -79,6 +92,7 @@ def test_the_download_of_a_living_process_stays(cache: Path, toy: PackagedModel,
         another = threading.Thread(target=download.remove_leftovers, args=(toy,))
         another.start()
         another.join(10)
+        assert not another.is_alive()
         seen.append(scratch_names(toy))
         return fetched
 
