@@ -35,7 +35,7 @@ from ferrum.errors import (
     memory_told,
 )
 from ferrum.sample.randomness import choice_seed, fresh_seed
-from ferrum.sample.sampler import Sampled, sample
+from ferrum.sample.sampler import Outcome, Sampled, sample
 from ferrum.sample.state import Grammar, SamplingState
 from ferrum.sampling_params import SamplingParams, StructuredOutputs
 from ferrum.sched.plan import StepPlan
@@ -316,7 +316,7 @@ class Engine:
     def _rows(self, logits: Tensor, rows: Iterable[int]) -> Tensor:
         return self.executor.ops.take(logits, self.executor.ops.asarray(list(rows), "int64"))
 
-    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> Sequence[Sampled | ModelError]:
+    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[Outcome]:
         """One token per sequence, or why there is none for this one."""
         states = [self._requests[sequence][1].state for sequence in sequences]
         return sample(self.executor.ops, logits, states)

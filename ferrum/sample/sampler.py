@@ -37,20 +37,10 @@ class Sampled:
 Outcome = Sampled | ModelError
 
 
-def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Sampled]:
-    """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. Raises ModelError where a row
-    offers nothing to choose."""
-    found: list[Sampled] = []
-    for outcome in sample_each(ops, logits, states):
-        if isinstance(outcome, ModelError):
-            raise outcome
-        found.append(outcome)
-    return found
-
-
-def sample_each(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Outcome]:
-    """The same, with an error in the place of each row that offers nothing to choose: its largest logit is NaN or
-    infinite, or no token is left of it. The others have their tokens."""
+def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Outcome]:
+    """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
+    offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
+    others have their tokens."""
     best = ops.argmax(logits, -1)
     largest = ops.to_numpy(ops.take_along(logits, ops.reshape(best, (len(states), 1))))[:, 0]
     tokens: list[int] = ops.to_numpy(best).tolist()

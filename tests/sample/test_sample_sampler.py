@@ -17,7 +17,7 @@ from ferrum.sample import candidates
 from ferrum.sample.logprobs import log_softmax
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
-from ferrum.sample.sampler import Sampled, sample, sample_each
+from ferrum.sample.sampler import Sampled, sample
 from ferrum.sampling_params import SamplingParams
 from tests.sample.distribution import (
     Past,
@@ -166,7 +166,7 @@ def test_a_broken_row_fails_alone(backend: str, bad: list[list[float] | None], p
     ops = load_backend(backend)
     rows = [[float(i), 1.0, 2.0] if row is None else row for i, row in enumerate(bad)]
     states = [state_at(params, seed, 0) for seed in range(len(rows))]
-    found = sample_each(ops, ops.asarray(np.array(rows, np.float32), "float32"), states)
+    found = sample(ops, ops.asarray(np.array(rows, np.float32), "float32"), states)
     for row, broken, state, outcome in zip(rows, bad, states, found, strict=True):
         if broken is None:
             assert outcome == sample(OPS, np.array([row], np.float32), [state])[0]
@@ -178,7 +178,7 @@ def test_a_broken_row_fails_alone(backend: str, bad: list[list[float] | None], p
 def test_a_row_of_which_nothing_is_left_fails_alone() -> None:
     x = np.zeros((3, 4), np.float32)
     states = [sized(Past(allowed=frozenset(allowed)).state(GREEDY), 4) for allowed in ((1,), (9,), (2, 3))]
-    first, second, third = sample_each(OPS, x, states)
+    first, second, third = sample(OPS, x, states)
     assert first == Sampled(1) and third == Sampled(2)
     assert isinstance(second, ModelError) and "no token is left" in str(second)
 
