@@ -66,12 +66,14 @@ class Tally:
             self.findings[what] = Finding(self.target, seed, what, tail)
 
     def __str__(self) -> str:
-        refused = ", ".join(f"{name} {number}" for name, number in self.refused.most_common())
-        return (
-            f"{self.target}: {self.cases} cases, {self.accepted} accepted, {self.refused.total()} refused ({refused}); "
-            f"slowest {self.slowest[0]:.2f} s (seed {self.slowest[1]}), peak {self.peak[0] >> 20} MiB (seed "
-            f"{self.peak[1]}), {len(self.findings)} findings"
-        )
+        text = f"{self.target}: {self.cases} cases, {len(self.findings)} findings"
+        if self.slowest[1]:  # atheris counts nothing else
+            refused = ", ".join(f"{name} {number}" for name, number in self.refused.most_common())
+            text += f"; {self.accepted} accepted, {self.refused.total()} refused ({refused}); slowest "
+            text += (
+                f"{self.slowest[0]:.2f} s (seed {self.slowest[1]}), peak {self.peak[0] >> 20} MiB (seed {self.peak[1]})"
+            )
+        return text
 
 
 def fuzz(
