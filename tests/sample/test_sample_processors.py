@@ -246,8 +246,8 @@ def test_odd_but_defined(backend: str, temperature: float) -> None:
 @pytest.mark.clause("SAMPLE-13")
 def test_a_grammar_that_allows_nothing_is_an_error() -> None:
     state = sized(Past(allowed=frozenset()).state(SamplingParams()), 3)
-    with pytest.raises(ModelError, match="no token is left"):
-        sample(load_backend("numpy"), np.zeros((1, 3), np.float32), [state])
+    (error,) = sample(load_backend("numpy"), np.zeros((1, 3), np.float32), [state])
+    assert isinstance(error, ModelError) and "no token is left" in str(error)
 
 
 @pytest.mark.clause("SAMPLE-21", "SAMPLE-34")
