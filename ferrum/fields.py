@@ -19,7 +19,7 @@ from ferrum.errors import InvalidFormat, Unsupported, quoted
 from ferrum.files import read_text
 
 LARGEST_INTEGER = 2**63 - 1
-LARGEST_JSON = 64 << 20
+LARGEST_JSON = 32 << 20
 """Bytes of a JSON file that is read: the index of the largest models has a few megabytes."""
 
 

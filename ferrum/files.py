@@ -22,6 +22,8 @@ from ferrum.errors import InvalidFormat, NotFound
 
 UNFINISHED = re.compile(r"\.ferrum-[0-9a-f]{16}\.part")
 """Names of files that are being written."""
+PIECE = 1 << 20
+"""Bytes that are read at a time."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -46,14 +48,16 @@ def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
 
 def read_bytes(path: str | Path, most: int) -> bytes:
     """The content of a regular file of at most `most` bytes. Raises as `open_regular`."""
+    content = bytearray()
     with open_regular(path, most) as file:
         try:
-            content = file.read(most + 1)
+            while (piece := file.read(PIECE)) and len(content) <= most:
+                content += piece
         except OSError as error:
             raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from None
-    if len(content or b"") > most:  # it has grown, or does not tell its size
+    if len(content) > most:  # it has grown, or does not tell its size
         raise InvalidFormat(f"{path} is larger than {most} bytes")
-    return content or b""
+    return bytes(content)
 
 
 def read_text(path: str | Path, most: int) -> str:
