@@ -1,28 +1,48 @@
 """Structured outputs: which tokens keep an answer inside a grammar, as one more logits processor.
 
-Owns: the binding to `llguidance`, a library that compiles JSON schemas, regular expressions and context-free grammars
-against a vocabulary and tells after each token which ones may follow. It is imported when the first grammar is asked
-for. Refuses to know: tokenizers (a vocabulary is bytes), logits.
-Specs: SAMPLE-28 to SAMPLE-30. Source: https://github.com/guidance-ai/llguidance. Next: `ferrum.engine.timing`.
+Owns: an answer's place in a grammar, and the grammars that are remembered. What is small is made at once; what is not
+is tried out in another process first. Refuses to know: tokenizers (a vocabulary is bytes), logits.
+Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Next: `ferrum.engine.timing`.
 """
 
 from __future__ import annotations
 
+import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
+from ferrum.sample.grammar_library import (
+    MOST_STATES,
+    CannotFollow,
+    advance,
+    make_matcher,
+    make_tokenizer,
+    mask,
+    source,
+)
+from ferrum.sample.grammar_trial import try_out
 from ferrum.sampling_params import StructuredOutputs
 
-REMEMBERED = 64
-"""Compiled grammars that are kept, those used last."""
-_JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}"}
-"""White space between the parts of JSON, but not without end: small models like to go on with it."""
+REMEMBERED = 256 << 20
+"""Bytes that compiled grammars may take which are kept, those used last."""
+QUICK = 2048
+"""Characters of a structure that is made at once, if nothing in it is known to be expensive."""
+QUICK_FUEL, FUEL = 25_000, 200_000
+"""What its regular expressions may cost to be made, and in all, while answers are made of it."""
+QUICK_SIZE = 4 << 20
+"""Bytes that such a one takes, at most."""
+STATE_SIZE = 512
+_EXPENSIVE = re.compile("multipleOf|%json")
+"""Divisibility, of which the library tries out every remainder, and schemas inside grammars, which can ask for it."""
+_OUT_OF_FUEL = re.compile("too big|fuel|limit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +59,11 @@ class Vocabulary:
 class MatcherGrammar:
     """One answer's place in a grammar."""
 
-    def __init__(self, matcher: Any, vocab_size: int) -> None:
-        """Raises ModelError where not even a first token can be found."""
+    def __init__(self, matcher: Any, allowed: NDArray[np.bool_], failed: Callable[[], None]) -> None:
+        """`allowed`: what may come first; `failed` is called when the grammar cannot go on."""
         self._matcher = matcher
-        self._vocab_size = vocab_size
-        self._allowed = self._compute()
+        self._allowed = allowed
+        self._failed = failed
 
     def allowed(self) -> NDArray[np.bool_]:
         """bool [vocab], not to be written to."""
@@ -52,89 +72,113 @@ class MatcherGrammar:
     def accept(self, token: int) -> None:
         """Raises ModelError for a token that is not allowed, or where the grammar becomes too complex to go on. What
         may come next is computed here, so that such an error is met by this answer alone and not by a whole batch."""
-        self._matcher.consume_token(token)
-        self._check()
-        if not self.is_complete:
-            self._allowed = self._compute()
+        try:
+            advance(self._matcher, token)
+            if not self.is_complete:
+                self._allowed = _known(self._matcher, len(self._allowed))
+        except CannotFollow as error:
+            self._failed()
+            raise ModelError(f"the grammar cannot go on: {error}") from None
 
     @property
     def is_complete(self) -> bool:
         return bool(self._matcher.is_stopped())
 
-    def _compute(self) -> NDArray[np.bool_]:
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._check()
-        known = np.unpackbits(bits, bitorder="little")[: self._vocab_size].view(np.bool_)
-        if not known.any():
-            raise ModelError("the grammar cannot go on: no token of the vocabulary fits")
-        return np.pad(known, (0, self._vocab_size - len(known)))
+    @property
+    def accepts(self) -> bool:
+        """Is what has come a sentence, whether or not something can be added?"""
+        return bool(self._matcher.is_accepting())
 
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise ModelError(f"the grammar cannot go on: {_reason(self._matcher.get_error())}")
+
+def _known(matcher: Any, vocab_size: int) -> NDArray[np.bool_]:
+    """bool [vocab]: what may come next. Raises CannotFollow where nothing may."""
+    bits = np.frombuffer(mask(matcher), np.uint8)
+    known = np.unpackbits(bits, bitorder="little")[:vocab_size].view(np.bool_)
+    if not known.any():
+        raise CannotFollow("no token of the vocabulary fits")
+    return np.pad(known, (0, vocab_size - len(known)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A grammar at its beginning, what may come first, and how many bytes it takes."""
+
+    matcher: Any
+    allowed: NDArray[np.bool_]
+    size: int
 
 
 class GrammarMaker:
-    """Grammars for one vocabulary."""
+    """Grammars for one vocabulary. May be called by any thread."""
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int) -> None:
         """`vocab_size`: how many logits there are; ids beyond the vocabulary are never allowed."""
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
-        self._compiled = lru_cache(REMEMBERED)(self._compile)
+        self._kept: OrderedDict[StructuredOutputs, _Made] = OrderedDict()
+        self._changing = threading.Lock()
 
     def __call__(self, structure: StructuredOutputs) -> MatcherGrammar:
-        """A grammar at its beginning. Raises InvalidParameter for one that makes no sense, Unsupported without the
-        library, or for a vocabulary without a token that ends a text."""
-        return MatcherGrammar(self._compiled(structure.kind, structure.text).deep_copy(), self._vocab_size)
+        """A grammar at its beginning. Raises InvalidParameter for one that makes no sense or is too much to make,
+        Unsupported without the library, or for a vocabulary without a token that ends a text."""
+        made = self._kept.get(structure)
+        if made is None:
+            made = self._make(structure)
+        self._keep(structure, made)
+        return MatcherGrammar(made.matcher.deep_copy(), made.allowed, lambda: self._forget(structure, made))
 
-    def _compile(self, kind: str, text: str) -> Any:
-        library = _library()
+    def _keep(self, structure: StructuredOutputs, made: _Made) -> None:
+        """As the one used last; those that were not used for longest make room."""
+        with self._changing:
+            self._kept[structure] = made
+            self._kept.move_to_end(structure)
+            total = sum(each.size for each in self._kept.values())
+            while total > REMEMBERED:
+                _, oldest = self._kept.popitem(last=False)
+                total -= oldest.size
+
+    def _forget(self, structure: StructuredOutputs, made: _Made) -> None:
+        """All answers share what the library has learnt of a grammar: where that has become too much for it, the next
+        answer begins anew."""
+        with self._changing:
+            if self._kept.get(structure) is made:
+                del self._kept[structure]
+
+    def _make(self, structure: StructuredOutputs) -> _Made:
+        if not self._vocabulary.eos_token_ids:
+            raise Unsupported("structured outputs need a token that ends a text, and this model names none")
+        kind, text = structure.kind, structure.text
+        tokenizer = self._tokenizer
         try:
-            if kind == "json":
-                grammar = library.LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
-            else:
-                grammar = library.grammar_from(kind, text)
-        except ValueError as error:
-            raise InvalidParameter("structured_outputs", f"{kind}: {_reason(str(error))}") from error
-        matcher = library.LLMatcher(self._tokenizer, grammar, log_level=0)
-        if matcher.is_error():
-            raise InvalidParameter("structured_outputs", f"{kind}: {_reason(matcher.get_error())}")
-        return matcher
+            matcher = None
+            if len(text) <= QUICK and not _EXPENSIVE.search(text):
+                matcher, size = self._made_at_once(tokenizer, kind, text), QUICK_SIZE
+            if matcher is None:
+                vocabulary = self._vocabulary
+                tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, kind, text)
+                matcher, size = make_matcher(tokenizer, tried.source), tried.size + MOST_STATES * STATE_SIZE
+            return _Made(matcher, _known(matcher, self._vocab_size), size)
+        except CannotFollow as error:
+            raise InvalidParameter("structured_outputs", f"{kind}: {error}") from None
+
+    def _made_at_once(self, tokenizer: Any, kind: str, text: str) -> Any:
+        """A matcher, or None for a structure that needs more fuel than is given away without a trial."""
+        grammar = source(kind, text)
+        try:
+            make_matcher(tokenizer, grammar, QUICK_FUEL)
+        except CannotFollow as error:
+            if _OUT_OF_FUEL.search(str(error)):
+                return None
+            raise
+        return make_matcher(tokenizer, grammar, FUEL)
+
+    @cached_property
+    def _tokens(self) -> Sequence[bytes]:
+        return list(self._vocabulary.tokens())
 
     @cached_property
     def _tokenizer(self) -> Any:
-        vocabulary, library = self._vocabulary, _library()
-        if not vocabulary.eos_token_ids:
-            raise Unsupported("structured outputs need a token that ends a text, and this model names none")
-        wrapper = library.TokenizerWrapper(_WrappedVocabulary(vocabulary))
-        return library.LLTokenizer(wrapper, eos_token=list(vocabulary.eos_token_ids))
-
-
-class _WrappedVocabulary:
-    """A vocabulary under the names that the library looks for."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.tokens = list(vocabulary.tokens())
-        self.special_token_ids = sorted(vocabulary.special_ids)
-        self.eos_token_id = vocabulary.eos_token_ids[0]
-        self.bos_token_id = None
-        self._encode = vocabulary.encode
-
-    def __call__(self, text: str | bytes) -> list[int]:
-        return self._encode(text.decode(errors="replace") if isinstance(text, bytes) else text)
-
-
-def _library() -> Any:
-    try:
-        import llguidance
-    except ImportError as error:
-        raise Unsupported(
-            "structured outputs need the extra 'structured': pip install 'ferrum-ref[structured]'"
-        ) from error
-    return llguidance
-
-
-def _reason(text: str) -> str:
-    """A complaint of the library on one line, without its internal state."""
-    return " ".join(text.partition("<state>")[0].split())
+        vocabulary = self._vocabulary
+        return make_tokenizer(
+            self._tokens, sorted(vocabulary.special_ids), list(vocabulary.eos_token_ids), vocabulary.encode
+        )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -212,3 +213,52 @@ def test_json_of_the_real_model_always_validates(smollm2_path: Path) -> None:
     for answer in answers:
         assert answer.finish_reason is FinishReason.STOP
         jsonschema.validate(json.loads(answer.text), SCHEMA)
+
+
+@pytest.mark.clause("SAMPLE-28")
+@pytest.mark.parametrize(
+    "stops", [{"stop_token_ids": [ord(char)]} for char in '\n "amn}'] + [{"stop_token_ids": range(256)}]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stop_token_never_ends_a_text_in_its_middle(stops: dict[str, Any], seed: int) -> None:
+    """Where it is needed to go on, the request ends with an error, and not with half a text that is called whole."""
+    structure = StructuredOutputs(
+        json={
+            "type": "object",
+            "properties": {"name": {"enum": ["a\nb", "man", "x"]}},
+            "required": ["name"],
+            "additionalProperties": False,
+        }
+    )
+    llm = tiny_llm()
+    request = llm.engine.submit([65], SamplingParams(seed=seed, max_tokens=200, structured_outputs=structure, **stops))
+    other = llm.engine.submit([66], SamplingParams(seed=seed, max_tokens=30, ignore_eos=True))
+    while llm.engine.has_work:
+        llm.engine.step()
+    answer = request.completion()
+    if answer.finish_reason is FinishReason.STOP:
+        json.loads(answer.text)
+    else:
+        assert answer.finish_reason is FinishReason.ERROR
+        assert isinstance(request.error, ModelError) and "no token is left" in str(request.error)
+    assert len(other.completion().token_ids) == 30
+
+
+@pytest.mark.clause("SAMPLE-28")
+def test_a_stop_token_may_end_a_text_that_is_whole() -> None:
+    """The grammar could go on with it, and need not."""
+    params = SamplingParams(
+        temperature=0, logit_bias={97: 100.0}, max_tokens=9, stop_token_ids=[97],
+        structured_outputs=StructuredOutputs(regex="[ab]b?a*"),
+    )  # fmt: skip
+    (answer,) = tiny_llm().generate([[65]], params)
+    assert answer.token_ids[0] == 98 and answer.finish_reason is FinishReason.STOP
+    assert answer.token_ids[-1] == 97 and "a" not in answer.text
+
+
+@pytest.mark.clause("SAMPLE-29")
+@pytest.mark.parametrize("schema", [True, "true", {}, "{}"])
+def test_the_schema_that_allows_everything(schema: Any) -> None:
+    structure = StructuredOutputs(json=schema)
+    (answer,) = tiny_llm().generate([[65]], SamplingParams(seed=4, max_tokens=400, structured_outputs=structure))
+    assert answer.finish_reason is FinishReason.LENGTH or json.loads(answer.text) != ()

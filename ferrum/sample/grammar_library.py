@@ -1,0 +1,165 @@
+"""The library that follows grammars, `llguidance`: what is asked of it, and within which limits.
+
+Owns: how a schema, an expression or a grammar becomes a matcher, in this process. Whatever goes wrong in there, a panic
+of its native code included, is a `CannotFollow`; it recurses as deep as the rules of a grammar lead to one another, so
+that it runs on a stack of its own. Refuses to know: requests, logits, what is remembered.
+Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Source: https://github.com/guidance-ai/llguidance.
+Next: `ferrum.sample.grammar_trial`.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from ferrum.errors import ResourceExhausted, Unsupported
+
+JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}"}
+"""White space between the parts of JSON, but not without end: small models like to go on with it."""
+MOST_STATES = 100_000
+"""Of a lexer, which grows while answers are made: each state takes half a kilobyte."""
+STACK = 128 << 20
+"""Bytes, of which only those are taken that are used."""
+_REASON = 300
+_LARK = re.compile(r"^[ \t]*(%llguidance\b|start[ \t]*:(?!:=))", re.MULTILINE)
+
+T = TypeVar("T")
+_starting = threading.Lock()
+
+
+class CannotFollow(Exception):
+    """A structure that the library refuses or fails at; the text says why, on one line."""
+
+
+def library() -> Any:
+    """The library. Raises Unsupported without it."""
+    try:
+        import llguidance
+    except ImportError as error:
+        raise Unsupported(
+            "structured outputs need the extra 'structured': pip install 'ferrum-ref[structured]'"
+        ) from error
+    return llguidance
+
+
+class _Wrapped:
+    """A vocabulary under the names that the library looks for."""
+
+    bos_token_id = None
+
+    def __init__(
+        self, tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_id: int, encode: Callable[[str], list[int]]
+    ) -> None:
+        self.tokens = tokens
+        self.special_token_ids = special_ids
+        self.eos_token_id = eos_token_id
+        self._encode = encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text.decode(errors="replace") if isinstance(text, bytes) else text)
+
+
+def make_tokenizer(
+    tokens: Sequence[bytes],
+    special_ids: Sequence[int],
+    eos_token_ids: Sequence[int],
+    encode: Callable[[str], list[int]],
+) -> Any:
+    """A vocabulary as the library knows it."""
+    wrapper = library().TokenizerWrapper(_Wrapped(tokens, special_ids, eos_token_ids[0], encode))
+    return library().LLTokenizer(wrapper, eos_token=list(eos_token_ids))
+
+
+def source(kind: str, text: str) -> str:
+    """A structure in the library's own language. Raises CannotFollow."""
+    with _told():
+        matcher = library().LLMatcher
+        if kind == "json":
+            return str(matcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS))
+        if kind == "grammar":  # told apart here: the library's own way takes the square of the time for many lines
+            return str(matcher.grammar_from_lark(text if _LARK.search(text) else _from_gbnf(text)))
+        return str(library().grammar_from(kind, text))
+
+
+def _from_gbnf(text: str) -> str:
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    return str(gbnf_to_lark(text))
+
+
+def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
+    """A matcher at the beginning of a grammar. `fuel`: what its regular expressions may cost, the library's own limit
+    where None. Raises CannotFollow."""
+    limits = library().LLParserLimits(initial_lexer_fuel=fuel, max_lexer_states=MOST_STATES, verbose_errors=False)
+    with _told():
+        matcher = on_large_stack(lambda: library().LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
+        if matcher.is_error():
+            raise CannotFollow(in_short(matcher.get_error()))
+        return matcher
+
+
+def mask(matcher: Any) -> bytes:
+    """One bit for each token, the lowest first: may it come next? Raises CannotFollow."""
+    with _told():
+        bits = bytes(matcher.compute_bitmask())
+        if matcher.is_error():
+            raise CannotFollow(in_short(matcher.get_error()))
+        return bits
+
+
+def advance(matcher: Any, token: int) -> None:
+    """The next token has come. Raises CannotFollow for one that cannot."""
+    with _told():
+        matcher.consume_token(token)
+        if matcher.is_error():
+            raise CannotFollow(in_short(matcher.get_error()))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (CannotFollow, Unsupported, ResourceExhausted):
+        raise
+    except Exception as error:
+        raise CannotFollow(in_short(str(error))) from None
+    except BaseException as error:  # a panic of native code is none of Python's own exceptions
+        if type(error).__name__ != "PanicException":
+            raise
+        raise CannotFollow(f"the library for grammars failed: {in_short(str(error))}") from None
+
+
+def in_short(text: str) -> str:
+    """A complaint of the library on one short line."""
+    line = " ".join(text.replace("<non-verbose/>", "").split())
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: _REASON + 1])
+    return shown if len(shown) <= _REASON else shown[: _REASON - 3] + "..."
+
+
+def on_large_stack(function: Callable[[], T], size: int = STACK) -> T:
+    """What the function returns or raises, called in a thread with so large a stack."""
+    returned: list[T] = []
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="grammar", daemon=True)
+    with _starting:
+        before = threading.stack_size(size)  # of all threads that start now
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ResourceExhausted("a grammar needs a thread of its own, and none can be started") from error
+        finally:
+            threading.stack_size(before)
+    thread.join()
+    if raised:
+        raise raised[0]
+    return returned[0]

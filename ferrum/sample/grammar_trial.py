@@ -1,0 +1,162 @@
+"""A large structure is made in another process first: where it takes too long or too much, only that process ends.
+
+Owns: the limits in time and memory, that process, and what it tells. The library for grammars has limits of its own,
+but not for everything: a schema of forty characters can take minutes and gigabytes, and a native stack that is full
+ends a process. Refuses to know: what becomes of the structure.
+Specs: SAMPLE-35. Next: `ferrum.sample.grammar`.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.children import clean_environment, python_command
+from ferrum.errors import ResourceExhausted
+from ferrum.sample.grammar_library import (
+    STACK,
+    CannotFollow,
+    advance,
+    make_matcher,
+    make_tokenizer,
+    mask,
+    on_large_stack,
+    source,
+)
+
+SECONDS = 1.5
+"""Of processor time."""
+BYTES = 256 << 20
+STEPS = 8
+STEP_SECONDS = 0.1
+"""Of processor time, for what may follow one of the first tokens."""
+PATIENCE = 60.0
+"""Seconds by the clock, on a machine that has much else to do."""
+TOO_MUCH = f"to make it takes more than {SECONDS:g} s or {BYTES >> 20} MiB"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A structure that can be made: in the library's own language, and the bytes that it takes."""
+
+    source: str
+    size: int
+
+
+def try_out(
+    tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_ids: Sequence[int], kind: str, text: str
+) -> Tried:
+    """Raises CannotFollow for a structure that cannot be made within the limits."""
+    try:
+        ran = subprocess.run(
+            python_command("-m", __name__),
+            input=pickle.dumps((tokens, special_ids, eos_token_ids, kind, text)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=clean_environment(sys.path),
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotFollow(TOO_MUCH) from None
+    except OSError as error:
+        raise ResourceExhausted(f"a process to try a large structure in cannot be started: {error.strerror}") from error
+    if ran.returncode:
+        raise CannotFollow(TOO_MUCH)
+    told = json.loads(ran.stdout.splitlines()[-1])
+    if "reason" in told:
+        raise CannotFollow(told["reason"])
+    return Tried(told["source"], told["size"])
+
+
+def main() -> None:
+    """What the other process does."""
+    tokens, special_ids, eos_token_ids, kind, text = pickle.load(sys.stdin.buffer)
+    tokenizer = make_tokenizer(tokens, special_ids, eos_token_ids, _Longest(tokens))
+    _limit()
+    try:
+        # a smaller stack than the one it is made on afterwards: what fits here fits there
+        told = on_large_stack(lambda: _try(tokenizer, len(tokens), kind, text), STACK // 2)
+    except CannotFollow as error:
+        told = {"reason": str(error)}
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def _try(tokenizer: Any, vocab_size: int, kind: str, text: str) -> dict[str, Any]:
+    before = _memory(_RESIDENT) or 0
+    grammar = source(kind, text)
+    matcher = make_matcher(tokenizer, grammar)
+    size = (_memory(_RESIDENT) or 0) - before
+    matcher = matcher.deep_copy()
+    mask(matcher)
+    for number in range(STEPS):
+        began = time.thread_time()
+        bits = int.from_bytes(mask(matcher), "little") & ((1 << vocab_size) - 1)
+        places = [index for index, bit in enumerate(reversed(f"{bits:b}")) if bit == "1"]
+        if matcher.is_stopped() or not places:
+            break
+        began = time.thread_time()
+        advance(matcher, random.Random(number).choice(places))
+        if not matcher.is_stopped():
+            mask(matcher)
+        if time.thread_time() - began > STEP_SECONDS:
+            raise CannotFollow(f"what may follow one token takes more than {STEP_SECONDS:g} s")
+    return {"source": grammar, "size": max(size, len(grammar))}
+
+
+class _Longest:
+    """Text to tokens, each as long as possible: the library wants to know for text that can only be one."""
+
+    def __init__(self, tokens: Sequence[bytes]) -> None:
+        self._ids = {token: index for index, token in enumerate(tokens) if token}
+        self._longest = max(map(len, self._ids), default=1)
+
+    def __call__(self, text: str) -> list[int]:
+        content, found, start = text.encode(), [], 0
+        while start < len(content):
+            for end in range(min(start + self._longest, len(content)), start, -1):
+                index = self._ids.get(content[start:end])
+                if index is not None:
+                    found.append(index)
+                    break
+            start = end
+        return found
+
+
+def _limit() -> None:
+    """From now on, the process ends when it has taken so much."""
+    try:
+        import resource
+    except ImportError:  # no such limits here: the time by the clock remains
+        return
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    taken = _memory(_DATA) if sys.platform == "linux" else None
+    if taken is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (taken + STACK + BYTES,) * 2)
+
+
+_RESIDENT, _DATA = 1, 5
+"""Places in what Linux tells of a process's memory."""
+
+
+def _memory(place: int) -> int | None:
+    """Bytes; None where nothing is told."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as facts:
+            return int(facts.read().split()[place]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return None
+
+
+if __name__ == "__main__":
+    main()
