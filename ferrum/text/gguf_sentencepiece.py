@@ -27,6 +27,7 @@ from ferrum.text.character_rules import growth_of_rules
 from ferrum.text.gguf_tokens import TokenType, require, token_id, token_scores, token_texts, token_types, vocabulary
 from ferrum.text.native import ask
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
+from ferrum.text.tokenizer_steps import check_unigram
 
 RULES = "precompiled_charsmap"
 # The library knows a byte token by its text. Cut behind the "<", no text that only looks like one becomes it.
@@ -38,7 +39,10 @@ def sentencepiece_tokens(fields: Fields) -> list[str]:
     files write "▁" there, others do not. Raises `TokenizerError` where texts or types are missing."""
     tokens = token_texts(fields)
     require(fields, "token_type")  # only types tell a byte from text that looks like one
-    for found in np.flatnonzero(token_types(fields, len(tokens)) == TokenType.USER_DEFINED).tolist():
+    types = token_types(fields, len(tokens))
+    if len(types) != len(tokens):
+        raise TokenizerError(f"the GGUF tokenizer has {len(types)} token types for {len(tokens)} tokens")
+    for found in np.flatnonzero(types == TokenType.USER_DEFINED).tolist():
         tokens[found] = tokens[found].replace(SENTENCEPIECE_SPACE, " ")
     return tokens
 
@@ -66,6 +70,7 @@ def sentencepiece_bpe(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer
 def sentencepiece_unigram(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer:
     """The tokenizer of the model "t5", without special tokens. Raises `TokenizerError` for contradictory metadata."""
     vocabulary(tokens)  # no token twice
+    check_unigram(map(len, tokens))
     unknown = _unknown(fields, tokens)
     if unknown is None:
         raise TokenizerError("the GGUF file names no unknown token, which its unigram tokenizer needs")

@@ -19,12 +19,13 @@ import tokenizers
 from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted
 from ferrum.text.native import ask
 from ferrum.text.token_bytes import spelling_of
-from ferrum.text.tokenizer_json import read_checked
-from ferrum.text.tokenizer_steps import Growth, growth_of, ids_around
+from ferrum.text.tokenizer_json import read_checked, string_lengths
+from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, ids_around
 
 _IDS = 1 << 32  # the library's ids have 32 bits
 _LONG = 16 << 10  # characters of a text that takes so long that other threads should run meanwhile
 _LONGEST_AFFIX = 64  # characters, which the library copies for each character of a text
+_LONGEST_WORD = 256  # characters; the time of WordPiece grows with the third power
 _TAKES_TOO_LONG = "retry-limit"
 
 
@@ -44,6 +45,8 @@ class Tokenizer:
         # A tokenizer.json may carry the settings of its last batch; either would change what a prompt encodes to.
         backend.no_truncation()
         backend.no_padding()
+        if isinstance(backend.model, tokenizers.models.BPE):
+            backend.model.dropout = None  # a setting of its training, with which a text has other tokens every time
         self.spelling = spelling_of(_state(backend.decoder))
         added = backend.get_added_tokens_decoder()
         self._growth = _checked(backend, added.values())
@@ -72,6 +75,8 @@ class Tokenizer:
             tokenizers.Tokenizer.from_str,
             text,
         )
+        if isinstance(backend.model, tokenizers.models.Unigram):
+            check_unigram(string_lengths(text))
         return cls(backend, bos_token_id=bos_token_id, eos_token_ids=eos_token_ids)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -169,6 +174,8 @@ def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedTo
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if len(getattr(backend.model, name, None) or "") > _LONGEST_AFFIX:
             raise TokenizerError(f"the tokenizer's {name} has more than {_LONGEST_AFFIX} characters")
+    if getattr(backend.model, "max_input_chars_per_word", 0) > _LONGEST_WORD:
+        raise TokenizerError(f"the tokenizer's max_input_chars_per_word is above {_LONGEST_WORD}")
     normalizer = backend.normalizer
     for token in added:  # one that matches everywhere, and then again at the same place
         if normalizer is not None and token.normalized and not ask(_failed, normalizer.normalize_str, token.content):

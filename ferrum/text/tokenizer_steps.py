@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,8 @@ _NORMALIZERS = {
 }
 _PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Delimiter", "Digits", "FixedLength"}
 _PRE_TOKENIZERS |= {"Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"}
+_SHORT_TOKEN = 32  # characters; nearly all tokens of unigram models have up to sixteen
+_LONG_TOKENS = 4096  # characters, of one token of each length above that
 _BYTES = 4  # of a character
 _SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())  # which is never more than one token
 
@@ -115,6 +117,14 @@ def growth_of(
         (1 + in_front * stretches) * max(1, prefixes) * math.prod(map(_copies, last)),
         longest,
     )
+
+
+def check_unigram(lengths: Iterable[int]) -> None:
+    """Raises `TokenizerError` for a unigram vocabulary with long tokens of many lengths: at each place of a text the
+    library looks for the tokens of every length, and copies those that it finds."""
+    long = {length for length in lengths if length > _SHORT_TOKEN}
+    if sum(long) > _LONG_TOKENS:
+        raise TokenizerError(f"the tokenizer has too many tokens of more than {_SHORT_TOKEN} characters")
 
 
 def _steps(part: Any, inner: str) -> Iterator[Mapping[str, Any]]:

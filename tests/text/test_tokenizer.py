@@ -125,6 +125,15 @@ def test_batch_settings_of_the_file_are_ignored() -> None:
     assert found == byte_level().encode(text, add_special_tokens=False)
 
 
+@pytest.mark.clause("TEXT-07")
+def test_dropout_of_the_training_is_ignored() -> None:
+    described = json.loads(byte_level_json())
+    described["model"]["dropout"] = 0.9
+    text = "The quick brown fox jumps"
+    found = Tokenizer.from_json(json.dumps(described)).encode(text, add_special_tokens=False)
+    assert found == byte_level().encode(text, add_special_tokens=False)
+
+
 @pytest.mark.clause("TEXT-08")
 def test_an_id_without_a_token_is_empty_text() -> None:
     beyond = byte_level().vocab_size
