@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 from ferrum.errors import NotFound
 
@@ -25,13 +26,22 @@ def python_command(*arguments: str) -> list[str]:
 
 def clean_environment(search: Iterable[str] | None = None) -> dict[str, str]:
     """The environment for it: this one, with nothing of the working directory among the places that are searched for
-    modules. `search`: these places, most often `sys.path`; None means those of PYTHONPATH."""
+    modules. `search`: these places; None means those of PYTHONPATH."""
     environment = dict(os.environ)
     given = environment.pop("PYTHONPATH", "")
     places = elsewhere(given.split(os.pathsep) if search is None else search)
     if places:
         environment["PYTHONPATH"] = os.pathsep.join(places)
     environment["PYTHONSAFEPATH"] = "1"  # for the processes that it starts in turn
+    return environment
+
+
+def own_environment() -> dict[str, str]:
+    """The same for a process that runs a module of ferrum: it searches where this one does, and in the end where ferrum
+    itself is, even if that is the working directory; all else has been found by then."""
+    environment = clean_environment(sys.path)
+    searched = [environment.get("PYTHONPATH"), str(Path(__file__).parents[1])]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, searched))
     return environment
 
 

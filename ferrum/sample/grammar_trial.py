@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ferrum.children import clean_environment, python_command
+from ferrum.children import own_environment, python_command
 from ferrum.errors import ResourceExhausted
 from ferrum.sample.grammar_library import (
     STACK,
@@ -61,7 +61,7 @@ def try_out(
             input=pickle.dumps((tokens, special_ids, eos_token_ids, kind, text)),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=clean_environment(sys.path),
+            env=own_environment(),
             timeout=PATIENCE,
             check=False,
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.children import clean_environment, python_command
+from ferrum import errors
+from ferrum.children import clean_environment, own_environment, python_command
 from ferrum.errors import NotFound
 
 PLANTED = ["pip", "runpy", "numpy", "ferrum", "sitecustomize", "usercustomize", "json", "encodings", "planted"]
@@ -103,3 +104,20 @@ def test_a_python_that_does_not_know_its_program_starts_no_other(
     monkeypatch.setattr(sys, "executable", executable)
     with pytest.raises(NotFound, match="does not know where its program is"):
         python_command("-m", "pip")
+
+
+@pytest.mark.clause("LOAD-68", "OPS-55")
+def test_a_process_of_our_own_finds_ferrum_even_here_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tree that was downloaded and not installed, say."""
+    own = Path(errors.__file__).parents[1]
+    (tmp_path / "json.py").write_text("raise SystemExit('planted')")
+    for here in (own, tmp_path):
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(sys, "path", ["", str(here), *sys.path[1:]])
+        found = own_environment()["PYTHONPATH"].split(os.pathsep)
+        assert found[-1] == str(own) and str(tmp_path) not in found and "" not in found
+        command = python_command("-c", "import json, ferrum; print(ferrum.__file__)")
+        ran = subprocess.run(command, env=own_environment(), capture_output=True, text=True, check=True)
+        assert ran.stdout.startswith(str(own))

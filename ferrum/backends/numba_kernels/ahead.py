@@ -8,18 +8,15 @@ Specs: OPS-49, OPS-55. Next: `ferrum.backends.numba_kernels.library`.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from ferrum.backends.numba_kernels.cache import KernelFiles
-from ferrum.children import clean_environment, python_command
+from ferrum.children import own_environment, python_command
 
 LOOK_SECONDS = 0.01
-OWN_PLACE = str(Path(__file__).parents[3])
 
 
 class CompilingProcess:
@@ -28,14 +25,11 @@ class CompilingProcess:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
-        environment = clean_environment(sys.path)
-        # where ferrum itself is comes last, even if that is here: after all that has to be imported
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), OWN_PLACE]))
         command = python_command("-m", __name__, *names)
         # in a session of its own: Ctrl-C is for whoever waits, and the next start is glad of what is finished
         self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            command, env=own_environment(), start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def wait_for(self, name: str, files: KernelFiles) -> bytes | None:
