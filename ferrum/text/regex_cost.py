@@ -1,21 +1,27 @@
 """How long a regular expression of a tokenizer can take, as a power of the length of the text.
 
 The library tries one way after another (backtracking): `(a+)+b` takes a time that doubles with each "a" of a text
-without a "b", and `a*b` takes the square of its length. Whoever writes the text decides, and nothing can stop the
-library while it matches.
+without a "b", and `a*b` takes the square of the number of neighbouring "a". Whoever writes the text decides, and
+nothing can stop the library while it matches.
 
 Owns: the bound. It is coarse: what might take long counts as taking long, except where a branch that fails is followed
 by one that takes what the first has looked at, as in the expressions that models use. Refuses to know: the notation
-(`regex_parts`), the text.
+(`regex_parts`), what a text is before (`tokenizer_steps`).
 Specs: TEXT-44. Next: `ferrum.text.regex_parts`.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
+import tokenizers
+
 from ferrum.errors import TokenizerError, quoted
+from ferrum.text.native import ask
 from ferrum.text.regex_parts import Atom, Atomic, Choice, Look, NotUnderstood, Part, Repeat, Sequence, parts_of
 
 _MANY = 16  # a repetition that is counted further than this is treated as one without end
@@ -25,10 +31,40 @@ _LONGEST_UNROLLED = 100_000  # atoms, once the library has written out counted r
 _STEPS = 3e8  # of the library, each of which takes some ten nanoseconds
 
 
+@dataclass(frozen=True)
+class Cost:
+    """At each place of a text, an expression is tried in up to `ways` times R to the power of `degree` ways, where R is
+    the longest run of characters that it can repeat: those that one of `repeated` matches. Degree 0: the places
+    together take a time that grows as the text does."""
+
+    expression: str
+    ways: int
+    degree: int
+    repeated: tuple[str, ...]
+
+    @property
+    def longest(self) -> float:
+        """Characters of a text for which the expression takes some seconds at most, whatever the text is."""
+        return math.inf if self.degree == 0 else math.pow(_STEPS / self.ways, 1 / (self.degree + 1))
+
+    def allows(self, text: str) -> bool:
+        """Does the expression take some seconds at most for a text?"""
+        if len(text) <= self.longest:
+            return True
+        return self.ways * len(text) * math.pow(self._longest_run(text), self.degree) <= _STEPS
+
+    def _longest_run(self, text: str) -> int:
+        characters = "".join(sorted(set(text)))
+        kinds = tokenizers.Regex("|".join(f"(?i:{source})" for source in self.repeated))
+        others = ask(TokenizerError, tokenizers.normalizers.Replace(kinds, "").normalize_str, characters)
+        met = set(characters).difference(others)
+        runs = re.finditer(f"[{re.escape(''.join(sorted(met)))}]+", text) if met else ()
+        return max((run.end() - run.start() for run in runs), default=0)
+
+
 @lru_cache(maxsize=256)
-def longest_text(expression: str) -> float:
-    """How many characters a text may have so that the expression takes some seconds at most; infinity where its time
-    grows as the text does. Raises `TokenizerError` for one that no text is short enough for."""
+def cost_of(expression: str) -> Cost:
+    """What an expression costs. Raises `TokenizerError` for one that no text is short enough for."""
     try:
         whole = parts_of(expression)
     except NotUnderstood as error:
@@ -41,9 +77,26 @@ def longest_text(expression: str) -> float:
             f"the tokenizer's regular expression {quoted(expression)} is not supported: it can take time without end"
         )
     branches = whole.branches if isinstance(whole, Choice) else (whole,)
-    if all(_is_linear(branches[index:]) for index in range(len(branches))):
-        return math.inf
-    return math.pow(_STEPS / ways, 1 / (degree + 1))
+    slow = [branch for index, branch in enumerate(branches) if not _is_linear(branches[index:])]
+    repeated = (source for branch in slow for source in _repeated(branch, False))
+    return Cost(expression, ways, degree if slow else 0, tuple(dict.fromkeys(repeated)))
+
+
+def _repeated(part: Part, is_repeated: bool) -> Iterator[str]:
+    """How the expression writes the characters that it repeats without end."""
+    match part:
+        case Atom(source):
+            if is_repeated:
+                yield source
+        case Repeat(inner, _, most):
+            yield from _repeated(inner, is_repeated or most is None or most > _MANY)
+        case Atomic(inner):
+            yield from _repeated(inner, is_repeated)
+        case Look(_, inner) if inner is not None:
+            yield from _repeated(inner, is_repeated)
+        case Choice(inner) | Sequence(inner):
+            for one in inner:
+                yield from _repeated(one, is_repeated)
 
 
 def _cost(part: Part, is_last: bool) -> tuple[int, int]:
@@ -60,9 +113,13 @@ def _cost(part: Part, is_last: bool) -> tuple[int, int]:
                 return (ways if is_last else ways + 1), degree
             return (ways, degree) if is_last and least <= 1 else (ways, _NEVER)
         case Atomic(inner):
-            return _cost(inner, True)
+            ways, degree = _cost(inner, True)  # is tried once, but may be looked at from each place
+            return ways, degree if is_last else max(degree, _looks_far(inner))
         case Look(_, inner):
-            return (1, 0) if inner is None else _cost(inner, True)
+            if inner is None:
+                return 1, 0
+            ways, degree = _cost(inner, True)  # leaves what it has looked at to be looked at again
+            return ways, max(degree, _looks_far(inner))
         case Choice(branches):
             costs = [_cost(branch, is_last) for branch in branches]
             ways = max(ways for ways, _ in costs) * (1 if is_last else len(branches))
@@ -89,6 +146,11 @@ def _has_choice(part: Part) -> bool:
         case Atomic(inner):
             return _has_choice(inner)
     return isinstance(part, Look) and part.inner is not None
+
+
+def _looks_far(part: Part) -> int:
+    """1 where the part has a repetition without end."""
+    return int(next(_repeated(part, False), None) is not None)
 
 
 def _may_fail(part: Part) -> bool:

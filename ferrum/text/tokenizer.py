@@ -90,16 +90,12 @@ class Tokenizer:
         if not isinstance(text, str) or not _is_unicode(text):
             what = "holds a lone surrogate, which is not a character" if isinstance(text, str) else "must be a str"
             raise RequestValidation(f"the text {what}")
-        self._growth.check(text, self._normalized)
+        self._growth.check(text)
         if len(text) < _LONG:
             return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids
         # The library lets other threads run only while it encodes a batch, for which it has threads of its own
         batch = ask(_not_encoded, self._backend.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
         return batch[0].ids
-
-    def _normalized(self, text: str) -> str:
-        normalizer = self._backend.normalizer
-        return text if normalizer is None else ask(_not_encoded, normalizer.normalize_str, text)
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`: their bytes, joined and read as UTF-8, U+FFFD for whatever is not UTF-8."""

@@ -12,14 +12,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
+
+from tokenizers import normalizers
 
 from ferrum.errors import RequestValidation, TokenizerError, quoted
 from ferrum.text.character_rules import growth_of_rules
-from ferrum.text.regex_cost import longest_text
+from ferrum.text.native import ask
+from ferrum.text.regex_cost import Cost, cost_of
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 
 LARGEST_TEXT = 4 << 20
@@ -46,43 +51,92 @@ _PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Delim
 _PRE_TOKENIZERS |= {"Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"}
 _SHORT_TOKEN = 32  # characters; nearly all tokens of unigram models have up to sixteen
 _LONG_TOKENS = 4096  # characters, of one token of each length above that
+_ANY = r"[\s\S]"
 _BYTES = 4  # of a character
 _SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())  # which is never more than one token
 
 
 @dataclass(frozen=True)
-class Growth:
-    """How large a text can become. `normalized`: characters out of one. `around`: the same for what is put in front of
-    each stretch between added tokens and of each piece, and for the copies that a post-processor makes. `longest`: the
-    characters that a regular expression can be given."""
+class Normalization:
+    """One step of a normalizer: at most how many characters it makes of one, and what its expression costs."""
 
-    normalized: float = 1.0
-    around: float = 1.0
-    longest: float = math.inf
+    step: Mapping[str, Any]
+    growth: float
+    cost: Cost | None
 
-    def check(self, text: str, normalize: Callable[[str], str]) -> None:
-        """Raises `RequestValidation` for a text that is or becomes too large. `normalize` is asked where the worst case
-        would be too much, a little at a time."""
-        most = min(LARGEST_TEXT / self.around, self.longest)
-        size = len(text) * self.normalized * (1 if text.isascii() else _BYTES)
-        if size > most and self._size(text, most, normalize) > most:
-            raise RequestValidation(
-                f"the text is too long for the model's tokenizer: {len(text)} characters, which may become more than "
-                f"{int(most * self.around)} on their way to tokens"
-            )
-
-    def _size(self, text: str, most: float, normalize: Callable[[str], str]) -> int:
-        """The size of the normalized text, or of so much of it that it is too large. What a vocabulary does not have
-        becomes a token for each byte."""
-        at_once = max(1, int(LARGEST_TEXT / self.normalized))
-        size = 0
+    def apply(self, text: str, most: float) -> str:
+        """The text after this step. Raises `RequestValidation` where that is too large, before it takes memory."""
+        if self.cost is not None:
+            _require_short_runs(self.cost, text)
+        normalizer = normalizers.Sequence([])
+        normalizer.__setstate__(json.dumps(self.step).encode())
+        at_once = max(1, int(LARGEST_TEXT / self.growth))
+        size, parts = 0, []
         for start in range(0, len(text), at_once):
-            part = text[start : start + at_once]
-            part = normalize(part) if self.normalized > 1 else part
-            size += len(part.encode()) - (_SPACE_BYTES - 1) * part.count(SENTENCEPIECE_SPACE)
-            if size > most:
-                break
-        return size
+            parts.append(ask(_cannot_normalize, normalizer.normalize_str, text[start : start + at_once]))
+            size += _size(parts[-1])
+            _require_size(size, most)
+        return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How large a text can become. `normalizations`: the steps that change all of it. `around`: how many characters are
+    made of one by what is put in front of each stretch between added tokens and of each piece, and by a post-processor.
+    `costs`: of expressions that cut the normalized text, and may take longer than it is long."""
+
+    normalizations: tuple[Normalization, ...] = ()
+    around: float = 1.0
+    costs: tuple[Cost, ...] = ()
+
+    def check(self, text: str) -> None:
+        """Raises `RequestValidation` for a text that is or becomes too large, or would take too long. Where the worst
+        case is too much, the text is normalized, a little at a time, to see what it becomes."""
+        most = LARGEST_TEXT / self.around
+        worst = len(text) * self.normalized * (1 if text.isascii() else _BYTES)
+        if worst <= min(most, self._longest):
+            return
+        _require_size(_size(text), most)
+        for normalization in self.normalizations:
+            text = normalization.apply(text, most)
+        for cost in self.costs:
+            _require_short_runs(cost, text)
+
+    @cached_property
+    def normalized(self) -> float:
+        """Characters that the normalizer makes of one, at most."""
+        return math.prod(normalization.growth for normalization in self.normalizations)
+
+    @cached_property
+    def _longest(self) -> float:
+        """Characters of a text for which any of the expressions is quick, whatever the text is."""
+        costs = (*self.costs, *(normalization.cost for normalization in self.normalizations))
+        return min((cost.longest for cost in costs if cost is not None), default=math.inf)
+
+
+def _size(text: str) -> int:
+    """Characters, those outside ASCII by their bytes: what a vocabulary does not have becomes a token for each byte."""
+    return len(text) if text.isascii() else len(text.encode()) - (_SPACE_BYTES - 1) * text.count(SENTENCEPIECE_SPACE)
+
+
+def _require_size(size: int, most: float) -> None:
+    if size > most:
+        raise RequestValidation(
+            f"the text is too long for the model's tokenizer, which takes {LARGEST_TEXT} characters at most, including "
+            "those that it adds on the way"
+        )
+
+
+def _require_short_runs(cost: Cost, text: str) -> None:
+    if not cost.allows(text):
+        raise RequestValidation(
+            "the text has too long a run of characters for the tokenizer's regular expression "
+            f"{quoted(cost.expression)}, which would take too long"
+        )
+
+
+def _cannot_normalize(reason: str) -> TokenizerError:
+    return TokenizerError(f"the tokenizer cannot normalize this text: {reason}")
 
 
 def growth_of(
@@ -95,28 +149,41 @@ def growth_of(
     last = list(_steps(post_processor, "processors"))
     if len(first) + len(then) + len(last) > MOST_STEPS:
         raise TokenizerError(f"the tokenizer has more than {MOST_STEPS} steps")
-    normalized, in_front, longest = 1.0, 0, math.inf
+    normalizations, normalized, in_front = [], 1.0, 0.0
     for step in first:
         if step["type"] == "Prepend":
             in_front += len(_text(step, "prepend"))
         else:
-            normalized *= _out_of_one(step)
-        longest = min(longest, _longest(step))
+            growth = _out_of_one(step)
+            normalizations.append(Normalization(step, growth, _cost(step)))
+            normalized, in_front = normalized * growth, in_front * growth
         if normalized > MOST_GROWTH or in_front > MOST_GROWTH:
             raise TokenizerError(f"the tokenizer's normalizer can make more than {MOST_GROWTH} characters of one")
-    for step in then:
+    in_front *= 0.0 if shortest_added is None else 1 / (1 + shortest_added)
+    copies = math.prod(map(_copies, last))
+    return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then) * copies, tuple(_costs(then)))
+
+
+def _prefixes(pre_tokenizer: list[Mapping[str, Any]]) -> int:
+    """How many steps may put a character in front of a piece. (One is what a piece costs anyway.)"""
+    for step in pre_tokenizer:
         if step["type"] not in _PRE_TOKENIZERS:
             raise _unknown(step)
         if step["type"] == "FixedLength" and step.get("length") == 0:
             raise TokenizerError("the tokenizer cuts texts into pieces of no length")
-        longest = min(longest, _longest(step))
-    prefixes = sum(step.get("add_prefix_space") is True or step["type"] == "Metaspace" for step in then)
-    stretches = 0.0 if shortest_added is None else 1 / (1 + shortest_added)
-    return Growth(
-        normalized,
-        (1 + in_front * stretches) * max(1, prefixes) * math.prod(map(_copies, last)),
-        longest,
-    )
+    prefixing = [step for step in pre_tokenizer if step.get("add_prefix_space") is True or step["type"] == "Metaspace"]
+    return max(1, len(prefixing))
+
+
+def _costs(pre_tokenizer: list[Mapping[str, Any]]) -> Iterator[Cost]:
+    """Of the expressions that may take longer than a text is long. What comes after a step that writes characters in
+    another way repeats others than those of the text."""
+    is_rewritten = False
+    for step in pre_tokenizer:
+        cost = _cost(step)
+        if cost is not None and cost.degree:
+            yield replace(cost, repeated=(_ANY,)) if is_rewritten else cost
+        is_rewritten = is_rewritten or step["type"] in ("ByteLevel", "Metaspace")
 
 
 def check_unigram(lengths: Iterable[int]) -> None:
@@ -163,10 +230,10 @@ def _out_of_one(step: Mapping[str, Any]) -> float:
     raise _unknown(step)
 
 
-def _longest(step: Mapping[str, Any]) -> float:
-    """How many characters a step can be given."""
+def _cost(step: Mapping[str, Any]) -> Cost | None:
+    """What the regular expression of a step costs."""
     expression = _pattern(step).get("Regex") if step["type"] in ("Replace", "Split") else None
-    return longest_text(expression) if isinstance(expression, str) else math.inf
+    return cost_of(expression) if isinstance(expression, str) else None
 
 
 def _pattern(step: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 import subprocess
 import sys
@@ -23,41 +22,15 @@ from ferrum.errors import FerrumError, NotFound, RequestValidation, TokenizerErr
 from ferrum.text import tokenizer_json
 from ferrum.text.character_rules import growth_of_rules
 from ferrum.text.native import ask
-from ferrum.text.pre_tokenizers import PRE_TOKENIZERS
-from ferrum.text.regex_cost import longest_text
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.text.tokenizer_steps import LARGEST_TEXT
+from tests.text.hostile_steps import changed, replace, rules, sequence, split
 from tests.text.small_tokenizers import byte_level, byte_level_json, metaspace_backend, sentencepiece
 from tests.text.test_gguf_sentencepiece import GOLDENS
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["hello world", "", "a" * 30 + "c", "é海😀<|im_start|>", " " * 300 + "x"]
 RULES = base64.b64decode(GOLDENS["models"]["t5"]["metadata"]["precompiled_charsmap"])
-
-
-def changed(**parts: Any) -> str:
-    """`byte_level` with other parts; a `model` without a type changes only what it names."""
-    described = json.loads(byte_level_json())
-    model = parts.get("model", {})
-    described |= parts
-    described["model"] = model if "type" in model else json.loads(byte_level_json())["model"] | model
-    return json.dumps(described)
-
-
-def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "Sequence", "normalizers": list(steps)}
-
-
-def rules(content: bytes) -> dict[str, Any]:
-    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(content).decode()}
-
-
-def replace(pattern: str, content: str, kind: str = "String") -> dict[str, Any]:
-    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
-
-
-def split(expression: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
 
 
 def around(*pieces: dict[str, Any], ids: list[int]) -> dict[str, Any]:
@@ -74,6 +47,7 @@ START = {"SpecialToken": {"id": "<s>", "type_id": 0}}
 OTHER = {"SpecialToken": {"id": "other", "type_id": 0}}
 ADDED = {"id": 0, "content": "x", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
 
+PREPEND = {"type": "Prepend", "prepend": "xx"}
 WORDPIECE = {"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##", "vocab": {"a": 0}}
 
 REFUSED: dict[str, dict[str, Any]] = {
@@ -98,6 +72,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     "nested growth": {"normalizer": sequence(*[replace("a", "aaaaaaaaaa")] * 5)},
     "growth in nested sequences": {"normalizer": sequence(*[sequence(replace("a", "a" * 70))] * 2)},
     "growth by an expression": {"normalizer": replace("a?", "x" * 5000, "Regex")},
+    "growth of a text in front": {
+        "normalizer": sequence({"type": "Prepend", "prepend": "xx"}, replace("x", "x" * 3000))
+    },
     "growth by a long text in front": {"normalizer": {"type": "Prepend", "prepend": "x" * 5000}},
     "too many steps": {"normalizer": sequence(*[{"type": "NFC"}] * 100)},
     "an added token that vanishes": {"normalizer": replace("x", ""), "added_tokens": [ADDED | {"special": False}]},
@@ -234,9 +211,12 @@ def test_rules_that_are_taken_never_fail(changes: list[tuple[int, int]], length:
         assert len(ask(AssertionError, normalizer.normalize_str, character)) <= growth  # type: ignore[arg-type]
 
 
+UP_AND_DOWN = sequence(replace("a", "aaaa"), replace("a", ""))  # large only on the way
+
+
 @pytest.mark.clause("TEXT-42")
 def test_a_text_is_refused_before_it_takes_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RequestValidation, match=f"{LARGEST_TEXT + 1} characters, which may become more than"):
+    with pytest.raises(RequestValidation, match=f"takes {LARGEST_TEXT} characters at most"):
         byte_level().encode("a" * (LARGEST_TEXT + 1), add_special_tokens=False)
     monkeypatch.setattr("ferrum.text.tokenizer_steps.LARGEST_TEXT", 1000)
     refused: list[tuple[Tokenizer, str, str]] = [
@@ -244,6 +224,7 @@ def test_a_text_is_refused_before_it_takes_memory(monkeypatch: pytest.MonkeyPatc
         (byte_level(), "海" * 333, "海" * 334),  # as many as it has bytes
         (sentencepiece(), "a" * 750, "a" * 1000),  # where each stretch between tokens has a space in front
         (Tokenizer.from_json(changed(normalizer=replace("a", "aaaa"))), "b" * 990 + "a", "b" * 990 + "aaa"),
+        (Tokenizer.from_json(changed(normalizer=UP_AND_DOWN)), "b" * 900 + "a" * 20, "b" * 900 + "a" * 30),
         (Tokenizer.from_json(changed(normalizer={"type": "NFKC"})), "b" * 900, "b" * 900 + "ﷺ" * 10),
         (Tokenizer.from_json(changed(normalizer=rules(RULES))), "b" * 1000, "b" * 1001),
         (Tokenizer.from_json(changed(post_processor=around(TEXT_A, TEXT_A, ids=[1]))), "a" * 500, "a" * 501),
@@ -261,72 +242,6 @@ def test_a_long_text_is_encoded_as_a_short_one(make: Callable[[], Tokenizer]) ->
     ids = make().encode(piece * 1000, add_special_tokens=False)
     assert make().decode(ids) == piece * 1000
     assert make().encode(piece * 10, add_special_tokens=False)[:50] == ids[:50]
-
-
-@pytest.mark.clause("TEXT-44")
-@pytest.mark.parametrize(
-    "expression", sorted({split for rules in PRE_TOKENIZERS.values() for split in rules.splits} | {" {2,}", r"\s+"})
-)
-def test_expressions_in_use_are_linear(expression: str) -> None:
-    assert longest_text(expression) == math.inf
-
-
-WITHOUT_END = [r"(x+x+)+y", r"(a*)*b", r"(.*a){20}", r"^(\w+\s?)*$", r"(a?){30}a{30}", "a?" * 30 + "a" * 30]
-WITHOUT_END += ["(a|ab)*c", "(?:a|aa)+(?!x)", "(?>(a+)+b)", "(?=(a+)+b)", "((?i)a+|b)+c", "(((a{999}){999}){999})"]
-NOT_UNDERSTOOD = [
-    r"(a)\1",
-    r"(?<n>a)\k<n>",
-    r"(?<n>a\g<n>?)",
-    "(?(1)a|b)",
-    "(?x)a b",
-    "(?~a)",
-    "(a",
-    "a)",
-    "[a",
-    "[[a]",
-]
-NOT_UNDERSTOOD += ["(" * 60 + "a" + ")" * 60, "[" * 60 + "a" + "]" * 60, "a" * 20_000, "a{9999999}"]
-
-
-@pytest.mark.clause("TEXT-44")
-@pytest.mark.parametrize("expression", WITHOUT_END + NOT_UNDERSTOOD, ids=lambda expression: expression[:20])
-def test_expressions_without_end_are_refused(expression: str) -> None:
-    with pytest.raises(TokenizerError, match=r"the tokenizer's regular expression .* is not supported"):
-        longest_text(expression)
-
-
-DEGREES = {r"\s+$": 1, "a*b": 1, "a*[bd]|a": 1, r"\s*[\r\n]+|\s|\s+": 1, "a+(?=b)": 1, "a{1,99}b": 1, "(?:ab)*c": 1}
-DEGREES |= {"a*a*b": 2, "a*?a+b": 2, "a*a*a*b": 3, "(?>a+)b": 0, "a++b": 0, "a+": 0, "a{1,3}b": 0, "(?:ab|cd)+": 0}
-DEGREES |= {
-    "(?i:'s|'t)?a+": 0,
-    "a+|": 0,
-    r"\s*[\r\n]+|\s+(?!\S)|\s+": 0,
-    "[ab]*b+c?|[ab]+b*": 0,
-    "[]a]+": 0,
-    "a{,3}": 0,
-}
-
-
-@pytest.mark.clause("TEXT-44")
-@pytest.mark.parametrize(("expression", "degree"), DEGREES.items())
-def test_slow_expressions_get_short_texts(expression: str, degree: int) -> None:
-    longest = longest_text(expression)
-    assert (longest == math.inf) == (degree == 0)
-    if degree:
-        assert 50 < longest < [0, 40_000, 1000, 200][degree]
-        tokenizer = Tokenizer.from_json(changed(pre_tokenizer=split(expression)))
-        tokenizer.encode("b" * 40, add_special_tokens=False)
-        with pytest.raises(RequestValidation, match="too long"):
-            tokenizer.encode("a" * 50_000, add_special_tokens=False)
-
-
-@pytest.mark.clause("TEXT-44")
-def test_what_the_library_gives_up_is_the_callers_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ferrum.text.tokenizer_steps.longest_text", lambda expression: math.inf)
-    for expression in ("(a+)+$", "(a|a)*$"):
-        tokenizer = Tokenizer.from_json(changed(pre_tokenizer=split(expression)))
-        with pytest.raises(RequestValidation, match="takes too long to cut"):
-            tokenizer.encode("a" * 40 + "c", add_special_tokens=False)
 
 
 @pytest.mark.clause("TEXT-46")
