@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ferrum.backends.registry import load_backend
 from ferrum.engine.output import ending_ids
@@ -280,9 +281,14 @@ def test_a_history_is_what_has_come(prompt: list[int], output: list[tuple[int, b
 
 
 class Unfinished(FixedGrammar):
-    """A grammar whose text is not complete yet."""
+    """A grammar whose text is not complete yet; it shows the same array again and again."""
 
     accepts = False
+    mask: NDArray[np.bool_] | None = None
+
+    def allowed(self) -> NDArray[np.bool_]:
+        self.mask = super().allowed() if self.mask is None else self.mask
+        return self.mask
 
 
 @pytest.mark.clause("SAMPLE-28")
