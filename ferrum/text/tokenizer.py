@@ -161,8 +161,7 @@ def _state(part: Any) -> Any:
 
 def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken]) -> Growth:
     """What a tokenizer makes of a text. Raises `TokenizerError` where it does not fit together."""
-    post_processor = _state(backend.post_processor)
-    for token_id in ids_around(post_processor):
+    for token_id in ids_around(_state(backend.post_processor)):
         if backend.id_to_token(token_id) is None:
             raise TokenizerError(
                 f"the tokenizer puts token {token_id} around texts, and its vocabulary does not have it"
@@ -179,7 +178,7 @@ def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedTo
                 f"the tokenizer's normalizer leaves nothing of the added token {quoted(token.content)}"
             )
     shortest = min((len(token.content) for token in added), default=None)
-    return growth_of(_state(normalizer), _state(backend.pre_tokenizer), post_processor, shortest)
+    return growth_of(_state(normalizer), _state(backend.pre_tokenizer), shortest)
 
 
 def _failed(reason: str) -> TokenizerError:

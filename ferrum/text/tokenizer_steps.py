@@ -82,7 +82,7 @@ class Normalization:
 @dataclass(frozen=True)
 class Growth:
     """How large a text can become. `normalizations`: the steps that change all of it. `around`: how many characters are
-    made of one by what is put in front of each stretch between added tokens and of each piece, and by a post-processor.
+    made of one by what is put in front of each stretch between added tokens and of each piece.
     `costs`: of expressions that cut the normalized text, and may take longer than it is long."""
 
     normalizations: tuple[Normalization, ...] = ()
@@ -139,15 +139,12 @@ def _cannot_normalize(reason: str) -> TokenizerError:
     return TokenizerError(f"the tokenizer cannot normalize this text: {reason}")
 
 
-def growth_of(
-    normalizer: Any, pre_tokenizer: Any, post_processor: Any = None, shortest_added: int | None = None
-) -> Growth:
+def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = None) -> Growth:
     """What the parts of a tokenizer.json, as parsed, make of a text. `shortest_added`: characters of the shortest added
     token, each of which may start a stretch of its own. Raises `TokenizerError` for steps that no text should take."""
     first = list(_steps(normalizer, "normalizers"))
     then = list(_steps(pre_tokenizer, "pretokenizers"))
-    last = list(_steps(post_processor, "processors"))
-    if len(first) + len(then) + len(last) > MOST_STEPS:
+    if len(first) + len(then) > MOST_STEPS:
         raise TokenizerError(f"the tokenizer has more than {MOST_STEPS} steps")
     normalizations, normalized, in_front = [], 1.0, 0.0
     for step in first:
@@ -160,8 +157,7 @@ def growth_of(
         if normalized > MOST_GROWTH or in_front > MOST_GROWTH:
             raise TokenizerError(f"the tokenizer's normalizer can make more than {MOST_GROWTH} characters of one")
     in_front *= 0.0 if shortest_added is None else 1 / (1 + shortest_added)
-    copies = math.prod(map(_copies, last))
-    return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then) * copies, tuple(_costs(then)))
+    return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then), tuple(_costs(then)))
 
 
 def _prefixes(pre_tokenizer: list[Mapping[str, Any]]) -> int:
@@ -243,34 +239,26 @@ def _pattern(step: Mapping[str, Any]) -> Mapping[str, Any]:
     return pattern
 
 
-def _copies(step: Mapping[str, Any]) -> int:
-    """How many copies of a text's tokens a post-processor makes."""
-    around = [step["special_tokens"][name]["ids"] for name in _names(step)]
-    if sum(map(len, around)) > MOST_AROUND:
-        raise TokenizerError(f"the tokenizer puts more than {MOST_AROUND} tokens around a text")
-    copies = sum("Sequence" in piece for piece in step.get("single", ()))
-    if copies > MOST_AROUND:
-        raise TokenizerError(f"the tokenizer makes more than {MOST_AROUND} copies of a text's tokens")
-    return max(1, copies)
-
-
-def _names(step: Mapping[str, Any]) -> list[str]:
-    """The names of the tokens that a post-processor puts around one text."""
-    names = [piece["SpecialToken"]["id"] for piece in step.get("single", ()) if "SpecialToken" in piece]
-    for name in names:
-        if name not in step["special_tokens"]:
-            raise TokenizerError(f"the tokenizer puts {quoted(name)} around a text and does not say which token it is")
-    return names
-
-
-def ids_around(post_processor: Any) -> Iterator[int]:
-    """The tokens that a post-processor puts around texts."""
-    for step in _steps(post_processor, "processors"):
-        for name in _names(step):
-            yield from step["special_tokens"][name]["ids"]
-        for role in ("cls", "sep"):
-            if role in step:
-                yield step[role][1]
+def ids_around(post_processor: Any) -> list[int]:
+    """The tokens that a post-processor puts around texts. Raises `TokenizerError` for one that loses the text or repeats
+    it, as the library does where several of them follow each other."""
+    around = [step for step in _steps(post_processor, "processors") if step["type"] != "ByteLevel"]
+    if len(around) > 1:
+        raise TokenizerError("the tokenizer has more than one step that puts tokens around a text")
+    for step in around:
+        if step["type"] != "TemplateProcessing":
+            return [step[role][1] for role in ("cls", "sep")]
+        if [piece["Sequence"]["id"] for piece in step["single"] if "Sequence" in piece] != ["A"]:
+            raise TokenizerError("the tokenizer's TemplateProcessing does not hold the text exactly once")
+        ids = []
+        for name in (piece["SpecialToken"]["id"] for piece in step["single"] if "SpecialToken" in piece):
+            if name not in step["special_tokens"]:
+                raise TokenizerError(f"the tokenizer puts {quoted(name)} around texts without saying which token it is")
+            ids += step["special_tokens"][name]["ids"]
+            if len(ids) > MOST_AROUND:
+                raise TokenizerError(f"the tokenizer puts more than {MOST_AROUND} tokens around a text")
+        return ids
+    return []
 
 
 def _text(step: Mapping[str, Any], key: str) -> str:
