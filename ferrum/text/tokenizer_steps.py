@@ -240,8 +240,8 @@ def _pattern(step: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def ids_around(post_processor: Any) -> list[int]:
-    """The tokens that a post-processor puts around texts. Raises `TokenizerError` for one that loses the text or repeats
-    it, as the library does where several of them follow each other."""
+    """The tokens that a post-processor puts around texts. Raises `TokenizerError` for one that loses the text or
+    repeats it, as the library does where several of them follow each other."""
     around = [step for step in _steps(post_processor, "processors") if step["type"] != "ByteLevel"]
     if len(around) > 1:
         raise TokenizerError("the tokenizer has more than one step that puts tokens around a text")
