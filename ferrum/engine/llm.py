@@ -20,7 +20,7 @@ from ferrum.config import EngineConfig, ModelConfig, parse_memory
 from ferrum.engine.admission import check_ids
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
-from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompts
+from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompt, as_prompts
 from ferrum.engine.request import Request
 from ferrum.engine.scoring import score
 from ferrum.engine.setup import (
@@ -211,7 +211,7 @@ class LLM:
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
         """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
-        (one,) = as_prompts([prompt])
+        one = as_prompt("prompt", prompt)
         return self._stream(self._encode(one), params)
 
     def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> TokenStream:
@@ -222,7 +222,7 @@ class LLM:
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation, ModelError
         where a number is not finite."""
-        (ids,) = as_prompts([token_ids])
+        ids = as_prompt("token_ids", token_ids)
         if isinstance(ids, str):
             raise InvalidParameter("token_ids", "must be token ids: encode the text with llm.tokenizer")
         check_ids(ids, self.config.vocab_size)
@@ -237,7 +237,7 @@ class LLM:
         prefix caching, NotFound or InvalidParameter for a path that cannot be written to."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: there is nothing that could be saved")
-        (one,) = as_prompts([prompt])
+        one = as_prompt("prompt", prompt)
         token_ids = self._encode(one)
         if len(token_ids) < self.engine_config.block_size:
             raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
