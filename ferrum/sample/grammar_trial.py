@@ -12,7 +12,6 @@ import json
 import pickle
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +54,8 @@ def try_out(
     tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_ids: Sequence[int], kind: str, text: str
 ) -> Tried:
     """Raises CannotFollow for a structure that cannot be made within the limits."""
+    import subprocess  # and all that comes with it: few answers need it, and every start imports this module
+
     try:
         ran = subprocess.run(
             python_command("-m", __name__),

@@ -57,12 +57,27 @@ def test_a_first_start_among_planted_modules(program: Path, planted: Path, tiny:
     assert len(list(tmp_path.rglob("*attend_split.o"))) == 1
 
 
+@pytest.fixture(scope="module")
+def planted_for_m(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, but for what Python itself imports for `-m` before the first line of a package runs."""
+    folder, probe = tmp_path_factory.mktemp("planted-m"), tmp_path_factory.mktemp("probe")
+    (probe / "probe").mkdir()
+    (probe / "probe" / "__init__.py").write_text("import sys\nprint(*sys.modules)\nraise SystemExit")
+    ran = start([sys.executable, "-m", "probe"], probe, probe)
+    python = {name.split(".")[0] for name in ran.stdout.split()}
+    for path in planted.iterdir():
+        if path.stem not in python:
+            (folder / path.name).write_bytes(path.read_bytes())
+    assert {"json", "numpy", "click", "pip"} <= {path.stem for path in folder.iterdir()}
+    return folder
+
+
 @pytest.mark.clause("CLI-84")
 @pytest.mark.parametrize("command", [["pull", "smollm2-135m-instruct"], ["generate", "Hi", "-n", "1"], ["--version"]])
-def test_python_m_ferrum_among_planted_modules(command: list[str], planted: Path, tmp_path: Path) -> None:
+def test_python_m_ferrum_among_planted_modules(command: list[str], planted_for_m: Path, tmp_path: Path) -> None:
     """A download is tried, and told that there is no index: pip itself is the installed one."""
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
-    ran = start([sys.executable, "-m", "ferrum", *command], planted, tmp_path, **offline)
+    ran = start([sys.executable, "-m", "ferrum", *command], planted_for_m, tmp_path, **offline)
     assert not (tmp_path / "witness").exists(), ran.stderr
     assert "planted" not in ran.stderr
 
