@@ -3,9 +3,7 @@
 Importing this package loads neither numba nor cupy: a backend is loaded when an `LLM` is made.
 """
 
-from __future__ import annotations
-
-import sys
+import sys  # nothing else comes before this: `__future__` is a file that could lie in the working directory, too
 
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
     del sys.path[0]  # `python -m ferrum` puts the working directory first: nothing that lies there is ours to import
