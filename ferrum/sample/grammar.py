@@ -40,8 +40,9 @@ QUICK_FUEL, FUEL = 25_000, 200_000
 QUICK_SIZE = 4 << 20
 """Bytes that such a one takes, at most."""
 STATE_SIZE = 512
-_EXPENSIVE = re.compile("multipleOf|%json")
-"""Divisibility, of which the library tries out every remainder, and schemas inside grammars, which can ask for it."""
+_EXPENSIVE = re.compile(r"multipleOf|%json|\d{16}|\d\.?[eE][-+]?\d")
+"""Divisibility, of which the library tries out every remainder, and schemas inside grammars, which can ask for it; and
+numbers beyond 64 bits, between which it searches until its stack is full."""
 _OUT_OF_FUEL = re.compile("too big|fuel|limit")
 
 

@@ -21,6 +21,9 @@ JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}"}
 """White space between the parts of JSON, but not without end: small models like to go on with it."""
 MOST_STATES = 100_000
 """Of a lexer, which grows while answers are made: each state takes half a kilobyte."""
+NO_FORCING = '%llguidance {"no_forcing": true}'
+"""The last of such lines holds. The library looks ahead as long as only one byte can follow, which has no end where a
+grammar has none: after /a+/ that is followed by "ab", all that can ever come is one more "a"."""
 STACK = 128 << 20
 """Bytes, of which only those are taken that are used."""
 _REASON = 300
@@ -80,7 +83,8 @@ def source(kind: str, text: str) -> str:
         if kind == "json":
             return str(matcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS))
         if kind == "grammar":  # told apart here: the library's own way takes the square of the time for many lines
-            return str(matcher.grammar_from_lark(text if _LARK.search(text) else _from_gbnf(text)))
+            lark = text if _LARK.search(text) else _from_gbnf(text)
+            return str(matcher.grammar_from_lark(f"{lark}\n{NO_FORCING}\n"))
         return str(library().grammar_from(kind, text))
 
 

@@ -91,9 +91,10 @@ class Tokenizer:
             what = "holds a lone surrogate, which is not a character" if isinstance(text, str) else "must be a str"
             raise RequestValidation(f"the text {what}")
         self._growth.check(text)
-        if len(text) < _LONG:
+        if len(text) * self._growth.normalized < _LONG:
             return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids
-        # The library lets other threads run only while it encodes a batch, for which it has threads of its own
+        # The library lets other threads run only while it encodes a batch, for which it has threads of its own; and this
+        # way takes less memory
         batch = ask(_not_encoded, self._backend.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
         return batch[0].ids
 

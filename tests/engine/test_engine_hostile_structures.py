@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -381,3 +381,44 @@ def test_lark_and_gbnf_are_told_apart_in_time() -> None:
     began = time.thread_time()
     grammar_library._LARK.search("\n" * 200_000 + " " * 50_000 + "start")
     assert time.thread_time() - began < 0.5
+
+
+@pytest.mark.clause("SAMPLE-35")
+@pytest.mark.parametrize(
+    "text",
+    [
+        'start: /a+/ "ab"',
+        "start: /a*/ /ab/",
+        "start: /a*/ /a*/ /ab*/",
+        "start: x\nx: /a/ x",
+        "%llguidance {}\nstart: /a+/ /ab/",
+        '%llguidance {"no_forcing": false}\nstart: (/a+/)? "ab"',
+        'root ::= "a" root',
+        'root ::= x "ab"\nx ::= "a" x | "a" "a"',
+    ],
+)
+def test_a_grammar_without_an_end_is_followed_step_by_step(text: str) -> None:
+    """Where only one token can follow, and then one, and so on, nobody waits for the last of them."""
+    own, began = MAKER(StructuredOutputs(grammar=text)), time.thread_time()
+    with suppress(ModelError):
+        say(own, "a" * 20)
+    assert time.thread_time() - began < 2
+
+
+@pytest.mark.clause("SAMPLE-35")
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"type": "integer", "minimum": -1000000000000000000000000000000, "maximum": -1000000000000000000000000000000}',
+        '{"type": "integer", "maximum": -9223372036854775808, "minimum": -9223372036854775808}',
+        '{"type": "integer", "maximum": -1e30, "minimum": -1.0e+30}',
+        '{"type": "integer", "exclusiveMaximum": -9223372036854775807, "minimum": -9223372036854775808}',
+        '{"type": "number", "maximum": -1E300, "minimum": -1E301}',
+        '{"anyOf": [{"type": "array", "items": {"type": "integer", "maximum": -92233720368547758080}}]}',
+    ],
+)
+def test_numbers_beyond_64_bits_are_tried_out(schema: str) -> None:
+    try:
+        MAKER(StructuredOutputs(json=schema))
+    except InvalidParameter as error:
+        assert str(error).startswith("structured_outputs json: ")
