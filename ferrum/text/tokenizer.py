@@ -93,8 +93,8 @@ class Tokenizer:
         self._growth.check(text)
         if len(text) * self._growth.normalized < _LONG:
             return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids
-        # The library lets other threads run only while it encodes a batch, for which it has threads of its own; and this
-        # way takes less memory
+        # The library lets other threads run only while it encodes a batch, for which it has threads of its own;
+        # and this way takes less memory
         batch = ask(_not_encoded, self._backend.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
         return batch[0].ids
 
