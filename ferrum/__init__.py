@@ -5,8 +5,9 @@ Importing this package loads neither numba nor cupy: a backend is loaded when an
 
 import sys  # nothing else comes before this: `__future__` is a file that could lie in the working directory, too
 
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:
-    del sys.path[0]  # `python -m ferrum` puts the working directory first: nothing that lies there is ours to import
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # Python is looking for the module that it was told to run
+    if sys.orig_argv[-len(sys.argv)].removeprefix("-m").partition(".")[0] == "ferrum":
+        del sys.path[0]  # the working directory: nothing that lies there is ours to import
 
 from typing import TYPE_CHECKING, Any
 

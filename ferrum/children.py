@@ -51,7 +51,9 @@ def elsewhere(search: Iterable[str]) -> list[str]:
     return [place for place in search if _is_elsewhere(place)]
 
 
-def _is_elsewhere(place: str) -> bool:
+def _is_elsewhere(place: object) -> bool:
+    if not isinstance(place, str):  # Python passes over what else people put into sys.path
+        return False
     if not os.path.isabs(place) or os.pathsep in place:  # in PYTHONPATH the separator would make two places of one
         return False
     try:

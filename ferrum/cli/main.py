@@ -68,7 +68,8 @@ def main() -> NoReturn:
 def forget_relative_places() -> None:
     """An empty or relative entry of PYTHONPATH is the folder that the program happens to be started in, or one in it.
     Whatever lies there is not to be imported."""
-    for place in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    given = os.environ.get("PYTHONPATH")
+    for place in given.split(os.pathsep) if given else ():
         absolute = os.path.abspath(place)
         if not os.path.isabs(place) and absolute in sys.path:
             sys.path.remove(absolute)

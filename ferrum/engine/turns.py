@@ -14,10 +14,11 @@ from ferrum.errors import SchedulerError
 
 
 class Turns:
-    """The turns of one backend. Both locks are entered and left by `with`, which no interrupt comes between."""
+    """The turns of one backend. Both locks are entered and left by `with`, which no interrupt comes between, and may be
+    entered again by who has them: a signal handler may come while its own thread waits."""
 
     def __init__(self) -> None:
-        self._queue = threading.Lock()
+        self._queue = threading.RLock()
         self._lock = threading.RLock()
 
     @property

@@ -118,13 +118,12 @@ class GrammarMaker:
         self._vocab_size = vocab_size
         self._kept: OrderedDict[StructuredOutputs, _Made] = OrderedDict()
         self._changing = threading.Lock()
+        self._trying = threading.Lock()  # one structure at a time takes as much as a large one may
 
     def __call__(self, structure: StructuredOutputs) -> MatcherGrammar:
         """A grammar at its beginning. Raises InvalidParameter for one that makes no sense or is too much to make,
         Unsupported without the library, or for a vocabulary without a token that ends a text."""
-        made = self._kept.get(structure)
-        if made is None:
-            made = self._make(structure)
+        made = self._kept.get(structure) or self._make(structure)
         self._keep(structure, made)
         return MatcherGrammar(made.matcher.deep_copy(), made.allowed, lambda: self._forget(structure, made))
 
@@ -154,13 +153,20 @@ class GrammarMaker:
             matcher = None
             if len(text) <= QUICK and not _EXPENSIVE.search(text):
                 matcher, size = self._made_at_once(tokenizer, kind, text), QUICK_SIZE
-            if matcher is None:
-                vocabulary = self._vocabulary
-                tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, kind, text)
-                matcher, size = make_matcher(tokenizer, tried.source), tried.size + MOST_STATES * STATE_SIZE
-            return _Made(matcher, _known(matcher, self._vocab_size), size)
+            if matcher is not None:
+                return _Made(matcher, _known(matcher, self._vocab_size), size)
+            with self._trying:
+                made = self._kept.get(structure) or self._made_after_trial(tokenizer, kind, text)
+                self._keep(structure, made)  # for those that wait here for the same
+                return made
         except CannotFollow as error:
             raise InvalidParameter("structured_outputs", f"{kind}: {error}") from None
+
+    def _made_after_trial(self, tokenizer: Any, kind: str, text: str) -> _Made:
+        vocabulary = self._vocabulary
+        tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, kind, text)
+        matcher = make_matcher(tokenizer, tried.source)
+        return _Made(matcher, _known(matcher, self._vocab_size), tried.size + MOST_STATES * STATE_SIZE)
 
     def _made_at_once(self, tokenizer: Any, kind: str, text: str) -> Any:
         """A matcher, or None for a structure that needs more fuel than is given away without a trial."""

@@ -18,12 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ferrum.children import own_environment, python_command
-from ferrum.errors import ResourceExhausted
+from ferrum.errors import InternalError, ResourceExhausted
 from ferrum.sample.grammar_library import (
     STACK,
     CannotFollow,
     advance,
+    in_short,
     make_matcher,
     make_tokenizer,
     mask,
@@ -39,6 +42,8 @@ STEP_SECONDS = 0.1
 """Of processor time, for what may follow one of the first tokens."""
 PATIENCE = 60.0
 """Seconds by the clock, on a machine that has much else to do."""
+_LIMITS = frozenset((signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL, signal.SIGBUS))
+"""How a process ends that meets one of its limits: in time, on its stack, in memory, or the machine's."""
 TOO_MUCH = f"to make it takes more than {SECONDS:g} s or {BYTES >> 20} MiB"
 
 
@@ -61,8 +66,9 @@ def try_out(
             python_command("-m", __name__),
             input=pickle.dumps((tokens, special_ids, eos_token_ids, kind, text)),
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=own_environment(),
+            start_new_session=True,  # Ctrl-C is for whoever waits
             timeout=PATIENCE,
             check=False,
         )
@@ -70,8 +76,11 @@ def try_out(
         raise CannotFollow(TOO_MUCH) from None
     except OSError as error:
         raise ResourceExhausted(f"a process to try a large structure in cannot be started: {error.strerror}") from error
-    if ran.returncode:
+    if -ran.returncode in _LIMITS:
         raise CannotFollow(TOO_MUCH)
+    if ran.returncode:
+        told_last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise InternalError(f"a large structure could not be tried out: {in_short(' '.join(told_last))}")
     told = json.loads(ran.stdout.splitlines()[-1])
     if "reason" in told:
         raise CannotFollow(told["reason"])
@@ -88,6 +97,8 @@ def main() -> None:
         told = on_large_stack(lambda: _try(tokenizer, len(tokens), kind, text), STACK // 2)
     except CannotFollow as error:
         told = {"reason": str(error)}
+    except MemoryError:
+        told = {"reason": TOO_MUCH}
     sys.stdout.write(json.dumps(told) + "\n")
 
 
@@ -99,9 +110,8 @@ def _try(tokenizer: Any, vocab_size: int, kind: str, text: str) -> dict[str, Any
     matcher = matcher.deep_copy()
     mask(matcher)
     for number in range(STEPS):
-        began = time.thread_time()
-        bits = int.from_bytes(mask(matcher), "little") & ((1 << vocab_size) - 1)
-        places = [index for index, bit in enumerate(reversed(f"{bits:b}")) if bit == "1"]
+        bits = np.unpackbits(np.frombuffer(mask(matcher), np.uint8), bitorder="little")[:vocab_size]
+        places = np.flatnonzero(bits).tolist()
         if matcher.is_stopped() or not places:
             break
         began = time.thread_time()

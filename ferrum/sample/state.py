@@ -36,6 +36,11 @@ class Grammar(Protocol):
         """Is what has come a sentence that nothing can be added to?"""
         ...
 
+    @property
+    def accepts(self) -> bool:
+        """Is what has come a sentence, whether or not something can be added?"""
+        ...
+
 
 Ids = NDArray[np.int64]
 NO_IDS: Ids = np.zeros(0, np.int64)
@@ -109,7 +114,7 @@ class SamplingState:
         if self.grammar is None:
             return None
         allowed = self.grammar.allowed()
-        if not self.ending_ids or getattr(self.grammar, "accepts", True):
+        if not self.ending_ids or self.grammar.accepts:
             return allowed
         allowed = allowed.copy()
         allowed[self._ends(len(allowed))] = False

@@ -19,7 +19,7 @@ import tokenizers
 from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted
 from ferrum.text.native import ask
 from ferrum.text.token_bytes import spelling_of
-from ferrum.text.tokenizer_json import read_checked, string_lengths
+from ferrum.text.tokenizer_json import read_checked
 from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, ids_around
 
 _IDS = 1 << 32  # the library's ids have 32 bits
@@ -76,7 +76,7 @@ class Tokenizer:
             text,
         )
         if isinstance(backend.model, tokenizers.models.Unigram):
-            check_unigram(string_lengths(text))
+            check_unigram(map(len, backend.get_vocab(with_added_tokens=False)))
         return cls(backend, bos_token_id=bos_token_id, eos_token_ids=eos_token_ids)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:

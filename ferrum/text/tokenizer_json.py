@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ LARGEST = 64 << 20
 _MODEL = '"model"'
 _LOOKED_AT = ('"normalizer"', '"pre_tokenizer"', '"added_tokens"')
 _ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # with which a key can be written so that it is not found
-_LONG_STRING = re.compile(r'"(?:[^"\\]|\\.){32,}"')
 _PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
 
 
@@ -45,11 +44,6 @@ def read_checked(source: str | Path) -> tuple[str, str]:
     except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
         raise TokenizerError(f"{name} is not a valid tokenizer.json: {error}") from None
     return name, text
-
-
-def string_lengths(text: str) -> Iterator[int]:
-    """About the lengths of the long strings in a JSON text, in characters."""
-    return (len(found) - 2 for found in _LONG_STRING.findall(text))
 
 
 def _read(source: str | Path) -> tuple[str, str]:

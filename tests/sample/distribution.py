@@ -45,6 +45,7 @@ class FixedGrammar:
     """Allows the same tokens all the time."""
 
     is_complete = False
+    accepts = True
 
     def __init__(self, allowed: Collection[int]) -> None:
         self._tokens = sorted(allowed)
