@@ -5,9 +5,10 @@ Importing this package loads neither numba nor cupy: a backend is loaded when an
 
 import sys  # nothing else comes before this: `__future__` is a file that could lie in the working directory, too
 
-if sys.argv[:1] == ["-m"] and not sys.flags.safe_path:  # Python is looking for the module that it was told to run
-    if sys.orig_argv[-len(sys.argv)].removeprefix("-m").partition(".")[0] == "ferrum":
-        del sys.path[0]  # the working directory: nothing that lies there is ours to import
+# `python -m ferrum`: Python is looking for the module that it was told to run, and has put the working directory first.
+# Nothing that lies there is ours to import.
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m").partition(".")[0] == "ferrum":
+    del sys.path[: not sys.flags.safe_path]
 
 from typing import TYPE_CHECKING, Any
 

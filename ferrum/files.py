@@ -125,7 +125,7 @@ def remove_unfinished(folder: int) -> None:
     with suppress(OSError):
         for name in filter(UNFINISHED.fullmatch, os.listdir(folder)):
             with suppress(OSError):
-                number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+                number = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 try:
                     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
                     os.unlink(name, dir_fd=folder)
@@ -187,7 +187,7 @@ def read_private(name: str, folder: int) -> bytes:
 
 def require_private(name: str, status: os.stat_result) -> None:
     """Raises PermissionError where a file or folder belongs to somebody else, or others can write to it."""
-    if status.st_uid != os.geteuid():
+    if status.st_uid not in (os.geteuid(), 0):  # root can do everything anyway
         raise PermissionError(f"{name} belongs to another user")
     if status.st_mode & _OTHERS_WRITE:
-        raise PermissionError(f"others can write to {name}")
+        raise PermissionError(f"others can write to {name}: remove it, or chmod go-w")

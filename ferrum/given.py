@@ -13,6 +13,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from numbers import Integral, Real
+from pathlib import Path, PurePath
 from typing import Any, SupportsIndex, TypeVar
 
 from ferrum.errors import InvalidParameter, quoted
@@ -64,6 +65,13 @@ def flag(field: str, value: object) -> bool:
 def text(value: object) -> str | None:
     """A text; None for anything else."""
     return value if type(value) is str else _made(value, str, str.__str__)
+
+
+def as_path(field: str, value: object) -> Path:
+    """A path, or the text of one."""
+    if not is_one(value, (str, PurePath)):
+        raise InvalidParameter(field, f"must be a path, not {quoted(value)}")
+    return Path(value)  # type: ignore[arg-type]  # looked at above
 
 
 def items(field: str, value: object, what: str, most: int = MOST_ITEMS) -> list[Any]:

@@ -10,13 +10,24 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ferrum.errors import InvalidParameter, RequestValidation, quoted
 from ferrum.given import real
 from ferrum.sample.limits import check_against_model
+from ferrum.sample.state import Grammar
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.scheduler import Scheduler
 from ferrum.types import Priority
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A request that was checked. `grammars`: one for each of its choices."""
+
+    prompt_ids: list[int]
+    params: SamplingParams
+    grammars: Sequence[Grammar | None]
 
 
 def check_request(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ferrum.engine.admission import check_request, check_urgency
+from ferrum.engine.admission import Prepared, check_request, check_urgency
 from ferrum.engine.deadlines import Deadlines
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText, ending_ids
@@ -84,19 +84,18 @@ class Engine:
         self._news: dict[Request, None] = {}  # requests that have something to tell since the last step began
         self._owner: int | None = None
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """While it lasts, no other thread uses this engine or another on its backend. Raises SchedulerError where the
-        engine belongs to another thread, and for a call from within a step."""
+    def turn(self) -> threading.RLock:
+        """What to hold, by `with engine.turn(): …`, while no other thread may use this engine or another on its
+        backend. Raises SchedulerError where the engine belongs to another thread, and for a call from within a step."""
         self._check_owner()
-        with self._turns.next():
-            self._check_owner()
-            yield
-        self._end_those_who_left()
+        lock = self._turns.next()
+        self._check_owner()
+        return lock
 
     def claim(self) -> None:
-        """Until `release`, only the calling thread may use the engine; others may cancel, and ask for statistics."""
-        with self._turns.next():
+        """Until `release`, only the calling thread may use the engine; others may cancel, and ask for statistics.
+        Raises SchedulerError where it belongs to another."""
+        with self.turn():
             self._owner = threading.get_ident()
 
     def release(self) -> None:
@@ -108,13 +107,14 @@ class Engine:
         return bool(self._requests)
 
     # ---- requests
-    def check(self, prompt_ids: Sequence[int], params: SamplingParams) -> list[int]:
-        """-> the prompt as plain integers. Raises RequestValidation for one that can never be served. Changes nothing;
-        safe in any thread."""
+    def prepare(self, prompt_ids: Sequence[int], params: SamplingParams) -> Prepared:
+        """A request that can be served, with its grammars made. Raises RequestValidation or InvalidParameter for one
+        that never can. Takes no turn and changes nothing: whatever is slow is done here, in the caller's thread."""
         token_ids = check_request(prompt_ids, params, self.executor.vocab_size, self.scheduler)
-        if params.structured_outputs is not None:
-            self._grammar(params.structured_outputs)
-        return token_ids
+        structure = params.structured_outputs
+        return Prepared(
+            token_ids, params, [None if structure is None else self._grammar(structure) for _ in range(params.n)]
+        )
 
     def submit(
         self,
@@ -127,21 +127,20 @@ class Engine:
         """Queues a prompt, which has to be answered within `timeout_s` seconds, if that is given. Raises
         RequestValidation if it can never be served, InvalidParameter for a priority or timeout that is none,
         ResourceExhausted if the queue is full, and changes nothing."""
-        prompt_ids = self.check(prompt_ids, params)
-        check_urgency(priority, timeout_s)
-        structure = params.structured_outputs
-        grammars = [None if structure is None else self._grammar(structure) for _ in range(params.n)]
-        with self.turn():
-            return self._submit(prompt_ids, params, grammars, priority, timeout_s)
+        return self.submit_prepared(self.prepare(prompt_ids, params), priority=priority, timeout_s=timeout_s)
 
-    def _submit(
-        self,
-        prompt_ids: list[int],
-        params: SamplingParams,
-        grammars: list[Grammar | None],
-        priority: Priority,
-        timeout_s: float | None,
+    def submit_prepared(
+        self, prepared: Prepared, *, priority: Priority = Priority.NORMAL, timeout_s: float | None = None
     ) -> Request:
+        """The same for what `prepare` has made, once."""
+        check_urgency(priority, timeout_s)
+        with self.turn():
+            request = self._queue(prepared, priority, timeout_s)
+        self._end_those_who_left()
+        return request
+
+    def _queue(self, prepared: Prepared, priority: Priority, timeout_s: float | None) -> Request:
+        prompt_ids, params, grammars = prepared.prompt_ids, prepared.params, prepared.grammars
         if not self.scheduler.room_for(params.n):
             raise ResourceExhausted(f"the queue is full: {self.scheduler.waiting} sequences wait; try again later")
         seed = fresh_seed() if params.seed is None else params.seed
@@ -169,16 +168,20 @@ class Engine:
 
     def _end_those_who_left(self) -> None:
         """Whoever cannot have the turn leaves it to whoever has it, who does this when the turn is over."""
-        while self._left and self._owner in (None, threading.get_ident()) and self._turns.now():
+        while self._left and self._owner in (None, threading.get_ident()) and not self._turns.mine:
             try:
-                while self._left:
-                    self._end(self._left.pop(), FinishReason.CANCELLED)
+                if not self._turns.now():
+                    return
+                with self._unless_broken_off():
+                    while self._left:
+                        self._end(self._left.pop(), FinishReason.CANCELLED)
             finally:
-                self._turns.end()
+                if self._turns.mine:  # whatever came between
+                    self._turns.end()
 
     def fail(self, error: FerrumError, requests: Iterable[Request] | None = None) -> None:
         """Ends requests, all unless some are named, with the reason "error"; each says which. Not during a step."""
-        with self.turn():
+        with self.turn(), self._unless_broken_off():
             self._fail(error, [request for request, _ in self._requests.values()] if requests is None else requests)
 
     def _fail(self, error: FerrumError, requests: Iterable[Request]) -> None:
@@ -223,9 +226,11 @@ class Engine:
         ResourceExhausted where memory runs out, and whatever a backend raises."""
         with self.turn(), memory_told():
             self._news.clear()
-            for request, seconds in self._deadlines.passed(self._clock()):
-                self._fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
+            with self._unless_broken_off():
+                for request, seconds in self._deadlines.passed(self._clock()):
+                    self._fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
             self._step()
+        self._end_those_who_left()
 
     def _step(self) -> None:
         began = self._clock()

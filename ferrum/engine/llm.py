@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
-from ferrum.engine.admission import check_ids
+from ferrum.engine.admission import Prepared, check_ids
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompt, as_prompts
@@ -40,6 +40,7 @@ from ferrum.engine.setup import (
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
 from ferrum.errors import InvalidParameter, RequestValidation, ResourceExhausted, Unsupported, memory_told
+from ferrum.given import as_path
 from ferrum.kv.pool import Digest
 from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
@@ -237,13 +238,14 @@ class LLM:
         prefix caching, NotFound or InvalidParameter for a path that cannot be written to."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: there is nothing that could be saved")
-        one = as_prompt("prompt", prompt)
+        place, one = as_path("path", path), as_prompt("prompt", prompt)
         token_ids = self._encode(one)
         if len(token_ids) < self.engine_config.block_size:
             raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
         self.generate([token_ids], SamplingParams(temperature=0, max_tokens=1))
+        identity = self._identity  # not in the turn: it reads all of the weights
         with self.engine.turn(), memory_told():
-            return save_prefix(self.scheduler.manager, self._identity, token_ids, path)
+            return save_prefix(self.scheduler.manager, identity, token_ids, place)
 
     def load_prefix(self, path: str | Path) -> int:
         """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
@@ -251,8 +253,9 @@ class LLM:
         there is no room, Unsupported without prefix caching."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: what is loaded could not be used")
+        place, identity = as_path("path", path), self._identity
         with self.engine.turn(), memory_told():
-            return load_prefix(self.scheduler.manager, self._identity, path)
+            return load_prefix(self.scheduler.manager, identity, place)
 
     def stats(self) -> EngineStats:
         """What the engine has done so far, and what its memory holds."""
@@ -279,12 +282,11 @@ class LLM:
         priority: Priority | Sequence[Priority],
     ) -> Generator[Completion]:
         count = len(prompts)
-        calls = list(zip(prompts, as_params(params, count), as_priorities(priority, count), strict=True))
-        for prompt, own, _ in calls:
-            self.engine.check(prompt, own)
-        return self._run(calls)
+        pairs = zip(prompts, as_params(params, count), strict=True)
+        prepared = [self.engine.prepare(prompt, own) for prompt, own in pairs]
+        return self._run(list(zip(prepared, as_priorities(priority, count), strict=True)))
 
-    def _run(self, calls: list[tuple[list[int], SamplingParams, Priority]]) -> Generator[Completion]:
+    def _run(self, calls: list[tuple[Prepared, Priority]]) -> Generator[Completion]:
         """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
         coming = deque(calls)
         requests: deque[Request] = deque()
@@ -301,13 +303,13 @@ class LLM:
             for request in requests:
                 self.engine.cancel(request)
 
-    def _submitted(self, call: tuple[list[int], SamplingParams, Priority]) -> Request | None:
+    def _submitted(self, call: tuple[Prepared, Priority]) -> Request | None:
         """None where the queue is full, which may be other threads' doing."""
-        prompt, params, priority = call
-        if not self.scheduler.room_for(params.n):
+        prepared, priority = call
+        if not self.scheduler.room_for(prepared.params.n):
             return None
         try:
-            return self.engine.submit(prompt, params, priority=priority)
+            return self.engine.submit_prepared(prepared, priority=priority)
         except ResourceExhausted:
             return None
 

@@ -86,7 +86,9 @@ class EngineThread:
     """Runs an engine as long as it is open. Nobody else can use the engine meanwhile."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        """Raises SchedulerError for an engine that another thread has, ResourceExhausted where no thread can be had."""
+        with engine.turn():  # refused here, where the caller hears of it
+            self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
         self._lock = threading.Lock()  # over the next three
@@ -109,7 +111,7 @@ class EngineThread:
         timeout_s: float | None = None,
     ) -> Ticket:
         """Hands a prompt to the engine. Raises at once what `Engine.submit` raises, and Cancelled after `close`."""
-        token_ids = self.engine.check(prompt_ids, params)
+        prepared = self.engine.prepare(prompt_ids, params)
         check_urgency(priority, timeout_s)
         ticket = Ticket(self)
 
@@ -117,7 +119,7 @@ class EngineThread:
             with self._lock:
                 self._coming -= params.n
             try:
-                ticket.request = self.engine.submit(token_ids, params, priority=priority, timeout_s=timeout_s)
+                ticket.request = self.engine.submit_prepared(prepared, priority=priority, timeout_s=timeout_s)
                 self._tickets[ticket.request] = ticket
             except Exception as error:
                 ticket.close(_as_ferrum(error))

@@ -65,8 +65,7 @@ def try_out(
         ran = subprocess.run(
             python_command("-m", __name__),
             input=pickle.dumps((tokens, special_ids, eos_token_ids, kind, text)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=own_environment(),
             start_new_session=True,  # Ctrl-C is for whoever waits
             timeout=PATIENCE,

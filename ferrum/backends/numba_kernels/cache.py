@@ -73,7 +73,8 @@ class KernelFiles:
         if directory is not None:
             try:
                 self._folder = _open(directory)
-            except OSError as error:
+                _tidy(self._folder, directory)
+            except OSError as error:  # what can be read is read all the same
                 self.refusal = f"{directory}: {reason(error)}"
 
     @property
@@ -112,24 +113,35 @@ def _digest(name: str, content: bytes) -> bytes:
 
 
 def _open(directory: Path) -> int:
-    """The descriptor of a directory for object files, which is now the newest. Raises OSError where it cannot be made,
-    or where somebody else may have made it."""
+    """The descriptor of a directory for object files, made if need be. Raises OSError where it cannot be made, or where
+    somebody else may have made it."""
+    parent = _open_parent(directory)
+    try:
+        return open_private(directory.name, parent, make=True)
+    finally:
+        os.close(parent)
+
+
+def _open_parent(directory: Path) -> int:
     place = directory.parent.parent
     make_private(place)
     above = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        parent = open_private(directory.parent.name, above, make=True)
+        return open_private(directory.parent.name, above, make=True)
     finally:
         os.close(above)
+
+
+def _tidy(folder: int, directory: Path) -> None:
+    """Makes an open directory the newest, and removes what is left over. Raises OSError where it cannot be written."""
+    os.utime(folder)
+    os.close(os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
+    remove_unfinished(folder)
+    parent = _open_parent(directory)
     try:
-        folder = open_private(directory.name, parent, make=True)
-        os.utime(folder)
-        os.close(os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
-        remove_unfinished(folder)
         _forget_old(parent, directory.name)
     finally:
         os.close(parent)
-    return folder
 
 
 def _forget_old(parent: int, current: str) -> None:
