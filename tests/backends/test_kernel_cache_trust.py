@@ -168,3 +168,20 @@ def test_a_start_with_a_foreign_cache_compiles_and_runs_nothing_of_it(tmp_path: 
     assert run(ONE_KERNEL, tmp_path) == LOADED
     (tmp_path / "kernels").chmod(0o777)
     assert "not kept: " in run(ONE_KERNEL, tmp_path)
+
+
+@pytest.mark.clause("OPS-53", "OPS-44")
+def test_a_cache_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "kernels" / OURS
+    KernelFiles(folder).write("a.o", b"code")
+
+    def read_only(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("os.utime", read_only)
+    before = len(os.listdir("/dev/fd"))
+    files = KernelFiles(folder)
+    assert files.read("a.o") == b"code" and not files.kept and "Read-only" in str(files.refusal)
+    files.write("b.o", b"never")
+    assert files.read("b.o") is None
+    assert len(os.listdir("/dev/fd")) == before + 1

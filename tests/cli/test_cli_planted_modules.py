@@ -90,3 +90,26 @@ def test_blanks_in_pythonpath_are_forgotten(tmp_path: Path) -> None:
         (tmp_path / "inner").mkdir(exist_ok=True)
         ran = start([sys.executable, "-P", "-c", code], tmp_path, tmp_path, PYTHONPATH=path)
         assert str(tmp_path) not in ran.stdout and ran.stdout.startswith("["), ran.stderr
+
+
+@pytest.mark.clause("CLI-84")
+@pytest.mark.parametrize("module", ["mypkg", "mypkg.run", "ferrumlike"])
+def test_other_programs_keep_their_working_directory(module: str, tmp_path: Path) -> None:
+    """`python -m mypkg.run`, where mypkg imports ferrum while Python is still looking for run."""
+    for name in ("mypkg", "ferrumlike"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import ferrum")
+        for inner in ("run", "__main__"):
+            (tmp_path / name / f"{inner}.py").write_text("import helper; print(helper.WORD)")
+    (tmp_path / "helper.py").write_text("WORD = 'found'")
+    ran = start([sys.executable, "-m", module], tmp_path, tmp_path)
+    assert ran.stdout == "found\n", ran.stderr
+
+
+@pytest.mark.clause("CLI-84")
+@pytest.mark.parametrize("flags", [["-m", "ferrum"], ["-mferrum"], ["-P", "-m", "ferrum"], ["-I", "-m", "ferrum"]])
+def test_every_way_to_write_it(flags: list[str], planted_for_m: Path, tmp_path: Path) -> None:
+    """With -I, which forgets PYTHONPATH, ferrum is found where it is installed, or not at all."""
+    ran = start([sys.executable, *flags, "--version"], planted_for_m, tmp_path)
+    assert not (tmp_path / "witness").exists() and "planted" not in ran.stderr
+    assert ran.returncode == 0 or "-I" in flags

@@ -121,3 +121,9 @@ def test_a_process_of_our_own_finds_ferrum_even_here_and_nothing_else(
         command = python_command("-c", "import json, ferrum; print(ferrum.__file__)")
         ran = subprocess.run(command, env=own_environment(), capture_output=True, text=True, check=True)
         assert ran.stdout.endswith("ferrum/__init__.py\n") and not ran.stdout.startswith(str(tmp_path))
+
+
+@pytest.mark.clause("LOAD-68")
+def test_what_is_no_text_in_the_search_path_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/usr"), b"/usr", None, 5])
+    assert all(isinstance(place, str) for place in own_environment()["PYTHONPATH"].split(os.pathsep))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import threading
 import time
 from dataclasses import replace
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferrum import LLM, SamplingParams
+from ferrum import LLM, SamplingParams, StructuredOutputs
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.engine.observer import EngineObserver
+from ferrum.engine.statistics import EngineStats
 from ferrum.engine.thread import EngineThread
-from ferrum.errors import ModelError, SchedulerError
+from ferrum.errors import InvalidParameter, ModelError, SchedulerError
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import letters
 from ferrum.testing.stub import ByteTokenizer
@@ -192,3 +194,73 @@ def test_two_threads_that_fill_the_queue_wait_for_each_other() -> None:
     expected = [each.token_ids for each in llm.generate(prompts, params)]
     found = together([lambda: [each.token_ids for each in llm.generate(prompts, params)]] * 3, 2)
     assert found == [[expected] * 2] * 3
+
+
+@pytest.mark.clause("ENGINE-46")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+def test_a_signal_handler_that_comes_while_its_thread_waits_is_answered() -> None:
+    llm = make(threads=1)
+    expected = llm.generate([TEXT], GREEDY)[0].token_ids
+    found: list[Any] = []
+
+    def handler(*_: object) -> None:
+        for call in (llm.stats, lambda: llm.generate([TEXT], GREEDY)[0].token_ids):
+            try:
+                found.append(call())
+            except SchedulerError as error:
+                found.append(error)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    busy = threading.Thread(target=lambda: llm.generate([TEXT] * 4, replace(GREEDY, max_tokens=150)))
+    busy.start()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        while busy.is_alive():
+            assert llm.generate([TEXT], GREEDY)[0].token_ids == expected
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        busy.join()
+    assert found and all(isinstance(each, (SchedulerError, EngineStats)) or each == expected for each in found)
+    assert llm.generate([TEXT], GREEDY)[0].token_ids == expected and not llm.stats().device.held
+
+
+@pytest.mark.clause("ENGINE-46", "ENGINE-33")
+def test_an_engine_has_one_thread() -> None:
+    engine = stub_engine(StubSettings(), letters)
+    with EngineThread(engine) as first:
+        deadline = time.monotonic() + 60
+        while engine._owner is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        with pytest.raises(SchedulerError, match="EngineThread"):
+            EngineThread(engine)
+        assert first.submit([97], SamplingParams(max_tokens=2, ignore_eos=True)).result(60).token_ids
+    with EngineThread(engine):
+        pass
+
+
+@pytest.mark.clause("SEC-06", "KV-35")
+@pytest.mark.parametrize("path", [None, 5, 1.5, [], object(), b"bytes", {"a": 1}])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    llm = make()
+    for call in (lambda: llm.load_prefix(path), lambda: llm.save_prefix(TEXT, path)):
+        with pytest.raises(InvalidParameter, match="path must be a path"):
+            call()
+
+
+@pytest.mark.clause("ENGINE-12")
+def test_grammars_are_made_in_the_thread_that_asks() -> None:
+    llm, makers = make(), list[int]()
+    engine = llm.engine
+    maker = engine._grammars
+    assert maker is not None
+
+    def recording(structure: StructuredOutputs) -> Any:
+        makers.append(threading.get_ident())
+        return maker(structure)
+
+    engine._grammars = recording
+    params = SamplingParams(n=3, max_tokens=5, structured_outputs=StructuredOutputs(regex="[ab]+"))
+    with EngineThread(llm.engine) as thread:
+        assert len(thread.submit(TEXT, params).result(60).choices) == 3
+    assert makers == [threading.get_ident()] * 3

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import normalizers
@@ -295,3 +296,17 @@ for source in {[changed(normalizer=replace("a", "a" * 4000)), changed(**REFUSED[
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert (ran.returncode, ran.stdout.split(), ran.stderr) == (0, ["RequestValidation", "TokenizerError"], "")
+
+
+@pytest.mark.clause("TEXT-43")
+def test_long_texts_that_are_no_tokens_are_not_taken_for_tokens() -> None:
+    """The character rules of published models have hundreds of thousands of characters."""
+    vocabulary = [("<unk>", 0.0), ("a", -1.0), ("\u2581a", -1.5)]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, 0, False))
+    backend.decoder = tokenizers.decoders.Metaspace()
+    plain = backend.to_str()
+    rules = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(RULES + bytes(300_000)).decode()}
+    described = json.loads(plain) | {"normalizer": rules}
+    for text in (json.dumps(described), json.dumps(described, indent=1)):
+        found = Tokenizer.from_json(text).encode("aa", add_special_tokens=False)
+        assert found == Tokenizer.from_json(plain).encode("aa", add_special_tokens=False)
