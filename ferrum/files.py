@@ -186,7 +186,8 @@ def read_private(name: str, folder: int) -> bytes:
 
 
 def require_private(name: str, status: os.stat_result) -> None:
-    """Raises PermissionError where a file or folder belongs to somebody else, or others can write to it."""
+    """Raises PermissionError where a file or folder belongs to somebody else than the user or root, or others can write
+    to it."""
     if status.st_uid not in (os.geteuid(), 0):  # root can do everything anyway
         raise PermissionError(f"{name} belongs to another user")
     if status.st_mode & _OTHERS_WRITE:

@@ -80,23 +80,27 @@ class Engine:
         self._deadlines = Deadlines()
         self._steps = self._idle_steps = self._computed_tokens = 0
         self._turns = turns_of(executor.ops)
-        self._left: list[Request] = []  # cancelled; ended as soon as nobody is in a step
         self._news: dict[Request, None] = {}  # requests that have something to tell since the last step began
         self._owner: int | None = None
 
     def turn(self) -> threading.RLock:
         """What to hold, by `with engine.turn(): …`, while no other thread may use this engine or another on its
-        backend. Raises SchedulerError where the engine belongs to another thread, and for a call from within a step."""
+        backend; `settle` belongs after it. Raises SchedulerError where the engine belongs to another thread, and for a
+        call from within a step."""
         self._check_owner()
-        lock = self._turns.next()
-        self._check_owner()
-        return lock
+        return self._turns.next()
+
+    def settle(self) -> None:
+        """Ends what was cancelled during a turn."""
+        self._turns.settle()
 
     def claim(self) -> None:
         """Until `release`, only the calling thread may use the engine; others may cancel, and ask for statistics.
         Raises SchedulerError where it belongs to another."""
         with self.turn():
+            self._check_owner()
             self._owner = threading.get_ident()
+        self.settle()
 
     def release(self) -> None:
         """Any thread may use the engine, one at a time."""
@@ -135,8 +139,9 @@ class Engine:
         """The same for what `prepare` has made, once."""
         check_urgency(priority, timeout_s)
         with self.turn():
+            self._check_owner()
             request = self._queue(prepared, priority, timeout_s)
-        self._end_those_who_left()
+        self.settle()
         return request
 
     def _queue(self, prepared: Prepared, priority: Priority, timeout_s: float | None) -> Request:
@@ -163,26 +168,21 @@ class Engine:
     def cancel(self, request: Request) -> None:
         """Ends what is not finished yet and frees its blocks, after the step if one is running. May be called at any
         time, in any thread, and again: by the garbage collector, for one, that drops a stream."""
-        self._left.append(request)
-        self._end_those_who_left()
 
-    def _end_those_who_left(self) -> None:
-        """Whoever cannot have the turn leaves it to whoever has it, who does this when the turn is over."""
-        while self._left and self._owner in (None, threading.get_ident()) and not self._turns.mine:
-            try:
-                if not self._turns.now():
-                    return
-                with self._unless_broken_off():
-                    while self._left:
-                        self._end(self._left.pop(), FinishReason.CANCELLED)
-            finally:
-                if self._turns.mine:  # whatever came between
-                    self._turns.end()
+        def end() -> bool:
+            if self._owner not in (None, threading.get_ident()):
+                return False  # the thread that has the engine does it after its next step
+            with self._unless_broken_off():
+                self._end(request, FinishReason.CANCELLED)
+            return True
+
+        self._turns.leave(end)
 
     def fail(self, error: FerrumError, requests: Iterable[Request] | None = None) -> None:
         """Ends requests, all unless some are named, with the reason "error"; each says which. Not during a step."""
         with self.turn(), self._unless_broken_off():
             self._fail(error, [request for request, _ in self._requests.values()] if requests is None else requests)
+        self.settle()
 
     def _fail(self, error: FerrumError, requests: Iterable[Request]) -> None:
         for request in requests:
@@ -197,14 +197,16 @@ class Engine:
             for generation in request.generations:
                 if generation.finish_reason is None:
                     self.scheduler.update_priority(generation.sequence, priority)
+        self.settle()
 
     def stats(self) -> EngineStats:
         """Who waits and runs, what memory holds, what has happened so far. For any thread, and for observers."""
         if self._turns.mine:
             return collect(self.scheduler, self._steps, self._computed_tokens)
+        self.settle()
         with self._turns.next():
             found = collect(self.scheduler, self._steps, self._computed_tokens)
-        self._end_those_who_left()
+        self.settle()
         return found
 
     def take_news(self) -> list[Request]:
@@ -225,12 +227,13 @@ class Engine:
         """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason. Raises
         ResourceExhausted where memory runs out, and whatever a backend raises."""
         with self.turn(), memory_told():
+            self._check_owner()
             self._news.clear()
             with self._unless_broken_off():
                 for request, seconds in self._deadlines.passed(self._clock()):
                     self._fail(Timeout(f"the request was not answered within {seconds:g} s"), [request])
             self._step()
-        self._end_those_who_left()
+        self.settle()
 
     def _step(self) -> None:
         began = self._clock()

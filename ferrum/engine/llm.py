@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,7 @@ from ferrum.text.chat import ChatTemplate
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.types import Completion, Message, Priority
 
+T = TypeVar("T")
 SCORE_TOKENS = 256
 """Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""
 
@@ -229,8 +230,7 @@ class LLM:
         check_ids(ids, self.config.vocab_size)
         if len(ids) > self.max_model_len:
             raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
-        with self.engine.turn(), memory_told():
-            return score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS)
+        return self._in_turn(lambda: score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS))
 
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
         """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
@@ -244,8 +244,7 @@ class LLM:
             raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
         self.generate([token_ids], SamplingParams(temperature=0, max_tokens=1))
         identity = self._identity  # not in the turn: it reads all of the weights
-        with self.engine.turn(), memory_told():
-            return save_prefix(self.scheduler.manager, identity, token_ids, place)
+        return self._in_turn(lambda: save_prefix(self.scheduler.manager, identity, token_ids, place))
 
     def load_prefix(self, path: str | Path) -> int:
         """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
@@ -254,8 +253,7 @@ class LLM:
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: what is loaded could not be used")
         place, identity = as_path("path", path), self._identity
-        with self.engine.turn(), memory_told():
-            return load_prefix(self.scheduler.manager, identity, place)
+        return self._in_turn(lambda: load_prefix(self.scheduler.manager, identity, place))
 
     def stats(self) -> EngineStats:
         """What the engine has done so far, and what its memory holds."""
@@ -266,6 +264,14 @@ class LLM:
     def _identity(self) -> Digest:
         """What a saved prefix must have been computed with. Reads all of the weights, once."""
         return content_root(self.runner.ops, self.config, self._loaded.params, self.engine_config)
+
+    def _in_turn(self, call: Callable[[], T]) -> T:
+        """The result of a call that no other thread comes between."""
+        try:
+            with self.engine.turn(), memory_told():
+                return call()
+        finally:
+            self.engine.settle()
 
     def _encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt

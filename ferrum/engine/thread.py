@@ -87,19 +87,23 @@ class EngineThread:
 
     def __init__(self, engine: Engine) -> None:
         """Raises SchedulerError for an engine that another thread has, ResourceExhausted where no thread can be had."""
-        with engine.turn():  # refused here, where the caller hears of it
-            self.engine = engine
+        self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
         self._lock = threading.Lock()  # over the next three
         self._coming = 0  # sequences handed over that the engine does not have yet
         self._closed = False
         self._defect: InternalError | None = None  # why the thread ended, if nobody closed it
+        self._claimed = threading.Event()  # or refused
+        self._refusal: FerrumError | None = None
         self._thread = threading.Thread(target=self._run, name="ferrum-engine", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
             raise ResourceExhausted(f"no thread can be started for the engine: {error}") from error
+        self._claimed.wait()
+        if self._refusal is not None:
+            raise self._refusal
 
     # ---- for any thread
     def submit(
@@ -163,7 +167,13 @@ class EngineThread:
 
     # ---- the thread
     def _run(self) -> None:
-        self.engine.claim()
+        try:
+            self.engine.claim()
+        except FerrumError as error:
+            self._refusal = error
+            return
+        finally:
+            self._claimed.set()
         try:
             while not self._closed:
                 self._obey()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,16 @@ def save_prefix(manager: KvManager, root: Digest, token_ids: Sequence[int], path
         if not count:
             raise ResourceExhausted("nothing of this text is in memory: generate from it first, with prefix caching")
         kept, contents = list(token_ids[:count]), manager.store.read(table.blocks)
-        digest = _digest(kept, contents)
-        metadata = {"format": FORMAT, "root": root.hex(), "token_ids": json.dumps(kept), "digest": digest}
-        with replacing(path) as file:
-            file.write(save(contents, metadata))
-    except (OSError, ValueError) as error:
-        raise InvalidParameter("path", f"{path} cannot be written: {reason(error)}") from error
     finally:
         manager.close(table)
+    digest = _digest(kept, contents)
+    metadata = {"format": FORMAT, "root": root.hex(), "token_ids": json.dumps(kept), "digest": digest}
+    content = save(contents, metadata)
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise InvalidParameter("path", f"{path} cannot be written: {reason(error)}") from error
     return count
 
 
@@ -57,7 +60,7 @@ def load_prefix(manager: KvManager, root: Digest, path: str | Path) -> int:
     """Reads a saved prefix into memory, where it is cached -> its length in tokens. Raises NotFound, InvalidFormat for
     a file that is damaged or of another model, ResourceExhausted where there is no room."""
     open_regular(path).close()
-    try:
+    with _foreign(path):
         from safetensors import safe_open
 
         with safe_open(path, "numpy") as file:
@@ -73,11 +76,25 @@ def load_prefix(manager: KvManager, root: Digest, path: str | Path) -> int:
                 manager.record(table, token_ids, len(token_ids))
             finally:
                 manager.close(table)
-    except FerrumError:
-        raise
-    except Exception as error:  # of the library, and of NumPy for types that it does not have: a foreign file
-        raise InvalidFormat(f"{path} is not a saved prefix: {error}") from error
     return len(token_ids)
+
+
+@contextmanager
+def _foreign(path: str | Path) -> Iterator[None]:
+    """What reads a file from somewhere else may fail in any way; only errors of ferrum and a lack of memory are told as
+    they are."""
+    try:
+        yield
+    except (FerrumError, MemoryError):
+        raise
+    except OSError as error:
+        raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from error
+    except Exception as error:  # of the library, and of NumPy for types that it does not have
+        raise InvalidFormat(f"{path} is not a saved prefix: {error}") from error
+    except BaseException as error:  # a panic of native code is none of Python's own exceptions
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InvalidFormat(f"{path} is not a saved prefix: the library for it failed") from error
 
 
 def _tokens(metadata: Mapping[str, str], path: str | Path, root: Digest, block_size: int) -> list[int]:

@@ -80,7 +80,7 @@ def try_out(
     if ran.returncode:
         told_last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
         raise InternalError(f"a large structure could not be tried out: {in_short(' '.join(told_last))}")
-    told = json.loads(ran.stdout.splitlines()[-1])
+    told = json.loads(ran.stdout)
     if "reason" in told:
         raise CannotFollow(told["reason"])
     return Tried(told["source"], told["size"])

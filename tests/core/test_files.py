@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from ferrum.errors import FerrumError, InvalidFormat, NotFound
-from ferrum.files import make_private, open_private, open_regular, read_bytes, read_private, read_text, replacing
+from ferrum.files import (
+    make_private,
+    open_private,
+    open_regular,
+    read_bytes,
+    read_private,
+    read_text,
+    replacing,
+    require_private,
+)
 
 
 @pytest.fixture
@@ -181,3 +190,21 @@ def test_what_others_could_have_written_is_not_private(tmp_path: Path, folder: i
             read_private("file", folder)
         with pytest.raises(PermissionError, match="another user"):
             open_private("a", folder)
+
+
+@pytest.mark.clause("FILES-04")
+@pytest.mark.parametrize(
+    ("owner", "mode", "private"),
+    [
+        ("own", 0o600, True), ("own", 0o644, True), ("own", 0o664, False), ("own", 0o602, False), (0, 0o644, True),
+        (0, 0o646, False), ("other", 0o600, False), ("other", 0o644, False),
+    ],
+)  # fmt: skip
+def test_whose_a_file_is(owner: str | int, mode: int, private: bool) -> None:
+    user = {"own": os.geteuid(), "other": os.geteuid() + 77}.get(str(owner), owner)
+    status = os.stat_result((stat.S_IFREG | mode, 0, 0, 1, user, 0, 0, 0, 0, 0))
+    if private:
+        require_private("file", status)
+    else:
+        with pytest.raises(PermissionError):
+            require_private("file", status)

@@ -16,6 +16,8 @@ import pytest
 from ferrum import LLM, SamplingParams, StructuredOutputs
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
+from ferrum.engine import llm as llm_module
+from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.thread import EngineThread
@@ -264,3 +266,45 @@ def test_grammars_are_made_in_the_thread_that_asks() -> None:
     with EngineThread(llm.engine) as thread:
         assert len(thread.submit(TEXT, params).result(60).choices) == 3
     assert makers == [threading.get_ident()] * 3
+
+
+@pytest.mark.clause("ENGINE-46", "ENGINE-33")
+def test_of_many_threads_that_want_an_engine_one_has_it() -> None:
+    for _ in range(5):
+        engine = stub_engine(StubSettings(), letters)
+        with engine.turn():  # they all come while somebody else has the turn
+            made: list[list[Any]] = []
+
+            def crowd(engine: Engine = engine, made: list[list[Any]] = made) -> None:
+                made.extend(together([lambda: EngineThread(engine)] * 6))
+
+            waiting = threading.Thread(target=crowd)
+            waiting.start()
+            time.sleep(0.05)
+        waiting.join()
+        kept = [each for (each,) in made if isinstance(each, EngineThread)]
+        assert len(kept) == 1 and all(isinstance(each, (EngineThread, SchedulerError)) for (each,) in made)
+        ticket = kept[0].submit([97], SamplingParams(max_tokens=2, ignore_eos=True))
+        assert len(ticket.result(60).token_ids) == 2
+        kept[0].close()
+
+
+@pytest.mark.clause("ENGINE-46", "ENGINE-21")
+@pytest.mark.parametrize("name", ["logits", "load_prefix", "save_prefix"])
+def test_what_is_cancelled_during_a_turn_ends_with_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(make(), tmp_path)
+    stream = calls.llm.stream(TEXT[3:], GREEDY)
+    next(stream)
+    function = "score" if name == "logits" else name
+    original = getattr(llm_module, function)
+
+    def closing(*arguments: Any) -> Any:
+        together([stream.close])  # by another thread, in the middle
+        return original(*arguments)
+
+    monkeypatch.setattr(llm_module, function, closing)
+    getattr(calls, name)()
+    assert stream.completion().finish_reason is FinishReason.CANCELLED
+    assert not calls.llm.engine.has_work and not calls.llm.scheduler.manager.device.held
