@@ -26,6 +26,7 @@ from ferrum.text.regex_parts import Atom, Atomic, Choice, Look, NotUnderstood, P
 
 _MANY = 16  # a repetition that is counted further than this is treated as one without end
 _MOST_WAYS = 4096  # to match what has no repetition without end
+_LINE_ENDS = {r"\r", r"\n", r"\t"}
 _NEVER = 1 << 10  # the degree of what takes exponential time
 _LONGEST_UNROLLED = 100_000  # atoms, once the library has written out counted repetitions
 _STEPS = 3e8  # of the library, each of which takes some ten nanoseconds
@@ -142,10 +143,17 @@ def _has_choice(part: Part) -> bool:
         case Choice():
             return True
         case Sequence(parts):
-            return any(map(_has_choice, parts))
+            after = (*parts[1:], None)
+            return any(_has_choice(one) and not _is_seen(one, then) for one, then in zip(parts, after, strict=True))
         case Atomic(inner):
             return _has_choice(inner)
     return isinstance(part, Look) and part.inner is not None
+
+
+def _is_seen(part: Part, after: Part | None) -> bool:
+    """Is whether an optional character is there told by the one that must follow, as in a line end?"""
+    sources = {one.source for one in (part.inner if isinstance(part, Repeat) else part, after) if isinstance(one, Atom)}
+    return isinstance(part, Repeat) and part.most == 1 and len(sources) == 2 and sources <= _LINE_ENDS
 
 
 def _looks_far(part: Part) -> int:

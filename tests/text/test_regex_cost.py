@@ -20,7 +20,16 @@ def test_expressions_in_use_are_linear(expression: str) -> None:
 
 
 WITHOUT_END = [r"(x+x+)+y", r"(a*)*b", r"(.*a){20}", r"^(\w+\s?)*$", r"(a?){30}a{30}", "a?" * 30 + "a" * 30]
-WITHOUT_END += ["(a|ab)*c", "(?:a|aa)+(?!x)", "(?>(a+)+b)", "(?=(a+)+b)", "((?i)a+|b)+c", "(((a{999}){999}){999})"]
+WITHOUT_END += [
+    r"(?:\n?\n)+x",
+    r"(?:\r?\n?)+x",
+    "(a|ab)*c",
+    "(?:a|aa)+(?!x)",
+    "(?>(a+)+b)",
+    "(?=(a+)+b)",
+    "((?i)a+|b)+c",
+    "(((a{999}){999}){999})",
+]
 NOT_UNDERSTOOD = [
     r"(a)\1",
     r"(?<n>a)\k<n>",
@@ -102,3 +111,9 @@ def test_what_the_library_gives_up_is_the_callers_error(monkeypatch: pytest.Monk
         tokenizer = Tokenizer.from_json(changed(pre_tokenizer=split(expression)))
         with pytest.raises(RequestValidation, match="takes too long to cut"):
             tokenizer.encode("a" * 40 + "c", add_special_tokens=False)
+
+
+@pytest.mark.clause("TEXT-44")
+def test_line_ends_are_one_character_or_two() -> None:
+    """As a published tokenizer repeats them; nothing can be matched in two ways."""
+    assert cost_of(r"(?:\r?\n)+(?!\r?\n)").degree == 1
