@@ -1,13 +1,14 @@
 """Every error this project raises on purpose, under one base class.
 
-Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake; and how a
-message shows a value that somebody else has chosen.
+Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake; the warning for
+what goes on; and how a message shows a value that somebody else has chosen.
 Refuses to know: who catches them (`cli` turns them into exit codes, `server` into HTTP statuses).
 Next: `ferrum.files`.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from reprlib import Repr
@@ -102,6 +103,15 @@ class Cancelled(FerrumError):
 
 class InternalError(FerrumError):
     """A defect of this project: please report it."""
+
+
+class ModelWarning(UserWarning):
+    """Something in a model's files was passed over or is not what it should be, and the model works without it."""
+
+
+def warn(text: str) -> None:
+    """Tells whoever opened the model: Python's own way, which programs can redirect, count or silence."""
+    warnings.warn(text, ModelWarning, stacklevel=2)
 
 
 @contextmanager

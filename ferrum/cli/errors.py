@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ferrum.cli.terminal import printable
+from ferrum.cli.terminal import printable, warnings_told
 from ferrum.errors import FerrumError, InvalidParameter
 
 DEBUG = "ferrum.cli.debug"
@@ -31,7 +31,8 @@ class Program(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and exit. Takes what `click.Command.main` takes; `standalone_mode` is always ours."""
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            with warnings_told():
+                code = super().main(*args, **{**extra, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             code = USAGE

@@ -30,9 +30,10 @@ class ChatTemplate:
     processor time, compiling a second, and both values and text of some million characters.
     """
 
-    def __init__(self, source: str, *, bos_token: str | None, eos_token: str | None) -> None:
-        """Compiles `source`. The two tokens are the texts its variables of the same names stand for; None leaves the
-        variable undefined, as transformers does. Raises `TokenizerError` where the template is malformed."""
+    def __init__(self, source: str, **special_tokens: str | None) -> None:
+        """Compiles `source`. `special_tokens` (bos_token, eos_token, pad_token, …) are the texts that its variables of
+        the same names stand for; None leaves the variable undefined, as transformers does. Raises `TokenizerError`
+        where the template is malformed."""
         # Jinja takes tens of milliseconds to import; a caller who only completes raw text never needs it.
         import jinja2
 
@@ -41,8 +42,7 @@ class ChatTemplate:
 
         self._limited = limited
         self.source = source
-        tokens = {"bos_token": bos_token, "eos_token": eos_token}
-        self._tokens = {name: text for name, text in tokens.items() if text is not None}
+        self._tokens = {name: text for name, text in special_tokens.items() if text is not None}
         try:
             with limited("compiling"):
                 self._template = chat_environment().from_string(source)

@@ -1,4 +1,4 @@
-"""CLI-85, CLI-86: what a terminal is shown of texts that somebody else has written."""
+"""CLI-85 to CLI-87: what a terminal is shown of texts that somebody else has written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ferrum.cli.conversation import Conversation, load, save
-from ferrum.cli.terminal import printable
+from ferrum.cli.terminal import printable, warnings_told
+from ferrum.errors import ModelWarning, warn
 from ferrum.sampling_params import SamplingParams
 from tests.cli.conftest import Invoke, command, environment, run
 from tests.cli.terminal import Terminal
@@ -84,3 +85,15 @@ def test_a_conversation_that_cannot_be_written_leaves_the_older_one(
     assert load(path, SamplingParams()) == older and os.listdir(tmp_path) == ["talk.json"]
     save(older.asked("And?"), path, "model")  # once there is room
     assert load(path, SamplingParams()).unanswered == "And?"
+
+
+@pytest.mark.clause("LOAD-53")
+@pytest.mark.clause("CLI-87")
+def test_a_warning_is_one_line_and_comes_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(ModelWarning, match="a key"):
+        warn("a key is passed over")
+    with warnings_told():
+        for _ in range(3):
+            warn("a key \x1b[2J is\npassed over")
+    told = capsys.readouterr()
+    assert told.out == "" and told.err == "warning: a key \\x1b[2J is passed over\n"

@@ -103,6 +103,7 @@ def with_tokenizer_config(folder: Path, **keys: Any) -> str:
 
 
 @pytest.mark.clause("LOAD-51")
+@pytest.mark.clause("LOAD-52")
 def test_the_chat_template_of_a_directory(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     special = {"bos_token": "<s>", "eos_token": {"content": "</s>"}}
