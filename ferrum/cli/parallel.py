@@ -7,6 +7,7 @@ Refuses to know: how they are generated. Specs: CLI-50, CLI-51. Next: `ferrum.cl
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -61,13 +62,13 @@ class Totals:
         self.cached_tokens += completion.usage.cached_tokens
         self.generated_tokens += completion.usage.completion_tokens
 
-    def summary(self, seed: int | None, seconds: float) -> str:
-        """Seed and speed on one line."""
+    def summary(self, seeds: str, seconds: float) -> str:
+        """Seeds and speed on one line."""
         rate = self.generated_tokens / seconds if seconds > 0 else 0.0
         prompts = "1 prompt" if self.answers == 1 else f"{self.answers} prompts"
         return " · ".join(
             (
-                f"seed {seed}",
+                seeds,
                 f"{prompts} of {self.prompt_tokens} tokens, {self.cached_tokens} of them from memory",
                 f"{self.generated_tokens} tokens at {rate:.0f} tok/s",
             )
@@ -95,13 +96,10 @@ def answer_all(
 ) -> None:
     """Answers all prompts; `as_line` makes the line that each answer becomes, None shows it below its prompt. One that
     fails is told, and decides the exit code; the others have their answers."""
-    from ferrum.sample.randomness import fresh_seed
-
-    if params.seed is None:
-        params = replace(params, seed=fresh_seed())  # one for all, so that it can be reported
+    each, seeds = seeded(params, lines)
     totals, failed = Totals(), False
     began = time.perf_counter()
-    for line, completion in zip(lines, answers(llm, lines, system, as_chat, params, progress), strict=True):
+    for line, completion in zip(lines, answers(llm, lines, system, as_chat, each, progress), strict=True):
         if as_line is None:
             gap = "\n" if totals.answers else ""
             say(f"{gap}>>> {line.prompt}\n{completion.text}\n")
@@ -112,13 +110,29 @@ def answer_all(
             failed = True
         totals.add(completion)
     if as_line is None:
-        click.echo(totals.summary(params.seed, time.perf_counter() - began), err=True)
+        click.echo(totals.summary(seeds, time.perf_counter() - began), err=True)
     if failed:
         raise click.exceptions.Exit(FAILED)
 
 
+def seeded(params: SamplingParams, lines: list[Line]) -> tuple[list[SamplingParams], str]:
+    """The parameters of each line, and what is told of their seeds. A seed that was given holds for every line. Else one
+    is drawn, and a line that comes again is one more choice of the same prompt: it has another answer."""
+    from ferrum.sample.randomness import choice_seed, fresh_seed
+
+    if params.seed is not None:
+        return [params] * len(lines), f"seed {params.seed}"
+    drawn, before = fresh_seed(), Counter[str]()
+    seeds = []
+    for line in lines:
+        seeds.append(choice_seed(drawn, before[line.prompt]))
+        before[line.prompt] += 1
+    more = "" if len(before) == len(lines) else " (repeated lines have others, which --json tells)"
+    return [replace(params, seed=seed) for seed in seeds], f"seed {drawn}{more}"
+
+
 def answers(
-    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: SamplingParams, progress: Progress
+    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: list[SamplingParams], progress: Progress
 ) -> Iterator[Completion]:
     """The completions, in order."""
     completions = begin(llm, lines, system, as_chat, params)
@@ -129,22 +143,22 @@ def answers(
 
 
 def begin(
-    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: SamplingParams
+    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: list[SamplingParams]
 ) -> Iterator[Completion]:
     """The completions to be. Raises RequestValidation that names the first line that cannot be answered."""
     before = [] if system is None else [{"role": "system", "content": system}]
 
-    def ask(lines: list[Line]) -> Iterator[Completion]:
+    def ask(lines: list[Line], params: list[SamplingParams]) -> Iterator[Completion]:
         if as_chat:
             return llm.chat_each([[*before, {"role": "user", "content": line.prompt}] for line in lines], params)
         return llm.generate_each([line.prompt for line in lines], params)
 
     try:
-        return ask(lines)
+        return ask(lines, params)
     except RequestValidation:
-        for line in lines:
+        for line, own in zip(lines, params, strict=True):
             try:
-                ask([line])  # checks, and begins nothing before the first answer is asked for
+                ask([line], [own])  # checks, and begins nothing before the first answer is asked for
             except RequestValidation as error:
                 raise RequestValidation(f"line {line.number}: {error}") from error
         raise

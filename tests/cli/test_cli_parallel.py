@@ -54,9 +54,28 @@ def test_answers_stand_below_their_prompts_in_order(generate: Invoke, file: Path
 
 @pytest.mark.clause("CLI-50")
 def test_the_reported_seed_repeats_all_answers(generate: Invoke, file: Path) -> None:
+    file.write_text("one\ntwo and more\nthree\n")
     first = generate("-f", file, "--parallel")
     seed = first.stderr.split()[1]
     assert generate("-f", file, "--parallel", "--seed", seed).stdout == first.stdout
+
+
+@pytest.mark.clause("CLI-57")
+@pytest.mark.parametrize("how", [[], ["--raw"], ["-s", "Be brief."]], ids=["chat", "raw", "system"])
+def test_lines_that_come_again_have_other_answers(generate: Invoke, how: list[str]) -> None:
+    lines = "a joke\n\nanother\na joke\r\na joke\n"
+    told = [json.loads(line) for line in generate("--parallel", "--json", *how, input=lines).stdout.splitlines()]
+    seeds, texts = [answer["seed"] for answer in told], [answer["text"] for answer in told]
+    assert seeds[0] == seeds[1] and len(set(seeds)) == 3
+    assert len({texts[0], texts[2], texts[3]}) == 3
+    for answer in (told[0], *told[2:]):  # each can be had again
+        again = json.loads(generate("a joke", *how, "--json", "--seed", answer["seed"]).stdout)
+        assert again["text"] == answer["text"]
+    given = [
+        json.loads(line) for line in generate("--parallel", "--json", "--seed", 3, input=lines).stdout.splitlines()
+    ]
+    assert {answer["seed"] for answer in given} == {3}
+    assert "seed" in (summary := generate("--parallel", input=lines).stderr) and "repeated lines have others" in summary
 
 
 @pytest.mark.clause("CLI-50")
@@ -110,7 +129,9 @@ def test_the_summary_adds_up() -> None:
     totals = Totals()
     for cached in (0, 3):
         totals.add(Completion((), (), Usage(5, 7, cached)))
-    assert totals.summary(9, 2.0) == "seed 9 · 2 prompts of 10 tokens, 3 of them from memory · 14 tokens at 7 tok/s"
+    assert (
+        totals.summary("seed 9", 2.0) == "seed 9 · 2 prompts of 10 tokens, 3 of them from memory · 14 tokens at 7 tok/s"
+    )
 
 
 @pytest.mark.clause("CLI-51")
