@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ferrum.cli.terminal import printable, warnings_told
+from ferrum.cli.terminal import printable, settle_encoding, warnings_told
 from ferrum.errors import FerrumError, InvalidParameter
 
 DEBUG = "ferrum.cli.debug"
@@ -30,6 +30,7 @@ class Program(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and exit. Takes what `click.Command.main` takes; `standalone_mode` is always ours."""
+        settle_encoding()
         try:
             with warnings_told():
                 code = super().main(*args, **{**extra, "standalone_mode": False})

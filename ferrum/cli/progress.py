@@ -1,6 +1,6 @@
 """One changing line on stderr while the user waits.
 
-Owns: the line, and the rule that it appears on a terminal only. Refuses to know: what is waited for.
+Owns: the line, and the rule that it appears only on a terminal that can take it away again. Refuses to know: what is waited for.
 Specs: CLI-05. Next: `ferrum.cli.logprobs`.
 """
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import click
 
-from ferrum.cli.terminal import printable
+from ferrum.cli.terminal import obeys, printable
 
 _CLEAR = "\r\x1b[2K"
 
@@ -22,7 +22,7 @@ class Progress:
 
     def __init__(self) -> None:
         self._stream = sys.stderr
-        self._live = self._stream is not None and self._stream.isatty()  # None: stderr is closed
+        self._live = obeys(self._stream)
         self._showing = False
 
     def show(self, text: str) -> None:

@@ -1,17 +1,22 @@
 """What a terminal is shown of texts that somebody else has written: model files, models, callers.
 
 Owns: writing out what a terminal would obey or hide: escape sequences, control characters, characters that turn the
-direction of writing; and what becomes of warnings. Refuses to know: where the texts come from.
-Specs: CLI-85 to CLI-87. Next: `ferrum.cli.errors`.
+direction of writing; characters that its encoding lacks; and what becomes of warnings.
+Refuses to know: where the texts come from.
+Specs: CLI-85 to CLI-89. Next: `ferrum.cli.errors`.
 """
 
 from __future__ import annotations
 
+import codecs
+import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from io import TextIOWrapper
+from typing import Any, TextIO
 
 import click
 
@@ -35,6 +40,31 @@ def say(text: str) -> None:
         return
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+def settle_encoding() -> None:
+    """From here on, a character that the encoding of stdout or stderr lacks is written out (\\U0001f99c), and is no
+    error. ASCII is what Python is told where nobody has set a language: there UTF-8 is written, as click does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
+
+
+def as_json(value: Any) -> str:
+    """A line of JSON for stdout, in characters that its encoding has: JSON's own escapes mean the same."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value)
+    return text
+
+
+def obeys(stream: TextIO | None) -> bool:
+    """Is the stream a terminal that obeys escape sequences? Emacs' shell and the consoles of build servers are
+    terminals that show them, and say so."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown", "")
 
 
 @contextmanager
