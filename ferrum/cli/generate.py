@@ -6,7 +6,6 @@ Refuses to know: how text is generated. Specs: CLI-01 to CLI-09. Next: `ferrum.c
 
 from __future__ import annotations
 
-import json
 import time
 from itertools import chain
 from pathlib import Path
@@ -22,6 +21,7 @@ from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import read_prompt
 from ferrum.cli.statistics import stats_lines
+from ferrum.cli.terminal import as_json as json_line
 from ferrum.cli.terminal import say
 from ferrum.errors import Unsupported
 from ferrum.sampling_params import SamplingParams
@@ -80,7 +80,7 @@ def generate(
         progress.note(f"note: --kv-memory holds {llm.max_model_len} tokens of the {whole} in context")
 
     def as_line(completion: Completion) -> str:
-        return json.dumps(as_object(llm, completion, load_seconds, params.logprobs), ensure_ascii=False)
+        return json_line(as_object(llm, completion, load_seconds, params.logprobs))
 
     if parallel is None:
         with start(llm, text, system, as_chat, params) as stream:

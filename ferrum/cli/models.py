@@ -5,7 +5,6 @@ Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import click
 from ferrum.cli.loading import locate
 from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_option
 from ferrum.cli.progress import Progress, human_bytes
+from ferrum.cli.terminal import as_json as json_line
 from ferrum.cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
         described["tensors"] = [
             {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors
         ]
-    click.echo(json.dumps(described, ensure_ascii=False) if as_json else printable("\n".join(lines(described))))
+    click.echo(json_line(described) if as_json else printable("\n".join(lines(described))))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Specs: CLI-80 to CLI-83. Next: `ferrum.cli.bench`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ferrum.cli.loading import locate
 from ferrum.cli.options import debug_option, json_option, model_option, offline_option
 from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import read_prompt
+from ferrum.cli.terminal import as_json as json_line
 from ferrum.errors import Unsupported
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def tokenize(
         token_ids = encode(files, tokenizer, prompt, chat=chat, special=special is not False)
     pieces = [Piece.of(tokenizer, token_id) for token_id in token_ids]
     if as_json:
-        click.echo(json.dumps(as_object(files.name, pieces), ensure_ascii=False))
+        click.echo(json_line(as_object(files.name, pieces)))
     elif only_ids:
         click.echo(" ".join(map(str, token_ids)))
     else:
