@@ -1,11 +1,13 @@
 """Where a prompt comes from: the argument, a file, or standard input.
 
 Owns: which of them it is, and that it is text. Refuses to know: what the prompt is for.
-Specs: CLI-03. Next: `ferrum.cli.statistics`.
+Specs: CLI-03, CLI-17. Next: `ferrum.cli.statistics`.
 """
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -16,22 +18,58 @@ MOST_BYTES = 16 << 20
 """Of a prompt in a file: four characters a token for a million tokens, four times over."""
 
 
+STDIN = "-"
+
+
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it is; one newline at the end of a file or of standard input is not part of it."""
-    if prompt is not None and file is not None:
-        raise click.UsageError("the prompt is given twice: as an argument and with -f")
+    """The prompt from wherever it is. Of an argument beside a file the file comes first, as what is asked about; one
+    newline at the end of a file or of standard input is not part of it."""
+    parts = []
     if file is not None:
-        with open(file, "rb") as source:  # a pipe, too: `-f <(command)`
-            text = decode(_bounded(source, str(file)), str(file))
-    elif prompt is not None and prompt != "-":
-        text = prompt
-    else:
-        if sys.stdin is None or (prompt is None and sys.stdin.isatty()):
+        parts.append(_read(str(file)))
+    if prompt is not None:
+        parts.append(_read(STDIN) if prompt == STDIN else prompt)
+    elif file is None:
+        if sys.stdin is not None and sys.stdin.isatty():
             raise click.UsageError("give a prompt: as an argument, with -f FILE, or on standard input")
-        text = decode(_bounded(sys.stdin.buffer, "standard input"), "standard input")
+        parts.append(_read(STDIN))
+    text = "\n\n".join(part for part in parts if part)
     if not text:
         raise click.UsageError("the prompt is empty")
     return text
+
+
+def input_is_ignored() -> bool:
+    """Does something wait on standard input, which nobody has asked for? Nothing of it is taken: it may be meant for
+    the next program."""
+    try:
+        descriptor = sys.stdin.fileno()
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode):
+            return os.lseek(descriptor, 0, os.SEEK_CUR) < status.st_size
+        return (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)) and _waiting(descriptor) > 0
+    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+        return False
+
+
+def _waiting(descriptor: int) -> int:
+    """Bytes in a pipe or a socket."""
+    try:
+        import fcntl
+        import termios
+    except ImportError:  # another kind of system
+        return 0
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def _read(name: str) -> str:
+    """The text in a file, or "-" for standard input. A pipe is one, too: `-f <(command)`."""
+    if name != STDIN:
+        with open(name, "rb") as source:
+            return decode(_bounded(source, name), name)
+    if sys.stdin is None:
+        raise click.UsageError("give a prompt: as an argument or with -f FILE; standard input is closed")
+    return decode(_bounded(sys.stdin.buffer, "standard input"), "standard input")
 
 
 def _bounded(source: BinaryIO, name: str) -> bytes:
