@@ -19,7 +19,7 @@ from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
 from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
-from ferrum.cli.prompt_text import read_prompt
+from ferrum.cli.prompt_text import STDIN, input_is_ignored, read_prompt
 from ferrum.cli.statistics import stats_lines
 from ferrum.cli.terminal import as_json as json_line
 from ferrum.cli.terminal import say
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt", required=False)
-@click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Read the prompt from this file.")  # fmt: skip
+@click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+              help="Read the prompt from this file (- for standard input); PROMPT comes behind it.")  # fmt: skip
 @click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
@@ -68,12 +68,16 @@ def generate(
         raise click.UsageError("--system needs the chat template that --raw leaves out")
     if no_stream and parallel is not None:
         raise click.UsageError("--no-stream has no meaning with --parallel, whose answers come whole")
+    if parallel is not None and prompt is not None and file is not None:
+        raise click.UsageError("with --parallel the prompts are given twice: as an argument and with -f")
     text = read_prompt(prompt, file)
     prompts = [] if parallel is None else split_prompts(text)
     progress = Progress()
     started = time.perf_counter()
     llm = load(engine, progress, **({} if parallel in (None, EVERYBODY) else {"max_num_seqs": parallel}))
     load_seconds = time.perf_counter() - started
+    if prompt not in (None, STDIN) and file is None and input_is_ignored():
+        progress.note("note: standard input is not read beside a prompt; with `-f -` it comes before the prompt")
     as_chat = speaks_chat(llm, system, raw, progress)
     if engine.max_model_len is None and llm.max_model_len < llm.config.max_positions:
         whole = llm.config.max_positions

@@ -29,8 +29,8 @@ _ESCAPES = {'"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 @click.command()
 @click.argument("text", required=False)
-@click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Read the text from this file.")  # fmt: skip
+@click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+              help="Read the text from this file (- for standard input); TEXT comes behind it.")  # fmt: skip
 @click.option("--chat", is_flag=True, help="Take the text as a user's message and put it into the chat template.")
 @click.option("--special/--no-special", "special", default=None,
               help="Add the special tokens that a raw prompt gets.  [default: special]")  # fmt: skip
