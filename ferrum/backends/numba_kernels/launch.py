@@ -7,9 +7,7 @@ a tape of rows can be replayed without Python in between. Next: `ferrum.backends
 from __future__ import annotations
 
 import math
-import os
 import struct
-import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -17,6 +15,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import Reused, address, aligned
+from ferrum.backends.numba_kernels.processors import default_threads, usable_processors
 from ferrum.backends.numba_kernels.team import team_of
 from ferrum.errors import InvalidParameter
 
@@ -40,20 +39,15 @@ def _packer(count: int) -> Callable[..., None]:
     return struct.Struct(f"={count}q").pack_into
 
 
-def usable_processors() -> int:
-    """Processors that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 class Launcher:
-    """Runs kernels on `threads` threads (None: one for each usable processor)."""
+    """Runs kernels on `threads` threads (None: as many as this process can keep busy)."""
 
     def __init__(self, threads: int | None) -> None:
         available = usable_processors()
         if threads is not None and not 1 <= threads <= 4 * available:
             most = f"this process may use {available} processors"
             raise InvalidParameter("threads", f"must be from 1 to {4 * available} ({most}), not {threads}")
-        self.threads = available if threads is None else threads
+        self.threads = default_threads() if threads is None else threads
         self._row = np.zeros(ROW_WORDS, np.int64)
         self._row_address = address(self._row)
         self._memory = Reused()

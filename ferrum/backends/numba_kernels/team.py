@@ -2,7 +2,7 @@
 
 Owns: the worker threads and when they sleep. A launch is cut into chunks; the caller and the workers claim them one by
 one, in compiled code. A worker without work for a second leaves it and waits on an event that costs nothing.
-Next: `ferrum.backends.numba_kernels.launch`.
+Next: `ferrum.backends.numba_kernels.processors`.
 """
 
 from __future__ import annotations
