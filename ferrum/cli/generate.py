@@ -93,7 +93,7 @@ def generate(
             raise stream.error
         completion = stream.completion()
         if completion.logprobs is not None and not as_json:
-            click.echo("\n".join(logprob_lines(completion.logprobs)), err=True)
+            click.echo("\n".join(logprob_lines(completion.logprobs, llm.tokenizer.token_bytes)), err=True)
         click.echo(as_line(completion) if as_json else summary(completion), err=not as_json)
     else:
         answer_all(llm, prompts, system, as_chat, params, progress, as_line if as_json else None)
@@ -149,7 +149,7 @@ def summary(completion: Completion) -> str:
 
 def as_object(llm: LLM, completion: Completion, load_seconds: float, count: int | None) -> dict[str, Any]:
     """What --json prints. `count`: of --logprobs."""
-    usage, timings = completion.usage, completion.timings
+    usage, timings, spelling = completion.usage, completion.timings, llm.tokenizer.token_bytes
     return {
         "model": llm.model_name,
         "backend": llm.backend_name,
@@ -159,7 +159,7 @@ def as_object(llm: LLM, completion: Completion, load_seconds: float, count: int 
         "token_ids": list(completion.token_ids),
         "prompt_token_ids": list(completion.prompt_token_ids),
         "finish_reason": completion.finish_reason.value,
-        **({} if completion.logprobs is None else {"logprobs": as_list(completion.logprobs, count)}),
+        **({} if completion.logprobs is None else {"logprobs": as_list(completion.logprobs, count, spelling)}),
         "usage": {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
         "timings": {
             "load_s": load_seconds,

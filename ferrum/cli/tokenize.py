@@ -18,13 +18,12 @@ from ferrum.cli.options import debug_option, json_option, model_option, offline_
 from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import read_prompt
 from ferrum.cli.terminal import as_json as json_line
+from ferrum.cli.terminal import quoted
 from ferrum.errors import Unsupported
 
 if TYPE_CHECKING:
     from ferrum.load.model import ModelFiles
     from ferrum.text.tokenizer import Tokenizer
-
-_ESCAPES = {'"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 @click.command()
@@ -102,21 +101,6 @@ def encode(files: ModelFiles, tokenizer: Tokenizer, text: str, *, chat: bool, sp
 def as_line(piece: Piece) -> str:
     """What people see of a token."""
     return f"{piece.id:>7}  {quoted(piece.content)}{'  special' if piece.special else ''}"
-
-
-def quoted(content: bytes) -> str:
-    """Bytes as text in quotes, in which whatever does not print is escaped: a terminal acts on none of it."""
-    # No byte of a longer character is a backslash, so that those of the text can be doubled before the others appear.
-    text = content.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
-    return f'"{"".join(map(_visible, text))}"'
-
-
-def _visible(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def as_object(model: str, pieces: Sequence[Piece]) -> dict[str, Any]:
