@@ -54,7 +54,7 @@ _ENGINE = (
     click.option("--dtype", default="auto", show_default=True,
                  help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
     click.option("--compute", default="float32", show_default=True, help="Type of the arithmetic."),
-    click.option("-t", "--threads", type=int, metavar="N", help="Threads of the CPU backend.  [default: all it may use]"),
+    click.option("-t", "--threads", type=int, metavar="N", help="Threads of the CPU backend.  [default: all there are]"),
     click.option("--max-model-len", type=int, metavar="N", help="Longest context.  [default: the model's]"),
     click.option("--block-size", type=int, default=16, show_default=True, metavar="N", help="Positions per KV block."),
     click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE", help="Memory for keys and values."),
