@@ -5,39 +5,44 @@ Owns: the words and the JSON. Refuses to know: how anything is computed. Specs: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ferrum.cli.terminal import quoted
 from ferrum.sampling_params import ALL_TOKENS
 from ferrum.types import Logprob, Logprobs
+
+Spelling = Callable[[int], bytes]
+"""The bytes that a token stands for: it may be part of a character, which no text can hold."""
 
 LEAST = -9999.0
 """What JSON says in place of minus infinity, which it does not know (vLLM says the same)."""
 
 
-def as_list(entries: Sequence[Logprobs], count: int | None) -> list[dict[str, Any]]:
+def as_list(entries: Sequence[Logprobs], count: int | None, spelling: Spelling) -> list[dict[str, Any]]:
     """One object for each token: its own numbers, and under "top" those of the `count` most likely ones, best first."""
+
+    def as_object(token: int, found: Logprob) -> dict[str, Any]:
+        return {
+            "token_id": token,
+            "token": found.decoded_token,
+            "bytes": list(spelling(token)),
+            "logprob": max(found.logprob, LEAST),
+            "rank": found.rank,
+        }
+
     found = []
     for entry in entries:
         (token, own), *_ = entry.items()
         best = [pair for pair in entry.items() if count == ALL_TOKENS or pair[1].rank <= (count or 0)]
         best.sort(key=lambda pair: pair[1].rank)
-        found.append(_object(token, own) | {"top": [_object(*pair) for pair in best]})
+        found.append(as_object(token, own) | {"top": [as_object(*pair) for pair in best]})
     return found
 
 
-def _object(token: int, found: Logprob) -> dict[str, Any]:
-    return {
-        "token_id": token,
-        "token": found.decoded_token,
-        "logprob": max(found.logprob, LEAST),
-        "rank": found.rank,
-    }
-
-
-def logprob_lines(entries: Sequence[Logprobs]) -> Iterator[str]:
+def logprob_lines(entries: Sequence[Logprobs], spelling: Spelling) -> Iterator[str]:
     """One line for each token: its log probability, itself, its rank, and the most likely others."""
     for entry in entries:
-        (_, own), *others = entry.items()
-        rest = "  ".join(f"{other.decoded_token!r} {other.logprob:.2f}" for _, other in others)
-        yield f"{own.logprob:8.3f}  {own.decoded_token!r} (rank {own.rank})" + (f"  {rest}" if rest else "")
+        (token, own), *others = entry.items()
+        rest = "  ".join(f"{quoted(spelling(other))} {found.logprob:.2f}" for other, found in others)
+        yield f"{own.logprob:8.3f}  {quoted(spelling(token))} (rank {own.rank})" + (f"  {rest}" if rest else "")

@@ -116,8 +116,8 @@ def answer_all(
 
 
 def seeded(params: SamplingParams, lines: list[Line]) -> tuple[list[SamplingParams], str]:
-    """The parameters of each line, and what is told of their seeds. A seed that was given holds for every line. Else one
-    is drawn, and a line that comes again is one more choice of the same prompt: it has another answer."""
+    """The parameters of each line, and what is told of their seeds. A seed that was given holds for every line. Else
+    one is drawn, and a line that comes again is one more choice of the same prompt: it has another answer."""
     from ferrum.sample.randomness import choice_seed, fresh_seed
 
     if params.seed is not None:

@@ -1,6 +1,7 @@
 """One changing line on stderr while the user waits.
 
-Owns: the line, and the rule that it appears only on a terminal that can take it away again. Refuses to know: what is waited for.
+Owns: the line, and the rule that it appears only on a terminal that can take it away again. Refuses to know: what is
+waited for.
 Specs: CLI-05. Next: `ferrum.cli.logprobs`.
 """
 

@@ -23,6 +23,7 @@ import click
 from ferrum.errors import ModelWarning
 
 _KEPT = "\n\t"
+_ESCAPES = {'"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in _KEPT}
 
 
@@ -31,6 +32,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in _KEPT else ascii(char)[1:-1] for char in text)
+
+
+def quoted(content: bytes) -> str:
+    """Bytes as text in quotes, in which whatever does not print is escaped: a terminal acts on none of it."""
+    # No byte of a longer character is a backslash, so that those of the text can be doubled before the others appear.
+    text = content.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
+    return f'"{"".join(map(_visible, text))}"'
+
+
+def _visible(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def say(text: str) -> None:

@@ -125,8 +125,8 @@ def test_bad_models_to_describe(invoke: Invoke, tiny: Path, tmp_path: Path, case
         ([], 2, "empty"),
         (["-"], 2, "empty"),
         (["-f", "no/such/file"], 2, "no/such/file"),
-        (["Hi", "-f", __file__], 2, "twice"),
-        (["-", "-f", __file__], 2, "twice"),
+        (["Hi", "--parallel", "-f", __file__], 2, "twice"),
+        (["-", "--parallel", "-f", __file__], 2, "twice"),
     ],
 )
 def test_bad_arguments(generate: Invoke, arguments: list[str], code: int, word: str) -> None:

@@ -74,6 +74,23 @@ def test_only_one_newline_is_taken_off(generate: Invoke) -> None:
 
 
 @pytest.mark.clause("CLI-03")
+def test_an_argument_stands_behind_a_file(generate: Invoke, tmp_path: Path) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("one\ntwo\n")
+    for result in [
+        generate("-f", file, "what?", "--raw", "--json"),
+        generate("-f", "-", "what?", "--raw", "--json", input=file.read_text()),
+    ]:
+        assert json.loads(result.stdout)["prompt_token_ids"] == ids("one\ntwo\n\nwhat?")
+    alone = generate("-f", "-", "--raw", "--json", input="\ufeffone\n")
+    assert json.loads(alone.stdout)["prompt_token_ids"] == ids("one")
+    file.write_text("\n")
+    assert json.loads(generate("-f", file, "what?", "--raw", "--json").stdout)["prompt_token_ids"] == ids("what?")
+    twice = generate("-f", file, "what?", "--parallel")
+    assert (twice.exit_code, twice.stdout) == (2, "") and "given twice" in twice.stderr
+
+
+@pytest.mark.clause("CLI-03")
 def test_a_byte_order_mark_is_not_part_of_the_prompt(generate: Invoke, tmp_path: Path) -> None:
     file = tmp_path / "prompt.txt"
     file.write_bytes("\ufeffa\ufeffb\n".encode())

@@ -15,7 +15,7 @@ from ferrum.cli.logprobs import as_list, logprob_lines
 from ferrum.cli.options import sampling_options
 from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
 from ferrum.types import Logprob
-from tests.cli.conftest import Invoke
+from tests.cli.conftest import Invoke, byte_tokenizer
 
 
 def params_of(*arguments: str) -> SamplingParams:
@@ -154,12 +154,26 @@ def test_logprobs_for_readers(generate: Invoke) -> None:
     assert result.stderr.count("(rank ") == 5
 
 
+@pytest.mark.clause("CLI-58")
+@pytest.mark.parametrize("text", ["🦜", "日", "é", "a", "\x1b"])
+def test_the_bytes_of_half_a_character_are_told(generate: Invoke, text: str) -> None:
+    wanted = text.encode()
+    letters = byte_tokenizer().encode(text).ids
+    assert len(letters) == len(wanted)
+    for letter, byte in zip(letters, wanted, strict=True):
+        told = json.loads(generate("Hi", "--json", "-n", 1, "--logprobs", 1, "--logit-bias", f"{letter}=100",
+                                   "--temperature", 0).stdout)["logprobs"]  # fmt: skip
+        assert told[0]["token_id"] == letter and told[0]["bytes"] == [byte]
+        assert all(isinstance(top["bytes"], list) for top in told[0]["top"])
+
+
 @pytest.mark.clause("CLI-56")
 def test_minus_infinity_is_a_number_in_json() -> None:
     entry = {5: Logprob(float("-inf"), 3, "e"), 1: Logprob(-0.5, 1, "a"), 2: Logprob(-0.9, 2, "b")}
-    (found,) = as_list([entry], 2)
+    spelling = {5: b"e", 1: b"\xf0\x9f", 2: b"b"}.__getitem__
+    (found,) = as_list([entry], 2, spelling)
     assert found["logprob"] == -9999.0 and [top["token_id"] for top in found["top"]] == [1, 2]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert len(as_list([entry], -1)[0]["top"]) == 3
-    (line,) = logprob_lines([entry])
-    assert "-inf" in line and "'e' (rank 3)" in line
+    assert len(as_list([entry], -1, spelling)[0]["top"]) == 3
+    (line,) = logprob_lines([entry], spelling)
+    assert "-inf" in line and '"e" (rank 3)' in line and '"\\xf0\\x9f" -0.50' in line

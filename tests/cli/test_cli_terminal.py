@@ -1,10 +1,12 @@
-"""CLI-85 to CLI-87: what a terminal is shown of texts that somebody else has written."""
+"""CLI-17, CLI-85 to CLI-89: what a terminal is shown of texts that somebody else has written, and what it is not."""
 
 from __future__ import annotations
 
 import json
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,84 @@ def test_a_warning_is_one_line_and_comes_once(capsys: pytest.CaptureFixture[str]
             warn("a key \x1b[2J is\npassed over")
     told = capsys.readouterr()
     assert told.out == "" and told.err == "warning: a key \\x1b[2J is passed over\n"
+
+
+ANSWERS = ["🦜", "日本", "é", "naïve £5 – “quoted”", "plain"]
+
+
+@pytest.mark.clause("CLI-88")
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp437", "koi8-r", "shift_jis", "ascii", "utf-8", "utf-16"])
+def test_an_encoding_that_lacks_a_character_loses_nothing(encoding: str) -> None:
+    told = "utf-8" if encoding == "ascii" else encoding
+    script = f"""if True:
+        import click
+        from ferrum.cli.terminal import as_json, say, settle_encoding
+        settle_encoding()
+        for text in {ANSWERS!a}:
+            say(text + chr(10))
+            click.echo(as_json([text]))
+            click.echo(text, err=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment() | {"PYTHONIOENCODING": encoding}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode(told).splitlines()
+    assert [json.loads(line) for line in lines[1::2]] == [[text] for text in ANSWERS]
+    for line, other, text in zip(lines[::2], done.stderr.decode(told).splitlines(), ANSWERS, strict=True):
+        assert line == other == text.encode(told, "backslashreplace").decode(told)
+
+
+@pytest.mark.clause("CLI-88")
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_commands_do_not_fail_for_want_of_a_character(tiny: Path, encoding: str) -> None:
+    half = run("tokenize", "-m", tiny, "--ids", "🦜").stdout.split()[-1]  # by itself it is U+FFFD
+    narrow = environment() | {"PYTHONIOENCODING": encoding}
+    flags = ["-m", tiny, "--backend", "numpy", "-n", 2, "--logit-bias", f"{half}=100", "--temperature", 0]
+
+    def told(*arguments: object) -> str:
+        done = subprocess.run(command(*arguments), input="🦜\n\n🦜\n".encode(), env=narrow, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+
+    bird, answer = ("🦜", "\ufffd\ufffd") if encoding == "ascii" else ("\\U0001f99c", "\\ufffd\\ufffd")
+    assert told("generate", *flags, "--parallel") == "\n".join(2 * [f">>> {bird}\n{answer}\n"])
+    assert told("generate", *flags) == f"{answer}\n"
+    assert json.loads(told("generate", *flags, "--json"))["text"] == "\ufffd\ufffd"
+    assert told("chat", *flags) == 2 * f"{answer}\n"
+
+
+@pytest.mark.clause("CLI-89")
+@pytest.mark.parametrize("kind", ["dumb", "unknown", "", "xterm"])
+def test_only_terminals_that_obey_them_get_escape_sequences(tiny: Path, kind: str) -> None:
+    arguments = ["generate", "-m", tiny, "--backend", "numpy", "--temperature", 0, "-n", 4, "Hi"]
+    with Terminal(command(*arguments), environment(), kind=kind) as terminal:
+        code, shown = terminal.end()
+    assert code == 0 and ("\x1b" in shown) == (kind == "xterm")
+
+
+@pytest.mark.clause("CLI-17")
+def test_what_waits_on_standard_input_is_told_of_and_left_there(tiny: Path, tmp_path: Path) -> None:
+    asked = command("generate", "-m", tiny, "--backend", "numpy", "--temperature", 0, "-n", 2, "Hi")
+    file = tmp_path / "lines.txt"
+    file.write_text("one\ntwo\n")
+
+    def notes(stdin: object) -> int:
+        done = subprocess.run(asked, stdin=stdin, capture_output=True, text=True, env=environment())  # type: ignore[call-overload]
+        assert done.returncode == 0, done.stderr
+        return int(done.stderr.count("note: standard input is not read"))
+
+    read, write = os.pipe()
+    with open(read, "rb") as pipe:
+        assert notes(pipe) == 0  # empty, and still open
+        os.write(write, b"SECRET")
+        assert notes(pipe) == 1
+        os.close(write)
+        assert pipe.read() == b"SECRET"
+        assert notes(pipe) == 0  # empty and closed
+    with file.open("rb") as opened:
+        assert notes(opened) == 1 and opened.read() == b"one\ntwo\n"
+    with file.open("rb") as opened:
+        opened.seek(0, os.SEEK_END)
+        assert notes(opened) == 0
+    assert notes(subprocess.DEVNULL) == 0

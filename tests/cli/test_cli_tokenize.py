@@ -148,7 +148,7 @@ def test_ids_only(invoke: Invoke, tiny: Path) -> None:
         (["--chat", "--special", "a"], 2, "--chat"),
         (["--chat", "--no-special", "a"], 2, "--chat"),
         ([""], 2, "empty"),
-        (["-f", __file__, "a"], 2, "twice"),
+        (["-f", "no/such/file", "a"], 2, "no/such/file"),
         (["--chat", "a"], 1, "plain has no chat template"),
         (["-m", "no/such/place", "--offline", "a"], 1, "no/such/place"),
     ],
