@@ -63,7 +63,7 @@ def tokenize(
         from ferrum.load.model import open_model
 
         files = open_model(location)
-        tokenizer = files.vocabulary.tokenizer(files.config)
+        tokenizer = files.vocabulary.tokenizer(files.token_ids)
         token_ids = encode(files, tokenizer, prompt, chat=chat, special=special is not False)
     pieces = [Piece.of(tokenizer, token_id) for token_id in token_ids]
     if as_json:

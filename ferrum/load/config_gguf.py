@@ -17,10 +17,11 @@ from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import ModelError, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
-from ferrum.load.families import GGUF_FAMILIES, GGUFFamily
+from ferrum.load.families import GGUF_FAMILIES, Description, GGUFFamily
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.limits import checked_rope, epsilon, positions
 from ferrum.load.quants import floats_of
+from ferrum.load.token_ids import TokenIds, gguf_token_ids
 
 _REFUSED = (
     "attention.clamp_kqv",
@@ -38,8 +39,20 @@ _REFUSED = (
 """Keys that, unless 0, change what is computed, in ways not implemented here."""
 
 
-def parse_config(file: GGUFFile) -> tuple[ModelConfig, GGUFFamily]:
-    """-> the configuration and the family. Raises `InvalidFormat`, `ModelError` or `Unsupported`, naming the key."""
+def token_ids(file: GGUFFile) -> TokenIds:
+    """The ids that begin and end a text."""
+    return gguf_token_ids(Fields(file.metadata, str(file.path)))
+
+
+def architecture(file: GGUFFile) -> str | None:
+    """What the file calls the architecture, whether it is supported or not."""
+    value = file.metadata.get("general.architecture")
+    return value if isinstance(value, str) else None
+
+
+def describe(file: GGUFFile, ids: TokenIds) -> Description:
+    """Metadata and tensor table -> what is computed. Raises `InvalidFormat`, `ModelError` or `Unsupported`, naming the
+    key."""
     fields = Fields(file.metadata, str(file.path))
     family = _family(fields)
     model = Fields(file.metadata, fields.where, family.name + ".")
@@ -66,10 +79,10 @@ def parse_config(file: GGUFFile) -> tuple[ModelConfig, GGUFFamily]:
         rope=_rope(file, model, head_dim),
         sliding_window=model.optional_integer("attention.sliding_window") or None,  # 0 says none as well
         tie_embeddings=f"{family.layout.head}.weight" not in file.tensors,
-        eos_token_ids=_stop_tokens(fields),
-        bos_token_id=fields.optional_integer("tokenizer.ggml.bos_token_id"),
+        eos_token_ids=ids.eos_token_ids,
+        bos_token_id=ids.bos_token_id,
     )
-    return config, family
+    return Description(config, family.layout, None)
 
 
 def _is_zero(value: object) -> bool:
@@ -91,12 +104,6 @@ def _vocabulary(file: GGUFFile, family: GGUFFamily) -> int:
     if name not in file.tensors:
         raise ModelError(f"{file.path}: tensor {name} is missing")
     return file.tensors[name].shape[0]
-
-
-def _stop_tokens(fields: Fields) -> tuple[int, ...]:
-    """The ends of the sequence, of a turn and of a message: a chat model stops at any of them."""
-    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
-    return tuple(dict.fromkeys(fields.integer(key, low=0) for key in keys if key in fields))
 
 
 def _rope(file: GGUFFile, model: Fields, head_dim: int) -> RopeConfig:

@@ -16,8 +16,9 @@ from pathlib import Path
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, Unsupported
 from ferrum.fields import Fields, read_json
-from ferrum.load.families import HUGGING_FACE_FAMILIES, HuggingFaceFamily
+from ferrum.load.families import HUGGING_FACE_FAMILIES, Description, HuggingFaceFamily
 from ferrum.load.limits import LARGEST_HEAD, checked_rope, epsilon, positions
+from ferrum.load.token_ids import NO_IDS, TokenIds, json_token_ids
 
 _REFUSED = (
     "quantization_config",
@@ -33,22 +34,34 @@ _REFUSED = (
 """Keys whose presence changes what is computed, in ways not implemented here."""
 
 
-def read_config_json(folder: Path) -> tuple[ModelConfig, HuggingFaceFamily, frozenset[str]]:
-    """config.json, and the end-of-sequence ids of generation_config.json beside it.
-
-    -> the configuration, the family, and the linears that have a bias.
-    Raises `NotFound`, `InvalidFormat` or `Unsupported`, naming the file and the key.
-    """
+def read_config_json(folder: Path) -> Description:
+    """config.json, and the ids of generation_config.json beside it. Raises `NotFound`, `InvalidFormat` or `Unsupported`,
+    naming the file and the key."""
     fields = read_json(folder / "config.json")
+    return describe(fields, token_ids(folder, fields))
+
+
+def token_ids(folder: Path, fields: Fields) -> TokenIds:
+    """The ids that begin and end a text: those of config.json, `fields`, and of generation_config.json beside it."""
     generation = folder / "generation_config.json"
-    extra = _token_ids(read_json(generation)) if os.path.lexists(generation) else ()
+    return json_token_ids([fields, *([read_json(generation)] if os.path.lexists(generation) else [])])
+
+
+def describe(fields: Fields, ids: TokenIds) -> Description:
+    """The keys of config.json -> what is computed. Raises `InvalidFormat` or `Unsupported`, naming the key."""
     family = _family(fields)
     biases = {name for flag, linears in family.bias_flags.items() if fields.flag(flag, False) for name in linears}
-    return parse_config(fields, family, extra), family, frozenset(biases)
+    return Description(parse_config(fields, family, ids), family.layout, frozenset(biases))
 
 
-def parse_config(fields: Fields, family: HuggingFaceFamily, extra_eos: tuple[int, ...] = ()) -> ModelConfig:
-    """The keys of config.json -> ModelConfig; `extra_eos` joins its end-of-sequence ids."""
+def architecture(fields: Fields) -> str | None:
+    """What config.json calls the architecture, whether it is supported or not."""
+    value = fields.get("model_type")
+    return value if isinstance(value, str) else None
+
+
+def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_IDS) -> ModelConfig:
+    """The keys of config.json -> ModelConfig."""
     _refuse_unknown(fields)
     heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
     head_dim = head_dimension(fields, "head_dim", "hidden_size", hidden, heads)
@@ -70,8 +83,8 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, extra_eos: tuple[int
         rope=_rope(fields, head_dim, max_positions),
         sliding_window=_window(fields, family),
         tie_embeddings=fields.flag("tie_word_embeddings", False),
-        eos_token_ids=tuple(dict.fromkeys((*_token_ids(fields), *extra_eos))),
-        bos_token_id=fields.optional_integer("bos_token_id"),
+        eos_token_ids=ids.eos_token_ids,
+        bos_token_id=ids.bos_token_id,
     )
 
 
@@ -135,15 +148,6 @@ def _layer_types(fields: Fields) -> list[str]:
     if len(set(kinds)) > 1 or not set(kinds) <= {"full_attention", "sliding_attention"}:
         raise fields.refused("layer_types", ["all full_attention", "all sliding_attention"])
     return kinds
-
-
-def _token_ids(fields: Fields) -> tuple[int, ...]:
-    """eos_token_id: absent, a number, or a list of numbers"""
-    value = fields.get("eos_token_id")
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
-        raise fields.wrong("eos_token_id", "a token id or a list of token ids")
-    return tuple(ids)
 
 
 def _rope(fields: Fields, head_dim: int, max_positions: int) -> RopeConfig:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ferrum.config import ModelConfig
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -90,6 +92,16 @@ class GGUFFamily:
 
     name: str
     layout: Layout
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
+    those for which there is one)."""
+
+    config: ModelConfig
+    layout: Layout
+    biases: frozenset[str] | None
 
 
 HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {

@@ -291,9 +291,7 @@ def _view(
     reader: _Reader, name: str, shape: tuple[int, ...], code: int, offset: int, start: int, alignment: int
 ) -> GGUFTensor:
     """One tensor as a view of the file; `start` is where tensor data begins and `offset` counts from there."""
-    if code not in GGML_TYPES:
-        raise Unsupported(f"{reader.path}: tensor {name} is stored in the unknown quantisation type {code}")
-    kind = GGML_TYPES[code]
+    kind = GGML_TYPES.get(code) or GgmlType(f"the unknown type {code}", 1, 0)  # bytes cannot be told from it
     if 0 in shape or shape[-1] % kind.block_size:
         reader.fail(f"tensor {name} has the shape {list(shape)}, which {kind.name} cannot store")
     if offset % alignment:

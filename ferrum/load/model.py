@@ -8,6 +8,7 @@ Specs: LOAD-40, LOAD-41, LOAD-50. Next: `ferrum.load.vocabulary`.
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING
 
 from ferrum.config import ModelConfig
 from ferrum.errors import NotFound
-from ferrum.load import config_gguf
-from ferrum.load.config_json import read_config_json
+from ferrum.fields import Fields, read_json
+from ferrum.load import config_gguf, config_json
 from ferrum.load.conversion import check_dtype
-from ferrum.load.families import Layout
+from ferrum.load.families import Description
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.params import build_params
 from ferrum.load.resolve import Location, resolve
 from ferrum.load.source import GGUFSource, TensorSource
+from ferrum.load.token_ids import TokenIds
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
 
@@ -31,17 +33,91 @@ if TYPE_CHECKING:
     from ferrum.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, eq=False)
-class ModelFiles:
-    """A model whose files are open and whose configuration is read; no tensor is. Enough to describe it."""
+class ModelFiles(ABC):
+    """The files of a model, found and not yet read. Each part is read when first asked for, and none needs another: the
+    words of a model can be had where its configuration is refused, and its configuration without its tensors."""
 
-    name: str
-    path: Path  # the .gguf file or the directory
-    config: ModelConfig
-    source: TensorSource
-    layout: Layout
-    biases: frozenset[str] | None  # linears with a bias; None: those for which the file has one
-    vocabulary: Vocabulary
+    def __init__(self, name: str, path: Path, vocabulary: Vocabulary) -> None:
+        self.name = name
+        self.path = path  # the .gguf file or the directory
+        self.vocabulary = vocabulary
+
+    @property
+    @abstractmethod
+    def architecture(self) -> str | None:
+        """What the files call the architecture, whether it is supported or not."""
+
+    @property
+    @abstractmethod
+    def token_ids(self) -> TokenIds:
+        """The ids that begin and end a text."""
+
+    @property
+    @abstractmethod
+    def source(self) -> TensorSource:
+        """The tensors, none of them read."""
+
+    @property
+    @abstractmethod
+    def description(self) -> Description:
+        """What is computed with them. Raises `Unsupported` where that is not implemented."""
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.description.config
+
+
+class _Folder(ModelFiles):
+    """A Hugging Face directory."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        super().__init__(name, path, FolderVocabulary(path))
+
+    @cached_property
+    def _fields(self) -> Fields:
+        return read_json(self.path / "config.json")
+
+    @property
+    def architecture(self) -> str | None:
+        return config_json.architecture(self._fields)
+
+    @cached_property
+    def token_ids(self) -> TokenIds:
+        return config_json.token_ids(self.path, self._fields)
+
+    @cached_property
+    def source(self) -> TensorSource:
+        from ferrum.load.safetensors import SafetensorsSource
+
+        return SafetensorsSource(self.path)
+
+    @cached_property
+    def description(self) -> Description:
+        return config_json.describe(self._fields, self.token_ids)
+
+
+class _GGUF(ModelFiles):
+    """A .gguf file."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._file = GGUFFile(path)
+        super().__init__(name, path, GGUFVocabulary(self._file))
+
+    @property
+    def architecture(self) -> str | None:
+        return config_gguf.architecture(self._file)
+
+    @cached_property
+    def token_ids(self) -> TokenIds:
+        return config_gguf.token_ids(self._file)
+
+    @cached_property
+    def source(self) -> TensorSource:
+        return GGUFSource(self._file)
+
+    @cached_property
+    def description(self) -> Description:
+        return config_gguf.describe(self._file, self.token_ids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +142,7 @@ class LoadedModel:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Raises `TokenizerError` where the model has none."""
-        return self.files.vocabulary.tokenizer(self.config)
+        return self.files.vocabulary.tokenizer(self.files.token_ids)
 
     @cached_property
     def chat_template(self) -> ChatTemplate | None:
@@ -81,18 +157,19 @@ def load_model(location: Location | Path, dtype: str = "auto") -> LoadedModel:
     """
     check_dtype(dtype)
     files = open_model(location)
-    return LoadedModel(files, build_params(files.source, files.config, dtype, files.layout, files.biases))
+    described = files.description
+    return LoadedModel(files, build_params(files.source, described.config, dtype, described.layout, described.biases))
 
 
 def open_model(location: Location | Path) -> ModelFiles:
-    """Opens the files of a model and reads its configuration. Raises as `load_model` does."""
+    """Finds the files of a model. Raises `NotFound`, or `InvalidFormat` for a GGUF file that is damaged."""
     if isinstance(location, Path):
         location = resolve(location)
     path = location.path
     is_folder = os.path.isdir(path)
     if is_folder and os.path.lexists(path / "config.json"):
-        return _open_folder(location.name, path)
-    return _open_gguf(location.name, _only_gguf(path) if is_folder else path)
+        return _Folder(location.name, path)
+    return _GGUF(location.name, _only_gguf(path) if is_folder else path)
 
 
 def _only_gguf(folder: Path) -> Path:
@@ -101,16 +178,3 @@ def _only_gguf(folder: Path) -> Path:
         found = f"{len(files)} .gguf files: name the one you mean" if files else "no .gguf file"
         raise NotFound(f"{folder} holds no config.json and {found}")
     return files[0]
-
-
-def _open_folder(name: str, path: Path) -> ModelFiles:
-    from ferrum.load.safetensors import SafetensorsSource
-
-    config, family, biases = read_config_json(path)
-    return ModelFiles(name, path, config, SafetensorsSource(path), family.layout, biases, FolderVocabulary(path))
-
-
-def _open_gguf(name: str, path: Path) -> ModelFiles:
-    file = GGUFFile(path)
-    config, family = config_gguf.parse_config(file)
-    return ModelFiles(name, path, config, GGUFSource(file), family.layout, None, GGUFVocabulary(file))

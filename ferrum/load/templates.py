@@ -1,7 +1,7 @@
 """The chat template that comes with a model.
 
 Owns: where the two file formats keep it, and which of several is meant. Refuses to know: what it does (`ferrum.text`).
-Specs: LOAD-51. Source: transformers' chat_template.jinja and tokenizer_config.json. Next: `ferrum.load.families`.
+Specs: LOAD-51. Source: transformers' chat_template.jinja and tokenizer_config.json. Next: `ferrum.load.token_ids`.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ferrum.config import ModelConfig
 from ferrum.errors import TokenizerError
 from ferrum.fields import Fields
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.special_tokens import folder_special_tokens, gguf_special_tokens
 from ferrum.load.templates import folder_template
+from ferrum.load.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from ferrum.text.chat import ChatTemplate
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Vocabulary(Protocol):
     """Reads text files only when asked: a model can compute without knowing any text."""
 
-    def tokenizer(self, config: ModelConfig) -> Tokenizer: ...  # raises `TokenizerError` where there is none
+    def tokenizer(self, ids: TokenIds) -> Tokenizer: ...  # raises `TokenizerError` where there is none
     def chat_template(self) -> ChatTemplate | None: ...  # None where there is none
 
 
@@ -34,13 +34,13 @@ class FolderVocabulary:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def tokenizer(self, config: ModelConfig) -> Tokenizer:
+    def tokenizer(self, ids: TokenIds) -> Tokenizer:
         from ferrum.text.tokenizer import Tokenizer
 
         path = self.folder / "tokenizer.json"
         if not path.exists():
             raise TokenizerError(f"{self.folder} has no tokenizer.json; the model can take token ids only")
-        return Tokenizer.from_json(path, bos_token_id=config.bos_token_id, eos_token_ids=config.eos_token_ids)
+        return Tokenizer.from_json(path, bos_token_id=ids.bos_token_id, eos_token_ids=ids.eos_token_ids)
 
     def chat_template(self) -> ChatTemplate | None:
         from ferrum.text.chat import ChatTemplate
@@ -55,7 +55,7 @@ class GGUFVocabulary:
     def __init__(self, file: GGUFFile) -> None:
         self.fields = Fields(file.metadata, str(file.path), "tokenizer.")
 
-    def tokenizer(self, config: ModelConfig) -> Tokenizer:
+    def tokenizer(self, ids: TokenIds) -> Tokenizer:
         from ferrum.text.gguf_tokenizer import tokenizer_from_gguf
 
         if "ggml.model" not in self.fields:

@@ -11,8 +11,9 @@ import pytest
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, ModelError, Unsupported
-from ferrum.load.config_gguf import parse_config
+from ferrum.load.config_gguf import describe, token_ids
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.token_ids import NO_IDS
 from tests.load.gguf_writer import Stored, Value, gguf_bytes
 from tests.load.tiny_models import ABSENT, HEAD_DIM, METADATA, PLAIN, changed
 
@@ -27,7 +28,8 @@ def from_gguf(folder: Path, factors: np.ndarray | None = None, head: bool = True
         stored["rope_freqs.weight"] = Stored.float32(factors)
     path = folder / "model.gguf"
     path.write_bytes(gguf_bytes(changed(METADATA, **renamed), stored))
-    return parse_config(GGUFFile(path))[0]
+    file = GGUFFile(path)
+    return describe(file, token_ids(file)).config
 
 
 def close(found: ModelConfig) -> ModelConfig:
@@ -162,4 +164,4 @@ def test_gguf_without_an_architecture_or_embedding_is_an_error(tmp_path: Path) -
         from_gguf(tmp_path, **{"general.architecture": ABSENT})
     (tmp_path / "empty.gguf").write_bytes(gguf_bytes(METADATA))
     with pytest.raises(ModelError, match=r"tensor token_embd\.weight is missing"):
-        parse_config(GGUFFile(tmp_path / "empty.gguf"))
+        describe(GGUFFile(tmp_path / "empty.gguf"), NO_IDS)

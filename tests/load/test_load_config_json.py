@@ -20,7 +20,7 @@ from tests.load.tiny_models import ABSENT, CONFIG, PLAIN, changed
 
 def from_json(folder: Path, **keys: Any) -> ModelConfig:
     (folder / "config.json").write_text(json.dumps(changed(CONFIG, **keys)))
-    return read_config_json(folder)[0]
+    return read_config_json(folder).config
 
 
 def mistral(folder: Path, **keys: Any) -> ModelConfig:
@@ -195,8 +195,8 @@ def test_a_size_that_is_missing_or_no_size_is_an_error_that_names_file_and_key(
     [
         ("rms_norm_eps", 0), ("rms_norm_eps", "1e-5"), ("rms_norm_eps", float("nan")), ("rms_norm_eps", 10**400),
         ("rope_theta", -1.0), ("rope_scaling", []), ("rope_scaling", "linear"), ("tie_word_embeddings", "yes"),
-        ("tie_word_embeddings", 1), ("attention_bias", 1), ("eos_token_id", "2"), ("eos_token_id", [2, -1]),
-        ("eos_token_id", [True]), ("bos_token_id", -1), ("hidden_act", 3), ("architectures", "LlamaForCausalLM"),
+        ("tie_word_embeddings", 1), ("attention_bias", 1), ("eos_token_id", "2"), ("eos_token_id", [2, "3"]),
+        ("eos_token_id", [True]), ("bos_token_id", "1"), ("hidden_act", 3), ("architectures", "LlamaForCausalLM"),
         ("architectures", [3]), ("model_type", 3), ("layer_types", "full_attention"), ("layer_types", [1]),
         ("head_dim", 0), ("max_position_embeddings", "long"), ("num_key_value_heads", 0),
     ],

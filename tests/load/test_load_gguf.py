@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from ferrum.errors import FerrumError, InvalidFormat, NotFound, Unsupported
 from ferrum.load.gguf import GGUFFile, Strings
 from ferrum.load.model import load_model
+from ferrum.load.quants import floats_of, weight_of
 from tests.load.gguf_writer import GGML, LETTERS, TYPES, Stored, Value, gguf_bytes, string
 from tests.load.tiny_models import METADATA, gguf_tensors, tensors
 
@@ -253,8 +254,11 @@ def test_tensors_may_lie_in_any_order_and_apart(tmp_path: Path, offsets: tuple[i
 
 @pytest.mark.clause("LOAD-08")
 def test_an_unknown_type_is_refused_with_its_number_and_tensor(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="tensor t is stored in the unknown quantisation type 4242"):
-        read(tmp_path, one_tensor(entry(b"t", (4, 4), 4242, 0)))
+    file = read(tmp_path, one_tensor(entry(b"t", (4, 4), 4242, 0)))
+    assert file.tensors["t"].shape == (4, 4)
+    for use in (weight_of, floats_of):
+        with pytest.raises(Unsupported, match="tensor t is stored as the unknown type 4242; supported are F32"):
+            use(file.tensors["t"])
 
 
 @pytest.fixture(scope="module")

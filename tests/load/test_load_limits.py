@@ -16,10 +16,11 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import ModelConfig, RopeConfig
 from ferrum.errors import FerrumError, InvalidFormat
 from ferrum.fields import Fields
-from ferrum.load.config_gguf import parse_config
+from ferrum.load.config_gguf import describe
 from ferrum.load.config_json import parse_config as parse_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import rope_tables
 from tests.load.gguf_writer import Stored, Value, gguf_bytes
 from tests.load.tiny_models import CONFIG, HEAD_DIM, METADATA, changed, gguf_tensors, tensors, write_gguf
@@ -89,7 +90,7 @@ def test_so_it_is_in_gguf(tmp_path: Path, kind: str, key: str, value: Any) -> No
     path = write_gguf(tmp_path / "model.gguf", **{**keys, f"llama__{key}": value})
     named = key.replace("__", ".").replace("beta_slow", "beta_(slow|fast)")
     with pytest.raises(InvalidFormat, match=rf"model\.gguf: llama\.{named} must be "):
-        parse_config(GGUFFile(path))
+        describe(GGUFFile(path), NO_IDS)
 
 
 @pytest.mark.clause("LOAD-29")
@@ -99,7 +100,7 @@ def test_divisors_that_no_model_has_are_refused(tmp_path: Path, value: float) ->
     factors[-1] = value
     write_gguf_with(tmp_path, factors)
     with pytest.raises(InvalidFormat, match=r"rope_freqs\.weight must hold a number from 0\.001 to 1e\+30 everywhere"):
-        parse_config(GGUFFile(tmp_path / "model.gguf"))
+        describe(GGUFFile(tmp_path / "model.gguf"), NO_IDS)
 
 
 def write_gguf_with(folder: Path, factors: np.ndarray) -> None:
@@ -129,7 +130,7 @@ def test_the_width_of_a_head_has_a_bound(tmp_path: Path, value: int) -> None:
             from_json(**{"num_key_value_heads": 1, **keys})
     key = {"llama__attention__key_length": Value("uint64", value)}
     with pytest.raises(InvalidFormat, match=f"the width of a head, {value}, must be"):
-        parse_config(GGUFFile(write_gguf(tmp_path / "model.gguf", **key)))
+        describe(GGUFFile(write_gguf(tmp_path / "model.gguf", **key)), NO_IDS)
 
 
 POWERS = st.integers(-330, 309).map(lambda power: float(f"1e{power}"))

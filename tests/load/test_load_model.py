@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ferrum.errors import InvalidFormat, NotFound, TokenizerError
+from ferrum.errors import FerrumError, InvalidFormat, NotFound, TokenizerError, Unsupported
 from ferrum.load.model import load_model, open_model
 from ferrum.load.resolve import Location
-from tests.load.tiny_models import tensors, write_folder, write_gguf
+from tests.load.gguf_writer import Stored, gguf_bytes
+from tests.load.tiny_models import ABSENT, METADATA, changed, tensors, write_folder, write_gguf
 from tests.text.small_tokenizers import byte_level_json
 
 TEMPLATE = "{% for m in messages %}{{ bos_token }}{{ m['content'] }}{{ eos_token }}{% endfor %}"
@@ -57,6 +59,47 @@ def test_a_model_is_described_without_reading_its_tensors(tmp_path: Path) -> Non
     assert sum(files.source.describe(name).nbytes for name in files.source.names()) == sum(
         a.nbytes for a in arrays.values()
     )
+
+
+@pytest.mark.clause("LOAD-41")
+@pytest.mark.parametrize("what", ["architecture", "no sizes", "no tensors", "part of a split", "an unknown type"])
+def test_words_can_be_had_where_the_model_cannot_be_run(tmp_path: Path, what: str) -> None:
+    words = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.merges": ["a b"],
+             "tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.token_type": [1, 1, 1]}  # fmt: skip
+    changes: dict[str, dict[str, Any]] = {
+        "architecture": {"general.architecture": "qwen9"},
+        "no sizes": dict.fromkeys([key for key in METADATA if key.startswith("llama.")], ABSENT),
+        "part of a split": {"split.count": 3},
+    }
+    metadata = changed(METADATA, **words, **changes.get(what, {}))
+    stored = {} if what == "no tensors" else {"token_embd.weight": Stored.float32(np.ones((40, 64)))}
+    content = gguf_bytes(metadata, stored)
+    if what == "an unknown type":
+        kind = content.index(b"token_embd.weight") + len("token_embd.weight") + 4 + 2 * 8
+        content = content[:kind] + struct.pack("<I", 4242) + content[kind + 4 :]
+    (tmp_path / "model.gguf").write_bytes(content)
+    files = open_model(tmp_path / "model.gguf")
+    assert files.architecture == ("qwen9" if what == "architecture" else "llama")
+    assert files.vocabulary.tokenizer(files.token_ids).encode("ab", add_special_tokens=False) == [2]
+    assert [files.source.describe(name).shape for name in files.source.names()] == [t.shape for t in stored.values()]
+    with pytest.raises(FerrumError):
+        load_model(tmp_path / "model.gguf")
+
+
+@pytest.mark.clause("LOAD-41")
+def test_words_of_a_directory_can_be_had_where_the_model_cannot_be_run(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, model_type="qwen9", hidden_size=None, eos_token_id=[7, 8])
+    (folder / "model.safetensors").unlink()
+    (folder / "tokenizer.json").write_text(byte_level_json())
+    files = open_model(folder)
+    assert files.architecture == "qwen9"
+    tokenizer = files.vocabulary.tokenizer(files.token_ids)
+    assert tokenizer.decode(tokenizer.encode("hello", add_special_tokens=False)) == "hello"
+    assert tokenizer.eos_token_ids == (7, 8)
+    with pytest.raises(Unsupported, match="qwen9"):
+        _ = files.config
+    with pytest.raises(NotFound, match="holds neither"):
+        _ = files.source
 
 
 @pytest.mark.clause("LOAD-50")

@@ -18,6 +18,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from ferrum.errors import FerrumError
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.token_ids import NO_IDS
 from ferrum.load.vocabulary import GGUFVocabulary
 from ferrum.text.stream import IncrementalDetokenizer
 from ferrum.text.tokenizer import Tokenizer
@@ -25,7 +26,6 @@ from tests.fuzz.mutate import json_bytes, mutate_text
 from tests.fuzz.target import Target, Wrong
 from tests.fuzz.targets.configurations import mutate_metadata
 from tests.load.gguf_writer import Value, gguf_bytes
-from tests.load.tiny_models import PLAIN
 from tests.text.small_tokenizers import (
     byte_level_json,
     gguf_metadata,
@@ -160,7 +160,7 @@ class Tokenizers(Target):
         else:
             vocabulary = GGUFVocabulary(GGUFFile(path))
             vocabulary.chat_template()
-            tokenizer = vocabulary.tokenizer(PLAIN)
+            tokenizer = vocabulary.tokenizer(NO_IDS)
         _ = tokenizer.bos_token, tokenizer.eos_token, tokenizer.special_ids
         refusal: FerrumError | None = None
         for text in case.texts:

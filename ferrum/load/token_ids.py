@@ -1,0 +1,69 @@
+"""The ids that begin and end a text, as a model's files name them.
+
+Owns: what files write for "none", and ids that no token has: both are passed over, for an id that never comes ends
+nothing. Refuses to know: the tokens (`ferrum.text`).
+Specs: LOAD-26, LOAD-80. Source: transformers' config.json and generation_config.json; the GGUF format document, section
+on tokenizers. Next: `ferrum.load.families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.errors import quoted, warn
+from ferrum.fields import Fields
+
+NONE = (-1, 0xFFFFFFFF)
+"""What files write for no token; the second is -1 in 32 bits without a sign."""
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """`eos_token_ids` are all that end an answer."""
+
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+
+NO_IDS = TokenIds()
+
+
+def json_token_ids(files: Iterable[Fields]) -> TokenIds:
+    """Of config.json and generation_config.json, in this order: the first begins, and both end."""
+    beginnings: list[int] = []
+    ends: list[int] = []
+    size: int | None = None
+    for fields in files:
+        size = _size(fields.get("vocab_size")) or size
+        beginnings += _ids(fields, "bos_token_id", size)
+        ends += _ids(fields, "eos_token_id", size)
+    return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
+
+
+def gguf_token_ids(fields: Fields) -> TokenIds:
+    """Of GGUF metadata: the ends of the sequence, of a turn and of a message all end an answer."""
+    tokens = fields.get("tokenizer.ggml.tokens")
+    size = None if tokens is None else len(tokens)
+    beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size)
+    ends = [token for name in ("eos", "eot", "eom") for token in _ids(fields, f"tokenizer.ggml.{name}_token_id", size)]
+    return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
+
+
+def _size(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _ids(fields: Fields, key: str, size: int | None) -> list[int]:
+    """None, one or several ids of tokens; `size` is how many there are, None where that is unknown."""
+    value = fields.get(key)
+    given = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):
+        raise fields.wrong(key, "a token id or a list of token ids")
+    named = [token for token in given if token not in NONE]
+    known = [token for token in named if 0 <= token < (size or token + 1)]
+    for token in dict.fromkeys(named):
+        if token not in known:
+            warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
+    return known
