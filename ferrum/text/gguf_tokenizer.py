@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from ferrum.errors import TokenizerError, Unsupported, quoted
+from ferrum.errors import TokenizerError, Unsupported, quoted, warn
 from ferrum.fields import Fields
 from ferrum.text.gguf_sentencepiece import sentencepiece_bpe, sentencepiece_tokens, sentencepiece_unigram
 from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_texts, token_types, vocabulary
@@ -98,10 +98,14 @@ def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
 
 
 def _rules(fields: Fields) -> PreTokenizer:
-    """The pre-tokenizer by name. Guessing one would change the token ids of some texts and leave no sign of it."""
+    """The pre-tokenizer by name. To guess one would change the token ids of some texts and leave no sign of it; a file
+    from the time before there were names is read as llama.cpp reads it."""
     if "pre" not in fields:
-        raise Unsupported("the GGUF file does not name its pre-tokenizer (tokenizer.ggml.pre); convert the model again")
-    pre = fields.text("pre")
+        warn(
+            f"{fields.where} does not name its pre-tokenizer ({fields.prefix}pre): text is cut as llama.cpp cuts it then, "
+            "which may not be how the model was trained"
+        )
+    pre = fields.text("pre", "default")
     if pre not in PRE_TOKENIZERS:
         raise Unsupported(f"the GGUF pre-tokenizer {quoted(pre)} is not supported")
     return PRE_TOKENIZERS[pre]

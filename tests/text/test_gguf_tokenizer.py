@@ -43,7 +43,6 @@ def test_types_may_be_an_array() -> None:
         ({"model": "bert"}, "'bert'"),
         ({"model": "rwkv"}, "'rwkv'"),
         ({"pre": "no-such-family"}, "'no-such-family'"),
-        ({"pre": None}, r"tokenizer\.ggml\.pre"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
