@@ -102,8 +102,8 @@ def _rules(fields: Fields) -> PreTokenizer:
     from the time before there were names is read as llama.cpp reads it."""
     if "pre" not in fields:
         warn(
-            f"{fields.where} does not name its pre-tokenizer ({fields.prefix}pre): text is cut as llama.cpp cuts it then, "
-            "which may not be how the model was trained"
+            f"{fields.where} does not name its pre-tokenizer ({fields.prefix}pre): text is cut as llama.cpp cuts it "
+            "then, which may not be how the model was trained"
         )
     pre = fields.text("pre", "default")
     if pre not in PRE_TOKENIZERS:
