@@ -2,21 +2,29 @@
 
 Owns: compiling and rendering one Jinja template, and turning its failures into one sentence.
 Refuses to know: where the template was stored, tokenizers, what the roles mean.
-Specs: TEXT-17 to TEXT-25. Next: `ferrum.text.template_environment`.
+Specs: TEXT-17 to TEXT-25, TEXT-75. Next: `ferrum.text.template_data`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any
 
-from ferrum.errors import TokenizerError
+from ferrum.errors import InvalidParameter, RequestValidation, TokenizerError
+from ferrum.text.template_content import CONTENT, TemplateReader
+from ferrum.text.template_data import REASONING, as_chat, plain_mapping, plain_objects, require_short
 from ferrum.types import Message
 
 _REASON_LENGTH = 300  # characters of a template's own complaint that an error repeats
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _LONGEST_READ = 10_000  # characters of it that are read, white space included
+
+_END = "THE_FINAL_MESSAGE_ENDS_HERE "
+"""Put behind a message that is to be continued, to see where the template puts its end. The space tells whether the
+template takes away white space from a message."""
 
 
 class ChatTemplate:
@@ -27,7 +35,8 @@ class ChatTemplate:
 
     A template is code from whoever published the model. The sandbox keeps it from reaching Python: private
     attributes, imports, files, and changes to the messages are refused. Rendering may use half a second of
-    processor time, compiling a second, and both values and text of some million characters.
+    processor time and more for long conversations, compiling a second, and both values and text of some million
+    characters.
     """
 
     def __init__(self, source: str, **special_tokens: str | None) -> None:
@@ -38,9 +47,10 @@ class ChatTemplate:
         import jinja2
 
         from ferrum.text.template_environment import chat_environment
-        from ferrum.text.template_limits import limited
+        from ferrum.text.template_limits import LIMITS, limited
 
         self._limited = limited
+        self._seconds_each = LIMITS.rendering_more
         self.source = source
         self._tokens = {name: text for name, text in special_tokens.items() if text is not None}
         try:
@@ -56,27 +66,95 @@ class ChatTemplate:
         messages: Sequence[Message],
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        continue_final_message: bool | str = False,
         **extra: Any,
     ) -> str:
         """The prompt for `messages`; encode it with `add_special_tokens=False`, since templates write their own.
 
-        `add_generation_prompt` ends the text where the assistant's answer begins; `tools` are JSON schemas; `extra`
-        are further template variables (`enable_thinking=False`) and win over everything else. Raises
-        `TokenizerError` where the template refuses the messages or fails.
+        `add_generation_prompt` ends the text where the assistant's answer begins; `continue_final_message` ends it
+        where the last message does, which the model then goes on with: its content, or the field that is named.
+        `tools` are JSON schemas, `documents` JSON objects; `extra` are further template variables
+        (`enable_thinking=False`) and win over everything else. Raises `TokenizerError` where the template refuses the
+        messages or fails, `InvalidParameter` or `RequestValidation` for what no template can render.
         """
+        chat = as_chat(messages)
         variables = {
             **self._tokens,
-            "messages": [dict(message) for message in messages],  # templates slice the list and call dict methods
-            "tools": None if tools is None else [dict(tool) for tool in tools],
-            "documents": None,
+            "messages": chat,
+            "tools": plain_objects("tools", tools),
+            "documents": plain_objects("documents", documents),
             "add_generation_prompt": add_generation_prompt,
-            **extra,
+            **(plain_mapping("chat_template_kwargs", extra) if extra else {}),
         }
+        if not continue_final_message:
+            return self._rendered(variables)
+        field = CONTENT if continue_final_message is True else str(continue_final_message)
+        final = self._mark_end(chat, field)
+        return _until_end(self._rendered(variables), final)
+
+    def reads(self, name: str) -> bool:
+        """Does the template look at a variable of that name?"""
+        return self._reader.reads(name)
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Does it walk through contents that are lists of parts? One that does not expects texts."""
+        return self._reader.takes_parts()
+
+    @cached_property
+    def _reader(self) -> TemplateReader:
+        with self._limited("compiling"):
+            return TemplateReader(self._template.environment.parse(self.source))
+
+    def _rendered(self, variables: dict[str, Any]) -> str:
         try:
-            with self._limited("rendering"):
+            with self._limits(variables):
                 return self._template.render(variables)
+        except RequestValidation:
+            raise
         except Exception as error:  # foreign code: any exception may come out of it
+            require_short(variables)
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
+
+    def _limits(self, variables: dict[str, Any]) -> AbstractContextManager[None]:
+        return self._limited("rendering", lambda: self._seconds_each * require_short(variables))
+
+    def _mark_end(self, chat: list[dict[str, Any]], field: str) -> str:
+        """Marks the end of the text in the field of the last message, of which there are copies where it is the
+        reasoning -> the text. Raises InvalidParameter where there is none, or the template looks at none."""
+        if not chat:
+            raise InvalidParameter("messages", "have no final message that could be continued")
+        last, told = chat[-1], f"is set, but the final message has no {field}"
+        text = last.get(field)
+        if text is None or (not isinstance(text, str) and (field != CONTENT or not isinstance(text, list | tuple))):
+            raise _not_continued(f"{told} that could be continued")
+        names = [name for name in REASONING if last.get(name) == text] if field in REASONING else [field]
+        if not any(name in self.source for name in names):
+            raise _not_continued(f"is set, but the chat template does not look at the {field} of messages")
+        if isinstance(text, str):
+            last.update({name: text + _END for name in names})
+            return text
+        for part in reversed(text):
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                found: str = part["text"]
+                part["text"] += _END
+                return found
+        raise _not_continued(f"{told} with a text that could be continued")
+
+
+def _until_end(rendered: str, final: str) -> str:
+    """The text up to where `final` ends, which is marked."""
+    mark = _END.strip()
+    if final.strip() not in rendered or mark not in rendered:
+        raise _not_continued("is set, but the chat template leaves out the final message, or some of it")
+    end = rendered.rindex(mark)
+    # a template that takes white space away from messages takes away what is in front of the mark as well
+    return rendered[:end] if rendered.startswith(_END, end) else rendered[:end].rstrip()
+
+
+def _not_continued(what: str) -> InvalidParameter:
+    return InvalidParameter("continue_final_message", what)
 
 
 def _reason(error: Exception) -> str:

@@ -78,6 +78,11 @@ class DictMaker:
         return dict.fromkeys(keys, value)
 
 
+# what templates know them as, and what errors call them
+PublicNamespace.__name__, PublicNamespace.__module__ = "namespace", "builtins"
+DictMaker.__name__, DictMaker.__module__ = "dict function", "builtins"
+
+
 def chat_environment() -> ImmutableSandboxedEnvironment:
     """A fresh environment: no private attributes, no changing of the caller's lists and dicts, no file access."""
     environment = LimitedEnvironment(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set, ValuesView
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +29,7 @@ class Limits:
     """A prompt for a million tokens has about four million characters."""
 
     rendering: float = 0.5  # seconds of this thread's processor time, so that a busy machine refuses nobody
+    rendering_more: float = 4e-6  # seconds for each character of what is rendered, see `Budget`
     compiling: float = 1.0  # several times what the longest templates in use need
     size: int = 4 << 20  # of one value, as `Budget.measure` counts
     written: int = 16 << 20  # characters, those that only a macro or a variable catches included
@@ -47,11 +47,13 @@ class LimitExceeded(SecurityError):
 
 
 class Budget:
-    """What is left to one compilation or rendering, which may take `seconds`."""
+    """What is left to one compilation or rendering, which may take `seconds`, and as many more as `more` says once they
+    are over: there are honest templates whose time grows with the square of a conversation."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, more: Callable[[], float] | None = None) -> None:
         self.limits = LIMITS
         self._seconds = seconds
+        self._more = more
         self._deadline = clock() + seconds
         self._before_look = BETWEEN_LOOKS
         self._written = 0
@@ -67,8 +69,12 @@ class Budget:
 
     def _look(self) -> None:
         self._before_look = BETWEEN_LOOKS
+        if clock() > self._deadline and self._more is not None:
+            added, self._more = self._more(), None
+            self._seconds += added
+            self._deadline += added
         if clock() > self._deadline:
-            refuse(f"it takes more than {self._seconds} seconds")
+            refuse(f"it takes more than {self._seconds:.1f} seconds")
 
     def write(self, size: int) -> None:
         """Pays for text that is added to what is written so far."""
@@ -208,14 +214,17 @@ _current: ContextVar[Budget] = ContextVar("budget")
 budget = _current.get  # what is left to the compilation or rendering that runs
 
 
-@contextmanager
-def limited(what: Literal["compiling", "rendering"]) -> Iterator[None]:
-    """Within it, `budget()` is a fresh one."""
-    token = _current.set(Budget(getattr(LIMITS, what)))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class limited:  # noqa: N801 (used as a function; one made by `contextmanager` takes longer than a short rendering)
+    """Within it, `budget()` is a fresh one. `more`: see `Budget`."""
+
+    def __init__(self, what: Literal["compiling", "rendering"], more: Callable[[], float] | None = None) -> None:
+        self._budget = Budget(getattr(LIMITS, what), more)
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._budget)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def refuse(reason: str) -> NoReturn:

@@ -8,6 +8,7 @@ Specs: TEXT-21, TEXT-22, TEXT-25. Next: `ferrum.text.template_limits`.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, ItemsView, Iterable, KeysView
 from types import CodeType
 from typing import Any, NoReturn
@@ -36,6 +37,7 @@ GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
 _PAID = "paid for"  # a filter whose name no template can write after a bar
 _LONG_TESTS = ["in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan"]
 _LONG_TESTS += ["<=", "le", "lower", "upper"]  # all others take a moment, whatever they are given
+_OF_DICTS = frozenset(dir(dict))
 _VIEWS = (KeysView, ItemsView)
 _JINJA_NAMES = {"_loop_vars", "_block_vars"}  # arguments that Jinja adds: all variables of a loop or block
 
@@ -52,6 +54,12 @@ class LimitedCode(CodeGenerator):
         body = list(body)
         self.writeline(f"environment.enter_block({_length_of_text(body)})")
         super().blockvisit(body, frame)
+
+    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
+        if node.value == math.inf:
+            self.write("1e999")  # Python has no word for it
+        else:
+            super().visit_Const(node, frame)
 
     def visit_List(self, node: nodes.List, frame: Frame) -> None:
         self._made(super().visit_List, node, frame)
@@ -174,6 +182,11 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             result = super().call_binop(context, operator, left, right)  # a set, whose order differs from run to run
             return budget().made(dict.fromkeys(item for item in left if item in result).keys())
         return budget().made(super().call_binop(context, operator, left, right), known)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTS:
+            return obj[attribute]  # what chat templates do most, without an exception on the way
+        return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if type(argument) is str:

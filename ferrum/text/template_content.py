@@ -1,0 +1,131 @@
+"""What a chat template does with the contents of messages, and which variables it reads, told by its source.
+
+Owns: whether it expects a content to be a list of parts, and the text of such a list. Refuses to know: rendering.
+Specs: TEXT-73, TEXT-74. Next: `ferrum.text.template_names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ferrum.errors import InvalidParameter, quoted
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
+
+CONTENT = "content"
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Types of parts that are text, as OpenAI's clients send them, and the key under which it is."""
+
+
+def text_parts(content: Any) -> list[str] | None:
+    """The texts of a content that is a list; None for a text, and where there is no content. Raises InvalidParameter
+    for what is neither, and for parts that are no text."""
+    if content is None or isinstance(content, str):
+        return None
+    if not isinstance(content, (list, tuple)):
+        raise InvalidParameter("messages", f"must have text, or a list of parts, as content, not {quoted(content)}")
+    return [_text(part) for part in content]
+
+
+def _text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        raise InvalidParameter("messages", f"must have parts with a type in a content, not {quoted(part)}")
+    kind = part.get("type", "text" if "text" in part else None)
+    key = _TEXTS.get(kind) if isinstance(kind, str) else None
+    if key is None:
+        raise InvalidParameter("messages", f"have a part of the type {quoted(kind)} in a content: only text can be read")
+    text = part.get(key)
+    if not isinstance(text, str):
+        raise InvalidParameter("messages", f"have a part of the type {quoted(kind)} whose {key} is {quoted(text)}")
+    return text
+
+
+class TemplateReader:
+    """Answers from the syntax tree of a template."""
+
+    def __init__(self, tree: nodes.Template) -> None:
+        from jinja2 import nodes
+
+        self._nodes = nodes
+        self._tree = tree
+
+    def reads(self, name: str) -> bool:
+        """Does the template look at the variable?"""
+        return any(found.name == name and found.ctx == "load" for found in self._tree.find_all(self._nodes.Name))
+
+    def takes_parts(self) -> bool:
+        """Does it walk through the content of a message, as through a list? Then it gets the list as it is. Through
+        whichever variables and macros the content goes, they are found without regard to where they hold."""
+        n, names = self._nodes, self._names_of_content()
+        for walk in self._tree.find_all((n.For, n.Filter, n.Getitem)):
+            if isinstance(walk, n.For):
+                walked: nodes.Node | None = walk.iter
+            elif isinstance(walk, n.Filter):
+                walked = walk.node if walk.name in ("map", "selectattr", "rejectattr") else None
+            else:
+                walked = walk.node if isinstance(walk.arg, n.Const) and isinstance(walk.arg.value, int) else None
+                if walked is not None and not self._has_text_taken(walk):
+                    walked = None
+            if walked is not None and self._is_content(walked, names):
+                return True
+        return False
+
+    def _has_text_taken(self, item: nodes.Getitem) -> bool:
+        """Is it `content[0].text`? The first item of a text is a character, and has none."""
+        n = self._nodes
+        return any(
+            taken.node is item and self._key(taken) == "text" for taken in self._tree.find_all((n.Getattr, n.Getitem))
+        )
+
+    def _names_of_content(self) -> set[str]:
+        """The variables that a content is assigned or passed to."""
+        n, names, known = self._nodes, {CONTENT}, 0
+        macros = {macro.name: macro for macro in self._tree.find_all(n.Macro)}
+        while known < len(names):
+            known = len(names)
+            for assigned in self._tree.find_all(n.Assign):
+                if isinstance(assigned.target, n.Name) and self._is_content(assigned.node, names):
+                    names.add(assigned.target.name)
+            for call in self._tree.find_all(n.Call):
+                macro = macros.get(call.node.name) if isinstance(call.node, n.Name) else None
+                if macro is not None:
+                    given = zip(macro.args, call.args, strict=False)
+                    names |= {own.name for own, value in given if self._is_content(value, names)}
+        return names
+
+    def _is_content(self, node: nodes.Node, names: set[str]) -> bool:
+        return any(
+            (isinstance(value, self._nodes.Name) and value.name in names) or self._key(value) == CONTENT
+            for value in self._values(node)
+        )
+
+    def _values(self, node: nodes.Node | None) -> Iterator[nodes.Node]:
+        """What an expression may be, but for filters and slices that leave out some of it."""
+        n = self._nodes
+        if isinstance(node, n.Filter):
+            yield from self._values(node.node)
+        elif isinstance(node, n.Getitem) and isinstance(node.arg, n.Slice):
+            yield from self._values(node.node)
+        elif isinstance(node, n.CondExpr):
+            yield from self._values(node.expr1)
+            yield from self._values(node.expr2)
+        elif isinstance(node, (n.Or, n.And)):
+            yield from self._values(node.left)
+            yield from self._values(node.right)
+        elif node is not None:
+            yield node
+
+    def _key(self, node: nodes.Node) -> str | None:
+        """The key that is taken from a message: `m.content`, `m['content']` or `m.get('content')`."""
+        n = self._nodes
+        if isinstance(node, n.Getattr):
+            return node.attr
+        if isinstance(node, n.Getitem):
+            return node.arg.value if isinstance(node.arg, n.Const) else None
+        if isinstance(node, n.Call) and isinstance(node.node, n.Getattr) and node.node.attr == "get" and node.args:
+            return node.args[0].value if isinstance(node.args[0], n.Const) else None
+        return None

@@ -1,0 +1,148 @@
+"""What a chat template gets to see: plain copies of what the caller has given.
+
+Messages come as dicts, as objects of client libraries, with null for what is not there, and with a model's reasoning
+under any of three names. Templates are written for one form, which is made here.
+
+Owns: that form, and how much of it there may be. Refuses to know: what templates do with it.
+Specs: TEXT-70 to TEXT-72. Next: `ferrum.text.template_content`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ferrum.errors import InvalidParameter, RequestValidation, quoted
+from ferrum.given import MOST_ITEMS, is_one, items, pairs
+
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""The names that a message's reasoning goes by, the one that most templates read first."""
+DEEPEST = 100
+LONGEST = 4 << 20
+"""Characters that all texts of a conversation may have: those of a prompt for a million tokens."""
+
+_REASONING = frozenset(REASONING)
+_PLAIN = frozenset((str, int, float, bool, type(None)))
+
+
+def as_chat(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """The messages as templates expect them: without what is null, and with the reasoning under the names that they
+    read. Raises InvalidParameter for what is no message."""
+    copied = Copier("messages")
+    chat = []
+    for message in messages:
+        plain = copied(message)
+        if type(plain) is not dict:
+            raise InvalidParameter("messages", f"must be mappings, and {quoted(message)} is none")
+        if None in plain.values():
+            plain = {key: value for key, value in plain.items() if value is not None}
+        chat.append(plain if _REASONING.isdisjoint(plain) else _with_reasoning(plain))
+    return chat
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """The message with the first reasoning that it has under the two names that templates read."""
+    reasoning = next(message[name] for name in REASONING if name in message)
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
+def plain_mapping(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain copy. Raises InvalidParameter that names the field."""
+    copied: dict[str, Any] = Copier(field)(value)
+    return copied
+
+
+def plain_objects(field: str, values: Iterable[Any] | None) -> list[dict[str, Any]] | None:
+    """Plain copies of JSON objects, such as the descriptions of tools. Raises InvalidParameter for anything else."""
+    if values is None:
+        return None
+    given, copied = items(field, values, "JSON objects"), Copier(field)
+    for value in given:
+        if not is_one(value, Mapping):
+            hint = ": write down its JSON schema" if is_one(value, Callable) else ""
+            raise InvalidParameter(field, f"must be a list of JSON objects, and {quoted(value)} is none{hint}")
+    return [copied(value) for value in given]
+
+
+def require_short(values: Any) -> int:
+    """The characters of all texts in plain data, an element of a container counted as one more. Raises
+    RequestValidation where no prompt could hold them."""
+    size, waiting = 0, [values]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is str:
+            size += len(value)
+        elif type(value) is dict:
+            size += len(value)
+            waiting += (*value, *value.values())
+        elif type(value) in (list, tuple):
+            size += len(value)
+            waiting += value
+    if size > LONGEST:
+        raise RequestValidation(f"the conversation is too long: it has {size} characters, a prompt at most {LONGEST}")
+    return size
+
+
+class Copier:
+    """Copies values into dicts, lists, tuples, texts, numbers, true, false and null. Of subclasses (enumerations,
+    NumPy's numbers) the plain value is left, of dataclasses and objects with a `model_dump` a dict. Anything else
+    becomes a text that names its type: templates ask whether an image is there, and never look at it."""
+
+    def __init__(self, field: str) -> None:
+        self._field = field
+        self._left = MOST_ITEMS
+
+    def __call__(self, value: Any, depth: int = 0) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is dict:
+            self._enter(len(value), depth)
+            copied = {}
+            for key, item in value.items():
+                name = key if type(key) is str else self(key, depth + 1)
+                copied[name] = item if type(item) is str else self(item, depth + 1)
+            return copied
+        if kind is list:
+            self._enter(len(value), depth)
+            return [item if type(item) is str else self(item, depth + 1) for item in value]
+        try:
+            return self._foreign(value, depth)
+        except (InvalidParameter, RecursionError):
+            raise
+        except Exception:  # a foreign object may fail in any way
+            raise self._wrong(f"hold a {kind.__name__} that cannot be read") from None
+
+    def _foreign(self, value: Any, depth: int) -> Any:
+        import numpy as np
+
+        for kind, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
+            if isinstance(value, kind):
+                return plain(value)
+        if isinstance(value, Mapping):
+            return self(dict(pairs(self._field, value, "names to values")), depth)
+        if isinstance(value, list):
+            return self(items(self._field, value, "values"), depth)
+        if isinstance(value, tuple):
+            self._enter(len(value), depth)
+            return tuple(self(item, depth + 1) for item in value)
+        if isinstance(value, np.generic) and type(value.item()) is not type(value):
+            return self(value.item(), depth)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return self({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, depth)
+        dump = getattr(value, "model_dump", None)
+        if callable(dump) and not isinstance(value, type):
+            self._enter(1, depth)  # it may give itself, again and again
+            return self(dump(), depth + 1)
+        return f"<{type(value).__name__}>"
+
+    def _enter(self, items: int, depth: int) -> None:
+        self._left -= items
+        if self._left < 0:
+            raise self._wrong(f"hold more than {MOST_ITEMS} values")
+        if depth >= DEEPEST:
+            raise self._wrong(f"nest containers more than {DEEPEST} deep")
+
+    def _wrong(self, what: str) -> InvalidParameter:
+        return InvalidParameter(self._field, f"must be plain data, and {what}")
