@@ -16,7 +16,7 @@ from ferrum.config import ModelConfig, RopeConfig
 from ferrum.model.params import DecoderParams, LayerParams
 from ferrum.model.rope import rope_frequencies
 from ferrum.tensor.weights import Dense, Linear
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 
 Floats = NDArray[np.float64]
@@ -131,6 +131,6 @@ class TinyModel:
     config: ModelConfig
     params: DecoderParams
     tokenizer: Tokenizer
-    chat_template: ChatTemplate | None = None
+    chat_templates: ChatTemplates = ChatTemplates({})  # noqa: RUF009 (never changed)
     name: str = "tiny"
     path: Path = Path("tiny")

@@ -2,13 +2,13 @@
 
 Owns: the public calls, and the order in which a model, a backend and an engine are put together.
 Refuses to know: HTTP, terminals.
-Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48. Next: `ferrum.cli.main`.
+Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48, ENGINE-60. Next: `ferrum.cli.main`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
 from ferrum.engine.admission import Prepared, check_ids
+from ferrum.engine.conversations import ChatOptions, chat_options, chat_prompt
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompt, as_prompts
@@ -48,10 +49,12 @@ from ferrum.load.resolve import resolve
 from ferrum.sampling_params import SamplingParams
 from ferrum.tensor.compositions import TensorOps
 from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.types import Completion, Message, Priority
 
 T = TypeVar("T")
+Objects = Sequence[Mapping[str, Any]] | None
 SCORE_TOKENS = 256
 """Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""
 
@@ -148,9 +151,14 @@ class LLM:
         return self._loaded.tokenizer
 
     @property
+    def chat_templates(self) -> ChatTemplates:
+        """All that the model has, by name."""
+        return self._loaded.chat_templates
+
+    @property
     def chat_template(self) -> ChatTemplate | None:
-        """None where the model has none: then `chat` is refused."""
-        return self._loaded.chat_template
+        """That of a plain chat. None where the model has none: then `chat` needs one."""
+        return self.chat_templates.plain()
 
     @property
     def model_name(self) -> str:
@@ -185,9 +193,23 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
+        tools: Objects = None,
+        documents: Objects = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
-        """The same for conversations: one list of messages, or a list of such lists, through the chat template."""
-        return _answers(self.chat_each(messages, params, priority=priority))
+        """The same for conversations: one list of messages, or a list of such lists, through the chat template.
+
+        What else the template gets holds for all of them: `tools` and `documents` are JSON objects,
+        `chat_template_kwargs` its variables (`{"enable_thinking": False}`). `add_generation_prompt=False,
+        continue_final_message=True` goes on with the last message. `chat_template`: the name of one of the model's, or
+        Jinja. Raises InvalidParameter that names the parameter."""
+        options = chat_options(
+            tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
+        )
+        return _answers(self._chat_each(messages, params, priority, options))
 
     def generate_each(
         self,
@@ -206,20 +228,47 @@ class LLM:
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
+        tools: Objects = None,
+        documents: Objects = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Generator[Completion]:
-        """The same for conversations, through the chat template."""
-        prompts = [self._render(messages) for messages in as_conversations(messages)]
-        return self._complete_each(prompts, params, priority)
+        """`chat`, one by one."""
+        options = chat_options(
+            tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
+        )
+        return self._chat_each(messages, params, priority, options)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
         """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
         one = as_prompt("prompt", prompt)
         return self._stream(self._encode(one), params)
 
-    def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> TokenStream:
-        """`stream` for one conversation, through the chat template."""
+    def stream_chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        *,
+        tools: Objects = None,
+        documents: Objects = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool | str = False,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> TokenStream:
+        """`stream` for one conversation, with what `chat` takes beside it."""
+        options = chat_options(
+            tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
+        )
+        return self._stream(self.chat_token_ids(messages, options), params)
+
+    def chat_token_ids(self, messages: Sequence[Message], options: ChatOptions | None = None) -> list[int]:
+        """The prompt that one conversation becomes."""
         (one,) = as_conversations([messages])
-        return self._stream(self._render(one), params)
+        text = chat_prompt(self.chat_templates, one, options or ChatOptions(), self.model_name)
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation, ModelError
@@ -276,10 +325,15 @@ class LLM:
     def _encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        if self.chat_template is None:
-            raise Unsupported(f"{self.model_name} has no chat template: use generate() with a text prompt")
-        return self.tokenizer.encode(self.chat_template.render(messages), add_special_tokens=False)
+    def _chat_each(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None,
+        priority: Priority | Sequence[Priority],
+        options: ChatOptions,
+    ) -> Generator[Completion]:
+        prompts = [self.chat_token_ids(one, options) for one in as_conversations(messages)]
+        return self._complete_each(prompts, params, priority)
 
     def _complete_each(
         self,

@@ -6,12 +6,13 @@ Specs: ENGINE-19. Next: `ferrum.engine.scoring`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from ferrum.errors import InvalidParameter, quoted
-from ferrum.given import index, is_one, items, pairs, text
+from ferrum.given import index, is_one, items, text
 from ferrum.sampling_params import SamplingParams
+from ferrum.text.template_data import Copier, is_object
 from ferrum.types import Message, Priority
 
 Prompt = str | Sequence[int]
@@ -47,7 +48,7 @@ def as_prompt(name: str, prompt: object) -> str | list[int]:
 def as_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
     """One conversation (a sequence of messages) or a sequence of conversations -> a list of conversations."""
     given = items("messages", messages, "messages")
-    conversations: list[Any] = [given] if all(is_one(item, Mapping) for item in given) else given
+    conversations: list[Any] = [given] if all(map(is_object, given)) else given
     return [_messages(conversation) for conversation in conversations]
 
 
@@ -59,12 +60,13 @@ def _messages(conversation: object) -> list[Message]:
 
 
 def _message(message: object) -> Message:
-    found: dict[str, Any] = {}
-    for key, value in pairs("messages", message, 'names to values, such as {"role": "user", "content": "Hi"}'):
-        name = text(key)
-        if name is None:
+    if not is_object(message):
+        what = 'mappings of names to values, such as {"role": "user", "content": "Hi"}'
+        raise InvalidParameter("messages", f"must be {what}, not {quoted(message)}")
+    found: dict[str, Any] = Copier("messages")(message)
+    for key in found:
+        if type(key) is not str:
             raise InvalidParameter("messages", f"have texts for keys, not {quoted(key)}")
-        found[name] = value
     return found
 
 

@@ -34,7 +34,7 @@ from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import DTYPES
 from ferrum.tensor.weights import Dense
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 
 KV_DTYPES = ("auto", "float32", "float16")
@@ -57,7 +57,7 @@ class Model(Protocol):
     @property
     def tokenizer(self) -> Tokenizer: ...  # raises TokenizerError where the model has none
     @property
-    def chat_template(self) -> ChatTemplate | None: ...
+    def chat_templates(self) -> ChatTemplates: ...
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ferrum.config import ModelConfig
 from ferrum.errors import NotFound
-from ferrum.fields import Fields, read_json
+from ferrum.fields import Fields
 from ferrum.load import config_gguf, config_json
 from ferrum.load.conversion import check_dtype
 from ferrum.load.families import Description
@@ -24,12 +24,13 @@ from ferrum.load.gguf import GGUFFile
 from ferrum.load.params import build_params
 from ferrum.load.resolve import Location, resolve
 from ferrum.load.source import GGUFSource, TensorSource
-from ferrum.load.token_ids import TokenIds
+from ferrum.load.token_ids import TokenIds, json_token_ids
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
 
 if TYPE_CHECKING:
     from ferrum.text.chat import ChatTemplate
+    from ferrum.text.template_names import ChatTemplates
     from ferrum.text.tokenizer import Tokenizer
 
 
@@ -75,7 +76,7 @@ class _Folder(ModelFiles):
 
     @cached_property
     def _fields(self) -> Fields:
-        return read_json(self.path / "config.json")
+        return config_json.config_fields(self.path)
 
     @property
     def architecture(self) -> str | None:
@@ -83,7 +84,7 @@ class _Folder(ModelFiles):
 
     @cached_property
     def token_ids(self) -> TokenIds:
-        return config_json.token_ids(self.path, self._fields)
+        return json_token_ids([self._fields, config_json.generation_fields(self.path)])
 
     @cached_property
     def source(self) -> TensorSource:
@@ -145,9 +146,14 @@ class LoadedModel:
         return self.files.vocabulary.tokenizer(self.files.token_ids)
 
     @cached_property
+    def chat_templates(self) -> ChatTemplates:
+        """Empty where the model has none."""
+        return self.files.vocabulary.chat_templates()
+
+    @property
     def chat_template(self) -> ChatTemplate | None:
-        """None where the model has none."""
-        return self.files.vocabulary.chat_template()
+        """That of a plain chat; None where the model has none."""
+        return self.chat_templates.plain()
 
 
 def load_model(location: Location | Path, dtype: str = "auto") -> LoadedModel:

@@ -18,7 +18,7 @@ from ferrum.config import ModelConfig
 from ferrum.load.conversion import BLOCK_TYPES, FLOAT_TYPES, check_dtype
 from ferrum.model.params import DecoderParams, LayerParams
 from ferrum.tensor.weights import GROUP, BlockWeight, Dense, Linear, Weight
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.text.token_bytes import BYTE_ALPHABET
 from ferrum.text.tokenizer import Tokenizer
 
@@ -50,8 +50,8 @@ class RandomModel:
         return Tokenizer(backend)
 
     @property
-    def chat_template(self) -> ChatTemplate | None:
-        return None
+    def chat_templates(self) -> ChatTemplates:
+        return ChatTemplates({})
 
 
 def random_model(name: str, config: ModelConfig, dtype: str = "auto", seed: int = 0) -> RandomModel:

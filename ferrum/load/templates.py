@@ -1,7 +1,8 @@
-"""The chat template that comes with a model.
+"""The chat templates that come with a model.
 
-Owns: where the two file formats keep it, and which of several is meant. Refuses to know: what it does (`ferrum.text`).
-Specs: LOAD-51. Source: transformers' chat_template.jinja and tokenizer_config.json. Next: `ferrum.load.token_ids`.
+Owns: where the two file formats keep them, and under which names. Refuses to know: what they do, and which is chosen
+(`ferrum.text`). Specs: LOAD-51. Source: transformers' chat_template.jinja, additional_chat_templates and
+tokenizer_config.json; the GGUF format document. Next: `ferrum.load.families`.
 """
 
 from __future__ import annotations
@@ -9,32 +10,52 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ferrum.errors import TokenizerError, quoted
 from ferrum.fields import Fields, read_json
 from ferrum.files import read_text
 
 LARGEST_TEMPLATE = 1 << 20
 """Bytes of a file with a chat template; the longest in use have some tens of thousands."""
+DEFAULT = "default"
+KEY = "chat_template"
 
 
-def folder_template(folder: Path) -> str | None:
-    """The template of a Hugging Face directory, None where there is none. The file chat_template.jinja goes before the
-    key of tokenizer_config.json; of several named templates it is the one called default."""
-    path = folder / "chat_template.jinja"
-    if path.exists():
-        return read_text(path, LARGEST_TEMPLATE)
-    path = folder / "tokenizer_config.json"
+def folder_templates(folder: Path) -> dict[str, str]:
+    """The templates of a Hugging Face directory by name, empty where there are none. Files of their own go before the
+    key of tokenizer_config.json, whatever their names; chat_template.json, which is written for processors of images,
+    counts where there is nothing else."""
+    return _in_files(folder) or _in_json(folder / "tokenizer_config.json") or _in_json(folder / "chat_template.json")
+
+
+def _in_files(folder: Path) -> dict[str, str]:
+    paths = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    if (folder / "chat_template.jinja").exists():
+        paths = {DEFAULT: folder / "chat_template.jinja"} | paths
+    return {name: read_text(path, LARGEST_TEMPLATE) for name, path in paths.items()}
+
+
+def _in_json(path: Path) -> dict[str, str]:
+    """A text is the default; there may be an object of several, or a list of objects with a name and a template."""
     fields = read_json(path) if path.exists() else Fields({}, str(path))
-    templates = fields.get("chat_template")
-    if not isinstance(templates, list):
-        return fields.text("chat_template") if "chat_template" in fields else None
-    named = {Fields(_entry(fields, t), fields.where).text("name"): t for t in templates}
-    if "default" not in named:
-        raise TokenizerError(f"{fields.where}: none of its chat templates is called default: {quoted(list(named))}")
-    return Fields(named["default"], fields.where).text("template")
+    templates = fields.get(KEY)
+    if isinstance(templates, list):
+        named = [Fields(_entry(fields, template), fields.where) for template in templates]
+        return {template.text("name"): template.text("template") for template in named}
+    if isinstance(templates, dict):
+        inner = fields.inner(KEY)
+        return {name: inner.text(name) for name in templates if name in inner}
+    if templates is None or isinstance(templates, str):
+        return {} if templates is None else {DEFAULT: templates}
+    raise fields.wrong(KEY, "text, or a list or object of named templates")
 
 
 def _entry(fields: Fields, template: Any) -> dict[str, Any]:
     if not isinstance(template, dict):
-        raise fields.wrong("chat_template", "text or a list of named templates")
+        raise fields.wrong(KEY, "text, or a list or object of named templates")
     return template
+
+
+def gguf_templates(fields: Fields) -> dict[str, str]:
+    """The same of GGUF metadata; the keys of `fields` begin with "tokenizer."."""
+    names = [str(name) for name in fields.texts("chat_templates")] if "chat_templates" in fields else []
+    found = {name: fields.text(f"{KEY}.{name}") for name in names}
+    return ({DEFAULT: fields.text(KEY)} if KEY in fields else {}) | found

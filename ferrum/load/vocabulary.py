@@ -13,11 +13,12 @@ from ferrum.errors import TokenizerError
 from ferrum.fields import Fields
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.special_tokens import folder_special_tokens, gguf_special_tokens
-from ferrum.load.templates import folder_template
+from ferrum.load.templates import folder_templates, gguf_templates
 from ferrum.load.token_ids import TokenIds
 
 if TYPE_CHECKING:
     from ferrum.text.chat import ChatTemplate
+    from ferrum.text.template_names import ChatTemplates
     from ferrum.text.tokenizer import Tokenizer
 
 
@@ -25,7 +26,8 @@ class Vocabulary(Protocol):
     """Reads text files only when asked: a model can compute without knowing any text."""
 
     def tokenizer(self, ids: TokenIds) -> Tokenizer: ...  # raises `TokenizerError` where there is none
-    def chat_template(self) -> ChatTemplate | None: ...  # None where there is none
+    def chat_templates(self) -> ChatTemplates: ...
+    def chat_template(self) -> ChatTemplate | None: ...  # that of a plain chat; None where there is none
 
 
 class FolderVocabulary:
@@ -42,11 +44,13 @@ class FolderVocabulary:
             raise TokenizerError(f"{self.folder} has no tokenizer.json; the model can take token ids only")
         return Tokenizer.from_json(path, bos_token_id=ids.bos_token_id, eos_token_ids=ids.eos_token_ids)
 
-    def chat_template(self) -> ChatTemplate | None:
-        from ferrum.text.chat import ChatTemplate
+    def chat_templates(self) -> ChatTemplates:
+        from ferrum.text.template_names import ChatTemplates
 
-        source = folder_template(self.folder)
-        return None if source is None else ChatTemplate(source, **folder_special_tokens(self.folder))
+        return ChatTemplates(folder_templates(self.folder), **folder_special_tokens(self.folder))
+
+    def chat_template(self) -> ChatTemplate | None:
+        return self.chat_templates().plain()
 
 
 class GGUFVocabulary:
@@ -62,9 +66,10 @@ class GGUFVocabulary:
             raise TokenizerError(f"{self.fields.where} has no tokenizer; the model can take token ids only")
         return tokenizer_from_gguf(self.fields.values, self.fields.where)
 
-    def chat_template(self) -> ChatTemplate | None:
-        from ferrum.text.chat import ChatTemplate
+    def chat_templates(self) -> ChatTemplates:
+        from ferrum.text.template_names import ChatTemplates
 
-        if "chat_template" not in self.fields:
-            return None
-        return ChatTemplate(self.fields.text("chat_template"), **gguf_special_tokens(self.fields))
+        return ChatTemplates(gguf_templates(self.fields), **gguf_special_tokens(self.fields))
+
+    def chat_template(self) -> ChatTemplate | None:
+        return self.chat_templates().plain()

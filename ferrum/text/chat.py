@@ -133,7 +133,7 @@ class ChatTemplate:
         if not any(name in self.source for name in names):
             raise _not_continued(f"is set, but the chat template does not look at the {field} of messages")
         if isinstance(text, str):
-            last.update({name: text + _END for name in names})
+            last.update(dict.fromkeys(names, text + _END))
             return text
         for part in reversed(text):
             if isinstance(part, dict) and isinstance(part.get("text"), str):

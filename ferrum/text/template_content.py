@@ -37,7 +37,9 @@ def _text(part: Any) -> str:
     kind = part.get("type", "text" if "text" in part else None)
     key = _TEXTS.get(kind) if isinstance(kind, str) else None
     if key is None:
-        raise InvalidParameter("messages", f"have a part of the type {quoted(kind)} in a content: only text can be read")
+        raise InvalidParameter(
+            "messages", f"have a part of the type {quoted(kind)} in a content: only text can be read"
+        )
     text = part.get(key)
     if not isinstance(text, str):
         raise InvalidParameter("messages", f"have a part of the type {quoted(kind)} whose {key} is {quoted(text)}")
@@ -106,9 +108,7 @@ class TemplateReader:
     def _values(self, node: nodes.Node | None) -> Iterator[nodes.Node]:
         """What an expression may be, but for filters and slices that leave out some of it."""
         n = self._nodes
-        if isinstance(node, n.Filter):
-            yield from self._values(node.node)
-        elif isinstance(node, n.Getitem) and isinstance(node.arg, n.Slice):
+        if isinstance(node, n.Filter) or (isinstance(node, n.Getitem) and isinstance(node.arg, n.Slice)):
             yield from self._values(node.node)
         elif isinstance(node, n.CondExpr):
             yield from self._values(node.expr1)
@@ -119,7 +119,7 @@ class TemplateReader:
         elif node is not None:
             yield node
 
-    def _key(self, node: nodes.Node) -> str | None:
+    def _key(self, node: nodes.Node) -> Any:
         """The key that is taken from a message: `m.content`, `m['content']` or `m.get('content')`."""
         n = self._nodes
         if isinstance(node, n.Getattr):

@@ -10,7 +10,7 @@ Specs: TEXT-70 to TEXT-72. Next: `ferrum.text.template_content`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ferrum.errors import InvalidParameter, RequestValidation, quoted
@@ -60,7 +60,7 @@ def plain_objects(field: str, values: Iterable[Any] | None) -> list[dict[str, An
     given, copied = items(field, values, "JSON objects"), Copier(field)
     for value in given:
         if not is_one(value, Mapping):
-            hint = ": write down its JSON schema" if is_one(value, Callable) else ""
+            hint = ": write down its JSON schema" if callable(value) else ""
             raise InvalidParameter(field, f"must be a list of JSON objects, and {quoted(value)} is none{hint}")
     return [copied(value) for value in given]
 
@@ -84,6 +84,22 @@ def require_short(values: Any) -> int:
     return size
 
 
+def is_object(value: object) -> bool:
+    """Does a mapping become of it: is it one, a dataclass, or an object with a `model_dump`?"""
+    try:
+        return isinstance(value, Mapping) or (not isinstance(value, type) and _fields(value) is not None)
+    except Exception:  # a foreign object may fail in any way
+        return False
+
+
+def _fields(value: Any) -> Any:
+    """What an object holds, by name; None for what is no object of that kind."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    dump = getattr(value, "model_dump", None)
+    return dump() if callable(dump) else None
+
+
 class Copier:
     """Copies values into dicts, lists, tuples, texts, numbers, true, false and null. Of subclasses (enumerations,
     NumPy's numbers) the plain value is left, of dataclasses and objects with a `model_dump` a dict. Anything else
@@ -101,7 +117,7 @@ class Copier:
             self._enter(len(value), depth)
             copied = {}
             for key, item in value.items():
-                name = key if type(key) is str else self(key, depth + 1)
+                name = key if type(key) is str else self._key(key, depth + 1)
                 copied[name] = item if type(item) is str else self(item, depth + 1)
             return copied
         if kind is list:
@@ -114,12 +130,21 @@ class Copier:
         except Exception:  # a foreign object may fail in any way
             raise self._wrong(f"hold a {kind.__name__} that cannot be read") from None
 
+    def _key(self, key: Any, depth: int) -> Any:
+        copied = self(key, depth)
+        if type(copied) is str and not isinstance(key, str):
+            raise self._wrong(f"have a {type(key).__name__} for a key")
+        return copied
+
     def _foreign(self, value: Any, depth: int) -> Any:
         import numpy as np
 
-        for kind, plain in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
-            if isinstance(value, kind):
-                return plain(value)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, int):
+            return int.__int__(value)
+        if isinstance(value, float):
+            return float.__float__(value)
         if isinstance(value, Mapping):
             return self(dict(pairs(self._field, value, "names to values")), depth)
         if isinstance(value, list):
@@ -129,13 +154,11 @@ class Copier:
             return tuple(self(item, depth + 1) for item in value)
         if isinstance(value, np.generic) and type(value.item()) is not type(value):
             return self(value.item(), depth)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return self({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, depth)
-        dump = getattr(value, "model_dump", None)
-        if callable(dump) and not isinstance(value, type):
-            self._enter(1, depth)  # it may give itself, again and again
-            return self(dump(), depth + 1)
-        return f"<{type(value).__name__}>"
+        fields = None if isinstance(value, type) else _fields(value)
+        if fields is None:
+            return f"<{type(value).__name__}>"
+        self._enter(1, depth)  # it may give itself, again and again
+        return self(fields, depth + 1)
 
     def _enter(self, items: int, depth: int) -> None:
         self._left -= items

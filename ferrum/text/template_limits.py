@@ -214,7 +214,7 @@ _current: ContextVar[Budget] = ContextVar("budget")
 budget = _current.get  # what is left to the compilation or rendering that runs
 
 
-class limited:  # noqa: N801 (used as a function; one made by `contextmanager` takes longer than a short rendering)
+class limited:  # used as a function; one made by `contextmanager` takes longer than a short rendering
     """Within it, `budget()` is a fresh one. `more`: see `Budget`."""
 
     def __init__(self, what: Literal["compiling", "rendering"], more: Callable[[], float] | None = None) -> None:

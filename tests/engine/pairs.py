@@ -20,7 +20,7 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.testing.stub import ByteTokenizer
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -31,8 +31,8 @@ TEXT = list(range(2, 42))
 def make(backend: str = "numba", threads: int = 2) -> LLM:
     """Large enough that kernels run in several threads."""
     config = tiny_config(hidden_size=128, intermediate_size=256, heads=4, kv_heads=2, head_dim=32, max_positions=256)
-    template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}", bos_token=None, eos_token=None)
-    model = TinyModel(config, tiny_params(config), ByteTokenizer(), template)
+    templates = ChatTemplates({"default": "{% for m in messages %}{{ m.content }}{% endfor %}"})
+    model = TinyModel(config, tiny_params(config), ByteTokenizer(), templates)
     ops = load_backend(backend, threads=threads) if backend == "numba" else load_backend(backend)
     return LLM.from_loaded(model, ops, EngineConfig(kv_memory=1 << 22, max_num_batched_tokens=32))
 

@@ -15,7 +15,7 @@ from ferrum.engine import llm as llm_module
 from ferrum.errors import FerrumError, InvalidParameter, ModelError, RequestValidation, Unsupported
 from ferrum.kv.storage import block_bytes
 from ferrum.testing.stub import EOS, ByteTokenizer
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.types import FinishReason
 from tests.tiny import TinyModel, dense_logits, distance, tiny_config, tiny_params
 
@@ -34,8 +34,8 @@ class MarkingTokenizer(ByteTokenizer):
 
 def tiny_llm(dtype: str = "float32", *, template: str | None = TEMPLATE, **engine: Any) -> LLM:
     config = tiny_config()
-    chat_template = None if template is None else ChatTemplate(template, bos_token=None, eos_token=None)
-    model = TinyModel(config, tiny_params(config), MarkingTokenizer(), chat_template)
+    templates = ChatTemplates({} if template is None else {"default": template})
+    model = TinyModel(config, tiny_params(config), MarkingTokenizer(), templates)
     return LLM.from_loaded(model, NumpyOps(dtype), EngineConfig(**engine))
 
 

@@ -164,10 +164,10 @@ def test_the_chat_template_of_a_directory(tmp_path: Path) -> None:
         (
             {"chat_template": [{"name": "tools", "template": ""}]},
             TokenizerError,
-            "none of its chat templates is called default",
+            "none of the model's chat templates is called default",
         ),
         ({"chat_template": 3}, InvalidFormat, "chat_template must be text"),
-        ({"chat_template": [3]}, InvalidFormat, "chat_template must be text or a list"),
+        ({"chat_template": [3]}, InvalidFormat, "chat_template must be text, or a list"),
         ({"chat_template": [{"template": ""}]}, InvalidFormat, "name is missing"),
         ({"chat_template": TEMPLATE, "bos_token": 3}, InvalidFormat, "bos_token must be text"),
     ],

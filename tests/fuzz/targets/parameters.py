@@ -20,7 +20,7 @@ from ferrum.config import EngineConfig, parse_memory
 from ferrum.engine.thread import EngineThread
 from ferrum.errors import FerrumError
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_names import ChatTemplates
 from ferrum.types import Priority
 from tests.fuzz.mutate import INTERESTING, STRANGE, mutate_text
 from tests.fuzz.target import Target, Wrong
@@ -103,8 +103,7 @@ class Parameters(Target):
     @cached_property
     def model(self) -> TinyModel:
         config = tiny_config()
-        template = ChatTemplate(TEMPLATE, bos_token=None, eos_token=None)
-        return TinyModel(config, tiny_params(config), byte_tokenizer(), template)
+        return TinyModel(config, tiny_params(config), byte_tokenizer(), ChatTemplates({"default": TEMPLATE}))
 
     @cached_property
     def llm(self) -> LLM:

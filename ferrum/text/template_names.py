@@ -1,0 +1,63 @@
+"""The chat templates of a model, by name, and which of them a conversation goes through.
+
+Owns: the choice, which is that of transformers, and what is compiled already. Refuses to know: where templates are
+stored. Specs: TEXT-76. Next: `ferrum.text.template_environment`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ferrum.errors import InvalidParameter, TokenizerError, quoted
+from ferrum.text.chat import ChatTemplate
+
+DEFAULT = "default"
+WITH_TOOLS = "tool_use"
+MOST_COMPILED = 16
+
+
+class ChatTemplates:
+    """The templates that come with a model, and the special tokens that any template is given. A template is compiled
+    when it is first chosen."""
+
+    def __init__(self, sources: Mapping[str, str], **special_tokens: str | None) -> None:
+        self.sources = dict(sources)
+        self._special_tokens = special_tokens
+        self._compiled: dict[str, ChatTemplate] = {}
+
+    def __bool__(self) -> bool:
+        """Is there any?"""
+        return bool(self.sources)
+
+    def plain(self, with_tools: bool = False) -> ChatTemplate | None:
+        """The template of a conversation for which nobody has named one; None where the model has none. Raises
+        TokenizerError where it has several and none is meant to be used without being named."""
+        if not self.sources:
+            return None
+        for name in (WITH_TOOLS, DEFAULT) if with_tools else (DEFAULT,):
+            if name in self.sources:
+                return self._template(self.sources[name])
+        raise TokenizerError(
+            f"none of the model's chat templates is called default: name one, {quoted(sorted(self.sources))}"
+        )
+
+    def named(self, chosen: str) -> ChatTemplate:
+        """The template of that name, or with that source. Raises InvalidParameter for what is neither."""
+        if chosen in self.sources:
+            return self._template(self.sources[chosen])
+        if "{" not in chosen:
+            known = (
+                f"of the model's, {quoted(sorted(self.sources))}," if self.sources else "of the model's: it has none,"
+            )
+            raise InvalidParameter("chat_template", f"{quoted(chosen)} is no name {known} and no Jinja either")
+        try:
+            return self._template(chosen)
+        except TokenizerError as error:
+            raise InvalidParameter("chat_template", f"cannot be used: {error}") from error
+
+    def _template(self, source: str) -> ChatTemplate:
+        if source not in self._compiled:
+            if len(self._compiled) >= MOST_COMPILED:
+                del self._compiled[next(iter(self._compiled))]
+            self._compiled[source] = ChatTemplate(source, **self._special_tokens)
+        return self._compiled[source]
