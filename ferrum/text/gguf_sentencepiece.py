@@ -15,8 +15,6 @@ Specs: TEXT-30 to TEXT-36. Next: `ferrum.text.stream`.
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -26,6 +24,7 @@ from ferrum.fields import Fields
 from ferrum.text.character_rules import growth_of_rules
 from ferrum.text.gguf_tokens import TokenType, require, token_id, token_scores, token_texts, token_types, vocabulary
 from ferrum.text.native import ask
+from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 from ferrum.text.tokenizer_steps import check_unigram
 
@@ -47,8 +46,8 @@ def sentencepiece_tokens(fields: Fields) -> list[str]:
     return tokens
 
 
-def sentencepiece_bpe(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer:
-    """The tokenizer of the model "llama", without special tokens.
+def sentencepiece_bpe(fields: Fields, tokens: list[str], text: SentencePieceText | None) -> tokenizers.Tokenizer:
+    """The tokenizer of the model "llama", without special tokens; `text` is what `sentencepiece_text` gives.
 
     Raises `TokenizerError` for metadata that contradicts itself, `Unsupported` where merges lead to an unused token.
     """
@@ -64,10 +63,10 @@ def sentencepiece_bpe(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer
         fuse_unk=True,
         byte_fallback=True,
     )
-    return _with_spaces(tokenizers.Tokenizer(model), fields)
+    return _with_spaces(tokenizers.Tokenizer(model), fields, text)
 
 
-def sentencepiece_unigram(fields: Fields, tokens: list[str]) -> tokenizers.Tokenizer:
+def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePieceText | None) -> tokenizers.Tokenizer:
     """The tokenizer of the model "t5", without special tokens. Raises `TokenizerError` for contradictory metadata."""
     vocabulary(tokens)  # no token twice
     check_unigram(map(len, tokens))
@@ -85,7 +84,7 @@ def sentencepiece_unigram(fields: Fields, tokens: list[str]) -> tokenizers.Token
     backend = tokenizers.Tokenizer(model)
     if TokenType.BYTE in types:
         backend.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(_LOOKS_LIKE_A_BYTE), "merged_with_next")
-    return _with_spaces(backend, fields)
+    return _with_spaces(backend, fields, text)
 
 
 def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
@@ -116,26 +115,40 @@ def _unknown(fields: Fields, tokens: list[str]) -> int | None:
     return named if named is not None else next(iter(typed), None)
 
 
-def _with_spaces(backend: tokenizers.Tokenizer, fields: Fields) -> tokenizers.Tokenizer:
+def sentencepiece_text(fields: Fields) -> SentencePieceText | None:
+    """What becomes of a text before it is cut, where the file has rules for characters; without rules, steps of the
+    library do it, which are quicker. Raises `TokenizerError` for rules that are damaged."""
+    rules = _character_rules(fields)
+    if not rules:
+        return None
+    growth = growth_of_rules(rules, fields.prefix + RULES)
+    return SentencePieceText(rules, growth, prefixed=_is_prefixed(fields), removes_spaces=_removes_spaces(fields))
+
+
+def _is_prefixed(fields: Fields) -> bool:
+    return fields.flag("add_space_prefix", True)
+
+
+def _removes_spaces(fields: Fields) -> bool:
+    return fields.flag("remove_extra_whitespaces", False)
+
+
+def _with_spaces(backend: tokenizers.Tokenizer, fields: Fields, text: SentencePieceText | None) -> tokenizers.Tokenizer:
     """The same tokenizer with spaces, bytes and other characters treated as the metadata says, there and back."""
-    prefixed = fields.flag("add_space_prefix", True)
-    backend.normalizer = _normalizer(fields, prefixed)
+    backend.normalizer = _spaces(fields) if text is None else normalizers.Normalizer.custom(text)
     steps = [decoders.Replace(SENTENCEPIECE_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if prefixed else [])])
+    backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if _is_prefixed(fields) else [])])
     return backend
 
 
-def _normalizer(fields: Fields, prefixed: bool) -> normalizers.Sequence:
-    """From text as written to text as SentencePiece cuts it. The steps and their order are those of SentencePiece."""
+def _spaces(fields: Fields) -> normalizers.Sequence:
+    """From text as written to text as SentencePiece cuts it, in its order, where no rules replace characters."""
     steps: list[normalizers.Normalizer] = []
-    rules = _character_rules(fields)
-    if rules:
-        steps.append(ask(partial(_malformed, fields), normalizers.Precompiled, rules))
-    removes_spaces = fields.flag("remove_extra_whitespaces", False)
+    removes_spaces = _removes_spaces(fields)
     if removes_spaces:
         steps.append(normalizers.Replace(tokenizers.Regex(r"\A +"), ""))
         steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
-    if prefixed:
+    if _is_prefixed(fields):
         steps.append(normalizers.Prepend(SENTENCEPIECE_SPACE))
     steps.append(normalizers.Replace(" ", SENTENCEPIECE_SPACE))
     if removes_spaces:
@@ -150,14 +163,7 @@ def _character_rules(fields: Fields) -> bytes:
     octets = fields.integers(RULES)
     if octets.dtype.itemsize > 1 and not ((octets >= -128) & (octets <= 255)).all():
         raise fields.wrong(RULES, "a list of bytes")
-    rules = octets.astype(np.uint8).tobytes()
-    if rules:
-        growth_of_rules(rules, fields.prefix + RULES)
-    return rules
-
-
-def _malformed(fields: Fields, reason: str) -> TokenizerError:
-    return TokenizerError(f"{fields.prefix}{RULES} is malformed: {reason}")
+    return octets.astype(np.uint8).tobytes()
 
 
 def _does_not_fit(reason: str) -> TokenizerError:

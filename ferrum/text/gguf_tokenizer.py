@@ -18,10 +18,16 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ferrum.errors import TokenizerError, Unsupported, quoted, warn
 from ferrum.fields import Fields
-from ferrum.text.gguf_sentencepiece import sentencepiece_bpe, sentencepiece_tokens, sentencepiece_unigram
+from ferrum.text.gguf_sentencepiece import (
+    sentencepiece_bpe,
+    sentencepiece_text,
+    sentencepiece_tokens,
+    sentencepiece_unigram,
+)
 from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_texts, token_types, vocabulary
 from ferrum.text.native import ask
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
+from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.tokenizer import Tokenizer
 
 _EOS_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of sequence, of turn, of message
@@ -46,7 +52,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     last = _added(fields, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
     if first is not None or last is not None:
         kind.backend.post_processor = _surround(tokens, first, last)
-    return Tokenizer(kind.backend, bos_token_id=bos, eos_token_ids=eos)
+    return Tokenizer(kind.backend, bos_token_id=bos, eos_token_ids=eos, text=kind.text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +63,7 @@ class _Kind:
     tokens: list[str]  # by id
     adds_bos: bool
     adds_eos: bool
+    text: SentencePieceText | None = None  # what changes a text first, where the library does not
 
 
 def _kind(fields: Fields) -> _Kind:
@@ -68,11 +75,11 @@ def _kind(fields: Fields) -> _Kind:
             tokens = token_texts(fields)
             return _Kind(_byte_level(fields, tokens, rules), tokens, rules.adds_bos, False)
         case "llama":
-            tokens = sentencepiece_tokens(fields)
-            return _Kind(sentencepiece_bpe(fields, tokens), tokens, True, False)
+            tokens, text = sentencepiece_tokens(fields), sentencepiece_text(fields)
+            return _Kind(sentencepiece_bpe(fields, tokens, text), tokens, True, False, text)
         case "t5":
-            tokens = sentencepiece_tokens(fields)
-            return _Kind(sentencepiece_unigram(fields, tokens), tokens, False, True)
+            tokens, text = sentencepiece_tokens(fields), sentencepiece_text(fields)
+            return _Kind(sentencepiece_unigram(fields, tokens, text), tokens, False, True, text)
         case _:
             raise Unsupported(
                 f"the GGUF tokenizer model {quoted(model)} is not supported; byte-level BPE ('gpt2') and SentencePiece "

@@ -18,9 +18,10 @@ import tokenizers
 
 from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted
 from ferrum.text.native import ask
+from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.token_bytes import spelling_of
 from ferrum.text.tokenizer_json import read_checked
-from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, ids_around
+from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, growth_of_own, ids_around
 
 _IDS = 1 << 32  # the library's ids have 32 bits
 _LONG = 16 << 10  # characters of a text that takes so long that other threads should run meanwhile
@@ -33,9 +34,14 @@ class Tokenizer:
     """A vocabulary with the rules that cut text into it."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, *, bos_token_id: int | None = None, eos_token_ids: Iterable[int] = ()
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_ids: Iterable[int] = (),
+        text: SentencePieceText | None = None,
     ) -> None:
-        """Wraps a Hugging Face tokenizer, of which it takes possession.
+        """Wraps a Hugging Face tokenizer, of which it takes possession. `text`: its normalizer, where that is ours.
 
         `bos_token_id` and `eos_token_ids` are what the model's files say; a tokenizer.json says neither. Raises
         `Unsupported` for a decoder that is neither byte-level nor of SentencePiece's kind, `TokenizerError` for a
@@ -49,7 +55,7 @@ class Tokenizer:
             backend.model.dropout = None  # a setting of its training, with which a text has other tokens every time
         self.spelling = spelling_of(_state(backend.decoder))
         added = backend.get_added_tokens_decoder()
-        self._growth = _checked(backend, added.values())
+        self._growth = _checked(backend, added.values(), text)
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
@@ -160,7 +166,9 @@ def _state(part: Any) -> Any:
     return None if part is None else json.loads(part.__getstate__())
 
 
-def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken]) -> Growth:
+def _checked(
+    backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken], text: SentencePieceText | None
+) -> Growth:
     """What a tokenizer makes of a text. Raises `TokenizerError` where it does not fit together."""
     for token_id in ids_around(_state(backend.post_processor)):
         if backend.id_to_token(token_id) is None:
@@ -179,6 +187,8 @@ def _checked(backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedTo
                 f"the tokenizer's normalizer leaves nothing of the added token {quoted(token.content)}"
             )
     shortest = min((len(token.content) for token in added), default=None)
+    if text is not None:
+        return growth_of_own(text.of, text.growth, _state(backend.pre_tokenizer), shortest)
     return growth_of(_state(normalizer), _state(backend.pre_tokenizer), shortest)
 
 

@@ -14,7 +14,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -58,22 +58,27 @@ _SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())  # which is never more than one
 
 @dataclass(frozen=True)
 class Normalization:
-    """One step of a normalizer: at most how many characters it makes of one, and what its expression costs."""
+    """One step of a normalizer: at most how many characters it makes of one, and what its expression costs. `own`: what
+    it does, where no step of the library does it."""
 
     step: Mapping[str, Any]
     growth: float
-    cost: Cost | None
+    cost: Cost | None = None
+    own: Callable[[str], str] | None = None
 
     def apply(self, text: str, most: float) -> str:
         """The text after this step. Raises `RequestValidation` where that is too large, before it takes memory."""
         if self.cost is not None:
             _require_short_runs(self.cost, text)
-        normalizer = normalizers.Sequence([])
-        normalizer.__setstate__(json.dumps(self.step).encode())
+        normalize = self.own
+        if normalize is None:
+            normalizer = normalizers.Sequence([])
+            normalizer.__setstate__(json.dumps(self.step).encode())
+            normalize = normalizer.normalize_str
         at_once = max(1, int(LARGEST_TEXT / self.growth))
         size, parts = 0, []
         for start in range(0, len(text), at_once):
-            parts.append(ask(_cannot_normalize, normalizer.normalize_str, text[start : start + at_once]))
+            parts.append(ask(_cannot_normalize, normalize, text[start : start + at_once]))
             size += _size(parts[-1])
             _require_size(size, most)
         return "".join(parts)
@@ -158,6 +163,14 @@ def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = 
             raise TokenizerError(f"the tokenizer's normalizer can make more than {MOST_GROWTH} characters of one")
     in_front *= 0.0 if shortest_added is None else 1 / (1 + shortest_added)
     return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then), tuple(_costs(then)))
+
+
+def growth_of_own(
+    normalize: Callable[[str], str], growth: int, pre_tokenizer: Any, shortest_added: int | None
+) -> Growth:
+    """The same where the normalizer is ours, makes at most `growth` characters of one, and puts one in front."""
+    after = growth_of({"type": "Prepend", "prepend": SENTENCEPIECE_SPACE}, pre_tokenizer, shortest_added)
+    return replace(after, normalizations=(Normalization({}, float(growth), own=normalize),))
 
 
 def _prefixes(pre_tokenizer: list[Mapping[str, Any]]) -> int:

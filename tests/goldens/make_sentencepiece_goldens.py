@@ -56,6 +56,8 @@ TEXTS = [
     "<0x0A>", "<0x41><0x42>",
     "▁", "▁▁", "a▁b", " ▁ ", "▁ a ▁", "<", ">", "<0x", "< 0x0A >", "aaaaaaaaaaaaaaaaaaaa", "abababababababab",
     "ththththehehethethe", "seaseaseasea seas", "!!!???...,,,", "\U0001d54f \U00020000 \U0010ffff", "....the....",
+    "ﾊﾞｶﾞﾊ", "カ\u3099カ", "\u1100\u1161\u11a8", "a\r\nb", " \r\n", "\r\n\r\n", "\x04",
+    "\x04a\x04 \x04", " \x04 ", "①\x04 ｶﾞ",
     "<think>", "a<think>b", "<think><think>", "the <think> sea </think>the", "<thin", "k>", "<mask>the<mask> sea",
 ]  # fmt: skip
 
@@ -70,6 +72,13 @@ CHARACTERS = {
     "™": "TM",
     "e\u0301": "é",
     "\u200b": "",
+    "\x04": "",
+    "\r": " ",
+    "ﾊ": "ハ",
+    "ﾊﾞ": "バ",
+    "ｶﾞ": "ガ",
+    "カ\u3099": "ガ",
+    "\u1100\u1161\u11a8": "각",
 }
 CHARACTERS |= {chr(ord("Ａ") + i): chr(ord("A") + i) for i in range(3)}
 
@@ -82,6 +91,9 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "tidy": {"model_type": "bpe", "byte_fallback": True, "remove_extra_whitespaces": True, "characters": CHARACTERS},
     "bytes": {"model_type": "unigram", "byte_fallback": True, "remove_extra_whitespaces": False},
+    "kept": {
+        "model_type": "unigram", "byte_fallback": True, "remove_extra_whitespaces": False, "characters": CHARACTERS,
+    },
     "t5": {"model_type": "unigram", "remove_extra_whitespaces": True, "characters": CHARACTERS, "vocab_size": 300},
 }  # fmt: skip
 
