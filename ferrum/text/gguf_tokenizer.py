@@ -8,7 +8,7 @@ Specs: TEXT-09 to TEXT-12. Next: `ferrum.text.gguf_tokens`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.tokenizer import Tokenizer
 
+_PHI = ("phi-3", "phi3")
+_PHI_WITHOUT = ("<unk>", "<s>", "<|endoftext|>")
 _EOS_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of sequence, of turn, of message
 
 
@@ -47,7 +49,7 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     found = (token_id(fields, key, len(tokens)) for key in _EOS_KEYS)
     eos = tuple(dict.fromkeys(end for end in found if end is not None))
     named = {role for role in (bos, *eos) if role is not None}
-    _add_tokens(kind.backend, tokens, token_types(fields, len(tokens)), named)
+    _add_tokens(kind.backend, tokens, token_types(fields, len(tokens)), named, _takes_blanks(metadata))
     first = _added(fields, "add_bos_token", kind.adds_bos, bos)
     last = _added(fields, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
     if first is not None or last is not None:
@@ -152,12 +154,31 @@ def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer) -> mo
     return ask(failed, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
 
 
-def _add_tokens(backend: tokenizers.Tokenizer, tokens: list[str], types: np.ndarray, named: set[int]) -> None:
+def _takes_blanks(metadata: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Which added tokens take the white space behind them. GGUF has no place for it, so that llama.cpp knows the models
+    of the one family that does by their name."""
+    name = metadata.get("general.name")
+    is_phi = isinstance(name, str) and any(known in name.lower() for known in _PHI)
+    return lambda token: is_phi and token not in _PHI_WITHOUT
+
+
+def _add_tokens(
+    backend: tokenizers.Tokenizer,
+    tokens: list[str],
+    types: np.ndarray,
+    named: set[int],
+    takes_blanks: Callable[[str], bool],
+) -> None:
     """Marks the tokens that are matched in text before any splitting; `named` ones are special whatever their type."""
+
+    def added(index: int, special: bool) -> tokenizers.AddedToken:
+        text = tokens[index]
+        return tokenizers.AddedToken(text, special=special, normalized=False, rstrip=takes_blanks(text))
+
     special = named | set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
     plain = set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) - special
-    special_tokens = [tokenizers.AddedToken(tokens[one], special=True, normalized=False) for one in sorted(special)]
-    user_defined = [tokenizers.AddedToken(tokens[one], normalized=False) for one in sorted(plain)]
+    special_tokens = [added(one, True) for one in sorted(special)]
+    user_defined = [added(one, False) for one in sorted(plain)]
     ask(_not_addable, backend.add_special_tokens, special_tokens)
     ask(_not_addable, backend.add_tokens, user_defined)
 

@@ -1,4 +1,4 @@
-"""TEXT-11: where each family of byte-level models cuts text, by llama.cpp's answers (see tests/goldens)."""
+"""TEXT-10, TEXT-11, TEXT-37: where each family cuts text, by llama.cpp's answers (see tests/goldens)."""
 
 from __future__ import annotations
 
@@ -55,3 +55,26 @@ def test_a_file_that_names_none_is_read_as_llama_cpp_reads_it_with_a_warning() -
 def test_cuts_that_make_a_family(name: str, text: str, expected: str) -> None:
     cuts = build_pre_tokenizer(PRE_TOKENIZERS[name]).pre_tokenize_str(text)
     assert "|".join(text[start:end] for _, (start, end) in cuts) == expected
+
+
+@pytest.mark.clause("TEXT-37")
+@pytest.mark.parametrize(
+    ("name", "takes"), [("Phi3", True), ("microsoft Phi-3-mini", True), ("Phi 2", False), (7, False)]
+)
+def test_special_tokens_of_one_family_take_the_white_space_behind_them(name: object, takes: bool) -> None:
+    tokens = [*"▁abc", "\n", "<unk>", "<s>", "</s>", "<|end|>", "<tool>"]
+    metadata = {
+        "general.name": name,
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0] * len(tokens),
+        "tokenizer.ggml.token_type": [1, 1, 1, 1, 1, 2, 3, 3, 3, 4],
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+
+    def encoded(text: str) -> list[str]:
+        return [tokens[one] for one in tokenizer_from_gguf(metadata).encode(text, add_special_tokens=False)]
+
+    for marker in ("</s>", "<|end|>", "<tool>"):
+        assert encoded(f"a {marker} \n b") == ["a", "▁", marker, *([] if takes else ["▁", "\n", "▁"]), "b"]
+    assert encoded("<s> a<unk>\n") == ["<s>", "▁", "a", "<unk>", "\n"]
