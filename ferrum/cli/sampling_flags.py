@@ -36,13 +36,15 @@ class TokenBias(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
 
 
 class TextOrFile(click.ParamType):  # type: ignore[type-arg]
-    """The text itself, or @FILE for what is in a file."""
+    """The text itself, or @FILE for what is in a file; a text that begins with @ begins with @@ here."""
 
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not str(value).startswith("@"):
             return str(value)
+        if str(value).startswith("@@"):
+            return str(value)[1:]
         path = Path(str(value)[1:])
         try:
             with path.open("rb") as source:  # a pipe, too: `@<(command)`
