@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ferrum.engine.admission import Prepared, check_request, check_urgency
@@ -62,18 +62,16 @@ class Engine:
         executor: Executor,
         scheduler: Scheduler,
         tokenizer: Callable[[], Tokenizer],
-        eos_token_ids: Collection[int],
         observer: EngineObserver | None = None,
         clock: Clock = time.perf_counter,
         grammars: GrammarMaker | None = None,
     ) -> None:
-        """`tokenizer` is called when the first text is needed: many a caller asks for logits only. `grammars` makes the
-        grammars of structured outputs; without it those are refused."""
+        """`tokenizer` is called when the first text is needed: many a caller asks for logits only. It names the tokens
+        that end an answer. `grammars` makes the grammars of structured outputs; without it those are refused."""
         self.executor = executor
         self.scheduler = scheduler
         self.observer = EngineObserver() if observer is None else observer
         self._tokenizer = tokenizer
-        self._eos_token_ids = frozenset(eos_token_ids)
         self._clock = clock
         self._grammars = grammars
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
@@ -375,6 +373,6 @@ class Engine:
 
     def _generation(self, sequence: TokenSequence, tokenizer: Tokenizer, grammar: Grammar | None) -> Generation:
         params, prompt = sequence.params, sequence.token_ids[: sequence.prompt_length]
-        output = OutputText(tokenizer, params, self._eos_token_ids, sequence.max_length - sequence.prompt_length)
-        state = SamplingState(params, sequence.seed, prompt, ending_ids(params, self._eos_token_ids), grammar)
+        output = OutputText(tokenizer, params, prompt, sequence.max_length - sequence.prompt_length)
+        state = SamplingState(params, sequence.seed, prompt, ending_ids(params, tokenizer.eos_token_ids), grammar)
         return Generation(sequence, state, output, tokenizer.token_text, [])

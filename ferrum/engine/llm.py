@@ -136,7 +136,6 @@ class LLM:
             self.runner,
             self.scheduler,
             lambda: loaded.tokenizer,
-            loaded.config.eos_token_ids,
             self.metrics,
             grammars=build_grammars(loaded),
         )

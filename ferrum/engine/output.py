@@ -9,7 +9,7 @@ Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from ferrum.sampling_params import SamplingParams
@@ -22,12 +22,13 @@ class OutputText:
     """The text of one generation, token by token. What `push` returns, joined, is the whole text."""
 
     def __init__(
-        self, tokenizer: Tokenizer, params: SamplingParams, eos_token_ids: Collection[int], max_tokens: int
+        self, tokenizer: Tokenizer, params: SamplingParams, prompt_ids: Sequence[int], max_tokens: int
     ) -> None:
-        """`max_tokens`: at least 1, the tokens after which the generation ends whatever they are."""
-        self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens)
+        """`prompt_ids`: what the text goes on from. `max_tokens`: at least 1, the tokens after which the generation ends
+        whatever they are."""
+        self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens, prompt_ids)
         self._stop_strings = StopStrings(params.stop, params.include_stop_str_in_output)
-        self._ending_ids = ending_ids(params, eos_token_ids)
+        self._ending_ids = ending_ids(params, tokenizer.eos_token_ids)
         self._shows_ending = params.include_stop_str_in_output
         self._left = max_tokens
         self._unchecked = params.min_tokens

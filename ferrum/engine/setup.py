@@ -158,7 +158,7 @@ def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
         vocabulary = Vocabulary(
             lambda: [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
             tokenizer.special_ids,
-            loaded.config.eos_token_ids,
+            tokenizer.eos_token_ids,
             lambda text: tokenizer.encode(text, add_special_tokens=False),
         )
         return GrammarMaker(vocabulary, loaded.config.vocab_size)

@@ -1,44 +1,36 @@
-"""The special tokens that a model's files name: the texts that stand for the beginning, the end, padding and the like.
+"""The special tokens that a GGUF file names: the texts that stand for the beginning, the end, padding and the like.
 
-Owns: where the two file formats keep them. Refuses to know: what they are for.
-Specs: LOAD-52. Source: transformers' tokenizer_config.json; the GGUF format document, section on tokenizers.
-Next: `ferrum.load.templates`.
+Owns: what special tokens are called in templates, and where GGUF metadata keeps them. Refuses to know: what they are
+for, the files of a directory (`tokenizer_config`).
+Specs: LOAD-52. Source: the GGUF format document, section on tokenizers. Next: `ferrum.load.tokenizer_config`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from ferrum.errors import quoted, warn
+from ferrum.fields import LARGEST_INTEGER, Fields
+from ferrum.load.token_ids import NONE
 
-from ferrum.fields import Fields, read_json
+NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""What templates call the special tokens that all models may have."""
 
-NAMES = ("bos_token", "eos_token")
-
-
-def folder_special_tokens(folder: Path) -> dict[str, str]:
-    """Texts by name ("bos_token", …) of a Hugging Face directory; what is not named is left out."""
-    path = folder / "tokenizer_config.json"
-    fields = read_json(path) if path.exists() else Fields({}, str(path))
-    found = {name: _token_text(fields, name) for name in NAMES}
-    return {name: text for name, text in found.items() if text is not None}
+_GGUF = ("bos", "eos", "unknown", "seperator", "padding", "cls", "mask")  # one of them is not spelt as elsewhere
 
 
 def gguf_special_tokens(fields: Fields) -> dict[str, str]:
-    """The same of GGUF metadata; the keys of `fields` begin with "tokenizer."."""
-    found = {f"{name}_token": _gguf_token(fields, name) for name in ("bos", "eos")}
-    return {name: text for name, text in found.items() if text is not None}
-
-
-def _token_text(fields: Fields, key: str) -> str | None:
-    """A special token's text, given bare or as an object with its content."""
-    value = fields.get(key)
-    if isinstance(value, dict):
-        return fields.inner(key).text("content")
-    return fields.text(key) if value is not None else None
-
-
-def _gguf_token(fields: Fields, name: str) -> str | None:
-    key = f"ggml.{name}_token_id"
-    if key not in fields or "ggml.tokens" not in fields:
-        return None
+    """Texts by name; what is not named, or by an id that no token has, is left out. The keys of `fields` begin with
+    "tokenizer."."""
+    if "ggml.tokens" not in fields:
+        return {}
     tokens = fields.texts("ggml.tokens")
-    return tokens[fields.index(key, len(tokens))]
+    found: dict[str, str] = {}
+    for name, role in zip(NAMES, _GGUF, strict=True):
+        key = f"ggml.{role}_token_id"
+        token = fields.integer(key, low=-LARGEST_INTEGER) if key in fields else None
+        if token is None or token in NONE:
+            continue
+        if 0 <= token < len(tokens):
+            found[name] = tokens[token]
+        elif role not in ("bos", "eos"):  # which `token_ids` tells
+            warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
+    return found

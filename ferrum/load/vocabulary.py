@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Protocol
 from ferrum.errors import TokenizerError
 from ferrum.fields import Fields
 from ferrum.load.gguf import GGUFFile
-from ferrum.load.special_tokens import folder_special_tokens, gguf_special_tokens
+from ferrum.load.special_tokens import gguf_special_tokens
 from ferrum.load.templates import folder_templates, gguf_templates
 from ferrum.load.token_ids import TokenIds
 
 if TYPE_CHECKING:
+    from ferrum.load.tokenizer_config import TokenizerSettings
     from ferrum.text.chat import ChatTemplate
     from ferrum.text.template_names import ChatTemplates
     from ferrum.text.tokenizer import Tokenizer
+    from ferrum.text.tokenizer_json import TokenizerFile
 
 
 class Vocabulary(Protocol):
@@ -35,22 +37,46 @@ class FolderVocabulary:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._settings: TokenizerSettings | None = None
 
     def tokenizer(self, ids: TokenIds) -> Tokenizer:
         from ferrum.text.tokenizer import Tokenizer
 
-        path = self.folder / "tokenizer.json"
-        if not path.exists():
+        file = self._file()
+        if file is None:
             raise TokenizerError(f"{self.folder} has no tokenizer.json; the model can take token ids only")
-        return Tokenizer.from_json(path, bos_token_id=ids.bos_token_id, eos_token_ids=ids.eos_token_ids)
+        settings = self.settings(file)
+        return Tokenizer.from_json(
+            file,
+            bos_token_id=ids.bos_token_id,
+            eos_token_ids=ids.eos_token_ids,
+            eos_token=settings.names.get("eos_token"),
+            added=settings.added,
+            splits_special=settings.splits_special,
+        )
 
     def chat_templates(self) -> ChatTemplates:
         from ferrum.text.template_names import ChatTemplates
 
-        return ChatTemplates(folder_templates(self.folder), **folder_special_tokens(self.folder))
+        return ChatTemplates(folder_templates(self.folder), **self.settings(self._file()).names)
 
     def chat_template(self) -> ChatTemplate | None:
         return self.chat_templates().plain()
+
+    def settings(self, file: TokenizerFile | None) -> TokenizerSettings:
+        """What stands beside tokenizer.json, whether there is such a `file` or not. Read once."""
+        from ferrum.load.tokenizer_config import read_settings
+        from ferrum.text.tokenizer_json import TokenizerFile
+
+        if self._settings is None:
+            self._settings = read_settings(self.folder, TokenizerFile("{}") if file is None else file)
+        return self._settings
+
+    def _file(self) -> TokenizerFile | None:
+        from ferrum.text.tokenizer_json import TokenizerFile
+
+        path = self.folder / "tokenizer.json"
+        return TokenizerFile(path) if path.exists() else None
 
 
 class GGUFVocabulary:

@@ -62,4 +62,4 @@ def stub_engine(
         settings.max_num_seqs, settings.max_num_batched_tokens, settings.max_model_len, settings.max_waiting
     )
     scheduler = Scheduler(manager, limits, find_order(settings.scheduler), settings.swap_cost)
-    return Engine(StubRunner(store, next_token), scheduler, ByteTokenizer, (EOS,), observer, clock)
+    return Engine(StubRunner(store, next_token), scheduler, ByteTokenizer, observer, clock)

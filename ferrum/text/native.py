@@ -5,7 +5,7 @@ would pass every handler of a caller.
 
 Owns: that each is an error of this project. Refuses to know: what the library is asked; what makes it end the process,
 which nobody can catch, is looked for before it is asked (`tokenizer_steps`).
-Specs: TEXT-40. Next: `ferrum.text.token_bytes`.
+Specs: TEXT-40. Next: `ferrum.text.added_tokens`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ tokens, requests. Specs: TEXT-13 to TEXT-16. Next: `ferrum.sched.scheduler`.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ferrum.errors import InvalidParameter
@@ -20,13 +20,18 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class IncrementalDetokenizer:
-    """Decodes one sequence token by token; what `push` and `finish` return, joined, is `Tokenizer.decode` of it."""
+    """Decodes one sequence token by token; what `push` and `finish` return, joined, is `Tokenizer.decode` of it, or, where
+    it goes on from a prompt, what it adds to the decoded prompt."""
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, prompt_ids: Iterable[int] = ()) -> None:
+        """`prompt_ids`: what stands in front of the sequence. Encoding put a space in front of the text as a whole; one
+        at the beginning of what comes behind other text is a space of that text."""
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
         self._utf8 = _new_utf8_decoder(errors="replace")
-        self._strips_space = tokenizer.spelling.strips_leading_space
+        self._strips_space = tokenizer.spelling.strips_leading_space and not any(
+            tokenizer.token_bytes(token) for token in prompt_ids if token not in self._skipped
+        )
 
     def push(self, token_id: int) -> str:
         """The text this token completes; empty while a character lacks bytes. Raises as `Tokenizer.token_bytes`."""

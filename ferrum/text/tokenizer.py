@@ -4,7 +4,7 @@ Encoding is Hugging Face's `tokenizers` library; decoding is ours, on bytes, so 
 tokens decode by one rule (`stream` relies on it).
 
 Owns: `Tokenizer` and reading tokenizer.json. Refuses to know: chat templates, models, GGUF (`gguf_tokenizer`).
-Specs: TEXT-01 to TEXT-08, TEXT-40, TEXT-46. Next: `ferrum.text.tokenizer_json`.
+Specs: TEXT-01 to TEXT-08, TEXT-40, TEXT-46, TEXT-50, TEXT-51. Next: `ferrum.text.tokenizer_json`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import Any
 
 import tokenizers
 
-from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted
+from ferrum.errors import FerrumError, RequestValidation, TokenizerError, quoted, warn
+from ferrum.text.added_tokens import AddedText, add_tokens
 from ferrum.text.native import ask
 from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.token_bytes import spelling_of
-from ferrum.text.tokenizer_json import read_checked
+from ferrum.text.tokenizer_json import TokenizerFile
 from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, growth_of_own, ids_around
 
 _IDS = 1 << 32  # the library's ids have 32 bits
@@ -43,9 +44,9 @@ class Tokenizer:
     ) -> None:
         """Wraps a Hugging Face tokenizer, of which it takes possession. `text`: its normalizer, where that is ours.
 
-        `bos_token_id` and `eos_token_ids` are what the model's files say; a tokenizer.json says neither. Raises
-        `Unsupported` for a decoder that is neither byte-level nor of SentencePiece's kind, `TokenizerError` for a
-        token id outside the vocabulary.
+        `bos_token_id` and `eos_token_ids` are what the model's files say; a tokenizer.json says neither. Ids without a
+        token are told in a warning: they can still end an answer. Raises `Unsupported` for a decoder that is neither
+        byte-level nor of SentencePiece's kind, `TokenizerError` for a negative id.
         """
         self._backend = backend
         # A tokenizer.json may carry the settings of its last batch; either would change what a prompt encodes to.
@@ -59,9 +60,9 @@ class Tokenizer:
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id = bos_token_id
         self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
-        for token_id in (*self.eos_token_ids, *(() if bos_token_id is None else (bos_token_id,))):
-            if not 0 <= token_id < _IDS or backend.id_to_token(token_id) is None:
-                raise TokenizerError(f"the tokenizer names token {token_id}, which its vocabulary does not have")
+        for role, token_id in (("beginning", bos_token_id), *(("end", end) for end in self.eos_token_ids)):
+            if token_id is not None and not self._has(token_id):
+                warn(f"the model's files name token {token_id} as {role} of a text; its tokenizer has no such token")
         self.special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         # SentencePiece vocabularies write "▁" even in their added tokens; special tokens are always plain text.
         plain = added if self.spelling.byte_level else self.special_ids
@@ -69,21 +70,34 @@ class Tokenizer:
 
     @classmethod
     def from_json(
-        cls, source: str | Path, *, bos_token_id: int | None = None, eos_token_ids: Iterable[int] = ()
+        cls,
+        source: str | Path | TokenizerFile,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_ids: Iterable[int] = (),
+        eos_token: str | None = None,
+        added: Sequence[AddedText] = (),
+        splits_special: bool = False,
     ) -> Tokenizer:
         """Reads a tokenizer.json: a path, or its text (a string that starts with a brace).
 
-        Raises `NotFound` for a missing file, `TokenizerError` for a malformed one, `Unsupported` as the constructor.
+        `added` tokens come on top of its own, and `eos_token` is the text of one more end. `splits_special`: special
+        tokens that stand in a text are ordinary text. Raises `NotFound` for a missing file, `TokenizerError` for a
+        malformed one, `Unsupported` as the constructor.
         """
-        name, text = read_checked(source)
+        file = source if isinstance(source, TokenizerFile) else TokenizerFile(source)
         backend = ask(
-            lambda reason: TokenizerError(f"{name} is not a valid tokenizer.json: {reason}"),
+            lambda reason: TokenizerError(f"{file.name} is not a valid tokenizer.json: {reason}"),
             tokenizers.Tokenizer.from_str,
-            text,
+            file.checked(added),
         )
         if isinstance(backend.model, tokenizers.models.Unigram):
             check_unigram(map(len, backend.get_vocab(with_added_tokens=False)))
-        return cls(backend, bos_token_id=bos_token_id, eos_token_ids=eos_token_ids)
+        add_tokens(backend, added, file.name)
+        backend.encode_special_tokens = splits_special
+        end = None if eos_token is None or not _is_unicode(eos_token) else backend.token_to_id(eos_token)
+        ends = (*eos_token_ids, *(() if end is None else (end,)))
+        return cls(backend, bos_token_id=bos_token_id, eos_token_ids=ends)
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of `text`. A special token written out in the text becomes its id.
@@ -120,12 +134,16 @@ class Tokenizer:
         """
         known = self._bytes.get(token_id)
         if known is None:
-            if token_id < 0:
-                raise TokenizerError(f"a token id is a whole number of at least 0, not {token_id}")
-            token = self._backend.id_to_token(token_id) if token_id < _IDS else None
+            token = self._backend.id_to_token(token_id) if self._has(token_id) else None
             known = b"" if token is None else self.spelling.token_bytes(token)
             self._bytes[token_id] = known
         return known
+
+    def _has(self, token_id: int) -> bool:
+        """Is there such a token? Raises `TokenizerError` for a negative id."""
+        if token_id < 0:
+            raise TokenizerError(f"a token id is a whole number of at least 0, not {token_id}")
+        return token_id < _IDS and self._backend.id_to_token(token_id) is not None
 
     def token_text(self, token_id: int) -> str:
         """What a token looks like by itself: its bytes read as UTF-8, U+FFFD for what is only part of a character."""

@@ -3,9 +3,9 @@
 The library normalises the added tokens while it reads the file, and builds character rules and regular expressions, so
 that hostile steps do their harm before there is a tokenizer to ask.
 
-Owns: the size of a file, finding the steps without reading the vocabulary. Refuses to know: what steps are harmful
+Owns: the size of a file, finding the parts without reading the vocabulary. Refuses to know: what steps are harmful
 (`tokenizer_steps`).
-Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.tokenizer_steps`.
+Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.sentencepiece_text`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ferrum.errors import FerrumError, NotFound, TokenizerError, quoted
 from ferrum.files import read_text
+from ferrum.text.added_tokens import AddedText
 from ferrum.text.tokenizer_steps import LARGEST_TEXT, Growth, growth_of
 
 LARGEST = 64 << 20
@@ -30,32 +32,70 @@ _ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # with which a key can be wri
 _PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
 
 
-def read_checked(source: str | Path) -> tuple[str, str]:
-    """The name an error should use, and the JSON text, whose steps do no harm. `source` is a path, or the text itself.
-    Raises `NotFound`, `TokenizerError`."""
-    name, text = _read(source)
-    try:
-        parts = _parts(text)
-        growth = growth_of(parts.get("normalizer"), parts.get("pre_tokenizer"))
-        _check_added(parts.get("added_tokens"), growth)
-        _check_model(parts.get("model"))
-    except TokenizerError as error:
-        raise TokenizerError(f"{name}: {error}") from None
-    except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
-        raise TokenizerError(f"{name} is not a valid tokenizer.json: {error}") from None
-    return name, text
+class TokenizerFile:
+    """A tokenizer.json: a path, or its text (a string that starts with a brace). Read when first asked for."""
 
+    def __init__(self, source: str | Path) -> None:
+        is_text = isinstance(source, str) and source.lstrip().startswith("{")
+        self.name = "the given text" if is_text else str(source)
+        self._source = source
+        self._is_text = is_text
 
-def _read(source: str | Path) -> tuple[str, str]:
-    if isinstance(source, str) and source.lstrip().startswith("{"):
-        return "the given text", source
-    path = Path(source)
-    try:
-        return str(path), read_text(path, LARGEST)
-    except NotFound:
-        raise NotFound(f"{path} does not exist; a tokenizer.json is needed") from None
-    except FerrumError as error:
-        raise TokenizerError(f"{path} cannot be read as a tokenizer.json: {error}") from None
+    @cached_property
+    def text(self) -> str:
+        """Raises `NotFound`, `TokenizerError`."""
+        if self._is_text:
+            return str(self._source)
+        try:
+            return read_text(Path(self._source), LARGEST)
+        except NotFound:
+            raise NotFound(f"{self.name} does not exist; a tokenizer.json is needed") from None
+        except FerrumError as error:
+            raise TokenizerError(f"{self.name} cannot be read as a tokenizer.json: {error}") from None
+
+    @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """The members of its object, mostly without the model. Raises as `text` does."""
+        try:
+            return _parts(self.text)
+        except TokenizerError as error:
+            raise TokenizerError(f"{self.name}: {error}") from None
+        except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
+            raise TokenizerError(f"{self.name} is not a valid tokenizer.json: {error}") from None
+
+    def checked(self, added: Sequence[AddedText] = ()) -> str:
+        """The text, whose steps do no harm, nor will `added` tokens. Raises as `text` does."""
+        parts = self.parts
+        try:
+            growth = growth_of(parts.get("normalizer"), parts.get("pre_tokenizer"))
+            _check_added([*self._added, *({"content": token.content} for token in added)], growth)
+            _check_model(parts.get("model"))
+        except TokenizerError as error:
+            raise TokenizerError(f"{self.name}: {error}") from None
+        return self.text
+
+    # ---- what other files refer to
+    @property
+    def _added(self) -> list[Any]:
+        found = self.parts.get("added_tokens")
+        return found if isinstance(found, list) else []
+
+    @property
+    def added_tokens(self) -> list[AddedText]:
+        """Those that are well-formed; what is not, the library refuses."""
+        return [_added_text(token) for token in self._added if _is_added(token)]
+
+    @property
+    def pad_token(self) -> str | None:
+        """The text of the token that it pads with, if it does."""
+        padding = self.parts.get("padding")
+        found = padding.get("pad_token") if isinstance(padding, dict) else None
+        return found if isinstance(found, str) else None
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Does it write bytes in the alphabet of GPT-2?"""
+        return '"ByteLevel"' in self.text
 
 
 def _parts(text: str) -> Mapping[str, Any]:
@@ -82,6 +122,15 @@ def _check_model(model: Any) -> None:
     ends the process when it reports the rest."""
     if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get("continuing_subword_prefix"):
         raise TokenizerError("a BPE model with a continuing_subword_prefix is not supported")
+
+
+def _is_added(token: Any) -> bool:
+    return isinstance(token, dict) and isinstance(token.get("id"), int) and isinstance(token.get("content"), str)
+
+
+def _added_text(token: Mapping[str, Any]) -> AddedText:
+    names = ("special", "normalized", "lstrip", "rstrip", "single_word")
+    return AddedText(token["content"], **{name: token.get(name) is True for name in names}, wanted=token["id"])
 
 
 def _object(text: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ferrum.errors import FerrumError, NotFound, RequestValidation, TokenizerError
+from ferrum.errors import FerrumError, ModelWarning, NotFound, RequestValidation, TokenizerError
 from ferrum.text.tokenizer import Tokenizer
 from tests.text.small_tokenizers import SPECIAL, USER_DEFINED, byte_level, byte_level_json, sentencepiece
 
@@ -97,12 +97,20 @@ def test_other_unusable_sources(tmp_path: Path) -> None:
         Tokenizer.from_json('{"model": 1}')
     with pytest.raises(TokenizerError, match="cannot be read"):
         Tokenizer.from_json(tmp_path)
-    with pytest.raises(TokenizerError, match="99999"):
-        Tokenizer.from_json(byte_level_json(), bos_token_id=99999)
     with pytest.raises(TokenizerError, match="-1"):
         Tokenizer.from_json(byte_level_json(), eos_token_ids=(-1,))
-    with pytest.raises(TokenizerError, match="does not have"):
-        Tokenizer.from_json(byte_level_json(), bos_token_id=10**12)
+
+
+@pytest.mark.clause("TEXT-51")
+@pytest.mark.parametrize("token_id", [99999, 2**32 - 1, 2**32, 10**12])
+def test_an_id_of_a_beginning_or_an_end_without_a_token_is_told_and_does_no_harm(token_id: int) -> None:
+    with pytest.warns(ModelWarning, match=f"name token {token_id} as beginning of a text"):
+        first = Tokenizer.from_json(byte_level_json(), bos_token_id=token_id)
+    with pytest.warns(ModelWarning, match=f"name token {token_id} as end of a text"):
+        last = Tokenizer.from_json(byte_level_json(), eos_token_ids=(token_id, 2))
+    assert first.encode("the dog", add_special_tokens=True) == byte_level().encode("the dog", add_special_tokens=True)
+    assert first.bos_token == ""
+    assert last.eos_token_ids == (token_id, 2)  # a model may have rows without a token, and it ends where it says one
 
 
 @pytest.mark.clause("TEXT-06")

@@ -1,0 +1,193 @@
+"""What stands beside tokenizer.json: the special tokens by name, and tokens to be added to its own.
+
+Three files may say so. tokenizer_config.json is the newest; where it lists no added tokens itself,
+special_tokens_map.json goes before it, and added_tokens.json is read. Last come the defaults of the class that the
+files name.
+
+Owns: reading the three files as transformers does. Refuses to know: what the tokens are for, config.json's token ids,
+which transformers does not ask for them.
+Specs: LOAD-52, LOAD-54, LOAD-55, TEXT-50. Source: transformers' `PreTrainedTokenizerBase._from_pretrained` and
+`TokenizersBackend`. Next: `ferrum.load.tokenizer_classes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ferrum.errors import InvalidFormat, quoted
+from ferrum.fields import Fields, read_json
+from ferrum.load.special_tokens import NAMES
+from ferrum.load.tokenizer_classes import class_tokens
+from ferrum.load.tokenizer_keys import FOLLOWED, warn_of_settings
+from ferrum.text.added_tokens import AddedText
+from ferrum.text.tokenizer_json import TokenizerFile
+
+_EXTRA = "extra_special_tokens"
+_OLD_EXTRA = "additional_special_tokens"
+_OWN = "model_specific_special_tokens"
+_LISTED = "added_tokens_decoder"
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`names`: the texts of special tokens by what they are called ("bos_token", …). `added`: tokens to add to those of
+    tokenizer.json, in this order. `splits_special`: special tokens that stand in a text are ordinary text."""
+
+    names: Mapping[str, str]
+    added: tuple[AddedText, ...]
+    splits_special: bool
+
+
+def read_settings(folder: Path, file: TokenizerFile) -> TokenizerSettings:
+    """Of a Hugging Face directory, whose tokenizer.json is `file`. Raises `InvalidFormat`, naming file and key."""
+    fields = _optional(folder / "tokenizer_config.json")
+    warn_of_settings(fields, file)
+    values = _with_own_names({key: value for key, value in fields.values.items() if key not in FOLLOWED})
+    if _LISTED in fields:
+        listed = _listed(fields)
+    else:
+        values |= _special_tokens_map(folder, values)
+        if isinstance(values.get(_EXTRA), dict):
+            values[_OWN] = {**(values.get(_OWN) or {}), **values.pop(_EXTRA)}
+        listed = _added_tokens_json(folder, values, file)
+    found = Fields(_defaults(folder, fields, file) | values, fields.where)
+    named = _named(found)
+    return TokenizerSettings(
+        {name: token.content for name, token in named.items()},
+        _in_order(listed, named, _extra(found), file),
+        fields.flag("split_special_tokens", False),
+    )
+
+
+def _optional(path: Path) -> Fields:
+    return read_json(path) if path.exists() else Fields({}, str(path))
+
+
+def _with_own_names(values: dict[str, Any]) -> dict[str, Any]:
+    """The names that this model alone has for special tokens, such as "image_token", put together under one key."""
+    if not values.get(_EXTRA) and _OLD_EXTRA in values:
+        values[_EXTRA] = values.pop(_OLD_EXTRA)
+    own = {key: text for key, text in values.items() if _is_own(key) and isinstance(text, str)}
+    if isinstance(values.get(_EXTRA), dict):
+        own |= values[_EXTRA]
+        del values[_EXTRA]
+    return values | {_OWN: own} if own else values
+
+
+def _is_own(key: str) -> bool:
+    return key.endswith("_token") and key not in NAMES
+
+
+# ---- the three files
+def _listed(fields: Fields) -> list[AddedText]:
+    """Those that tokenizer_config.json lists by their ids."""
+    inner = fields.inner(_LISTED)
+    return [_token(inner, key, wanted=_whole(inner, key)) for key in inner.values]
+
+
+def _whole(inner: Fields, key: str) -> int:
+    try:
+        return int(key)
+    except ValueError:
+        raise InvalidFormat(f"{inner.where} must have ids as its keys, not {quoted(key)}") from None
+
+
+def _special_tokens_map(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What special_tokens_map.json says; a list of further tokens is put behind the list that is already there."""
+    fields = _optional(folder / "special_tokens_map.json")
+    found: dict[str, Any] = {
+        key: replace(_token(fields, key), special=True) if isinstance(value, dict) and key != _EXTRA else value
+        for key, value in fields.values.items()
+    }
+    if isinstance(found.get(_EXTRA), list):
+        more = [{**token, "special": True} if isinstance(token, dict) else token for token in found[_EXTRA]]
+        found[_EXTRA] = [*(values.get(_EXTRA) or []), *more]
+    return found
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and "content" in value
+
+
+def _added_tokens_json(folder: Path, values: Mapping[str, Any], file: TokenizerFile) -> list[AddedText]:
+    """Those of added_tokens.json, special if they are named as such, and those of tokenizer.json, which go before."""
+    fields = _optional(folder / "added_tokens.json")
+    own = {token.wanted: token for token in file.added_tokens}
+    special = {_text(value) for value in (*map(values.get, NAMES), *_list(Fields(values, fields.where), _EXTRA))}
+    found: dict[int | None, AddedText] = {}
+    for text in fields.values:
+        is_special = text in special
+        wanted = fields.integer(text, low=0)
+        found[wanted] = AddedText(text, special=is_special, normalized=not is_special, wanted=wanted)
+    return list((found | own).values())
+
+
+def _text(value: Any) -> Any:
+    return value.content if isinstance(value, AddedText) else value if isinstance(value, str) else None
+
+
+def _defaults(folder: Path, fields: Fields, file: TokenizerFile) -> dict[str, Any]:
+    """Special tokens that no file names: the class has some, and padding in tokenizer.json another."""
+    config = _optional(folder / "config.json")
+    names = (fields.get("tokenizer_class"), config.get("tokenizer_class"))
+    padding = {} if file.pad_token is None else {"pad_token": file.pad_token}
+    return padding | dict(class_tokens(names, config.get("model_type"), lambda: file.is_byte_level))
+
+
+# ---- tokens
+def _named(fields: Fields) -> dict[str, AddedText]:
+    """Special tokens by name: those that all models have, then those that this model alone has."""
+    found = {name: _token(fields, name) for name in NAMES if name in fields}
+    found |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
+    own = fields.inner(_OWN)
+    return found | {key: _token(own, key) for key in own.values}
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, (str, AddedText)) or (_is_object(value) and "__type" in value)
+
+
+def _extra(fields: Fields) -> list[AddedText]:
+    """Special tokens without a name."""
+    key = _EXTRA if _EXTRA in fields.values or _OLD_EXTRA not in fields else _OLD_EXTRA
+    return [_token(Fields({key: value}, fields.where), key) for value in _list(fields, key)]
+
+
+def _list(fields: Fields, key: str) -> list[Any]:
+    values = fields.value(key, [])
+    if not isinstance(values, list):
+        raise fields.wrong(key, "a list of tokens, or an object with named ones")
+    return values
+
+
+def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
+    """A token, given by its text alone, which is special then, or as an object that says how it is matched."""
+    value = fields.value(key)
+    if isinstance(value, AddedText):
+        return value
+    if isinstance(value, str):
+        return AddedText(value, special=True)
+    if not isinstance(value, dict):
+        raise fields.wrong(key, "the text of a token, or an object with its content")
+    inner = fields.inner(key)
+    special = inner.flag("special", False)
+    flags = {name: inner.flag(name, False) for name in ("lstrip", "rstrip", "single_word")}
+    return AddedText(inner.text("content"), special, inner.flag("normalized", not special), **flags, wanted=wanted)
+
+
+def _in_order(
+    listed: list[AddedText], named: Mapping[str, AddedText], extra: list[AddedText], file: TokenizerFile
+) -> tuple[AddedText, ...]:
+    """The listed ones by their ids, then those that are only named, then the others; what is named is special."""
+    listed = sorted(listed, key=lambda token: token.wanted or 0)
+    known = {token.content for token in (*listed, *file.added_tokens)}
+    texts = {token.content for token in named.values()}
+    added = list(listed)
+    for token in (*named.values(), *extra):
+        if token.content not in known:
+            known.add(token.content)
+            added.append(token)
+    return tuple(replace(token, special=True) if token.content in texts else token for token in added)

@@ -1,0 +1,50 @@
+"""Tokens on top of a vocabulary: texts that become one token each, wherever they stand.
+
+Owns: what such a token is, and adding some to those of a tokenizer.json. Refuses to know: which files name them.
+Specs: TEXT-50. Source: Hugging Face tokenizers (`AddedToken`). Next: `ferrum.text.token_bytes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tokenizers
+
+from ferrum.errors import TokenizerError, warn
+from ferrum.text.native import ask
+
+
+@dataclass(frozen=True)
+class AddedText:
+    """One of them. `special`: not part of what a reader sees. `normalized`: it is looked for in text as the vocabulary
+    sees it, not in text as it was written. `lstrip`, `rstrip`: white space beside it belongs to it. `single_word`: not
+    inside of a word. `wanted`: the id that a file gives it, which it has only where that is the next free one."""
+
+    content: str
+    special: bool = False
+    normalized: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    wanted: int | None = None
+
+
+def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedText], where: str) -> None:
+    """Adds those that `backend` does not have, in this order, behind all others; of those that it has, what they do
+    beside their text is changed. Warns where an id is not the one that a file, called `where`, gives it."""
+    ask(_not_addable, backend.add_tokens, [
+        tokenizers.AddedToken(token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
+                              normalized=token.normalized, special=token.special)
+        for token in added
+    ])  # fmt: skip
+    for token in added:
+        found = backend.token_to_id(token.content) if token.wanted is not None else None
+        if found not in (None, token.wanted):
+            warn(
+                f"{where}: {token.content!r} becomes token {found}, not {token.wanted}, which is not the next free one"
+            )
+
+
+def _not_addable(reason: str) -> TokenizerError:
+    return TokenizerError(f"the tokens that the model's files add to its tokenizer cannot be added: {reason}")
