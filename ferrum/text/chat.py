@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
 from ferrum.errors import InvalidParameter, RequestValidation, TokenizerError
 from ferrum.text.template_content import CONTENT, TemplateReader
-from ferrum.text.template_data import REASONING, as_chat, plain_mapping, plain_objects, require_short
+from ferrum.text.template_data import REASONING, as_chat, plain_mapping, plain_objects, weight
 from ferrum.types import Message
 
 _REASON_LENGTH = 300  # characters of a template's own complaint that an error repeats
@@ -47,10 +46,9 @@ class ChatTemplate:
         import jinja2
 
         from ferrum.text.template_environment import chat_environment
-        from ferrum.text.template_limits import LIMITS, limited
+        from ferrum.text.template_limits import limited
 
         self._limited = limited
-        self._seconds_each = LIMITS.rendering_more
         self.source = source
         self._tokens = {name: text for name, text in special_tokens.items() if text is not None}
         try:
@@ -109,16 +107,13 @@ class ChatTemplate:
 
     def _rendered(self, variables: dict[str, Any]) -> str:
         try:
-            with self._limits(variables):
+            with self._limited("rendering", lambda: weight(variables)):
                 return self._template.render(variables)
         except RequestValidation:
             raise
         except Exception as error:  # foreign code: any exception may come out of it
-            require_short(variables)
+            weight(variables)  # too long says more than what became of it
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
-
-    def _limits(self, variables: dict[str, Any]) -> AbstractContextManager[None]:
-        return self._limited("rendering", lambda: self._seconds_each * require_short(variables))
 
     def _mark_end(self, chat: list[dict[str, Any]], field: str) -> str:
         """Marks the end of the text in the field of the last message, of which there are copies where it is the
@@ -150,7 +145,8 @@ def _until_end(rendered: str, final: str) -> str:
         raise _not_continued("is set, but the chat template leaves out the final message, or some of it")
     end = rendered.rindex(mark)
     # a template that takes white space away from messages takes away what is in front of the mark as well
-    return rendered[:end] if rendered.startswith(_END, end) else rendered[:end].rstrip()
+    kept = rendered[:end] if rendered.startswith(_END, end) else rendered[:end].rstrip()
+    return kept.replace(_END, "").replace(mark, "")  # of a template that writes the message twice
 
 
 def _not_continued(what: str) -> InvalidParameter:

@@ -19,6 +19,8 @@ from ferrum.given import MOST_ITEMS, is_one, items, pairs
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """The names that a message's reasoning goes by, the one that most templates read first."""
 DEEPEST = 100
+ELEMENT = 32
+"""Characters that an element of a container is worth: about the memory that it takes."""
 LONGEST = 4 << 20
 """Characters that all texts of a conversation may have: those of a prompt for a million tokens."""
 
@@ -65,23 +67,25 @@ def plain_objects(field: str, values: Iterable[Any] | None) -> list[dict[str, An
     return [copied(value) for value in given]
 
 
-def require_short(values: Any) -> int:
-    """The characters of all texts in plain data, an element of a container counted as one more. Raises
-    RequestValidation where no prompt could hold them."""
-    size, waiting = 0, [values]
+def weight(values: Any) -> int:
+    """The size of plain data: the characters of all texts, and for each element of a container some more. Raises
+    RequestValidation where no prompt could hold the texts."""
+    characters, elements, waiting = 0, 0, [values]
     while waiting:
         value = waiting.pop()
         if type(value) is str:
-            size += len(value)
+            characters += len(value)
         elif type(value) is dict:
-            size += len(value)
+            elements += 2 * len(value)
             waiting += (*value, *value.values())
         elif type(value) in (list, tuple):
-            size += len(value)
+            elements += len(value)
             waiting += value
-    if size > LONGEST:
-        raise RequestValidation(f"the conversation is too long: it has {size} characters, a prompt at most {LONGEST}")
-    return size
+    if characters > LONGEST:
+        raise RequestValidation(
+            f"the conversation is too long: it has {characters} characters, and a prompt may have {LONGEST}"
+        )
+    return characters + 2 * ELEMENT * elements
 
 
 def is_object(value: object) -> bool:

@@ -18,7 +18,8 @@ from typing import Any, Literal, NoReturn
 
 from jinja2.exceptions import SecurityError
 
-ELEMENT = 32  # how many characters an element of a container counts as: about the memory that it takes
+from ferrum.text.template_data import ELEMENT
+
 SMALL = 256  # smaller containers are counted whenever they are met; larger ones are remembered
 SMALL_TEXT = 1024  # smaller texts are not remembered; only containers, which are counted, could hold many
 BETWEEN_LOOKS = 256  # steps between two readings of the clock, each of which costs as much as several steps
@@ -29,7 +30,8 @@ class Limits:
     """A prompt for a million tokens has about four million characters."""
 
     rendering: float = 0.5  # seconds of this thread's processor time, so that a busy machine refuses nobody
-    rendering_more: float = 4e-6  # seconds for each character of what is rendered, see `Budget`
+    rendering_each: float = 6e-6  # seconds for each character of what is given to a template, if that makes more
+    rendering_most: float = 10.0  # seconds, whatever is given
     compiling: float = 1.0  # several times what the longest templates in use need
     size: int = 4 << 20  # of one value, as `Budget.measure` counts
     written: int = 16 << 20  # characters, those that only a macro or a variable catches included
@@ -47,13 +49,15 @@ class LimitExceeded(SecurityError):
 
 
 class Budget:
-    """What is left to one compilation or rendering, which may take `seconds`, and as many more as `more` says once they
-    are over: there are honest templates whose time grows with the square of a conversation."""
+    """What is left to one compilation or rendering, which may take `seconds`. `given` tells the size of what is given to
+    a template, and is asked when a limit is reached that is wide enough for nearly all: values may be twice as large as
+    that, and there is more time, for there are honest templates whose time grows with the square of a conversation."""
 
-    def __init__(self, seconds: float, more: Callable[[], float] | None = None) -> None:
+    def __init__(self, seconds: float, given: Callable[[], int] | None = None) -> None:
         self.limits = LIMITS
+        self._largest = LIMITS.size
         self._seconds = seconds
-        self._more = more
+        self._given = given
         self._deadline = clock() + seconds
         self._before_look = BETWEEN_LOOKS
         self._written = 0
@@ -69,12 +73,19 @@ class Budget:
 
     def _look(self) -> None:
         self._before_look = BETWEEN_LOOKS
-        if clock() > self._deadline and self._more is not None:
-            added, self._more = self._more(), None
-            self._seconds += added
-            self._deadline += added
         if clock() > self._deadline:
-            refuse(f"it takes more than {self._seconds:.1f} seconds")
+            self._widen()
+            if clock() > self._deadline:
+                refuse(f"it takes more than {self._seconds:.1f} seconds")
+
+    def _widen(self) -> None:
+        if self._given is not None:
+            size, self._given = self._given(), None
+            self._largest = max(self._largest, 2 * size)
+            more = min(size * self.limits.rendering_each, self.limits.rendering_most) - self._seconds
+            if more > 0:
+                self._seconds += more
+                self._deadline += more
 
     def write(self, size: int) -> None:
         """Pays for text that is added to what is written so far."""
@@ -87,8 +98,10 @@ class Budget:
 
     def require(self, size: int) -> None:
         """Refuses an operation whose result would have this size, before it runs."""
-        if size > self.limits.size:
-            refuse(f"it makes a value larger than {self.limits.size} characters")
+        if size > self._largest:
+            self._widen()
+            if size > self._largest:
+                refuse(f"it makes a value larger than {self._largest} characters")
 
     def weigh(self, value: object) -> int:
         """The size of what goes into an operation; refuses it where it is too large."""
@@ -104,7 +117,9 @@ class Budget:
             size, depth = len(value), 0
             if size < SMALL_TEXT:  # as are nearly all values of ordinary templates
                 self._before_look -= 1
-                return value if size <= self.limits.size else self.require(size)
+                if size > self._largest:
+                    self.require(size)
+                return value
         elif isinstance(value, GeneratorType):
             return Lazy(self, value, self._below(sources))
         else:
@@ -143,7 +158,7 @@ class Budget:
                 inner, depth = self.measure(member, above + 1)
                 size += ELEMENT + inner
                 deepest = max(deepest, depth)
-            if size > self.limits.size:
+            if size > self._largest:
                 self.require(size)
         return size, deepest + 1
 
@@ -172,7 +187,7 @@ class Budget:
         if self._held > self._patience:
             self._forget()
             # twice what is really held, so that each value is looked at a few times only
-            self._patience = min(max(self.limits.size, 2 * self._held), self.limits.held)
+            self._patience = min(max(self._largest, 2 * self._held), self.limits.held)
             if self._held > self.limits.held:
                 refuse(f"it holds values of more than {self.limits.held} characters")
 
@@ -210,15 +225,18 @@ class Lazy:
         return next(self._items)
 
 
+Lazy.__name__ = "generator"  # as errors call what it stands for
+
+
 _current: ContextVar[Budget] = ContextVar("budget")
 budget = _current.get  # what is left to the compilation or rendering that runs
 
 
 class limited:  # used as a function; one made by `contextmanager` takes longer than a short rendering
-    """Within it, `budget()` is a fresh one. `more`: see `Budget`."""
+    """Within it, `budget()` is a fresh one. `given`: see `Budget`."""
 
-    def __init__(self, what: Literal["compiling", "rendering"], more: Callable[[], float] | None = None) -> None:
-        self._budget = Budget(getattr(LIMITS, what), more)
+    def __init__(self, what: Literal["compiling", "rendering"], given: Callable[[], int] | None = None) -> None:
+        self._budget = Budget(getattr(LIMITS, what), given)
 
     def __enter__(self) -> None:
         self._token = _current.set(self._budget)
