@@ -1,7 +1,7 @@
 """A mapping read from a file, asked for values of a certain type.
 
 Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
-as absent. Refuses to know: which keys there are.
+as absent, unless it is said otherwise. Refuses to know: which keys there are.
 Specs: LOAD-21. Next: `ferrum.given`.
 """
 
@@ -24,12 +24,15 @@ LARGEST_JSON = 32 << 20
 
 
 class Fields:
-    """Typed access to `values`. `where` is how errors call the file they came from; `prefix` goes before every key."""
+    """Typed access to `values`. `where` is how errors call the file they came from; `prefix` goes before every key.
+    Without `null_is_absent`, null is a value like others: what asks for an optional one takes it, all else refuses it.
+    """
 
-    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "", *, null_is_absent: bool = True) -> None:
         self.values = values
         self.where = where
         self.prefix = prefix
+        self.null_is_absent = null_is_absent
 
     def get(self, key: str) -> Any:
         """Whatever stands there, or None."""
@@ -43,6 +46,8 @@ class Fields:
         """Whatever stands there, or `default`; without either, `InvalidFormat`."""
         if key in self:
             return self.get(key)
+        if not self.null_is_absent and self.prefix + key in self.values:
+            raise InvalidFormat(f"{self.where}: {self.prefix}{key} is null; leave it out or give it a value")
         if default is None:
             raise InvalidFormat(f"{self.where}: {self.prefix}{key} is missing")
         return default
@@ -65,6 +70,13 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= LARGEST_INTEGER:
             raise self.wrong(key, f"a whole number of at least {low}")
         return value
+
+    def length(self, key: str) -> int:
+        """A whole number of at least 1, however it is written: some write 8192.0."""
+        value = self.value(key)
+        if isinstance(value, float) and value.is_integer() and 1 <= value <= LARGEST_INTEGER:
+            return int(value)
+        return self.integer(key)
 
     def optional_integer(self, key: str, low: int = 0) -> int | None:
         """As `integer`, or None where the key is absent."""
@@ -139,7 +151,7 @@ class Fields:
         value = self.value(key, {})
         if not isinstance(value, Mapping):
             raise self.wrong(key, "an object")
-        return Fields(value, f"{self.where}: {self.prefix}{key}")
+        return Fields(value, f"{self.where}: {self.prefix}{key}", null_is_absent=self.null_is_absent)
 
 
 def read_json(path: Path) -> Fields:

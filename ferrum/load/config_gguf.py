@@ -19,24 +19,18 @@ from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
 from ferrum.load.families import GGUF_FAMILIES, Description, GGUFFamily
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.known_keys import (
+    GGUF_FOREIGN,
+    GGUF_HARMLESS,
+    GGUF_NEUTRAL,
+    GGUF_OTHER_TYPES,
+    GGUF_READ,
+    check_keys,
+    is_neutral,
+)
 from ferrum.load.limits import checked_rope, epsilon, positions
 from ferrum.load.quants import floats_of
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
-
-_REFUSED = (
-    "attention.clamp_kqv",
-    "attention.max_alibi_bias",
-    "attention.scale",
-    "attention.temperature_length",
-    "attn_logit_softcapping",
-    "embedding_scale",
-    "expert_count",
-    "final_logit_softcapping",
-    "logit_scale",
-    "residual_scale",
-    "rope.scaling.yarn_log_multiplier",
-)
-"""Keys that, unless 0, change what is computed, in ways not implemented here."""
 
 
 def token_ids(file: GGUFFile) -> TokenIds:
@@ -56,9 +50,7 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
     fields = Fields(file.metadata, str(file.path))
     family = _family(fields)
     model = Fields(file.metadata, fields.where, family.name + ".")
-    for key in _REFUSED:
-        if key in model and not _is_zero(model.get(key)):
-            raise model.refused(key)
+    check_keys(model, GGUF_READ, GGUF_NEUTRAL, GGUF_HARMLESS)
     heads, hidden = model.integer("attention.head_count"), model.integer("embedding_length")
     head_dim = head_dimension(model, "attention.key_length", "embedding_length", hidden, heads)
     if model.integer("attention.value_length", head_dim) != head_dim:
@@ -85,17 +77,17 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
     return Description(config, family.layout, None)
 
 
-def _is_zero(value: object) -> bool:
-    """0, or an array of zeros, one for each layer"""
-    return not np.any(value) if isinstance(value, (int, float, np.ndarray)) else False
-
-
 def _family(fields: Fields) -> GGUFFamily:
     architecture = fields.text("general.architecture")
     if architecture not in GGUF_FAMILIES:
         raise fields.refused("general.architecture", GGUF_FAMILIES)
+    if str(fields.get("general.type")) in GGUF_OTHER_TYPES:
+        raise fields.refused("general.type", ["model"])
     if "split.count" in fields and fields.integer("split.count", low=0) > 1:
         raise Unsupported(f"{fields.where} is one part of a split GGUF file; merge the parts with llama-gguf-split")
+    for key in fields.values:
+        if key.startswith(GGUF_FOREIGN) and not is_neutral(fields.get(key), (0, "", False)):
+            raise fields.refused(key)
     return GGUF_FAMILIES[architecture]
 
 
@@ -110,7 +102,7 @@ def _rope(file: GGUFFile, model: Fields, head_dim: int) -> RopeConfig:
     rotary_dim = model.integer("rope.dimension_count", head_dim)
     if rotary_dim != head_dim:
         raise model.refused("rope.dimension_count", [f"{head_dim}, the width of a head"])
-    kind = model.text("rope.scaling.type", "linear" if "rope.scale_linear" in model else "none")
+    kind = model.text("rope.scaling.type", "linear")
     if kind not in ("none", "linear", "yarn"):
         raise model.refused("rope.scaling.type", ["none", "linear", "yarn"])
     plain = RopeConfig(model.number("rope.freq_base", 10000.0), rotary_dim)
@@ -130,34 +122,37 @@ _ROPE_KEYS = {
 
 
 def _scaled_rope(file: GGUFFile, model: Fields, plain: RopeConfig, kind: str) -> RopeConfig:
+    factor = 1.0 if kind == "none" else _stretch(model)
+    if kind == "yarn" and _FACTORS in file.tensors:
+        raise Unsupported(f"{file.path}: {_FACTORS} together with yarn scaling is not supported")
     if _FACTORS in file.tensors:
-        return _rope_factors(file, plain, kind)
-    if kind == "none":
-        return plain
-    factor = model.number("rope.scaling.factor", model.optional_number("rope.scale_linear"))
-    if kind == "linear":
-        return replace(plain, scaling=RopeScaling.LINEAR, factor=factor)
-    return _rope_yarn(model, replace(plain, scaling=RopeScaling.YARN, factor=factor))
+        return _rope_factors(file, plain, factor)
+    if kind == "yarn":
+        return _rope_yarn(model, replace(plain, scaling=RopeScaling.YARN, factor=factor))
+    return plain if factor == 1 else replace(plain, scaling=RopeScaling.LINEAR, factor=factor)
 
 
-def _rope_factors(file: GGUFFile, plain: RopeConfig, kind: str) -> RopeConfig:
+def _stretch(model: Fields) -> float:
+    """By what positions are divided; neither key, or 0, says that they are not."""
+    key = "rope.scaling.factor" if "rope.scaling.factor" in model else "rope.scale_linear"
+    is_nought = isinstance(model.get(key), float) and not model.get(key)
+    return 1.0 if key not in model or is_nought else model.number(key)
+
+
+def _rope_factors(file: GGUFFile, plain: RopeConfig, factor: float) -> RopeConfig:
     """llama3 scaling, which the converter writes out as one divisor per frequency."""
-    if kind != "none":
-        raise Unsupported(f"{file.path}: {_FACTORS} together with {kind} scaling is not supported")
     found, expected = file.tensors[_FACTORS].shape, (plain.rotary_dim // 2,)
     if found != expected:
         raise ModelError(f"{file.path}: tensor {_FACTORS} has shape {list(found)}, expected {list(expected)}")
-    factors = floats_of(file.tensors[_FACTORS])
+    factors = factor * floats_of(file.tensors[_FACTORS]).astype(np.float64)
     return replace(plain, scaling=RopeScaling.FACTORS, factors=tuple(factors.tolist()))
 
 
 def _rope_yarn(model: Fields, rope: RopeConfig) -> RopeConfig:
-    for key in ("attn_factor", "yarn_attn_factor", "yarn_ext_factor"):  # 1 is how all of YaRN works here
-        if model.number(f"rope.scaling.{key}", 1.0) != 1.0:
-            raise model.refused(f"rope.scaling.{key}")
+    context = model.integer("context_length")
     return replace(
         rope,
-        original_max_positions=model.integer("rope.scaling.original_context_length", model.integer("context_length")),
+        original_max_positions=model.integer("rope.scaling.original_context_length", context, low=0) or context,
         beta_fast=model.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=model.number("rope.scaling.yarn_beta_slow", 1.0),
     )

@@ -6,7 +6,7 @@ Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.limits`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from ferrum.config import ModelConfig
@@ -24,8 +24,24 @@ class Layout:
     interleaved: frozenset[str] = frozenset()
     """Linears whose output rows lie in interleaved RoPE order: the pair (i, i + head_dim / 2) of a head is stored as
     neighbours (2i, 2i + 1)."""
-    ignored: tuple[str, ...] = ()
-    """Ends of names of tensors that hold nothing the model needs: derived buffers, or facts the configuration took."""
+    derived: Mapping[str, int] = field(default_factory=dict)
+    """Ends of names of tensors that hold nothing the model needs, derived buffers or facts that the configuration took,
+    and how many dimensions such a tensor has at least."""
+    prefix: str = ""
+    """What all names but the head's begin with, and lack where only the part without a head was saved."""
+
+    def is_derived(self, name: str, dimensions: int) -> bool:
+        """Can a tensor of that name be left where it is?"""
+        ends = [end for end in self.derived if name == end or name.endswith("." + end)]
+        return any(dimensions >= self.derived[end] for end in ends)
+
+    def fitted(self, names: Collection[str]) -> Layout:
+        """The same, without the prefix where no name in a file has it."""
+        if not self.prefix or any(name.startswith(self.prefix) for name in names):
+            return self
+        layer = {field: name.removeprefix(self.prefix) for field, name in self.layer.items()}
+        embedding, norm = self.embedding.removeprefix(self.prefix), self.norm.removeprefix(self.prefix)
+        return replace(self, embedding=embedding, norm=norm, layer=layer, prefix="")
 
     def name(self, field_name: str, layer: int) -> str:
         """Where `field_name` of that layer is."""
@@ -47,7 +63,14 @@ HUGGING_FACE_LAYOUT = Layout(
         "up": "model.layers.{layer}.mlp.up_proj",
         "down": "model.layers.{layer}.mlp.down_proj",
     },
-    ignored=(".rotary_emb.inv_freq",),
+    derived={
+        **dict.fromkeys(("rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "inv_freq", "rope.freqs"), 1),
+        **dict.fromkeys(("rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_emb.cos_sin_cache", "freqs_cis"), 2),
+        **dict.fromkeys(("attn.bias", "self_attn.bias", "attn.mask", "causal_mask"), 2),  # a bias proper has one
+        **dict.fromkeys(("attn.masked_bias", "self_attn.masked_bias", "masked_bias"), 0),
+        "position_ids": 1,
+    },
+    prefix="model.",
 )
 
 GGUF_LAYOUT = Layout(
@@ -65,7 +88,7 @@ GGUF_LAYOUT = Layout(
         "up": "blk.{layer}.ffn_up",
         "down": "blk.{layer}.ffn_down",
     },
-    ignored=("rope_freqs.weight", ".attn_rot_embd"),
+    derived=dict.fromkeys(("rope_freqs.weight", "attn_rot_embd", "attn_rot_embd.weight"), 1),
 )
 
 ATTENTION_LINEARS = ("query", "key", "value", "output")
@@ -77,13 +100,19 @@ class HuggingFaceFamily:
     """One `model_type` of config.json. Defaults are those of the transformers class, for keys the file leaves out."""
 
     name: str
-    causal_class: str  # the entry of `architectures` that this project can run
+    causal_class: str  # the entry of `architectures` that this project can run, however it is capitalised
+    base_class: str  # the same without a head, under which some save a whole model
     layout: Layout = HUGGING_FACE_LAYOUT
     max_positions: int = 2048
     kv_heads: int | None = None  # None: as many as heads
     has_window: bool = False  # does the family read sliding_window?
     sliding_window: int | None = None
     bias_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # config key -> linears it gives a bias
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """Names in `architectures` that mean this family."""
+        return self.causal_class, self.base_class
 
 
 @dataclass(frozen=True)
@@ -108,11 +137,13 @@ HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {
     "llama": HuggingFaceFamily(
         "llama",
         "LlamaForCausalLM",
+        "LlamaModel",
         bias_flags={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
     ),
     "mistral": HuggingFaceFamily(
         "mistral",
         "MistralForCausalLM",
+        "MistralModel",
         max_positions=131072,
         kv_heads=8,
         has_window=True,

@@ -15,12 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ferrum.errors import InvalidFormat, NotFound
+from ferrum.errors import FerrumError, InvalidFormat, NotFound
+from ferrum.fields import read_json
 from ferrum.files import open_regular
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-HUB_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-"""What is downloaded of a repository on the hub: never pickled weights, never code."""
+HUB_PATTERNS = ["*.json", "model.safetensors", "model-*.safetensors", "*.jinja", "tokenizer*"]
+"""What is downloaded of a repository on the hub: never pickled weights, never code, and weights once: some repositories
+hold them in several formats."""
+_FOLDERS = ["*/*.safetensors", "*/*.json", "*/tokenizer*"]
+"""What folders in a repository hold is of other formats, all but templates."""
+_REPOSITORY = "models--"
+"""How the hub's cache begins the name of a model's folder."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,36 @@ class CachedRepository:
 def fetch_snapshot(model: HubModel, *, offline: bool, quiet: bool) -> Path:
     """The folder with the files of a repository, fetched if need be and allowed. Raises `NotFound`."""
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    folder = _ask_hub(
-        "snapshot_download",
-        model,
-        offline,
-        quiet,
-        revision=model.revision,
-        allow_patterns=HUB_PATTERNS,
-        ignore_patterns=["*/*"],  # other formats of the same weights
-        local_files_only=offline,
-    )
-    return Path(folder)
+
+    def fetch(patterns: list[str]) -> Path:
+        folder = _ask_hub(
+            "snapshot_download",
+            model,
+            offline,
+            quiet,
+            revision=model.revision,
+            allow_patterns=patterns,
+            ignore_patterns=_FOLDERS,
+            local_files_only=offline,
+        )
+        return Path(folder)
+
+    folder = fetch(HUB_PATTERNS)
+    others = [] if offline else _shards_elsewhere(folder)
+    return fetch(others) if others else folder
+
+
+def _shards_elsewhere(folder: Path) -> list[str]:
+    """Shards that an index names and that are not called as usual."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if os.path.lexists(single) or not os.path.lexists(index):
+        return []
+    try:
+        places = read_json(index).inner("weight_map").values.values()
+    except FerrumError:  # who opens the model tells it
+        return []
+    names = {name for name in places if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name)}
+    return sorted(name for name in names if not os.path.lexists(folder / name))
 
 
 def verify_snapshot(
@@ -141,15 +166,23 @@ def _is_whole(path: Path, published: str) -> bool:
 
 
 def cached_repositories() -> list[CachedRepository]:
-    """What the hub's cache holds, by name. Asks no network."""
+    """What the hub's cache holds of models, by name: whatever has a snapshot, whole or not. Asks no network."""
     try:
-        from huggingface_hub import scan_cache_dir
-        from huggingface_hub.errors import CacheNotFound
+        from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
         return []
+    found = []
     try:
-        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
-    except (CacheNotFound, ValueError, OSError):  # ValueError: it is no folder
-        return []
-    found = [CachedRepository(str(repo.repo_id), Path(repo.repo_path), repo.size_on_disk) for repo in repos]
-    return sorted(found, key=lambda cached: cached.repo)
+        folders = sorted(Path(HF_HUB_CACHE).glob(f"{_REPOSITORY}*/snapshots"))
+        for folder in folders:
+            if any(folder.iterdir()):
+                name = folder.parent.name.removeprefix(_REPOSITORY).replace("--", "/")
+                found.append(CachedRepository(name, folder.parent, _size_on_disk(folder.parent)))
+    except OSError:  # no folder, or not ours to read
+        pass
+    return found
+
+
+def _size_on_disk(folder: Path) -> int:
+    """Bytes of the files below a folder, each once: snapshots are links to them."""
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

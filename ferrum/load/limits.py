@@ -3,7 +3,7 @@ machine before a tensor is looked at.
 
 Owns: the ranges, far wider than any model uses; within them every rotary table is finite. Refuses to know: how the two
 file formats call the numbers.
-Specs: LOAD-29. Next: `ferrum.load.config_json`.
+Specs: LOAD-29. Next: `ferrum.load.known_keys`.
 """
 
 from __future__ import annotations

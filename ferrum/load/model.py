@@ -171,16 +171,30 @@ def open_model(location: Location | Path) -> ModelFiles:
     """Finds the files of a model. Raises `NotFound`, or `InvalidFormat` for a GGUF file that is damaged."""
     if isinstance(location, Path):
         location = resolve(location)
-    path = location.path
-    is_folder = os.path.isdir(path)
-    if is_folder and os.path.lexists(path / "config.json"):
-        return _Folder(location.name, path)
-    return _GGUF(location.name, _only_gguf(path) if is_folder else path)
+    path, name = location.path, location.name
+    if path.suffix in _PARTS and not os.path.isdir(path):  # one file of a directory means all of it
+        if not os.path.lexists(path.parent / "config.json"):
+            raise NotFound(f"{path} is one file of a model, and there is no config.json beside it")
+        path, name = path.parent, path.parent.resolve().name
+    if not os.path.isdir(path):
+        return _GGUF(name, path)
+    if os.path.lexists(path / "config.json") and (_has_tensors(path) or not list(path.glob("*.gguf"))):
+        return _Folder(name, path)
+    return _GGUF(name, _only_gguf(path))
+
+
+_PARTS = (".safetensors", ".json", ".jinja")
+"""Ends of names of files of a Hugging Face directory."""
+
+
+def _has_tensors(folder: Path) -> bool:
+    """Does a directory hold, or name, files of tensors? Beside a .gguf file, config.json alone describes that one."""
+    return any(folder.glob("*.safetensors")) or os.path.lexists(folder / "model.safetensors.index.json")
 
 
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len(files) != 1:
-        found = f"{len(files)} .gguf files: name the one you mean" if files else "no .gguf file"
-        raise NotFound(f"{folder} holds no config.json and {found}")
+        found = f"{len(files)} .gguf files: name the one you mean" if files else "no config.json and no .gguf file"
+        raise NotFound(f"{folder} holds {found}")
     return files[0]

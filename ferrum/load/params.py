@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ferrum.config import ModelConfig
-from ferrum.errors import ModelError, Unsupported
+from ferrum.errors import ModelError, Unsupported, warn
 from ferrum.load.conversion import check_dtype, convert, to_float32
 from ferrum.load.families import HUGGING_FACE_LAYOUT, Layout
 from ferrum.load.source import TensorSource
@@ -62,8 +62,9 @@ class _Builder:
     def __init__(
         self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
     ) -> None:
-        self.source, self.config, self.dtype, self.layout, self.biases = source, config, dtype, layout, biases
+        self.source, self.config, self.dtype, self.biases = source, config, dtype, biases
         self.left = set(source.names())
+        self.layout = layout.fitted(self.left)
         query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
         self.shapes: dict[str, tuple[int, int]] = {
             "query": (query, config.hidden_size),
@@ -76,18 +77,33 @@ class _Builder:
         }
 
     def build(self) -> DecoderParams:
-        config, layout = self.config, self.layout
-        table = (config.vocab_size, config.hidden_size)
-        embedding = self.matrix(f"{layout.embedding}.weight", table)
+        config = self.config
+        embedding, head = self.embedding_and_head(f"{self.layout.embedding}.weight", f"{self.layout.head}.weight")
         layers = tuple(self.layer(number) for number in range(config.layers))
-        norm = self.vector(f"{layout.norm}.weight", config.hidden_size)
-        if config.tie_embeddings:
-            self.check_tied()
-            head = Linear(embedding)
-        else:
-            head = Linear(self.matrix(f"{layout.head}.weight", table))
+        norm = self.vector(f"{self.layout.norm}.weight", config.hidden_size)
         self.check_left()
-        return DecoderParams(embedding, layers, norm, head)
+        return DecoderParams(embedding, layers, norm, Linear(head))
+
+    def embedding_and_head(self, embedding: str, head: str) -> tuple[Weight, Weight]:
+        """A tied head is the embedding. A file may hold it under either name, or under both: as the same numbers, or
+        as others, which then count."""
+        table = (self.config.vocab_size, self.config.hidden_size)
+        if not self.config.tie_embeddings:
+            if embedding in self.left and head not in self.left:
+                raise ModelError(
+                    f"{self.source.path}: tensor {head} is missing, and the configuration does not tie it to "
+                    f"{embedding}; without a head, a model cannot tell which token comes next"
+                )
+            return self.matrix(embedding, table), self.matrix(head, table)
+        if head not in self.left or embedding not in self.left:
+            tied = self.matrix(head if embedding not in self.left and head in self.left else embedding, table)
+            return tied, tied
+        self.check_shape(head, table)
+        first = self.matrix(embedding, table)
+        if _same_numbers(self.source.weight(head), self.source.weight(embedding)):
+            return first, first
+        warn(f"{self.source.path}: the configuration ties {head} to {embedding}, but they differ; both are used")
+        return first, self.matrix(head, table)
 
     def layer(self, number: int) -> LayerParams:
         names = {field: self.layout.name(field, number) for field in self.layout.layer}
@@ -127,18 +143,9 @@ class _Builder:
             raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {list(expected)}")
         self.left.discard(name)
 
-    def check_tied(self) -> None:
-        """A file may store a tied head once more, but only as the same numbers."""
-        head, embedding = f"{self.layout.head}.weight", f"{self.layout.embedding}.weight"
-        if head not in self.left:
-            return
-        self.left.discard(head)
-        same_shape = self.source.describe(head).shape == self.source.describe(embedding).shape
-        if not same_shape or not _same_numbers(self.source.weight(head), self.source.weight(embedding)):
-            raise ModelError(f"{self.source.path}: the configuration ties {head} to {embedding}, but they differ")
-
     def check_left(self) -> None:
-        unknown = sorted(name for name in self.left if not name.endswith(self.layout.ignored))
+        dimensions = {name: len(self.source.describe(name).shape) for name in self.left}
+        unknown = sorted(name for name in self.left if not self.layout.is_derived(name, dimensions[name]))
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise Unsupported(

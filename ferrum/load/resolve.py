@@ -17,6 +17,7 @@ from typing import Any
 from ferrum.errors import InvalidParameter, NotFound, quoted
 from ferrum.files import reason
 from ferrum.load.hub import HUB_ID, HubModel, cached_repositories, fetch_snapshot, verify_snapshot
+from ferrum.load.hub import HUB_PATTERNS as HUB_PATTERNS
 from ferrum.load.packaged import PACKAGED, Notice, PackagedModel, Progress, file_size, find_leftovers, find_packaged
 from ferrum.paths import find_cache_folder
 
@@ -114,7 +115,7 @@ def _existing(text: str, is_path: bool) -> Path | None:
 def _looks_like_path(model: str | os.PathLike[str], text: str) -> bool:
     return (
         not isinstance(model, str)
-        or text.endswith((".gguf", os.sep))
+        or text.endswith((".gguf", ".safetensors", ".json", os.sep))
         or text.startswith((".", "~", os.sep))
         or text.split("@")[0].count("/") > 1
         or "\\" in text

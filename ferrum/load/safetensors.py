@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ferrum.errors import InvalidFormat, NotFound, Unsupported, quoted
+from ferrum.errors import InvalidFormat, ModelError, NotFound, Unsupported, quoted
 from ferrum.fields import read_json
 from ferrum.files import open_regular
 from ferrum.load.source import StoredTensor, missing
@@ -29,8 +29,13 @@ from ferrum.tensor.weights import Dense
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ELEMENTS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype(ml_dtypes.bfloat16)}
-"""Element types that backends compute with."""
+ELEMENTS = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F64": np.dtype("<f8"),
+}
+"""Element types that backends compute with, and one that is rounded to them."""
 LONGEST_NAME = 512
 """Characters of a tensor's name."""
 LONGEST_FILE_NAME = 255
@@ -45,11 +50,11 @@ class SafetensorsSource:
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self._files: dict[str, _Shard] = {}  # tensor name -> the open file that holds it
-        if os.path.lexists(folder / INDEX):
-            self._open_shards(folder)
-        elif os.path.lexists(folder / SINGLE):
+        if os.path.lexists(folder / SINGLE):  # an index beside it is a leftover of shards
             file = _Shard(folder / SINGLE)
             self._files = dict.fromkeys(file.names, file)
+        elif os.path.lexists(folder / INDEX):
+            self._open_shards(folder)
         else:
             raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}")
 
@@ -85,7 +90,8 @@ class SafetensorsSource:
         if stored.type not in ELEMENTS:
             supported = ", ".join(ELEMENTS)
             raise Unsupported(f"{self.path}: tensor {name} is stored as {stored.type}; supported are {supported}")
-        return self._files[name].view(stored)
+        array = self._files[name].view(stored)
+        return array if stored.type != "F64" else _rounded(array, f"{self.path}: tensor {name}")
 
     def weight(self, name: str) -> Dense:
         return Dense(self._array(name))
@@ -135,6 +141,15 @@ class _Shard:
         """Of the library's reasons some quote the file."""
         shown = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_REASON])
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
+
+
+def _rounded(array: np.ndarray, what: str) -> np.ndarray:
+    """float64 as float32: a copy. Raises `ModelError` where a number is too large."""
+    with np.errstate(over="ignore"):
+        rounded = array.astype(np.float32)
+    if not np.array_equal(np.isfinite(array), np.isfinite(rounded)):
+        raise ModelError(f"{what} holds numbers that float32 cannot store")
+    return rounded
 
 
 def _is_name(name: str) -> bool:

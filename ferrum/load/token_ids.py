@@ -37,30 +37,29 @@ def json_token_ids(files: Iterable[Fields]) -> TokenIds:
     size: int | None = None
     for fields in files:
         size = _size(fields.get("vocab_size")) or size
-        beginnings += _ids(fields, "bos_token_id", size)
+        beginnings += _ids(fields, "bos_token_id", size, most=1)
         ends += _ids(fields, "eos_token_id", size)
     return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
 
 
 def gguf_token_ids(fields: Fields) -> TokenIds:
     """Of GGUF metadata: the ends of the sequence, of a turn and of a message all end an answer."""
-    tokens = fields.get("tokenizer.ggml.tokens")
-    size = None if tokens is None else len(tokens)
-    beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size)
+    size = len(fields.texts("tokenizer.ggml.tokens")) if "tokenizer.ggml.tokens" in fields else None
+    beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size, most=1)
     ends = [token for name in ("eos", "eot", "eom") for token in _ids(fields, f"tokenizer.ggml.{name}_token_id", size)]
     return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
 
 
 def _size(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _ids(fields: Fields, key: str, size: int | None) -> list[int]:
+def _ids(fields: Fields, key: str, size: int | None, most: int | None = None) -> list[int]:
     """None, one or several ids of tokens; `size` is how many there are, None where that is unknown."""
     value = fields.get(key)
-    given = value if isinstance(value, list) else [] if value is None else [value]
+    given = value if isinstance(value, list) and most is None else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):
-        raise fields.wrong(key, "a token id or a list of token ids")
+        raise fields.wrong(key, "a token id" if most else "a token id or a list of token ids")
     named = [token for token in given if token not in NONE]
     known = [token for token in named if 0 <= token < (size or token + 1)]
     for token in dict.fromkeys(named):

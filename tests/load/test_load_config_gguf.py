@@ -102,7 +102,14 @@ def test_rope_scaling_of_gguf(tmp_path: Path) -> None:
     linear = RopeConfig(50000.0, 16, RopeScaling.LINEAR, 4.0)
     assert from_gguf(tmp_path, rope__scaling__type="linear", rope__scaling__factor=4.0).rope == linear
     assert from_gguf(tmp_path, rope__scale_linear=4.0).rope == linear
-    assert from_gguf(tmp_path, rope__scaling__type="none").rope == RopeConfig(50000.0, 16)
+    plain = RopeConfig(50000.0, 16)
+    assert from_gguf(tmp_path, rope__scaling__type="none", rope__scaling__factor=4.0).rope == plain
+    assert from_gguf(tmp_path, rope__scaling__factor=4.0).rope == linear  # linear where no type is named
+    assert from_gguf(tmp_path, rope__scaling__factor=4.0, rope__scale_linear=2.0).rope == linear
+    for no_stretch in ({}, {"rope__scaling__factor": 0.0}, {"rope__scaling__factor": 1.0}, {"rope__scale_linear": 0.0}):
+        assert from_gguf(tmp_path, rope__scaling__type="linear", **no_stretch).rope == plain
+    none = from_gguf(tmp_path, rope__scaling__type="yarn", rope__scaling__original_context_length=0).rope
+    assert (none.factor, none.original_max_positions) == (1.0, 512)
     yarn = from_gguf(tmp_path, rope__scaling__type="yarn", rope__scaling__factor=4.0,
                      rope__scaling__original_context_length=128, rope__scaling__yarn_beta_fast=30.0)  # fmt: skip
     assert yarn.rope == RopeConfig(50000.0, 16, RopeScaling.YARN, 4.0, 128, beta_fast=30.0)
@@ -117,8 +124,11 @@ def test_rope_freqs_become_one_divisor_per_frequency(tmp_path: Path) -> None:
         from_gguf(tmp_path, factors[:3])
     with pytest.raises(InvalidFormat, match=r"rope_freqs\.weight must hold a number from 0\.001"):
         from_gguf(tmp_path, 0 * factors)
-    with pytest.raises(Unsupported, match="together with linear scaling"):
-        from_gguf(tmp_path, factors, rope__scaling__type="linear", rope__scaling__factor=4.0)
+    linear = from_gguf(tmp_path, factors, rope__scaling__type="linear", rope__scaling__factor=4.0).rope
+    assert linear == replace(expected, factors=tuple((4 * factors).tolist()))
+    assert from_gguf(tmp_path, factors, rope__scaling__type="none", rope__scaling__factor=4.0).rope == expected
+    with pytest.raises(Unsupported, match="together with yarn scaling"):
+        from_gguf(tmp_path, factors, rope__scaling__type="yarn", rope__scaling__factor=4.0)
 
 
 @pytest.mark.clause("LOAD-22")

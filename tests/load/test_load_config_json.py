@@ -111,7 +111,7 @@ def test_a_head_may_be_wider_than_hidden_over_heads(tmp_path: Path) -> None:
         ({}, 4096),
         ({"sliding_window": None}, None),
         ({"sliding_window": 7}, 7),
-        ({"sliding_window": 7, "use_sliding_window": False}, None),
+        ({"sliding_window": None, "use_sliding_window": False}, None),
         ({"sliding_window": 7, "use_sliding_window": True}, 7),
         ({"sliding_window": 7, "layer_types": ["full_attention"] * 2}, None),
         ({"sliding_window": 7, "layer_types": ["sliding_attention"] * 2}, 7),
@@ -124,8 +124,14 @@ def test_the_sliding_window_of_mistral(tmp_path: Path, keys: dict[str, Any], win
 @pytest.mark.clause("LOAD-24")
 def test_llama_has_no_window_and_refuses_one(tmp_path: Path) -> None:
     assert from_json(tmp_path, sliding_window=None).sliding_window is None
-    with pytest.raises(Unsupported, match="sliding_window 7 is not supported"):
+    with pytest.raises(Unsupported, match="sliding_window 7 is not supported in this family; null says that there is"):
         from_json(tmp_path, sliding_window=7)
+    with pytest.raises(Unsupported, match="use_sliding_window False is not supported beside a window"):
+        mistral(tmp_path, sliding_window=7, use_sliding_window=False)
+    with pytest.raises(Unsupported, match="use_sliding_window False is not supported beside a window"):
+        mistral(tmp_path, use_sliding_window=False)  # the family's own window
+    with pytest.raises(InvalidFormat, match="layer_types must be a list of names, one for each of 2 layers"):
+        mistral(tmp_path, layer_types=["full_attention"] * 3)
     with pytest.raises(Unsupported, match="layer_types"):
         mistral(tmp_path, layer_types=["full_attention", "sliding_attention"])
     with pytest.raises(InvalidFormat, match="there is no sliding_window"):
@@ -194,9 +200,10 @@ def test_a_size_that_is_missing_or_no_size_is_an_error_that_names_file_and_key(
     ("key", "value"),
     [
         ("rms_norm_eps", 0), ("rms_norm_eps", "1e-5"), ("rms_norm_eps", float("nan")), ("rms_norm_eps", 10**400),
-        ("rope_theta", -1.0), ("rope_scaling", []), ("rope_scaling", "linear"), ("tie_word_embeddings", "yes"),
+        ("rope_theta", -1.0), ("rope_scaling", [1]), ("rope_scaling", "linear"), ("tie_word_embeddings", "yes"),
         ("tie_word_embeddings", 1), ("attention_bias", 1), ("eos_token_id", "2"), ("eos_token_id", [2, "3"]),
         ("eos_token_id", [True]), ("bos_token_id", "1"), ("hidden_act", 3), ("architectures", "LlamaForCausalLM"),
+        ("layer_types", []), ("layer_types", ["full_attention"]),
         ("architectures", [3]), ("model_type", 3), ("layer_types", "full_attention"), ("layer_types", [1]),
         ("head_dim", 0), ("max_position_embeddings", "long"), ("num_key_value_heads", 0),
     ],
@@ -209,12 +216,10 @@ def test_a_value_of_the_wrong_type_is_an_error_that_names_file_and_key(tmp_path:
 @pytest.mark.clause("LOAD-21")
 @pytest.mark.parametrize("text", ["", "{", "nonsense", "[]", "3", '"text"', "null", "\x00", "[" * 100000])
 def test_what_is_not_a_json_object_is_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
-    for name in ("config.json", "generation_config.json"):
-        from_json(tmp_path)
-        (tmp_path / name).write_text(text)
-        with pytest.raises(InvalidFormat, match=rf"{name} (is not valid JSON|must hold a JSON object)") as caught:
-            read_config_json(tmp_path)
-        assert "\n" not in str(caught.value)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidFormat, match=r"config\.json (is not valid JSON|must hold a JSON object)") as caught:
+        read_config_json(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.clause("LOAD-21")

@@ -50,6 +50,47 @@ def test_a_place_without_a_model_is_an_error(tmp_path: Path) -> None:
         load_model(tmp_path / "notes.txt")
 
 
+@pytest.mark.clause("LOAD-40")
+@pytest.mark.parametrize("config", ['{"model_type": "llama"}', "{}", "", '{"architectures": ["LlamaForCausalLM"]}'])
+def test_beside_one_gguf_file_and_no_other_tensors_config_json_says_nothing(tmp_path: Path, config: str) -> None:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    write_gguf(folder / "tiny.gguf")
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        (folder / name).write_text(config)
+    assert (load_model(folder).path, load_model(folder).name) == (folder / "tiny.gguf", "repository")
+    write_gguf(folder / "other.gguf")
+    with pytest.raises(NotFound, match=r"holds 2 \.gguf files: name the one you mean"):
+        load_model(folder)
+    assert load_model(folder / "other.gguf").config.layers == 2
+
+
+@pytest.mark.clause("LOAD-40")
+def test_beside_safetensors_a_gguf_file_is_another_model(tmp_path: Path) -> None:
+    write_gguf(write_folder(tmp_path) / "tiny.gguf", **{"llama.rope.freq_base": 7.0})
+    assert load_model(tmp_path).config.rope.theta == 50000.0
+    assert load_model(tmp_path / "tiny.gguf").config.rope.theta == 7.0
+
+
+@pytest.mark.clause("LOAD-40")
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja",
+             "model.safetensors.index.json", "model-00001-of-00002.safetensors"]
+)  # fmt: skip
+def test_one_file_of_a_directory_means_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    folder = write_folder(tmp_path / "whole")
+    (folder / "tokenizer.json").write_text(byte_level_json())
+    if not (folder / name).exists():
+        (folder / name).write_text("{}")
+    for place in (folder / name, Location("whole", folder / name)):
+        assert (load_model(place).path, load_model(place).name) == (folder, "whole")
+    monkeypatch.chdir(folder)
+    assert load_model(Path(name)).name == "whole"
+    (folder / "config.json").rename(folder / "other.json")
+    with pytest.raises(NotFound, match=r"is one file of a model, and there is no config\.json beside it"):
+        load_model(folder / ("other.json" if name == "config.json" else name))
+
+
 @pytest.mark.clause("LOAD-41")
 def test_a_model_is_described_without_reading_its_tensors(tmp_path: Path) -> None:
     arrays = tensors()

@@ -45,7 +45,10 @@ def in_time() -> Iterator[None]:
 @pytest.mark.parametrize("kind", ODD_KINDS)
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_of_a_folder_that_is_none_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
-    make_odd(write_folder(tmp_path / "model") / name, kind)
+    folder = write_folder(tmp_path / "model")
+    if name == INDEX:  # which is not looked at beside a single file
+        (folder / SINGLE).unlink()
+    make_odd(folder / name, kind)
     says = {"dangling": "does not exist", "circular": "cannot be read"}.get(
         kind, "is not a regular file|cannot be read"
     )
@@ -80,9 +83,11 @@ def test_a_gguf_file_that_is_none_is_refused_at_once(tmp_path: Path, kind: str, 
 
 
 @pytest.mark.clause("LOAD-16")
-@pytest.mark.parametrize("name", [*FILES, "model.gguf"])
+@pytest.mark.parametrize("name", ["config.json", SINGLE, INDEX, "model.gguf"])
 def test_an_empty_file_is_an_error(tmp_path: Path, name: str) -> None:
     folder = write_folder(tmp_path / "model")
+    if name == INDEX:
+        (folder / SINGLE).unlink()
     path = write_gguf(folder / name) if name == "model.gguf" else folder / name
     path.write_bytes(b"")
     with pytest.raises(InvalidFormat, match=name):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from ferrum.errors import InvalidParameter, ModelError, Unsupported
+from ferrum.errors import InvalidParameter, ModelError, ModelWarning, Unsupported
 from ferrum.load import params as params_module
 from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
 from ferrum.load.model import load_model
@@ -160,10 +160,12 @@ def test_tensors_that_carry_nothing_are_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("LOAD-34")
-def test_a_tied_head_stored_again_must_equal_the_embedding(tmp_path: Path) -> None:
+def test_a_tied_head_may_be_stored_again_or_be_another(tmp_path: Path) -> None:
     arrays = tensors()
-    with pytest.raises(ModelError, match=r"ties lm_head\.weight to model\.embed_tokens\.weight, but they differ"):
-        load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+    with pytest.warns(
+        ModelWarning, match=r"ties lm_head\.weight to model\.embed_tokens\.weight, but they differ; both"
+    ):
+        check(load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params, arrays)
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
     params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
     assert params.head.weight is params.embedding
@@ -177,11 +179,46 @@ def test_a_tied_head_is_compared_to_its_last_row(tmp_path: Path, monkeypatch: py
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"].copy()
     load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
     arrays["lm_head.weight"][row, -1] += 1
-    with pytest.raises(ModelError, match="but they differ"):
-        load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+    with pytest.warns(ModelWarning, match="but they differ"):
+        params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
+    np.testing.assert_array_equal(params.head.weight.data, arrays["lm_head.weight"])
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"][:row].copy()
-    with pytest.raises(ModelError, match="but they differ"):
+    with pytest.raises(ModelError, match=r"tensor lm_head\.weight has shape"):
         load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
+
+
+@pytest.mark.clause("LOAD-34")
+@pytest.mark.parametrize("dtype", ["auto", "q8_0"])
+def test_a_tied_table_may_be_stored_under_the_heads_name(tmp_path: Path, dtype: str) -> None:
+    """Who saves shared tensors once keeps either of the two names."""
+    arrays = tensors(tied=True)
+    expected = load_model(write_folder(tmp_path / "usual", arrays, tie_word_embeddings=True), dtype).params
+    arrays["lm_head.weight"] = arrays.pop("model.embed_tokens.weight")
+    params = load_model(write_folder(tmp_path / "other", arrays, tie_word_embeddings=True), dtype).params
+    assert params.head.weight is params.embedding
+    np.testing.assert_array_equal(params.embedding.data, expected.embedding.data)
+    with pytest.raises(ModelError, match=r"tensor model\.embed_tokens\.weight is missing"):
+        load_model(write_folder(tmp_path / "apart", arrays))
+
+
+@pytest.mark.clause("LOAD-86")
+@pytest.mark.parametrize("tied", [True, False])
+def test_names_may_lack_their_prefix_where_the_part_without_a_head_was_saved(tmp_path: Path, tied: bool) -> None:
+    arrays = tensors(tied=tied)
+    bare = {name.removeprefix("model."): array for name, array in arrays.items()}
+    keys = {"architectures": ["LlamaModel"], "tie_word_embeddings": tied}
+    check(load_model(write_folder(tmp_path / "bare", bare, **keys)).params, arrays)
+    mixed = {**bare, "model.norm.weight": bare.pop("norm.weight")}
+    with pytest.raises(ModelError, match=r"tensor model\.embed_tokens\.weight is missing"):
+        load_model(write_folder(tmp_path / "mixed", mixed, **keys))
+
+
+@pytest.mark.clause("LOAD-86")
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_a_model_without_a_head_that_is_not_tied_is_refused_clearly(tmp_path: Path, prefix: str) -> None:
+    arrays = {name.replace("model.", prefix): array for name, array in tensors(tied=True).items()}
+    with pytest.raises(ModelError, match=r"tensor lm_head\.weight is missing, .* does not tie it .*; without a head"):
+        load_model(write_folder(tmp_path, arrays))
 
 
 @pytest.mark.clause("LOAD-34")
@@ -189,6 +226,44 @@ def test_a_tied_head_is_compared_to_its_last_row(tmp_path: Path, monkeypatch: py
 def test_a_tied_head_is_the_embedding_itself_in_every_type(tmp_path: Path, dtype: str) -> None:
     params = load_model(write_gguf(tmp_path / "model.gguf", tensors(tied=True)), dtype).params
     assert params.head.weight is params.embedding
+
+
+SHAPES: dict[str, list[tuple[int, ...]]] = {
+    "rotary_emb.inv_freq": [(8,)], "rotary_emb.cos_cached": [(1, 1, 64, 16), (64, 16)],
+    "rotary_emb.sin_cached": [(64, 16)],
+    "masked_bias": [(), (1,)], "bias": [(1, 1, 64, 64), (64, 64)],
+}  # fmt: skip
+
+
+@pytest.mark.clause("LOAD-33")
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("level", ["model.layers.0.self_attn.", "model.layers.1.attn."])
+def test_derived_buffers_of_layers_are_left_where_they_are(tmp_path: Path, name: str, level: str) -> None:
+    arrays = tensors()
+    for shape in SHAPES[name]:
+        load_model(write_folder(tmp_path, {**arrays, level + name: np.ones(shape, np.float32)}))
+
+
+@pytest.mark.clause("LOAD-33")
+@pytest.mark.parametrize("name", ["rotary_emb.inv_freq", "rotary_emb.cos_cached", "inv_freq", "position_ids",
+                                  "causal_mask",
+                                  "embeddings.position_ids", "rope.freqs"])  # fmt: skip
+@pytest.mark.parametrize("level", ["", "model."])
+def test_derived_buffers_of_a_model_are_left_where_they_are(tmp_path: Path, name: str, level: str) -> None:
+    stored = np.ones((4, 4), np.uint8 if "mask" in name else np.int64)  # of types that nothing else may have
+    load_model(write_folder(tmp_path, {**tensors(), level + name: stored}))
+
+
+@pytest.mark.clause("LOAD-33")
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("self_attn.bias", (64,)), ("self_attn.q_norm.weight", (16,)), ("self_attn.rotary_emb.scale", (8,)),
+     ("self_attn.my_masked_bias", (1,)), ("mlp.bias", (4, 4)), ("self_attn.rotary_emb.inv_freq.weight", (8,))],
+)  # fmt: skip
+def test_what_only_looks_like_a_buffer_is_refused(tmp_path: Path, name: str, shape: tuple[int, ...]) -> None:
+    arrays = {**tensors(), f"model.layers.0.{name}": np.ones(shape, np.float32)}
+    with pytest.raises(Unsupported, match=rf"tensor model\.layers\.0\.{name} has no place in architecture llama"):
+        load_model(write_folder(tmp_path, arrays))
 
 
 @pytest.mark.clause("LOAD-35")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,6 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import CacheNotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ def empty_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No model on this machine, and no package of one."""
     monkeypatch.setenv("FERRUM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(packaged, "PathFinder", SimpleNamespace(find_spec=lambda *_: None))
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: SimpleNamespace(repos=[]))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "cache"
 
 
@@ -177,8 +177,58 @@ def test_a_hub_id_fetches_weights_and_text_files_only(hub: list[dict[str, Any]])
         ("org/name", None, False),
         ("org/name.v2", "refs/pr/1", True),
     ]
-    assert hub[0]["allow_patterns"] == ["*.json", "*.safetensors", "*.jinja", "tokenizer*"]
-    assert hub[0]["ignore_patterns"] == ["*/*"]
+    assert len(hub) == 2
+
+
+REPOSITORY = [
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "merges.txt",
+    "chat_template.jinja", "additional_chat_templates/tool_use.jinja", "model.safetensors",
+    "model-00001-of-00003.safetensors", "model.safetensors.index.json", "consolidated.safetensors",
+    "consolidated-00001-of-00002.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "modeling.py",
+    "original/consolidated.00.pth", "original/params.json", "onnx/model.safetensors", "onnx/tokenizer.json",
+    "adapter_model.safetensors", "README.md",
+]  # fmt: skip
+
+
+@pytest.mark.clause("LOAD-73")
+def test_weights_are_fetched_once_and_programs_never(hub: list[dict[str, Any]]) -> None:
+    from huggingface_hub.utils import filter_repo_objects
+
+    resolve.resolve("org/name")
+    patterns = {key: hub[0][key] for key in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects(REPOSITORY, **patterns)) == [
+        "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+        "chat_template.jinja", "additional_chat_templates/tool_use.jinja", "model.safetensors",
+        "model-00001-of-00003.safetensors", "model.safetensors.index.json",
+    ]  # fmt: skip
+
+
+@pytest.mark.clause("LOAD-73")
+def test_shards_that_are_not_called_as_usual_are_fetched_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[dict[str, Any]]
+) -> None:
+    def snapshot_download(repo: str, **options: Any) -> str:
+        hub.append(options)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    index = tmp_path / "model.safetensors.index.json"
+    names = ["a-1.safetensors", "a-2.safetensors", "../x.safetensors", "*.safetensors", "weights.bin", 3]
+    index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+    resolve.resolve("org/name")
+    assert [call["allow_patterns"] for call in hub[1:]] == [["a-1.safetensors", "a-2.safetensors"]]
+    (tmp_path / "a-1.safetensors").write_bytes(b"")
+    resolve.resolve("org/name")
+    assert hub[-1]["allow_patterns"] == ["a-2.safetensors"]
+    calls = len(hub)
+    resolve.resolve("org/name", offline=True)
+    for text in ("", "{", '{"weight_map": 3}', "{}"):
+        index.write_text(text)
+        resolve.resolve("org/name")
+    index.write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    resolve.resolve("org/name")
+    assert len(hub) == calls + 6
 
 
 @pytest.mark.clause("LOAD-73")
@@ -240,16 +290,23 @@ def test_models_are_listed_with_place_and_size(empty_caches: Path, monkeypatch: 
         file.truncate(SMOLLM2.member_bytes)
     other = empty_caches / "other.gguf"
     other.write_bytes(b"12345")
-    repos = [
-        SimpleNamespace(repo_type="model", repo_id="org/name", repo_path=Path("/hub/name"), size_on_disk=7),
-        SimpleNamespace(repo_type="dataset", repo_id="org/data", repo_path=Path("/hub/data"), size_on_disk=7),
-    ]
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: SimpleNamespace(repos=repos))
-    assert [(model.name, model.path, model.nbytes) for model in list_models()] == [
+    repository = empty_caches.parent / "hub" / "models--org--name"
+    for folder in (repository, repository.with_name("datasets--org--data")):
+        for part in ("blobs", "snapshots/0123"):
+            (folder / part).mkdir(parents=True)
+        (folder / "blobs" / "abc").write_bytes(b"1234567")
+        (folder / "snapshots" / "0123" / "config.json").symlink_to("../../blobs/abc")
+    (repository.with_name("models--org--empty") / "snapshots").mkdir(parents=True)
+    (repository.with_name("models--org--none")).mkdir()
+    (repository.with_name(".locks")).mkdir()
+    expected = [
         (SMOLLM2.alias, path, SMOLLM2.member_bytes),
         (str(other), other, 5),
-        ("org/name", Path("/hub/name"), 7),
+        ("org/name", repository, 7),
     ]
+    assert [(model.name, model.path, model.nbytes) for model in list_models()] == expected
+    (repository / "snapshots" / "0123" / "README.md").symlink_to("../../blobs/gone")  # a file that nobody needs
+    assert [(model.name, model.path, model.nbytes) for model in list_models()] == expected
 
 
 @pytest.mark.clause("LOAD-74")
@@ -272,17 +329,11 @@ def test_without_a_home_there_is_still_a_list(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.clause("LOAD-74")
-@pytest.mark.parametrize(
-    "error",
-    [
-        CacheNotFound("no cache", Path("/none")),
-        ValueError("a file"),
-        PermissionError("not yours"),
-    ],
-)
-def test_listing_without_a_hub_cache_is_no_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def scan_cache_dir() -> Any:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", scan_cache_dir)
+@pytest.mark.parametrize("kind", ["none", "pipe", "file", "dangling", "circular"])
+def test_listing_without_a_hub_cache_is_no_error(empty_caches: Path, kind: str) -> None:
+    place = empty_caches.parent / "hub"
+    if kind == "file":
+        place.write_bytes(b"")
+    elif kind != "none":
+        make_odd(place, kind)
     assert len(list_models()) == 1

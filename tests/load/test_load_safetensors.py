@@ -141,13 +141,43 @@ def test_a_malformed_index_is_an_error_that_names_it(tmp_path: Path, text: str) 
         SafetensorsSource(tmp_path)
 
 
+@pytest.mark.clause("LOAD-12")
+@pytest.mark.parametrize(
+    "index", ["stale", '{"weight_map": {}}', "", "{", "[]", '{"weight_map": {"w": "../a.safetensors"}}']
+)
+def test_beside_a_single_file_an_index_is_not_looked_at(tmp_path: Path, index: str) -> None:
+    """Who saves a sharded model again as one file leaves the index where it was."""
+    arrays = tensors()
+    save_file(arrays, tmp_path / SINGLE)
+    (tmp_path / INDEX).write_text(index)
+    if index == "stale":
+        write_index(tmp_path, dict.fromkeys(arrays, "model-00001-of-00002.safetensors"))
+    source = SafetensorsSource(tmp_path)
+    assert set(source.names()) == set(arrays)
+
+
+@pytest.mark.clause("LOAD-13")
+def test_float64_is_rounded_to_float32(tmp_path: Path) -> None:
+    array = np.random.default_rng(0).standard_normal((2, 32)) * [[1.0], [1e-40]]
+    array[0, :3] = np.inf, -np.inf, np.nan
+    save_file({"w": array, "v": array[0]}, tmp_path / SINGLE)
+    source = SafetensorsSource(tmp_path)
+    assert (source.describe("w").type, source.describe("w").nbytes) == ("F64", 512)
+    for found, expected in ((source.weight("w").data, array), (source.vector("v"), array[0])):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected.astype(np.float32))
+    save_file({"w": np.full((2, 2), 1e39)}, tmp_path / SINGLE)
+    with pytest.raises(ModelError, match="tensor w holds numbers that float32 cannot store"):
+        SafetensorsSource(tmp_path).weight("w")
+
+
 def raw_file(dtype: str, shape: list[int], size: int, padding: int = 0) -> bytes:
     header = json.dumps({"w": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode() + b" " * padding
     return struct.pack("<Q", len(header)) + header + bytes(size)
 
 
 @pytest.mark.clause("LOAD-13")
-@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("I64", 8), ("F64", 8)])
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 1), ("F8_E5M2", 1), ("I8", 1), ("I64", 8), ("BOOL", 1)])
 def test_other_element_types_are_refused_with_type_and_tensor(tmp_path: Path, dtype: str, size: int) -> None:
     (tmp_path / SINGLE).write_bytes(raw_file(dtype, [2, 4], 8 * size))
     source = SafetensorsSource(tmp_path)
