@@ -112,7 +112,7 @@ def test_the_readme_starts_with_the_two_commands() -> None:
     first = re.search(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert first is not None
     assert first[1].splitlines() == [
-        'pip install . && ferrum-ref generate "What is the capital of France?"',
+        'pip install . && ferrum-ref generate --temperature 0 "What is the capital of France?"',
         "pip install '.[test]' && pytest",
     ]
     runner = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
