@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from reprlib import Repr
+from typing import Any
 
 SHOWN = 60
 """Characters of a value that a message shows."""
@@ -109,9 +110,13 @@ class ModelWarning(UserWarning):
     """Something in a model's files was passed over or is not what it should be, and the model works without it."""
 
 
+_told: dict[Any, Any] = {}  # by the `warnings` module
+
+
 def warn(text: str) -> None:
-    """Tells whoever opened the model: Python's own way, which programs can redirect, count or silence."""
-    warnings.warn(text, ModelWarning, stacklevel=2)
+    """Tells whoever opened the model: Python's own way, which programs can redirect, count or silence. The same text is
+    the same warning, whichever of several readers of a file has come upon it."""
+    warnings.warn_explicit(text, ModelWarning, "ferrum", 0, registry=_told)
 
 
 @contextmanager

@@ -31,6 +31,6 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
             continue
         if 0 <= token < len(tokens):
             found[name] = tokens[token]
-        elif role not in ("bos", "eos"):  # which `token_ids` tells
+        else:
             warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
     return found

@@ -1,8 +1,9 @@
-"""Which keys beside tokenizer.json change what is computed or printed, and what becomes of each.
+"""Which keys of a tokenizer change what is computed or printed, beside tokenizer.json and in GGUF metadata.
 
-Owns: the table of the keys that transformers' tokenizer classes take, as data, and the warning for values that ask for
-what is not done. Refuses to know: the values that are read (`tokenizer_config`).
-Specs: LOAD-56. Source: the constructors of transformers' tokenizer classes. Next: `ferrum.load.templates`.
+Owns: the tables of the keys that transformers' tokenizer classes take and that GGUF files have, as data, and the
+warning for values that ask for what is not done. Refuses to know: the values that are read (`tokenizer_config`).
+Specs: LOAD-56, LOAD-58. Source: the constructors of transformers' tokenizer classes; gguf-py's `constants.py`.
+Next: `ferrum.load.templates`.
 """
 
 from __future__ import annotations
@@ -113,3 +114,28 @@ def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
         value = fields.get(key)
         if value is not None and differs(value, file):
             warn(f"{fields.where}: {key} is {quoted(value)}: {instead}")
+
+
+# ---- GGUF
+GGUF_READ = _words(
+    "add_bos_token add_eos_token add_space_prefix bos_token_id cls_token_id eom_token_id eos_token_id eot_token_id "
+    "fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id fim_suf_token_id mask_token_id "
+    "merges model padding_token_id pre precompiled_charsmap remove_extra_whitespaces scores seperator_token_id "
+    "suppress_tokens token_type tokens unknown_token_id"
+)
+"""Keys that are read, behind "tokenizer.ggml."; beside them are the chat templates."""
+
+GGUF_HARMLESS = _words(
+    # of two texts that are compared, and of a kind of tokenizer that is refused
+    "add_sep_token token_type_count normalizer.lowercase normalizer.strip_accents "
+    # older names of marks in code
+    "prefix_token_id suffix_token_id middle_token_id"
+)
+"""Keys that change neither ids nor text, and so does what a file keeps of other formats ("huggingface.json")."""
+
+
+def warn_of_metadata(fields: Fields) -> None:
+    """Tells of what GGUF metadata asks for and is not done; the keys of `fields` begin with "tokenizer."."""
+    key = "ggml.suppress_tokens"
+    if key in fields and len(fields.integers(key)):
+        warn(f"{fields.where}: {fields.prefix}{key} is not followed: these tokens may come in an answer")

@@ -86,10 +86,12 @@ class GGUFVocabulary:
         self.fields = Fields(file.metadata, str(file.path), "tokenizer.")
 
     def tokenizer(self, ids: TokenIds) -> Tokenizer:
+        from ferrum.load.tokenizer_keys import warn_of_metadata
         from ferrum.text.gguf_tokenizer import tokenizer_from_gguf
 
         if "ggml.model" not in self.fields:
             raise TokenizerError(f"{self.fields.where} has no tokenizer; the model can take token ids only")
+        warn_of_metadata(self.fields)
         return tokenizer_from_gguf(self.fields.values, self.fields.where)
 
     def chat_templates(self) -> ChatTemplates:

@@ -3,7 +3,7 @@
 Owns: which kind of tokenizer it is, the byte-level kind, and the tokens that are special.
 Refuses to know: SentencePiece (`gguf_sentencepiece`), the file itself; `ferrum.load` hands over its metadata.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer).
-Specs: TEXT-09 to TEXT-12. Next: `ferrum.text.gguf_tokens`.
+Specs: TEXT-09 to TEXT-12, TEXT-54. Next: `ferrum.text.gguf_ends`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from ferrum.errors import TokenizerError, Unsupported, quoted, warn
 from ferrum.fields import Fields
+from ferrum.text.gguf_ends import KnownTokens, known_tokens
 from ferrum.text.gguf_sentencepiece import (
     sentencepiece_bpe,
     sentencepiece_text,
     sentencepiece_tokens,
     sentencepiece_unigram,
 )
-from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_id, token_texts, token_types, vocabulary
+from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_texts, token_types, vocabulary
 from ferrum.text.native import ask
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from ferrum.text.sentencepiece_text import SentencePieceText
+from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 from ferrum.text.tokenizer import Tokenizer
 
 _PHI = ("phi-3", "phi3")
 _PHI_WITHOUT = ("<unk>", "<s>", "<|endoftext|>")
-_EOS_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")  # end of sequence, of turn, of message
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file") -> Tokenizer:
@@ -45,16 +46,14 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     fields = Fields(metadata, where, PREFIX)
     kind = _kind(fields)
     tokens = kind.tokens
-    bos = token_id(fields, "bos_token_id", len(tokens))
-    found = (token_id(fields, key, len(tokens)) for key in _EOS_KEYS)
-    eos = tuple(dict.fromkeys(end for end in found if end is not None))
-    named = {role for role in (bos, *eos) if role is not None}
-    _add_tokens(kind.backend, tokens, token_types(fields, len(tokens)), named, _takes_blanks(metadata))
-    first = _added(fields, "add_bos_token", kind.adds_bos, bos)
-    last = _added(fields, "add_eos_token", kind.adds_eos, eos[0] if eos else None)
+    types = token_types(fields, len(tokens))
+    known = known_tokens(fields, len(tokens), types, _finder(kind))
+    _add_tokens(kind.backend, tokens, types, known, _takes_blanks(metadata))
+    first = _added(fields, "add_bos_token", kind.adds_bos, known.bos)
+    last = _added(fields, "add_eos_token", kind.adds_eos, known.eos)
     if first is not None or last is not None:
         kind.backend.post_processor = _surround(tokens, first, last)
-    return Tokenizer(kind.backend, bos_token_id=bos, eos_token_ids=eos, text=kind.text)
+    return Tokenizer(kind.backend, bos_token_id=known.bos, eos_token_ids=known.ends, text=kind.text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +65,17 @@ class _Kind:
     adds_bos: bool
     adds_eos: bool
     text: SentencePieceText | None = None  # what changes a text first, where the library does not
+
+
+def _finder(kind: _Kind) -> Callable[[str], int | None]:
+    """The id of a text; a user-defined token of SentencePiece has plain spaces here."""
+    find = kind.backend.token_to_id
+
+    def found(text: str) -> int | None:
+        token = find(text)
+        return find(text.replace(SENTENCEPIECE_SPACE, " ")) if token is None else token
+
+    return found
 
 
 def _kind(fields: Fields) -> _Kind:
@@ -92,7 +102,7 @@ def _kind(fields: Fields) -> _Kind:
 def _byte_level(fields: Fields, tokens: list[str], rules: PreTokenizer) -> tokenizers.Tokenizer:
     """The tokenizer of the model "gpt2", without special tokens."""
     require(fields, "merges")
-    backend = tokenizers.Tokenizer(_merges(tokens, fields.texts("merges"), rules))
+    backend = tokenizers.Tokenizer(_merges(tokens, fields.texts("merges"), rules, fields.where))
     if rules.normalizes_nfc:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = build_pre_tokenizer(rules)
@@ -137,21 +147,39 @@ class _Pairs(Sequence[Any]):
         return self._pair(self._merges[index])
 
     @staticmethod
-    def _pair(merge: str) -> tuple[str, ...]:
-        return tuple(merge.split(" "))  # no byte-level token holds a space, so the one space separates the halves
+    def _pair(merge: str) -> tuple[str, str]:
+        left, _, right = merge.partition(
+            " "
+        )  # no byte-level token holds a space, so the one space separates the halves
+        return left, right
 
 
-def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer) -> models.BPE:
-    """The BPE model of `tokens` (by id) and `merges` ("left right", best first)."""
+def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where: str) -> models.BPE:
+    """The BPE model of `tokens` (by id) and `merges` ("left right", best first). Warns of those that make no token."""
     ids = vocabulary(tokens)
-    pairs: Any = _Pairs(merges)  # the stubs ask for a list, the library for a sequence
+    ranked = list(dict.fromkeys(merges))  # of one that is listed twice, the first rank counts
 
-    def failed(reason: str) -> TokenizerError:
-        odd = next((" ".join(pair) for pair in pairs if len(pair) != 2), None)
-        reason = reason if odd is None else f"{quoted(odd)} is not two tokens and a space"
-        return TokenizerError(f"the GGUF tokenizer's merges do not fit its tokens: {reason}")
+    def made() -> models.BPE:
+        pairs: Any = _Pairs(ranked)  # the stubs ask for a list, the library for a sequence
+        return ask(_do_not_fit, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
 
-    return ask(failed, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
+    try:
+        model = made()
+    except TokenizerError:  # it says so of one merge that is not two tokens that make a third
+        ranked = [
+            merge for merge in ranked if all(part in ids for part in (*_Pairs._pair(merge), merge.replace(" ", "")))
+        ]
+        model = made()
+    if len(ranked) != len(merges):
+        kept = set(ranked)
+        first = next((merge for merge in merges if merge not in kept), "one that is listed twice")
+        passed = f"{len(merges) - len(ranked)} of {len(merges)} merges are passed over, such as {quoted(first)}"
+        warn(f"{where}: {passed}: they are not two tokens that make a third")
+    return model
+
+
+def _do_not_fit(reason: str) -> TokenizerError:
+    return TokenizerError(f"the GGUF tokenizer's merges do not fit its tokens: {reason}")
 
 
 def _takes_blanks(metadata: Mapping[str, Any]) -> Callable[[str], bool]:
@@ -166,17 +194,18 @@ def _add_tokens(
     backend: tokenizers.Tokenizer,
     tokens: list[str],
     types: np.ndarray,
-    named: set[int],
+    known: KnownTokens,
     takes_blanks: Callable[[str], bool],
 ) -> None:
-    """Marks the tokens that are matched in text before any splitting; `named` ones are special whatever their type."""
+    """Marks the tokens that are matched in text before any splitting; `known` ones are special whatever their type."""
 
     def added(index: int, special: bool) -> tokenizers.AddedToken:
         text = tokens[index]
         return tokenizers.AddedToken(text, special=special, normalized=False, rstrip=takes_blanks(text))
 
-    special = named | set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
-    plain = set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) - special
+    special = set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
+    special = (special | known.special) - known.visible - known.plain
+    plain = (set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) | known.visible) - special - known.plain
     special_tokens = [added(one, True) for one in sorted(special)]
     user_defined = [added(one, False) for one in sorted(plain)]
     ask(_not_addable, backend.add_special_tokens, special_tokens)
@@ -191,7 +220,7 @@ def _added(fields: Fields, key: str, default: bool, role: int | None) -> int | N
     """The token that goes around a raw prompt, if the file (or else its family) wants one."""
     wanted = fields.flag(key, default)
     if wanted and role is None and key in fields:
-        raise TokenizerError(f"the GGUF file sets {fields.prefix}{key} but names no such token")
+        warn(f"{fields.where} sets {fields.prefix}{key} and names no such token: none is added")
     return role if wanted else None
 
 

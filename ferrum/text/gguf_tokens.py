@@ -3,7 +3,7 @@
 Owns: reading `tokenizer.ggml.*` keys, and noticing that they contradict each other. Refuses to know: how text becomes
 tokens, and the file itself; `ferrum.load` hands over its metadata.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer), and llama.cpp for the token types.
-Specs: TEXT-06, TEXT-12, TEXT-45. Next: `ferrum.text.pre_tokenizers`.
+Specs: TEXT-06, TEXT-12, TEXT-45, TEXT-55. Next: `ferrum.text.pre_tokenizers`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from enum import IntEnum
 
 import numpy as np
 
-from ferrum.errors import TokenizerError
+from ferrum.errors import TokenizerError, quoted, warn
 from ferrum.fields import Fields
 
 PREFIX = "tokenizer.ggml."
+NO_TOKEN = (-1, 0xFFFFFFFF)
+"""What files write for no token; the second is -1 in 32 bits without a sign."""
 LONGEST_TOKEN = 1024  # characters; those in use have up to some two hundred
 
 
@@ -38,22 +40,26 @@ def require(fields: Fields, key: str) -> None:
 
 
 def token_texts(fields: Fields) -> list[str]:
-    """The text of every token. Raises `TokenizerError` where there are none, or one is longer than any word."""
+    """The text of every token; one that is empty is named by its place, as in llama.cpp. Raises `TokenizerError` where
+    there are none, or one is longer than any word."""
     require(fields, "tokens")
-    tokens = list(fields.texts("tokens"))
+    tokens = [text or f"[EMPTY_{place}]" for place, text in enumerate(fields.texts("tokens"))]
     if max(map(len, tokens), default=0) > LONGEST_TOKEN:  # the time to use one grows with its square
         raise TokenizerError(f"the GGUF tokenizer has a token of more than {LONGEST_TOKEN} characters")
     return tokens
 
 
-def token_id(fields: Fields, key: str, vocab_size: int) -> int | None:
-    """The id under `key`, if the file has one. Raises `TokenizerError` for one that no token has."""
-    if key not in fields:
-        return None
+def token_id(fields: Fields, key: str, vocab_size: int, default: int | None = None) -> int | None:
+    """The id under `key`, else `default`. One that no token has counts as absent, and is told unless it stands for
+    none."""
     value = fields.get(key)
-    if isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < vocab_size:
-        raise TokenizerError(f"{fields.prefix}{key} is {value}, but the GGUF tokenizer has {vocab_size} tokens")
-    return fields.index(key, vocab_size)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise fields.wrong(key, "a whole number")
+    if value is not None and 0 <= value < vocab_size:
+        return value
+    if value not in (None, *NO_TOKEN):
+        warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(value)}, which the model does not have")
+    return default if default is not None and default < vocab_size else None
 
 
 def token_types(fields: Fields, vocab_size: int) -> np.ndarray:

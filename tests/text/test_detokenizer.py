@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.text.gguf_tokenizer import tokenizer_from_gguf
@@ -63,6 +63,24 @@ def test_a_stream_adds_up_to_the_text(case: tuple[Tokenizer, list[int]], skip: b
     stream = IncrementalDetokenizer(tokenizer, skip)
     shown = [*map(stream.push, ids), stream.finish()]
     assert "".join(shown) == tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+@pytest.mark.clause("TEXT-52")
+@given(CASES, st.integers(0, 30), st.booleans())
+@example((sentencepiece(), [1, 3 + 0x41, 3 + 0x20, 3 + 0x41]), 2, True)  # a continuation keeps its space
+@example((sentencepiece(), [1, 3 + 0x20, 3 + 0x41]), 1, True)  # nothing that is shown stands before it
+@example((sentencepiece(), [1, 3 + 0x20, 3 + 0x41]), 1, False)  # the special token is shown
+@example((sentencepiece(), [3 + 0x20, 3 + 0x20, 3 + 0x41]), 1, True)
+def test_an_answer_is_what_it_adds_to_its_prompt(case: tuple[Tokenizer, list[int]], cut: int, skip: bool) -> None:
+    tokenizer, ids = case
+    prompt, answer = ids[:cut], ids[cut:]
+    assume(not begun(b"".join(tokenizer.token_bytes(token) for token in prompt)))  # it ends with a whole character
+    stream = IncrementalDetokenizer(tokenizer, skip, prompt)
+    shown = "".join([*map(stream.push, answer), stream.finish()])
+    kept = [token for token in prompt if not (skip and token in tokenizer.special_ids)]
+    assume(not begun(b"".join(tokenizer.token_bytes(token) for token in kept)))
+    together, before = (tokenizer.decode(part, skip_special_tokens=skip) for part in (ids, prompt))
+    assert together == before + shown
 
 
 @pytest.mark.clause("TEXT-13")

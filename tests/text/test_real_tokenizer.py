@@ -54,7 +54,7 @@ def test_a_chat_becomes_the_published_ids(metadata: dict[str, Any], tokenizer: T
 def test_special_tokens(tokenizer: Tokenizer) -> None:
     assert (tokenizer.vocab_size, tokenizer.special_ids) == (49152, frozenset(range(17)))
     assert (tokenizer.bos_token, tokenizer.bos_token_id) == ("<|im_start|>", 1)
-    assert (tokenizer.eos_token, tokenizer.eos_token_ids) == ("<|im_end|>", (2,))
+    assert (tokenizer.eos_token, tokenizer.eos_token_ids) == ("<|im_end|>", (2, 0, 4))  # and by their texts
 
 
 @pytest.mark.clause("TEXT-13")
