@@ -6,9 +6,9 @@ Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,7 @@ from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_op
 from ferrum.cli.progress import Progress, human_bytes
 from ferrum.cli.terminal import as_json as json_line
 from ferrum.cli.terminal import printable
+from ferrum.errors import FerrumError, warn
 
 if TYPE_CHECKING:
     from ferrum.config import ModelConfig
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from ferrum.load.source import StoredTensor
 
 model_argument = click.argument("model", metavar="MODEL")
+SIZES = ("layers", "hidden_size", "intermediate_size", "heads", "kv_heads", "head_dim", "vocab_size", "max_positions",
+         "sliding_window", "tie_embeddings")  # fmt: skip
+"""Fields of a configuration that `inspect --json` prints under their own names."""
 
 
 @click.command(help=f"Fetch MODEL and print where it is.\n\n{MODEL_HELP}")
@@ -69,13 +73,28 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
     from ferrum.load.model import open_model
 
     files = open_model(locate(model, Progress(), offline=offline))
-    tensors = [files.source.describe(name) for name in files.source.names()]
-    described = describe(files, tensors)
+    architecture = files.architecture  # first: a file that cannot be read at all is an error
+    config = _unless_refused(lambda: files.config)
+    source = _unless_refused(lambda: files.source)
+    tensors = [] if source is None else [source.describe(name) for name in source.names()]
+    described = describe(files, config, architecture, tensors)
     if list_tensors:
         described["tensors"] = [
             {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors
         ]
     click.echo(json_line(described) if as_json else printable("\n".join(lines(described))))
+
+
+T = TypeVar("T")
+
+
+def _unless_refused(read: Callable[[], T]) -> T | None:
+    """A part of a model's files; None, with a warning, where this project cannot run it."""
+    try:
+        return read()
+    except FerrumError as error:
+        warn(f"this model cannot be run: {error}")
+        return None
 
 
 @dataclass(frozen=True)
@@ -93,9 +112,11 @@ class KvCost:
         return KvCost(per_token, per_token * config.max_positions)
 
 
-def describe(files: ModelFiles, tensors: Sequence[StoredTensor]) -> dict[str, Any]:
-    """What `inspect --json` prints."""
-    config, kv = files.config, KvCost.of(files.config)
+def describe(
+    files: ModelFiles, config: ModelConfig | None, architecture: str | None, tensors: Sequence[StoredTensor]
+) -> dict[str, Any]:
+    """What `inspect --json` prints; null for what only a configuration tells, where there is none."""
+    kv = None if config is None else KvCost.of(config)
     by_type: dict[str, dict[str, int]] = {}
     for tensor in tensors:
         entry = by_type.setdefault(tensor.type, {"tensors": 0, "parameters": 0, "bytes": 0})
@@ -105,18 +126,11 @@ def describe(files: ModelFiles, tensors: Sequence[StoredTensor]) -> dict[str, An
     return {
         "model": files.name,
         "path": str(files.path),
-        "architecture": config.architecture,
-        "layers": config.layers,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "heads": config.heads,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "vocab_size": config.vocab_size,
-        "max_positions": config.max_positions,
-        "sliding_window": config.sliding_window,
-        "tie_embeddings": config.tie_embeddings,
-        "rope": {
+        "architecture": architecture if config is None else config.architecture,
+        **{name: getattr(config, name, None) for name in SIZES},
+        "rope": None
+        if config is None
+        else {
             "theta": config.rope.theta,
             "rotary_dim": config.rope.rotary_dim,
             "scaling": config.rope.scaling.value,
@@ -126,41 +140,49 @@ def describe(files: ModelFiles, tensors: Sequence[StoredTensor]) -> dict[str, An
         "types": by_type,
         "memory": {
             "weights_bytes": sum(entry["bytes"] for entry in by_type.values()),
-            "kv_bytes_per_token": kv.per_token,
-            "kv_bytes_full_context": kv.full_context,
+            "kv_bytes_per_token": None if kv is None else kv.per_token,
+            "kv_bytes_full_context": None if kv is None else kv.full_context,
         },
     }
 
 
 def lines(described: dict[str, Any]) -> list[str]:
     """The same for people."""
-    d, rope, memory = described, described["rope"], described["memory"]
-    window = f", each token sees {d['sliding_window']}" if d["sliding_window"] else ""
-    scaling = "" if rope["scaling"] == "default" else f", scaling {rope['scaling']} by {rope['factor']:g}"
-    tied = ", head tied to the embedding" if d["tie_embeddings"] else ""
+    d, memory = described, described["memory"]
     facts = [
         ("model", d["model"]),
         ("path", d["path"]),
-        ("architecture", d["architecture"]),
-        ("layers", f"{d['layers']}, hidden {d['hidden_size']}, intermediate {d['intermediate_size']}"),
-        ("heads", f"{d['heads']} of {d['head_dim']}, {d['kv_heads']} for keys and values"),
-        ("vocabulary", f"{d['vocab_size']} tokens{tied}"),
-        ("context", f"{d['max_positions']} tokens{window}"),
-        ("rope", f"base {rope['theta']:g}, {rope['rotary_dim']} dimensions{scaling}"),
+        ("architecture", d["architecture"] or "-"),
+        *_computed(d),
         ("parameters", f"{d['parameters']:,}"),
         *((name, _type_line(entry)) for name, entry in d["types"].items()),
         ("weights", human_bytes(memory["weights_bytes"])),
-        (
-            "keys, values",
-            f"{human_bytes(memory['kv_bytes_per_token'])} a token, "
-            f"{human_bytes(memory['kv_bytes_full_context'])} for a full context (float32)",
-        ),
     ]
+    if d["rope"] is not None:
+        each, all_of_it = (human_bytes(memory[f"kv_bytes_{name}"]) for name in ("per_token", "full_context"))
+        facts.append(("keys, values", f"{each} a token, {all_of_it} for a full context (float32)"))
     described_lines = [f"{name:<14}{value}" for name, value in facts]
     if "tensors" in d:
         rows = [(t["name"], t["type"], " × ".join(map(str, t["shape"])), human_bytes(t["bytes"])) for t in d["tensors"]]
         described_lines += ["", *table(rows)]
     return described_lines
+
+
+def _computed(d: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is computed, where that is known."""
+    rope = d["rope"]
+    if rope is None:
+        return []
+    window = f", each token sees {d['sliding_window']}" if d["sliding_window"] else ""
+    scaling = "" if rope["scaling"] == "default" else f", scaling {rope['scaling']} by {rope['factor']:g}"
+    tied = ", head tied to the embedding" if d["tie_embeddings"] else ""
+    return [
+        ("layers", f"{d['layers']}, hidden {d['hidden_size']}, intermediate {d['intermediate_size']}"),
+        ("heads", f"{d['heads']} of {d['head_dim']}, {d['kv_heads']} for keys and values"),
+        ("vocabulary", f"{d['vocab_size']} tokens{tied}"),
+        ("context", f"{d['max_positions']} tokens{window}"),
+        ("rope", f"base {rope['theta']:g}, {rope['rotary_dim']} dimensions{scaling}"),
+    ]
 
 
 def _type_line(entry: dict[str, int]) -> str:

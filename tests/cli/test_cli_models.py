@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from ferrum.cli.progress import human_bytes
@@ -15,7 +16,11 @@ from ferrum.load import download, packaged
 from ferrum.load.packaged import PACKAGED, SMOLLM2, PackagedModel
 from ferrum.load.safetensors import SafetensorsSource
 from tests.cli.conftest import CONTEXT, HEAD_DIM, KV_HEADS, LAYERS, VOCAB, Invoke
+from tests.engine.talkers import talking_folder, talking_gguf
+from tests.load.gguf_writer import Stored, gguf_bytes
+from tests.load.tokenizer_changes import folder
 from tests.load.toy_package import CONTENT, fetch_from, make_wheel
+from tests.text.gguf_changes import gpt2
 
 TENSORS = 2 + 9 * LAYERS
 NO_PACKAGES = SimpleNamespace(find_spec=lambda *_: None)
@@ -139,3 +144,51 @@ def test_inspect_the_real_model(invoke: Invoke, smollm2_path: Path) -> None:
 )
 def test_sizes_for_people(count: int, text: str) -> None:
     assert human_bytes(count) == text
+
+
+@pytest.mark.clause("CLI-35")
+@pytest.mark.parametrize("what", ["architecture", "no tensors", "no sizes"])
+def test_what_can_be_told_of_a_gguf_file_that_cannot_be_run(invoke: Invoke, tmp_path: Path, what: str) -> None:
+    place = talking_gguf(tmp_path / "model.gguf", gpt2(), {})
+    if what != "no sizes":
+        named = [("general.architecture", "qwen9"), *gpt2()[1:]] if what == "architecture" else gpt2()
+        place.write_bytes(gguf_bytes(named, {} if what == "no tensors" else {"x": Stored.float32(np.ones((2, 3)))}))
+    else:
+        place.write_bytes(gguf_bytes(gpt2(), {"x": Stored.float32(np.ones((2, 3)))}))
+    result = invoke("inspect", place)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: this model cannot be run: ") and result.stderr.count("\n") == 1
+    assert ("qwen9" if what == "architecture" else "llama") in result.stdout
+    told = json.loads(invoke("inspect", place, "--json", "--tensors").stdout)
+    assert told["layers"] is None and told["rope"] is None and told["memory"]["kv_bytes_per_token"] is None
+    assert told["parameters"] == (0 if what == "no tensors" else 6)
+    assert [tensor["name"] for tensor in told["tensors"]] == ([] if what == "no tensors" else ["x"])
+    tokens = invoke("tokenize", "-m", place, "--ids", "--no-special", "hello")
+    assert (tokens.exit_code, tokens.stdout, tokens.stderr) == (0, "264\n", "")
+
+
+@pytest.mark.clause("CLI-35")
+@pytest.mark.parametrize("what", ["model_type", "no weights", "little"])
+def test_what_can_be_told_of_a_directory_that_cannot_be_run(invoke: Invoke, tmp_path: Path, what: str) -> None:
+    changes = {"model_type": {"model_type": "qwen9", "architectures": ["Qwen9ForCausalLM"]}}.get(what, {})
+    place = talking_folder(tmp_path / "model", folder("bytes", {}), {}, 35, **changes)
+    if what == "no weights":
+        (place / "model.safetensors").unlink()
+    if what == "little":
+        (place / "config.json").write_text('{"model_type": "llama"}')
+    result = invoke("inspect", place)
+    assert result.exit_code == 0 and result.stderr.startswith("warning: this model cannot be run: ")
+    assert result.stderr.count("\n") == 1
+    told = json.loads(invoke("inspect", place, "--json").stdout)
+    assert told["architecture"] == changes.get("model_type", "llama")
+    assert (told["layers"] is None) == (what != "no weights")
+    assert (told["types"] == {}) == (what == "no weights")
+    tokens = invoke("tokenize", "-m", place, "--ids", "hello")
+    assert (tokens.exit_code, tokens.stdout) == (0, "33\n")
+
+
+@pytest.mark.clause("CLI-35")
+def test_files_that_cannot_be_read_are_an_error(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    result = invoke("inspect", tmp_path)
+    assert (result.exit_code, result.stdout) == (1, "") and "config.json is not valid JSON" in result.stderr
