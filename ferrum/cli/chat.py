@@ -15,7 +15,8 @@ from pathlib import Path
 
 import click
 
-from ferrum.cli.chat_commands import SLASH, completions, run_command, summary
+from ferrum.cli.chat_commands import CONTINUE, SLASH, completions, run_command, summary
+from ferrum.cli.chat_flags import ChatFlags
 from ferrum.cli.conversation import Conversation, is_text
 from ferrum.cli.conversation import load as load_conversation
 from ferrum.cli.errors import DEBUG, complain, describe
@@ -23,7 +24,7 @@ from ferrum.cli.interruption import interruption
 from ferrum.cli.line_editor import line_editing
 from ferrum.cli.line_input import Entry, Lines, PipedLines, TerminalLines, read_entry
 from ferrum.cli.loading import load
-from ferrum.cli.options import EngineOptions, debug_option, engine_options, sampling_options
+from ferrum.cli.options import EngineOptions, chat_options, debug_option, engine_options, sampling_options
 from ferrum.cli.partner import Partner
 from ferrum.cli.progress import Progress
 from ferrum.cli.sampling_flags import given_fields
@@ -37,24 +38,39 @@ from ferrum.types import FinishReason
 @click.option("-s", "--system", metavar="TEXT", help="The system message.")
 @click.option("--load", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Go on with a conversation that /save has written; flags go before what it says.")  # fmt: skip
+@click.option("--continue", "continues", is_flag=True, help="Begin with more of the last answer of --load.")
+@chat_options
 @sampling_options
 @engine_options
 @debug_option
-def chat(system: str | None, file: Path | None, params: SamplingParams, engine: EngineOptions) -> None:
+def chat(
+    system: str | None,
+    file: Path | None,
+    continues: bool,
+    flags: ChatFlags,
+    params: SamplingParams,
+    engine: EngineOptions,
+) -> None:
     """Talk to a model.
 
     Every line is a message, or a command if it begins with a slash: /help lists them. Where standard input is no
     terminal, nothing but the answers is written to standard output, and the end of the input ends the program.
     """
+    if continues and file is None:
+        raise click.UsageError("--continue goes on with the last answer of a conversation: name its file with --load")
     conversation = begin(system, file, params)  # a wrong file is told before the model is loaded
+    if continues:
+        conversation.continued()  # and so is one without an answer
     progress = Progress()
-    partner = Partner(load(engine, progress))
+    llm = load(engine, progress)
+    partner = Partner(llm, flags.as_options())
     progress.end()
     typed = sys.stdin is not None and sys.stdin.isatty()
     edited = typed and sys.stdout is not None and sys.stdout.isatty()
     lines = TerminalLines(edited) if typed else PipedLines()
     with line_editing(completions) if edited else nullcontext():
-        Chat(partner, conversation, lines, typed).run(None if file is None else summary(conversation))
+        news = None if file is None else summary(conversation)
+        Chat(partner, conversation, lines, typed).run(news, CONTINUE if continues else None)
 
 
 def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conversation:
@@ -83,14 +99,16 @@ class Chat:
         self._lines = lines
         self._typed = typed
 
-    def run(self, news: str | None = None) -> None:
-        """Until the input ends or somebody leaves. `news`: told after the greeting."""
+    def run(self, news: str | None = None, first: str | None = None) -> None:
+        """Until the input ends or somebody leaves. `news`: told after the greeting; `first`: a line before those that
+        are read."""
         self._note(self._partner.greeting())
         if news is not None:
             self._note(news)
+        waiting = [] if first is None else [Entry(first)]
         while True:
             try:
-                entry = read_entry(self._lines)
+                entry = waiting.pop() if waiting else read_entry(self._lines)
                 if entry is None or not self._take(entry):
                     return
             except KeyboardInterrupt:
@@ -170,7 +188,7 @@ class Chat:
             if self._partner.full:
                 return "(the context is full: /clear begins a new conversation)"
             limit = self.conversation.params.max_tokens
-            return f"(cut off after {limit} tokens: /set max_tokens none takes the limit away)"
+            return f"(cut off after {limit} tokens: /continue goes on, /set max_tokens none takes the limit away)"
         return ""
 
     def _note(self, text: str) -> None:

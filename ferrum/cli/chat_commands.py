@@ -20,6 +20,7 @@ from ferrum.cli.values import NONE
 from ferrum.errors import InvalidParameter, NotFound
 
 SLASH = "/"
+CONTINUE = "/continue"
 
 
 class Speaker(Protocol):
@@ -123,6 +124,10 @@ def _retry(conversation: Conversation, _operand: str, _speaker: Speaker) -> Outc
     return Outcome(conversation, asked=conversation.asked_again())
 
 
+def _continue(conversation: Conversation, _operand: str, _speaker: Speaker) -> Outcome:
+    return Outcome(conversation, asked=conversation.continued())
+
+
 def _stats(conversation: Conversation, _operand: str, speaker: Speaker) -> Outcome:
     return Outcome(conversation, tuple(speaker.statistics(conversation)))
 
@@ -152,6 +157,7 @@ COMMANDS = {
     "/load": Command("FILE", "goes on with a conversation from a file", _load),
     "/clear": Command("", "forgets the conversation, and keeps the system message", _clear),
     "/retry": Command("", "answers the last message again", _retry),
+    CONTINUE: Command("", "goes on with the last answer", _continue),
     "/stats": Command("", "shows tokens and speeds of the last answer, and what the engine did", _stats),
     "/exit": Command("", "ends the chat", _exit),
     "/bye": Command("", "does the same", _exit),

@@ -34,12 +34,13 @@ class Turn:
 @dataclass(frozen=True)
 class Conversation:
     """`unanswered`: the last message, where its answer failed or was stopped before the first word. The next message
-    takes its place."""
+    takes its place. `begun`: what there is of its answer, while the rest is asked for."""
 
     params: SamplingParams
     system: str | None = None
     turns: tuple[Turn, ...] = ()
     unanswered: str | None = None
+    begun: str | None = None
 
     def messages(self) -> list[Message]:
         """Everything, in the form that chat templates take."""
@@ -48,6 +49,8 @@ class Conversation:
             said += [(USER, turn.question), (ASSISTANT, turn.answer)]
         if self.unanswered is not None:
             said.append((USER, self.unanswered))
+        if self.begun is not None:
+            said.append((ASSISTANT, self.begun))
         return [{"role": role, "content": text} for role, text in said]
 
     def asked(self, text: str) -> Conversation:
@@ -62,11 +65,19 @@ class Conversation:
             raise NotFound("there is no message yet that could be answered again")
         return replace(self, turns=self.turns[:-1], unanswered=self.turns[-1].question)
 
+    def continued(self) -> Conversation:
+        """The last answer waits for more of it. Raises NotFound where there is none."""
+        if self.unanswered is not None or not self.turns:
+            raise NotFound("the last message has no answer yet that could be continued")
+        last = self.turns[-1]
+        return replace(self, turns=self.turns[:-1], unanswered=last.question, begun=last.answer)
+
     def answered(self, text: str) -> Conversation:
         """The message that waits has its answer."""
         if self.unanswered is None:
             raise ValueError("no message waits for an answer")
-        return replace(self, turns=(*self.turns, Turn(self.unanswered, text)), unanswered=None)
+        turn = Turn(self.unanswered, (self.begun or "") + text)
+        return replace(self, turns=(*self.turns, turn), unanswered=None, begun=None)
 
     def cleared(self) -> Conversation:
         """Only the system message and the parameters are left."""

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferrum.cli.chat_flags import ChatFlags, Setting
 from ferrum.cli.loading import load
 from ferrum.cli.logprobs import as_list, logprob_lines
 from ferrum.cli.memory import peak_rss_bytes
-from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option, sampling_options
+from ferrum.cli.options import (
+    EngineOptions,
+    chat_options,
+    debug_option,
+    engine_options,
+    json_option,
+    sampling_options,
+)
 from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import STDIN, input_is_ignored, read_prompt
@@ -37,12 +45,16 @@ if TYPE_CHECKING:
 @click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
               help="Read the prompt from this file (- for standard input); PROMPT comes behind it.")  # fmt: skip
 @click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
+@click.option("--continue", "beginning", is_flag=False, flag_value="", metavar="[TEXT]",
+              help="The answer begins with TEXT, and the model goes on; without TEXT, it begins with PROMPT, which is "
+                   "then no question.")  # fmt: skip
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
 @click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
               help="Every line is a prompt: answer N of them at a time; without N, or with 0, as many as the engine "
                    "takes. With --json, one object a line.")  # fmt: skip
 @click.option("--stats", is_flag=True, help="Tell what the engine did, at the end.")
+@chat_options
 @sampling_options
 @engine_options
 @json_option
@@ -51,11 +63,13 @@ def generate(
     prompt: str | None,
     file: Path | None,
     system: str | None,
+    beginning: str | None,
     raw: bool,
     no_stream: bool,
     parallel: int | None,
     stats: bool,
     as_json: bool,
+    flags: ChatFlags,
     params: SamplingParams,
     engine: EngineOptions,
 ) -> None:
@@ -64,13 +78,15 @@ def generate(
     Without PROMPT, or where it is "-", the prompt is read from standard input. The text goes to standard output,
     everything else to standard error. With --parallel every line of it is a prompt of its own.
     """
-    if raw and system is not None:
-        raise click.UsageError("--system needs the chat template that --raw leaves out")
+    setting = Setting(system, beginning, flags)
+    if raw and setting.flag() is not None:
+        raise click.UsageError(f"{setting.flag()} needs the chat template that --raw leaves out")
     if no_stream and parallel is not None:
         raise click.UsageError("--no-stream has no meaning with --parallel, whose answers come whole")
     if parallel is not None and prompt is not None and file is not None:
         raise click.UsageError("with --parallel the prompts are given twice: as an argument and with -f")
-    text = read_prompt(prompt, file)
+    flags.as_options()  # what is wrong is told before the model is loaded
+    text = read_prompt(prompt, file, needed=not beginning or parallel is not None)
     prompts = [] if parallel is None else split_prompts(text)
     progress = Progress()
     started = time.perf_counter()
@@ -78,7 +94,7 @@ def generate(
     load_seconds = time.perf_counter() - started
     if prompt not in (None, STDIN) and file is None and input_is_ignored():
         progress.note("note: standard input is not read beside a prompt; with `-f -` it comes before the prompt")
-    as_chat = speaks_chat(llm, system, raw, progress)
+    around = None if raw else chat_setting(llm, setting, progress)
     if engine.max_model_len is None and llm.max_model_len < llm.config.max_positions:
         whole = llm.config.max_positions
         progress.note(f"note: --kv-memory holds {llm.max_model_len} tokens of the {whole} in context")
@@ -87,7 +103,7 @@ def generate(
         return json_line(as_object(llm, completion, load_seconds, params.logprobs))
 
     if parallel is None:
-        with start(llm, text, system, as_chat, params) as stream:
+        with start(llm, text, around, params) as stream:
             show(stream, progress, silent=as_json, whole=no_stream)
         if stream.error is not None:
             raise stream.error
@@ -96,28 +112,27 @@ def generate(
             click.echo("\n".join(logprob_lines(completion.logprobs, llm.tokenizer.token_bytes)), err=True)
         click.echo(as_line(completion) if as_json else summary(completion), err=not as_json)
     else:
-        answer_all(llm, prompts, system, as_chat, params, progress, as_line if as_json else None)
+        answer_all(llm, prompts, around, params, progress, as_line if as_json else None)
     if stats:
         click.echo("\n".join(stats_lines(llm.stats())), err=True)
 
 
-def speaks_chat(llm: LLM, system: str | None, raw: bool, progress: Progress) -> bool:
-    """Does the prompt go through the chat template? Where there is none, it is continued as it is, with a note."""
-    if raw:
-        return False
-    if llm.chat_template is None:
-        if system is not None:
-            raise Unsupported(f"{llm.model_name} has no chat template, so that --system has no place")
-        progress.note(f"note: {llm.model_name} has no chat template; the prompt is continued as it is")
-    return llm.chat_template is not None
+def chat_setting(llm: LLM, setting: Setting, progress: Progress) -> Setting | None:
+    """The setting, if the prompt goes through a chat template. Where there is none, it is continued as it is, with a
+    note."""
+    if llm.chat_templates:
+        return setting
+    if setting.flag() is not None:
+        raise Unsupported(f"{llm.model_name} has no chat template, so that {setting.flag()} has no place")
+    progress.note(f"note: {llm.model_name} has no chat template; the prompt is continued as it is")
+    return None
 
 
-def start(llm: LLM, text: str, system: str | None, as_chat: bool, params: SamplingParams) -> TokenStream:
+def start(llm: LLM, text: str, setting: Setting | None, params: SamplingParams) -> TokenStream:
     """The prompt on its way, perhaps as a chat of one turn."""
-    if not as_chat:
+    if setting is None:
         return llm.stream(text, params)
-    before = [] if system is None else [{"role": "system", "content": system}]
-    return llm.stream_chat([*before, {"role": "user", "content": text}], params)
+    return llm.stream_chat(setting.messages(text), params, **setting.options())
 
 
 def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) -> None:

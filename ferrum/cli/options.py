@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
 from ferrum.sampling_params import PRESETS
@@ -136,6 +137,11 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the generation flags; the command receives `params: SamplingParams`."""
     return _gather(command, "params", make_params, _SAMPLING)
+
+
+def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the flags of the chat template; the command receives `flags: ChatFlags`."""
+    return _gather(command, "flags", ChatFlags, CHAT_FLAGS)
 
 
 def _gather(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ferrum.cli.chat_flags import Setting
 from ferrum.cli.errors import FAILED
 from ferrum.cli.progress import Progress
 from ferrum.cli.terminal import say
@@ -88,18 +89,18 @@ def split_prompts(text: str) -> list[Line]:
 def answer_all(
     llm: LLM,
     lines: list[Line],
-    system: str | None,
-    as_chat: bool,
+    setting: Setting | None,
     params: SamplingParams,
     progress: Progress,
     as_line: Callable[[Completion], str] | None,
 ) -> None:
-    """Answers all prompts; `as_line` makes the line that each answer becomes, None shows it below its prompt. One that
-    fails is told, and decides the exit code; the others have their answers."""
+    """Answers all prompts, as chats in a setting or, without one, as they are. `as_line` makes the line that each
+    answer becomes, None shows it below its prompt. One that fails is told, and decides the exit code; the others have
+    their answers."""
     each, seeds = seeded(params, lines)
     totals, failed = Totals(), False
     began = time.perf_counter()
-    for line, completion in zip(lines, answers(llm, lines, system, as_chat, each, progress), strict=True):
+    for line, completion in zip(lines, answers(llm, lines, setting, each, progress), strict=True):
         if as_line is None:
             gap = "\n" if totals.answers else ""
             say(f"{gap}>>> {line.prompt}\n{completion.text}\n")
@@ -132,25 +133,22 @@ def seeded(params: SamplingParams, lines: list[Line]) -> tuple[list[SamplingPara
 
 
 def answers(
-    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: list[SamplingParams], progress: Progress
+    llm: LLM, lines: list[Line], setting: Setting | None, params: list[SamplingParams], progress: Progress
 ) -> Iterator[Completion]:
     """The completions, in order."""
-    completions = begin(llm, lines, system, as_chat, params)
+    completions = begin(llm, lines, setting, params)
     for done in range(len(lines)):
         with progress.during(f"answering: {done} of {len(lines)} done"):
             completion = next(completions)
         yield completion
 
 
-def begin(
-    llm: LLM, lines: list[Line], system: str | None, as_chat: bool, params: list[SamplingParams]
-) -> Iterator[Completion]:
+def begin(llm: LLM, lines: list[Line], setting: Setting | None, params: list[SamplingParams]) -> Iterator[Completion]:
     """The completions to be. Raises RequestValidation that names the first line that cannot be answered."""
-    before = [] if system is None else [{"role": "system", "content": system}]
 
     def ask(lines: list[Line], params: list[SamplingParams]) -> Iterator[Completion]:
-        if as_chat:
-            return llm.chat_each([[*before, {"role": "user", "content": line.prompt}] for line in lines], params)
+        if setting is not None:
+            return llm.chat_each([setting.messages(line.prompt) for line in lines], params, **setting.options())
         return llm.generate_each([line.prompt for line in lines], params)
 
     try:

@@ -7,6 +7,7 @@ Refuses to know: terminals. Specs: CLI-60, CLI-66, CLI-67. Next: `ferrum.cli.int
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ferrum.cli.conversation import Conversation
@@ -17,18 +18,23 @@ from ferrum.errors import RequestValidation, Unsupported
 from ferrum.types import Completion
 
 if TYPE_CHECKING:
+    from ferrum.engine.conversations import ChatOptions
     from ferrum.engine.llm import LLM
     from ferrum.engine.stream import TokenStream
 
 
 class Partner:
-    """A model to talk to. Raises Unsupported for one without a chat template."""
+    """A model to talk to, with what its chat template gets beside the messages. Raises Unsupported for a model without
+    a chat template."""
 
-    def __init__(self, llm: LLM) -> None:
-        if llm.chat_template is None:
+    def __init__(self, llm: LLM, options: ChatOptions | None = None) -> None:
+        from ferrum.engine.conversations import ChatOptions
+
+        if not llm.chat_templates:
             raise Unsupported(f"{llm.model_name} has no chat template: `ferrum-ref generate` continues a text with it")
         self._llm = llm
-        self._template = llm.chat_template
+        self._options = options or ChatOptions()
+        llm.chat_templates.plain(with_tools=self._options.tools is not None)  # a wrong one is told now
         self.last: Completion | None = None
         """The last answer, complete or stopped."""
 
@@ -75,8 +81,9 @@ class Partner:
 
     def _tokens(self, conversation: Conversation, *, answering: bool) -> list[int]:
         """The conversation as the model reads it, ready for an answer or not."""
-        text = self._template.render(conversation.messages(), add_generation_prompt=answering)
-        return self._llm.tokenizer.encode(text, add_special_tokens=False)
+        begun = conversation.begun is not None
+        options = replace(self._options, add_generation_prompt=answering and not begun, continue_final_message=begun)
+        return self._llm.chat_token_ids(conversation.messages(), options)
 
 
 def last_lines(completion: Completion) -> list[str]:

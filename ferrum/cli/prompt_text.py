@@ -21,20 +21,22 @@ MOST_BYTES = 16 << 20
 STDIN = "-"
 
 
-def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from wherever it is. Of an argument beside a file the file comes first, as what is asked about; one
-    newline at the end of a file or of standard input is not part of it."""
+def read_prompt(prompt: str | None, file: Path | None, needed: bool = True) -> str:
+    """The prompt from wherever it is; where none is `needed`, it may be empty. Of an argument beside a file the file
+    comes first, as what is asked about; one newline at the end of a file or of standard input is not part of it."""
     parts = []
     if file is not None:
         parts.append(_read(str(file)))
     if prompt is not None:
         parts.append(_read(STDIN) if prompt == STDIN else prompt)
     elif file is None:
+        if not needed and (sys.stdin is None or sys.stdin.isatty()):
+            return ""
         if sys.stdin is not None and sys.stdin.isatty():
             raise click.UsageError("give a prompt: as an argument, with -f FILE, or on standard input")
         parts.append(_read(STDIN))
     text = "\n\n".join(part for part in parts if part)
-    if not text:
+    if not text and needed:
         raise click.UsageError("the prompt is empty")
     return text
 

@@ -1,7 +1,7 @@
 """From the generation flags to `SamplingParams`: values that need more than a number, and presets.
 
 Owns: how such a value is written on a command line. Refuses to know: what it does.
-Specs: CLI-54, CLI-55. Next: `ferrum.cli.options`.
+Specs: CLI-54, CLI-55. Next: `ferrum.cli.chat_flags`.
 """
 
 from __future__ import annotations

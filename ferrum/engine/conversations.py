@@ -2,7 +2,7 @@
 
 Owns: what may be said of a conversation beside its messages, in vLLM's names, and the form of contents that a template
 takes. Refuses to know: what templates do, tokens.
-Specs: ENGINE-60 to ENGINE-64. Next: `ferrum.engine.engine`.
+Specs: ENGINE-60 to ENGINE-64. Next: `ferrum.engine.scoring`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def chat_prompt(
     be rendered, TokenizerError where the template refuses them, Unsupported where there is none."""
     template = _template(templates, options, model)
     for unread in _unread(template, options):
-        warn(f"the chat template of {model} does not look at {unread}: it changes nothing")
+        warn(f"the chat template of {model} does not read {unread}: what is given for it changes nothing")
     chat = [_shaped(template, message) for message in messages]
     try:
         return template.render(

@@ -266,8 +266,7 @@ class LLM:
     def chat_token_ids(self, messages: Sequence[Message], options: ChatOptions | None = None) -> list[int]:
         """The prompt that one conversation becomes."""
         (one,) = as_conversations([messages])
-        text = chat_prompt(self.chat_templates, one, options or ChatOptions(), self.model_name)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        return self._chat_ids(one, options or ChatOptions())
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation, ModelError
@@ -324,6 +323,10 @@ class LLM:
     def _encode(self, prompt: str | list[int]) -> list[int]:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
 
+    def _chat_ids(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
+        text = chat_prompt(self.chat_templates, messages, options, self.model_name)
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
     def _chat_each(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
@@ -331,7 +334,7 @@ class LLM:
         priority: Priority | Sequence[Priority],
         options: ChatOptions,
     ) -> Generator[Completion]:
-        prompts = [self.chat_token_ids(one, options) for one in as_conversations(messages)]
+        prompts = [self._chat_ids(one, options) for one in as_conversations(messages)]
         return self._complete_each(prompts, params, priority)
 
     def _complete_each(

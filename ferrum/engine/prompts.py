@@ -1,7 +1,7 @@
 """The forms in which callers write prompts, conversations and parameters, each made a plain list.
 
 Owns: telling one prompt from a list of prompts. Refuses to know: what is done with them.
-Specs: ENGINE-19. Next: `ferrum.engine.scoring`.
+Specs: ENGINE-19. Next: `ferrum.engine.conversations`.
 """
 
 from __future__ import annotations

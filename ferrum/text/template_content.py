@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ferrum.errors import InvalidParameter, quoted
+from ferrum.text.template_data import Unreadable
 
 if TYPE_CHECKING:
     from jinja2 import nodes
@@ -22,16 +23,20 @@ _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal"
 def text_parts(content: Any) -> list[str] | None:
     """The texts of a content that is a list; None for a text, and where there is no content. Raises InvalidParameter
     for what is neither, and for parts that are no text."""
-    if content is None or isinstance(content, str):
+    if content is None or _is_text(content):
         return None
     if not isinstance(content, (list, tuple)):
         raise InvalidParameter("messages", f"must have text, or a list of parts, as content, not {quoted(content)}")
     return [_text(part) for part in content]
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not isinstance(value, Unreadable)
+
+
 def _text(part: Any) -> str:
-    if isinstance(part, str):
-        return part
+    if _is_text(part):
+        return str(part)
     if not isinstance(part, Mapping):
         raise InvalidParameter("messages", f"must have parts with a type in a content, not {quoted(part)}")
     kind = part.get("type", "text" if "text" in part else None)
@@ -41,9 +46,9 @@ def _text(part: Any) -> str:
             "messages", f"have a part of the type {quoted(kind)} in a content: only text can be read"
         )
     text = part.get(key)
-    if not isinstance(text, str):
+    if not _is_text(text):
         raise InvalidParameter("messages", f"have a part of the type {quoted(kind)} whose {key} is {quoted(text)}")
-    return text
+    return str(text)
 
 
 class TemplateReader:

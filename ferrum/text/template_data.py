@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ferrum.errors import InvalidParameter, RequestValidation, quoted
-from ferrum.given import MOST_ITEMS, is_one, items, pairs
+from ferrum.given import is_one, items, pairs
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """The names that a message's reasoning goes by, the one that most templates read first."""
 DEEPEST = 100
+MOST_VALUES = 1 << 19
 ELEMENT = 32
 """Characters that an element of a container is worth: about the memory that it takes."""
 LONGEST = 4 << 20
@@ -104,14 +105,18 @@ def _fields(value: Any) -> Any:
     return dump() if callable(dump) else None
 
 
+class Unreadable(str):
+    """Stands for a value that no template can read: the name of its type."""
+
+
 class Copier:
     """Copies values into dicts, lists, tuples, texts, numbers, true, false and null. Of subclasses (enumerations,
     NumPy's numbers) the plain value is left, of dataclasses and objects with a `model_dump` a dict. Anything else
-    becomes a text that names its type: templates ask whether an image is there, and never look at it."""
+    is `Unreadable`: templates ask whether an image is there, and never look at it."""
 
     def __init__(self, field: str) -> None:
         self._field = field
-        self._left = MOST_ITEMS
+        self._left = MOST_VALUES
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
@@ -136,7 +141,7 @@ class Copier:
 
     def _key(self, key: Any, depth: int) -> Any:
         copied = self(key, depth)
-        if type(copied) is str and not isinstance(key, str):
+        if isinstance(copied, Unreadable):
             raise self._wrong(f"have a {type(key).__name__} for a key")
         return copied
 
@@ -160,14 +165,14 @@ class Copier:
             return self(value.item(), depth)
         fields = None if isinstance(value, type) else _fields(value)
         if fields is None:
-            return f"<{type(value).__name__}>"
+            return Unreadable(f"<{type(value).__name__}>")
         self._enter(1, depth)  # it may give itself, again and again
         return self(fields, depth + 1)
 
     def _enter(self, items: int, depth: int) -> None:
         self._left -= items
         if self._left < 0:
-            raise self._wrong(f"hold more than {MOST_ITEMS} values")
+            raise self._wrong(f"hold more than {MOST_VALUES} values")
         if depth >= DEEPEST:
             raise self._wrong(f"nest containers more than {DEEPEST} deep")
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from jinja2.sandbox import SandboxedEscapeFormatter, SandboxedFormatter
 
-from ferrum.text.template_limits import ELEMENT, budget, refuse
+from ferrum.text.template_data import ELEMENT
+from ferrum.text.template_limits import budget, refuse
 from ferrum.text.template_text import require_text
 
 COSTLY_SIZE = 16 << 10  # filters that take microseconds for a character get no larger texts

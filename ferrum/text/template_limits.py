@@ -49,8 +49,8 @@ class LimitExceeded(SecurityError):
 
 
 class Budget:
-    """What is left to one compilation or rendering, which may take `seconds`. `given` tells the size of what is given to
-    a template, and is asked when a limit is reached that is wide enough for nearly all: values may be twice as large as
+    """What is left to one compilation or rendering, which may take `seconds`. `given` tells the size of what a template
+    is given, and is asked when a limit is reached that is wide enough for nearly all: values may be twice as large as
     that, and there is more time, for there are honest templates whose time grows with the square of a conversation."""
 
     def __init__(self, seconds: float, given: Callable[[], int] | None = None) -> None:

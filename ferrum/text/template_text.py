@@ -14,7 +14,8 @@ from typing import Any
 
 from jinja2.runtime import TemplateReference, Undefined
 
-from ferrum.text.template_limits import ELEMENT, budget, members_of, refuse
+from ferrum.text.template_data import ELEMENT
+from ferrum.text.template_limits import budget, members_of, refuse
 
 PLAIN = (str, bytes, int, float, type(None), range, Undefined)
 """What has no parts and a text of its own, subclasses included."""

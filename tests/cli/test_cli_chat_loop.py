@@ -146,6 +146,13 @@ def test_an_answer_is_written_piece_by_piece_and_kept(capsys: pytest.CaptureFixt
     assert talk(Puppet([]), "Say nothing.").turns == (*BEFORE.turns, Turn("Say nothing.", ""))
 
 
+@pytest.mark.clause("CLI-92")
+def test_an_answer_is_gone_on_with() -> None:
+    assert talk(Puppet([" How", " are you?"]), "/continue").turns == (Turn("Hi", "Hello. How are you?"),)
+    assert talk(Puppet([2, "a"]), "/continue") == BEFORE  # stopped before the first word
+    assert talk(Puppet([RequestValidation("full")]), "/continue") == BEFORE
+
+
 @pytest.mark.clause("CLI-67")
 @pytest.mark.parametrize("line", ["More?", "/retry"])
 @pytest.mark.parametrize(
@@ -228,10 +235,15 @@ class CommandsMachine(RuleBasedStateMachine):
     def retry(self, answer: str | None) -> None:
         self.answer(self.run("/retry").asked, answer)
 
-    def answer(self, asked: Conversation, answer: str | None) -> None:
+    @precondition(lambda self: self.said and len(self.said[-1]) == 2)
+    @rule(more=st.none() | TEXTS)
+    def go_on(self, more: str | None) -> None:
+        self.answer(self.run("/continue").asked, more, self.said[-1][1])
+
+    def answer(self, asked: Conversation, answer: str | None, begun: str = "") -> None:
         if answer is not None:
             self.conversation = asked.answered(answer)
-            self.said[-1] = [self.said[-1][0], answer]
+            self.said[-1] = [self.said[-1][0], begun + answer]
 
     @rule()
     def clear(self) -> None:

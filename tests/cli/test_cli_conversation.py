@@ -77,7 +77,9 @@ def test_a_file_without_parameters_leaves_them_as_they_are(tmp_path: Path) -> No
 LINES = st.one_of(
     st.builds(
         lambda command, operand: f"{command} {operand}".rstrip(),
-        st.sampled_from(["/help", "/set", "/system", "/stats", "/retry", "/save", "/load", "/exit", "/none", "/"]),
+        st.sampled_from(
+            ["/help", "/set", "/system", "/stats", "/retry", "/continue", "/save", "/load", "/exit", "/none", "/"]
+        ),
         st.sampled_from(["", "temperature 0.5", "top_k x", "seed none", "stop [", "n 2", "/no/such/folder/file"])
         | TEXTS,
     ),
@@ -103,7 +105,10 @@ def test_no_command_but_clear_and_load_loses_a_message(conversation: Conversatio
     assert outcome.ends == (line.split(" ")[0] in ("/exit", "/bye"))
     if outcome.asked is not None:
         said = [message["content"] for message in conversation.messages() if message["role"] == "user"]
-        assert outcome.asked.messages()[-1] == {"role": "user", "content": said[-1]}
+        last = {"role": "user", "content": said[-1]}
+        if line.startswith("/continue"):
+            last = {"role": "assistant", "content": conversation.turns[-1].answer}
+        assert outcome.asked.messages()[-1] == last
         assert [m["content"] for m in outcome.asked.messages() if m["role"] == "user"] == said
 
 
@@ -114,6 +119,8 @@ def test_clear_keeps_the_system_message_and_the_parameters(conversation: Convers
     assert cleared == Conversation(conversation.params, conversation.system)
     with pytest.raises(NotFound, match="no message yet"):
         run_command("/retry", cleared, Silent())
+    with pytest.raises(NotFound, match="no answer yet"):
+        run_command("/continue", cleared, Silent())
 
 
 @pytest.mark.clause("CLI-65")

@@ -120,7 +120,7 @@ def test_answers_are_let_go_once_they_are_shown() -> None:
                 yield completion
 
     lines = [Line(number, "x") for number in range(1, 101)]
-    answer_all(Model(), lines, None, False, SamplingParams(), Progress(), None)  # type: ignore[arg-type]
+    answer_all(Model(), lines, None, SamplingParams(), Progress(), None)  # type: ignore[arg-type]
     assert 0 < most < 5
 
 

@@ -15,7 +15,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ferrum.errors import TokenizerError
 from ferrum.text import template_environment, template_limits, template_sandbox
 from ferrum.text.chat import ChatTemplate
-from ferrum.text.template_limits import ELEMENT, Limits
+from ferrum.text.template_data import ELEMENT
+from ferrum.text.template_limits import Limits
 
 MESSAGES = [{"role": "user", "content": "Hello, a b"}, {"role": "assistant", "content": " x\ny "}]
 SMALL = Limits(size=20_000, written=40_000, held=400_000)
