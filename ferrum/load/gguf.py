@@ -121,6 +121,9 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return self._count
 
+    def __repr__(self) -> str:
+        return f"a list of {self._count} texts"
+
     def __iter__(self) -> Iterator[str]:
         return self._reader.texts(self._start, self._count)
 
@@ -301,4 +304,6 @@ def _view(
         reader.fail(f"it ends inside the data of tensor {name}")
     dtype = _VIEWS.get(kind.name, np.dtype(np.uint8))
     view = np.frombuffer(reader.data, dtype, rows * row_bytes // dtype.itemsize, start + offset)
+    if not row_bytes:  # nor can the shape
+        return GGUFTensor(name, kind, shape, view)
     return GGUFTensor(name, kind, shape, view.reshape(shape if kind.name in _VIEWS else (rows, row_bytes)))

@@ -135,6 +135,7 @@ def test_strings_are_decoded_only_when_asked_for(tmp_path: Path) -> None:
         list(strings)
     with pytest.raises(IndexError):
         strings[3]
+    assert repr(strings) == "a list of 3 texts"  # as messages show a value
 
 
 @pytest.mark.clause("LOAD-03")
@@ -254,6 +255,8 @@ def test_tensors_may_lie_in_any_order_and_apart(tmp_path: Path, offsets: tuple[i
 
 @pytest.mark.clause("LOAD-08")
 def test_an_unknown_type_is_refused_with_its_number_and_tensor(tmp_path: Path) -> None:
+    huge = read(tmp_path, one_tensor(entry(b"t", (2**40, 2**40, 4), 4242, 0))).tensors["t"]
+    assert (huge.shape, huge.data.size) == ((2**40, 2**40, 4), 0)
     file = read(tmp_path, one_tensor(entry(b"t", (4, 4), 4242, 0)))
     assert file.tensors["t"].shape == (4, 4)
     for use in (weight_of, floats_of):
