@@ -38,7 +38,7 @@ class ChatTemplate:
     characters.
     """
 
-    def __init__(self, source: str, **special_tokens: str | None) -> None:
+    def __init__(self, source: str, /, **special_tokens: str | None) -> None:
         """Compiles `source`. `special_tokens` (bos_token, eos_token, pad_token, …) are the texts that its variables of
         the same names stand for; None leaves the variable undefined, as transformers does. Raises `TokenizerError`
         where the template is malformed."""

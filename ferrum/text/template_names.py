@@ -20,7 +20,7 @@ class ChatTemplates:
     """The templates that come with a model, and the special tokens that any template is given. A template is compiled
     when it is first chosen."""
 
-    def __init__(self, sources: Mapping[str, str], **special_tokens: str | None) -> None:
+    def __init__(self, sources: Mapping[str, str], /, **special_tokens: str | None) -> None:
         self.sources = dict(sources)
         self._special_tokens = special_tokens
         self._compiled: dict[str, ChatTemplate] = {}

@@ -153,6 +153,14 @@ def test_a_template_gets_the_special_tokens_whatever_file_names_them(tmp_path: P
 
 
 @pytest.mark.clause("LOAD-52")
+@pytest.mark.parametrize("name", ["sources", "source", "self", "messages", "tools", "9", "a b", "None"])
+def test_a_name_that_a_model_has_for_itself_may_be_any(tmp_path: Path, name: str) -> None:
+    settings = {"chat_template": "{{ messages[0].content }}", "extra_special_tokens": {name: "<x>"}}
+    made = FolderVocabulary(write(tmp_path, folder("bytes", settings))).chat_template()
+    assert made is not None and made.render([{"role": "user", "content": "hi"}]) == "hi"
+
+
+@pytest.mark.clause("LOAD-52")
 def test_the_names_can_be_had_without_a_tokenizer_json(tmp_path: Path) -> None:
     files = folder("bytes", {"tokenizer_class": "LlamaTokenizer", "eos_token": "<e>"})
     del files["tokenizer.json"]
