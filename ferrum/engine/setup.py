@@ -155,8 +155,9 @@ def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
     @cache
     def maker() -> GrammarMaker:
         tokenizer = loaded.tokenizer
+        size = max((tokenizer.vocab_size, *(end + 1 for end in tokenizer.eos_token_ids)))  # ends may have no text
         vocabulary = Vocabulary(
-            lambda: [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)],
+            lambda: [tokenizer.token_bytes(token) for token in range(size)],
             tokenizer.special_ids,
             tokenizer.eos_token_ids,
             lambda text: tokenizer.encode(text, add_special_tokens=False),

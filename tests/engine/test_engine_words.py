@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ferrum import LLM, SamplingParams
+from ferrum.sampling_params import StructuredOutputs
 from ferrum.types import FinishReason
 from tests.engine.talkers import talking_folder, talking_gguf
 from tests.load.tokenizer_changes import added_token, folder, tokenizer_json
@@ -122,3 +123,17 @@ def test_the_first_word_of_a_continuation_keeps_its_space(
         llm.tokenizer.decode(part, skip_special_tokens=skips) for part in (ids, completion.prompt_token_ids)
     )
     assert together == before + completion.text
+
+
+@pytest.mark.clause("TEXT-51")
+@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
+def test_a_structure_ends_with_an_end_that_has_no_text(tmp_path: Path) -> None:
+    """A row of the model without a token in its tokenizer may be what ends."""
+    pytest.importorskip("llguidance")
+    size = len(VOCABULARY)
+    files = folder("bytes", {"tokenizer_class": "PreTrainedTokenizerFast"})
+    follows = {H: HELLO, HELLO: size + 3}
+    place = talking_folder(tmp_path / "model", files, follows, size + 8, eos_token_id=size + 3)
+    params = SamplingParams(temperature=0, max_tokens=6, structured_outputs=StructuredOutputs(choice=["hello", "he"]))
+    (completion,) = LLM(place, backend="numpy").generate("h", params)
+    assert (completion.text, completion.token_ids) == ("hello", (HELLO, size + 3))
