@@ -75,7 +75,7 @@ def test_a_conversation_in_a_terminal(tiny: Path, cache: Path, tmp_path: Path) -
     with Terminal(arguments(tiny, "-s", "Be brief."), {**environment(), "FERRUM_CACHE": str(cache)}) as terminal:
         assert f"{tiny.name}, float32, on numpy · context of {CONTEXT} tokens" in terminal.expect(PROMPT)
         first = say(terminal, "Hi")
-        assert "(cut off after 8 tokens: /set max_tokens none" in first
+        assert "(cut off after 8 tokens: /continue goes on, /set max_tokens none" in first
         assert say(terminal, "   ") == ""
         say(terminal, "And?")
         messages = saved(terminal, tmp_path)
