@@ -134,6 +134,6 @@ def test_a_structure_ends_with_an_end_that_has_no_text(tmp_path: Path) -> None:
     files = folder("bytes", {"tokenizer_class": "PreTrainedTokenizerFast"})
     follows = {H: HELLO, HELLO: size + 3}
     place = talking_folder(tmp_path / "model", files, follows, size + 8, eos_token_id=size + 3)
-    params = SamplingParams(temperature=0, max_tokens=6, structured_outputs=StructuredOutputs(choice=["hello", "he"]))
+    params = SamplingParams(temperature=0, max_tokens=6, structured_outputs=StructuredOutputs(regex="(hello)+"))
     (completion,) = LLM(place, backend="numpy").generate("h", params)
     assert (completion.text, completion.token_ids) == ("hello", (HELLO, size + 3))
