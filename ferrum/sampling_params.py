@@ -36,12 +36,16 @@ MOST_STRUCTURE = 1 << 18
 class StructuredOutputs:
     """A grammar that the whole answer must match; exactly one of these is given. `json`: a JSON schema, as an object or
     as text, which is kept as text; `regex`: a regular expression (the syntax of Rust's regex library); `choice`: one of
-    these texts; `grammar`: a context-free grammar in Lark's syntax or in llama.cpp's GBNF."""
+    these texts; `grammar`: a context-free grammar in Lark's syntax or in llama.cpp's GBNF. For schemas:
+    `one_of_as_any_of`: of a `oneOf`, more than one part may fit; `strict_formats`: an unknown `format` is refused, and
+    not passed over."""
 
     json: str | Mapping[str, Any] | bool | None = None
     regex: str | None = None
     choice: tuple[str, ...] | None = None
     grammar: str | None = None
+    one_of_as_any_of: bool = False
+    strict_formats: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in ("json", "regex", "choice", "grammar") if getattr(self, name) is not None]
@@ -49,6 +53,12 @@ class StructuredOutputs:
             what = "nothing is" if not given else f"{' and '.join(given)} are"
             _refuse(f"needs one of json, regex, choice and grammar; {what} given")
         (name,) = given
+        for way in ("one_of_as_any_of", "strict_formats"):
+            value: object = getattr(self, way)
+            if value is not True and value is not False:
+                _refuse(f"{way} must be true or false, not {quoted(value)}")
+            if value and name not in ("json", "grammar"):
+                _refuse(f"{way} is for schemas, and {name} is given")
         read: Callable[[Any], Any] = {"json": _schema, "choice": _choices}.get(name, lambda value: _plain(name, value))
         object.__setattr__(self, name, read(getattr(self, name)))
 

@@ -113,6 +113,8 @@ _SAMPLING = (
                  help="The answer matches this regular expression; @FILE reads it."),
     click.option("--grammar", type=TextOrFile(), metavar="GRAMMAR",
                  help="The answer matches this grammar (Lark or GBNF); @FILE reads it."),
+    click.option("--one-of-as-any-of", is_flag=True, help="Of a schema's oneOf, more than one part may fit."),
+    click.option("--strict-formats", is_flag=True, help="Refuse a schema with an unknown format."),
     click.option("--preset", type=click.Choice(list(PRESETS)), help="Parameters that go well together."),
 )  # fmt: skip
 

@@ -20,6 +20,7 @@ from ferrum.sampling_params import MOST_STRUCTURE, PRESETS, SamplingParams, Stru
 MOST_BYTES = 4 * MOST_STRUCTURE
 """Of a file with a schema, an expression or a grammar: a character has four bytes at most."""
 _STRUCTURES = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
+_SCHEMA_FLAGS = ("one_of_as_any_of", "strict_formats")
 
 
 class TokenBias(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -60,7 +61,7 @@ def given_fields() -> set[str]:
     """The fields of `SamplingParams` that this command line says something of."""
     context = click.get_current_context()
     given = {flag for flag in context.params if context.get_parameter_source(flag) is ParameterSource.COMMANDLINE}
-    fields = {"structured_outputs" if flag in _STRUCTURES else flag for flag in given}
+    fields = {"structured_outputs" if flag in (*_STRUCTURES, *_SCHEMA_FLAGS) else flag for flag in given}
     return fields | set(PRESETS[context.params["preset"]]) if "preset" in given else fields
 
 
@@ -71,8 +72,11 @@ def make_params(preset: str | None, **values: Any) -> SamplingParams:
     structures = {field: given[flag] for flag, field in _STRUCTURES.items() if given[flag] is not None}
     if len(structures) > 1:
         raise click.UsageError("only one of --json-schema, --regex and --grammar can be followed")
+    ways: dict[str, Any] = {flag: True for flag in _SCHEMA_FLAGS if values.pop(flag)}
+    if ways and not structures:
+        raise click.UsageError(f"--{next(iter(ways)).replace('_', '-')} is for --json-schema or --grammar")
     if structures:
-        values["structured_outputs"] = StructuredOutputs(**structures)
+        values["structured_outputs"] = StructuredOutputs(**structures, **ways)
     values["logit_bias"] = dict(values["logit_bias"])
     if preset is not None:
         context = click.get_current_context()

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
 from ferrum.sample.grammar_library import (
     MOST_STATES,
-    CannotFollow,
     advance,
     make_matcher,
     make_tokenizer,
@@ -29,6 +28,7 @@ from ferrum.sample.grammar_library import (
     source,
 )
 from ferrum.sample.grammar_trial import try_out
+from ferrum.sample.refusals import CannotFollow
 from ferrum.sampling_params import StructuredOutputs
 
 REMEMBERED = 256 << 20
@@ -152,25 +152,25 @@ class GrammarMaker:
         try:
             matcher = None
             if len(text) <= QUICK and not _EXPENSIVE.search(text):
-                matcher, size = self._made_at_once(tokenizer, kind, text), QUICK_SIZE
+                matcher, size = self._made_at_once(tokenizer, structure), QUICK_SIZE
             if matcher is not None:
                 return _Made(matcher, _known(matcher, self._vocab_size), size)
             with self._trying:
-                made = self._kept.get(structure) or self._made_after_trial(tokenizer, kind, text)
+                made = self._kept.get(structure) or self._made_after_trial(tokenizer, structure)
                 self._keep(structure, made)  # for those that wait here for the same
                 return made
         except CannotFollow as error:
             raise InvalidParameter("structured_outputs", f"{kind}: {error}") from None
 
-    def _made_after_trial(self, tokenizer: Any, kind: str, text: str) -> _Made:
+    def _made_after_trial(self, tokenizer: Any, structure: StructuredOutputs) -> _Made:
         vocabulary = self._vocabulary
-        tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, kind, text)
+        tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, structure)
         matcher = make_matcher(tokenizer, tried.source)
         return _Made(matcher, _known(matcher, self._vocab_size), tried.size + MOST_STATES * STATE_SIZE)
 
-    def _made_at_once(self, tokenizer: Any, kind: str, text: str) -> Any:
+    def _made_at_once(self, tokenizer: Any, structure: StructuredOutputs) -> Any:
         """A matcher, or None for a structure that needs more fuel than is given away without a trial."""
-        grammar = source(kind, text)
+        grammar = source(structure)
         try:
             make_matcher(tokenizer, grammar, QUICK_FUEL)
         except CannotFollow as error:

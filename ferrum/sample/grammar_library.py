@@ -9,6 +9,7 @@ Next: `ferrum.sample.grammar_trial`.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,9 +17,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ferrum.errors import ResourceExhausted, Unsupported
+from ferrum.sample.gbnf_lark import lark_of, literal
+from ferrum.sample.lark import prepared
+from ferrum.sample.refusals import CannotFollow, in_short
+from ferrum.sample.schema import followed
+from ferrum.sampling_params import StructuredOutputs
 
-JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}"}
-"""White space between the parts of JSON, but not without end: small models like to go on with it."""
+JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}", "json_allowed_escapes": 'nrbtf\\"'}
+"""White space between the parts of JSON, but not without end: small models like to go on with it. One way to write each
+character: with `\\u0061` for "a", a key that is declared could come a second time, as an additional one."""
 MOST_STATES = 100_000
 """Of a lexer, which grows while answers are made: each state takes half a kilobyte."""
 NO_FORCING = '%llguidance {"no_forcing": true}'
@@ -26,15 +33,10 @@ NO_FORCING = '%llguidance {"no_forcing": true}'
 grammar has none: after /a+/ that is followed by "ab", all that can ever come is one more "a"."""
 STACK = 128 << 20
 """Bytes, of which only those are taken that are used."""
-_REASON = 300
 _LARK = re.compile(r"^[ \t]*(%llguidance\b|start[ \t]*:(?!:=))", re.MULTILINE)
 
 T = TypeVar("T")
 _starting = threading.Lock()
-
-
-class CannotFollow(Exception):
-    """A structure that the library refuses or fails at; the text says why, on one line."""
 
 
 def library() -> Any:
@@ -76,22 +78,29 @@ def make_tokenizer(
     return library().LLTokenizer(wrapper, eos_token=list(eos_token_ids))
 
 
-def source(kind: str, text: str) -> str:
+def source(structure: StructuredOutputs) -> str:
     """A structure in the library's own language. Raises CannotFollow."""
+    kind, text = structure.kind, structure.text
+
+    def schema_of(schema: Any) -> dict[str, Any]:
+        return followed(schema, structure.one_of_as_any_of, structure.strict_formats)
+
     with _told():
         matcher = library().LLMatcher
         if kind == "json":
-            return str(matcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS))
+            schema = json.dumps(schema_of(json.loads(text)), ensure_ascii=False)
+            return str(matcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
         if kind == "grammar":  # told apart here: the library's own way takes the square of the time for many lines
-            lark = text if _LARK.search(text) else _from_gbnf(text)
+            is_lark = _LARK.search(text)
+            lark = prepared(text, lambda part: {**schema_of(part), **_OPTIONS}) if is_lark else lark_of(text)
             return str(matcher.grammar_from_lark(f"{lark}\n{NO_FORCING}\n"))
-        return str(library().grammar_from(kind, text))
+        if kind == "choice":  # as alternatives, the library takes only so many
+            text = "|".join(map(literal, structure.choice or ()))
+        return str(library().grammar_from("regex", text))
 
 
-def _from_gbnf(text: str) -> str:
-    from llguidance.gbnf_to_lark import gbnf_to_lark
-
-    return str(gbnf_to_lark(text))
+_OPTIONS = {"x-guidance": JSON_OPTIONS}
+"""Where a schema is a part of a grammar."""
 
 
 def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
@@ -134,13 +143,6 @@ def _told() -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise CannotFollow(f"the library for grammars failed: {in_short(str(error))}") from None
-
-
-def in_short(text: str) -> str:
-    """A complaint of the library on one short line."""
-    line = " ".join(text.replace("<non-verbose/>", "").split())
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: _REASON + 1])
-    return shown if len(shown) <= _REASON else shown[: _REASON - 3] + "..."
 
 
 def on_large_stack(function: Callable[[], T], size: int = STACK) -> T:

@@ -24,15 +24,15 @@ from ferrum.children import own_environment, python_command
 from ferrum.errors import InternalError, ResourceExhausted
 from ferrum.sample.grammar_library import (
     STACK,
-    CannotFollow,
     advance,
-    in_short,
     make_matcher,
     make_tokenizer,
     mask,
     on_large_stack,
     source,
 )
+from ferrum.sample.refusals import CannotFollow, in_short
+from ferrum.sampling_params import StructuredOutputs
 
 SECONDS = 1.5
 """Of processor time."""
@@ -56,7 +56,7 @@ class Tried:
 
 
 def try_out(
-    tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_ids: Sequence[int], kind: str, text: str
+    tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_ids: Sequence[int], structure: StructuredOutputs
 ) -> Tried:
     """Raises CannotFollow for a structure that cannot be made within the limits."""
     import subprocess  # and all that comes with it: few answers need it, and every start imports this module
@@ -64,7 +64,7 @@ def try_out(
     try:
         ran = subprocess.run(
             python_command("-m", __name__),
-            input=pickle.dumps((tokens, special_ids, eos_token_ids, kind, text)),
+            input=pickle.dumps((tokens, special_ids, eos_token_ids, structure)),
             capture_output=True,
             env=own_environment(),
             start_new_session=True,  # Ctrl-C is for whoever waits
@@ -88,12 +88,12 @@ def try_out(
 
 def main() -> None:
     """What the other process does."""
-    tokens, special_ids, eos_token_ids, kind, text = pickle.load(sys.stdin.buffer)
+    tokens, special_ids, eos_token_ids, structure = pickle.load(sys.stdin.buffer)
     tokenizer = make_tokenizer(tokens, special_ids, eos_token_ids, _Longest(tokens))
     _limit()
     try:
         # a smaller stack than the one it is made on afterwards: what fits here fits there
-        told = on_large_stack(lambda: _try(tokenizer, len(tokens), kind, text), STACK // 2)
+        told = on_large_stack(lambda: _try(tokenizer, len(tokens), structure), STACK // 2)
     except CannotFollow as error:
         told = {"reason": str(error)}
     except MemoryError:
@@ -101,9 +101,9 @@ def main() -> None:
     sys.stdout.write(json.dumps(told) + "\n")
 
 
-def _try(tokenizer: Any, vocab_size: int, kind: str, text: str) -> dict[str, Any]:
+def _try(tokenizer: Any, vocab_size: int, structure: StructuredOutputs) -> dict[str, Any]:
     before = _memory(_RESIDENT) or 0
-    grammar = source(kind, text)
+    grammar = source(structure)
     matcher = make_matcher(tokenizer, grammar)
     size = (_memory(_RESIDENT) or 0) - before
     matcher = matcher.deep_copy()

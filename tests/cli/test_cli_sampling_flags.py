@@ -97,11 +97,24 @@ def test_structures_as_text_or_file(flag: str, field: str, tmp_path: Path) -> No
         assert params_of(flag, "@@[a-z]+").structured_outputs == StructuredOutputs(**{field: "@[a-z]+"})
 
 
+@pytest.mark.clause("CLI-55", "SAMPLE-45")
+@pytest.mark.parametrize("flag", ["--one-of-as-any-of", "--strict-formats"])
+def test_ways_to_read_schemas(flag: str) -> None:
+    ways: dict[str, Any] = {flag[2:].replace("-", "_"): True}
+    assert params_of("--json-schema", "{}", flag).structured_outputs == StructuredOutputs(json={}, **ways)
+    assert params_of("--grammar", "start: %json {}", flag).structured_outputs == StructuredOutputs(
+        grammar="start: %json {}", **ways
+    )
+
+
 @pytest.mark.clause("CLI-55")
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--regex", "a", "--grammar", "b"], "only one of"),
+        (["--strict-formats"], "--strict-formats is for --json-schema or --grammar"),
+        (["--one-of-as-any-of"], "--one-of-as-any-of is for --json-schema or --grammar"),
+        (["--strict-formats", "--regex", "a"], "strict_formats is for schemas, and regex is given"),
         (["--json-schema", "@nowhere"], "nowhere cannot be read"),
         (["--json-schema", "{"], "not a JSON schema"),
         (["--logit-bias", "x"], "'x' is not of the form ID=X"),

@@ -1,0 +1,158 @@
+"""Grammars in Lark's syntax: do their rules have an end? And which schemas are in them?
+
+Owns: as much of the syntax as that takes. What it does not know needs nothing here, and is the library's to refuse.
+Refuses to know: terminals, which the library checks, and what a schema means.
+Specs: SAMPLE-43. Next: `ferrum.sample.schema_keywords`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferrum.errors import quoted
+from ferrum.sample.refusals import CannotFollow
+from ferrum.sample.rules import NOTHING, All, Needs, One, endless_from
+
+START = "start"
+DEEPEST = 100
+"""Groups inside groups; the library takes fewer."""
+_TOKEN = re.compile(
+    r"""(?P<space>[ \t\r]+|(?://|\#)[^\n]*)
+    | (?P<line>\n)
+    | (?P<text>"(?:[^"\\\n]|\\.)*"i?|/(?:[^/\\\n]|\\.)+/[a-z]*|<[^>\n]*>|@\w+|%\w+)
+    | (?P<name>[?!]?_?[A-Za-z]\w*)
+    | (?P<other>->|\.\.|::|.)""",
+    re.VERBOSE,
+)
+_HEAD = re.compile(r"(?:\.-?\d+)?(?:\[(?P<ways>[^\]\n]*)\])?[ \t]*:(?!:)")
+"""Between the name of a rule and what it matches: a priority, and ways to end it."""
+_OPTIONAL = "*?"
+
+
+def prepared(text: str, followed: Callable[[Any], Any]) -> str:
+    """The same grammar with each schema made what `followed` makes of it. Raises CannotFollow for a grammar in which a
+    rule can begin that cannot end."""
+    read = _read(text)
+    lost = endless_from(START, read.rules())
+    if lost is not None:
+        raise CannotFollow(f"the rule {quoted(lost)} has no end: it always needs itself again")
+    for start, end, schema in reversed(read.schemas):
+        text = text[:start] + " " + json.dumps(followed(schema)) + text[end:]
+    return text
+
+
+@dataclass
+class _Read:
+    """`tokens`: kinds and texts: "head" for the beginning of a statement, its text being the rule that it defines, or
+    empty for a directive, a terminal, and a rule that can be ended from outside. `schemas`: from where to where."""
+
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+    schemas: list[tuple[int, int, Any]] = field(default_factory=list)
+
+    def rules(self) -> dict[str, Needs]:
+        heads = [at for at, (kind, _) in enumerate(self.tokens) if kind == "head"]
+        bodies = zip(heads, [*heads[1:], len(self.tokens)], strict=True)
+        return {
+            self.tokens[head][1]: _Body(self.tokens[head + 1 : end]).needs()
+            for head, end in bodies
+            if self.tokens[head][1]
+        }
+
+
+def _read(text: str) -> _Read:
+    read = _Read()
+    at, fresh = 0, True  # fresh: at the beginning of a line
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        assert token is not None  # the last kind is any character; a line end is one of its own
+        kind, what, at = str(token.lastgroup), token[0], token.end()
+        if kind == "line":
+            fresh = True
+            continue
+        if kind == "space":
+            continue
+        head = _HEAD.match(text, at) if fresh and kind == "name" else None
+        if head is not None:
+            name = what.lstrip("?!")
+            read.tokens.append(("head", "" if _is_terminal(name) or head["ways"] else name))
+            at = head.end()
+        elif what in _BRACED:
+            end, schema = _json(text, at)
+            if what == "%json" and isinstance(schema, dict):
+                read.schemas.append((at, end, schema))
+            read.tokens.append(("text", what) if _BRACED[what] else ("head", ""))
+            at = end
+        elif fresh and what.startswith("%"):
+            read.tokens.append(("head", ""))
+        else:
+            read.tokens.append((kind, what))
+        fresh = False
+    return read
+
+
+_BRACED = {"%json": True, "%regex": True, "%llguidance": False}
+"""What JSON stands behind, and whether it is a part of a rule."""
+
+
+def _json(text: str, at: int) -> tuple[int, Any]:
+    """Where JSON ends that begins there, and what it is; where it makes no sense, nothing is passed over."""
+    space = re.compile(r"\s*").match(text, at)
+    assert space is not None
+    try:
+        schema, end = json.JSONDecoder().raw_decode(text, space.end())
+    except (ValueError, RecursionError):
+        return at, None
+    return end, schema
+
+
+def _is_terminal(name: str) -> bool:
+    return name.lstrip("_")[:1].isupper()
+
+
+class _Body:
+    """What a rule matches."""
+
+    def __init__(self, tokens: list[tuple[str, str]]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._depth = 0
+
+    def needs(self) -> Needs:
+        options: list[Needs] = []
+        parts: list[Needs] = []
+        while self._at < len(self._tokens):
+            kind, what = self._tokens[self._at]
+            if what in (")", "]") and kind == "other" and self._depth:
+                break
+            self._at += 1
+            if what == "|" and kind == "other":
+                options.append(All(parts))
+                parts = []
+            elif what == "->":
+                self._at += 1  # another name for it
+            elif kind == "name":
+                parts.append(NOTHING if _is_terminal(what) else what)
+                self._suffix(parts)
+            elif what in ("(", "[") and kind == "other":
+                parts.append(self._group(what))
+                self._suffix(parts)
+        return One([*options, All(parts)])
+
+    def _group(self, opener: str) -> Needs:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise CannotFollow("groups are too deeply nested in one another")
+        inner = self.needs()
+        self._depth -= 1
+        self._at += 1
+        return inner if opener == "(" else NOTHING
+
+    def _suffix(self, parts: list[Needs]) -> None:
+        """What may come not at all needs nothing."""
+        following = "".join(what for _, what in self._tokens[self._at : self._at + 2])
+        if following[:1] in tuple(_OPTIONAL) or following[:2] in ("{0", "~0", "{,"):
+            parts[-1] = NOTHING

@@ -1,0 +1,36 @@
+"""What is said of a structure that cannot be followed.
+
+Owns: the one exception for it, which becomes an InvalidParameter where a request is made, and how the complaints of
+others are shown. Refuses to know: which kinds of structures there are.
+Specs: SAMPLE-29. Next: `ferrum.sample.rules`.
+"""
+
+from __future__ import annotations
+
+import re
+
+_REASON = 300
+_WORDS = (
+    (r"NoExtensionBias", "no text fits"),
+    (r"Unsatisfiable schema: ", "it allows nothing: "),
+    (r"min/maxProperties only supported .*",
+     "minProperties and maxProperties can be followed only where each key of 'properties' is 'required'"),
+    (r"circular references with sibling keys .*",
+     "a '$ref' beside other keywords leads back to itself, which cannot be followed"),
+    (r"Schema intersection stack level exceeded", "its parts, all of which have to fit, lead back to themselves"),
+    (r"(?: while processing)? json-schema:///\S*", ""),
+)  # fmt: skip
+"""What the library calls by names of its own, and what that means here."""
+
+
+class CannotFollow(Exception):
+    """A structure that makes no sense, or that the library for grammars fails at; the text says why, on one line."""
+
+
+def in_short(text: str) -> str:
+    """A complaint of the library on one short line."""
+    line = " ".join(text.replace("<non-verbose/>", "").split())
+    for pattern, words in _WORDS:
+        line = re.sub(pattern, words, line)
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line[: _REASON + 1])
+    return shown if len(shown) <= _REASON else shown[: _REASON - 3] + "..."

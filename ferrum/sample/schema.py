@@ -1,0 +1,206 @@
+"""JSON schemas, made such that the library for grammars keeps to all that they demand.
+
+Owns: what of a schema can be kept to, said in few keywords; what cannot is refused with its name and place. Refuses to
+know: how schemas are followed.
+Specs: SAMPLE-29, SAMPLE-42 to SAMPLE-46. Next: `ferrum.sample.grammar_library`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ferrum.errors import quoted
+from ferrum.sample.refusals import CannotFollow
+from ferrum.sample.schema_keywords import LOOKS, MAPS, REFUSED, Schema
+from ferrum.sample.schema_parts import counts, expression, fail, keys_counted, numbers, required, strings, types, values
+from ferrum.sample.schema_references import References
+from ferrum.sample.schema_sets import Any_, Sets
+
+NOTHING: Schema = {"enum": []}
+_OLD = ("draft-0", "2019-09")
+"""In the `$schema` of drafts without `prefixItems`."""
+
+
+def followed(schema: Any, one_of_as_any_of: bool = False, strict_formats: bool = False) -> Schema:
+    """A schema as the library can keep to it. `one_of_as_any_of`: more than one part of a `oneOf` may fit;
+    `strict_formats`: an unknown `format` is refused. Raises CannotFollow."""
+    return _Reader(schema, one_of_as_any_of, strict_formats).schema()
+
+
+class _Reader:
+    """Reads a schema and everything that it refers to."""
+
+    def __init__(self, root: Any, one_of_as_any_of: bool, strict_formats: bool) -> None:
+        self._root = root
+        self._references = References(root)
+        self._one_of_as_any_of = one_of_as_any_of
+        self._strict_formats = strict_formats
+        self._old = any(draft in str(root.get("$schema")) for draft in _OLD) if isinstance(root, dict) else False
+        self._definitions: dict[str, Any_] = {}
+        self._names: dict[int, str] = {}
+        self._places: dict[str, str] = {}
+        self._waiting: list[tuple[str, Any]] = []
+        self._leads: list[Schema] = []  # what refers to a definition, by its name for now
+        self._choices: list[tuple[Schema, Schema, str]] = []  # each with what is demanded beside it
+
+    def schema(self) -> Schema:
+        found = self._whole()
+        if found is False:
+            raise CannotFollow("it allows nothing")
+        return found if isinstance(found, dict) else {}
+
+    def _whole(self) -> Any_:
+        root = self._read(self._root, "#")
+        while self._waiting:
+            name, schema = self._waiting.pop()
+            self._definitions[name] = self._read(schema, self._places[name])
+        if not self._definitions and not self._choices:
+            return root
+        sets = Sets(self._definitions)
+        self._cut(root, sets)
+        for choice, beside, place in self._choices:
+            self._decide(choice, beside, place, sets)
+        for lead in self._leads:
+            if "$ref" in lead:
+                lead["$ref"] = f"#/$defs/{lead['$ref']}"
+        return {**root, "$defs": self._definitions} if isinstance(root, dict) else root
+
+    def _cut(self, root: Any_, sets: Sets) -> None:
+        """What leads to something without an end becomes a schema that nothing fits: an answer that begins it could
+        never be finished."""
+        lost = set(self._definitions) - sets.ending
+        if lost and not sets.ends([root]):
+            place = self._places[min(lost, key=int)]
+            raise CannotFollow(f"{place} allows nothing that has an end: what it demands leads back to it")
+        for lead in self._leads:
+            if lead["$ref"] in lost:
+                lead.clear()
+                lead.update(NOTHING)
+        for name in lost:
+            del self._definitions[name]
+
+    def _decide(self, choice: Schema, beside: Schema, place: str, sets: Sets) -> None:
+        """A `oneOf` of which two parts cannot both fit is an `anyOf`, which the library can follow."""
+        options = choice.pop("oneOf")
+        if not self._one_of_as_any_of:
+            pairs = ((i, j) for j in range(len(options)) for i in range(j))
+            both = next(
+                (pair for pair in pairs if not sets.apart([options[pair[0]], beside], [options[pair[1]], beside])), None
+            )
+            if both is not None:
+                parts = f"parts {both[0]} and {both[1]} may both fit, and it cannot be followed that only one does"
+                fail(
+                    place,
+                    "oneOf",
+                    f"is refused, since its {parts}; one_of_as_any_of (--one-of-as-any-of) reads it as anyOf",
+                )
+        choice["anyOf"] = options
+
+    def _read(self, schema: Any, place: str) -> Any_:
+        if isinstance(schema, bool):
+            return schema
+        if not isinstance(schema, dict):
+            raise CannotFollow(f"{place} must be a schema (an object, true or false), not {quoted(schema)}")
+        given, schema = schema, _evaluated(schema)
+        for keyword in schema:
+            if keyword in REFUSED and not REFUSED[keyword](schema[keyword], schema):
+                fail(place, keyword, "cannot be followed")
+        kinds = types(schema, place)
+        found: Schema = {} if kinds is None else {"type": kinds}
+        found |= counts(schema, place) | numbers(schema, place)
+        found |= strings(schema, kinds, place, self._strict_formats)
+        self._object(schema, found, place)
+        self._array(schema, found, place)
+        parts: list[Any_] = [{"enum": listed} for listed in values(schema, place)]
+        if "$ref" in schema:
+            parts.append(self._lead(given, place))
+        if "allOf" in schema:
+            parts += self._list(schema, "allOf", place)
+        if "anyOf" in schema:
+            parts.append({"anyOf": self._list(schema, "anyOf", place)})
+        if "oneOf" in schema:
+            choice: Schema = {"oneOf": self._list(schema, "oneOf", place)}
+            self._choices.append((choice, found, place))
+            parts.append(choice)
+        return _joined(found, parts)
+
+    def _lead(self, schema: Schema, place: str) -> Schema:
+        if not isinstance(schema["$ref"], str):
+            fail(place, "$ref", f"must be text, not {quoted(schema['$ref'])}")
+        found = self._references.find(schema, schema["$ref"])
+        if found is None:
+            fail(place, "$ref", f"leads to {quoted(schema['$ref'])}, which is not in this schema; nothing is fetched")
+        key = id(found)
+        if key not in self._names:
+            name = self._names[key] = str(len(self._names))
+            self._places[name] = self._references.place(found) if isinstance(found, dict) else schema["$ref"]
+            self._waiting.append((name, found))
+        lead: Schema = {"$ref": self._names[key]}
+        self._leads.append(lead)
+        return lead
+
+    def _list(self, schema: Schema, keyword: str, place: str) -> list[Any_]:
+        if not isinstance(schema[keyword], list):
+            fail(place, keyword, f"must be a list of schemas, not {quoted(schema[keyword])}")
+        return [self._read(part, f"{place}/{keyword}/{number}") for number, part in enumerate(schema[keyword])]
+
+    def _object(self, schema: Schema, found: Schema, place: str) -> None:
+        for keyword in MAPS:
+            if keyword in schema:
+                if not isinstance(schema[keyword], dict):
+                    fail(place, keyword, f"must be an object of schemas, not {quoted(schema[keyword])}")
+                found[keyword] = {
+                    (expression(name) if keyword == "patternProperties" else name): self._read(
+                        part, f"{place}/{keyword}/{name}"
+                    )
+                    for name, part in schema[keyword].items()
+                }
+        if "additionalProperties" in schema:
+            found["additionalProperties"] = self._read(schema["additionalProperties"], f"{place}/additionalProperties")
+        if "required" in schema:
+            found["required"] = required(schema, place)
+        if "minProperties" in found or "maxProperties" in found:
+            keys_counted(found, place)
+
+    def _array(self, schema: Schema, found: Schema, place: str) -> None:
+        """Of all drafts: what the first items are, each by itself, and what the others are."""
+        rest = "items"
+        if isinstance(schema.get("items"), list):
+            if "prefixItems" in schema:
+                fail(place, "prefixItems", "stands beside a list of 'items', which says the same")
+            found["prefixItems"] = self._list(schema, "items", place)
+            rest = "additionalItems"
+        elif "prefixItems" in schema:
+            if self._old and "items" in schema:
+                fail(place, "prefixItems", "is no keyword of the draft that '$schema' names")
+            found["prefixItems"] = self._list(schema, "prefixItems", place)
+            rest = "items" if "items" in schema else "additionalItems"
+        if rest in schema:
+            found["items"] = self._read(schema[rest], f"{place}/{rest}")
+
+
+def _evaluated(schema: Schema) -> Schema:
+    """Where nothing else in a schema looks at keys or items, what is left of them is what is additional."""
+    if "unevaluatedProperties" not in schema and "unevaluatedItems" not in schema:
+        return schema
+    schema = dict(schema)
+    if not any(keyword in schema for keyword in LOOKS):
+        rest = schema.pop("unevaluatedProperties", True)
+        schema.setdefault("additionalProperties", rest)
+        if "contains" not in schema:
+            rest = schema.pop("unevaluatedItems", True)
+            schema.setdefault("additionalItems" if isinstance(schema.get("items"), list) else "items", rest)
+    return schema
+
+
+def _joined(found: Schema, parts: list[Any_]) -> Any_:
+    """One schema that demands the same as all."""
+    if any(part is False for part in parts):
+        return False
+    left = [part for part in parts if isinstance(part, dict) and part]
+    if len(left) == 1 and not found:
+        return left[0]
+    if len(left) == 1 and list(left[0]) in (["enum"], ["anyOf"], ["oneOf"]):
+        left[0].update(found)  # the same object: it may be among the choices
+        return left[0]
+    return {**found, "allOf": left} if left else found

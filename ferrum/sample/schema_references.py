@@ -1,0 +1,74 @@
+"""What the references of a JSON schema lead to.
+
+Owns: `$ref` in all its forms inside one schema: pointers, anchors, and the identifiers of its parts. Refuses to know:
+what any other keyword means; other documents, which nobody fetches.
+Specs: SAMPLE-44. Source: RFC 6901 (pointers), RFC 3986 (references). Next: `ferrum.sample.schema_sets`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urldefrag, urljoin
+
+_VALUES = ("enum", "const", "default", "examples")
+"""Whose parts are no schemas, whatever they look like."""
+_BASE = "https://schema.invalid/"
+"""Of a schema that does not say where it is from."""
+
+
+class References:
+    """The parts of one schema: where each stands, and what it is called."""
+
+    def __init__(self, root: Any) -> None:
+        self._places: dict[int, str] = {}
+        self._bases: dict[int, str] = {}
+        self._named: dict[str, Any] = {}
+        self._old = isinstance(root, dict) and "draft-0" in str(root.get("$schema")) and "$id" not in root
+        self._named[_BASE] = root
+        self._look(root, "#", _BASE)
+
+    def place(self, schema: Any) -> str:
+        """Where it stands, as a pointer."""
+        return self._places.get(id(schema), "#")
+
+    def find(self, schema: dict[str, Any], reference: str) -> Any:
+        """What the reference in that schema leads to; None for nothing that is in the document."""
+        base = self._bases[id(schema)]
+        document, fragment = urldefrag(base + reference if reference.startswith("#") else urljoin(base, reference))
+        if not fragment.startswith("/") and fragment:
+            return self._named.get(f"{document}#{unquote(fragment)}")
+        found = self._named.get(document)
+        for part in unquote(fragment).split("/")[1:]:
+            found = _inside(found, part.replace("~1", "/").replace("~0", "~"))
+        return found
+
+    def _look(self, value: Any, place: str, base: str) -> None:
+        if isinstance(value, list):
+            for number, part in enumerate(value):
+                self._look(part, f"{place}/{number}", base)
+            return
+        if not isinstance(value, dict):
+            return
+        own = value.get("$id", value.get("id") if self._old else None)
+        anchors = [value.get("$anchor"), value.get("$dynamicAnchor")]
+        if isinstance(own, str) and own.startswith("#"):  # an anchor, as older drafts write it
+            anchors.append(own[1:])
+        elif isinstance(own, str):
+            base = urldefrag(urljoin(base, own))[0]
+            self._named.setdefault(base, value)
+        for anchor in anchors:
+            if isinstance(anchor, str):
+                self._named.setdefault(f"{base}#{anchor}", value)
+        self._places[id(value)], self._bases[id(value)] = place, base
+        for key, part in value.items():
+            if key not in _VALUES:
+                self._look(part, f"{place}/{key.replace('~', '~0').replace('/', '~1')}", base)
+
+
+def _inside(value: Any, key: str) -> Any:
+    """A part of an object or an array, None where there is none."""
+    if isinstance(value, dict):
+        return value.get(key)
+    if isinstance(value, list) and key.isascii() and key.isdigit() and len(key) < 9 and int(key) < len(value):
+        return value[int(key)]
+    return None

@@ -1,0 +1,59 @@
+"""Grammars for a vocabulary of bytes, and what can be said under them."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+
+from ferrum.sample.grammar import GrammarMaker, MatcherGrammar, Vocabulary
+from ferrum.sampling_params import StructuredOutputs
+from ferrum.testing.stub import EOS, ByteTokenizer
+
+SPACE = frozenset(b" \t\r\n")
+CLOSING = frozenset(b'"}]')
+
+
+def bytes_maker() -> GrammarMaker:
+    """Of grammars for a vocabulary of bytes."""
+    tokenizer = ByteTokenizer()
+    tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
+    vocabulary = Vocabulary(
+        lambda: tokens, tokenizer.special_ids, (EOS,), lambda text: tokenizer.encode(text, add_special_tokens=False)
+    )
+    return GrammarMaker(vocabulary, tokenizer.vocab_size)
+
+
+MAKER = bytes_maker()
+
+
+def say(own: MatcherGrammar, text: str) -> None:
+    for token in text.encode():
+        assert own.allowed()[token]
+        own.accept(token)
+
+
+def fits(structure: StructuredOutputs, text: str) -> bool:
+    """May the whole answer be this text?"""
+    own = MAKER(structure)
+    for token in text.encode():
+        if own.is_complete or not own.allowed()[token]:
+            return False
+        own.accept(token)
+    return own.is_complete or bool(own.allowed()[EOS])
+
+
+def some_answer(structure: StructuredOutputs, rng: Random, longest: int = 300) -> str | None:
+    """One at random, None where it becomes too long."""
+    own, said = MAKER(structure), bytearray()
+    for step in range(longest):
+        possible = np.flatnonzero(own.allowed()).tolist() if not own.is_complete else [EOS]
+        if possible == [EOS] or (EOS in possible and rng.random() < 0.3):
+            return said.decode()
+        possible = [token for token in possible if token != EOS]
+        for wanted in (CLOSING if step > 60 else frozenset(b'"}],:abc0123{[ntf'), frozenset(range(256)) - SPACE):
+            possible = [token for token in possible if token in wanted] or possible
+        token = rng.choice(possible)
+        said.append(token)
+        own.accept(token)
+    return None
