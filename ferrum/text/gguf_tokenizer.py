@@ -147,11 +147,8 @@ class _Pairs(Sequence[Any]):
         return self._pair(self._merges[index])
 
     @staticmethod
-    def _pair(merge: str) -> tuple[str, str]:
-        left, _, right = merge.partition(
-            " "
-        )  # no byte-level token holds a space, so the one space separates the halves
-        return left, right
+    def _pair(merge: str) -> tuple[str, ...]:
+        return tuple(merge.split(" "))  # no byte-level token holds a space, so the one space separates the halves
 
 
 def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where: str) -> models.BPE:
@@ -167,7 +164,9 @@ def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where
         model = made()
     except TokenizerError:  # it says so of one merge that is not two tokens that make a third
         ranked = [
-            merge for merge in ranked if all(part in ids for part in (*_Pairs._pair(merge), merge.replace(" ", "")))
+            merge
+            for merge in ranked
+            if merge.count(" ") == 1 and all(part in ids for part in (*merge.split(" "), merge.replace(" ", "")))
         ]
         model = made()
     if len(ranked) != len(merges):
