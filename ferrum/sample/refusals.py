@@ -17,6 +17,10 @@ _WORDS = (
      "minProperties and maxProperties can be followed only where each key of 'properties' is 'required'"),
     (r"circular references with sibling keys .*",
      "a '$ref' beside other keywords leads back to itself, which cannot be followed"),
+    (r"patternProperty regexes (.*) are not disjoint",
+     r"two of 'patternProperties' may match the same key, which cannot be followed: \1"),
+    (r"Failed to generate regex for \w+ range: (.*)", r"bounds of numbers that cannot be followed: \1"),
+    (r"^regex parse error", "no regular expression that can be followed"),
     (r"Schema intersection stack level exceeded", "its parts, all of which have to fit, lead back to themselves"),
     (r"(?: while processing)? json-schema:///\S*", ""),
 )  # fmt: skip

@@ -85,12 +85,12 @@ def _bound(value: Any, is_least: bool, keyword: str, place: str) -> Any:
         fail(place, keyword, "is a number out of range")
     if (known > LAST_INTEGER) if is_least else (known < -LAST_INTEGER):
         fail(place, keyword, "is beyond the numbers of 64 bits that can be followed")
-    if isinstance(value, float) or -LAST_EXACT <= value <= LAST_EXACT:
+    if -LAST_EXACT <= value <= LAST_EXACT:
         return value
+    if (known < 0) == is_least:  # so far out that no more numbers are needed than those that are exact
+        return -LAST_EXACT if is_least else LAST_EXACT
     inside = math.inf if is_least else -math.inf
-    if (known < value) if is_least else (known > value):
-        known = math.nextafter(known, inside)
-    return known
+    return math.nextafter(known, inside) if (known < value if is_least else known > value) else known
 
 
 def strings(schema: Schema, kinds: list[str] | None, place: str, strict_formats: bool) -> Schema:
@@ -111,24 +111,32 @@ def strings(schema: Schema, kinds: list[str] | None, place: str, strict_formats:
 
 
 def expression(pattern: str) -> str:
-    """The same for the library, where [ && -- ~~ inside [...] have a meaning that they do not have in JSON Schema."""
+    """The same for the library, but for what readers of schemas do not agree on: what is white space for some of them
+    only does not come, nor do line ends for a dot. And [ && -- ~~ inside [...] mean nothing but themselves."""
     parts: list[str] = []
-    inside = escaped = False
-    for number, char in enumerate(pattern):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif inside and (
-            char in "[&~" or (char == "-" and parts[-1] == "-" and pattern[number - 2 : number - 1] != "\\")
-        ):
-            char = "\\" + char
+    at, inside, negated = 0, False, False
+    while at < len(pattern):
+        char = pattern[at : at + 2] if pattern[at] == "\\" else pattern[at]
+        at += len(char)
+        if inside:
+            if char in ("[", "&", "~") or (char == "-" and parts[-1] == "-"):
+                char = "\\" + char
+            inside = char != "]"
+            char = _SPACES[negated].get(char, char)
         elif char == "[":
-            inside = True
-        elif char == "]" and inside:
-            inside = False
+            inside, negated = True, pattern.startswith("^", at)
+        else:
+            char = _OUTSIDE.get(char, char)
         parts.append(char)
     return "".join(parts)
+
+
+_SPACES = (
+    {r"\s": r"[^\S\x85]", r"\S": r"[^\s\x{feff}]"},
+    {r"\s": r"\s\x{feff}", r"\S": r"\S\x85"},
+)
+"""White space in [...] and in [^...]; Python, the library and JSON Schema differ in U+0085 and U+FEFF."""
+_OUTSIDE = {**_SPACES[0], ".": r"[^\n\r\x{2028}\x{2029}]"}
 
 
 def values(schema: Schema, place: str) -> list[list[Any]]:

@@ -169,7 +169,7 @@ def test_ordinary_structures_are_made_at_once(index: int) -> None:
 SENSELESS: list[tuple[dict[str, Any], str]] = [
     ({"json": {"$ref": "#"}}, "json: "),
     ({"json": {"type": "integer", "minimum": int("9" * 1000)}}, "number out of range"),
-    ({"json": {"type": "number", "minimum": -1e308, "maximum": 1e308}}, "json: "),
+    ({"json": {"type": "number", "minimum": 1e308, "maximum": 1e308}}, "'minimum' at # is beyond"),
     ({"json": {"allOf": [{"type": "string"}, {"type": "number"}]}}, "json: "),
     ({"json": {"$ref": "http://example.com/schema"}}, "json: "),
     ({"json": {"not": {}}}, "json: "),
