@@ -24,8 +24,8 @@ class OutputText:
     def __init__(
         self, tokenizer: Tokenizer, params: SamplingParams, prompt_ids: Sequence[int], max_tokens: int
     ) -> None:
-        """`prompt_ids`: what the text goes on from. `max_tokens`: at least 1, the tokens after which the generation ends
-        whatever they are."""
+        """`prompt_ids`: what the text goes on from. `max_tokens`: at least 1, the tokens after which the generation
+        ends whatever they are."""
         self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens, prompt_ids)
         self._stop_strings = StopStrings(params.stop, params.include_stop_str_in_output)
         self._ending_ids = ending_ids(params, tokenizer.eos_token_ids)
