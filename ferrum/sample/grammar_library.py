@@ -17,10 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ferrum.errors import ResourceExhausted, Unsupported
-from ferrum.sample.gbnf_lark import lark_of, literal
-from ferrum.sample.lark import prepared
 from ferrum.sample.refusals import CannotFollow, in_short
-from ferrum.sample.schema import followed
 from ferrum.sampling_params import StructuredOutputs
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}", "json_allowed_escapes": 'nrbtf\\"'}
@@ -80,6 +77,10 @@ def make_tokenizer(
 
 def source(structure: StructuredOutputs) -> str:
     """A structure in the library's own language. Raises CannotFollow."""
+    from ferrum.sample.gbnf_lark import lark_of, literal  # few answers need them, and every start imports this module
+    from ferrum.sample.lark import prepared
+    from ferrum.sample.schema import followed
+
     kind, text = structure.kind, structure.text
 
     def schema_of(schema: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _WORDS = (
      r"two of 'patternProperties' may match the same key, which cannot be followed: \1"),
     (r"Failed to generate regex for \w+ range: (.*)", r"bounds of numbers that cannot be followed: \1"),
     (r"^regex parse error", "no regular expression that can be followed"),
+    (r"maximum recursion depth exceeded.*", "its parts stand too deep in one another"),
     (r"Schema intersection stack level exceeded", "its parts, all of which have to fit, lead back to themselves"),
     (r"(?: while processing)? json-schema:///\S*", ""),
 )  # fmt: skip

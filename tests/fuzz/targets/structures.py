@@ -59,6 +59,8 @@ GRAMMARS = [
     'start: a{1,99999999}\na: "x"', "start: " + " ".join(["/a*/"] * 200),
     "start: " + " | ".join(f'"{i}"' for i in range(999)), "%llguidance {}\nstart: /a/", "start[lazy]: /.*/",
     "start: gen\ngen[stop=\"\\n\"]: /.*/", 'root ::= "\\u12"', "start: x\nx[max_tokens=0]: /a/",
+    'root ::= w "x" | [^]\nw ::= [a-z]+ (root | "\\U0001F600"){2,}', 'root ::= r-1?\nr-1 ::= "(" root ")" # c\n',
+    "root ::= <[1]> !<think>", "start: x | /a/\nx: x x", 'start: %json {"oneOf": [{}, {"$ref": "#"}]} "a"',
 ]  # fmt: skip
 PIECES = [
     *'()[]{}|*+?.^$\\":=/%@<>,-#\n', "a", "root ::= ", "start: ", "{1000}", "{0,99999}", "(?:", "\\p{Lu}",
