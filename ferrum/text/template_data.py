@@ -124,14 +124,16 @@ class Copier:
             return value
         if kind is dict:
             self._enter(len(value), depth)
-            copied = {}
+            copied: dict[Any, Any] = value.copy()
             for key, item in value.items():
-                name = key if type(key) is str else self._key(key, depth + 1)
-                copied[name] = item if type(item) is str else self(item, depth + 1)
+                if type(key) is not str:
+                    return {self._key(key, depth + 1): self(item, depth + 1) for key, item in value.items()}
+                if type(item) not in _PLAIN:
+                    copied[key] = self(item, depth + 1)
             return copied
         if kind is list:
             self._enter(len(value), depth)
-            return [item if type(item) is str else self(item, depth + 1) for item in value]
+            return [item if type(item) in _PLAIN else self(item, depth + 1) for item in value]
         try:
             return self._foreign(value, depth)
         except (InvalidParameter, RecursionError):
@@ -171,10 +173,9 @@ class Copier:
 
     def _enter(self, items: int, depth: int) -> None:
         self._left -= items
-        if self._left < 0:
-            raise self._wrong(f"hold more than {MOST_VALUES} values")
-        if depth >= DEEPEST:
-            raise self._wrong(f"nest containers more than {DEEPEST} deep")
+        if self._left < 0 or depth >= DEEPEST:
+            many = f"hold more than {MOST_VALUES} values" if self._left < 0 else f"nest more than {DEEPEST} deep"
+            raise self._wrong(many)
 
     def _wrong(self, what: str) -> InvalidParameter:
         return InvalidParameter(self._field, f"must be plain data, and {what}")

@@ -22,6 +22,7 @@ from ferrum.text.template_data import ELEMENT
 
 SMALL = 256  # smaller containers are counted whenever they are met; larger ones are remembered
 SMALL_TEXT = 1024  # smaller texts are not remembered; only containers, which are counted, could hold many
+SINGLE = frozenset((bool, float, type(None)))  # types of values without parts that always have the same size
 BETWEEN_LOOKS = 256  # steps between two readings of the clock, each of which costs as much as several steps
 
 
@@ -105,8 +106,13 @@ class Budget:
 
     def weigh(self, value: object) -> int:
         """The size of what goes into an operation; refuses it where it is too large."""
-        size = len(value) if isinstance(value, str) else self.measure(value)[0]
-        self.require(size)
+        kind = type(value)
+        if kind in SINGLE:
+            self._before_look -= 1
+            return ELEMENT
+        size = len(value) if kind is str else self.measure(value)[0]  # type: ignore[arg-type]  # looked at
+        if size > self._largest:
+            self.require(size)
         self.step(size)
         return size
 
@@ -152,8 +158,11 @@ class Budget:
         self._require_depth(above + 1)
         size, deepest = ELEMENT, 0
         for member in members:
-            if type(member) is str:
+            kind = type(member)
+            if kind is str:
                 size += ELEMENT + len(member)
+            elif kind in SINGLE:
+                size += 2 * ELEMENT
             else:
                 inner, depth = self.measure(member, above + 1)
                 size += ELEMENT + inner

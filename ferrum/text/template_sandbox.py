@@ -37,7 +37,8 @@ GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
 _PAID = "paid for"  # a filter whose name no template can write after a bar
 _LONG_TESTS = ["in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan"]
 _LONG_TESTS += ["<=", "le", "lower", "upper"]  # all others take a moment, whatever they are given
-_OF_DICTS = frozenset(dir(dict))
+_METHODS: dict[type, frozenset[str]] = {kind: frozenset(dir(kind)) for kind in (str, dict, list, tuple)}
+"""Of types for which whether a method is safe depends on its name alone."""
 _VIEWS = (KeysView, ItemsView)
 _JINJA_NAMES = {"_loop_vars", "_block_vars"}  # arguments that Jinja adds: all variables of a loop or block
 
@@ -139,6 +140,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, **options: Any) -> None:
         # the optimizer computes constant expressions while a template is compiled
         super().__init__(optimized=False, finalize=_finalize, **options)
+        self._safe: dict[tuple[type, str], bool] = {}
         self.filters.update({name: limited_filter(name, self.filters[name]) for name in list(self.filters)})
         self.tests.update({name: limited_test(name, self.tests[name]) for name in _LONG_TESTS})
         self.filters[_PAID] = _paid
@@ -183,14 +185,25 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return budget().made(dict.fromkeys(item for item in left if item in result).keys())
         return budget().made(super().call_binop(context, operator, left, right), known)
 
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        known = _METHODS.get(type(obj))
+        if known is None or attr not in known:
+            return super().is_safe_attribute(obj, attr, value)
+        safe = self._safe.get((type(obj), attr))
+        if safe is None:
+            safe = self._safe[type(obj), attr] = super().is_safe_attribute(obj, attr, value)
+        return safe
+
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict and attribute in obj and attribute not in _OF_DICTS:
+        if type(obj) is dict and attribute in obj and attribute not in _METHODS[dict]:
             return obj[attribute]  # what chat templates do most, without an exception on the way
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if type(argument) is str:
             budget().step()
+            if type(obj) is dict and argument in obj:
+                return obj[argument]
         else:
             budget().weigh(argument)  # to hash a tuple is to walk through all of it
         return super().getitem(obj, argument)

@@ -259,7 +259,7 @@ def test_messages_as_client_libraries_have_them(llm: LLM) -> None:
     ],
 )
 def test_what_no_template_reads_is_told(llm: LLM, given: dict[str, Any], unread: str) -> None:
-    with pytest.warns(ModelWarning, match=f"template of tiny does not read {unread}: what is given for it"):
+    with pytest.warns(ModelWarning, match=f"template of tiny does not read '{unread}': what is given for it"):
         llm.chat_each(HI, ONE, **given)
 
 
