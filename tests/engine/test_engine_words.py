@@ -137,3 +137,12 @@ def test_a_structure_ends_with_an_end_that_has_no_text(tmp_path: Path) -> None:
     params = SamplingParams(temperature=0, max_tokens=6, structured_outputs=StructuredOutputs(regex="(hello)+"))
     (completion,) = LLM(place, backend="numpy").generate("h", params)
     assert (completion.text, completion.token_ids) == ("hello", (HELLO, size + 3))
+
+
+@pytest.mark.clause("LOAD-26")
+def test_the_tokenizers_own_end_does_not_come_before_min_tokens(tmp_path: Path) -> None:
+    files = folder("bytes", {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"})
+    place = talking_folder(tmp_path / "model", files, FOLLOWS, len(VOCABULARY), eos_token_id=0)
+    params = SamplingParams(temperature=0, max_tokens=6, min_tokens=4)
+    (completion,) = LLM(place, backend="numpy").generate("h", params)
+    assert END not in completion.token_ids[:4] and 0 not in completion.token_ids[:4]
