@@ -9,13 +9,15 @@ Next: `ferrum.files`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from reprlib import Repr
 from typing import Any
 
 SHOWN = 60
 """Characters of a value that a message shows."""
+MOST_LISTED = 8
+"""Names that one message lists."""
 
 
 class FerrumError(Exception):
@@ -110,13 +112,22 @@ class ModelWarning(UserWarning):
     """Something in a model's files was passed over or is not what it should be, and the model works without it."""
 
 
+MOST_TOLD = 1000
 _told: dict[Any, Any] = {}  # by the `warnings` module
 
 
 def warn(text: str) -> None:
     """Tells whoever opened the model: Python's own way, which programs can redirect, count or silence. The same text is
-    the same warning, whichever of several readers of a file has come upon it."""
+    the same warning, whichever of several readers of a file has come upon it, until there were very many."""
+    if len(_told) > MOST_TOLD:
+        _told.clear()
     warnings.warn_explicit(text, ModelWarning, "ferrum", 0, registry=_told)
+
+
+def listed(names: Sequence[object]) -> str:
+    """Names as a message lists them: the first few, and how many more."""
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(quoted(name) for name in names[:MOST_LISTED]) + more
 
 
 @contextmanager

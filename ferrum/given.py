@@ -56,7 +56,10 @@ def real(field: str, value: object, least: float, most: float = math.inf) -> flo
 
 
 def flag(field: str, value: object) -> bool:
-    """True or false, and nothing that merely counts as such."""
+    """True or false, NumPy's too, and nothing that merely counts as such."""
+    kind = type(value)
+    if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"):
+        return bool(value)
     if value is not True and value is not False:
         raise InvalidParameter(field, f"must be true or false, not {quoted(value)}")
     return value

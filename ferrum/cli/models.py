@@ -17,7 +17,7 @@ from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_op
 from ferrum.cli.progress import Progress, human_bytes
 from ferrum.cli.terminal import as_json as json_line
 from ferrum.cli.terminal import printable
-from ferrum.errors import FerrumError, warn
+from ferrum.errors import FerrumError, ModelError, NotFound, Unsupported, warn
 
 if TYPE_CHECKING:
     from ferrum.config import ModelConfig
@@ -74,13 +74,13 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
 
     files = open_model(locate(model, Progress(), offline=offline))
     architecture = files.architecture  # first: a file that cannot be read at all is an error
-    config = _unless_refused(lambda: files.config)
-    source = _unless_refused(lambda: files.source)
-    tensors = [] if source is None else [source.describe(name) for name in source.names()]
+    config = _unless_refused(lambda: files.config, FerrumError)
+    source = _unless_refused(lambda: files.source, Unsupported, ModelError, NotFound)  # one that is damaged is an error
+    tensors = None if source is None else [source.describe(name) for name in source.names()]
     described = describe(files, config, architecture, tensors)
     if list_tensors:
         described["tensors"] = [
-            {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors
+            {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors or ()
         ]
     click.echo(json_line(described) if as_json else printable("\n".join(lines(described))))
 
@@ -88,11 +88,11 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
 T = TypeVar("T")
 
 
-def _unless_refused(read: Callable[[], T]) -> T | None:
-    """A part of a model's files; None, with a warning, where this project cannot run it."""
+def _unless_refused(read: Callable[[], T], *refusals: type[FerrumError]) -> T | None:
+    """A part of a model's files; None, with a warning, where it is refused so."""
     try:
         return read()
-    except FerrumError as error:
+    except refusals as error:
         warn(f"this model cannot be run: {error}")
         return None
 
@@ -113,12 +113,12 @@ class KvCost:
 
 
 def describe(
-    files: ModelFiles, config: ModelConfig | None, architecture: str | None, tensors: Sequence[StoredTensor]
+    files: ModelFiles, config: ModelConfig | None, architecture: str | None, tensors: Sequence[StoredTensor] | None
 ) -> dict[str, Any]:
-    """What `inspect --json` prints; null for what only a configuration tells, where there is none."""
+    """What `inspect --json` prints; null for what only a configuration or weights tell, where there are none."""
     kv = None if config is None else KvCost.of(config)
     by_type: dict[str, dict[str, int]] = {}
-    for tensor in tensors:
+    for tensor in tensors or ():
         entry = by_type.setdefault(tensor.type, {"tensors": 0, "parameters": 0, "bytes": 0})
         entry["tensors"] += 1
         entry["parameters"] += math.prod(tensor.shape)
@@ -136,10 +136,10 @@ def describe(
             "scaling": config.rope.scaling.value,
             "factor": config.rope.factor,
         },
-        "parameters": sum(entry["parameters"] for entry in by_type.values()),
+        "parameters": None if tensors is None else sum(entry["parameters"] for entry in by_type.values()),
         "types": by_type,
         "memory": {
-            "weights_bytes": sum(entry["bytes"] for entry in by_type.values()),
+            "weights_bytes": None if tensors is None else sum(entry["bytes"] for entry in by_type.values()),
             "kv_bytes_per_token": None if kv is None else kv.per_token,
             "kv_bytes_full_context": None if kv is None else kv.full_context,
         },
@@ -154,10 +154,11 @@ def lines(described: dict[str, Any]) -> list[str]:
         ("path", d["path"]),
         ("architecture", d["architecture"] or "-"),
         *_computed(d),
-        ("parameters", f"{d['parameters']:,}"),
-        *((name, _type_line(entry)) for name, entry in d["types"].items()),
-        ("weights", human_bytes(memory["weights_bytes"])),
     ]
+    if d["parameters"] is not None:
+        facts.append(("parameters", f"{d['parameters']:,}"))
+        facts += [(name, _type_line(entry)) for name, entry in d["types"].items()]
+        facts.append(("weights", human_bytes(memory["weights_bytes"])))
     if d["rope"] is not None:
         each, all_of_it = (human_bytes(memory[f"kv_bytes_{name}"]) for name in ("per_token", "full_context"))
         facts.append(("keys, values", f"{each} a token, {all_of_it} for a full context (float32)"))

@@ -16,6 +16,7 @@ import click
 
 from ferrum.cli.chat_flags import Setting
 from ferrum.cli.errors import FAILED
+from ferrum.cli.logprobs import logprob_lines
 from ferrum.cli.progress import Progress
 from ferrum.cli.terminal import say
 from ferrum.errors import RequestValidation
@@ -104,6 +105,8 @@ def answer_all(
         if as_line is None:
             gap = "\n" if totals.answers else ""
             say(f"{gap}>>> {line.prompt}\n{completion.text}\n")
+            if completion.logprobs is not None:
+                click.echo("\n".join(logprob_lines(completion.logprobs, llm.tokenizer.token_bytes)), err=True)
         else:
             click.echo(as_line(completion))
         if completion.error is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ def read_prompt(prompt: str | None, file: Path | None, needed: bool = True) -> s
     if file is not None:
         parts.append(_read(str(file)))
     if prompt is not None:
-        parts.append(_read(STDIN) if prompt == STDIN else prompt)
+        parts.append(_read(STDIN) if prompt == STDIN else _argument(prompt))
     elif file is None:
         if not needed and (sys.stdin is None or sys.stdin.isatty()):
             return ""
@@ -39,6 +40,18 @@ def read_prompt(prompt: str | None, file: Path | None, needed: bool = True) -> s
     if not text and needed:
         raise click.UsageError("the prompt is empty")
     return text
+
+
+def _argument(text: str) -> str:
+    """The argument, of which Python has made what it could: bytes that are UTF-8 whatever the language is set to."""
+    with suppress(UnicodeEncodeError):
+        text.encode()
+        return text
+    try:
+        content = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise click.UsageError("the prompt holds half of a surrogate pair, which is no character") from None
+    return decode(content, "the prompt")
 
 
 def input_is_ignored() -> bool:

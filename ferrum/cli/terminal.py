@@ -80,7 +80,8 @@ def as_json(value: Any) -> str:
 def obeys(stream: TextIO | None) -> bool:
     """Is the stream a terminal that obeys escape sequences? Emacs' shell and the consoles of build servers are
     terminals that show them, and say so."""
-    return stream is not None and stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown", "")
+    kind = os.environ.get("TERM", "windows" if os.name == "nt" else "")
+    return stream is not None and stream.isatty() and kind not in ("dumb", "unknown", "")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferrum.errors import InvalidParameter, TokenizerError, Unsupported, quoted, warn
+from ferrum.errors import InvalidParameter, TokenizerError, Unsupported, listed, quoted, warn
 from ferrum.given import flag, pairs, text
 from ferrum.text.chat import ChatTemplate
 from ferrum.text.template_content import CONTENT, text_parts
@@ -89,8 +89,8 @@ def chat_prompt(
     """The text to encode; `model` is the name that errors call it by. Raises InvalidParameter for messages that cannot
     be rendered, TokenizerError where the template refuses them, Unsupported where there is none."""
     template = _template(templates, options, model)
-    for unread in _unread(template, options):
-        warn(f"the chat template of {model} does not read {unread}: what is given for it changes nothing")
+    if unread := _unread(template, options):
+        warn(f"the chat template of {model} does not read {listed(unread)}: what is given for it changes nothing")
     chat = [_shaped(template, message) for message in messages]
     try:
         return template.render(
@@ -121,7 +121,8 @@ def _template(templates: ChatTemplates, options: ChatOptions, model: str) -> Cha
 
 def _unread(template: ChatTemplate, options: ChatOptions) -> list[str]:
     """What is given and cannot change the text."""
-    given = [name for name in ("tools", "documents") if getattr(options, name)] + list(options.variables)
+    given = [name for name in ("tools", "documents") if getattr(options, name)]
+    given = ["messages", *given, *options.variables]
     return [name for name in given if not template.reads(name)]
 
 

@@ -14,11 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.errors import quoted, warn
+from ferrum.errors import listed, warn
 from ferrum.fields import Fields
-
-MOST_NAMED = 8
-"""Keys that one warning names."""
 
 Neutral = Mapping[str, tuple[Any, ...]]
 """By key the values that change nothing; null changes nothing anywhere."""
@@ -36,25 +33,20 @@ def check_keys(
     known = {*read, *neutral, *harmless}
     unknown = [key for key in keys if key not in known and key in fields and not key.startswith("_")]
     if unknown:
-        warn(f"{fields.where}: passed over: {_listed([fields.prefix + key for key in unknown])}, {why}")
+        warn(f"{fields.where}: passed over: {listed([fields.prefix + key for key in unknown])}, {why}")
 
 
 def check_requests(fields: Fields) -> None:
     """Warns of keys that forbid or force tokens: here only a request can."""
     asked = [key for key, values in FORCING.items() if not is_neutral(fields.get(key), values)]
     if asked:
-        warn(f"{fields.where}: passed over: {_listed(asked)}, which here only a request can ask for")
+        warn(f"{fields.where}: passed over: {listed(asked)}, which here only a request can ask for")
 
 
 def is_neutral(value: Any, neutral: Iterable[Any]) -> bool:
     """Does a value change nothing? In GGUF one may be given per layer: then every one of them."""
     each = value.tolist() if isinstance(value, np.ndarray) else [value]
     return all(one is None or one in neutral for one in each)
-
-
-def _listed(keys: list[str]) -> str:
-    more = f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else ""
-    return ", ".join(quoted(key) for key in keys[:MOST_NAMED]) + more
 
 
 def _words(text: str) -> frozenset[str]:

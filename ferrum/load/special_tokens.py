@@ -23,10 +23,11 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
     if "ggml.tokens" not in fields:
         return {}
     tokens = fields.texts("ggml.tokens")
+    defaults = _defaults(fields, len(tokens))
     found: dict[str, str] = {}
     for name, role in zip(NAMES, _GGUF, strict=True):
         key = f"ggml.{role}_token_id"
-        token = fields.integer(key, low=-LARGEST_INTEGER) if key in fields else None
+        token = fields.integer(key, low=-LARGEST_INTEGER) if key in fields else defaults.get(role)
         if token is None or token in NONE:
             continue
         if 0 <= token < len(tokens):
@@ -34,3 +35,12 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
         else:
             warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
     return found
+
+
+def _defaults(fields: Fields, size: int) -> dict[str, int]:
+    """As the tokenizer has them: a template writes the same beginning as a raw prompt gets."""
+    from ferrum.text.gguf_ends import default_ids
+    from ferrum.text.gguf_tokens import PREFIX, token_types
+
+    own = Fields(fields.values, fields.where, PREFIX)
+    return default_ids(own, token_types(own, size)) if "model" in own else {}

@@ -2,7 +2,7 @@
 
 Owns: where the two file formats keep them, and under which names. Refuses to know: what they do, and which is chosen
 (`ferrum.text`). Specs: LOAD-51. Source: transformers' chat_template.jinja, additional_chat_templates and
-tokenizer_config.json; the GGUF format document. Next: `ferrum.load.families`.
+tokenizer_config.json; the GGUF format document. Next: `ferrum.load.token_ids`.
 """
 
 from __future__ import annotations

@@ -121,7 +121,9 @@ def _added_tokens_json(folder: Path, values: Mapping[str, Any], file: TokenizerF
     for text in fields.values:
         is_special = text in special
         wanted = fields.integer(text, low=0)
-        found[wanted] = AddedText(text, special=is_special, normalized=not is_special, wanted=wanted)
+        found[wanted] = AddedText(
+            _readable(fields, text, text), special=is_special, normalized=not is_special, wanted=wanted
+        )
     return list((found | own).values())
 
 
@@ -169,13 +171,28 @@ def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
     if isinstance(value, AddedText):
         return value
     if isinstance(value, str):
-        return AddedText(value, special=True)
+        return AddedText(_readable(fields, key, value), special=True)
     if not isinstance(value, dict):
         raise fields.wrong(key, "the text of a token, or an object with its content")
     inner = fields.inner(key)
     special = inner.flag("special", False)
     flags = {name: inner.flag(name, False) for name in ("lstrip", "rstrip", "single_word")}
-    return AddedText(inner.text("content"), special, inner.flag("normalized", not special), **flags, wanted=wanted)
+    return AddedText(
+        _readable(inner, "content", inner.text("content")),
+        special,
+        inner.flag("normalized", not special),
+        **flags,
+        wanted=wanted,
+    )
+
+
+def _readable(fields: Fields, key: str, text: str) -> str:
+    """The same, if it is text at all: JSON can write half of a pair of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidFormat(f"{fields.where}: {quoted(key)} holds half of a surrogate pair, which is no text") from None
+    return text
 
 
 def _in_order(

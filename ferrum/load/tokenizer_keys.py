@@ -13,6 +13,7 @@ from typing import Any
 
 from ferrum.errors import quoted, warn
 from ferrum.fields import Fields
+from ferrum.load.known_keys import check_keys
 from ferrum.text.tokenizer_json import TokenizerFile
 
 
@@ -28,7 +29,7 @@ READ = _words(
 """Keys that are read; any other that ends in "_token" and holds text names a special token, too."""
 
 FOLLOWED = _words(
-    "add_bos_token add_eos_token clean_text do_basic_tokenize do_clean_text do_lowercase "
+    "add_bos_token add_eos_token clean_text handle_chinese_chars do_basic_tokenize do_clean_text do_lowercase "
     "do_lowercase_and_remove_accent do_phonemize do_split_on_punc do_subword_tokenize do_upper_case "
     "do_word_tokenize errors extra_ids is_uroman keep_accents legacy legacy_behaviour merges never_split "
     "normalization normalize normalize_text phonemize remove_space replace_word_delimiter_char "
@@ -39,19 +40,21 @@ FOLLOWED = _words(
 
 HARMLESS = _words(
     # of batches, which are not made here: a text is never cut or padded
-    "max_length model_max_length pad_to_multiple_of pad_token_type_id padding_side stride truncation_side "
-    "truncation_strategy model_input_names return_token_type_ids "
+    "max_length max_len model_max_length padding truncation pad_to_multiple_of pad_token_type_id padding_side "
+    "stride truncation_side truncation_strategy model_input_names return_token_type_ids "
     # of files and libraries
     "backend emoji_file files_loaded gguf_file is_local jumanpp_kwargs local_files_only mecab_dic mecab_kwargs "
     "mecab_option merges_file monolingual_vocab_file name_or_path normalizer_file processor_class sp_model_kwargs "
     "source_spm spm_file src_vocab_file subword_tokenizer_type sudachi_kwargs target_spm target_vocab_file "
     "tokenizer_file tokenizer_object verbose vocab_file word_pronunciation_file word_shape_file "
-    "word_tokenizer_type init_inputs auto_map tgt_vocab_file "
+    "word_tokenizer_type init_inputs auto_map tgt_vocab_file special_tokens_map_file from_slow use_fast "
+    "trust_remote_code device_map revision transformers_version torch_dtype dtype unsloth_version "
     # of what a caller asks transformers for beside ids and text
-    "chat_control_tokens response_schema response_template use_default_system_prompt "
+    "start_n_top end_n_top chat_control_tokens response_schema response_template use_default_system_prompt "
     # of tables, pages, entities, speech and translation
-    "add_blank cell_trim_length cls_token_box entity_vocab generator id2lang lang2id lang_codes langs language "
-    "language_codes mask_token_sent max_column_id max_depth max_entity_length max_input_chars_per_word "
+    "spaces_between_special_tokens add_blank cell_trim_length cls_token_box entity_vocab generator id2lang lang2id "
+    "lang_codes langs language language_codes mask_token_sent max_column_id max_depth max_entity_length "
+    "max_input_chars_per_word "
     "max_mention_length max_question_length max_row_id max_width min_question_length num_madeup_words offset "
     "only_label_first_subword pad_token_box pad_token_label pad_width phonemizer_backend phonemizer_lang "
     "predict_timestamps question_encoder sep_token_box separate_vocabs source_lang src_lang strip_column_names "
@@ -109,7 +112,9 @@ CHECKED: Mapping[str, tuple[Callable[[Any, TokenizerFile], bool], str]] = {
 
 
 def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
-    """Tells of each value in tokenizer_config.json that asks for what is not done."""
+    """Tells of each value in tokenizer_config.json that asks for what is not done, and of keys nothing is known of."""
+    named = {key for key in fields.values if key.endswith("_token")}
+    check_keys(fields, READ | CHECKED.keys() | named, {}, FOLLOWED | HARMLESS)
     for key, (differs, instead) in CHECKED.items():
         value = fields.get(key)
         if value is not None and differs(value, file):
@@ -119,8 +124,9 @@ def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
 # ---- GGUF
 GGUF_READ = _words(
     "add_bos_token add_eos_token add_space_prefix bos_token_id cls_token_id eom_token_id eos_token_id eot_token_id "
-    "fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id fim_suf_token_id mask_token_id "
-    "merges model padding_token_id pre precompiled_charsmap remove_extra_whitespaces scores seperator_token_id "
+    "fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id fim_suf_token_id "
+    "mask_token_id merges model padding_token_id pre precompiled_charsmap remove_extra_whitespaces scores "
+    "seperator_token_id "
     "suppress_tokens token_type tokens unknown_token_id"
 )
 """Keys that are read, behind "tokenizer.ggml."; beside them are the chat templates."""
@@ -131,11 +137,22 @@ GGUF_HARMLESS = _words(
     # older names of marks in code
     "prefix_token_id suffix_token_id middle_token_id"
 )
-"""Keys that change neither ids nor text, and so does what a file keeps of other formats ("huggingface.json")."""
+"""Keys that change neither ids nor text."""
+
+
+GGUF_BESIDE = _words("chat_template chat_templates huggingface.json rwkv.world")
+"""Keys behind "tokenizer.": templates, and what a file keeps of other formats."""
+
+
+def _keys(fields: Fields) -> Iterator[str]:
+    return (key.removeprefix(fields.prefix) for key in fields.values if key.startswith(fields.prefix))
 
 
 def warn_of_metadata(fields: Fields) -> None:
     """Tells of what GGUF metadata asks for and is not done; the keys of `fields` begin with "tokenizer."."""
+    known = {f"ggml.{key}" for key in GGUF_READ | GGUF_HARMLESS} | GGUF_BESIDE
+    templates = {key for key in _keys(fields) if key.startswith("chat_template.")}
+    check_keys(fields, known | templates, {}, frozenset())
     key = "ggml.suppress_tokens"
     if key in fields and len(fields.integers(key)):
         warn(f"{fields.where}: {fields.prefix}{key} is not followed: these tokens may come in an answer")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import tokenizers
 
-from ferrum.errors import TokenizerError, warn
+from ferrum.errors import TokenizerError, quoted, warn
 from ferrum.text.native import ask
 
 
@@ -41,9 +41,8 @@ def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedText], where:
     for token in added:
         found = backend.token_to_id(token.content) if token.wanted is not None else None
         if found not in (None, token.wanted):
-            warn(
-                f"{where}: {token.content!r} becomes token {found}, not {token.wanted}, which is not the next free one"
-            )
+            shown = f"{quoted(token.content)} becomes token {found}, not {token.wanted}"
+            warn(f"{where}: {shown}, which is not the next free id")
 
 
 def _not_addable(reason: str) -> TokenizerError:

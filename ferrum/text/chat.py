@@ -52,6 +52,10 @@ class ChatTemplate:
         self.source = source
         self._tokens = {name: text for name, text in special_tokens.items() if text is not None}
         try:
+            source.encode()
+        except UnicodeEncodeError:
+            raise TokenizerError("the chat template holds half of a surrogate pair, which is no character") from None
+        try:
             with limited("compiling"):
                 self._template = chat_environment().from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -88,8 +92,9 @@ class ChatTemplate:
         if not continue_final_message:
             return self._rendered(variables)
         field = CONTENT if continue_final_message is True else str(continue_final_message)
-        final = self._mark_end(chat, field)
-        return _until_end(self._rendered(variables), final)
+        mark = _unused(chat)
+        final = self._mark_end(chat, field, mark)
+        return _until_end(self._rendered(variables), final, mark)
 
     def reads(self, name: str) -> bool:
         """Does the template look at a variable of that name?"""
@@ -115,7 +120,7 @@ class ChatTemplate:
             weight(variables)  # too long says more than what became of it
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
 
-    def _mark_end(self, chat: list[dict[str, Any]], field: str) -> str:
+    def _mark_end(self, chat: list[dict[str, Any]], field: str, mark: str) -> str:
         """Marks the end of the text in the field of the last message, of which there are copies where it is the
         reasoning -> the text. Raises InvalidParameter where there is none, or the template looks at none."""
         if not chat:
@@ -128,25 +133,33 @@ class ChatTemplate:
         if not any(name in self.source for name in names):
             raise _not_continued(f"is set, but the chat template does not look at the {field} of messages")
         if isinstance(text, str):
-            last.update(dict.fromkeys(names, text + _END))
+            last.update(dict.fromkeys(names, text + mark))
             return text
         for part in reversed(text):
             if isinstance(part, dict) and isinstance(part.get("text"), str):
                 found: str = part["text"]
-                part["text"] += _END
+                part["text"] += mark
                 return found
         raise _not_continued(f"{told} with a text that could be continued")
 
 
-def _until_end(rendered: str, final: str) -> str:
+def _unused(chat: list[dict[str, Any]]) -> str:
+    """A mark that stands nowhere in the messages."""
+    texts, number = repr(chat), 0
+    while (mark := _END if not number else f"{_END[:-1]}_{number} ")[:-1] in texts:
+        number += 1
+    return mark
+
+
+def _until_end(rendered: str, final: str, with_space: str) -> str:
     """The text up to where `final` ends, which is marked."""
-    mark = _END.strip()
+    mark = with_space.strip()
     if final.strip() not in rendered or mark not in rendered:
         raise _not_continued("is set, but the chat template leaves out the final message, or some of it")
     end = rendered.rindex(mark)
     # a template that takes white space away from messages takes away what is in front of the mark as well
-    kept = rendered[:end] if rendered.startswith(_END, end) else rendered[:end].rstrip()
-    return kept.replace(_END, "").replace(mark, "")  # of a template that writes the message twice
+    kept = rendered[:end] if rendered.startswith(with_space, end) else rendered[:end].rstrip()
+    return kept.replace(with_space, "").replace(mark, "")  # of a template that writes the message twice
 
 
 def _not_continued(what: str) -> InvalidParameter:

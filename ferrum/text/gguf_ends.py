@@ -66,12 +66,7 @@ class KnownTokens:
 
 def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[str], int | None]) -> KnownTokens:
     """Of a vocabulary of `size` tokens of these `types`; `find` gives the id of a text."""
-
-    defaults = {
-        role: token
-        for role, token in _DEFAULTS.get(fields.text("model"), {}).items()
-        if token < len(types) and types[token] == TokenType.CONTROL
-    }
+    defaults = default_ids(fields, types)
     named = {role: token_id(fields, f"{role}_token_id", size, defaults.get(role)) for role in ("bos", *_NAMED)}
     by_text = [token for text in _ENDS if (token := find(text)) is not None]
     code_ends = {token for role in _CODE_ENDS if (token := _of_code(fields, size, find, role)) is not None}
@@ -94,6 +89,15 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
         frozenset(visible),
         frozenset(plain),
     )
+
+
+def default_ids(fields: Fields, types: np.ndarray) -> dict[str, int]:
+    """The tokens that have a role where the metadata names none, by role: "bos", "eos"."""
+    return {
+        role: token
+        for role, token in _DEFAULTS.get(fields.text("model"), {}).items()
+        if token < len(types) and types[token] == TokenType.CONTROL
+    }
 
 
 def _of_code(fields: Fields, size: int, find: Callable[[str], int | None], role: str) -> int | None:

@@ -119,12 +119,12 @@ def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
 def _rules(fields: Fields) -> PreTokenizer:
     """The pre-tokenizer by name. To guess one would change the token ids of some texts and leave no sign of it; a file
     from the time before there were names is read as llama.cpp reads it."""
-    if "pre" not in fields:
+    pre = fields.text("pre", "") or "default"
+    if not fields.get("pre"):
         warn(
             f"{fields.where} does not name its pre-tokenizer ({fields.prefix}pre): text is cut as llama.cpp cuts it "
             "then, which may not be how the model was trained"
         )
-    pre = fields.text("pre", "default")
     if pre not in PRE_TOKENIZERS:
         raise Unsupported(f"the GGUF pre-tokenizer {quoted(pre)} is not supported")
     return PRE_TOKENIZERS[pre]
@@ -169,11 +169,13 @@ def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where
             if merge.count(" ") == 1 and all(part in ids for part in (*merge.split(" "), merge.replace(" ", "")))
         ]
         model = made()
-    if len(ranked) != len(merges):
-        kept = set(ranked)
-        first = next((merge for merge in merges if merge not in kept), "one that is listed twice")
-        passed = f"{len(merges) - len(ranked)} of {len(merges)} merges are passed over, such as {quoted(first)}"
-        warn(f"{where}: {passed}: they are not two tokens that make a third")
+    kept = set(ranked)
+    odd = [merge for merge in merges if merge not in kept]
+    if odd:
+        passed = f"{len(odd)} of {len(merges)} merges are passed over, such as {quoted(odd[0])}"
+        warn(
+            f"{where}: {passed}: they are not two tokens that make a third, and text that has them is cut without them"
+        )
     return model
 
 

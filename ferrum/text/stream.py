@@ -20,8 +20,8 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class IncrementalDetokenizer:
-    """Decodes one sequence token by token; what `push` and `finish` return, joined, is `Tokenizer.decode` of it, or, where
-    it goes on from a prompt, what it adds to the decoded prompt."""
+    """Decodes one sequence token by token; what `push` and `finish` return, joined, is `Tokenizer.decode` of it. Where
+    it goes on from a prompt, it is what it adds to the decoded prompt, if that ends with a whole character."""
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, prompt_ids: Iterable[int] = ()) -> None:
         """`prompt_ids`: what stands in front of the sequence. Encoding put a space in front of the text as a whole; one

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ferrum.errors import InvalidParameter, TokenizerError, quoted
+from ferrum.errors import InvalidParameter, TokenizerError, listed, quoted, warn
 from ferrum.text.chat import ChatTemplate
 
 DEFAULT = "default"
@@ -21,7 +21,9 @@ class ChatTemplates:
     when it is first chosen."""
 
     def __init__(self, sources: Mapping[str, str], /, **special_tokens: str | None) -> None:
-        self.sources = dict(sources)
+        self.sources = {name: source for name, source in sources.items() if source.strip()}
+        if len(self.sources) < len(sources):
+            warn(f"a chat template is empty, which is as none: {listed(sorted(sources.keys() - self.sources.keys()))}")
         self._special_tokens = special_tokens
         self._compiled: dict[str, ChatTemplate] = {}
 

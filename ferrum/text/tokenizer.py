@@ -93,11 +93,14 @@ class Tokenizer:
         )
         if isinstance(backend.model, tokenizers.models.Unigram):
             check_unigram(map(len, backend.get_vocab(with_added_tokens=False)))
+        special = frozenset(token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special)
         add_tokens(backend, added, file.name)
         backend.encode_special_tokens = splits_special
         end = None if eos_token is None or not _is_unicode(eos_token) else backend.token_to_id(eos_token)
         ends = (*eos_token_ids, *(() if end is None else (end,)))
-        return cls(backend, bos_token_id=bos_token_id, eos_token_ids=ends)
+        made = cls(backend, bos_token_id=bos_token_id, eos_token_ids=ends)
+        made.special_ids |= special  # what was special once stays so, as in Hugging Face's library
+        return made
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of `text`. A special token written out in the text becomes its id.

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What llama.cpp makes of grammars: which it takes, and which texts match them. Needs llama-cpp-python and a model.
 
 python tests/goldens/make_gbnf_goldens.py MODEL.gguf

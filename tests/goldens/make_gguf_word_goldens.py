@@ -2,9 +2,9 @@
 
     python tests/goldens/make_gguf_word_goldens.py
 
-For every case of `tests/text/gguf_changes.py` the ids of its texts, bare and with what goes around a raw prompt, and the
-tokens that end an answer, or null where llama.cpp refuses the file or ends the process. Needs llama-cpp-python (extra
-`oracle`).
+For every case of `tests/text/gguf_changes.py` the ids of its texts, bare and with what goes around a raw prompt, and
+the tokens that end an answer, or null where llama.cpp refuses the file or ends the process. Needs llama-cpp-python
+(extra `oracle`).
 """
 
 from __future__ import annotations

@@ -32,7 +32,11 @@ def read(files: dict[str, Any]) -> dict[str, Any] | None:
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(write(Path(name), files))
             ids = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
-            added = {token: one.content for token, one in tokenizer.added_tokens_decoder.items() if one.special}
+            added = [
+                token
+                for token, one in tokenizer.added_tokens_decoder.items()
+                if one.special or is_left_out(tokenizer, token)
+            ]
             return {"names": tokenizer.special_tokens_map, "ids": ids, "special": sorted(added)}
         except Exception:  # whatever it raises, the files are of no use to it
             return None
@@ -60,6 +64,11 @@ def classes() -> tuple[dict[str, dict[str, str]], list[str]]:
                 each: str(text) for each, text in defaults.items() if text not in (None, inspect.Parameter.empty)
             }
     return found, sorted(key for key in keys if not key.startswith("_"))
+
+
+def is_left_out(tokenizer: Any, token: int) -> bool:
+    """Is it no part of what a reader sees?"""
+    return tokenizer.decode([7, token, 7], skip_special_tokens=True) == tokenizer.decode([7, 7])
 
 
 def main() -> None:

@@ -203,7 +203,7 @@ def test_the_chat_template_of_a_directory(tmp_path: Path) -> None:
     ("keys", "error", "says"),
     [
         (
-            {"chat_template": [{"name": "tools", "template": ""}]},
+            {"chat_template": [{"name": "tools", "template": "x"}]},
             TokenizerError,
             "none of the model's chat templates is called default",
         ),

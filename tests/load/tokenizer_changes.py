@@ -182,6 +182,12 @@ def _listed() -> Iterator[tuple[str, Files]]:
         }
         yield f"listed {name} and named", folder("bytes", named)
 
+    plain = {"4": added_token("<|im_end|>", special=False), "5": added_token("<pad>", special=False)}
+    yield (
+        "listed as no special tokens, and named",
+        folder("bytes", {"added_tokens_decoder": plain, "eos_token": "<|im_end|>"}),
+    )
+
 
 def _added_json() -> Iterator[tuple[str, Files]]:
     size = len(tokenizer_json("bytes")["model"]["vocab"])

@@ -32,9 +32,10 @@ def encoded(more: dict[str, str]) -> list[list[int]]:
 
 @pytest.mark.clause("TEXT-10")
 def test_a_file_that_names_none_is_read_as_llama_cpp_reads_it_with_a_warning() -> None:
-    with pytest.warns(ModelWarning, match="tokenizer.ggml.pre"):
-        assert encoded({}) == FAMILIES["default"]
-    for name in ("no-such-family", "", "Llama-bpe", "\x1b[2J"):
+    for unnamed in ({}, {"pre": ""}):
+        with pytest.warns(ModelWarning, match="tokenizer.ggml.pre"):
+            assert encoded(unnamed) == FAMILIES["default"]
+    for name in ("no-such-family", "Llama-bpe", "\x1b[2J"):
         with pytest.raises(Unsupported, match="pre-tokenizer"):
             encoded({"pre": name})
 

@@ -10,7 +10,6 @@ from ferrum.text.regex_cost import Cost, cost_of
 from ferrum.text.tokenizer import Tokenizer
 from tests.text.hostile_steps import changed, replace, sequence, split
 
-
 LOOKING_AHEAD = ("afmoe", "chameleon", "deepseek-llm", "jais-2", "superbpe", "tiny_aya")
 """Families with an expression that looks along a run of digits or of white space from each place in it."""
 LINEAR = {split for name, rules in PRE_TOKENIZERS.items() if name not in LOOKING_AHEAD for split in rules.splits}
