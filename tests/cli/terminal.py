@@ -20,13 +20,14 @@ CTRL_C, CTRL_D, CTRL_P = "\x03", "\x04", "\x10"
 class Terminal:
     """Runs a command in a pseudo-terminal, where Ctrl-C is a signal and lines can be edited."""
 
-    def __init__(self, command: list[str], environment: Mapping[str, str], kind: str = "dumb") -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str], kind: str | None = "dumb") -> None:
         """`kind`: the TERM it calls itself; one that is dumb gets no escape sequences between the words."""
+        without_kind = {name: value for name, value in environment.items() if name != "TERM"}
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # else ^C would be a character
-            env={**environment, "TERM": kind},
+            env={**environment, "TERM": kind} if kind is not None else without_kind,
         )  # fmt: skip
         os.close(slave)
         self._unread = b""

@@ -221,3 +221,13 @@ def test_the_real_model_by_name_from_a_pipe(smollm2_path: Path) -> None:
     assert answer["text"] == "The capital of France is Paris."
     assert (answer["model"], answer["finish_reason"]) == ("smollm2-135m-instruct", "stop")
     assert ran.stderr == b""
+
+
+@pytest.mark.clause("CLI-03")
+def test_bytes_of_the_argument_are_utf_8_or_wrong_usage(tiny: Path) -> None:
+    asked = [*command("generate", "-m", tiny, "--backend", "numpy", "-n", 1, "--raw", "--json")]
+    wrong = subprocess.run([*asked, b"caf\xe9"], capture_output=True, env=environment(), stdin=subprocess.DEVNULL)
+    assert wrong.returncode == 2 and b"the prompt is not UTF-8 text: byte 3 is 0xe9" in wrong.stderr
+    narrow = environment() | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    right = subprocess.run([*asked, "é 😀".encode()], capture_output=True, env=narrow, stdin=subprocess.DEVNULL)
+    assert right.returncode == 0 and json.loads(right.stdout)["prompt_token_ids"] == ids("é 😀")

@@ -192,3 +192,15 @@ def test_files_that_cannot_be_read_are_an_error(invoke: Invoke, tmp_path: Path) 
     (tmp_path / "config.json").write_text("{")
     result = invoke("inspect", tmp_path)
     assert (result.exit_code, result.stdout) == (1, "") and "config.json is not valid JSON" in result.stderr
+
+
+@pytest.mark.clause("CLI-35")
+def test_a_damaged_file_is_an_error_and_not_a_description(invoke: Invoke, tmp_path: Path) -> None:
+    place = talking_folder(tmp_path / "model", folder("bytes", {}), {}, 35)
+    whole = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    result = invoke("inspect", place)
+    assert (result.exit_code, result.stdout) == (1, "") and "not a valid safetensors file" in result.stderr
+    (place / "model.safetensors").unlink()
+    told = json.loads(invoke("inspect", place, "--json").stdout)
+    assert told["parameters"] is None and told["memory"]["weights_bytes"] is None

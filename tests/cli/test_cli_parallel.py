@@ -245,3 +245,9 @@ def test_a_pool_too_small_for_a_request_says_so(generate: Invoke) -> None:
     assert result.exit_code == 2 and "kv_memory holds only 48 tokens" in result.stderr
     result = generate("x" * 50, "--block-size", 4, "--kv-memory", 12 * 1024)
     assert result.exit_code == 1 and "leaves no room in a context of 48" in result.stderr
+
+
+@pytest.mark.clause("CLI-56")
+def test_logprobs_of_several_prompts_are_told(generate: Invoke, file: Path) -> None:
+    plain, told = (generate("-f", file, "--parallel", "--seed", 3, *more) for more in ([], ["--logprobs", 1]))
+    assert told.stdout == plain.stdout and told.stderr.count("(rank ") == 4 * 5

@@ -147,8 +147,8 @@ def test_commands_do_not_fail_for_want_of_a_character(tiny: Path, encoding: str)
 
 
 @pytest.mark.clause("CLI-89")
-@pytest.mark.parametrize("kind", ["dumb", "unknown", "", "xterm"])
-def test_only_terminals_that_obey_them_get_escape_sequences(tiny: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["dumb", "unknown", "", None, "xterm"])
+def test_only_terminals_that_obey_them_get_escape_sequences(tiny: Path, kind: str | None) -> None:
     arguments = ["generate", "-m", tiny, "--backend", "numpy", "--temperature", 0, "-n", 4, "Hi"]
     with Terminal(command(*arguments), environment(), kind=kind) as terminal:
         code, shown = terminal.end()

@@ -14,6 +14,7 @@ import pytest
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
+from ferrum.engine.conversations import chat_options, chat_prompt
 from ferrum.errors import FerrumError, InvalidParameter, ModelWarning, RequestValidation, TokenizerError, Unsupported
 from ferrum.testing.stub import ByteTokenizer
 from ferrum.text import template_data
@@ -269,3 +270,16 @@ def test_what_is_read_is_not_told(llm: LLM) -> None:
         warnings.simplefilter("error")
         chat(llm, tools=[{}], documents=[], chat_template="default", chat_template_kwargs={"x": 1})
         chat(llm, tools=[], chat_template="{{ messages }}")
+
+
+@pytest.mark.clause("LOAD-51")
+@pytest.mark.parametrize("source", ["", "  \n"])
+def test_an_empty_template_is_none(source: str) -> None:
+    with pytest.warns(ModelWarning, match="chat template is empty"):
+        assert not ChatTemplates({"default": source})
+
+
+@pytest.mark.clause("ENGINE-64")
+def test_a_template_that_does_not_read_the_messages_is_told() -> None:
+    with pytest.warns(ModelWarning, match="does not read 'messages'"):
+        chat_prompt(ChatTemplates({"default": "chatml"}), [{"role": "user", "content": "hi"}], chat_options())

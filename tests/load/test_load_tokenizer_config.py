@@ -174,3 +174,35 @@ def test_special_tokens_in_a_text_are_split_where_the_file_says_so(tmp_path: Pat
     assert len(tokenizer.encode("</s>", add_special_tokens=False)) > 1
     with pytest.raises(InvalidFormat, match="split_special_tokens must be true or false"):
         read(tmp_path, folder("bytes", {"split_special_tokens": "yes"}))
+
+
+@pytest.mark.clause("LOAD-58")
+def test_a_key_that_nothing_is_known_of_is_told(tmp_path: Path) -> None:
+    with pytest.warns(ModelWarning, match="passed over: 'mystery_flag', 'lower_everything'"):
+        read(tmp_path, folder("bytes", {"mystery_flag": True, "lower_everything": True, "own_token": "<x>"}))
+
+
+@pytest.mark.clause("TEXT-50")
+@pytest.mark.parametrize(
+    ("settings", "others"),
+    [
+        ({"pad_token": "\ud800"}, {}),
+        ({"pad_token": {"content": "a\udfff"}}, {}),
+        ({"image_token": "\ud800"}, {}),
+        ({"added_tokens_decoder": {"90": {"content": "\ud800"}}}, {}),
+        ({}, {"added_tokens": {"\ud800": 90}}),
+        ({}, {"special_tokens_map": {"pad_token": "\ud800"}}),
+    ],
+)
+def test_half_of_a_character_is_no_token(tmp_path: Path, settings: Files, others: Files) -> None:
+    with pytest.raises(InvalidFormat, match="half of a surrogate pair"):
+        read(tmp_path, folder("bytes", settings, **others))
+
+
+@pytest.mark.clause("TEXT-50")
+@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
+def test_what_was_special_stays_out_of_answers(tmp_path: Path) -> None:
+    listed = {"added_tokens_decoder": {"2": {"content": "</s>", "special": False}}}
+    _, plain = read(tmp_path, folder("bytes"))
+    _, tokenizer = read(tmp_path, folder("bytes", listed))
+    assert tokenizer.decode([7, 2, 7]) == plain.decode([7, 2, 7]) == plain.decode([7, 7])

@@ -254,3 +254,12 @@ def test_sizes_of_an_engine(field: str, value: Any) -> None:
     with pytest.raises(InvalidParameter) as refusal:
         EngineConfig(**{field: value})
     assert refusal.value.field == field and str(refusal.value).isprintable()
+
+
+@pytest.mark.clause("SAMPLE-32")
+def test_the_truth_values_of_numpy_are_truth_values() -> None:
+    assert SamplingParams(ignore_eos=np.True_).ignore_eos is True  # type: ignore[arg-type]
+    assert SamplingParams(ignore_eos=np.array([1])[0] > 2).ignore_eos is False
+    for wrong in (1, "true", np.array([True]), np.int64(1)):
+        with pytest.raises(InvalidParameter, match="ignore_eos must be true or false"):
+            SamplingParams(ignore_eos=wrong)  # type: ignore[arg-type]

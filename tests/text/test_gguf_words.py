@@ -32,6 +32,9 @@ OURS = {
 """Where it is decided otherwise, and why."""
 
 
+KEYS = GOLDENS.with_name("config_keys.json")
+
+
 @cache
 def goldens() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(GOLDENS.read_text())["cases"]
@@ -128,8 +131,7 @@ def test_merges_that_make_no_token_are_told(more: list[str], shown: str) -> None
 
 @pytest.mark.clause("LOAD-58")
 def test_every_key_of_a_gguf_tokenizer_is_read_or_known_to_be_harmless() -> None:
-    constants = pytest.importorskip("gguf").constants.Keys.Tokenizer
-    keys = {value for name, value in vars(constants).items() if not name.startswith("_")}
+    keys = {key for key in json.loads(KEYS.read_text())["gguf"] if key.startswith("tokenizer.")}
     known = {PREFIX + key for key in GGUF_READ | GGUF_HARMLESS}
     others = {"tokenizer.chat_template", "tokenizer.chat_template.{name}", "tokenizer.chat_templates"}
     assert keys - known == others | {"tokenizer.huggingface.json", "tokenizer.rwkv.world"}
@@ -140,3 +142,22 @@ def test_every_key_of_a_gguf_tokenizer_is_read_or_known_to_be_harmless() -> None
 def test_tokens_that_are_to_be_suppressed_are_told(tmp_path: Path) -> None:
     with pytest.warns(ModelWarning, match="suppress_tokens is not followed"):
         read(tmp_path / "model.gguf", gpt2(suppress_tokens=[3, 4]))
+
+
+@pytest.mark.clause("LOAD-58")
+@pytest.mark.parametrize("key", ["ggml.eos_token_ids", "ggml.mystery", "mystery"])
+def test_a_key_of_words_that_nothing_is_known_of_is_told(tmp_path: Path, key: str) -> None:
+    with pytest.warns(ModelWarning, match=f"passed over: 'tokenizer.{key}'"):
+        read(tmp_path / "model.gguf", [*gpt2(), (f"tokenizer.{key}", 5)])
+
+
+@pytest.mark.clause("LOAD-52")
+def test_a_template_has_the_beginning_and_the_end_that_the_tokenizer_has(tmp_path: Path) -> None:
+    source = "{{ bos_token }}[{{ messages[0].content }}]{{ eos_token }}"
+    named = llama()
+    silent = llama(bos_token_id=None, eos_token_id=None)
+    for pairs, expected in ((named, "<s>[hi]</s>"), (silent, "<s>[hi]</s>"), (gpt2(bos_token_id=None), "[hi]</s>")):
+        place = tmp_path / "model.gguf"
+        place.write_bytes(gguf_bytes([*pairs, ("tokenizer.chat_template", source)]))
+        template = open_model(place).vocabulary.chat_template()
+        assert template is not None and template.render([{"role": "user", "content": "hi"}]) == expected

@@ -380,3 +380,20 @@ def test_attributes_of_messages_are_methods_before_keys(name: str) -> None:
     is_method = hasattr(dict, name)
     assert seen(message, source="{{ messages[0]." + name + " is string }}") == str(not is_method)
     assert seen(message, source="{{ messages[0]['" + name + "'] }}") == "key"
+
+
+@pytest.mark.clause("TEXT-75")
+@pytest.mark.parametrize(
+    "said", ["THE_FINAL_MESSAGE_ENDS_HERE", "a THE_FINAL_MESSAGE_ENDS_HERE b THE_FINAL_MESSAGE_ENDS_HERE_1"]
+)
+def test_no_words_of_a_message_are_taken_for_the_mark(said: str) -> None:
+    said = said.format("THE_FINAL_MESSAGE_ENDS_HERE")
+    chat = [{"role": "user", "content": said}, {"role": "assistant", "content": f"{said} x"}]
+    template = ChatTemplate("{% for m in messages %}<{{ m.content }}>{% endfor %}")
+    assert template.render(chat, False, continue_final_message=True) == f"<{said}><{said} x"
+
+
+@pytest.mark.clause("TEXT-19")
+def test_half_of_a_character_is_no_template() -> None:
+    with pytest.raises(TokenizerError, match="half of a surrogate pair"):
+        ChatTemplate("a\ud800")
