@@ -27,14 +27,7 @@ from ferrum.load.known_keys import (
 )
 from ferrum.load.limits import LARGEST_HEAD, epsilon, positions
 from ferrum.load.rope_json import parse_rope
-from ferrum.load.token_ids import NO_IDS, TokenIds, json_token_ids
-
-
-def read_config_json(folder: Path) -> Description:
-    """config.json, and the ids of generation_config.json beside it. Raises `NotFound`, `InvalidFormat` or
-    `Unsupported`, naming the file and the key."""
-    fields = config_fields(folder)
-    return describe(fields, json_token_ids([fields, generation_fields(folder)]))
+from ferrum.load.token_ids import NO_IDS, TokenIds
 
 
 def config_fields(folder: Path) -> Fields:

@@ -49,7 +49,8 @@ def is_neutral(value: Any, neutral: Iterable[Any]) -> bool:
     return all(one is None or one in neutral for one in each)
 
 
-def _words(text: str) -> frozenset[str]:
+def words(text: str) -> frozenset[str]:
+    """Names that are written one behind the other."""
     return frozenset(text.split())
 
 
@@ -100,7 +101,7 @@ CONFIG_NEUTRAL: Neutral = {
 }
 """Keys of config.json that change what is computed, in ways not implemented here."""
 
-CHOICES = _words("""
+CHOICES = words("""
     assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight assistant_lookbehind
     diversity_penalty do_sample dola_layers early_stopping encoder_no_repeat_ngram_size encoder_repetition_penalty
     epsilon_cutoff eta_cutoff is_assistant length_penalty max_length max_matching_ngram_size max_new_tokens max_time
@@ -130,7 +131,7 @@ FORCING: Neutral = {
 }
 """Keys that forbid or force tokens, whatever the request: these are told of."""
 
-_RUNNING = _words("""
+_RUNNING = words("""
     cache_config cache_implementation compile_config continuous_batching_config decoder_start_token_id disable_compile
     low_memory max_cache_len output_attentions output_hidden_states output_logits output_scores pad_token_id
     prefill_chunk_size return_dict return_dict_in_generate return_legacy_cache transformers_version use_cache
@@ -142,7 +143,7 @@ GENERATION_HARMLESS = (
     CHOICES | _RUNNING | FORCING.keys() | frozenset(["chat_format", "max_window_size", "trust_remote_code"])
 )
 
-CONFIG_READ = _words("""
+CONFIG_READ = words("""
     architectures bos_token_id eos_token_id head_dim hidden_act hidden_size intermediate_size layer_types
     max_position_embeddings model_type num_attention_heads num_hidden_layers num_key_value_heads
     original_max_position_embeddings partial_rotary_factor rms_norm_eps rope_parameters rope_scaling rope_theta
@@ -153,7 +154,7 @@ CONFIG_HARMLESS = (
     CHOICES
     | _RUNNING
     | FORCING.keys()
-    | _words("""
+    | words("""
     attention_dropout attn_implementation attn_pdrop auto_map base_model base_model_name_or_path
     base_model_ep_plan base_model_fsdp_plan base_model_pp_plan base_model_tp_plan bos_token chat_template
     chunk_size_feed_forward custom_pipelines dataset
@@ -183,7 +184,7 @@ ROPE_READ: dict[str, frozenset[str]] = {
 ROPE_HARMLESS = frozenset(["finetuned", "max_position_embeddings"])
 ROPE_NEUTRAL: Neutral = {"mrope_section": (), "mrope_interleaved": (False,), "short_factor": (), "long_factor": ()}
 
-GGUF_READ = _words("""
+GGUF_READ = words("""
     attention.head_count attention.head_count_kv attention.key_length attention.layer_norm_rms_epsilon
     attention.sliding_window attention.value_length block_count context_length embedding_length feed_forward_length
     rope.dimension_count rope.freq_base rope.scale_linear rope.scaling.factor rope.scaling.original_context_length
@@ -202,7 +203,7 @@ GGUF_NEUTRAL: Neutral = {
     "rope.scaling.attn_factor": (1,),
     "rope.scaling.yarn_attn_factor": (1, -1),
     "rope.scaling.yarn_ext_factor": (1, -1),
-    **dict.fromkeys(_words("""
+    **dict.fromkeys(words("""
         activation_sparsity_scale altup.active_idx altup.num_inputs attention.clamp_kqv attention.decay_lora_rank
         attention.gate_lora_rank attention.group_norm_epsilon attention.group_norm_groups attention.iclr_lora_rank
         attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.key_length_mla
@@ -226,7 +227,7 @@ GGUF_NEUTRAL: Neutral = {
 }  # fmt: skip
 """Keys of GGUF that change what is computed, in ways not implemented here."""
 
-GGUF_HARMLESS = _words("""
+GGUF_HARMLESS = words("""
     classifier.output_labels decoder_start_token_id embedding_length_out expert_feed_forward_length
     expert_gating_func pooling_type rope.scaling.finetuned tensor_data_layout vocab_size
 """)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ferrum.errors import quoted, warn
 from ferrum.fields import LARGEST_INTEGER, Fields
-from ferrum.load.token_ids import NONE
+from ferrum.text.gguf_tokens import NO_TOKEN
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """What templates call the special tokens that all models may have."""
@@ -28,7 +28,7 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
     for name, role in zip(NAMES, _GGUF, strict=True):
         key = f"ggml.{role}_token_id"
         token = fields.integer(key, low=-LARGEST_INTEGER) if key in fields else defaults.get(role)
-        if token is None or token in NONE:
+        if token is None or token in NO_TOKEN:
             continue
         if 0 <= token < len(tokens):
             found[name] = tokens[token]

@@ -15,8 +15,8 @@ from ferrum.files import read_text
 
 LARGEST_TEMPLATE = 1 << 20
 """Bytes of a file with a chat template; the longest in use have some tens of thousands."""
-DEFAULT = "default"
 KEY = "chat_template"
+DEFAULT = "default"
 
 
 def folder_templates(folder: Path) -> dict[str, str]:

@@ -14,9 +14,7 @@ from typing import Any
 
 from ferrum.errors import quoted, warn
 from ferrum.fields import Fields
-
-NONE = (-1, 0xFFFFFFFF)
-"""What files write for no token; the second is -1 in 32 bits without a sign."""
+from ferrum.text.gguf_tokens import NO_TOKEN
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def _ids(fields: Fields, key: str, size: int | None, most: int | None = None) ->
     given = value if isinstance(value, list) and most is None else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):
         raise fields.wrong(key, "a token id" if most else "a token id or a list of token ids")
-    named = [token for token in given if token not in NONE]
+    named = [token for token in given if token not in NO_TOKEN]
     known = [token for token in named if 0 <= token < (size or token + 1)]
     for token in dict.fromkeys(named):
         if token not in known:

@@ -13,22 +13,17 @@ from typing import Any
 
 from ferrum.errors import quoted, warn
 from ferrum.fields import Fields
-from ferrum.load.known_keys import check_keys
+from ferrum.load.known_keys import check_keys, words
 from ferrum.text.tokenizer_json import TokenizerFile
 
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-READ = _words(
+READ = words(
     "additional_special_tokens added_tokens_decoder bos_token chat_template cls_token eos_token "
     "extra_special_tokens mask_token model_specific_special_tokens pad_token sep_token split_special_tokens "
     "tokenizer_class unk_token"
 )
 """Keys that are read; any other that ends in "_token" and holds text names a special token, too."""
 
-FOLLOWED = _words(
+FOLLOWED = words(
     "add_bos_token add_eos_token clean_text handle_chinese_chars do_basic_tokenize do_clean_text do_lowercase "
     "do_lowercase_and_remove_accent do_phonemize do_split_on_punc do_subword_tokenize do_upper_case "
     "do_word_tokenize errors extra_ids is_uroman keep_accents legacy legacy_behaviour merges never_split "
@@ -38,7 +33,7 @@ FOLLOWED = _words(
 )
 """Keys of how a tokenizer is built or what it does to a text: tokenizer.json says so, and goes before them."""
 
-HARMLESS = _words(
+HARMLESS = words(
     # of batches, which are not made here: a text is never cut or padded
     "max_length max_len model_max_length padding truncation pad_to_multiple_of pad_token_type_id padding_side "
     "stride truncation_side truncation_strategy model_input_names return_token_type_ids "
@@ -122,7 +117,7 @@ def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
 
 
 # ---- GGUF
-GGUF_READ = _words(
+GGUF_READ = words(
     "add_bos_token add_eos_token add_space_prefix bos_token_id cls_token_id eom_token_id eos_token_id eot_token_id "
     "fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id fim_suf_token_id "
     "mask_token_id merges model padding_token_id pre precompiled_charsmap remove_extra_whitespaces scores "
@@ -131,7 +126,7 @@ GGUF_READ = _words(
 )
 """Keys that are read, behind "tokenizer.ggml."; beside them are the chat templates."""
 
-GGUF_HARMLESS = _words(
+GGUF_HARMLESS = words(
     # of two texts that are compared, and of a kind of tokenizer that is refused
     "add_sep_token token_type_count normalizer.lowercase normalizer.strip_accents "
     # older names of marks in code
@@ -140,7 +135,7 @@ GGUF_HARMLESS = _words(
 """Keys that change neither ids nor text."""
 
 
-GGUF_BESIDE = _words("chat_template chat_templates huggingface.json rwkv.world")
+GGUF_BESIDE = words("chat_template chat_templates huggingface.json rwkv.world")
 """Keys behind "tokenizer.": templates, and what a file keeps of other formats."""
 
 

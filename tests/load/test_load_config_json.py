@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import FerrumError, InvalidFormat, NotFound, Unsupported
-from ferrum.load.config_json import read_config_json
+from tests.load.config_reading import read_config_json
 from tests.load.tiny_models import ABSENT, CONFIG, PLAIN, changed
 
 

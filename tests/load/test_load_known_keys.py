@@ -16,10 +16,11 @@ from ferrum.config import RopeScaling
 from ferrum.errors import InvalidFormat, ModelWarning, Unsupported
 from ferrum.load import known_keys
 from ferrum.load.config_gguf import describe
-from ferrum.load.config_json import find_family, generation_fields, parse_config, read_config_json
+from ferrum.load.config_json import find_family, generation_fields, parse_config
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import attention_factor, rope_frequencies
+from tests.load.config_reading import read_config_json
 from tests.load.tiny_models import CONFIG, PLAIN, changed, write_gguf
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
