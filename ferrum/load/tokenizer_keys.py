@@ -53,7 +53,7 @@ HARMLESS = words(
     "max_mention_length max_question_length max_row_id max_width min_question_length num_madeup_words offset "
     "only_label_first_subword pad_token_box pad_token_label pad_width phonemizer_backend phonemizer_lang "
     "predict_timestamps question_encoder sep_token_box separate_vocabs source_lang src_lang strip_column_names "
-    "tags_dict target_lang task tgt_lang token_type_ids_pattern update_answer_coordinates"
+    "vocab_size model_type tags_dict target_lang task tgt_lang token_type_ids_pattern update_answer_coordinates"
 )
 """Keys that change neither ids nor text."""
 

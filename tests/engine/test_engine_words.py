@@ -45,7 +45,6 @@ def answer(place: Path) -> tuple[str, str]:
         ({"eos_token": None}, {}, {"eos_token_id": [END, 900]}),
     ],
 )
-@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 def test_whatever_file_names_the_end_of_a_turn_it_ends_there(
     tmp_path: Path, settings: dict[str, Any], others: dict[str, Any], config: dict[str, Any]
 ) -> None:
@@ -126,7 +125,6 @@ def test_the_first_word_of_a_continuation_keeps_its_space(
 
 
 @pytest.mark.clause("TEXT-51")
-@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 def test_a_structure_ends_with_an_end_that_has_no_text(tmp_path: Path) -> None:
     """A row of the model without a token in its tokenizer may be what ends."""
     pytest.importorskip("llguidance")

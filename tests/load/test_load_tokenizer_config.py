@@ -40,7 +40,6 @@ def read(place: Path, files: Files) -> tuple[dict[str, str], Tokenizer]:
 @pytest.mark.clause("LOAD-54")
 @pytest.mark.clause("LOAD-55")
 @pytest.mark.clause("TEXT-50")
-@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_files_give_what_transformers_makes_of_them_or_one_line(tmp_path: Path, kind: str) -> None:
     compared = 0
@@ -200,7 +199,6 @@ def test_half_of_a_character_is_no_token(tmp_path: Path, settings: Files, others
 
 
 @pytest.mark.clause("TEXT-50")
-@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 def test_what_was_special_stays_out_of_answers(tmp_path: Path) -> None:
     listed = {"added_tokens_decoder": {"2": {"content": "</s>", "special": False}}}
     _, plain = read(tmp_path, folder("bytes"))

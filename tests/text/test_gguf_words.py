@@ -51,7 +51,6 @@ def read(place: Path, pairs: Pairs) -> Tokenizer:
 @pytest.mark.clause("TEXT-53")
 @pytest.mark.clause("TEXT-54")
 @pytest.mark.clause("TEXT-55")
-@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_words_are_what_llama_cpp_makes_of_them_or_one_line(tmp_path: Path, kind: str) -> None:
     compared = 0
