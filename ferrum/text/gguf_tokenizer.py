@@ -161,22 +161,19 @@ def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where
         return ask(_do_not_fit, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
 
     try:
-        model = made()
+        return made()
     except TokenizerError:  # it says so of one merge that is not two tokens that make a third
-        ranked = [
-            merge
-            for merge in ranked
-            if merge.count(" ") == 1 and all(part in ids for part in (*merge.split(" "), merge.replace(" ", "")))
-        ]
+        listed = len(ranked)
+        odd = [merge for merge in ranked if not _makes_a_token(merge, ids)]
+        ranked = [merge for merge in ranked if _makes_a_token(merge, ids)]
         model = made()
-    kept = set(ranked)
-    odd = [merge for merge in merges if merge not in kept]
-    if odd:
-        passed = f"{len(odd)} of {len(merges)} merges are passed over, such as {quoted(odd[0])}"
-        warn(
-            f"{where}: {passed}: they are not two tokens that make a third, and text that has them is cut without them"
-        )
+    passed = f"{len(odd)} of {listed} merges are passed over, such as {quoted(odd[0])}"
+    warn(f"{where}: {passed}: they are not two tokens that make a third, and text that has them is cut without them")
     return model
+
+
+def _makes_a_token(merge: str, ids: Mapping[str, int]) -> bool:
+    return merge.count(" ") == 1 and all(part in ids for part in (*merge.split(" "), merge.replace(" ", "")))
 
 
 def _do_not_fit(reason: str) -> TokenizerError:
