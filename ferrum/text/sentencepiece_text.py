@@ -53,8 +53,6 @@ class SentencePieceText:
         after_space = self._removes_spaces
         for part in self._parts(text.encode()):
             if after_space:
-                if not parts and part == " ":
-                    continue  # spaces alone are no text, not even the one that goes in front
                 part = part.lstrip(" ")
             parts.append(part)
             if part and self._removes_spaces:
