@@ -1,0 +1,163 @@
+"""Makes tests/goldens/families/: small random models of every family, and what Hugging Face transformers says of them.
+
+    python -m tests.goldens.make_family_goldens [NAME ...]
+
+The models are those of tests/goldens/family_models.py; tests/model/families.py says what the files hold and computes
+the weights, which are not stored. A seed is taken only if the model's answers can be compared: logits of a sane spread,
+no near ties between tokens, and the same answers in double precision (so no near ties between experts either).
+Needs torch and transformers (extra `oracle`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging
+
+from tests.goldens.family_models import MODELS, Model
+from tests.model.families import FOLDER, Golden, Tensors, seed_of, write_model
+
+NEW_TOKENS = 12
+NEAR = 2e-3
+"""Two logits that differ by less are a near tie."""
+ROUNDING = 4e-6
+"""How far float32 may be from float64, relative L2 a token: less than half of what tests allow."""
+OLD_ROPE = ("rope_theta", "partial_rotary_factor")
+
+
+class Unfit(Exception):
+    """The model's answers say too little, or cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    logits: np.ndarray  # float32 [tokens, vocab]
+    greedy: list[int]
+
+
+def make_golden(model: Model, seed: int) -> tuple[Golden, Answers]:
+    """The first seed from `seed` on whose model is fit."""
+    config, tensors = stored_form(model)
+    for number in range(seed, seed + 40):
+        tokens = np.random.RandomState(number).randint(0, config["vocab_size"], model.tokens).tolist()
+        golden = Golden(model.name, config, tensors, number, tokens, [])
+        try:
+            answers = ask(golden, model.kind)
+        except Unfit as reason:
+            print(f"  {model.name}, seed {number}: {reason}")
+            continue
+        return Golden(model.name, config, tensors, number, tokens, answers.greedy), answers
+    raise SystemExit(f"{model.name}: no seed is fit")
+
+
+def stored_form(model: Model) -> tuple[dict[str, Any], Tensors]:
+    """config.json and the tensors that `save_pretrained` writes."""
+    config = AutoConfig.for_model(model.kind, **model.config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        AutoModelForCausalLM.from_config(config, dtype=getattr(torch, model.dtype)).save_pretrained(folder)
+        told = json.loads((folder / "config.json").read_text())
+        arrays = load_file(folder / "model.safetensors")
+    tensors = {name.removeprefix(model.strip): (str(x.dtype), x.shape) for name, x in sorted(arrays.items())}
+    if model.old_dialect:
+        to_old_dialect(told)
+    for key in model.drop:
+        del told[key]
+    return {**told, **model.say}, tensors
+
+
+def to_old_dialect(config: dict[str, Any]) -> None:
+    """config.json as transformers 4 wrote it."""
+    rope = config.pop("rope_parameters", {})
+    for key in OLD_ROPE:
+        if key in rope:
+            config[key] = rope.pop(key)
+    config["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else rope
+    if rope.get("rope_type") in ("yarn", "longrope"):
+        rope["type"] = rope.pop("rope_type")  # the older name of the same key
+    config["torch_dtype"] = config.pop("dtype")
+    config["transformers_version"] = "4.50.0"
+
+
+def ask(golden: Golden, kind: str) -> Answers:
+    """What transformers says of a model that it reads from a directory. Raises Unfit."""
+    with tempfile.TemporaryDirectory() as name:
+        model = load(write_model(golden, Path(name)), golden, kind, torch.float32)
+        precise = load(Path(name), golden, kind, torch.float64)
+    logits = forward(model, golden.tokens)
+    if not 0.3 < logits.std() < 5:
+        raise Unfit(f"logits of spread {logits.std():.2f} hide or exaggerate errors")
+    distance = relative(logits, forward(precise, golden.tokens)).max()
+    if distance > ROUNDING:
+        raise Unfit(f"float32 is {distance:.1e} from float64")
+    return Answers(logits, continuation(model, golden.tokens))
+
+
+def load(folder: Path, golden: Golden, kind: str, dtype: torch.dtype) -> Any:
+    model, report = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager", output_loading_info=True
+    )
+    assert model.config.model_type == kind
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        assert not report[problem], f"{golden.name}: {problem} {report[problem]}"
+    return model.eval()
+
+
+def forward(model: Any, tokens: list[int]) -> np.ndarray:
+    """[tokens, vocab], teacher forced, all tokens in one step."""
+    with torch.no_grad():
+        return model(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+
+
+def relative(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(x - y, axis=1) / np.linalg.norm(y, axis=1)
+
+
+def continuation(model: Any, tokens: list[int]) -> list[int]:
+    """Greedily, NEW_TOKENS of them. Each step computes all of a sequence of the final length, whose unknown end no
+    earlier token sees: so RoPE that depends on the length is the same in every step."""
+    sequence = tokens + [0] * NEW_TOKENS
+    for place in range(len(tokens), len(sequence)):
+        logits = forward(model, sequence)[place - 1]
+        second, first = np.sort(logits)[-2:]
+        if first - second < NEAR * logits.std():
+            raise Unfit("two tokens are almost equally likely")
+        sequence[place] = int(logits.argmax())
+    if len(set(sequence[len(tokens) :])) < NEW_TOKENS // 3:
+        raise Unfit("the continuation repeats itself")
+    return sequence[len(tokens) :]
+
+
+def as_json(golden: Golden) -> str:
+    """One tensor a line."""
+    tensors = ",\n".join(f"  {json.dumps(name)}: {json.dumps(form)}" for name, form in golden.tensors.items())
+    parts = {"config": golden.config, "seed": golden.seed, "tokens": golden.tokens, "greedy": golden.greedy}
+    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in parts.items()]
+    return "{\n" + ",\n".join([*lines, f' "tensors": {{\n{tensors}\n }}']) + "\n}\n"
+
+
+def main(names: list[str]) -> None:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    FOLDER.mkdir(exist_ok=True)
+    for model in MODELS:
+        if names and model.name not in names:
+            continue
+        golden, answers = make_golden(model, seed_of(model.name))
+        (FOLDER / f"{model.name}.json").write_text(as_json(golden))
+        np.savez_compressed(FOLDER / f"{model.name}.npz", logits=answers.logits)
+        print(model.name, golden.seed, f"{answers.logits.std():.2f}", len(set(golden.greedy)), "tokens")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

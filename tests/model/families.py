@@ -1,0 +1,129 @@
+"""Small random models of every family, rebuilt from tests/goldens/families/.
+
+A golden is two files. NAME.json has the model's config.json, the names, shapes and types of its tensors, a seed, a
+prompt and its greedy continuation; NAME.npz has the float32 logits [tokens, vocab] of transformers. The weights are not
+stored: `random_weights` computes them from the seed, the same ones for the maker (tests/goldens/make_family_goldens.py)
+and for the tests, because NumPy's RandomState never changes its stream.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors.numpy import save_file
+
+FOLDER = Path(__file__).resolve().parents[1] / "goldens" / "families"
+DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name -> stored type and shape."""
+Arrays = dict[str, np.ndarray]
+EMBEDDING = {"gemma": 0.06, "gemma2": 0.06, "gemma3_text": 0.06, "olmo2": 0.3, "olmo3": 0.3}
+"""Deviations of embeddings, small beside what layers add: a tied head would repeat the last token. Gemma multiplies
+them, and OLMo's layers do not normalise what they read."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A model, and what transformers says of it."""
+
+    name: str
+    config: dict[str, Any]
+    tensors: Tensors
+    seed: int
+    tokens: list[int]
+    greedy: list[int]
+    gguf: dict[str, Any] | None = None
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """float32 [tokens, vocab]"""
+        with np.load(FOLDER / f"{self.name}.npz") as file:
+            return file["logits"]
+
+    def weights(self) -> Arrays:
+        return random_weights(self.config, self.tensors, self.seed)
+
+
+def read_golden(path: Path) -> Golden:
+    told = json.loads(path.read_text())
+    told["tensors"] = {name: (dtype, tuple(shape)) for name, (dtype, shape) in told["tensors"].items()}
+    return Golden(path.stem, **told)
+
+
+FAMILIES = {path.stem: read_golden(path) for path in sorted(FOLDER.glob("*.json"))}
+
+
+def random_weights(config: Mapping[str, Any], tensors: Tensors, seed: int) -> Arrays:
+    """The tensors of a model, drawn one after the other in the order of their names."""
+    random = np.random.RandomState(seed)
+    weights = {}
+    for name, (dtype, shape) in sorted(tensors.items()):
+        centre, scale = spread(name, shape, config["model_type"])
+        noise = random.standard_normal(shape)
+        weights[name] = (centre + scale * noise).astype(np.float32).astype(DTYPES[dtype])
+    return weights
+
+
+def spread(name: str, shape: tuple[int, ...], model_type: str) -> tuple[float, float]:
+    """The mean and the deviation of a tensor's numbers. Large on purpose: with the usual 0.02, wrong attention hardly
+    shows in the logits."""
+    module, kind = name.rsplit(".", 1)
+    last = module.rsplit(".", 1)[-1]
+    if "bias" in kind:
+        return 0.0, 0.3
+    if kind == "sinks":
+        return 0.0, 1.0
+    if "norm" in name or last.startswith("ln_"):
+        return 0.0 if model_type.startswith("gemma") else 1.0, 0.3  # Gemma adds 1 to what is stored
+    if "embed" in name or last in ("wte", "wpe"):
+        return 0.0, EMBEDDING.get(model_type, 0.12)
+    transposed = model_type == "gpt2" or kind in ("gate_up_proj", "down_proj")  # [inputs, outputs]
+    return 0.0, sharpness(name) / shape[-2 if transposed else -1] ** 0.5
+
+
+def sharpness(name: str) -> float:
+    """How many times 1 / sqrt(inputs) the deviation of a matrix is."""
+    if "q_proj" in name or "k_proj" in name:
+        return 1.5  # attention that looks somewhere
+    if "qkv" in name or "query_key_value" in name or "c_attn" in name:
+        return 1.3
+    if name.endswith((".gate.weight", "router.weight", "router.layer.weight")):
+        return 2.0  # no two experts equally good
+    if name.endswith("experts.gate_up_proj"):
+        return 4.0  # numbers beyond the limit at which gpt-oss clamps
+    return 1.0
+
+
+def seed_of(name: str) -> int:
+    """Where the maker begins to look for a seed."""
+    return zlib.crc32(name.encode()) % 1_000_000
+
+
+def write_weights(weights: Arrays, path: Path) -> None:
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def write_model(golden: Golden, folder: Path) -> Path:
+    """config.json and model.safetensors, as transformers writes them, and a tokenizer of one word a token."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(golden.config["vocab_size"])))
+    (folder / "config.json").write_text(json.dumps(golden.config, indent=2) + "\n")
+    write_weights(golden.weights(), folder / "model.safetensors")
+    return folder
+
+
+def tokenizer(size: int) -> dict[str, Any]:
+    """tokenizer.json: every token is a word of its own."""
+    words = {f"w{number}": number for number in range(size)}
+    model = {"type": "WordLevel", "vocab": words, "unk_token": "w0"}
+    decoder = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    return {"version": "1.0", "added_tokens": [], "pre_tokenizer": None, "decoder": decoder, "model": model}

@@ -1,0 +1,90 @@
+"""Whole models of every family against Hugging Face transformers: logits, greedy continuations, and steps of any size.
+
+The goldens are made by tests/goldens/make_family_goldens.py; tests/model/families.py writes the models.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ferrum.engine.llm import LLM
+from ferrum.engine.scoring import score
+from ferrum.sampling_params import SamplingParams
+from tests.model.families import FAMILIES, Golden, write_model
+
+TOLERANCE = 1e-5
+"""Relative L2 error of the logits of one token."""
+NOT_YET = {
+    "gemma2", "gemma3_text", "gpt2", "granite", "mixtral", "olmo2", "phi3", "qwen2", "qwen3",
+}  # fmt: skip
+"""Values of model_type that the package does not run yet."""
+
+READY = sorted(name for name, golden in FAMILIES.items() if golden.config["model_type"] not in NOT_YET)
+each = pytest.mark.parametrize("name", READY)
+both = pytest.mark.parametrize("backend", ["numpy", "numba"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Name -> the model's directory, written when first asked for."""
+    root, written = tmp_path_factory.mktemp("families"), {}
+
+    def folder(name: str) -> Path:
+        if name not in written:
+            written[name] = write_model(FAMILIES[name], root / name)
+        return written[name]
+
+    return folder
+
+
+def length(golden: Golden, tokens: int) -> int | None:
+    """transformers takes some kinds of RoPE for the length of what it is given: such a model runs with that length."""
+    told = json.dumps(golden.config)
+    return tokens if '"dynamic"' in told or '"longrope"' in told else None
+
+
+def open_model(golden: Golden, folder: Path, backend: str, tokens: int) -> LLM:
+    return LLM(str(folder), backend=backend, kv_memory="4MiB", max_model_len=length(golden, tokens))
+
+
+def error(logits: np.ndarray, expected: np.ndarray) -> float:
+    """The largest relative L2 error of any token's logits."""
+    return float(np.max(np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1)))
+
+
+@each
+@both
+def test_logits_are_those_of_transformers(name: str, backend: str, folders: Any) -> None:
+    golden = FAMILIES[name]
+    llm = open_model(golden, folders(name), backend, len(golden.tokens))
+    logits = llm.logits(golden.tokens)
+    assert logits.shape == golden.logits.shape
+    assert error(logits, golden.logits) < TOLERANCE
+
+
+@each
+@both
+def test_greedy_continuations_are_those_of_transformers(name: str, backend: str, folders: Any) -> None:
+    golden = FAMILIES[name]
+    count = len(golden.greedy)
+    llm = open_model(golden, folders(name), backend, len(golden.tokens) + count)
+    (completion,) = llm.generate([golden.tokens], SamplingParams(temperature=0, max_tokens=count, ignore_eos=True))
+    assert list(completion.token_ids) == golden.greedy
+
+
+@each
+@pytest.mark.parametrize("step", [1, 7])
+def test_steps_of_any_size_give_the_same_logits(name: str, step: int, folders: Any) -> None:
+    golden = FAMILIES[name]
+    llm = open_model(golden, folders(name), "numba", len(golden.tokens))
+    logits = score(llm.runner, llm.scheduler.manager, golden.tokens, step)
+    assert error(logits, golden.logits) < TOLERANCE
+
+
+def test_every_family_that_is_not_ready_has_goldens() -> None:
+    assert {golden.config["model_type"] for golden in FAMILIES.values()} >= NOT_YET
