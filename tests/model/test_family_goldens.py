@@ -20,11 +20,14 @@ from tests.model.families import FAMILIES, Golden, write_model
 TOLERANCE = 1e-5
 """Relative L2 error of the logits of one token."""
 NOT_YET = {
-    "gemma2", "gemma3_text", "gpt2", "granite", "mixtral", "olmo2", "phi3", "qwen2", "qwen3",
+    "cohere", "cohere2", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss",
+    "granite", "granitemoe", "granitemoeshared", "ministral", "ministral3", "mixtral", "olmo2", "olmo3", "olmoe", "phi",
+    "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+    "rope-dynamic", "rope-longrope-attention", "rope-longrope-long", "rope-longrope-short", "rope-yarn-mscale",
 }  # fmt: skip
-"""Values of model_type that the package does not run yet."""
+"""Values of model_type, and goldens, that the package does not run yet."""
 
-READY = sorted(name for name, golden in FAMILIES.items() if golden.config["model_type"] not in NOT_YET)
+READY = sorted(name for name, golden in FAMILIES.items() if not {name, golden.config["model_type"]} & NOT_YET)
 each = pytest.mark.parametrize("name", READY)
 both = pytest.mark.parametrize("backend", ["numpy", "numba"])
 
@@ -86,5 +89,5 @@ def test_steps_of_any_size_give_the_same_logits(name: str, step: int, folders: A
     assert error(logits, golden.logits) < TOLERANCE
 
 
-def test_every_family_that_is_not_ready_has_goldens() -> None:
-    assert {golden.config["model_type"] for golden in FAMILIES.values()} >= NOT_YET
+def test_what_is_not_ready_has_goldens() -> None:
+    assert {golden.config["model_type"] for golden in FAMILIES.values()} | set(FAMILIES) >= NOT_YET
