@@ -117,12 +117,14 @@ def describe(
 ) -> dict[str, Any]:
     """What `inspect --json` prints; null for what only a configuration or weights tell, where there are none."""
     kv = None if config is None else KvCost.of(config)
-    by_type: dict[str, dict[str, int]] = {}
+    by_type: dict[str, dict[str, Any]] = {}
     for tensor in tensors or ():
-        entry = by_type.setdefault(tensor.type, {"tensors": 0, "parameters": 0, "bytes": 0})
+        empty: dict[str, Any] = {"tensors": 0, "parameters": 0, "bytes": 0, "kept_as": None}
+        entry = by_type.setdefault(tensor.type, empty)
         entry["tensors"] += 1
         entry["parameters"] += math.prod(tensor.shape)
         entry["bytes"] += tensor.nbytes
+        entry["kept_as"] = tensor.kept_as
     return {
         "model": files.name,
         "path": str(files.path),
@@ -139,7 +141,7 @@ def describe(
         "parameters": None if tensors is None else sum(entry["parameters"] for entry in by_type.values()),
         "types": by_type,
         "memory": {
-            "weights_bytes": None if tensors is None else sum(entry["bytes"] for entry in by_type.values()),
+            "weights_bytes": None if tensors is None else sum(tensor.held_bytes for tensor in tensors),
             "kv_bytes_per_token": None if kv is None else kv.per_token,
             "kv_bytes_full_context": None if kv is None else kv.full_context,
         },
@@ -186,9 +188,11 @@ def _computed(d: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _type_line(entry: dict[str, int]) -> str:
+def _type_line(entry: dict[str, Any]) -> str:
     plural = "" if entry["tensors"] == 1 else "s"
-    return f"{entry['tensors']} tensor{plural}, {entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
+    kept = f", kept as {entry['kept_as']}" if entry["kept_as"] else ""
+    sizes = f"{entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
+    return f"{entry['tensors']} tensor{plural}, {sizes}{kept}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

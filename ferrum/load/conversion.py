@@ -45,6 +45,14 @@ def type_name(weight: Weight) -> str:
     return weight.kind if isinstance(weight, BlockWeight) else str(weight.data.dtype)
 
 
+def bytes_of(kind: str, count: int) -> int:
+    """Bytes that so many weights take in the type of that name."""
+    if kind in FLOAT_TYPES:
+        return count * int(FLOAT_TYPES[kind].itemsize)
+    block = _GGML_BY_NAME[kind.upper()]
+    return count // block.block_size * block.block_bytes
+
+
 def convert(weight: Weight, dtype: str, name: str) -> Weight:
     """The weight in type `dtype`; the very same object where nothing changes. `name` is for errors.
 

@@ -3,7 +3,7 @@
 Owns: the table, types that this project cannot compute with included, so that they can be measured and refused by name.
 Refuses to know: what the bytes of a block mean (`ferrum.load.quants`).
 Specs: LOAD, QUANT. Source: `ggml_type` in the GGUF format document and ggml's block structures.
-Next: `ferrum.load.quants`.
+Next: `ferrum.load.scaled`.
 """
 
 from __future__ import annotations
@@ -53,4 +53,6 @@ GGML_TYPES: dict[int, GgmlType] = {
     34: GgmlType("TQ1_0", 256, 54),
     35: GgmlType("TQ2_0", 256, 66),
     39: GgmlType("MXFP4", 32, 17),
+    40: GgmlType("NVFP4", 64, 36),
+    41: GgmlType("Q1_0", 128, 18),
 }

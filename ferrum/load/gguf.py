@@ -65,6 +65,7 @@ _VIEWS: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F64": np.dtype("<f8"),
 }
 """Types whose elements NumPy can see; all others stay bytes."""
 
@@ -74,8 +75,8 @@ class GGUFTensor:
     """One tensor as stored.
 
     `shape` runs from the slowest to the fastest dimension, (rows, columns) for a matrix: the reverse of ggml's.
-    `data` is a read-only view of the file: [*shape] for F32, F16 and BF16, else uint8 [rows, bytes of a row], where
-    rows counts all but the last dimension.
+    `data` is a read-only view of the file: [*shape] for F32, F16, BF16 and F64, else uint8 [rows, bytes of a row],
+    where rows counts all but the last dimension.
     """
 
     name: str

@@ -1,113 +1,123 @@
-"""What the bytes of a stored tensor mean: every block format decoded, in NumPy, to be read.
+"""What the bytes of a stored tensor mean: every block format of ggml unpacked, in NumPy, to be read.
 
-Owns: `decode_blocks` for each ggml type, and which weight type a GGUF tensor becomes. Formats that backends compute
-with stay as they are in the mapped file; Q5_0 becomes Q8_0 without loss; Q5_1 is decoded to float32.
+Owns: the reader of each format, and which weight type a GGUF tensor becomes. Formats that backends compute with stay
+as they are in the mapped file; others are kept in the smallest of those types that loses nothing, and in float32 where
+none holds them.
 Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
-Specs: QUANT-01 to QUANT-05. Source: ggml's block structures and `dequantize_row_*` reference functions.
-Next: `ferrum.load.conversion`.
+Specs: QUANT-01 to QUANT-09. Source: ggml's block structures and `dequantize_row_*` reference functions.
+Next: `ferrum.load.codebooks`.
 
-The decoders take uint8 [blocks, bytes of a block] and return float32 [blocks, weights of a block]. The arithmetic is
-ggml's, operation by operation, so that results agree to the last bit.
+A reader takes uint8 [blocks, bytes of a block] and returns numbers as `Scaled`, a row for each block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ferrum.errors import Unsupported
+from ferrum.errors import ModelError, Unsupported
+from ferrum.load.bits import E2M1, bit_pairs, bits, fields, half, nibbles, powers_of_two, unsigned_e4m3
+from ferrum.load.codebooks import CODEBOOK_READERS
 from ferrum.load.ggml import GgmlType
 from ferrum.load.gguf import GGUFTensor
+from ferrum.load.scaled import Bytes, Floats, Scaled, keep
 from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Weight
 
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-
-CHUNK_BYTES = 1 << 22
-"""Blocks are decoded so many bytes at a time: intermediate arrays are several times larger than their input."""
+CHUNK_BYTES = 1 << 20
+"""Blocks are read so many bytes at a time: intermediate arrays are many times larger than their input."""
 
 
 def weight_of(tensor: GGUFTensor) -> Weight:
-    """A matrix [rows, columns] as a weight; a view of the file where a backend computes with its type.
+    """A tensor as one matrix of all its rows [rows, columns]; a view of the file where backends compute with its type.
 
-    Raises `Unsupported` for a type that has no decoder here.
+    Raises `Unsupported` for a type that has no reader here.
     """
-    if tensor.type.name in _AS_STORED:
-        return _AS_STORED[tensor.type.name](tensor.data)
-    if tensor.type.name == "Q5_0":
-        return _q5_0_to_q8_0(tensor.data)
-    return Dense(floats_of(tensor))
+    name = tensor.type.name
+    if name in _AS_STORED:
+        data = tensor.data
+        return _AS_STORED[name](data if data.ndim < 3 else data.reshape(-1, data.shape[-1]))
+    if name not in READERS:
+        return Dense(floats_of(tensor))
+    columns = tensor.shape[-1]
+    return keep(lambda: _pieces(tensor.data, tensor.type), (len(tensor.data), columns), _KEPT.get(name, ()))
+
+
+def kept_as(name: str) -> str | None:
+    """The type in which matrices of a ggml type are kept; None as they are, or not at all. This is a rule: where scales
+    lie beyond the range of that type's, a matrix is kept in float32."""
+    return None if name in _AS_STORED or name not in SUPPORTED else _KEPT.get(name, ("float32",))[0]
 
 
 def floats_of(tensor: GGUFTensor) -> Floats:
-    """A tensor of any type and shape as float32 [*shape]. Raises `Unsupported` for a type that has no decoder here."""
+    """A tensor of any type and shape as float32 [*shape]. Raises `Unsupported` for a type that has no reader here, and
+    `ModelError` for a number that float32 cannot store."""
     kind = tensor.type
-    if kind.name in ("F32", "F16", "BF16"):
+    if kind.name in _FLOATS:
         return tensor.data.astype(np.float32, copy=False)
-    if kind.name not in DECODERS:
+    if kind.name == "F64":
+        return rounded(tensor.data, f"tensor {tensor.name}")
+    if kind.name not in READERS:
         raise Unsupported(f"tensor {tensor.name} is stored as {kind.name}; supported are {', '.join(SUPPORTED)}")
     return decode_blocks(tensor.data, kind).reshape(tensor.shape)
 
 
+def rounded(array: np.ndarray, what: str) -> Floats:
+    """float64 as float32: a copy. Raises `ModelError` where a number is too large."""
+    with np.errstate(over="ignore"):
+        numbers: Floats = array.astype(np.float32)
+    if not np.array_equal(np.isfinite(array), np.isfinite(numbers)):
+        raise ModelError(f"{what} holds numbers that float32 cannot store")
+    return numbers
+
+
 def decode_blocks(data: Bytes, kind: GgmlType) -> Floats:
     """uint8 [rows, bytes of a row] -> float32 [rows, columns]"""
-    blocks = np.ascontiguousarray(data).reshape(-1, kind.block_bytes)
-    decoded = np.empty((len(blocks), kind.block_size), np.float32)
-    step = max(1, CHUNK_BYTES // kind.block_bytes)
+    decoded = np.empty((data.size // kind.block_bytes, kind.block_size), np.float32)
+    start = 0
     with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale times a code of zero is NaN, as in ggml
-        for start in range(0, len(blocks), step):
-            decoded[start : start + step] = DECODERS[kind.name](blocks[start : start + step])
+        for piece in _pieces(data, kind):
+            decoded[start : start + len(piece.codes)] = piece.values()
+            start += len(piece.codes)
     return decoded.reshape(len(data), -1)
 
 
-def _fields(blocks: Bytes, *sizes: int) -> list[Bytes]:
-    """Cuts every block into fields of so many bytes: uint8 [blocks, size] each."""
-    return np.split(blocks, np.cumsum(sizes)[:-1], axis=1)
+def _pieces(data: Bytes, kind: GgmlType) -> Iterator[Scaled]:
+    """The numbers of blocks, `CHUNK_BYTES` of them at a time."""
+    blocks = np.ascontiguousarray(data).reshape(-1, kind.block_bytes)
+    step = max(1, CHUNK_BYTES // kind.block_bytes)
+    return (READERS[kind.name](blocks[start : start + step]) for start in range(0, len(blocks), step))
 
 
-def _half(field: Bytes) -> Floats:
-    """Two bytes, a float16 -> float32 [blocks, 1]"""
-    return np.ascontiguousarray(field).view(np.dtype("<f2")).astype(np.float32)
+def _q4_0(blocks: Bytes) -> Scaled:
+    scale, codes = fields(blocks, 2, 16)
+    return Scaled(half(scale), nibbles(codes, 16).view(np.int8) - 8)
 
 
-def _nibbles(field: Bytes, run: int) -> Bytes:
-    """Every run of so many bytes holds twice as many four-bit codes, first all low nibbles, then all high ones.
-    uint8 [blocks, n] -> uint8 [blocks, 2 n]"""
-    runs = field.reshape(len(field), -1, 1, run)
-    return np.concatenate((runs & 15, runs >> 4), axis=2).reshape(len(field), -1)
+def _q4_1(blocks: Bytes) -> Scaled:
+    scale, minimum, codes = fields(blocks, 2, 2, 16)
+    return Scaled(half(scale), nibbles(codes, 16), offsets=-half(minimum))
 
 
-def _fifth_bits(field: Bytes) -> Bytes:
-    """Bit i is the fifth bit of code i. uint8 [blocks, 4] -> uint8 [blocks, 32], 0 or 16"""
-    return np.unpackbits(field, axis=1, bitorder="little") << np.uint8(4)
+def _q5_0(blocks: Bytes) -> Scaled:
+    scale, high, codes = fields(blocks, 2, 4, 16)
+    return Scaled(half(scale), (nibbles(codes, 16) | bits(high) << 4).view(np.int8) - 16)
 
 
-def _decode_q4_0(blocks: Bytes) -> Floats:
-    scale, codes = _fields(blocks, 2, 16)
-    return _half(scale) * (_nibbles(codes, 16).astype(np.float32) - 8)
+def _q5_1(blocks: Bytes) -> Scaled:
+    scale, minimum, high, codes = fields(blocks, 2, 2, 4, 16)
+    return Scaled(half(scale), nibbles(codes, 16) | bits(high) << 4, offsets=-half(minimum))
 
 
-def _decode_q4_1(blocks: Bytes) -> Floats:
-    scale, minimum, codes = _fields(blocks, 2, 2, 16)
-    return _half(scale) * _nibbles(codes, 16).astype(np.float32) + _half(minimum)
+def _q8_0(blocks: Bytes) -> Scaled:
+    scale, codes = fields(blocks, 2, 32)
+    return Scaled(half(scale), codes.view(np.int8))
 
 
-def _decode_q5_0(blocks: Bytes) -> Floats:
-    scale, high, codes = _fields(blocks, 2, 4, 16)
-    return _half(scale) * ((_nibbles(codes, 16) | _fifth_bits(high)).astype(np.float32) - 16)
-
-
-def _decode_q5_1(blocks: Bytes) -> Floats:
-    scale, minimum, high, codes = _fields(blocks, 2, 2, 4, 16)
-    return _half(scale) * (_nibbles(codes, 16) | _fifth_bits(high)).astype(np.float32) + _half(minimum)
-
-
-def _decode_q8_0(blocks: Bytes) -> Floats:
-    scale, codes = _fields(blocks, 2, 32)
-    return _half(scale) * codes.view(np.int8).astype(np.float32)
+def _q1_0(blocks: Bytes) -> Scaled:
+    scale, signs = fields(blocks, 2, 16)
+    return Scaled(half(scale), 2 * bits(signs).view(np.int8) - 1)
 
 
 def _k_scales(field: Bytes) -> tuple[Floats, Floats]:
@@ -116,54 +126,90 @@ def _k_scales(field: Bytes) -> tuple[Floats, Floats]:
     Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of
     scales 4-7 (low nibble) and of minimums 4-7 (high nibble), whose 2 high bits are the top bits of bytes 0-7.
     """
-    scales, minimums, rest = _fields(field, 4, 4, 4)
+    scales, minimums, rest = fields(field, 4, 4, 4)
     all_scales = np.concatenate((scales & 63, rest & 15 | scales >> 6 << 4), axis=1)
     all_minimums = np.concatenate((minimums & 63, rest >> 4 | minimums >> 6 << 4), axis=1)
     return all_scales.astype(np.float32), all_minimums.astype(np.float32)
 
 
-def _k_affine(scale: Bytes, minimum: Bytes, packed: Bytes, codes: Bytes) -> Floats:
-    """Codes [blocks, 256] in 8 groups of 32: weight = (scale * group scale) * code - (minimum * group minimum)."""
-    scales, minimums = _k_scales(packed)
-    steps, offsets = _half(scale) * scales, _half(minimum) * minimums  # [blocks, 8]
-    groups = codes.reshape(len(codes), 8, 32).astype(np.float32)
-    return (steps[:, :, None] * groups - offsets[:, :, None]).reshape(len(codes), 256)
+def _q2_k(blocks: Bytes) -> Scaled:
+    packed, codes, scale, minimum = fields(blocks, 16, 64, 2, 2)
+    multiples, offsets = (packed & 15).astype(np.float32), half(minimum) * (packed >> 4).astype(np.float32)
+    return Scaled(half(scale), bit_pairs(codes, 32), multiples, offsets)
 
 
-def _decode_q4_k(blocks: Bytes) -> Floats:
-    scale, minimum, packed, codes = _fields(blocks, 2, 2, 12, 128)
-    return _k_affine(scale, minimum, packed, _nibbles(codes, 32))
+def _q3_k(blocks: Bytes) -> Scaled:
+    high, low, packed, scale = fields(blocks, 32, 64, 12, 2)
+    codes = (bit_pairs(low, 32) | bits(high, 32) << 2).view(np.int8) - 4
+    low_scales, high_scales = fields(packed, 8, 4)
+    multiples = (nibbles(low_scales, 8) | bit_pairs(high_scales, 4) << 4).astype(np.float32) - 32
+    return Scaled(half(scale), codes, multiples)
 
 
-def _decode_q5_k(blocks: Bytes) -> Floats:
-    scale, minimum, packed, high, codes = _fields(blocks, 2, 2, 12, 32, 128)
-    # bit g of byte i is the fifth bit of code i of group g
-    fifth = np.unpackbits(high[:, None, :], axis=1, bitorder="little") << np.uint8(4)  # [blocks, 8, 32]
-    return _k_affine(scale, minimum, packed, _nibbles(codes, 32) | fifth.reshape(len(blocks), 256))
+def _q4_k(blocks: Bytes) -> Scaled:
+    scale, minimum, packed, codes = fields(blocks, 2, 2, 12, 128)
+    multiples, minimums = _k_scales(packed)
+    return Scaled(half(scale), nibbles(codes, 32), multiples, half(minimum) * minimums)
 
 
-def _decode_q6_k(blocks: Bytes) -> Floats:
-    low, high, scales, scale = _fields(blocks, 128, 64, 16, 2)
-    # each half of 128 weights has 32 bytes of high bits: bits 2g and 2g + 1 of byte i belong to code i of its group g
-    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    top = (high.reshape(len(blocks), 2, 1, 32) >> shifts & 3) << 4  # [blocks, 2, 4, 32]
-    codes = (_nibbles(low, 64) | top.reshape(len(blocks), 256)).astype(np.float32) - 32
-    steps = _half(scale) * scales.view(np.int8).astype(np.float32)  # [blocks, 16], one for every 16 weights
-    return (steps[:, :, None] * codes.reshape(len(blocks), 16, 16)).reshape(len(blocks), 256)
+def _q5_k(blocks: Bytes) -> Scaled:
+    scale, minimum, packed, high, codes = fields(blocks, 2, 2, 12, 32, 128)
+    multiples, minimums = _k_scales(packed)
+    return Scaled(half(scale), nibbles(codes, 32) | bits(high, 32) << 4, multiples, half(minimum) * minimums)
 
 
-def _q5_0_to_q8_0(data: Bytes) -> Q8_0:
-    """The same scale and the same numbers: code - 16 fits into eight bits with room to spare."""
-    blocks = data.reshape(-1, 22)
-    scale, high, codes = _fields(blocks, 2, 4, 16)
-    centred = (_nibbles(codes, 16) | _fifth_bits(high)).astype(np.int8) - np.int8(16)
-    return Q8_0(np.concatenate((scale, centred.view(np.uint8)), axis=1).reshape(len(data), -1))
+def _q6_k(blocks: Bytes) -> Scaled:
+    low, high, scales, scale = fields(blocks, 128, 64, 16, 2)
+    codes = (nibbles(low, 64) | bit_pairs(high, 32) << 4).view(np.int8) - 32
+    return Scaled(half(scale), codes, scales.view(np.int8).astype(np.float32))
 
 
+def _q8_k(blocks: Bytes) -> Scaled:
+    scale, codes, _ = fields(blocks, 4, 256, 32)  # the rest are sums of codes
+    return Scaled(np.ascontiguousarray(scale).view("<f4"), codes.view(np.int8))
+
+
+def _tq1_0(blocks: Bytes) -> Scaled:
+    """A byte holds five digits of base 3 as a fraction of 256: multiplied by 3, its whole part is the next digit."""
+    first, second, last, scale = fields(blocks, 32, 16, 4, 2)
+    powers = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
+    parts = first[:, None] * powers, second[:, None] * powers, last[:, None] * powers[:4]
+    fractions = np.concatenate([part.reshape(len(blocks), -1) for part in parts], axis=1)
+    return Scaled(half(scale), (fractions.astype(np.uint16) * 3 >> 8).astype(np.int8) - 1)
+
+
+def _tq2_0(blocks: Bytes) -> Scaled:
+    codes, scale = fields(blocks, 64, 2)
+    return Scaled(half(scale), bit_pairs(codes, 32).view(np.int8) - 1)
+
+
+def _iq4_nl(blocks: Bytes) -> Scaled:
+    scale, codes = fields(blocks, 2, 16)
+    return Scaled(half(scale), _IQ4[nibbles(codes, 16)])
+
+
+def _iq4_xs(blocks: Bytes) -> Scaled:
+    scale, high, low, codes = fields(blocks, 2, 2, 4, 128)
+    packed = nibbles(low, 1) | bit_pairs(high, 1) << 4
+    return Scaled(half(scale), _IQ4[nibbles(codes, 16)], packed.astype(np.float32) - 32)
+
+
+def _mxfp4(blocks: Bytes) -> Scaled:
+    exponent, codes = fields(blocks, 1, 16)
+    return Scaled(powers_of_two(exponent), E2M1[nibbles(codes, 16)])
+
+
+def _nvfp4(blocks: Bytes) -> Scaled:
+    scales, codes = fields(blocks, 4, 32)
+    return Scaled(unsigned_e4m3(scales), E2M1[nibbles(codes, 8)])
+
+
+_IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.int8)
+"""What the codes of IQ4 formats stand for. Source: ggml's `kvalues_iq4nl`."""
+
+_FLOATS = ("F32", "F16", "BF16")
 _AS_STORED: dict[str, type[Weight]] = {
-    "F32": Dense,
-    "F16": Dense,
-    "BF16": Dense,
+    **dict.fromkeys(_FLOATS, Dense),
     "Q8_0": Q8_0,
     "Q4_0": Q4_0,
     "Q4_1": Q4_1,
@@ -172,16 +218,36 @@ _AS_STORED: dict[str, type[Weight]] = {
     "Q6_K": Q6_K,
 }
 
-DECODERS: dict[str, Callable[[Bytes], Floats]] = {
-    "Q4_0": _decode_q4_0,
-    "Q4_1": _decode_q4_1,
-    "Q5_0": _decode_q5_0,
-    "Q5_1": _decode_q5_1,
-    "Q8_0": _decode_q8_0,
-    "Q4_K": _decode_q4_k,
-    "Q5_K": _decode_q5_k,
-    "Q6_K": _decode_q6_k,
+_KEPT: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Q1_0", "TQ1_0", "TQ2_0"), ("q4_0",)),
+    **dict.fromkeys(("Q5_0", "IQ4_NL", "MXFP4"), ("q8_0",)),
+    **dict.fromkeys(("Q3_K", "IQ1_S", "IQ1_M", "IQ3_XXS", "IQ3_S"), ("q6_k",)),
+    "NVFP4": ("float16",),
+}
+"""The smallest type with kernels that holds the numbers of another type. Those of the rest none holds: codes of IQ2 and
+IQ4_XS are too large for Q6_K, and Q8_0 has no scales of scales; Q2_K and Q5_1 have more offsets than Q4_K, Q5_K."""
+
+READERS: dict[str, Callable[[Bytes], Scaled]] = {
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q8_0": _q8_0,
+    "Q1_0": _q1_0,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
+    "Q8_K": _q8_k,
+    "TQ1_0": _tq1_0,
+    "TQ2_0": _tq2_0,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
+    "NVFP4": _nvfp4,
+    **CODEBOOK_READERS,
 }
 """By ggml type name."""
 
-SUPPORTED = ("F32", "F16", "BF16", *DECODERS)
+SUPPORTED = (*_FLOATS, "F64", *READERS)

@@ -21,11 +21,12 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ferrum.errors import InvalidFormat, ModelError, NotFound, Unsupported, quoted
+from ferrum.errors import InvalidFormat, NotFound, Unsupported, quoted
 from ferrum.fields import read_json
 from ferrum.files import open_regular
-from ferrum.load.source import StoredTensor, missing
-from ferrum.tensor.weights import Dense
+from ferrum.load.quants import rounded
+from ferrum.load.source import StoredTensor, missing, unstacked
+from ferrum.tensor.weights import Dense, Weight
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -91,10 +92,14 @@ class SafetensorsSource:
             supported = ", ".join(ELEMENTS)
             raise Unsupported(f"{self.path}: tensor {name} is stored as {stored.type}; supported are {supported}")
         array = self._files[name].view(stored)
-        return array if stored.type != "F64" else _rounded(array, f"{self.path}: tensor {name}")
+        return array if stored.type != "F64" else rounded(array, f"{self.path}: tensor {name}")
 
-    def weight(self, name: str) -> Dense:
+    def weight(self, name: str) -> Weight:
         return Dense(self._array(name))
+
+    def stack(self, name: str) -> list[Weight]:
+        array = self._array(name)
+        return unstacked(Dense(array.reshape(-1, array.shape[-1])), self.describe(name), self.path)
 
     def vector(self, name: str) -> np.ndarray:
         return self._array(name).astype(np.float32, copy=False)
@@ -125,7 +130,8 @@ class _Shard:
     def describe(self, name: str) -> StoredTensor:
         part = self._checked.get_slice(name)
         kind, shape = part.get_dtype(), tuple(part.get_shape())
-        return StoredTensor(name, kind, shape, math.prod(shape) * (ELEMENTS[kind].itemsize if kind in ELEMENTS else 1))
+        size = ELEMENTS[kind].itemsize if kind in ELEMENTS else 1
+        return StoredTensor(name, kind, shape, math.prod(shape) * size, "float32" if kind == "F64" else None)
 
     def view(self, stored: StoredTensor) -> np.ndarray:
         """[*shape], read-only; a copy where the file does not place elements on multiples of their size."""
@@ -141,15 +147,6 @@ class _Shard:
         """Of the library's reasons some quote the file."""
         shown = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_REASON])
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
-
-
-def _rounded(array: np.ndarray, what: str) -> np.ndarray:
-    """float64 as float32: a copy. Raises `ModelError` where a number is too large."""
-    with np.errstate(over="ignore"):
-        rounded = array.astype(np.float32)
-    if not np.array_equal(np.isfinite(array), np.isfinite(rounded)):
-        raise ModelError(f"{what} holds numbers that float32 cannot store")
-    return rounded
 
 
 def _is_name(name: str) -> bool:

@@ -2,33 +2,43 @@
 
 Owns: the protocol between file formats and the parameter tree, and GGUF's side of it. Refuses to know: which tensors a
 model needs.
-Specs: LOAD-10. Next: `ferrum.load.safetensors`.
+Specs: LOAD-10, LOAD-100, QUANT-08. Next: `ferrum.load.safetensors`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 import numpy as np
 
 from ferrum.errors import ModelError
+from ferrum.load.conversion import bytes_of
 from ferrum.load.gguf import GGUFFile, GGUFTensor
-from ferrum.load.quants import floats_of, weight_of
+from ferrum.load.quants import floats_of, kept_as, weight_of
 from ferrum.tensor.weights import Weight
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """What is known of a tensor without reading it. `shape` is (rows, columns) for a matrix; `type` is the format's
-    own name, such as "Q4_1" or "BF16"; `nbytes` is its size in the file."""
+    own name, such as "Q4_1" or "BF16"; `nbytes` is its size in the file. `kept_as` is the type that backends compute
+    with, where that is another one."""
 
     name: str
     type: str
     shape: tuple[int, ...]
     nbytes: int
+    kept_as: str | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Its size in memory."""
+        is_matrix = len(self.shape) > 1
+        return bytes_of(self.kept_as, math.prod(self.shape)) if self.kept_as and is_matrix else self.nbytes
 
 
 class TensorSource(Protocol):
@@ -39,12 +49,21 @@ class TensorSource(Protocol):
     def names(self) -> Iterable[str]: ...
     def describe(self, name: str) -> StoredTensor: ...
     def weight(self, name: str) -> Weight: ...  # a matrix, in the type it is stored in or one that equals it
+    def stack(self, name: str) -> list[Weight]: ...  # [matrices, rows, columns], likewise: views of one array
     def vector(self, name: str) -> np.ndarray: ...  # any shape, as float32
 
 
 def missing(path: Path, name: str) -> NoReturn:
     """The error for a tensor that is not there."""
     raise ModelError(f"{path}: tensor {name} is missing")
+
+
+def unstacked(weight: Weight, stored: StoredTensor, path: Path) -> list[Weight]:
+    """The matrices of a stack, of which `weight` has all rows. Raises `ModelError` where it is none."""
+    if len(stored.shape) != 3:
+        raise ModelError(f"{path}: tensor {stored.name} has shape {list(stored.shape)}, and is no stack of matrices")
+    count, rows, _ = stored.shape
+    return [replace(weight, data=weight.data[rows * i : rows * (i + 1)]) for i in range(count)]
 
 
 class GGUFSource:
@@ -62,10 +81,13 @@ class GGUFSource:
 
     def describe(self, name: str) -> StoredTensor:
         tensor = self._tensor(name)
-        return StoredTensor(name, tensor.type.name, tensor.shape, tensor.data.nbytes)
+        return StoredTensor(name, tensor.type.name, tensor.shape, tensor.data.nbytes, kept_as(tensor.type.name))
 
     def weight(self, name: str) -> Weight:
         return weight_of(self._tensor(name))
+
+    def stack(self, name: str) -> list[Weight]:
+        return unstacked(self.weight(name), self.describe(name), self.path)
 
     def vector(self, name: str) -> np.ndarray:
         return floats_of(self._tensor(name))

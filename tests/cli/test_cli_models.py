@@ -99,7 +99,8 @@ def test_inspect_counts_what_is_there(invoke: Invoke, tiny: Path) -> None:
     assert (described["heads"], described["kv_heads"], described["head_dim"]) == (4, KV_HEADS, HEAD_DIM)
     assert described["rope"] == {"theta": 10000.0, "rotary_dim": HEAD_DIM, "scaling": "default", "factor": 1.0}
     assert described["parameters"] == parameters
-    assert described["types"] == {"F32": {"tensors": TENSORS, "parameters": parameters, "bytes": 4 * parameters}}
+    counted = {"tensors": TENSORS, "parameters": parameters, "bytes": 4 * parameters, "kept_as": None}
+    assert described["types"] == {"F32": counted}
     per_token = 2 * LAYERS * KV_HEADS * HEAD_DIM * 4  # keys and values in float32
     assert described["memory"] == {
         "weights_bytes": 4 * parameters,
@@ -117,6 +118,27 @@ def test_inspect_for_people(invoke: Invoke, tiny: Path) -> None:
     listed = invoke("inspect", tiny, "--tensors").stdout.splitlines()
     assert len(listed) == len(short) + 1 + TENSORS
     assert any(line.split() == ["model.embed_tokens.weight", "F32", "257", "×", "32", "32.1", "KiB"] for line in listed)
+
+
+@pytest.mark.clause("QUANT-08")
+def test_inspect_says_what_types_without_kernels_are_kept_as(invoke: Invoke, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.gguf"
+    stored = {
+        "a.weight": Stored("Q3_K", (2, 256), bytes(220)),
+        "b.weight": Stored("Q2_K", (3, 256), bytes(252)),
+        "c.weight": Stored("Q4_0", (2, 32), bytes(36)),
+    }
+    path.write_bytes(gguf_bytes({"general.architecture": "llama"}, stored))
+    described = json.loads(invoke("inspect", path, "--json").stdout)
+    assert {name: entry["kept_as"] for name, entry in described["types"].items()} == {
+        "Q3_K": "q6_k",
+        "Q2_K": "float32",
+        "Q4_0": None,
+    }
+    assert described["memory"]["weights_bytes"] == 2 * 210 + 3 * 256 * 4 + 36
+    shown = invoke("inspect", path).stdout.splitlines()
+    assert "Q3_K          1 tensor, 512 parameters, 220 B, kept as q6_k" in shown
+    assert "Q4_0          1 tensor, 64 parameters, 36 B" in shown
 
 
 @pytest.mark.clause("CLI-33")

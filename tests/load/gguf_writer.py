@@ -13,7 +13,7 @@ TYPES = {"uint8": 0, "int8": 1, "uint16": 2, "int16": 3, "uint32": 4, "int32": 5
          "string": 8, "array": 9, "uint64": 10, "int64": 11, "float64": 12}  # fmt: skip
 LETTERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 GGML = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q4_K": 12, "Q5_K": 13,
-        "Q6_K": 14, "IQ4_NL": 20, "BF16": 30}  # fmt: skip
+        "Q6_K": 14, "IQ4_NL": 20, "BF16": 30, "Q3_K": 11, "IQ3_S": 21, "MXFP4": 39}  # fmt: skip
 
 
 @dataclass(frozen=True)

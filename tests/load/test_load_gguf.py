@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.errors import FerrumError, InvalidFormat, NotFound, Unsupported
+from ferrum.errors import FerrumError, InvalidFormat, ModelError, NotFound, Unsupported
+from ferrum.load.conversion import type_name
 from ferrum.load.gguf import GGUFFile, Strings
 from ferrum.load.model import load_model
 from ferrum.load.quants import floats_of, weight_of
+from ferrum.load.source import GGUFSource
 from tests.load.gguf_writer import GGML, LETTERS, TYPES, Stored, Value, gguf_bytes, string
 from tests.load.tiny_models import METADATA, gguf_tensors, tensors
 
@@ -251,6 +253,30 @@ def test_two_tensors_share_no_byte(tmp_path: Path, offsets: tuple[int, int]) -> 
 def test_tensors_may_lie_in_any_order_and_apart(tmp_path: Path, offsets: tuple[int, int]) -> None:
     table = b"".join(entry(name, (16, 16), 0, offset) for name, offset in zip((b"a", b"b"), offsets, strict=True))
     assert list(read(tmp_path, one_tensor(table, count=2)).tensors) == ["a", "b"]
+
+
+@pytest.mark.clause("LOAD-100")
+@pytest.mark.parametrize(("kind", "kept"), [("F32", "float32"), ("Q8_0", "q8_0"), ("Q3_K", "q6_k"), ("MXFP4", "q8_0")])
+def test_a_stack_is_a_list_of_matrices(tmp_path: Path, kind: str, kept: str) -> None:
+    size = {"F32": 4 * 256, "Q8_0": 8 * 34, "Q3_K": 110, "MXFP4": 8 * 17}[kind]
+    data = np.random.default_rng(0).integers(0, 120, (6, size), np.uint8)  # finite numbers, exponents around 2 ** -8
+    if kind == "MXFP4":
+        data[:, ::17] |= 112
+    shaped = {"stack": Stored(kind, (3, 2, 256), data.tobytes()), "matrix": Stored(kind, (6, 256), data.tobytes())}
+    source = GGUFSource(read(tmp_path, gguf_bytes({}, shaped)))
+    stack, whole = source.stack("stack"), source.weight("matrix")
+    assert [(type_name(weight), weight.shape) for weight in stack] == [(kept, (2, 256))] * 3
+    for number, weight in enumerate(stack):
+        np.testing.assert_array_equal(weight.data, whole.data[2 * number : 2 * number + 2])
+        assert not weight.data.flags.owndata and (kind in ("Q3_K", "MXFP4") or not weight.data.flags.writeable)
+    np.testing.assert_array_equal(source.vector("stack"), source.vector("matrix").reshape(3, 2, 256))
+
+
+@pytest.mark.clause("LOAD-100")
+def test_what_has_two_dimensions_is_no_stack(tmp_path: Path) -> None:
+    source = GGUFSource(read(tmp_path, gguf_bytes({}, {"t": Stored.float32(np.ones((2, 4), np.float32))})))
+    with pytest.raises(ModelError, match=r"tensor t has shape \[2, 4\], and is no stack of matrices"):
+        source.stack("t")
 
 
 @pytest.mark.clause("LOAD-08")

@@ -92,6 +92,20 @@ def test_elements_between_multiples_of_their_size_are_copied(tmp_path: Path, pad
     assert data.flags.aligned and data.tolist() == array.tolist()
 
 
+@pytest.mark.clause("LOAD-100")
+def test_a_stack_is_a_list_of_views(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.float16).reshape(3, 2, 4)
+    save_file({"t": array, "v": np.ones(3, np.float32)}, tmp_path / SINGLE)
+    source = SafetensorsSource(tmp_path)
+    stack = source.stack("t")
+    assert [weight.shape for weight in stack] == [(2, 4)] * 3
+    for weight, expected in zip(stack, array, strict=True):
+        np.testing.assert_array_equal(weight.data, expected)
+        assert isinstance(owner(weight.data), mmap.mmap) and weight.data.dtype == np.float16
+    with pytest.raises(ModelError, match=r"tensor v has shape \[3\], and is no stack of matrices"):
+        source.stack("v")
+
+
 @pytest.mark.clause("LOAD-10")
 def test_a_name_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     save_file({"w": np.ones(3, np.float32)}, tmp_path / SINGLE)
