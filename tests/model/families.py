@@ -20,7 +20,10 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.load.gguf_writer import Stored, Value, gguf_bytes
+
 FOLDER = Path(__file__).resolve().parents[1] / "goldens" / "families"
+RECIPES = FOLDER / "gguf"
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -41,13 +44,18 @@ class Golden:
     seed: int
     tokens: list[int]
     greedy: list[int]
-    gguf: dict[str, Any] | None = None
 
     @cached_property
     def logits(self) -> np.ndarray:
         """float32 [tokens, vocab]"""
         with np.load(FOLDER / f"{self.name}.npz") as file:
             return file["logits"]
+
+    @cached_property
+    def recipe(self) -> dict[str, Any] | None:
+        """How llama.cpp's converter writes the model; None where it cannot, or llama.cpp computes something else."""
+        path = RECIPES / f"{self.name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
     def weights(self) -> Arrays:
         return random_weights(self.config, self.tensors, self.seed)
@@ -119,6 +127,36 @@ def write_model(golden: Golden, folder: Path) -> Path:
     (folder / "config.json").write_text(json.dumps(golden.config, indent=2) + "\n")
     write_weights(golden.weights(), folder / "model.safetensors")
     return folder
+
+
+def write_gguf(golden: Golden, path: Path) -> Path:
+    """The model as a GGUF file of float32 numbers without a vocabulary, as llama.cpp's converter writes it."""
+    assert golden.recipe is not None
+    weights = golden.weights()
+    metadata = {key: Value(*value) for key, value in golden.recipe["metadata"].items()}
+    tensors = {name: Stored.float32(from_recipe(recipe, weights)) for name, recipe in golden.recipe["tensors"].items()}
+    path.write_bytes(gguf_bytes(metadata, tensors))
+    return path
+
+
+def from_recipe(recipe: Mapping[str, Any], weights: Arrays) -> np.ndarray:
+    """A tensor of a GGUF file: rows of the model's tensors one below the other, "unit" numbers a row, and what is added
+    to them; or its numbers themselves."""
+    if "numbers" in recipe:
+        return np.array(recipe["numbers"], np.float32).reshape(recipe["shape"])
+    unit = recipe.get("unit", recipe["shape"][-1])
+    parts = []
+    for name, rows, *turned in recipe["parts"]:
+        array = weights[name].astype(np.float32)
+        parts.append((array.swapaxes(-1, -2) if turned else array).reshape(-1, unit)[chosen(rows)])
+    return np.concatenate(parts).reshape(recipe["shape"]) + np.float32(recipe.get("plus", 0))
+
+
+def chosen(rows: str | list[int]) -> slice | list[int]:
+    """ "0:64:2" -> slice(0, 64, 2)"""
+    if isinstance(rows, list):
+        return rows
+    return slice(*(int(part) if part else None for part in rows.split(":")))
 
 
 def tokenizer(size: int) -> dict[str, Any]:
