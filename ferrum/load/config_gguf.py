@@ -83,8 +83,6 @@ def _family(fields: Fields) -> GGUFFamily:
         raise fields.refused("general.architecture", GGUF_FAMILIES)
     if str(fields.get("general.type")) in GGUF_OTHER_TYPES:
         raise fields.refused("general.type", ["model"])
-    if "split.count" in fields and fields.integer("split.count", low=0) > 1:
-        raise Unsupported(f"{fields.where} is one part of a split GGUF file; merge the parts with llama-gguf-split")
     for key in fields.values:
         if key.startswith(GGUF_FOREIGN) and not is_neutral(fields.get(key), (0, "", False)):
             raise fields.refused(key)

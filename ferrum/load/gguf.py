@@ -3,7 +3,7 @@
 Owns: the container format, versions 2 and 3, little-endian. Every count, length, offset and size in the file is a
 claim, checked against the size of the file before anything is made of it. A file must not change while it is in use.
 Refuses to know: what metadata keys mean and how blocks decode.
-Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md). Next: `ferrum.load.ggml`.
+Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md). Next: `ferrum.load.gguf_parts`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: telling the two file formats apart and putting the parts together. Refuses to know: engines; every array is NumPy
 and may be a view of the file.
-Specs: LOAD-40, LOAD-41, LOAD-50. Next: `ferrum.load.vocabulary`.
+Specs: LOAD-40, LOAD-41, LOAD-50, LOAD-101. Next: `ferrum.load.vocabulary`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ferrum.load import config_gguf, config_json
 from ferrum.load.conversion import check_dtype
 from ferrum.load.families import Description
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.gguf_parts import first_part, whole_file
 from ferrum.load.params import build_params
-from ferrum.load.resolve import Location, resolve
+from ferrum.load.resolve import Location, gguf_stem, resolve
 from ferrum.load.source import GGUFSource, TensorSource
 from ferrum.load.token_ids import TokenIds, json_token_ids
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
@@ -98,19 +99,23 @@ class _Folder(ModelFiles):
 
 
 class _GGUF(ModelFiles):
-    """A .gguf file."""
+    """A .gguf file, or one that was cut into parts."""
 
     def __init__(self, name: str, path: Path) -> None:
-        self._file = GGUFFile(path)
-        super().__init__(name, path, GGUFVocabulary(self._file))
+        self._first = first_part(path)
+        super().__init__(name, path, GGUFVocabulary(self._first))
+
+    @cached_property
+    def _file(self) -> GGUFFile:
+        return whole_file(self._first)
 
     @property
     def architecture(self) -> str | None:
-        return config_gguf.architecture(self._file)
+        return config_gguf.architecture(self._first)
 
     @cached_property
     def token_ids(self) -> TokenIds:
-        return config_gguf.token_ids(self._file)
+        return config_gguf.token_ids(self._first)
 
     @cached_property
     def source(self) -> TensorSource:
@@ -194,7 +199,7 @@ def _has_tensors(folder: Path) -> bool:
 
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
-    if len(files) != 1:
+    if len({gguf_stem(path) for path in files}) != 1:  # parts of one file are one
         found = f"{len(files)} .gguf files: name the one you mean" if files else "no config.json and no .gguf file"
         raise NotFound(f"{folder} holds {found}")
     return files[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,10 @@ from ferrum.paths import find_cache_folder
 
 LONGEST_SHOWN = 300
 """Characters of a path that an error shows."""
+
+
+GGUF_PART = re.compile(r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.ASCII | re.DOTALL)
+"""The name of one part of a GGUF file that was cut: all of them together are `whole`."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: P
     is_path = _looks_like_path(model, text)
     path = _existing(text, is_path)
     if path is not None:
-        return Location(path.stem if path.suffix == ".gguf" else path.resolve().name, path)
+        return Location(gguf_stem(path) if path.suffix == ".gguf" else path.resolve().name, path)
     if is_path:
         raise NotFound(f"{_shown(text)} does not exist")
     if text.lower() in PACKAGED:
@@ -77,6 +82,12 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: P
     near = difflib.get_close_matches(text.lower(), PACKAGED, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"known by name: {', '.join(PACKAGED)}."
     raise NotFound(f"there is no model {quoted(text)}; {hint} A directory, a .gguf file or a hub id org/name works too")
+
+
+def gguf_stem(path: Path) -> str:
+    """What a .gguf file, or the file of which it is a part, is called."""
+    part = GGUF_PART.fullmatch(path.name)
+    return part["whole"] if part else path.stem
 
 
 def _text(model: object) -> str:

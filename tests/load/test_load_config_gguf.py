@@ -146,7 +146,6 @@ def test_rope_freqs_become_one_divisor_per_frequency(tmp_path: Path) -> None:
         ),
         ({"rope__dimension_count": 8}, r"llama\.rope\.dimension_count 8 is not supported"),
         ({"attention__value_length": 32}, "value heads"),
-        ({"split.count": 3}, "one part of a split GGUF file"),
     ],
 )
 def test_what_changes_the_mathematics_in_gguf_is_refused_by_name(

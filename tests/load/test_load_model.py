@@ -122,7 +122,9 @@ def test_words_can_be_had_where_the_model_cannot_be_run(tmp_path: Path, what: st
     files = open_model(tmp_path / "model.gguf")
     assert files.architecture == ("qwen9" if what == "architecture" else "llama")
     assert files.vocabulary.tokenizer(files.token_ids).encode("ab", add_special_tokens=False) == [2]
-    assert [files.source.describe(name).shape for name in files.source.names()] == [t.shape for t in stored.values()]
+    if what != "part of a split":
+        shapes = [files.source.describe(name).shape for name in files.source.names()]
+        assert shapes == [tensor.shape for tensor in stored.values()]
     with pytest.raises(FerrumError):
         load_model(tmp_path / "model.gguf")
 

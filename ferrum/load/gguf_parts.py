@@ -1,0 +1,91 @@
+"""A GGUF file that was cut into parts, `name-00001-of-00003.gguf` and so on, as one file.
+
+Owns: finding the parts that belong to one of them, and the check that they are all there and agree. The first part has
+the metadata, any part has tensors.
+Refuses to know: what metadata keys mean, but those of parts. Specs: LOAD-101, LOAD-102. Source: llama.cpp's
+`llama-gguf-split` and `llama_model_loader`. Next: `ferrum.load.ggml`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ferrum.errors import InvalidFormat, NotFound
+from ferrum.fields import Fields
+from ferrum.load.gguf import GGUFFile
+from ferrum.load.resolve import GGUF_PART
+
+LARGEST_COUNT = 99_999
+"""Five digits of a name."""
+
+
+def first_part(path: Path) -> GGUFFile:
+    """The GGUF file at a path; of one that was cut, the first part, whichever `path` is. It has all metadata."""
+    named = GGUFFile(path)
+    if _count(named) < 2 or GGUF_PART.fullmatch(path.name) is None:  # `whole_file` refuses the name
+        return named
+    first = _paths(path, _count(named))[0]
+    if first == path:
+        return named
+    _check_there(first, _count(named))
+    return GGUFFile(first)
+
+
+def whole_file(first: GGUFFile) -> GGUFFile:
+    """The same, with the tensors of all parts, if there are others.
+
+    Raises `NotFound` for a part that is not there, and `InvalidFormat` where parts contradict each other.
+    """
+    count = _count(first)
+    if count < 2:
+        return first
+    paths = _paths(first.path, count)
+    for path in paths:
+        _check_there(path, count)
+    parts = [first, *(GGUFFile(path) for path in paths[1:])]
+    for number, part in enumerate(parts):
+        _check(part, number, count)
+    for part in parts[1:]:
+        twice = first.tensors.keys() & part.tensors.keys()
+        if twice:
+            raise InvalidFormat(f"{part.path}: tensor {min(twice)} is in another part as well")
+        first.tensors.update(part.tensors)
+    if len(first.tensors) != _fields(first).integer("split.tensors.count", low=0):
+        raise _fields(first).wrong("split.tensors.count", f"{len(first.tensors)}, as many as are in the {count} parts")
+    return first
+
+
+def _fields(part: GGUFFile) -> Fields:
+    return Fields(part.metadata, str(part.path))
+
+
+def _count(part: GGUFFile) -> int:
+    """Of how many parts this is one."""
+    count = _fields(part).integer("split.count", 1, low=0)
+    if count > LARGEST_COUNT:
+        raise _fields(part).wrong("split.count", f"at most {LARGEST_COUNT}")
+    return count
+
+
+def _paths(path: Path, count: int) -> list[Path]:
+    """Where all parts are, one of which is `path`."""
+    name = GGUF_PART.fullmatch(path.name)
+    if name is None or int(name["count"]) != count:
+        wanted = f"name-00001-of-{count:05}.gguf"
+        raise InvalidFormat(f"{path} is one of {count} parts of a GGUF file, which must be called {wanted} and so on")
+    return [path.with_name(f"{name['whole']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+
+
+def _check_there(part: Path, count: int) -> None:
+    if not os.path.lexists(part):
+        raise NotFound(f"{part} does not exist; of {count} parts of a GGUF file all are needed")
+
+
+def _check(part: GGUFFile, number: int, count: int) -> None:
+    """Does a part say what its name says? Parts count from 0 inside and from 1 in names."""
+    fields = _fields(part)
+    if _count(part) != count:
+        raise fields.wrong("split.count", f"{count}, as in the other parts")
+    if fields.integer("split.no", low=0) != number:
+        raise fields.wrong("split.no", f"{number}, as the name of the file says")
