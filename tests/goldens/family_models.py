@@ -89,7 +89,11 @@ FALCON: Fields = {
 GRANITE: Fields = {
     "embedding_multiplier": 2.0, "logits_scaling": 0.7, "residual_multiplier": 0.6, "attention_multiplier": 0.3,
 }  # fmt: skip
-GPT_OSS_YARN: Fields = {**YARN, "beta_fast": 8.0, "beta_slow": 1.0, "truncate": False}
+GPT_OSS_YARN: Fields = {
+    "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+}  # fmt: skip
+WHOLE_RAMP = 10764.663
+"""With 32 dimensions, YaRN's ramp ends at the fourth of them, rounded to whole dimensions (llama.cpp) or not."""
 
 FIRST = (
     Model("llama-wide", "llama", {**WIDE, **rope(theta=500.0), **UNTIED}, drop=("head_dim", "mlp_bias")),
@@ -120,10 +124,10 @@ FIRST = (
     Model("phi3-wide", "phi3", {**WIDE, **UNTIED, **longrope(8, 16), "max_position_embeddings": 64,
           "original_max_position_embeddings": 16}, "bfloat16", old_dialect=True),
     Model("phi3-odd", "phi3", {**ODD, **RMS, **UNTIED}),
-    Model("gpt2-wide", "gpt2", {**IDS, "n_ctx": 64, "vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64},
-          "float16"),
-    Model("gpt2-odd", "gpt2", {**IDS, "n_ctx": 56, "vocab_size": 97, "n_embd": 40, "n_layer": 2, "n_head": 2, "n_positions": 56,
-          "n_inner": 72, "layer_norm_epsilon": 1e-3}, strip="transformer."),
+    Model("gpt2-wide", "gpt2", {**IDS, "n_ctx": 64, "vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4,
+          "n_positions": 64}, "float16"),
+    Model("gpt2-odd", "gpt2", {**IDS, "n_ctx": 56, "vocab_size": 97, "n_embd": 40, "n_layer": 2, "n_head": 2,
+          "n_positions": 56, "n_inner": 72, "layer_norm_epsilon": 1e-3}, strip="transformer."),
     Model("mixtral-wide", "mixtral", {**WIDE, **UNTIED, "num_local_experts": 4, "num_experts_per_tok": 2}, "bfloat16"),
     Model("mixtral-odd", "mixtral", {**ODD, **RMS, **TIED, "num_local_experts": 5, "num_experts_per_tok": 3}),
     Model("mixtral-window", "mixtral", {**WIDE, **UNTIED, "num_local_experts": 4, "num_experts_per_tok": 1,
@@ -161,7 +165,7 @@ DENSE = (
     Model("gpt-neox-wide", "gpt_neox", {**WIDE, **UNTIED, "use_parallel_residual": True},
           "float16", old_dialect=True),
     Model("gpt-neox-odd", "gpt_neox", {**ODD, **LAYER, **UNTIED, "use_parallel_residual": False,
-          **rope(partial_rotary_factor=1.0)}),
+          **rope(theta=10000.0, partial_rotary_factor=1.0)}, old_dialect=True),
     Model("gpt-neox-no-bias", "gpt_neox", {**WIDE, **TIED, "attention_bias": False, "hidden_act": "gelu_new",
           **rope(partial_rotary_factor=0.5)}, "bfloat16"),
     Model("olmo3-wide", "olmo3", {**WIDE, **UNTIED, "num_hidden_layers": 4, "sliding_window": 9, "rope_parameters": {
@@ -187,7 +191,7 @@ DENSE = (
           "num_key_value_heads": 2, **rope(partial_rotary_factor=0.5)}),
     Model("stablelm-qk", "stablelm", {**WIDE, **UNTIED, "hidden_size": 128, "use_parallel_residual": True,
           "qk_layernorm": True, **rope(partial_rotary_factor=0.25)}, "bfloat16"),
-    Model("glm-wide", "glm", {**WIDE, **UNTIED, "head_dim": 16, **rope(partial_rotary_factor=0.5)}, "bfloat16"),
+    Model("glm-wide", "glm", {**WIDE, **UNTIED, "head_dim": 16, "rms_norm_eps": 1e-5}, "bfloat16"),
     Model("glm-odd", "glm", {**ODD, **RMS, **TIED, "head_dim": 20, "attention_bias": False,
           **rope(partial_rotary_factor=0.8)}, old_dialect=True),
     Model("glm4-wide", "glm4", {**WIDE, **UNTIED, "head_dim": 32, **rope(partial_rotary_factor=0.5)}, "bfloat16"),
@@ -226,8 +230,8 @@ EXPERTS = (
     Model("granite-moe-shared", "granitemoeshared", {**WIDE, **UNTIED, **GRANITE, "intermediate_size": 32,
           "num_local_experts": 4, "num_experts_per_tok": 2, "shared_intermediate_size": 64}, "float16"),
     Model("gpt-oss-wide", "gpt_oss", {**WIDE, **UNTIED, "head_dim": 32, "intermediate_size": 64,
-          "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9, **rope("yarn", **GPT_OSS_YARN)},
-          "bfloat16"),
+          "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 9,
+          **rope("yarn", WHOLE_RAMP, **GPT_OSS_YARN)}, "bfloat16"),
     Model("gpt-oss-odd", "gpt_oss", {**ODD, **RMS, **UNTIED, "head_dim": 20, "num_local_experts": 5,
           "num_experts_per_tok": 3, "sliding_window": 6, "num_hidden_layers": 3, **rope("yarn", **GPT_OSS_YARN)},
           old_dialect=True),
@@ -240,10 +244,10 @@ ROPES = (
     Model("rope-dynamic-old", "qwen2", {**ODD, **TIED, **rope("dynamic", factor=2.0), "max_position_embeddings": 30},
           old_dialect=True, old_rope_name="dynamic"),
     Model("rope-llama3", "llama", {**WIDE, **UNTIED, **rope("llama3", **LLAMA3)}, "bfloat16", tokens=48),
-    Model("rope-yarn", "qwen2", {**WIDE, **UNTIED, **rope("yarn", **YARN, beta_fast=2.0, beta_slow=0.4)},
+    Model("rope-yarn", "qwen2", {**WIDE, **UNTIED, **rope("yarn", factor=4.0, original_max_position_embeddings=64)},
           "bfloat16", old_dialect=True, old_rope_name="yarn"),
     Model("rope-yarn-exact", "qwen2", {**ODD, **TIED, **rope("yarn", 50.0, **YARN, truncate=False,
-          attention_factor=0.8)}),
+          attention_factor=0.8, beta_fast=2.0, beta_slow=0.4)}),
     Model("rope-yarn-mscale", "llama", {**ODD, **UNTIED, **rope("yarn", 30.0, **YARN, mscale=2.0,
           mscale_all_dim=0.7)}, old_dialect=True),
     Model("rope-longrope-long", "llama", {**WIDE, **UNTIED, **longrope(8, 16)}, "float16"),

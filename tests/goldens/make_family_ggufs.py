@@ -2,11 +2,11 @@
 
     python -m tests.goldens.make_family_ggufs LLAMA_CPP [NAME ...]
 
-LLAMA_CPP is a checkout of llama.cpp with `convert_hf_to_gguf.py`. A result is a recipe, not a file: the metadata without
-the vocabulary, and for each tensor which rows of which tensors of the model it is made of. The rows are found by
-converting the model once with weights that are numbered: each number tells its own place. `write_gguf` of
-tests/model/families.py follows the recipe. Before it is kept, llama.cpp (llama-cpp-python) reads the converted file, and
-its logits have to be those of transformers.
+LLAMA_CPP is a checkout of llama.cpp with `convert_hf_to_gguf.py`. A result is a recipe, not a file: the metadata
+without the vocabulary, and for each tensor which rows of which tensors of the model it is made of. The rows are found
+by converting the model once with weights that are numbered: each number tells its own place. `write_gguf` of
+tests/model/families.py follows the recipe. Before it is kept, llama.cpp (llama-cpp-python) reads the converted file,
+and its logits have to be those of transformers.
 Needs transformers, gguf and llama-cpp-python (extras `oracle` and `bench`).
 """
 

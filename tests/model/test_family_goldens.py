@@ -15,10 +15,17 @@ import pytest
 from ferrum.engine.llm import LLM
 from ferrum.engine.scoring import score
 from ferrum.sampling_params import SamplingParams
-from tests.model.families import FAMILIES, Golden, write_model
+from tests.model.families import FAMILIES, Golden, write_gguf, write_model
 
 TOLERANCE = 1e-5
 """Relative L2 error of the logits of one token."""
+
+
+def architecture(golden: Golden) -> str | None:
+    """That of the GGUF file; None where there is none."""
+    return golden.recipe["metadata"]["general.architecture"][1] if golden.recipe else None
+
+
 NOT_YET = {
     "cohere", "cohere2", "falcon", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2", "gpt_neox", "gpt_oss",
     "granite", "granitemoe", "granitemoeshared", "ministral", "ministral3", "mixtral", "olmo2", "olmo3", "olmoe", "phi",
@@ -27,7 +34,16 @@ NOT_YET = {
 }  # fmt: skip
 """Values of model_type, and goldens, that the package does not run yet."""
 
+NOT_YET_GGUF = {
+    "chatglm", "cohere2", "command-r", "falcon", "gemma", "gemma2", "gemma3", "glm4", "gpt-oss", "gpt2", "gptneox",
+    "granite", "granitemoe", "mistral3", "olmo2", "olmoe", "phi2", "phi3", "qwen2", "qwen2moe", "qwen3", "qwen3moe",
+    "smollm3", "stablelm", "starcoder2",
+    "mixtral-odd", "mixtral-wide",
+}  # fmt: skip
+"""Values of general.architecture, and goldens, that the package does not read from GGUF yet."""
+
 READY = sorted(name for name, golden in FAMILIES.items() if not {name, golden.config["model_type"]} & NOT_YET)
+GGUFS = sorted(name for name, golden in FAMILIES.items() if not {name, architecture(golden)} & {None, *NOT_YET_GGUF})
 each = pytest.mark.parametrize("name", READY)
 both = pytest.mark.parametrize("backend", ["numpy", "numba"])
 
@@ -51,8 +67,8 @@ def length(golden: Golden, tokens: int) -> int | None:
     return tokens if '"dynamic"' in told or '"longrope"' in told else None
 
 
-def open_model(golden: Golden, folder: Path, backend: str, tokens: int) -> LLM:
-    return LLM(str(folder), backend=backend, kv_memory="4MiB", max_model_len=length(golden, tokens))
+def open_model(golden: Golden, model: Path, backend: str, tokens: int) -> LLM:
+    return LLM(str(model), backend=backend, kv_memory="4MiB", max_model_len=length(golden, tokens))
 
 
 def error(logits: np.ndarray, expected: np.ndarray) -> float:
@@ -89,5 +105,14 @@ def test_steps_of_any_size_give_the_same_logits(name: str, step: int, folders: A
     assert error(logits, golden.logits) < TOLERANCE
 
 
+@pytest.mark.parametrize("name", GGUFS)
+@both
+def test_gguf_files_give_the_same_logits(name: str, backend: str, tmp_path: Path) -> None:
+    golden = FAMILIES[name]
+    llm = open_model(golden, write_gguf(golden, tmp_path / "model.gguf"), backend, len(golden.tokens))
+    assert error(llm.logits(golden.tokens), golden.logits) < TOLERANCE
+
+
 def test_what_is_not_ready_has_goldens() -> None:
     assert {golden.config["model_type"] for golden in FAMILIES.values()} | set(FAMILIES) >= NOT_YET
+    assert {architecture(golden) for golden in FAMILIES.values()} | set(FAMILIES) >= NOT_YET_GGUF
