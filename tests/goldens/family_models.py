@@ -234,7 +234,7 @@ EXPERTS = (
           **rope("yarn", WHOLE_RAMP, **GPT_OSS_YARN)}, "bfloat16"),
     Model("gpt-oss-odd", "gpt_oss", {**ODD, **RMS, **UNTIED, "head_dim": 20, "num_local_experts": 5,
           "num_experts_per_tok": 3, "sliding_window": 6, "num_hidden_layers": 3, **rope("yarn", **GPT_OSS_YARN)},
-          old_dialect=True),
+          old_dialect=True, drop=("swiglu_alpha",), say={"experts_per_token": 3, "initial_context_length": 64}),
 )  # fmt: skip
 
 ROPES = (

@@ -134,6 +134,7 @@ def write_gguf(golden: Golden, path: Path) -> Path:
     assert golden.recipe is not None
     weights = golden.weights()
     metadata = {key: Value(*value) for key, value in golden.recipe["metadata"].items()}
+    metadata["tokenizer.ggml.model"] = Value("string", "none")  # llama.cpp asks for it
     tensors = {name: Stored.float32(from_recipe(recipe, weights)) for name, recipe in golden.recipe["tensors"].items()}
     path.write_bytes(gguf_bytes(metadata, tensors))
     return path

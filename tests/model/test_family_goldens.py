@@ -76,6 +76,7 @@ def error(logits: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1)))
 
 
+@pytest.mark.clause("MODEL-01")
 @each
 @both
 def test_logits_are_those_of_transformers(name: str, backend: str, folders: Any) -> None:
@@ -86,6 +87,7 @@ def test_logits_are_those_of_transformers(name: str, backend: str, folders: Any)
     assert error(logits, golden.logits) < TOLERANCE
 
 
+@pytest.mark.clause("MODEL-01")
 @each
 @both
 def test_greedy_continuations_are_those_of_transformers(name: str, backend: str, folders: Any) -> None:
@@ -96,6 +98,7 @@ def test_greedy_continuations_are_those_of_transformers(name: str, backend: str,
     assert list(completion.token_ids) == golden.greedy
 
 
+@pytest.mark.clause("MODEL-11")
 @each
 @pytest.mark.parametrize("step", [1, 7])
 def test_steps_of_any_size_give_the_same_logits(name: str, step: int, folders: Any) -> None:
@@ -105,6 +108,7 @@ def test_steps_of_any_size_give_the_same_logits(name: str, step: int, folders: A
     assert error(logits, golden.logits) < TOLERANCE
 
 
+@pytest.mark.clause("MODEL-01")
 @pytest.mark.parametrize("name", GGUFS)
 @both
 def test_gguf_files_give_the_same_logits(name: str, backend: str, tmp_path: Path) -> None:
