@@ -7,7 +7,7 @@ Next: `ferrum.tensor.ops`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -48,6 +48,20 @@ class Timings:
     ttft_s: float = 0.0  # submission to first token
     prefill_tok_s: float = 0.0  # prompt tokens per second up to the first token
     decode_tok_s: float = 0.0  # generated tokens per second after the first
+
+
+@dataclass(frozen=True)
+class DecodeSteps:
+    """Steps of one new token for each of a few sequences, which a backend may record and replay: how many there were,
+    and how many were replayed. `refusal`: what the first step that could not be recorded did. Of a backend that records
+    nothing all is 0."""
+
+    total: int = 0
+    replayed: int = 0
+    refusal: str | None = None
+
+    def and_one(self, *, replayed: bool) -> DecodeSteps:
+        return replace(self, total=self.total + 1, replayed=self.replayed + replayed)
 
 
 @dataclass(frozen=True)

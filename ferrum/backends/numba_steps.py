@@ -3,27 +3,27 @@
 Owns: which steps are recorded, and the memory of their batches. A step in which every sequence has one new token does
 the same launches whatever the values: recording keeps the rows of words, and a replay runs them without Python in
 between. Batches and contexts grow and shrink, so shapes are rounded up to powers of two: a tape serves every batch that
-fits. Every other step, and every step that needs an operation without a kernel, runs as it is written.
+fits. Every other step, and every step that does something that cannot be recorded, runs as it is written; what that was
+is counted and kept.
 Refuses to know: what a step computes.
-Specs: OPS-41. Next: `ferrum.kv.pool`.
+Specs: OPS-41, OPS-63. Next: `ferrum.kv.pool`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ferrum.backends.numba_kernels.bind import Kernels
 from ferrum.backends.numba_kernels.launch import NotRecordable, Recorder, Tape
+from ferrum.backends.numba_recording import RecordingOps
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step
-from ferrum.tensor.ops import PRIMITIVES, Tensor
+from ferrum.tensor.ops import Tensor
+from ferrum.types import DecodeSteps
 
 MOST_SEQUENCES = 64
 """Larger batches are not recorded: their arithmetic takes so long that the time between launches hardly counts."""
@@ -34,33 +34,6 @@ MOST_TAPES = 16
 """Recorded shapes of a step that are kept, those used last; each owns the activations of one step."""
 
 _UPDATED = ("token_ids", "positions", "slots", "context_lens")
-
-
-class RecordingOps(NumbaOps):
-    """Runs a step without its launches, which it records. A primitive would do its work at once, unseen by a replay: it
-    is refused, but for the selection of all rows in order, which is no work."""
-
-    def __init__(self, launcher: Recorder, batch: StepBatch, like: NumbaOps) -> None:
-        super().__init__(launcher.threads, like.deterministic, like.compute)
-        self._kernels = Kernels(launcher, like.compute)
-        self._batch = batch
-
-    def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-        if indices is not self._batch.logit_rows or axis:
-            raise NotRecordable("take")
-        return x
-
-
-def _refusal(name: str) -> Callable[..., Any]:
-    def refuse(self: RecordingOps, *arguments: Any, **options: Any) -> Any:
-        raise NotRecordable(name)
-
-    return refuse
-
-
-for _name in PRIMITIVES:
-    if _name != "take":
-        setattr(RecordingOps, _name, _refusal(_name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +54,20 @@ class RecordedStep:
         return self.result[:count].copy()
 
 
+class _KnownStep:
+    """The tapes of a step by shape, those used last at the end; None for a shape that cannot be recorded."""
+
+    def __init__(self) -> None:
+        self.tapes: OrderedDict[tuple[int, int], RecordedStep | None] = OrderedDict()
+        self.counts = DecodeSteps()
+
+
 class StepTapes:
-    """Recorded steps by shape, as long as the step lives; None stands for a shape that cannot be recorded."""
+    """Recorded steps, as long as the step lives."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._recorded: WeakKeyDictionary[Step, OrderedDict[tuple[int, int], RecordedStep | None]] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Step, _KnownStep] = WeakKeyDictionary()
 
     def run(self, ops: NumbaOps, step: Step, batch: StepBatch) -> Tensor:
         """step(ops, batch), by replay where this shape of step can be recorded."""
@@ -94,24 +75,34 @@ class StepTapes:
             return step(ops, batch)
         sequences, width = (_power_of_two(count) for count in batch.block_tables.shape)
         width = max(width, LEAST_WIDTH)
-        shape, known = (sequences, width), self._recorded.setdefault(step, OrderedDict())
-        if shape not in known:
-            known[shape] = self._record(ops, step, sequences, width)
-            if len(known) > MOST_TAPES:
-                known.popitem(last=False)
-        known.move_to_end(shape)
-        recorded = known[shape]
+        shape, known = (sequences, width), self._known.setdefault(step, _KnownStep())
+        if shape not in known.tapes:
+            try:
+                known.tapes[shape] = self._record(ops, step, sequences, width)
+            except NotRecordable as refusal:
+                known.tapes[shape] = None
+                known.counts = replace(known.counts, refusal=known.counts.refusal or str(refusal))
+            if len(known.tapes) > MOST_TAPES:
+                known.tapes.popitem(last=False)
+        known.tapes.move_to_end(shape)
+        recorded = known.tapes[shape]
+        known.counts = known.counts.and_one(replayed=recorded is not None)
         return step(ops, batch) if recorded is None else recorded.run(batch)
 
-    def _record(self, like: NumbaOps, step: Step, sequences: int, width: int) -> RecordedStep | None:
-        """None where the step cannot be recorded."""
+    def counts(self, step: Step) -> DecodeSteps:
+        """What became of the decode steps that could have been replayed."""
+        known = self._known.get(step)
+        return DecodeSteps() if known is None else known.counts
+
+    def _record(self, like: NumbaOps, step: Step, sequences: int, width: int) -> RecordedStep:
+        """Raises NotRecordable."""
         own, recorder = _own_batch(sequences, width), Recorder(self._threads)
         ops = RecordingOps(recorder, own, like)
-        try:
-            result = step(ops, own)
-            return RecordedStep(ops, own, recorder.tape(sequences), result)
-        except NotRecordable:
-            return None
+        result = step(ops, own)
+        tape = recorder.tape(sequences)
+        if result.shape[:1] != (sequences,):
+            raise NotRecordable("a result of something else than tokens")
+        return RecordedStep(ops, own, tape, result)
 
 
 def _power_of_two(count: int) -> int:

@@ -21,6 +21,7 @@ from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions, Step
 from ferrum.tensor.ops import Shape, Tensor
 from ferrum.tensor.weights import Linear, Weight
+from ferrum.types import DecodeSteps
 
 if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.operands import WeightWords
@@ -235,6 +236,9 @@ class NumbaOps(NumpyOps):
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
         return self._tapes.run(self, step, batch)
+
+    def decode_steps(self, step: Step) -> DecodeSteps:
+        return self._tapes.counts(step)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         weights = self._weights(x, (linear,))

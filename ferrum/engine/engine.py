@@ -200,12 +200,15 @@ class Engine:
     def stats(self) -> EngineStats:
         """Who waits and runs, what memory holds, what has happened so far. For any thread, and for observers."""
         if self._turns.mine:
-            return collect(self.scheduler, self._steps, self._computed_tokens)
+            return self._collect()
         self.settle()
         with self._turns.next():
-            found = collect(self.scheduler, self._steps, self._computed_tokens)
+            found = self._collect()
         self.settle()
         return found
+
+    def _collect(self) -> EngineStats:
+        return collect(self.scheduler, self._steps, self._computed_tokens, self.executor.decode_steps)
 
     def take_news(self) -> list[Request]:
         """The requests that have more to say or have ended since they were last asked for, in this step or after it."""

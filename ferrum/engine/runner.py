@@ -21,6 +21,7 @@ from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
+from ferrum.types import DecodeSteps
 
 Ints = NDArray[np.int32]
 
@@ -33,6 +34,11 @@ class Executor(Protocol):
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab]: the wanted rows of each chunk, chunks in order."""
+        ...
+
+    @property
+    def decode_steps(self) -> DecodeSteps:
+        """How many steps were replayed of those that could be."""
         ...
 
 
@@ -65,6 +71,10 @@ class Runner:
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
         return self.ops.run_step(self._step, pack(self.ops, plan.chunks))
+
+    @property
+    def decode_steps(self) -> DecodeSteps:
+        return self.ops.decode_steps(self._step)
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:

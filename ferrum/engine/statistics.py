@@ -6,12 +6,13 @@ Specs: ENGINE-32. Next: `ferrum.engine.setup`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sched.preemption import Preemption
 from ferrum.sched.scheduler import Scheduler
+from ferrum.types import DecodeSteps
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,18 @@ class EngineStats:
     host: TierUsage
     pressure: PressureLevel
     kv: KvCounters
+    decode: DecodeSteps = field(default_factory=DecodeSteps)
 
     @property
     def preemptions(self) -> int:
         return self.preempted_by_recompute + self.preempted_by_swap
 
 
-def collect(scheduler: Scheduler, steps: int, computed_tokens: int) -> EngineStats:
+def collect(scheduler: Scheduler, steps: int, computed_tokens: int, decode: DecodeSteps) -> EngineStats:
     """The picture now."""
     device, host = scheduler.manager.usage()
     counts = scheduler.preempter.counts
     return EngineStats(
         scheduler.waiting, scheduler.running, steps, computed_tokens, counts[Preemption.RECOMPUTE],
-        counts[Preemption.SWAP], device, host, scheduler.manager.gauge.level, scheduler.manager.counters(),
+        counts[Preemption.SWAP], device, host, scheduler.manager.gauge.level, scheduler.manager.counters(), decode,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Primitives, Shape, Tensor
 from ferrum.tensor.random import normal, uniform
 from ferrum.tensor.weights import Linear, Weight
+from ferrum.types import DecodeSteps
 
 Step = Callable[["Compositions", StepBatch], Tensor]
 """One pass over a batch with a given backend, such as a forward pass that returns logits."""
@@ -47,6 +48,10 @@ class Compositions(Primitives):
         """step(self, batch). A backend may record what a step does to a batch of one shape and replay that for later
         ones: `step` must depend on nothing but its arguments and on memory that stays where it is."""
         return step(self, batch)
+
+    def decode_steps(self, step: Step) -> DecodeSteps:
+        """What became of the runs of `step` that could be replayed."""
+        return DecodeSteps()
 
     # ---- factory
     def zeros(self, shape: Shape, dtype: str) -> Tensor:

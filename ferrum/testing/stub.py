@@ -22,6 +22,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 from ferrum.text.token_bytes import TokenSpelling
 from ferrum.text.tokenizer import Tokenizer
+from ferrum.types import DecodeSteps
 
 BYTES = 256
 EOS = 256
@@ -64,6 +65,8 @@ class StubStore:
 
 class StubRunner:
     """An executor whose model is a Python function. Logits are 1 for the token it names and 0 for all others."""
+
+    decode_steps = DecodeSteps()
 
     def __init__(self, store: StubStore, next_token: NextToken = count_up, vocab_size: int = BYTES + 1) -> None:
         """`store` is its memory. `plans` keeps every plan, as (start, count) of its chunks."""

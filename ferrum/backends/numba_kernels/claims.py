@@ -5,7 +5,7 @@ for chunks already claimed to end: on a busy machine, where a worker may not get
 everything itself. A worker waits by spinning (new work comes within microseconds while a model runs), then by short
 sleeps. A worker that finds itself on the caller's processor, where the two would take turns, moves to another one:
 schedulers often leave it there for as long as the others are busy.
-Next: `ferrum.backends.numba_kernels.compiler`.
+Next: `ferrum.backends.numba_kernels.primitives`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Launching kernels: a row of words, scratch memory, one thread or the team.
 
 Owns: how an operation is run: at once (*eager*), or at once and recorded. A launch is nothing but a row of words, so
-a tape of rows can be replayed without Python in between. Next: `ferrum.backends.numba_steps`.
+a tape of rows can be replayed without Python in between. Next: `ferrum.backends.numba_recording`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from functools import cache
 
 import numpy as np
 
+from ferrum.backends.numba_kernels.exact import MOST_DIMENSIONS, elementwise
 from ferrum.backends.numba_kernels.library import LIBRARY
-from ferrum.backends.numba_kernels.memory import Reused, address, aligned
+from ferrum.backends.numba_kernels.memory import Reused, address, aligned, root
 from ferrum.backends.numba_kernels.processors import default_threads, usable_processors
 from ferrum.backends.numba_kernels.team import team_of
 from ferrum.errors import InvalidParameter
@@ -88,7 +89,7 @@ class Launcher:
 
 
 class NotRecordable(Exception):
-    """A step did something that leaves no launch behind, and so would be missing from a replay."""
+    """A step did something that leaves no launch behind, and so would be missing from a replay. Says what."""
 
 
 class Recorder(Launcher):
@@ -100,6 +101,7 @@ class Recorder(Launcher):
         self._row_chunks: list[int] = []
         self._row_counts: list[int] = []
         self._kept: list[np.ndarray] = []
+        self._results: set[int] = set()  # identities of arrays that own the memory of results
 
     def launch(self, kernel: str, *words: int, work: int, count: int) -> None:
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
@@ -107,28 +109,47 @@ class Recorder(Launcher):
         self._row_chunks.append(self._chunks(work))
         self._row_counts.append(count)
 
+    def keep(self, x: np.ndarray) -> None:
+        """Let x live as long as the tape."""
+        self._kept.append(x)
+
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        self._kept.append(super().buffer(shape))
-        return self._kept[-1]
+        """All 0 until a replay writes it: an index of a row that exists, whoever looks at it before."""
+        made = super().buffer(shape)
+        made.fill(0)
+        self.keep(made)
+        self._results.add(id(root(made)))
+        return made
+
+    def is_result(self, x: np.ndarray) -> bool:
+        """Does x lie in memory that a replay writes?"""
+        return id(root(x)) in self._results
 
     def contiguous(self, x: np.ndarray) -> np.ndarray:
-        found = super().contiguous(x)
-        if found is not x:
-            raise NotRecordable("a copy")
-        return found
+        if x.dtype != np.float32 or x.ndim > MOST_DIMENSIONS:
+            raise NotRecordable(f"a copy of {x.ndim} dimensions of {x.dtype}")
+        if x.flags.c_contiguous:
+            return x
+        self.keep(x)
+        made = self.buffer(x.shape)
+        elementwise(self, "copy", (x,), made, grows=False)
+        return made
 
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
         found = super().scratch(bytes_per_chunk)
         if not any(kept is self._scratch for kept in self._kept):  # earlier rows still point into the one before
-            self._kept.append(self._scratch)
+            self.keep(self._scratch)
         return found
 
     def tape(self, tokens: int) -> Tape:
-        """Of a step of so many tokens. Raises NotRecordable where nothing was launched."""
+        """Of a step of so many tokens. Raises NotRecordable where nothing was launched, or for anything but tokens."""
         if not self._rows:
             raise NotRecordable("no launch")
+        rows = np.stack(self._rows)
         chunks, counts = (np.array(each, np.int64) for each in (self._row_chunks, self._row_counts))
-        return Tape(self.threads, np.stack(self._rows), chunks, counts, tokens, self._kept)
+        if (rows[np.arange(len(rows)), counts] % tokens).any():
+            raise NotRecordable("a launch for something else than tokens")
+        return Tape(self.threads, rows, chunks, counts, tokens, self._kept)
 
 
 class Tape:

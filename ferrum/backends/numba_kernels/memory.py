@@ -30,6 +30,13 @@ def address(array: np.ndarray) -> int:
         return place
 
 
+def root(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this one shows: itself, or the one that it is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
 def aligned(count: int) -> np.ndarray:
     """uint8 [count] that begins with a cache line: every second load of a vector would cross a boundary otherwise."""
     return _from_cache_line(np.empty(count + CACHE_LINE, np.uint8), count)

@@ -3,7 +3,7 @@
 Owns: reading both from the system. A container with a share of two processors sees all of the machine's, and threads
 beyond its share only wait for each other. Refuses to know: what threads do.
 Specs: OPS-58. Sources: Linux's documentation of control groups: `cpu.max` (version 2), `cpu.cfs_quota_us` (version 1).
-Next: `ferrum.backends.numba_kernels.launch`.
+Next: `ferrum.backends.numba_kernels.exact`.
 """
 
 from __future__ import annotations
