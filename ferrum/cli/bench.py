@@ -3,7 +3,7 @@
 Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
 Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
 through the engine as any request does. Refuses to know: why it is fast.
-Specs: CLI-40 to CLI-45. Next: `docs/reading-path.md`.
+Specs: CLI-40 to CLI-46. Next: `docs/reading-path.md`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ferrum.cli.loading import load, load_random
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option
 from ferrum.cli.progress import Progress, human_bytes
+from ferrum.cli.statistics import why_not
 from ferrum.errors import InvalidParameter
 from ferrum.load.shapes import SHAPES
 from ferrum.sampling_params import SamplingParams
@@ -67,6 +68,7 @@ def bench(
         if repeat:  # the first one compiles, and touches memory for the first time
             prefill.append(rates[0])
             decode.append(rates[1])
+    steps = llm.stats().decode
     result = {
         "model": llm.model_name,
         "backend": llm.backend_name,
@@ -78,7 +80,12 @@ def bench(
         "prefill_tok_s": statistics.median(prefill),
         "decode_tok_s": statistics.median(decode),
         "peak_rss_bytes": peak_rss_bytes(),
+        "decode_steps": steps.total,
+        "replayed_steps": steps.replayed,
     }
+    if steps.replayed < steps.total:
+        told = f"{steps.total - steps.replayed} of {steps.total} decode steps were not replayed, which takes longer"
+        progress.note(f"warning: {told}{why_not(steps)}")
     click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
 
 

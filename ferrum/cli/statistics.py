@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ferrum.cli.terminal import printable
+
 if TYPE_CHECKING:
     from ferrum.engine.statistics import EngineStats
     from ferrum.kv.statistics import TierUsage
+    from ferrum.types import DecodeSteps
 
 
 def stats_lines(stats: EngineStats) -> list[str]:
-    """Blocks, prefixes, evictions, preemptions, steps."""
+    """Blocks, prefixes, evictions, preemptions, steps; of a backend that replays decode steps, how many."""
     kv = stats.kv
     share = 100 * kv.hit_tokens / kv.queried_tokens if kv.queried_tokens else 0
+    decode = stats.decode
+    told = [f"decode      {decode.replayed} of {decode.total} steps replayed{why_not(decode)}"] if decode.total else []
     return [
         f"blocks      device: {_tier(stats.device)}, {kv.peak_held} held at most · host: {_tier(stats.host)}",
         f"prefixes    {kv.hit_tokens} of {kv.queried_tokens} tokens found in memory ({share:.0f} %)",
@@ -24,7 +29,13 @@ def stats_lines(stats: EngineStats) -> list[str]:
         f"preemptions {stats.preempted_by_recompute} by recompute, {stats.preempted_by_swap} by swap: "
         f"{kv.swapped_out} blocks out, {kv.swapped_in} in",
         f"steps       {stats.steps}, {stats.computed_tokens} tokens computed, {kv.copied} blocks copied on write",
+        *told,
     ]
+
+
+def why_not(decode: DecodeSteps) -> str:
+    """What keeps steps from being replayed, to stand behind their number; nothing where all are."""
+    return "" if decode.refusal is None else f"; not recorded: {printable(decode.refusal)}"
 
 
 def _tier(usage: TierUsage) -> str:

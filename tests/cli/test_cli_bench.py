@@ -26,6 +26,7 @@ def test_json_is_one_object_with_these_fields(invoke: Invoke, tiny: Path) -> Non
         assert measured.pop(rate) > 0
     assert measured == {
         "model": tiny.name, "backend": "numpy", "dtype": "float32", "prompt_len": 12, "gen_len": 4, "batch": 3,
+        "decode_steps": 0, "replayed_steps": 0,
     }  # fmt: skip
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.load import random_model, resolve
 from ferrum.load.shapes import SHAPES
+from ferrum.tensor.ops import Tensor
 from tests.cli.conftest import Invoke
 
 FLAGS = ("--json", "--backend", "numpy", "-p", 9, "-n", 3, "-b", 2, "-r", 1)
@@ -38,7 +41,33 @@ def test_a_shape_is_measured_like_a_model(invoke: Invoke, dtype: str | None, mea
     assert found.pop("threads") > 0
     assert found == {
         "model": "small (random)", "backend": "numpy", "dtype": measured, "prompt_len": 9, "gen_len": 3, "batch": 2,
+        "decode_steps": 0, "replayed_steps": 0,
     }  # fmt: skip
+
+
+@pytest.mark.clause("CLI-46")
+def test_replayed_decode_steps_are_counted(invoke: Invoke) -> None:
+    result = invoke("bench", "--shape", "small", *FLAGS, "--backend", "numba")
+    found = json.loads(result.stdout)
+    assert found["decode_steps"] == found["replayed_steps"] == 2 * 3 and "warning" not in result.stderr
+
+
+@pytest.mark.clause("CLI-46")
+def test_a_warning_names_what_keeps_decode_steps_from_being_replayed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linear_add = NumbaOps.linear_add
+
+    def slower(ops: NumbaOps, x: Tensor, *arguments: Any) -> Tensor:
+        ops.tanh(x)
+        return linear_add(ops, x, *arguments)
+
+    monkeypatch.setattr(NumbaOps, "linear_add", slower)
+    result = invoke("bench", "--shape", "small", *FLAGS, "--backend", "numba")
+    found = json.loads(result.stdout)
+    assert (found["decode_steps"], found["replayed_steps"]) == (6, 0)
+    told = "warning: 6 of 6 decode steps were not replayed, which takes longer; not recorded: tanh"
+    assert result.stderr.splitlines() == [told]
 
 
 @pytest.mark.clause("CLI-43")

@@ -16,7 +16,7 @@ from ferrum.engine.statistics import EngineStats
 from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sampling_params import SamplingParams
-from ferrum.types import Choice, Completion, FinishReason, Usage
+from ferrum.types import Choice, Completion, DecodeSteps, FinishReason, Usage
 from tests.cli.conftest import Invoke
 
 PROMPTS = ["one", "two and more", "three", "one"]
@@ -181,6 +181,18 @@ def test_what_came_back_is_not_a_part_of_what_went() -> None:
     counters = KvCounters(evicted=5, demoted=2, promoted=3, dropped=1)  # a block that was swapped out is found too
     lines = stats_lines(EngineStats(0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters))
     assert lines[2].split(maxsplit=1)[1] == ("5 blocks: 2 to the host, 1 dropped there; 3 found there and copied back")
+
+
+@pytest.mark.clause("CLI-52")
+def test_replayed_steps_are_told_where_there_are_any() -> None:
+    def told(decode: DecodeSteps) -> str:
+        usage, counters = TierUsage(4, 1, 2, 1), KvCounters(evicted=0, demoted=0, promoted=0, dropped=0)
+        stats = EngineStats(0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters, decode)
+        return "\n".join(stats_lines(stats)[5:])
+
+    assert told(DecodeSteps()) == ""
+    assert told(DecodeSteps(7, 7)) == "decode      7 of 7 steps replayed"
+    assert told(DecodeSteps(7, 0, "exp")) == "decode      0 of 7 steps replayed; not recorded: exp"
 
 
 @pytest.mark.clause("CLI-52")
