@@ -135,12 +135,16 @@ def write_directory(source: Path, target: Path, dtype: str) -> None:
 
 def named(params: DecoderParams) -> dict:  # type: ignore[type-arg]
     """Every tensor under transformers' name."""
-    found = {f"{NAMES.embedding}.weight": params.embedding.data, f"{NAMES.norm}.weight": params.norm}
-    if params.head.weight is not params.embedding:
-        found[f"{NAMES.head}.weight"] = params.head.weight.data
+    table, head = params.embedding.table, params.head.linear.weight
+    found = {f"{NAMES.embedding}.weight": table.data, f"{NAMES.norm}.weight": params.head.norm.weight}
+    if head is not table:
+        found[f"{NAMES.head}.weight"] = head.data
     for number, layer in enumerate(params.layers):
-        found |= {f"{NAMES.name(name, number)}.weight": linear.weight.data for name, linear in layer.linears()}
-        found |= {f"{NAMES.name(name, number)}.weight": vector for name, vector in layer.vectors()}
+        parts = {name: linear.weight.data for name, linear in layer.linears()}
+        for name, (branch,) in zip(("attention_norm", "mlp_norm"), layer.stages, strict=True):
+            assert branch.before is not None
+            parts[name] = branch.before.weight
+        found |= {f"{NAMES.layer[name].format(layer=number)}.weight": array for name, array in parts.items()}
     return found
 
 

@@ -22,6 +22,8 @@ class RopeScaling(Enum):
     LINEAR = "linear"
     LLAMA3 = "llama3"
     YARN = "yarn"
+    DYNAMIC = "dynamic"
+    LONGROPE = "longrope"
     FACTORS = "factors"  # explicit per-frequency divisors, as GGUF stores llama3 scaling
 
 
@@ -37,19 +39,41 @@ class RopeConfig:
     rotary_dim: int
     scaling: RopeScaling = RopeScaling.NONE
     factor: float = 1.0
-    original_max_positions: int = 0  # llama3, yarn
+    original_max_positions: int = 0  # llama3, yarn, dynamic, longrope
     low_freq_factor: float = 1.0  # llama3
     high_freq_factor: float = 4.0  # llama3
     beta_fast: float = 32.0  # yarn
     beta_slow: float = 1.0  # yarn
-    attention_factor: float | None = None  # yarn: scales cos and sin; None means 0.1 ln(factor) + 1
+    attention_factor: float | None = None  # yarn, longrope: scales cos and sin; None means the paper's
     truncate: bool = True  # yarn: round the correction range to whole dimensions
-    factors: tuple[float, ...] = ()  # factors: one divisor per frequency
+    factors: tuple[float, ...] = ()  # factors, and longrope up to the original context: one divisor per frequency
+    long_factors: tuple[float, ...] = ()  # longrope beyond the original context
+
+
+@dataclass(frozen=True)
+class LayerKind:
+    """What may differ from layer to layer."""
+
+    rope: RopeConfig | None  # None: positions turn nothing
+    window: int | None = None  # a query sees at most this many positions, itself included
+    sparse: bool = False  # experts stand in place of the MLP
+
+
+@dataclass(frozen=True)
+class ExpertsConfig:
+    """A mixture of experts in place of an MLP."""
+
+    count: int
+    chosen: int  # for each token
+    intermediate_size: int
+    normalised: bool = True  # the weights of a token's experts are divided by their sum
+    shared_size: int = 0  # intermediate size of the expert that every token goes to; 0: there is none
+    shared_gate: bool = False  # is it weighted?
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder-only transformer of the Llama family. Differences between families are fields here, not code."""
+    """A decoder-only transformer. Differences between families are fields here, not code; defaults are Llama's."""
 
     architecture: str  # the family's name: "llama", "mistral"
     vocab_size: int
@@ -61,12 +85,23 @@ class ModelConfig:
     head_dim: int
     max_positions: int  # longest context the model was made for, in tokens
     norm_epsilon: float
-    rope: RopeConfig
-    activation: str = "silu"
-    sliding_window: int | None = None  # a query sees at most this many positions, itself included
+    rope: RopeConfig | None  # of every layer, unless layer_kinds says otherwise
+    sliding_window: int | None = None  # likewise
+    layer_kinds: tuple[LayerKind, ...] = ()  # one for each layer, where layers differ
     tie_embeddings: bool = False  # the output head is the embedding table
+    layer_norm: bool = False  # norms are centred
+    parallel: bool = False  # attention and MLP read the same x
+    gated: bool = True  # the MLP has a gate
+    hidden_activation: str = "silu"
+    swiglu_limit: float | None = None  # gate and up are cut off there
+    up_offset: float = 0.0
     attention_softcap: float | None = None  # scores become cap * tanh(scores / cap)
     attention_scale: float | None = None  # None means 1 / sqrt(head_dim)
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
+    experts: ExpertsConfig | None = None
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
 
@@ -74,6 +109,12 @@ class ModelConfig:
     def scale(self) -> float:
         """Factor applied to query·key scores before the softmax."""
         return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """Of every layer."""
+        alike = LayerKind(self.rope, self.sliding_window, self.experts is not None)
+        return self.layer_kinds or (alike,) * self.layers
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig, RopeConfig
-from ferrum.model.params import DecoderParams, LayerParams
+from ferrum.model.params import Branch, DecoderParams, Layer
 from ferrum.model.rope import rope_frequencies
+from ferrum.tensor.parts import Attention, Embedding, GatedMlp, Head, Norm
 from ferrum.tensor.weights import Dense, Linear
 from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
@@ -44,41 +45,46 @@ def tiny_params(config: ModelConfig, seed: int = 0) -> DecoderParams:
         weight = Dense(normal(rows, columns, scale=columns**-0.5))
         return Linear(weight, normal(rows, scale=0.1) if bias else None)
 
-    def layer() -> LayerParams:
+    def norm() -> Norm:
+        return Norm(1 + normal(config.hidden_size, scale=0.1), config.norm_epsilon)
+
+    def layer() -> Layer:
         hidden, middle = config.hidden_size, config.intermediate_size
         query, shared = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        return LayerParams(
-            attention_norm=1 + normal(hidden, scale=0.1),
-            query=linear(query, hidden, bias=True),
-            key=linear(shared, hidden),
-            value=linear(shared, hidden),
-            output=linear(hidden, query),
-            mlp_norm=1 + normal(hidden, scale=0.1),
-            gate=linear(middle, hidden),
-            up=linear(middle, hidden),
-            down=linear(hidden, middle),
+        before = norm()
+        attention = Attention(
+            linear(query, hidden, bias=True),
+            linear(shared, hidden),
+            linear(shared, hidden),
+            linear(hidden, query),
+            config.head_dim,
+            config.scale,
+            config.sliding_window,
+            config.attention_softcap,
         )
+        before_mlp = norm()
+        mlp = GatedMlp(linear(middle, hidden), linear(middle, hidden), linear(hidden, middle))
+        return Layer(((Branch(attention, before),), (Branch(mlp, before_mlp),)), config.rope)
 
     embedding = Dense(normal(config.vocab_size, config.hidden_size, scale=1.0))
     layers = tuple(layer() for _ in range(config.layers))
     # A head of its own: a random model whose head is its embedding repeats its last token for ever.
-    return DecoderParams(
-        embedding, layers, 1 + normal(config.hidden_size, scale=0.1), linear(config.vocab_size, config.hidden_size)
-    )
+    return DecoderParams(Embedding(embedding), layers, Head(norm(), linear(config.vocab_size, config.hidden_size)))
 
 
 def dense_logits(config: ModelConfig, params: DecoderParams, token_ids: list[int]) -> Floats:
     """float64 [tokens, vocab]: the textbook transformer, all tokens at once."""
-    x = _wide(params.embedding.data)[token_ids]  # [tokens, hidden]
+    x = _wide(params.embedding.table.data)[token_ids]  # [tokens, hidden]
     for layer in params.layers:
-        x = x + _affine(_attention(config, layer, _norm(x, layer.attention_norm, config)), layer.output)
-        normed = _norm(x, layer.mlp_norm, config)
-        gate = _affine(normed, layer.gate)
-        x = x + _affine(gate / (1 + np.exp(-gate)) * _affine(normed, layer.up), layer.down)
-    return _affine(_norm(x, params.norm, config), params.head)
+        ((attend,), (feed,)) = layer.stages
+        x = x + _affine(_attention(config, attend.body, _norm(x, attend.before)), attend.body.output)
+        mlp, normed = feed.body, _norm(x, feed.before)
+        gate = _affine(normed, mlp.gate)
+        x = x + _affine(gate / (1 + np.exp(-gate)) * _affine(normed, mlp.up), mlp.down)
+    return _affine(_norm(x, params.head.norm), params.head.linear)
 
 
-def _attention(config: ModelConfig, layer: LayerParams, x: Floats) -> Floats:
+def _attention(config: ModelConfig, layer: Any, x: Floats) -> Floats:
     count = len(x)
     query, key, value = (
         _affine(x, linear).reshape(count, -1, config.head_dim) for linear in (layer.query, layer.key, layer.value)
@@ -105,8 +111,8 @@ def _rotate(config: ModelConfig, x: Floats) -> Floats:
     return np.concatenate([turned.real, turned.imag, x[..., 2 * half :]], -1)
 
 
-def _norm(x: Floats, weight: Any, config: ModelConfig) -> Floats:
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_epsilon) * _wide(weight)
+def _norm(x: Floats, norm: Any) -> Floats:
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + norm.epsilon) * _wide(norm.weight)
 
 
 def _affine(x: Floats, linear: Linear) -> Floats:

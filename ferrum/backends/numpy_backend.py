@@ -20,12 +20,16 @@ import numpy as np
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions, Step
 from ferrum.tensor.ops import Shape, Tensor
+from ferrum.tensor.parts import ACTIVATIONS, Attention, GatedMlp, Norm, PlainMlp, sets_beyond
 from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
 
 if TYPE_CHECKING:
-    from ferrum.backends.numba_kernels.operands import WeightWords
+    from ferrum.backends.numba_kernels.operands import NormWords, WeightWords
 
+_KNOWN_OF_ATTENTION = frozenset(
+    ["query", "key", "value", "output", "head_dim", "scale", "window", "softcap", "query_norm", "key_norm", "sinks"]
+)
 _NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
@@ -244,29 +248,51 @@ class NumbaOps(NumpyOps):
         weights = self._weights(x, (linear,))
         if weights is None:
             return super().linear(x, linear)
-        return self._kernels.linears(self._rows(x), None, 0.0, weights, None)
+        return self._kernels.linears(self._rows(x), None, weights, None)
 
-    def linear_add(self, x: Tensor, linear: Linear, residual: Tensor) -> Tensor:
+    def linear_add(
+        self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
+    ) -> Tensor:
         weights = self._weights(x, (linear,))
         if weights is None or weights.has_bias or residual.shape != (x.shape[0], weights.total_rows):
-            return super().linear_add(x, linear, residual)
-        return self._kernels.linears(self._rows(x), None, 0.0, weights, self._rows(residual))
+            return super().linear_add(x, linear, residual, after, scale)
+        if after is not None or scale != 1:
+            return super().linear_add(x, linear, residual, after, scale)
+        return self._kernels.linears(self._rows(x), None, weights, self._rows(residual))
 
-    def norm_linears(self, x: Tensor, norm: Tensor, epsilon: float, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
+    def residual_add(self, y: Tensor, residual: Tensor, after: Norm | None = None, scale: float = 1.0) -> Tensor:
+        norm, fits = self._norm(after, y.shape[-1])
+        if not fits or y.ndim != 2 or not y.size or y.shape[1] % 16 or y.shape != residual.shape:
+            return super().residual_add(y, residual, after, scale)
+        return self._kernels.residual_add(self._rows(y), self._rows(residual), norm, scale)
+
+    def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         weights = self._weights(x, tuple(linears))
-        if weights is None or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
-            return super().norm_linears(x, norm, epsilon, linears)
-        joined = self._kernels.linears(self._rows(x), self._rows(norm), epsilon, weights, None)
+        known, fits = self._norm(norm, x.shape[-1])
+        if weights is None or not fits or x.shape[0] > self.FUSED_TOKENS:
+            return super().norm_linears(x, norm, linears)
+        joined = self._kernels.linears(self._rows(x), known, weights, None)
         ends = list(accumulate(weights.rows))
         return tuple(joined[:, end - rows : end] for rows, end in zip(weights.rows, ends, strict=True))
 
-    def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
-        weights = self._weights(x, (gate, up))
-        if weights is None or x.shape[0] > self.FUSED_TOKENS or norm.shape != (weights.columns,):
-            return super().norm_swiglu(x, norm, epsilon, gate, up)
-        if weights.rows[0] % 16 or weights.rows[0] != weights.rows[1]:
-            return super().norm_swiglu(x, norm, epsilon, gate, up)
-        return self._kernels.norm_swiglu(self._rows(x), self._rows(norm), epsilon, weights)
+    def norm_gated(self, x: Tensor, norm: Norm | None, mlp: GatedMlp) -> Tensor:
+        inner = self._mlp_inner(x, norm, mlp, (mlp.gate, mlp.up))
+        return super().norm_gated(x, norm, mlp) if inner is None else inner
+
+    def norm_activated(self, x: Tensor, norm: Norm | None, mlp: PlainMlp) -> Tensor:
+        inner = self._mlp_inner(x, norm, mlp, (mlp.up,))
+        return super().norm_activated(x, norm, mlp) if inner is None else inner
+
+    def _mlp_inner(
+        self, x: Tensor, norm: Norm | None, mlp: GatedMlp | PlainMlp, linears: tuple[Linear, ...]
+    ) -> Tensor | None:
+        weights, words = self._weights(x, linears), self._kernels.mlp(mlp)
+        known, fits = self._norm(norm, x.shape[-1])
+        if weights is None or words is None or not fits or x.shape[0] > self.FUSED_TOKENS:
+            return None
+        if weights.rows[0] % 16 or len(set(weights.rows)) > 1:
+            return None
+        return self._kernels.mlp_inner(self._rows(x), known, words, weights)
 
     def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
         kind = self._kernels.native_kind(table)
@@ -276,18 +302,38 @@ class NumbaOps(NumpyOps):
             return super().embed(table, token_ids)
         return self._kernels.embed(table, kind, token_ids)
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        columns = x.shape[-1]
-        if columns % 32 or not x.size or weight.shape != (columns,):
-            return super().rms_norm(x, weight, epsilon)
-        return self._kernels.rms_norm(self._kernels.rows(x, columns), self._rows(weight), epsilon).reshape(x.shape)
+    def normed(self, x: Tensor, norm: Norm | None) -> Tensor:
+        known, fits = self._norm(norm, x.shape[-1] if x.ndim else 0)
+        if known is None or not fits or not x.size:
+            return super().normed(x, norm)
+        return self._kernels.normed(self._kernels.rows(x, x.shape[-1]), known, 1).reshape(x.shape)
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        # the width decides, never the number of rows: which of the two computes a row shows in its bits
-        if not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
-            return super().swiglu(gate, up)
+    def head_norm(self, x: Tensor, norm: Norm | None, head_dim: int) -> Tensor:
+        known = None if norm is None else self._kernels.norm(norm)
+        if norm is None or known is None or not x.size:
+            return super().head_norm(x, norm, head_dim)
+        heads, rest = divmod(x.shape[1], known.columns)
+        if rest or known.heads not in (1, heads) or known.columns not in (head_dim, x.shape[1]):
+            return super().head_norm(x, norm, head_dim)
+        return self._kernels.normed(self._rows(x), known, heads)
+
+    # the width decides, never the number of rows: which of the two computes a row shows in its bits
+    def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
+        words = self._kernels.mlp(mlp)
+        if words is None or not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
+            return super().gated(gate, up, mlp)
         gate, up = (self._kernels.launcher.contiguous(x) for x in (gate, up))
-        return self._kernels.swiglu(gate, up)
+        return self._kernels.gated(gate, up, words)
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        if activation not in ACTIVATIONS or not x.size or not x.ndim or x.shape[-1] % 16:
+            return super().activated(x, activation)
+        return self._kernels.activated(self._kernels.launcher.contiguous(x), activation)
+
+    def softcapped(self, x: Tensor, cap: float) -> Tensor:
+        if not x.size or not x.ndim or x.shape[-1] % 16:
+            return super().softcapped(x, cap)
+        return self._kernels.softcapped(self._kernels.launcher.contiguous(x), cap)
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
         cache = self._kernels.cache(layer)
@@ -297,32 +343,41 @@ class NumbaOps(NumpyOps):
             key, value = (self._kernels.rows(x, x.shape[1] * x.shape[2]) for x in (key, value))
             self._kernels.kv_write(cache, key, value, slots, None)
 
-    def paged_attention(
-        self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         cache = self._kernels.cache(layer)
-        if cache is None or not query.size:
-            return super().paged_attention(query, layer, batch, scale, window, softcap)
+        if cache is None or not query.size or not self._knows(attention):
+            return super().paged_attention(query, attention, layer, batch)
         rows = self._kernels.rows(query, query.shape[1] * query.shape[2])
-        return self._kernels.attend(rows, cache, batch, scale, window, softcap).reshape(query.shape)
+        return self._kernels.attend(rows, cache, batch, attention).reshape(query.shape)
 
     def rope_attention(
         self,
         projections: tuple[Tensor, Tensor, Tensor],
-        tables: RopeTables,
+        attention: Attention,
+        tables: RopeTables | None,
         layer: KvLayer,
         batch: StepBatch,
-        head_dim: int,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
     ) -> Tensor:
-        cache, rotation = self._kernels.cache(layer), self._kernels.rotation(tables)
-        if cache is None or rotation is None or not projections[0].size:
-            return super().rope_attention(projections, tables, layer, batch, head_dim, scale, window, softcap)
-        query, key, value = (self._rows(p) for p in projections)
-        self._kernels.kv_write(cache, key, value, batch.slots, (rotation, batch.positions))
-        return self._kernels.attend(query, cache, batch, scale, window, softcap, rotation)
+        cache, rotation = self._kernels.cache(layer), None if tables is None else self._kernels.rotation(tables)
+        fits = cache is not None and (tables is None or rotation is not None) and projections[0].size
+        if cache is None or not fits or not self._knows(attention):
+            return super().rope_attention(projections, attention, tables, layer, batch)
+        query = self._rows(self.head_norm(projections[0], attention.query_norm, attention.head_dim))
+        key = self._rows(self.head_norm(projections[1], attention.key_norm, attention.head_dim))
+        turn = None if rotation is None else (rotation, batch.positions)
+        self._kernels.kv_write(cache, key, self._rows(projections[2]), batch.slots, turn)
+        return self._kernels.attend(query, cache, batch, attention, rotation)
+
+    def _knows(self, attention: Attention) -> bool:
+        """Has the kernel of attention a word for everything in use?"""
+        sinks = attention.sinks
+        plain = sinks is None or (sinks.dtype == np.float32 and sinks.flags.c_contiguous)
+        return plain and not sets_beyond(attention, _KNOWN_OF_ATTENTION)
+
+    def _norm(self, norm: Norm | None, columns: int) -> tuple[NormWords | None, bool]:
+        """What kernels need to know of a norm of so many columns, and whether they can take it. No norm they can."""
+        known = None if norm is None else self._kernels.norm(norm)
+        return known, norm is None or (known is not None and known.columns == columns and known.heads == 1)
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
         """What kernels need to know of the weights, or None where they cannot take these operands."""

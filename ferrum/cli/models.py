@@ -20,7 +20,7 @@ from ferrum.cli.terminal import printable
 from ferrum.errors import FerrumError, ModelError, NotFound, Unsupported, warn
 
 if TYPE_CHECKING:
-    from ferrum.config import ModelConfig
+    from ferrum.config import ModelConfig, RopeConfig
     from ferrum.load.model import ModelFiles
     from ferrum.load.source import StoredTensor
 
@@ -130,14 +130,7 @@ def describe(
         "path": str(files.path),
         "architecture": architecture if config is None else config.architecture,
         **{name: getattr(config, name, None) for name in SIZES},
-        "rope": None
-        if config is None
-        else {
-            "theta": config.rope.theta,
-            "rotary_dim": config.rope.rotary_dim,
-            "scaling": config.rope.scaling.value,
-            "factor": config.rope.factor,
-        },
+        "rope": None if config is None or config.rope is None else _rope(config.rope),
         "parameters": None if tensors is None else sum(entry["parameters"] for entry in by_type.values()),
         "types": by_type,
         "memory": {
@@ -145,6 +138,15 @@ def describe(
             "kv_bytes_per_token": None if kv is None else kv.per_token,
             "kv_bytes_full_context": None if kv is None else kv.full_context,
         },
+    }
+
+
+def _rope(rope: RopeConfig) -> dict[str, Any]:
+    return {
+        "theta": rope.theta,
+        "rotary_dim": rope.rotary_dim,
+        "scaling": rope.scaling.value,
+        "factor": rope.factor,
     }
 
 

@@ -28,8 +28,9 @@ def attend(
     values: Array,  # [visible, kv_heads, head_dim]
     scale: float,
     softcap: float | None,
+    sinks: Array | None,  # [heads]
 ) -> tuple[Array, Array]:  # value and magnitude, [heads, head_dim]
-    """One query over the positions it sees."""
+    """One query over the positions it sees, and over a position of no value that has the score of its head's sink."""
     heads, head_dim = query.shape
     kv_heads = keys.shape[1]
     grouped = query.reshape(kv_heads, heads // kv_heads, head_dim)
@@ -39,6 +40,10 @@ def attend(
         scores = softcap * np.tanh(scores / softcap)
         # tanh made of exponentials is as exact as its largest value, even where it is small
         sizes = sizes + softcap
+    if sinks is not None:
+        own = sinks.reshape(kv_heads, -1, 1)
+        scores, sizes = np.concatenate((scores, own), -1), np.concatenate((sizes, np.abs(own)), -1)
+        values = np.concatenate((values, np.zeros_like(values[:1])))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     mixed = np.einsum("kgj,jkd->kgd", weights, values)
@@ -55,6 +60,7 @@ def paged_attention(
     scale: float,
     window: int | None,
     softcap: float | None,
+    sinks: Array | None = None,
 ) -> Expected:  # [tokens, heads, head_dim]
     value, magnitude = np.empty(query.shape), np.empty(query.shape)
     token = 0
@@ -62,7 +68,7 @@ def paged_attention(
         for position in range(len(keys) - count, len(keys)):
             first = 0 if window is None else max(0, position - window + 1)
             seen = slice(first, position + 1)
-            value[token], magnitude[token] = attend(query[token], keys[seen], values[seen], scale, softcap)
+            value[token], magnitude[token] = attend(query[token], keys[seen], values[seen], scale, softcap, sinks)
             token += 1
     longest = max(len(keys) for keys, _ in contexts)
     return Expected(value, magnitude, max(longest, query.shape[2]))

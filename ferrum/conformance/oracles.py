@@ -99,9 +99,26 @@ def silu(x: Array) -> Expected:
     return Expected(x * gate.value, np.abs(x) * gate.magnitude)
 
 
-def swiglu(gate: Array, up: Array) -> Expected:
-    activated = silu(gate)
-    return Expected(activated.value * up, activated.magnitude * np.abs(up))
+def quick_gelu(x: Array) -> Expected:
+    """1.702 is rounded, and so is its product."""
+    gate = sigmoid(1.702 * x)
+    moved = 2 * np.abs(1.702 * x) * gate.value * (1 - gate.value)
+    return Expected(x * gate.value, np.abs(x) * (gate.magnitude + moved))
+
+
+def softcapped(x: Array, cap: float) -> Expected:
+    """tanh made of exponentials is as exact as its largest value, even where it is small."""
+    return Expected(cap * np.tanh(x / cap), np.minimum(np.abs(x), cap) + cap)
+
+
+ACTIVATIONS = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": silu,
+}
+"""By the name that a part gives them."""
 
 
 # ---- along the last axis
@@ -149,6 +166,19 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Expected
     return Expected(value, magnitude, x.shape[-1])
 
 
+def norm_of(x: Expected, weight: Array, bias: Array | None, epsilon: float, centred: bool) -> Expected:
+    """Either norm of an inexact x: what x is off by, its mean and its spread are off by as well."""
+    centre = x.value.mean(-1, keepdims=True) if centred else 0.0
+    blur = x.magnitude + (x.magnitude.mean(-1, keepdims=True) if centred else 0.0)
+    away = x.value - centre
+    spread = np.sqrt(np.mean(away**2, -1, keepdims=True) + epsilon)
+    relative = 1 + np.sqrt(np.mean(blur**2, -1, keepdims=True)) / spread
+    magnitude = (blur + np.abs(away) * relative) / spread * np.abs(weight)
+    value = away / spread * weight
+    terms = max(x.terms, x.value.shape[-1])
+    return Expected(value, magnitude, terms) if bias is None else Expected(value, magnitude, terms).plus(bias)
+
+
 def rms_norm(x: Array, weight: Array, epsilon: float) -> Expected:
     return exact_of_terms(x / np.sqrt(np.mean(x * x, -1, keepdims=True) + epsilon) * weight, x.shape[-1])
 
@@ -171,19 +201,27 @@ def linear(x: Array, weight: Array, sizes: Array, bias: Array | None) -> Expecte
     return product if bias is None else product.plus(bias)
 
 
-def norm_linear(x: Array, norm: Array, epsilon: float, weight: Array, sizes: Array, bias: Array | None) -> Expected:
-    """linear of the normalised x: two sums of many terms, so twice the rounding."""
-    product = linear(rms_norm(x, norm, epsilon).value, weight, 2 * sizes, bias)
-    return Expected(product.value, product.magnitude, max(product.terms, x.shape[-1]))
+def linear_of(x: Expected, weight: Array, sizes: Array, bias: Array | None) -> Expected:
+    """linear of an inexact x: two sums of many terms, so twice the rounding."""
+    product = linear(x.value, weight, sizes, bias)
+    magnitude = product.magnitude + matmul(x.magnitude, sizes.T).value
+    return Expected(product.value, magnitude, max(product.terms, x.terms))
 
 
-def gated(gate: Expected, up: Expected) -> Expected:
-    """silu(gate) * up of two inexact values; the slope of silu is at most 1.1 in size."""
-    activated = silu(gate.value)
-    error = 1.1 * gate.magnitude + activated.magnitude
-    # where both values cancel to nothing, only the product of their errors is left
-    magnitude = error * (np.abs(up.value) + 1e-6 * up.magnitude) + np.abs(activated.value) * up.magnitude
-    return Expected(activated.value * up.value, magnitude, max(gate.terms, up.terms))
+def activated(x: Expected, name: str) -> Expected:
+    """An activation of an inexact value; no slope is more than 1.2 in size."""
+    plain = ACTIVATIONS[name](x.value)
+    return Expected(plain.value, 1.2 * x.magnitude + plain.magnitude, x.terms)
+
+
+def clipped(x: Expected, low: float, high: float) -> Expected:
+    return Expected(np.clip(x.value, low, high), x.magnitude, x.terms)
+
+
+def times(x: Expected, y: Expected) -> Expected:
+    """The product of two inexact values. Where both cancel to nothing, only the product of their errors is left."""
+    magnitude = x.magnitude * (np.abs(y.value) + 1e-6 * y.magnitude) + np.abs(x.value) * y.magnitude
+    return Expected(x.value * y.value, magnitude, max(x.terms, y.terms))
 
 
 # ---- order

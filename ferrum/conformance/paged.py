@@ -1,7 +1,7 @@
 """Random paged batches: sequences of any length in a shuffled pool that is poisoned wherever nobody wrote.
 
 Owns: the strategy for a step's batch and the pool it runs on, on the host and on the backend.
-Refuses to know: what attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.harness`.
+Refuses to know: what attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.parts`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from ferrum.conformance.oracles import Array
 from ferrum.conformance.strategies import Host, host_dtype, seeds
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.parts import Attention, Norm
+from ferrum.tensor.weights import Dense, Linear
 
 Table = tuple[int, ...]
 """The blocks of one sequence, in order."""
@@ -39,6 +41,7 @@ class PagedCase:
     softcap: float | None
     scale: float
     seed: int
+    sinking: bool = False
 
     @property
     def heads(self) -> int:
@@ -49,8 +52,30 @@ class PagedCase:
         return sum(self.counts)
 
     @property
-    def parameters(self) -> tuple[float, int | None, float | None]:
-        return self.scale, self.window, self.softcap
+    def sinks(self) -> Array | None:
+        return 2 * _normal(self.random(5), (self.heads,)) if self.sinking else None
+
+    @property
+    def parameters(self) -> tuple[float, int | None, float | None, Array | None]:
+        return self.scale, self.window, self.softcap, self.sinks
+
+    def attention(self, ops: TensorOps, query_norm: Norm | None = None, key_norm: Norm | None = None) -> Attention:
+        """As a part; its linears have no say in what is computed between them."""
+        unused = Linear(Dense(ops.zeros((1, 1), "float32")))
+        sinks = None if self.sinks is None else ops.asarray(self.sinks, ops.float_dtype)
+        return Attention(
+            unused,
+            unused,
+            unused,
+            unused,
+            self.head_dim,
+            self.scale,
+            self.window,
+            self.softcap,
+            query_norm,
+            key_norm,
+            sinks,
+        )
 
     def alone(self, sequence: int) -> PagedCase:
         """The same pool with one sequence of the batch only."""
@@ -163,8 +188,10 @@ def lengths(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 @st.composite
-def paged_cases(draw: st.DrawFn, windowed: bool | None = None, capped: bool | None = None) -> PagedCase:
-    """windowed, capped: True, False, or None for either."""
+def paged_cases(
+    draw: st.DrawFn, windowed: bool | None = None, capped: bool | None = None, sinking: bool | None = None
+) -> PagedCase:
+    """windowed, capped, sinking: True, False, or None for either."""
     contexts, counts = draw(lengths())
     block_size = draw(st.sampled_from(BLOCK_SIZES))
     needed = [math.ceil(context / block_size) for context in contexts]
@@ -191,6 +218,7 @@ def paged_cases(draw: st.DrawFn, windowed: bool | None = None, capped: bool | No
         softcap=draw(st.sampled_from([0.5, 5.0, 50.0])) if _choose(draw, capped) else None,
         scale=draw(st.sampled_from([head_dim**-0.5, 0.1, 1.0])),
         seed=seed,
+        sinking=_choose(draw, sinking),
     )
 
 

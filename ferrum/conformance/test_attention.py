@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.conformance import attention_oracle, oracles
+from ferrum.conformance import attention_oracle, oracles, parts
 from ferrum.conformance.harness import call_unchanged, check, host, variants
-from ferrum.conformance.oracles import Array, Expected
-from ferrum.conformance.paged import HEAD_DIMS, PagedCase, paged_cases, rotations
+from ferrum.conformance.oracles import Array, Expected, exact
+from ferrum.conformance.paged import HEAD_DIMS, PagedCase, Rotation, paged_cases, rotations
+from ferrum.conformance.parts import NormCase
 from ferrum.conformance.strategies import Host, lay, layouts, rows
 from ferrum.conformance.tolerances import assert_close, assert_same
 from ferrum.tensor.compositions import TensorOps
@@ -34,7 +35,8 @@ def expect_attention(case: PagedCase, query: Array, keys: Host, values: Host) ->
 def check_attention(ops: TensorOps, case: PagedCase, layout: Any) -> None:
     expected = expect_attention(case, case.query(), *case.pool(ops, with_new=True))
     query = lay(ops, case.query(), layout)
-    check(ops, "paged_attention", (query, case.layer(ops, True), case.batch(ops), *case.parameters), expected)
+    arguments = query, case.attention(ops), case.layer(ops, True), case.batch(ops)
+    check(ops, "paged_attention", arguments, expected)
 
 
 # The pool of every case below is NaN wherever nobody wrote, and so is the block that block tables are padded with:
@@ -42,7 +44,7 @@ def check_attention(ops: TensorOps, case: PagedCase, layout: Any) -> None:
 @pytest.mark.clause("OPS-30")
 @pytest.mark.clause("OPS-31")
 @pytest.mark.clause("OPS-34")
-@given(case=paged_cases(windowed=False, capped=False), layout=layouts)
+@given(case=paged_cases(windowed=False, capped=False, sinking=False), layout=layouts)
 def test_a_query_sees_its_own_sequence_up_to_itself(ops: TensorOps, case: PagedCase, layout: Any) -> None:
     check_attention(ops, case, layout)
 
@@ -59,14 +61,20 @@ def test_scores_are_scaled_and_then_capped(ops: TensorOps, case: PagedCase, layo
     check_attention(ops, case, layout)
 
 
+@pytest.mark.clause("OPS-37")
+@given(case=paged_cases(sinking=True), layout=layouts)
+def test_a_sink_takes_weight_and_gives_nothing(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_attention(ops, case, layout)
+
+
 @pytest.mark.clause("OPS-12")
 @given(case=paged_cases(), data=st.data())
 def test_a_sequence_attends_as_if_it_were_alone(ops: TensorOps, case: PagedCase, data: st.DataObject) -> None:
     sequence = data.draw(st.integers(0, len(case.contexts) - 1))
     query, layer = case.query(), case.layer(ops, with_new=True)
-    together = ops.paged_attention(lay(ops, query), layer, case.batch(ops), *case.parameters)
+    together = ops.paged_attention(lay(ops, query), case.attention(ops), layer, case.batch(ops))
     one, own = case.alone(sequence), case.packed(sequence)
-    alone = ops.paged_attention(lay(ops, query[own]), layer, one.batch(ops), *one.parameters)
+    alone = ops.paged_attention(lay(ops, query[own]), one.attention(ops), layer, one.batch(ops))
     expected = expect_attention(one, query[own], *case.pool(ops, with_new=True))
     rounded = Expected(host(ops, alone).astype(np.float64), 2 * expected.magnitude, expected.terms)
     assert_close(host(ops, together)[own], rounded, ops.float_dtype)
@@ -79,7 +87,7 @@ def test_query_heads_share_key_heads_in_consecutive_groups(ops: TensorOps) -> No
     keys, values = case.pool(ops, with_new=True)
     values[0, :, 0, :] = np.arange(3)[:, None]
     layer = type(case.layer(ops, True))(lay(ops, keys), lay(ops, values))
-    attended = ops.paged_attention(lay(ops, case.query()), layer, case.batch(ops), *case.parameters)
+    attended = ops.paged_attention(lay(ops, case.query()), case.attention(ops), layer, case.batch(ops))
     assert_same(host(ops, attended)[0, :, 0], np.array([0, 0, 1, 1, 2, 2]))
 
 
@@ -113,43 +121,77 @@ def test_rope_turns_pairs_that_lie_half_a_rotation_apart(
     check(ops, "rope", (lay(ops, x, layout), rotation.place(ops), place), expected)
 
 
+def head_norms(heads: int, head_dim: int) -> st.SearchStrategy[NormCase | None]:
+    return st.sampled_from([(head_dim,), (heads, head_dim), (heads * head_dim,)]).flatmap(
+        lambda shape: parts.perhaps(parts.norms(*shape))
+    )
+
+
 @pytest.mark.clause("OPS-18")
 @pytest.mark.clause("OPS-36")
+@pytest.mark.clause("OPS-37")
 @given(case=paged_cases(), data=st.data(), layout=layouts)
-def test_rope_attention_rotates_writes_and_then_attends(
+def test_rope_attention_normalises_rotates_writes_and_then_attends(
     ops: TensorOps, case: PagedCase, data: st.DataObject, layout: Any
 ) -> None:
-    rotation = data.draw(rotations(max(case.contexts), case.head_dim))
+    rotation = data.draw(st.one_of(st.none(), rotations(max(case.contexts), case.head_dim)))
+    norms = [data.draw(head_norms(heads, case.head_dim)) for heads in (case.heads, case.kv_heads)]
     for function in variants(ops, "rope_attention"):
         layer = case.layer(ops, with_new=False)
         flat = [p.reshape(case.tokens, -1) for p in (case.query(), case.fresh(1), case.fresh(2))]
         projections = tuple(lay(ops, p, layout) for p in flat)
-        shape = (case.head_dim, *case.parameters)
-        arguments = projections, rotation.place(ops), case.batch(ops)
+        attention = case.attention(ops, *(parts.place(ops, norm) for norm in norms))
+        tables = None if rotation is None else rotation.place(ops)
         attended = call_unchanged(
-            ops, lambda p, t, b, f=function, pool=layer, shape=shape: f(p, t, pool, b, *shape), arguments
+            ops,
+            lambda p, a, t, b, f=function, pool=layer: f(p, a, t, pool, b),
+            (projections, attention, tables, case.batch(ops)),
         )
-        check_rope_attention(ops, case, rotation.cosines, rotation.sines, layer, host(ops, attended))
+        check_rope_attention(ops, case, rotation, norms, layer, host(ops, attended))
+
+
+def normed_heads(x: Array, norm: NormCase | None) -> Expected:
+    """x [tokens, heads, head_dim] -> same shape"""
+    if norm is None:
+        return exact(x)
+    together = norm.weight.shape == (x.shape[1] * x.shape[2],)
+    return norm.expect(exact(x.reshape(len(x), -1) if together else x)).reshape(*x.shape)
+
+
+def rotated(x: Expected, rotation: Rotation | None, positions: list[int]) -> Expected:
+    if rotation is None:
+        return x
+    cosines, sines = rotation.cosines[positions], rotation.sines[positions]
+    turned = oracles.rope(x.value, cosines, sines)
+    return Expected(turned.value, turned.magnitude + oracles.rope(x.magnitude, cosines, sines).magnitude, x.terms)
 
 
 def check_rope_attention(
-    ops: TensorOps, case: PagedCase, cosines: Array, sines: Array, layer: Any, attended: Host
+    ops: TensorOps,
+    case: PagedCase,
+    rotation: Rotation | None,
+    norms: list[NormCase | None],
+    layer: Any,
+    attended: Host,
 ) -> None:
-    """The new keys are rotated, the new values as given, the rest of the pool is as it was; and the queries, rotated,
-    have attended to what the pool now holds."""
+    """The new keys are normalised and rotated, the new values as given, the rest of the pool is as it was; and the
+    queries, normalised and rotated, have attended to what the pool now holds."""
     positions, slots = case.positions(), case.slots()
     places = tuple(zip(*(divmod(slot, case.block_size) for slot in slots), strict=True))
     block, offset = (np.array(part) for part in places)
     keys, values = host(ops, layer.keys), host(ops, layer.values)
-    rotated = oracles.rope(case.fresh(1), cosines[positions], sines[positions])
+    new = rotated(normed_heads(case.fresh(1), norms[1]), rotation, positions)
     # rounded by the rotation and once more on the way into the pool
-    twice = Expected(rotated.value, 2 * rotated.magnitude, rotated.terms)
+    twice = Expected(new.value, 2 * new.magnitude, new.terms)
     assert_close(keys[block, :, :, offset], twice, keys.dtype.name)
     old_keys, old_values = case.pool(ops, with_new=False)
     old_values[block, :, offset] = case.fresh(2)
     old_keys[block, :, :, offset] = keys[block, :, :, offset]
     assert_same(keys, old_keys)
     assert_same(values, old_values)
-    query = oracles.rope(case.query(), cosines[positions], sines[positions]).value
-    expected = expect_attention(case, query, keys, values).reshape(case.tokens, -1)
-    assert_close(attended, expected, ops.float_dtype)
+    query = rotated(normed_heads(case.query(), norms[0]), rotation, positions)
+    expected = expect_attention(case, query.value, keys, values)
+    # a query of zeros, which weights of zero make, is off by nothing
+    relative = 1 if norms[0] is None else 1 + query.magnitude.max() / (np.abs(query.value).max() or np.inf)
+    blurred = Expected(expected.value, relative * expected.magnitude, expected.terms)
+    assert_close(attended, blurred.reshape(case.tokens, -1), ops.float_dtype)

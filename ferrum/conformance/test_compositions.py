@@ -1,7 +1,7 @@
-"""Properties of the compositions: activations, normalisation, weights, and the fused pieces of a decoder layer.
+"""Properties of the plain compositions: activations, normalisation, products with stored weights.
 
-Owns: the promises OPS-10 to OPS-18 but for attention. Refuses to know: how a kernel fuses them.
-Papers: GELU 1606.08415, SwiGLU 2002.05202, RMSNorm 1910.07467. Next: `ferrum.conformance.test_attention`.
+Owns: the promises OPS-10 to OPS-17. Refuses to know: how a kernel computes them.
+Papers: GELU 1606.08415, SwiGLU 2002.05202, RMSNorm 1910.07467. Next: `ferrum.conformance.test_parts`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.conformance import oracles
-from ferrum.conformance.harness import check, host
+from ferrum.conformance.harness import check
 from ferrum.conformance.oracles import Array, Expected
 from ferrum.conformance.strategies import (
     KINDS,
-    Host,
     LinearCase,
     WeightCase,
     columns,
@@ -29,19 +28,12 @@ from ferrum.conformance.strategies import (
     linears,
     rows,
     shapes,
-    siblings,
     weights,
 )
-from ferrum.conformance.tolerances import assert_close
+from ferrum.tensor import parts
 from ferrum.tensor.compositions import TensorOps
 
-ACTIVATIONS = {
-    "relu": oracles.relu,
-    "gelu": oracles.gelu,
-    "gelu_tanh": oracles.gelu_tanh,
-    "sigmoid": oracles.sigmoid,
-    "silu": oracles.silu,
-}
+ACTIVATIONS = {**oracles.ACTIVATIONS, "sigmoid": oracles.sigmoid}
 EPSILONS = st.sampled_from([1e-6, 1e-5, 1e-3])
 
 
@@ -51,13 +43,8 @@ EPSILONS = st.sampled_from([1e-6, 1e-5, 1e-3])
 def test_activations(ops: TensorOps, data: st.DataObject, name: str, shape: Any, layout: Any) -> None:
     x = data.draw(floats(shape, -1000, 1000)).astype(np.float64)
     check(ops, name, (lay(ops, x, layout),), ACTIVATIONS[name](x))
-
-
-@pytest.mark.clause("OPS-13")
-@given(data=st.data(), shape=shapes(1, 3, 40), layout=layouts)
-def test_swiglu_gates_with_its_first_argument(ops: TensorOps, data: st.DataObject, shape: Any, layout: Any) -> None:
-    gate, up = (data.draw(floats(shape, -200, 200)).astype(np.float64) for _ in range(2))
-    check(ops, "swiglu", (lay(ops, gate, layout), lay(ops, up)), oracles.swiglu(gate, up))
+    if name in parts.ACTIVATIONS:
+        check(ops, "activated", (lay(ops, x, layout), name), ACTIVATIONS[name](x))
 
 
 @st.composite
@@ -132,72 +119,3 @@ def test_linear_with_every_kind_of_weight(
     linear = data.draw(linears(kind=kind))
     x = draw_input(data, tokens, linear.weight.values.shape[1])
     check(ops, "linear", (lay(ops, x, layout), linear.place(ops)), expect_linear(x, linear))
-
-
-@pytest.mark.clause("OPS-18")
-@given(data=st.data(), linear=linears(), tokens=rows, layout=layouts)
-def test_linear_add_is_linear_then_add(
-    ops: TensorOps, data: st.DataObject, linear: LinearCase, tokens: int, layout: Any
-) -> None:
-    out, width = linear.weight.values.shape
-    x, residual = draw_input(data, tokens, width), draw_input(data, tokens, out)
-    arguments = lay(ops, x, layout), linear.place(ops), lay(ops, residual, layout)
-    check(ops, "linear_add", arguments, expect_linear(x, linear).plus(residual))
-
-
-def expect_norm_linear(x: Array, norm: Array, epsilon: float, linear: LinearCase) -> Expected:
-    case = linear.weight
-    return oracles.norm_linear(x, norm, epsilon, case.values, case.sizes, linear.host_bias)
-
-
-@pytest.mark.clause("OPS-18")
-@given(data=st.data(), width=columns, count=st.integers(1, 3), tokens=rows, epsilon=EPSILONS, layout=layouts)
-def test_norm_linears_is_each_linear_of_the_norm(
-    ops: TensorOps, data: st.DataObject, width: int, count: int, tokens: int, epsilon: float, layout: Any
-) -> None:
-    x = draw_input(data, tokens, width)
-    norm = data.draw(floats((width,), -3, 3)).astype(np.float64)
-    cases = data.draw(siblings(count, width))
-    arguments = lay(ops, x, layout), lay(ops, norm, layout), epsilon, [case.place(ops) for case in cases]
-    check(ops, "norm_linears", arguments, *(expect_norm_linear(x, norm, epsilon, case) for case in cases))
-
-
-@pytest.mark.clause("OPS-18")
-@given(data=st.data(), width=columns, out=st.integers(1, 70), tokens=rows, epsilon=EPSILONS, layout=layouts)
-def test_norm_swiglu_is_swiglu_of_two_linears_of_the_norm(
-    ops: TensorOps, data: st.DataObject, width: int, out: int, tokens: int, epsilon: float, layout: Any
-) -> None:
-    x = draw_input(data, tokens, width)
-    norm = data.draw(floats((width,), -1, 1)).astype(np.float64)
-    gate, up = data.draw(siblings(2, width, [out, out]))
-    expected = oracles.gated(*(expect_norm_linear(x, norm, epsilon, case) for case in (gate, up)))
-    arguments = lay(ops, x, layout), lay(ops, norm, layout), epsilon, gate.place(ops), up.place(ops)
-    check(ops, "norm_swiglu", arguments, expected)
-
-
-@pytest.mark.clause("OPS-12")
-@given(data=st.data(), width=columns, tokens=st.integers(2, 40))
-def test_a_row_of_a_batch_is_the_row_alone(ops: TensorOps, data: st.DataObject, width: int, tokens: int) -> None:
-    x = draw_input(data, tokens, width)
-    norm = data.draw(floats((width,), -1, 1)).astype(np.float64)
-    case = data.draw(linears(columns=width))
-    linear, place = case.place(ops), lay(ops, norm)
-    row = data.draw(st.integers(0, tokens - 1))
-    own = slice(row, row + 1)
-    fused = expect_norm_linear(x[own], norm, 1e-5, case)
-    expectations: list[tuple[str, tuple[Any, ...], Expected]] = [
-        ("rms_norm", (place, 1e-5), oracles.rms_norm(x[own], norm, 1e-5)),
-        ("linear", (linear,), expect_linear(x[own], case)),
-        ("norm_linears", (place, 1e-5, [linear]), fused),
-        ("norm_swiglu", (place, 1e-5, linear, linear), oracles.gated(fused, fused)),
-    ]
-    for name, rest, expected in expectations:
-        together, alone = (first_result(ops, name, lay(ops, part), *rest) for part in (x, x[own]))
-        # two roundings of one value: each is within the tolerance of the truth
-        twice = Expected(alone.astype(np.float64), 2 * expected.magnitude, expected.terms)
-        assert_close(together[own], twice, ops.float_dtype)
-
-
-def first_result(ops: TensorOps, name: str, *arguments: Any) -> Host:
-    result = getattr(ops, name)(*arguments)
-    return host(ops, result[0] if isinstance(result, tuple) else result)

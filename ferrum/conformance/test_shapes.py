@@ -19,6 +19,8 @@ from ferrum.conformance.strategies import Host, floats, host_dtype, integers, la
 from ferrum.conformance.tolerances import assert_same
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import DTYPES
+from ferrum.tensor.parts import GatedMlp
+from ferrum.tensor.weights import Dense, Linear
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
@@ -212,7 +214,8 @@ NEW_RESULTS: dict[str, Callable[[TensorOps, Any], Any]] = {
     "take_along": lambda ops, x: ops.take_along(x, ops.zeros((1, 1), "int64")),
     "relu": lambda ops, x: ops.relu(x),
     "silu": lambda ops, x: ops.silu(x),
-    "swiglu": lambda ops, x: ops.swiglu(x, x),
+    "gated": lambda ops, x: ops.gated(x, x, GatedMlp(Linear(Dense(x)), Linear(Dense(x)), Linear(Dense(x)))),
+    "residual_add": lambda ops, x: ops.residual_add(ops.zeros((1, 1), ops.float_dtype), x),
     "softmax": lambda ops, x: ops.softmax(x),
     "log_softmax": lambda ops, x: ops.log_softmax(x),
     "sort": lambda ops, x: ops.sort(x),

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ferrum.config import ModelConfig
 from ferrum.kv.storage import KvStorage
 from ferrum.model.decoder import forward
 from ferrum.model.params import DecoderParams
@@ -46,27 +45,26 @@ class Executor(Protocol):
 class ForwardPass:
     """A model bound to its memory: a step that only a backend and a batch are missing from."""
 
-    config: ModelConfig
     params: DecoderParams
-    tables: RopeTables
+    rotations: Sequence[RopeTables | None]
     layers: Sequence[KvLayer]
 
     def __call__(self, ops: TensorOps, batch: StepBatch) -> Tensor:
-        return forward(ops, self.config, self.params, self.tables, self.layers, batch)
+        return forward(ops, self.params, self.rotations, self.layers, batch)
 
 
 class Runner:
     """A model with its memory, on a backend."""
 
     def __init__(
-        self, ops: TensorOps, config: ModelConfig, params: DecoderParams, tables: RopeTables, storage: KvStorage
+        self, ops: TensorOps, params: DecoderParams, rotations: Sequence[RopeTables | None], storage: KvStorage
     ) -> None:
-        """`params` and `tables` are on the backend; `tables` reach as far as any sequence may."""
+        """`params` and `rotations` are on the backend; rotary tables reach as far as any sequence may."""
         self.ops = ops
-        self.vocab_size = config.vocab_size
+        self.vocab_size = params.head.linear.weight.rows
         self.storage = storage
         # one object for all steps: a backend knows recorded steps by it
-        self._step = ForwardPass(config, params, tables, storage.layers)
+        self._step = ForwardPass(params, rotations, storage.layers)
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""

@@ -25,7 +25,7 @@ from ferrum.kv.pool import BlockPool, Digest
 from ferrum.kv.prefix import array_digest, root_digest
 from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
-from ferrum.model.rope import rope_tables
+from ferrum.model.rope import rotations
 from ferrum.sample.grammar import GrammarMaker, Vocabulary
 from ferrum.sample.state import Grammar
 from ferrum.sampling_params import StructuredOutputs
@@ -135,7 +135,8 @@ def build_runner(
     """Moves the parameters to the backend and gives the model its memory."""
     dtype = storage_dtype(ops, config)
     storage = KvStorage(ops, model, size.blocks, config.block_size, dtype, size.host_blocks)
-    return Runner(ops, model, params.to(ops), rope_tables(ops, model.rope, size.max_model_len), storage)
+    tables = rotations(ops, (layer.rope for layer in params.layers), size.max_model_len)
+    return Runner(ops, params.to(ops), tables, storage)
 
 
 def build_scheduler(config: EngineConfig, size: Capacity, store: BlockStore, swap_cost: float) -> Scheduler:

@@ -6,47 +6,11 @@ Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.limits`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ferrum.config import ModelConfig
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names of tensors in a file, without ".weight" or ".bias". `layer` maps a field of `LayerParams` to a name in
-    which {layer} stands for the number of the layer."""
-
-    embedding: str
-    norm: str
-    head: str
-    layer: Mapping[str, str]
-    interleaved: frozenset[str] = frozenset()
-    """Linears whose output rows lie in interleaved RoPE order: the pair (i, i + head_dim / 2) of a head is stored as
-    neighbours (2i, 2i + 1)."""
-    derived: Mapping[str, int] = field(default_factory=dict)
-    """Ends of names of tensors that hold nothing the model needs, derived buffers or facts that the configuration took,
-    and how many dimensions such a tensor has at least."""
-    prefix: str = ""
-    """What all names but the head's begin with, and lack where only the part without a head was saved."""
-
-    def is_derived(self, name: str, dimensions: int) -> bool:
-        """Can a tensor of that name be left where it is?"""
-        ends = [end for end in self.derived if name == end or name.endswith("." + end)]
-        return any(dimensions >= self.derived[end] for end in ends)
-
-    def fitted(self, names: Collection[str]) -> Layout:
-        """The same, without the prefix where no name in a file has it."""
-        if not self.prefix or any(name.startswith(self.prefix) for name in names):
-            return self
-        layer = {field: name.removeprefix(self.prefix) for field, name in self.layer.items()}
-        embedding, norm = self.embedding.removeprefix(self.prefix), self.norm.removeprefix(self.prefix)
-        return replace(self, embedding=embedding, norm=norm, layer=layer, prefix="")
-
-    def name(self, field_name: str, layer: int) -> str:
-        """Where `field_name` of that layer is."""
-        return self.layer[field_name].format(layer=layer)
-
+from ferrum.load.layout import Layout
 
 HUGGING_FACE_LAYOUT = Layout(
     embedding="model.embed_tokens",

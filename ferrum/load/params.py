@@ -1,26 +1,31 @@
 """From a file of tensors to the parameter tree.
 
-Owns: which tensor goes where, the check of every shape, undoing the row order of GGUF, and the refusal of tensors that
-nobody asked for: a tensor left over is mathematics left out. Refuses to know: file formats.
-Specs: LOAD-30 to LOAD-37. Next: `ferrum.model.params`.
+Owns: which tensor goes where, the check of every shape, and the refusal of tensors that nobody asked for: a tensor left
+over is mathematics left out. Refuses to know: file formats, families, how parts make a decoder (`ferrum.load.tree`).
+Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.model.params`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from ferrum.config import ModelConfig
 from ferrum.errors import ModelError, Unsupported, warn
 from ferrum.load.conversion import check_dtype, convert, to_float32
-from ferrum.load.families import HUGGING_FACE_LAYOUT, Layout
+from ferrum.load.families import HUGGING_FACE_LAYOUT
+from ferrum.load.layout import Layout, half_split_order, linear_shapes, rows_of
 from ferrum.load.source import TensorSource
-from ferrum.model.params import DecoderParams, LayerParams
-from ferrum.tensor.weights import Linear, Weight
+from ferrum.load.tree import decoder
+from ferrum.model.params import DecoderParams
+from ferrum.tensor.parts import Norm
+from ferrum.tensor.weights import Dense, Linear, Weight
 
 COMPARED_ROWS = 1024
+Rows = slice | np.ndarray | None
 
 
 def build_params(
@@ -37,15 +42,181 @@ def build_params(
     tensor of unknown type and for tensors that the model has no place for.
     """
     check_dtype(dtype)
-    return _Builder(source, config, dtype, layout, biases).build()
+    taker = Taker(source, config, dtype, layout, biases)
+    params = decoder(config, taker)
+    taker.check_left()
+    return params
 
 
-def half_split_order(rows: int, heads: int) -> np.ndarray:
-    """Which stored row comes i-th, to undo interleaved RoPE order: int64 [rows].
+class Taker:
+    """The tensors of a source that nobody has taken yet."""
 
-    Interleaved, a head's rows are pairs of neighbours; half-split, all first partners come before all second ones.
-    """
-    return np.arange(rows).reshape(heads, rows // heads // 2, 2).swapaxes(1, 2).reshape(rows)
+    def __init__(
+        self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
+    ) -> None:
+        self.source, self.config, self.dtype, self.biases = source, config, dtype, biases
+        self.left = set(source.names())
+        self.layout = layout.fitted(self.left)
+        self.shapes = linear_shapes(config)
+        self._sizes = {part: shape[0] for part, shape in self.shapes.items()}
+
+    # ---- before and behind the layers
+    def table(self) -> Weight:
+        return self._tables[0]
+
+    def head(self) -> Linear:
+        return Linear(self._tables[1], self.bias_at(self.layout.head, "head", self.config.vocab_size))
+
+    @cached_property
+    def _tables(self) -> tuple[Weight, Weight]:
+        """A tied head is the embedding. A file may hold it under either name, or under both: as the same numbers, or
+        as others, which then count."""
+        embedding, head = f"{self.layout.embedding}.weight", f"{self.layout.head}.weight"
+        table, left = (self.config.vocab_size, self.config.hidden_size), self.left
+        if not self.config.tie_embeddings:
+            if embedding in left and head not in left:
+                raise ModelError(
+                    f"{self.source.path}: tensor {head} is missing, and the configuration does not tie it to "
+                    f"{embedding}; without a head, a model cannot tell which token comes next"
+                )
+            return self.matrix(embedding, table), self.matrix(head, table)
+        if head not in left or embedding not in left:
+            tied = self.matrix(head if embedding not in left and head in left else embedding, table)
+            return tied, tied
+        self.check_shape(head, table)
+        first = self.matrix(embedding, table)
+        if _same_numbers(self.source.weight(head), self.source.weight(embedding)):
+            return first, first
+        warn(f"{self.source.path}: the configuration ties {head} to {embedding}, but they differ; both are used")
+        return first, self.matrix(head, table)
+
+    def positions(self) -> Weight | None:
+        if self.layout.positions is None:
+            return None
+        return self.matrix(f"{self.layout.positions}.weight", (self.config.max_positions, self.config.hidden_size))
+
+    def last_norm(self) -> Norm:
+        return self.norm_at(self.layout.norm, (self.config.hidden_size,))
+
+    # ---- linears
+    def linear(self, part: str, layer: int) -> Linear:
+        """The linear that a layer calls by this name, cut out of the tensor that it shares with others."""
+        name = self._name(part, layer)
+        rows = rows_of(self.layout, part, self._sizes, self.config)
+        weight = self.matrix(f"{name}.weight", self._stored(part), rows, self.layout.transposed)
+        return Linear(weight, self.bias_at(name, part, self._stored(part)[0], rows))
+
+    def experts(self, part: str, layer: int) -> list[Linear]:
+        """One linear for each expert: of tensors of their own, or of one that holds all."""
+        assert self.config.experts is not None
+        count, stored = self.config.experts.count, self._stored(part)
+        rows = rows_of(self.layout, part, self._sizes, self.config)
+        if "{expert}" in self.layout.layer[part]:
+            names = [self._name(part, layer, expert=number) for number in range(count)]
+            weights = [self.matrix(f"{name}.weight", stored, rows) for name in names]
+            return [
+                Linear(each, self.bias_at(name, part, stored[0], rows))
+                for name, each in zip(names, weights, strict=True)
+            ]
+        name = self._name(part, layer)
+        weights = self._stack(name, (count, *stored), rows)
+        biases = self._biases(name, part, (count, stored[0]), rows)
+        return [Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+    def _stack(self, name: str, shape: tuple[int, int, int], rows: Rows) -> list[Weight]:
+        """The matrices of a tensor of three dimensions; dense ones may lie transposed, which their shape tells."""
+        name = next((each for each in (f"{name}.weight", name) if each in self.left), f"{name}.weight")
+        turned = self.layout.transposed and self.source.describe(name).type in _DENSE
+        self.check_shape(name, (shape[0], shape[2], shape[1]) if turned else shape)
+        found = self.source.stack(name)
+        return [convert(_cut(_turned(each) if turned else each, rows), self.dtype, name) for each in found]
+
+    def _biases(self, name: str, part: str, shape: tuple[int, int], rows: Rows) -> list[np.ndarray] | list[None]:
+        name = next((each for each in (f"{name}.bias", f"{name}_bias") if each in self.left), f"{name}.bias")
+        if not (name in self.left if self.biases is None else part in self.biases):
+            return [None] * shape[0]
+        vectors = self.vector(name, shape)
+        return [_picked(each, rows) for each in vectors]
+
+    def matrix(self, name: str, shape: tuple[int, int], rows: Rows = None, transposed: bool = False) -> Weight:
+        self.check_shape(name, shape[::-1] if transposed else shape)
+        weight = self.source.weight(name)
+        return convert(_cut(_turned(weight) if transposed else weight, rows), self.dtype, name)
+
+    def bias_at(self, name: str, part: str, length: int, rows: Rows = None) -> np.ndarray | None:
+        """The bias of a linear, if it has one."""
+        if not (f"{name}.bias" in self.left if self.biases is None else part in self.biases):
+            return None
+        return _picked(self.vector(f"{name}.bias", (length,)), rows)
+
+    # ---- vectors
+    def norm(self, part: str, layer: int) -> Norm | None:
+        """The norm that a layer calls by this name; None where it has none."""
+        if part not in self.layout.layer:
+            return None
+        return self.norm_at(self._name(part, layer), (self.config.hidden_size,))
+
+    def norm_at(self, name: str, *shapes: tuple[int, ...]) -> Norm:
+        """The norm of this name, in one of some shapes."""
+        weight, centred = self.vector(f"{name}.weight", *shapes), self.config.layer_norm
+        if self.layout.norm_offset:
+            weight = weight + np.float32(self.layout.norm_offset)
+        # on a norm that is not centred a bias would be an unknown tensor
+        biased = centred and f"{name}.bias" in self.source.names()
+        bias = self.vector(f"{name}.bias", weight.shape) if biased else None
+        return Norm(weight, self.config.norm_epsilon, bias, centred)
+
+    def head_norm(self, part: str, layer: int, heads: int) -> Norm | None:
+        """The norm of queries or keys: one for every head, one for each, or one for all together."""
+        if part not in self.layout.layer:
+            return None
+        dim, name = self.config.head_dim, self._name(part, layer)
+        if "{head}" in name:
+            norms = [self.norm_at(name.format(head=head), (dim,)) for head in range(heads)]
+            return replace(norms[0], weight=np.stack([norm.weight for norm in norms]))
+        norm = self.norm_at(name, (dim,), (heads, dim), (heads * dim,))
+        if part.removesuffix("_norm") not in self.layout.interleaved:
+            return norm
+        order = half_split_order(norm.weight.size, self.config)
+        return replace(norm, weight=norm.weight.reshape(-1)[order].reshape(norm.weight.shape))
+
+    def sinks(self, layer: int) -> np.ndarray | None:
+        if "sinks" not in self.layout.layer:
+            return None
+        name = self._name("sinks", layer)
+        return self.vector(f"{name}.weight" if f"{name}.weight" in self.left else name, (self.config.heads,))
+
+    def vector(self, name: str, *shapes: tuple[int, ...]) -> np.ndarray:
+        """float32, in one of these shapes. What two parts share is taken twice."""
+        self.check_shape(name, *shapes)
+        return self.source.vector(name)
+
+    # ---- names and shapes
+    def _name(self, part: str, layer: int, **numbers: int) -> str:
+        name = self.layout.layer[part].replace("{layer}", str(layer))
+        return name.format(**numbers) if numbers else name
+
+    def _stored(self, part: str) -> tuple[int, int]:
+        """The shape of the whole tensor that a part is in."""
+        return sum(self._sizes[each] for each in self.layout.sharing(part)), self.shapes[part][1]
+
+    def check_shape(self, name: str, *expected: tuple[int, ...]) -> None:
+        """Takes a tensor. Raises ModelError where it is missing or has none of these shapes."""
+        found = self.source.describe(name).shape
+        if found not in expected:
+            where, wanted = f"{self.source.path}: tensor {name}", " or ".join(str(list(shape)) for shape in expected)
+            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {wanted}")
+        self.left.discard(name)
+
+    def check_left(self) -> None:
+        """Raises Unsupported for a tensor that nobody has taken."""
+        dimensions = {name: len(self.source.describe(name).shape) for name in self.left}
+        unknown = sorted(name for name in self.left if not self.layout.is_derived(name, dimensions[name]))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise Unsupported(
+                f"{self.source.path}: tensor {unknown[0]}{more} has no place in architecture {self.config.architecture}"
+            )
 
 
 def _same_numbers(first: Weight, second: Weight) -> bool:
@@ -58,96 +229,20 @@ def _same_numbers(first: Weight, second: Weight) -> bool:
     return all(np.array_equal(rows(first, start), rows(second, start)) for start in starts)
 
 
-class _Builder:
-    def __init__(
-        self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
-    ) -> None:
-        self.source, self.config, self.dtype, self.biases = source, config, dtype, biases
-        self.left = set(source.names())
-        self.layout = layout.fitted(self.left)
-        query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        self.shapes: dict[str, tuple[int, int]] = {
-            "query": (query, config.hidden_size),
-            "key": (key, config.hidden_size),
-            "value": (key, config.hidden_size),
-            "output": (config.hidden_size, query),
-            "gate": (config.intermediate_size, config.hidden_size),
-            "up": (config.intermediate_size, config.hidden_size),
-            "down": (config.hidden_size, config.intermediate_size),
-        }
+_DENSE = ("F32", "F16", "BF16", "F64")
 
-    def build(self) -> DecoderParams:
-        config = self.config
-        embedding, head = self.embedding_and_head(f"{self.layout.embedding}.weight", f"{self.layout.head}.weight")
-        layers = tuple(self.layer(number) for number in range(config.layers))
-        norm = self.vector(f"{self.layout.norm}.weight", config.hidden_size)
-        self.check_left()
-        return DecoderParams(embedding, layers, norm, Linear(head))
 
-    def embedding_and_head(self, embedding: str, head: str) -> tuple[Weight, Weight]:
-        """A tied head is the embedding. A file may hold it under either name, or under both: as the same numbers, or
-        as others, which then count."""
-        table = (self.config.vocab_size, self.config.hidden_size)
-        if not self.config.tie_embeddings:
-            if embedding in self.left and head not in self.left:
-                raise ModelError(
-                    f"{self.source.path}: tensor {head} is missing, and the configuration does not tie it to "
-                    f"{embedding}; without a head, a model cannot tell which token comes next"
-                )
-            return self.matrix(embedding, table), self.matrix(head, table)
-        if head not in self.left or embedding not in self.left:
-            tied = self.matrix(head if embedding not in self.left and head in self.left else embedding, table)
-            return tied, tied
-        self.check_shape(head, table)
-        first = self.matrix(embedding, table)
-        if _same_numbers(self.source.weight(head), self.source.weight(embedding)):
-            return first, first
-        warn(f"{self.source.path}: the configuration ties {head} to {embedding}, but they differ; both are used")
-        return first, self.matrix(head, table)
+def _cut(weight: Weight, rows: Rows) -> Weight:
+    """Some rows of a weight: they are whole in every format, so this works on stored bytes."""
+    return weight if rows is None else replace(weight, data=weight.data[rows])
 
-    def layer(self, number: int) -> LayerParams:
-        names = {field: self.layout.name(field, number) for field in self.layout.layer}
-        attention_norm, mlp_norm = (
-            self.vector(f"{names[field]}.weight", self.config.hidden_size) for field in ("attention_norm", "mlp_norm")
-        )
-        linears = {field: self.linear(field, names[field]) for field in self.shapes}
-        return LayerParams(attention_norm=attention_norm, mlp_norm=mlp_norm, **linears)
 
-    def linear(self, field: str, name: str) -> Linear:
-        rows, columns = self.shapes[field]
-        weight = self.matrix(f"{name}.weight", (rows, columns), field in self.layout.interleaved)
-        if not (f"{name}.bias" in self.left if self.biases is None else field in self.biases):
-            return Linear(weight)
-        bias = self.vector(f"{name}.bias", rows)
-        return Linear(weight, bias[self.order(rows)] if field in self.layout.interleaved else bias)
+def _picked(vector: np.ndarray, rows: Rows) -> np.ndarray:
+    return np.ascontiguousarray(vector if rows is None else vector[rows])
 
-    def matrix(self, name: str, shape: tuple[int, int], interleaved: bool = False) -> Weight:
-        self.check_shape(name, shape)
-        weight = self.source.weight(name)
-        if interleaved:  # rows are whole in every format, so this works on stored bytes
-            weight = replace(weight, data=weight.data[self.order(weight.rows)])
-        return convert(weight, self.dtype, name)
 
-    def order(self, rows: int) -> np.ndarray:
-        """As `half_split_order`, for rows that a tensor is known to have: the configuration may say any number."""
-        return half_split_order(rows, rows // self.config.head_dim)
-
-    def vector(self, name: str, length: int) -> np.ndarray:
-        self.check_shape(name, (length,))
-        return self.source.vector(name)
-
-    def check_shape(self, name: str, expected: tuple[int, ...]) -> None:
-        found = self.source.describe(name).shape
-        if found != expected:
-            where = f"{self.source.path}: tensor {name}"
-            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {list(expected)}")
-        self.left.discard(name)
-
-    def check_left(self) -> None:
-        dimensions = {name: len(self.source.describe(name).shape) for name in self.left}
-        unknown = sorted(name for name in self.left if not self.layout.is_derived(name, dimensions[name]))
-        if unknown:
-            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise Unsupported(
-                f"{self.source.path}: tensor {unknown[0]}{more} has no place in architecture {self.config.architecture}"
-            )
+def _turned(weight: Weight) -> Weight:
+    """A dense matrix with rows for columns."""
+    if not isinstance(weight, Dense):
+        raise Unsupported(f"a transposed matrix cannot be stored as {weight.kind}")
+    return Dense(np.ascontiguousarray(weight.data.T))

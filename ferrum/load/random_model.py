@@ -8,6 +8,7 @@ Specs: CLI-43, CLI-45. Next: `ferrum.cli.bench`.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +17,11 @@ import tokenizers
 
 from ferrum.config import ModelConfig
 from ferrum.load.conversion import BLOCK_TYPES, FLOAT_TYPES, check_dtype
-from ferrum.model.params import DecoderParams, LayerParams
+from ferrum.load.families import HUGGING_FACE_LAYOUT
+from ferrum.load.layout import Layout, linear_shapes
+from ferrum.load.tree import decoder
+from ferrum.model.params import DecoderParams
+from ferrum.tensor.parts import Norm
 from ferrum.tensor.weights import GROUP, BlockWeight, Dense, Linear, Weight
 from ferrum.text.template_names import ChatTemplates
 from ferrum.text.token_bytes import BYTE_ALPHABET
@@ -54,40 +59,65 @@ class RandomModel:
         return ChatTemplates({})
 
 
-def random_model(name: str, config: ModelConfig, dtype: str = "auto", seed: int = 0) -> RandomModel:
-    """The same weights for the same arguments. Raises `InvalidParameter` for an unknown dtype."""
+def random_model(
+    name: str,
+    config: ModelConfig,
+    dtype: str = "auto",
+    seed: int = 0,
+    layout: Layout = HUGGING_FACE_LAYOUT,
+    biases: Set[str] = frozenset(),
+) -> RandomModel:
+    """The same weights for the same arguments; `layout` tells which parts there are, `biases` which linears have one.
+    Raises `InvalidParameter` for an unknown dtype."""
     check_dtype(dtype)
     generator = _Generator(DEFAULT_DTYPE if dtype == "auto" else dtype, seed)
-    return RandomModel(name, config, _random_params(generator, config))
+    return RandomModel(name, config, decoder(config, _RandomParts(generator, config, layout, biases)))
 
 
-def _random_params(generator: _Generator, config: ModelConfig) -> DecoderParams:
-    hidden, wide = config.hidden_size, config.intermediate_size
-    query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
+class _RandomParts:
+    """Parts of the shapes that a configuration asks for: `ferrum.load.tree.Parts`. Norms are ones, biases zeros."""
 
-    def ones() -> np.ndarray:
-        return np.ones(hidden, np.float32)
+    def __init__(self, generator: _Generator, config: ModelConfig, layout: Layout, biases: Set[str]) -> None:
+        self._generator, self._config, self._layout, self._biases = generator, config, layout, biases
+        self._shapes = linear_shapes(config)
+        self._table = generator.matrix(config.vocab_size, config.hidden_size)
 
-    def linear(rows: int, columns: int) -> Linear:
-        return Linear(generator.matrix(rows, columns))
+    def table(self) -> Weight:
+        return self._table
 
-    def layer() -> LayerParams:
-        return LayerParams(
-            attention_norm=ones(),
-            query=linear(query, hidden),
-            key=linear(key, hidden),
-            value=linear(key, hidden),
-            output=linear(hidden, query),
-            mlp_norm=ones(),
-            gate=linear(wide, hidden),
-            up=linear(wide, hidden),
-            down=linear(hidden, wide),
-        )
+    def head(self) -> Linear:
+        shape = self._config.vocab_size, self._config.hidden_size
+        return Linear(self._table if self._config.tie_embeddings else self._generator.matrix(*shape))
 
-    embedding = generator.matrix(config.vocab_size, hidden)
-    layers = tuple(layer() for _ in range(config.layers))
-    head = Linear(embedding) if config.tie_embeddings else linear(config.vocab_size, hidden)
-    return DecoderParams(embedding, layers, ones(), head)
+    def positions(self) -> Weight | None:
+        if self._layout.positions is None:
+            return None
+        return self._generator.matrix(self._config.max_positions, self._config.hidden_size)
+
+    def linear(self, part: str, layer: int) -> Linear:
+        rows, columns = self._shapes[part]
+        bias = np.zeros(rows, np.float32) if part in self._biases else None
+        return Linear(self._generator.matrix(rows, columns), bias)
+
+    def experts(self, part: str, layer: int) -> list[Linear]:
+        assert self._config.experts is not None
+        return [self.linear(part, layer) for _ in range(self._config.experts.count)]
+
+    def norm(self, part: str, layer: int) -> Norm | None:
+        return self._ones(self._config.hidden_size) if part in self._layout.layer else None
+
+    def head_norm(self, part: str, layer: int, heads: int) -> Norm | None:
+        return self._ones(self._config.head_dim) if part in self._layout.layer else None
+
+    def last_norm(self) -> Norm:
+        return self._ones(self._config.hidden_size)
+
+    def _ones(self, length: int) -> Norm:
+        ones, centred = np.ones(length, np.float32), self._config.layer_norm
+        return Norm(ones, self._config.norm_epsilon, 0 * ones if centred else None, centred)
+
+    def sinks(self, layer: int) -> np.ndarray | None:
+        return np.zeros(self._config.heads, np.float32) if "sinks" in self._layout.layer else None
 
 
 class _Generator:

@@ -1,48 +1,78 @@
 """The forward pass of a decoder, the whole of it.
 
-Owns: the order of operations in a Llama-family transformer. There is one pass for prefill, decode and any mixture:
-a decode is a prefill of one token. Refuses to know: backends, files, who owns the blocks, why a token is in the batch.
-Specs: MODEL. Papers: RMSNorm 1910.07467, GQA 2305.13245, SwiGLU 2002.05202. Next: `ferrum.backends.numpy_backend`.
+Owns: the order of operations in a transformer of any family. There is one pass for prefill, decode and any mixture: a
+decode is a prefill of one token. Refuses to know: families, backends, files, who owns the blocks, why a token is in the
+batch.
+Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745.
+Next: `ferrum.backends.numpy_backend`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ferrum.config import ModelConfig
-from ferrum.model.params import DecoderParams
+from ferrum.model.params import Branch, DecoderParams, Layer
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import Attention, Experts, GatedMlp, PlainMlp
 
 
 def forward(
     ops: TensorOps,
-    config: ModelConfig,
     params: DecoderParams,
-    tables: RopeTables,
+    rotations: Sequence[RopeTables | None],
     kv: Sequence[KvLayer],
     batch: StepBatch,
 ) -> Tensor:
     """-> logits [rows, vocab] of the packed tokens named in batch.logit_rows; keys and values of every token of the
-    batch are written to `kv`, one KvLayer per decoder layer."""
-    epsilon = config.norm_epsilon
-    x = ops.embed(params.embedding, batch.token_ids)  # [tokens, hidden], the residual stream
-    for layer, cache in zip(params.layers, kv, strict=True):
-        query, key, value = ops.norm_linears(x, layer.attention_norm, epsilon, (layer.query, layer.key, layer.value))
-        attended = ops.rope_attention(
-            (query, key, value),
-            tables,
-            cache,
-            batch,
-            config.head_dim,
-            config.scale,
-            config.sliding_window,
-            config.attention_softcap,
-        )  # [tokens, heads * head_dim]
-        x = ops.linear_add(attended, layer.output, x)
-        activated = ops.norm_swiglu(x, layer.mlp_norm, epsilon, layer.gate, layer.up)  # [tokens, intermediate]
-        x = ops.linear_add(activated, layer.down, x)
-    wanted = ops.take(x, batch.logit_rows)  # [rows, hidden]
-    (logits,) = ops.norm_linears(wanted, params.norm, epsilon, (params.head,))
-    return logits
+    batch are written to `kv`. Each layer has its rotary tables (None: it does not rotate) and its KvLayer."""
+    x = ops.embedded(params.embedding, batch)  # [tokens, hidden], the residual stream
+    for layer, tables, cache in zip(params.layers, rotations, kv, strict=True):
+        x = through(ops, x, layer, tables, cache, batch)
+    return ops.logits(ops.take(x, batch.logit_rows), params.head)
+
+
+def through(
+    ops: TensorOps, x: Tensor, layer: Layer, tables: RopeTables | None, cache: KvLayer, batch: StepBatch
+) -> Tensor:
+    """[tokens, hidden] -> [tokens, hidden]: one layer. The branches of a stage all read the x that enters it."""
+    for stage in layer.stages:
+        entering = x
+        for branch in stage:
+            if isinstance(branch.body, Attention):
+                x = _attend(ops, entering, branch, branch.body, x, tables, cache, batch)
+            else:
+                x = _feed_forward(ops, entering, branch, x)
+    return x
+
+
+def _attend(
+    ops: TensorOps,
+    x: Tensor,
+    branch: Branch,
+    attention: Attention,
+    residual: Tensor,
+    tables: RopeTables | None,
+    cache: KvLayer,
+    batch: StepBatch,
+) -> Tensor:
+    """residual + scale · after(attention(before(x)))"""
+    query, key, value = ops.norm_linears(x, branch.before, (attention.query, attention.key, attention.value))
+    attended = ops.rope_attention((query, key, value), attention, tables, cache, batch)  # [tokens, heads * head_dim]
+    return ops.linear_add(attended, attention.output, residual, branch.after, branch.scale)
+
+
+def _feed_forward(ops: TensorOps, x: Tensor, branch: Branch, residual: Tensor) -> Tensor:
+    """residual + scale · after(mlp(before(x)))"""
+    match branch.body:
+        case GatedMlp() as mlp:
+            inner = ops.norm_gated(x, branch.before, mlp)  # [tokens, intermediate]
+        case PlainMlp() as mlp:
+            inner = ops.norm_activated(x, branch.before, mlp)
+        case Experts() as experts:
+            mixed = ops.norm_experts(x, branch.before, experts)
+            return ops.residual_add(mixed, residual, branch.after, branch.scale)
+        case other:
+            raise TypeError(f"a decoder has no {type(other).__name__}")
+    return ops.linear_add(inner, mlp.down, residual, branch.after, branch.scale)

@@ -1,105 +1,133 @@
 """The parameter tree of a decoder: every weight has one place and one name.
 
-Owns: `DecoderParams`. Family differences never appear here as code: a missing bias is None, a tied head is the
-embedding itself. Refuses to know: files (`ferrum.load` fills the tree) and backends.
+Owns: `DecoderParams`, how parts make layers, and the walk over all that a tree holds. What families differ in is data
+here, never code: a part that a family lacks is None, a tied head is the embedding itself. Refuses to know: files
+(`ferrum.load` fills the tree) and backends.
 Specs: MODEL. Next: `ferrum.model.decoder`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from typing import Any, TypeVar, cast
 
+from ferrum.config import RopeConfig
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, Part, PlainMlp
 from ferrum.tensor.weights import Linear, Weight
 
+Body = Attention | GatedMlp | PlainMlp | Experts
+
 
 @dataclass(frozen=True, eq=False)
-class LayerParams:
-    """One decoder layer. Norms are float32 [hidden]; linears are [out, in]."""
+class Branch(Part):
+    """What a layer adds to the residual stream x: scale · after(body(before(x)))."""
 
-    attention_norm: Tensor
-    query: Linear  # [heads * head_dim, hidden]
-    key: Linear  # [kv_heads * head_dim, hidden]
-    value: Linear  # [kv_heads * head_dim, hidden]
-    output: Linear  # [hidden, heads * head_dim]
-    mlp_norm: Tensor
-    gate: Linear  # [intermediate, hidden]
-    up: Linear  # [intermediate, hidden]
-    down: Linear  # [hidden, intermediate]
+    body: Body
+    before: Norm | None
+    after: Norm | None = None
+    scale: float = 1.0
+
+
+Stage = tuple[Branch, ...]
+"""Branches that read the same x, the sum of which is added to it: one, or two where the residual is parallel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer(Part):
+    """One decoder layer: its stages in order, and how positions turn its queries and keys (None: not at all)."""
+
+    stages: tuple[Stage, ...]
+    rope: RopeConfig | None
+
+    @property
+    def attention(self) -> Attention:
+        """The part whose keys and values are kept."""
+        return next(b.body for stage in self.stages for b in stage if isinstance(b.body, Attention))
 
     def linears(self) -> Iterator[tuple[str, Linear]]:
-        """Every linear with its name."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Linear):
-                yield field.name, value
-
-    def vectors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every norm and every bias with its name."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, Linear):
-                yield field.name, value
-            elif value.bias is not None:
-                yield f"{field.name}.bias", value.bias
+        """Every linear with its name in its part: "query", "down", "experts.3.gate"."""
+        for stage in self.stages:
+            for branch in stage:
+                yield from _linears(branch.body, "")
 
 
 @dataclass(frozen=True, eq=False)
-class DecoderParams:
-    """A whole decoder. A tied head is a Linear around the very object `embedding`."""
+class DecoderParams(Part):
+    """A whole decoder. A tied head is a Linear around the very object `embedding.table`."""
 
-    embedding: Weight  # [vocab, hidden]
-    layers: tuple[LayerParams, ...]
-    norm: Tensor  # [hidden]
-    head: Linear  # [vocab, hidden]
+    embedding: Embedding
+    layers: tuple[Layer, ...]
+    head: Head
 
     def weights(self) -> Iterator[Weight]:
         """Every distinct matrix once."""
-        yield self.embedding
-        for layer in self.layers:
-            for _, linear in layer.linears():
-                yield linear.weight
-        if self.head.weight is not self.embedding:
-            yield self.head.weight
+        seen: set[int] = set()
+        for _, leaf in leaves(self):
+            if isinstance(leaf, Weight) and id(leaf) not in seen:
+                seen.add(id(leaf))
+                yield leaf
 
     def vectors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every norm and every bias with its name: with `weights`, all that the tree holds."""
-        for index, layer in enumerate(self.layers):
-            for name, vector in layer.vectors():
-                yield f"{index}.{name}", vector
-        yield "norm", self.norm
-        if self.head.bias is not None:
-            yield "head.bias", self.head.bias
+        """Every vector with its path in the tree: with `weights`, all that the tree holds."""
+        return ((name, leaf) for name, leaf in leaves(self) if not isinstance(leaf, Weight))
 
     def to(self, ops: TensorOps) -> DecoderParams:
-        """The same tree with every array on the backend: vectors in its float type, matrices as they are stored."""
-        embedding = _place_weight(ops, self.embedding)
-        tied = self.head.weight is self.embedding
-        head = replace(self.head, weight=embedding) if tied else _place_linear(ops, self.head)
-        layers = tuple(_place_layer(ops, layer) for layer in self.layers)
-        return DecoderParams(embedding, layers, _place_vector(ops, self.norm), head)
+        """The same tree with every array on the backend: vectors in its float type, matrices as they are stored. What
+        is one object here is one object there."""
+        placed: dict[int, Any] = {}
 
+        def place(leaf: Weight | Tensor) -> Weight | Tensor:
+            if id(leaf) not in placed:
+                if isinstance(leaf, Weight):
+                    placed[id(leaf)] = replace(leaf, data=ops.asarray(leaf.data, _dtype_name(leaf.data.dtype)))
+                else:
+                    placed[id(leaf)] = ops.asarray(leaf, ops.float_dtype)
+            return placed[id(leaf)]
 
-def _place_vector(ops: TensorOps, vector: Tensor) -> Tensor:
-    return ops.asarray(vector, ops.float_dtype)
+        return mapped(self, place)
 
 
 _dtype_name = cache(str)  # a model has hundreds of matrices of one type, and NumPy takes its time to spell it
+_PLAIN = (int, float, str, bool, RopeConfig, type(None))
+Tree = TypeVar("Tree")
 
 
-def _place_weight(ops: TensorOps, weight: Weight) -> Weight:
-    return replace(weight, data=ops.asarray(weight.data, _dtype_name(weight.data.dtype)))
+def _linears(tree: Any, path: str) -> Iterator[tuple[str, Linear]]:
+    for name, value in _children(tree):
+        if isinstance(value, Linear):
+            yield path + name, value
+        elif isinstance(value, (Part, tuple)):
+            yield from _linears(value, f"{path}{name}.")
 
 
-def _place_linear(ops: TensorOps, linear: Linear) -> Linear:
-    bias = None if linear.bias is None else _place_vector(ops, linear.bias)
-    return Linear(_place_weight(ops, linear.weight), bias)
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Weight | Tensor]]:
+    """Every weight and every vector in a tree of parts, with its path: "layers.0.stages.1.0.before.weight"."""
+    for name, value in _children(tree):
+        place = f"{path}.{name}" if path else name
+        if isinstance(value, (Part, Linear, tuple)):
+            yield from leaves(value, place)
+        elif not isinstance(value, _PLAIN):
+            yield place, value
 
 
-def _place_layer(ops: TensorOps, layer: LayerParams) -> LayerParams:
-    placed = {name: _place_linear(ops, linear) for name, linear in layer.linears()}
-    norms = {name: _place_vector(ops, getattr(layer, name)) for name in ("attention_norm", "mlp_norm")}
-    return replace(layer, **placed, **norms)
+def mapped(tree: Tree, change: Callable[[Weight | Tensor], Weight | Tensor]) -> Tree:
+    """The same tree with every weight and every vector changed."""
+    return cast(Tree, _mapped(tree, change))
+
+
+def _mapped(tree: Any, change: Callable[[Weight | Tensor], Weight | Tensor]) -> Any:
+    if isinstance(tree, tuple):
+        return tuple(_mapped(each, change) for each in tree)
+    if isinstance(tree, (Part, Linear)):
+        return replace(tree, **{name: _mapped(value, change) for name, value in _children(tree)})  # type: ignore[type-var]
+    return tree if isinstance(tree, _PLAIN) else change(tree)
+
+
+def _children(tree: Any) -> list[tuple[str, Any]]:
+    if isinstance(tree, tuple):
+        return [(str(number), each) for number, each in enumerate(tree)]
+    return [(field.name, getattr(tree, field.name)) for field in fields(tree)]

@@ -2,13 +2,13 @@
 
 Owns: how fast each pair of dimensions turns with the position, for every scaling in `RopeScaling`. Computed once, in
 float64, on the host. Refuses to know: how a vector is turned (`Compositions.rope`).
-Papers: RoPE 2104.09864, YaRN 2309.00071. Specs: MODEL. Next: `ferrum.model.params`.
+Papers: RoPE 2104.09864, YaRN 2309.00071, LongRoPE 2402.13753. Specs: MODEL. Next: `ferrum.model.params`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,16 @@ POSITIONS = 1024
 memory takes as long as the cosines."""
 
 
+def rotations(ops: TensorOps, ropes: Iterable[RopeConfig | None], positions: int) -> tuple[RopeTables | None, ...]:
+    """The tables of each layer; layers that turn alike share theirs."""
+    ropes = tuple(ropes)
+    tables = {rope: rope_tables(ops, rope, positions) for rope in dict.fromkeys(ropes) if rope is not None}
+    return tuple(None if rope is None else tables[rope] for rope in ropes)
+
+
 def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTables:
     """cos and sin [positions, rotary_dim / 2] on the backend, times the scaling's attention factor."""
-    frequencies, factor = rope_frequencies(config), attention_factor(config)
+    frequencies, factor = rope_frequencies(config, positions), attention_factor(config)
     cos: list[Tensor] = []
     sin: list[Tensor] = []
     for start in range(0, positions, POSITIONS):
@@ -37,19 +44,37 @@ def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTable
     return RopeTables(ops.concat(cos, 0), ops.concat(sin, 0))
 
 
-def rope_frequencies(config: RopeConfig) -> Frequencies:
-    """theta^(-2 i / rotary_dim) for i = 0, 1, …, stretched by the scaling."""
+def rope_frequencies(config: RopeConfig, positions: int = 0) -> Frequencies:
+    """theta^(-2 i / rotary_dim) for i = 0, 1, …, stretched by the scaling. `positions`: the longest context that is
+    served. Scalings that depend on the length take that of the longest one for all, so that a key, once turned, stays
+    right however long its text becomes."""
+    theta = _dynamic_theta(config, positions) if config.scaling is RopeScaling.DYNAMIC else config.theta
     exponents = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
-    return _STRETCH[config.scaling](config, np.power(config.theta, -exponents))
+    frequencies = np.power(theta, -exponents)
+    if config.scaling is RopeScaling.LONGROPE and positions > config.original_max_positions:
+        return np.divide(frequencies, config.long_factors)
+    return _STRETCH[config.scaling](config, frequencies)
+
+
+def _dynamic_theta(config: RopeConfig, positions: int) -> float:
+    """NTK-aware scaling: a larger base for the longest context, so that the slowest pair turns as if positions were
+    divided by what exceeds the original context."""
+    stretch = config.factor * max(positions / config.original_max_positions, 1.0) - (config.factor - 1)
+    return float(config.theta * stretch ** (config.rotary_dim / (config.rotary_dim - 2)))
 
 
 def attention_factor(config: RopeConfig) -> float:
-    """What cos and sin are multiplied with. Only YaRN has one: by default 0.1 ln(factor) + 1."""
-    if config.scaling is not RopeScaling.YARN:
+    """What cos and sin are multiplied with: by default 0.1 ln(factor) + 1 with YaRN, √(1 + ln(factor) / ln(original
+    context)) with LongRoPE, and 1 with all others."""
+    if config.scaling not in (RopeScaling.YARN, RopeScaling.LONGROPE):
         return 1.0
     if config.attention_factor is not None:
         return config.attention_factor
-    return 0.1 * math.log(config.factor) + 1 if config.factor > 1 else 1.0
+    if config.factor <= 1:
+        return 1.0
+    if config.scaling is RopeScaling.LONGROPE:
+        return math.sqrt(1 + math.log(config.factor) / math.log(config.original_max_positions))
+    return 0.1 * math.log(config.factor) + 1
 
 
 def _unscaled(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
@@ -98,5 +123,7 @@ _STRETCH: dict[RopeScaling, Callable[[RopeConfig, Frequencies], Frequencies]] = 
     RopeScaling.LINEAR: _linear,
     RopeScaling.LLAMA3: _llama3,
     RopeScaling.YARN: _yarn,
+    RopeScaling.DYNAMIC: _unscaled,
+    RopeScaling.LONGROPE: _factors,
     RopeScaling.FACTORS: _factors,
 }

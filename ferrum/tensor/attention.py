@@ -2,7 +2,8 @@
 
 Owns: what causal, grouped, windowed, soft-capped attention over a block table means. Slow and obvious on purpose.
 Refuses to know: who owns the blocks.
-Specs: OPS-30 to OPS-34, OPS-46. Papers: GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.model.decoder`.
+Specs: OPS-30 to OPS-34, OPS-37, OPS-46. Papers: GQA 2305.13245, PagedAttention 2309.06180, sinks 2309.17453.
+Next: `ferrum.tensor.experts`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import Attention
 
 if TYPE_CHECKING:
     from ferrum.tensor.compositions import TensorOps
@@ -21,15 +23,14 @@ if TYPE_CHECKING:
 def paged_attention(
     ops: TensorOps,
     query: Tensor,  # [tokens, heads, head_dim]
+    attention: Attention,
     layer: KvLayer,
     batch: StepBatch,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
 ) -> Tensor:  # [tokens, heads, head_dim]
     """Every query attends to the positions of its own sequence up to its own (causal), at most `window` of them
     counting itself. Query head h reads key/value head h // (heads / kv_heads). Scores are scaled, then soft-capped:
-    softcap * tanh(score / softcap). Slots past the context are never read: they may hold anything, NaN included."""
+    softcap * tanh(score / softcap); a sink is one more score, whose value is 0. Slots past the context are never read:
+    they may hold anything, NaN included."""
     starts = ops.to_numpy(batch.seq_starts).tolist()
     contexts = ops.to_numpy(batch.context_lens).tolist()
     counts = [end - start for start, end in pairwise(starts)]
@@ -42,8 +43,8 @@ def paged_attention(
         for queries, end in zip(ops.split(own, sizes, 0), ends, strict=True):
             # what the last of them does not see is cut off: a masked position weighs nothing, but lengthens the sums
             seen_keys, seen_values = (ops.split(x, (end, contexts[sequence] - end), 1)[0] for x in (keys, values))
-            visible = causal_mask(ops, queries.shape[0], end, window)
-            outputs.append(attend(ops, queries, seen_keys, seen_values, visible, scale, softcap))
+            visible = causal_mask(ops, queries.shape[0], end, attention.window)
+            outputs.append(attend(ops, queries, seen_keys, seen_values, visible, attention))
     return ops.concat(outputs, 0)
 
 
@@ -85,19 +86,29 @@ def attend(
     keys: Tensor,  # [kv_heads, context, head_dim]
     values: Tensor,  # [kv_heads, context, head_dim]
     visible: Tensor,  # bool [count, context]
-    scale: float,
-    softcap: float | None,
+    attention: Attention,
 ) -> Tensor:  # [count, heads, head_dim]
     count, heads, head_dim = query.shape
     kv_heads, context, _ = keys.shape
     group = heads // kv_heads
     grouped = ops.permute(ops.reshape(query, (count, kv_heads, group, head_dim)), (1, 2, 0, 3))
     stacked = ops.reshape(grouped, (kv_heads, group * count, head_dim))  # the query heads that share a key head
-    scores = ops.mul(ops.matmul(stacked, ops.transpose(keys)), ops.scalar(scale))
+    scores = ops.mul(ops.matmul(stacked, ops.transpose(keys)), ops.scalar(attention.scale))
     scores = ops.reshape(scores, (kv_heads, group, count, context))
-    if softcap is not None:
-        scores = ops.mul(ops.scalar(softcap), ops.tanh(ops.mul(scores, ops.scalar(1 / softcap))))
+    if attention.softcap is not None:
+        scores = ops.softcapped(scores, attention.softcap)
     scores = ops.where(visible, scores, ops.scalar(-math.inf))
-    weights = ops.reshape(ops.softmax(scores), (kv_heads, group * count, context))
+    weights = softmax_beside(ops, scores, attention.sinks)
+    weights = ops.reshape(weights, (kv_heads, group * count, context))
     mixed = ops.reshape(ops.matmul(weights, values), (kv_heads, group, count, head_dim))
     return ops.reshape(ops.permute(mixed, (2, 0, 1, 3)), (count, heads, head_dim))
+
+
+def softmax_beside(ops: TensorOps, scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """scores [kv_heads, group, count, context], sinks [heads] -> weights of the same shape, whose sum with that of the
+    sink is 1."""
+    if sinks is None:
+        return ops.softmax(scores)
+    kv_heads, group, count, context = scores.shape
+    column = ops.broadcast_to(ops.reshape(sinks, (kv_heads, group, 1, 1)), (kv_heads, group, count, 1))
+    return ops.split(ops.softmax(ops.concat((scores, column), -1)), (context, 1), -1)[0]

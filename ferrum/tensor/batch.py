@@ -2,7 +2,7 @@
 
 Owns: `StepBatch`, the only description of a batch that the model and the attention compositions see.
 There is no batch dimension, no padding and no prefill flag: a decode is a prefill of one token.
-Specs: OPS, KV. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.tensor.compositions`.
+Specs: OPS, KV. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.tensor.parts`.
 """
 
 from __future__ import annotations

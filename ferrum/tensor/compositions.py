@@ -3,7 +3,8 @@
 Owns: the definition of each operation of a decoder. A backend inherits all of this and overrides a method only for
 speed; a property test then holds the override against the method it replaces and against float64.
 Refuses to know: models, files, memory pools.
-Specs: OPS. Papers: RMSNorm 1910.07467, SwiGLU 2002.05202, RoPE 2104.09864, GQA 2305.13245, PagedAttention 2309.06180.
+Specs: OPS. Papers: RMSNorm 1910.07467, GLU variants 2002.05202, RoPE 2104.09864, GQA 2305.13245, PagedAttention
+2309.06180, mixture of experts 1701.06538.
 Next: `ferrum.tensor.random`.
 """
 
@@ -14,7 +15,9 @@ from collections.abc import Callable, Sequence
 
 from ferrum.tensor.attention import paged_attention
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.experts import mixture
 from ferrum.tensor.ops import Primitives, Shape, Tensor
+from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, PlainMlp
 from ferrum.tensor.random import normal, uniform
 from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
@@ -101,8 +104,30 @@ class Compositions(Primitives):
         """x sigmoid(x)"""
         return self.mul(x, self.sigmoid(x))
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        return self.mul(self.silu(gate), up)
+    def quick_gelu(self, x: Tensor) -> Tensor:
+        """x sigmoid(1.702 x), another approximation of gelu."""
+        return self.mul(x, self.sigmoid(self.mul(self.scalar(1.702), x)))
+
+    def activated(self, x: Tensor, activation: str) -> Tensor:
+        """The activation of that name: one of `ferrum.tensor.parts.ACTIVATIONS`."""
+        function: Callable[[Tensor], Tensor] = getattr(self, activation)
+        return function(x)
+
+    def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
+        """activation(gate) · (up + offset), both cut off at the limit first."""
+        if mlp.limit is not None:
+            gate, up = self.minimum(gate, mlp.limit), self.maximum(self.minimum(up, mlp.limit), self.scalar(-mlp.limit))
+        if mlp.up_offset:
+            up = self.add(up, self.scalar(mlp.up_offset))
+        return self.mul(self.activated(gate, mlp.activation), up)
+
+    def minimum(self, x: Tensor, most: float) -> Tensor:
+        """NaN wins, as in `maximum`."""
+        return self.sub(self.scalar(0), self.maximum(self.sub(self.scalar(0), x), self.scalar(-most)))
+
+    def softcapped(self, x: Tensor, cap: float) -> Tensor:
+        """cap * tanh(x / cap)"""
+        return self.mul(self.scalar(cap), self.tanh(self.mul(x, self.scalar(1 / cap))))
 
     # ---- normalisation, along the last axis: [..., n] -> [..., n]
     def mean(self, x: Tensor, axis: int) -> Tensor:
@@ -117,15 +142,23 @@ class Compositions(Primitives):
         shifted = self.sub(x, self.max(x, -1))
         return self.sub(shifted, self.log(self.sum(self.exp(shifted), -1)))
 
-    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        centred = self.sub(x, self.mean(x, -1))
-        scale = self.rsqrt(self.add(self.mean(self.mul(centred, centred), -1), self.scalar(epsilon)))
-        return self.add(self.mul(self.mul(centred, scale), weight), bias)
-
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """[..., hidden], [hidden] -> [..., hidden]"""
+        """[..., n], weight [n] or any that broadcasts -> [..., n]"""
         scale = self.rsqrt(self.add(self.mean(self.mul(x, x), -1), self.scalar(epsilon)))
         return self.mul(self.mul(x, scale), weight)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+        y = self.rms_norm(self.sub(x, self.mean(x, -1)), weight, epsilon)
+        return y if bias is None else self.add(y, bias)
+
+    def normed(self, x: Tensor, norm: Norm | None) -> Tensor:
+        """The norm that a model has at some place; without one x itself."""
+        if norm is None:
+            return x
+        if norm.centred:
+            return self.layer_norm(x, norm.weight, norm.bias, norm.epsilon)
+        y = self.rms_norm(x, norm.weight, norm.epsilon)
+        return y if norm.bias is None else self.add(y, norm.bias)
 
     # ---- selection
     def top_k(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -172,45 +205,82 @@ class Compositions(Primitives):
         self.put(self.permute(layer.keys, (0, 3, 1, 2)), (block, offset), self.cast(key, stored))
         self.put(self.permute(layer.values, (0, 2, 1, 3)), (block, offset), self.cast(value, stored))
 
-    def paged_attention(
-        self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         """query [tokens, heads, head_dim] -> [tokens, heads, head_dim]: see `ferrum.tensor.attention`."""
-        return paged_attention(self, query, layer, batch, scale, window, softcap)
+        return paged_attention(self, query, attention, layer, batch)
 
-    # ---- what a decoder layer does, in the pieces that a backend may fuse
-    def norm_linears(self, x: Tensor, norm: Tensor, epsilon: float, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
+    # ---- what a decoder does, in the pieces that a backend may fuse
+    def embedded(self, embedding: Embedding, batch: StepBatch) -> Tensor:
+        """-> [tokens, hidden]"""
+        x = self.embed(embedding.table, batch.token_ids)
+        if embedding.scale != 1:
+            x = self.mul(x, self.scalar(embedding.scale))
+        return x if embedding.positions is None else self.add(x, self.embed(embedding.positions, batch.positions))
+
+    def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         """[tokens, hidden] -> one [tokens, out] per linear: each linear of the same normalised x."""
-        normed = self.rms_norm(x, norm, epsilon)
+        normed = self.normed(x, norm)
         return tuple(self.linear(normed, linear) for linear in linears)
 
-    def linear_add(self, x: Tensor, linear: Linear, residual: Tensor) -> Tensor:
-        """[tokens, in], [tokens, out] -> [tokens, out]: residual + linear(x)"""
-        return self.add(residual, self.linear(x, linear))
+    def residual_add(self, y: Tensor, residual: Tensor, after: Norm | None = None, scale: float = 1.0) -> Tensor:
+        """[tokens, hidden] both -> [tokens, hidden]: residual + scale · after(y)"""
+        y = self.normed(y, after)
+        return self.add(residual, y if scale == 1 else self.mul(y, self.scalar(scale)))
 
-    def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, gate: Linear, up: Linear) -> Tensor:
-        """[tokens, hidden] -> [tokens, intermediate]: swiglu of the gate and up projections of the normalised x."""
-        return self.swiglu(*self.norm_linears(x, norm, epsilon, (gate, up)))
+    def linear_add(
+        self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
+    ) -> Tensor:
+        """[tokens, in], [tokens, out] -> [tokens, out]: residual + scale · after(linear(x))"""
+        return self.residual_add(self.linear(x, linear), residual, after, scale)
+
+    def norm_gated(self, x: Tensor, norm: Norm | None, mlp: GatedMlp) -> Tensor:
+        """[tokens, hidden] -> [tokens, intermediate]: all of a gated MLP but `down`, of the normalised x."""
+        gate, up = self.norm_linears(x, norm, (mlp.gate, mlp.up))
+        return self.gated(gate, up, mlp)
+
+    def norm_activated(self, x: Tensor, norm: Norm | None, mlp: PlainMlp) -> Tensor:
+        """[tokens, hidden] -> [tokens, intermediate]: all of a plain MLP but `down`, of the normalised x."""
+        (up,) = self.norm_linears(x, norm, (mlp.up,))
+        return self.activated(up, mlp.activation)
+
+    def norm_experts(self, x: Tensor, norm: Norm | None, experts: Experts) -> Tensor:
+        """[tokens, hidden] -> [tokens, hidden]: see `ferrum.tensor.experts`."""
+        return mixture(self, self.normed(x, norm), experts)
+
+    def head_norm(self, x: Tensor, norm: Norm | None, head_dim: int) -> Tensor:
+        """[tokens, heads * head_dim] -> same shape: the norm of every head, or of all together where its weight is as
+        long."""
+        if norm is None or norm.weight.shape == (x.shape[1],):
+            return self.normed(x, norm)
+        return self.reshape(self.normed(self.reshape(x, (x.shape[0], -1, head_dim)), norm), x.shape)
 
     def rope_attention(
         self,
         projections: tuple[Tensor, Tensor, Tensor],
-        tables: RopeTables,
+        attention: Attention,
+        tables: RopeTables | None,
         layer: KvLayer,
         batch: StepBatch,
-        head_dim: int,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
     ) -> Tensor:
         """query [tokens, heads * head_dim], key and value [tokens, kv_heads * head_dim] -> [tokens, heads * head_dim]:
-        rotate query and key, write key and value to their slots, attend to everything written so far."""
-        tokens = projections[0].shape[0]
-        query, key, value = (self.reshape(p, (tokens, -1, head_dim)) for p in projections)
-        query, key = (self.rope(p, tables, batch.positions) for p in (query, key))
+        normalise query and key, rotate them if there are tables, write key and value to their slots, attend to
+        everything written so far."""
+        shape = (projections[0].shape[0], -1, attention.head_dim)
+        query = self.head_norm(projections[0], attention.query_norm, attention.head_dim)
+        key = self.head_norm(projections[1], attention.key_norm, attention.head_dim)
+        query, key, value = (self.reshape(each, shape) for each in (query, key, projections[2]))
+        if tables is not None:
+            query, key = (self.rope(each, tables, batch.positions) for each in (query, key))
         self.kv_write(layer, key, value, batch.slots)
-        attended = self.paged_attention(query, layer, batch, scale, window, softcap)
-        return self.reshape(attended, (tokens, -1))
+        attended = self.paged_attention(query, attention, layer, batch)
+        return self.reshape(attended, (shape[0], -1))
+
+    def logits(self, x: Tensor, head: Head) -> Tensor:
+        """[rows, hidden] -> [rows, vocab]"""
+        (logits,) = self.norm_linears(x, head.norm, (head.linear,))
+        if head.scale != 1:
+            logits = self.mul(logits, self.scalar(head.scale))
+        return logits if head.softcap is None else self.softcapped(logits, head.softcap)
 
 
 TensorOps = Compositions

@@ -7,19 +7,22 @@ alone and whole. Nothing of the engine, the scheduler or the pool is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
 from ferrum.config import ModelConfig
 from ferrum.model.decoder import forward
 from ferrum.model.params import DecoderParams
-from ferrum.model.rope import rope_tables
+from ferrum.model.rope import rotations
+from ferrum.tensor import parts
 from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
-from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Linear, Weight
+from ferrum.tensor.parts import Attention
+from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Linear, Weight
 
 BLOCK_SIZES = (1, 2, 3, 8, 16, 32)
 
@@ -29,7 +32,7 @@ class Model:
 
     def __init__(self, ops: TensorOps, config: ModelConfig, params: DecoderParams, kv_dtype: str | None = None) -> None:
         self.ops, self.config, self.params = ops, config, params.to(ops)
-        self.tables = rope_tables(ops, config.rope, config.max_positions)
+        self.rotations = rotations(ops, (layer.rope for layer in params.layers), config.max_positions)
         self.kv_dtype = kv_dtype or ops.float_dtype
 
 
@@ -80,7 +83,7 @@ class Session:
 
     def __call__(self, ops: TensorOps, batch: StepBatch) -> Tensor:
         model = self.model
-        return forward(ops, model.config, model.params, model.tables, self.layers, batch)
+        return forward(ops, model.params, model.rotations, self.layers, batch)
 
     def run(self, parts: Sequence[Part], *, replay: bool) -> None:
         """One step. replay: the backend may record it, and replay what it has recorded."""
@@ -145,6 +148,12 @@ def check(texts: Sequence[Text], reference: Model) -> None:
         assert not different, f"of {len(text.token_ids)} tokens, other bits at {different}"
 
 
+def rule(head_dim: int, scale: float, **more: Any) -> Attention:
+    """An attention of which only what happens between its products matters."""
+    nothing = Linear(Dense(np.zeros((1, 1), np.float32)))
+    return Attention(nothing, nothing, nothing, nothing, head_dim, scale, **more)
+
+
 # ---- weights of any kind
 def quantised(kind: type[Weight], shape: tuple[int, int], random: np.random.Generator) -> Weight:
     """A random matrix in 8 or 4 bits, whose values are about as large as those of `tiny_params`."""
@@ -168,9 +177,16 @@ def quantised(kind: type[Weight], shape: tuple[int, int], random: np.random.Gene
 def with_weights(params: DecoderParams, change: Callable[[Weight], Weight], *, biased: bool = False) -> DecoderParams:
     """The same model with every matrix changed; biased: and a bias on every linear."""
 
-    def linear(each: Linear) -> Linear:
-        bias = np.linspace(-0.1, 0.1, each.weight.rows, dtype=np.float32) if biased else each.bias
-        return Linear(change(each.weight), bias)
+    def changed(tree: Any) -> Any:
+        match tree:
+            case Linear(weight, bias):
+                return Linear(change(weight), np.linspace(-0.1, 0.1, weight.rows, dtype=np.float32) if biased else bias)
+            case Weight():
+                return change(tree)
+            case tuple():
+                return tuple(map(changed, tree))
+            case parts.Part():
+                return replace(tree, **{each.name: changed(getattr(tree, each.name)) for each in fields(tree)})
+        return tree
 
-    layers = tuple(replace(layer, **{name: linear(each) for name, each in layer.linears()}) for layer in params.layers)
-    return replace(params, embedding=change(params.embedding), layers=layers, head=linear(params.head))
+    return changed(params)

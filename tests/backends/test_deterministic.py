@@ -26,6 +26,7 @@ from ferrum.model.params import DecoderParams
 from ferrum.tensor import attention
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import GatedMlp
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Weight
 from tests.backends.company import Model, Part, Session, alone, check, in_company, quantised, with_weights
 from tests.tiny import dense_logits, distance, tiny_config, tiny_params
@@ -309,10 +310,11 @@ class BatchedProduct(NumpyOps):
 class SizedSwiglu(NumbaOps):
     """Lets the number of tokens choose between the kernel and the composition."""
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
+    def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
         if gate.size % 16:
-            return super().swiglu(gate, up)
-        return self._kernels.swiglu(*(np.ascontiguousarray(x) for x in (gate, up)))
+            return super().gated(gate, up, mlp)
+        words = self._kernels.mlp(mlp)
+        return self._kernels.gated(*(np.ascontiguousarray(x) for x in (gate, up)), words)
 
 
 @pytest.mark.clause("OPS-45")

@@ -14,6 +14,7 @@ from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import block_size, weights
 from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.weights import Linear
+from tests.backends.company import rule
 
 OPS, DEFINITION = NumbaOps(2), NumpyOps()
 NATIVE = ("float32", "float16", "bfloat16", "q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k")
@@ -73,7 +74,7 @@ def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.
     found = []
     for units in (0, 1 << 30):
         with patch.object(bind, "SPLIT_UNITS", units), patch.object(launch, "SERIAL_WORK", -1):
-            found.append(OPS.paged_attention(query, layer, batch, head_dim**-0.5, window, None))
+            found.append(OPS.paged_attention(query, rule(head_dim, head_dim**-0.5, window=window), layer, batch))
     np.testing.assert_array_equal(*found)
     expected = DEFINITION.paged_attention(query, layer, batch, head_dim**-0.5, window, None)
     np.testing.assert_allclose(found[0], expected, rtol=2e-5, atol=2e-6)

@@ -125,10 +125,10 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFiles:
 def test_another_process_compiles_into_the_cache(empty_cache: KernelFiles) -> None:
     """And a library that waits for it compiles nothing itself."""
     library = Library(empty_cache)
-    library.compile_ahead(["elementwise.swiglu"])
+    library.compile_ahead(["elementwise.gated"])
     library._compiled = None  # type: ignore[assignment, method-assign]
-    assert library.address("elementwise.swiglu")
-    assert empty_cache.has("elementwise.swiglu.o")
+    assert library.address("elementwise.gated")
+    assert empty_cache.has("elementwise.gated.o")
 
 
 @pytest.mark.clause("OPS-49")
@@ -141,14 +141,14 @@ def test_what_another_process_fails_to_make_is_compiled_here(
     for number, program in enumerate((shutil.which("false"), "/no/such/program", None)):
         monkeypatch.setattr("sys.executable", program)
         library = Library(KernelFiles(tmp_path / str(number) / "kernels" / "ours"))
-        library.compile_ahead(["elementwise.swiglu"])
-        assert library.address("elementwise.swiglu")
+        library.compile_ahead(["elementwise.gated"])
+        assert library.address("elementwise.gated")
 
 
 @pytest.mark.clause("OPS-49")
 def test_nobody_is_started_for_what_is_there(empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(empty_cache)
-    empty_cache.write("elementwise.swiglu.o", b"here")
+    empty_cache.write("elementwise.gated.o", b"here")
     monkeypatch.setattr("ferrum.backends.numba_kernels.ahead.subprocess", None)
-    library.compile_ahead(["elementwise.swiglu"])
+    library.compile_ahead(["elementwise.gated"])
     assert library._ahead is None

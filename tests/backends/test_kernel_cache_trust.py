@@ -108,15 +108,15 @@ def test_code_of_another_name_is_not_run(tmp_path: Path) -> None:
 )
 def test_content_that_is_no_object_file_is_compiled_anew(content: bytes, tmp_path: Path) -> None:
     files = KernelFiles(tmp_path / "kernels" / OURS)
-    files.write("elementwise.swiglu.o", content)
-    assert Library(files).address("elementwise.swiglu")
-    kept = files.read("elementwise.swiglu.o")
+    files.write("elementwise.gated.o", content)
+    assert Library(files).address("elementwise.gated")
+    kept = files.read("elementwise.gated.o")
     assert kept is not None and ObjectCode.from_bytes(kept) is not None
     unknown = ObjectCode.from_bytes(b"unknown" + kept[kept.index(b"\n") :])
     assert unknown is not None
-    files.write("elementwise.swiglu.o", unknown.to_bytes())  # a symbol that the object does not have
-    assert Library(files).address("elementwise.swiglu")
-    again = files.read("elementwise.swiglu.o")
+    files.write("elementwise.gated.o", unknown.to_bytes())  # a symbol that the object does not have
+    assert Library(files).address("elementwise.gated")
+    again = files.read("elementwise.gated.o")
     assert again is not None and not again.startswith(b"unknown")
 
 

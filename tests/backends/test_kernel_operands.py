@@ -12,7 +12,9 @@ import pytest
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.parts import Norm
 from ferrum.tensor.weights import Dense, Linear
+from tests.backends.company import rule
 
 ORACLE, OPS = NumpyOps("float64"), NumbaOps(2)
 RANDOM = np.random.default_rng(0)
@@ -37,9 +39,9 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     wrong = Linear(Dense(normal(32, 64)))
     refused: list[Callable[[], object]] = [
         lambda: OPS.linear(X, wrong),
-        lambda: OPS.norm_linears(X, np.ones(32, np.float32), 1e-5, (Linear(WEIGHT), wrong)),
-        lambda: OPS.norm_linears(X, np.ones(16, np.float32), 1e-5, (Linear(WEIGHT),)),
-        lambda: OPS.rms_norm(X, np.ones(16, np.float32), 1e-5),
+        lambda: OPS.norm_linears(X, Norm(np.ones(32, np.float32), 1e-5), (Linear(WEIGHT), wrong)),
+        lambda: OPS.norm_linears(X, Norm(np.ones(16, np.float32), 1e-5), (Linear(WEIGHT),)),
+        lambda: OPS.normed(X, Norm(np.ones(16, np.float32), 1e-5)),
     ]
     for call in refused:
         with pytest.raises(ValueError, match=r"mismatch|broadcast"):
@@ -55,7 +57,8 @@ def test_a_token_outside_the_table_is_refused() -> None:
 @pytest.mark.clause("OPS-43")
 def test_no_rows_give_no_rows() -> None:
     assert OPS.linear(X[:0], Linear(WEIGHT)).shape == (0, 64)
-    assert [y.shape for y in OPS.norm_linears(X[:0], np.ones(32, np.float32), 1e-5, (Linear(WEIGHT),))] == [(0, 64)]
+    norm = Norm(np.ones(32, np.float32), 1e-5)
+    assert [y.shape for y in OPS.norm_linears(X[:0], norm, (Linear(WEIGHT),))] == [(0, 64)]
 
 
 @pytest.mark.clause("OPS-43")
@@ -66,7 +69,7 @@ def test_rope_tables_of_another_type() -> None:
         index = np.array([0], np.int32)
         batch = StepBatch(index, index, index, np.array([0, 1], np.int32), index + 1, index[:, None], index)
         parts = tuple(np.ones((1, 4), float_type) for _ in range(3))
-        return ops.rope_attention(parts, RopeTables(np.cos(angles), np.sin(angles)), layer, batch, 4, 1.0, None, None)
+        return ops.rope_attention(parts, rule(4, 1.0), RopeTables(np.cos(angles), np.sin(angles)), layer, batch)
 
     np.testing.assert_allclose(attend(OPS, np.float32), attend(ORACLE, np.float64), rtol=1e-5)
 
@@ -75,7 +78,7 @@ def test_rope_tables_of_another_type() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_division_by_zero_gives_what_arithmetic_gives() -> None:
     x = np.stack([np.zeros(32, np.float32), X[0]])
-    ours, expected = (ops.rms_norm(x, np.ones(32, np.float32), 0.0) for ops in (OPS, NumpyOps()))
+    ours, expected = (ops.normed(x, Norm(np.ones(32, np.float32), 0.0)) for ops in (OPS, NumpyOps()))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)  # a row of NaN, and a row of numbers
 
 

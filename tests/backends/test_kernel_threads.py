@@ -15,7 +15,9 @@ from ferrum.backends.numba_kernels import launch, team
 from ferrum.backends.numba_kernels.board import PROCESSOR_SET_BYTES
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.parts import GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear
+from tests.backends.company import rule
 
 ALONE, TEAMS = NumbaOps(1), [NumbaOps(2), NumbaOps(3)]
 
@@ -36,13 +38,13 @@ def normal(random: np.random.Generator, *shape: int) -> np.ndarray:
 @given(tokens=st.integers(1, 80), rows=st.integers(4, 70), groups=st.integers(1, 3), seed=st.integers(0, 99))
 def test_products_on_any_number_of_threads(tokens: int, rows: int, groups: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    x, norm = normal(random, tokens, 32 * groups), normal(random, 32 * groups)
+    x, norm = normal(random, tokens, 32 * groups), Norm(normal(random, 32 * groups), 1e-5)
     one = Linear(Dense(normal(random, rows, 32 * groups)), normal(random, rows))
     other = Linear(Dense(normal(random, rows, 32 * groups).astype(np.float16)))  # decoded into scratch first
     wide = [Linear(Dense(normal(random, 48, 32 * groups))) for _ in range(2)]
-    same_bits(lambda ops: np.concatenate(ops.norm_linears(x, norm, 1e-5, (one, other)), 1))
+    same_bits(lambda ops: np.concatenate(ops.norm_linears(x, norm, (one, other)), 1))
     same_bits(lambda ops: ops.linear_add(x, Linear(one.weight), normal(np.random.default_rng(seed), tokens, rows)))
-    same_bits(lambda ops: ops.norm_swiglu(x, norm, 1e-5, *wide))
+    same_bits(lambda ops: ops.norm_gated(x, norm, GatedMlp(*wide, wide[0])))
     same_bits(lambda ops: ops.embed(one.weight, np.arange(tokens, dtype=np.int32) % rows))
 
 
@@ -62,7 +64,7 @@ def test_attention_on_any_number_of_threads(counts: list[int], heads: int, seed:
 
     def attend(ops: NumbaOps) -> np.ndarray:
         layer = KvLayer(*(np.full((len(counts), heads, 16, 16), np.nan, np.float32) for _ in range(2)))
-        return ops.rope_attention(projections, tables, layer, batch, 16, 0.25, None, None)
+        return ops.rope_attention(projections, rule(16, 0.25), tables, layer, batch)
 
     same_bits(attend)
 

@@ -16,10 +16,11 @@ from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.config import ModelConfig
 from ferrum.kv.storage import KvStorage
 from ferrum.model.decoder import forward
-from ferrum.model.rope import rope_tables
+from ferrum.model.rope import rotations
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear
 from tests.tiny import tiny_config, tiny_params
 
@@ -37,14 +38,14 @@ class Model:
     def __init__(self, config: ModelConfig) -> None:
         self.config, self.ops = config, NumbaOps(THREADS)
         self.params = tiny_params(config).to(self.ops)
-        self.tables = rope_tables(self.ops, config.rope, LONGEST)
+        self.rotations = rotations(self.ops, (layer.rope for layer in self.params.layers), LONGEST)
         self.kv = KvStorage(self.ops, config, BLOCKS, BLOCK_SIZE, "float32").layers
         for layer in self.kv:
             layer.keys[:], layer.values[:] = np.nan, np.nan
         self.step = self._step
 
     def _step(self, ops: TensorOps, batch: StepBatch) -> Tensor:
-        return forward(ops, self.config, self.params, self.tables, self.kv, batch)
+        return forward(ops, self.params, self.rotations, self.kv, batch)
 
 
 def batch_of(tokens: Sequence[int], contexts: Sequence[int], tables: np.ndarray) -> StepBatch:
@@ -110,14 +111,14 @@ def test_decode_steps_are_replayed_where_every_operation_has_a_kernel(
 
 @pytest.mark.clause("OPS-41")
 def test_a_step_that_copies_outside_of_a_launch_is_not_recorded() -> None:
-    """The halves of a joined product are not contiguous: `swiglu` copies them before its kernel runs."""
+    """The halves of a joined product are not contiguous: `gated` copies them before its kernel runs."""
     ops, random = NumbaOps(THREADS), np.random.default_rng(0)
     table = Dense(random.standard_normal((8, 32)).astype(np.float32))
     gate, up = (Linear(Dense(random.standard_normal((16, 32)).astype(np.float32))) for _ in range(2))
-    norm = np.ones(32, np.float32)
+    norm, mlp = Norm(np.ones(32, np.float32), 1e-5), GatedMlp(gate, up, up)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
-        return ops.swiglu(*ops.norm_linears(ops.embed(table, batch.token_ids), norm, 1e-5, (gate, up)))
+        return ops.gated(*ops.norm_linears(ops.embed(table, batch.token_ids), norm, (gate, up)), mlp)
 
     for tokens in ([1, 2], [3, 4], [5, 6]):
         batch = batch_of(tokens, [1, 1], np.arange(20, dtype=np.int32).reshape(2, 10))

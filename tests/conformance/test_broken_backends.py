@@ -7,17 +7,32 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import MISSING, fields, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.conformance.parts import norms
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import (
+    Attention,
+    Embedding,
+    Experts,
+    GatedMlp,
+    Head,
+    Norm,
+    PlainMlp,
+    sets_beyond,
+)
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
 
 
@@ -35,8 +50,8 @@ def copy_of(module: str) -> ModuleType:
     return made
 
 
-test_attention, test_compositions, test_primitives, test_random, test_shapes = map(
-    copy_of, ("test_attention", "test_compositions", "test_primitives", "test_random", "test_shapes")
+test_attention, test_compositions, test_parts, test_primitives, test_random, test_shapes = map(
+    copy_of, ("test_attention", "test_compositions", "test_parts", "test_primitives", "test_random", "test_shapes")
 )
 
 
@@ -52,9 +67,10 @@ class LoopAttention(NumpyOps):
     def cap(self, score: Any, scale: float, softcap: float | None) -> Any:
         return score * scale if softcap is None else softcap * np.tanh(score * scale / softcap)
 
-    def paged_attention(
-        self, query: Tensor, layer: KvLayer, batch: StepBatch, scale: float, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
+        if attention.sinks is not None:
+            return super().paged_attention(query, attention, layer, batch)
+        scale, window, softcap = attention.scale, attention.window, attention.softcap
         out = np.empty_like(query)
         heads, kv_heads, size = query.shape[1], layer.keys.shape[1], layer.block_size
         for token, position in enumerate(batch.positions):
@@ -101,12 +117,15 @@ class WritesANeighbour(NumpyOps):
 
 
 class AttendsBeforeWriting(NumpyOps):
-    def rope_attention(self, projections: Any, tables: Any, layer: Any, batch: Any, *rest: Any) -> Tensor:
+    def rope_attention(self, projections: Any, attention: Attention, tables: Any, layer: Any, batch: Any) -> Tensor:
         old = KvLayer(layer.keys.copy(), layer.values.copy())
-        super().rope_attention(projections, tables, layer, batch, *rest)
-        tokens = len(projections[0])
-        query = self.rope(projections[0].reshape(tokens, -1, rest[0]), tables, batch.positions)
-        return self.paged_attention(query, old, batch, *rest[1:]).reshape(tokens, -1)
+        super().rope_attention(projections, attention, tables, layer, batch)
+        scratch = KvLayer(layer.keys.copy(), layer.values.copy())
+        with patch.object(self, "paged_attention", partial(self._attend_to, old)):
+            return super().rope_attention(projections, attention, tables, scratch, batch)
+
+    def _attend_to(self, old: KvLayer, query: Tensor, attention: Attention, layer: KvLayer, batch: Any) -> Tensor:
+        return NumpyOps.paged_attention(self, query, attention, old, batch)
 
 
 class NeighbouringPairs(NumpyOps):
@@ -211,11 +230,13 @@ class ScalesByTheBatch(NumpyOps):
 
 
 class ChangesItsInput(NumpyOps):
-    def linear_add(self, x: Tensor, linear: Linear, residual: Tensor) -> Tensor:
-        if not residual.flags.writeable:
-            return super().linear_add(x, linear, residual)
-        residual += self.linear(x, linear)
-        return residual.copy()
+    def linear_add(
+        self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
+    ) -> Tensor:
+        result = super().linear_add(x, linear, residual, after, scale)
+        if residual.flags.writeable:
+            residual[...] = result
+        return result
 
 
 class AssumesContiguity(NumpyOps):
@@ -229,8 +250,8 @@ class ReturnsItsInput(NumpyOps):
 
 
 class GatesWithTheSecond(NumpyOps):
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
-        return super().swiglu(up, gate)
+    def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
+        return super().gated(up, gate, mlp)
 
 
 class ChoosesByArithmetic(NumpyOps):
@@ -271,8 +292,8 @@ BROKEN: list[tuple[type[NumpyOps], Callable[..., None], dict[str, Any]]] = [
     (InterleavedHeads, test_attention.test_a_query_sees_its_own_sequence_up_to_itself, {}),
     (CapsBeforeScaling, test_attention.test_scores_are_scaled_and_then_capped, {}),
     (WritesANeighbour, test_attention.test_kv_write_touches_its_slots_and_no_others, {}),
-    (WritesANeighbour, test_attention.test_rope_attention_rotates_writes_and_then_attends, {}),
-    (AttendsBeforeWriting, test_attention.test_rope_attention_rotates_writes_and_then_attends, {}),
+    (WritesANeighbour, test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends, {}),
+    (AttendsBeforeWriting, test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends, {}),
     (NeighbouringPairs, test_attention.test_rope_turns_pairs_that_lie_half_a_rotation_apart, {}),
     (NoEpsilon, test_compositions.test_norms_add_epsilon_under_the_root, {}),
     (EpsilonOutsideTheRoot, test_compositions.test_norms_add_epsilon_under_the_root, {}),
@@ -283,21 +304,21 @@ BROKEN: list[tuple[type[NumpyOps], Callable[..., None], dict[str, Any]]] = [
     (SwappedNibbles, test_compositions.test_dequantize_reads_the_bytes, {"kind": "q4_0"}),
     (SwappedNibbles, test_compositions.test_dequantize_reads_the_bytes, {"kind": "q4_k"}),
     (SwappedNibbles, test_compositions.test_linear_with_every_kind_of_weight, {"kind": "q4_1"}),
-    (SwappedNibbles, test_compositions.test_norm_linears_is_each_linear_of_the_norm, {}),
+    (SwappedNibbles, test_parts.test_norm_linears_is_each_linear_of_the_norm, {}),
     (CutsGroupScales, test_compositions.test_dequantize_reads_the_bytes, {"kind": "q4_k"}),
-    (CutsGroupScales, test_compositions.test_norm_linears_is_each_linear_of_the_norm, {}),
-    (CutsGroupScales, test_compositions.test_norm_swiglu_is_swiglu_of_two_linears_of_the_norm, {}),
-    (CutsGroupScales, test_compositions.test_linear_add_is_linear_then_add, {}),
+    (CutsGroupScales, test_parts.test_norm_linears_is_each_linear_of_the_norm, {}),
+    (CutsGroupScales, test_parts.test_norm_gated_is_all_but_the_last_linear, {}),
+    (CutsGroupScales, test_parts.test_linear_add_is_linear_then_norm_then_add, {}),
     (ForgetsHighBits, test_compositions.test_dequantize_reads_the_bytes, {"kind": "q5_k"}),
     (ForgetsHighBits, test_compositions.test_linear_with_every_kind_of_weight, {"kind": "q6_k"}),
     (DropsTheRest, test_compositions.test_linear_with_every_kind_of_weight, {"kind": "float32"}),
     (ForgetsTheBias, test_compositions.test_linear_with_every_kind_of_weight, {"kind": "bfloat16"}),
     (HalfPrecision, test_compositions.test_linear_with_every_kind_of_weight, {"kind": "q8_0"}),
-    (ScalesByTheBatch, test_compositions.test_a_row_of_a_batch_is_the_row_alone, {}),
-    (ChangesItsInput, test_compositions.test_linear_add_is_linear_then_add, {}),
+    (ScalesByTheBatch, test_parts.test_a_row_of_a_batch_is_the_row_alone, {}),
+    (ChangesItsInput, test_parts.test_linear_add_is_linear_then_norm_then_add, {}),
     (AssumesContiguity, test_compositions.test_activations, {"name": "silu"}),
     (ReturnsItsInput, test_shapes.test_a_result_is_a_new_tensor, {"name": "relu"}),
-    (GatesWithTheSecond, test_compositions.test_swiglu_gates_with_its_first_argument, {}),
+    (GatesWithTheSecond, test_parts.test_gated_gates_with_its_first_argument, {}),
     (ChoosesByArithmetic, test_primitives.test_where_chooses_and_never_mixes, {}),
     (SwallowsNaN, test_primitives.test_nan_and_infinity_follow_ieee, {}),
     (TruncatesToBfloat16, test_shapes.test_cast_rounds_to_nearest_even, {}),
@@ -305,6 +326,63 @@ BROKEN: list[tuple[type[NumpyOps], Callable[..., None], dict[str, Any]]] = [
     (OtherWord, test_random.test_uniform_is_a_function_of_key_stream_and_index, {}),
     (SignedShift, test_primitives.test_right_shift_fills_with_zeros, {}),
 ]
+
+
+def without(part: Any, field: str) -> Any:
+    """The part with one field at its default; a backend that knows nothing of the field sees this."""
+    plain = next(each.default for each in fields(part) if each.name == field)
+    return replace(part, **{field: plain})
+
+
+OPTIONAL = [
+    (kind, each.name)
+    for kind in (Norm, Embedding, Attention, GatedMlp, PlainMlp, Experts, Head)
+    for each in fields(kind)
+    if each.default is not MISSING
+]
+SUITES: dict[type[Any], list[Callable[..., None]]] = {
+    Norm: [test_parts.test_normed_is_the_norm_that_a_model_has],
+    Embedding: [test_parts.test_embedded_scales_rows_and_adds_positions],
+    Attention: [test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends],
+    GatedMlp: [test_parts.test_gated_gates_with_its_first_argument],
+    PlainMlp: [test_parts.test_norm_activated_is_all_but_the_last_linear],
+    Experts: [test_parts.test_a_token_is_computed_by_the_experts_that_its_router_chooses],
+    Head: [test_parts.test_logits_are_scaled_and_then_capped],
+}
+PLACES = {
+    Norm: "normed",
+    Embedding: "embedded",
+    Attention: "rope_attention",
+    GatedMlp: "gated",
+    PlainMlp: "norm_activated",
+    Experts: "norm_experts",
+    Head: "logits",
+}
+"""The composition that every use of a part goes through."""
+
+
+@pytest.mark.clause("OPS-59")
+@pytest.mark.parametrize(("kind", "field"), OPTIONAL, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_backend_that_knows_nothing_of_a_field_is_caught(kind: type[Any], field: str) -> None:
+    """The suite sets every field of every part: no kernel can leave one out."""
+
+    def ignorant(self: NumpyOps, *arguments: Any) -> Any:
+        known = [without(each, field) if isinstance(each, kind) else each for each in arguments]
+        return getattr(NumpyOps, PLACES[kind])(self, *known)
+
+    broken = type(f"Without{field}", (NumpyOps,), {PLACES[kind]: ignorant})
+    assert not any(survives(broken(), prove, {}) for prove in SUITES[kind])
+
+
+@pytest.mark.clause("OPS-59")
+@given(data=st.data())
+def test_a_field_in_use_is_seen(data: st.DataObject) -> None:
+    norm = data.draw(norms(4)).place(NumpyOps())
+    known = data.draw(st.sets(st.sampled_from(["bias", "centred"])))
+    used = {name for name, is_used in (("bias", norm.bias is not None), ("centred", norm.centred)) if is_used}
+    assert sets_beyond(norm, known | {"weight", "epsilon"}) == bool(used - known)
+    assert sets_beyond(norm, known | {"weight"})  # what has no default is always in use
 
 
 CONTROLS = list(dict.fromkeys(prove for _, prove, _ in BROKEN if prove.__module__ == test_attention.__name__))

@@ -17,7 +17,7 @@ from ferrum.engine.runner import Runner, pack
 from ferrum.errors import InternalError
 from ferrum.kv.block_table import BlockTable, blocks_for
 from ferrum.kv.storage import KvStorage
-from ferrum.model.rope import rope_tables
+from ferrum.model.rope import rotations
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
@@ -56,7 +56,9 @@ def poisoned_runner(ops: TensorOps, config: ModelConfig, blocks: int, block_size
         for array in (layer.keys, layer.values):
             every = ops.arange(int(array.shape[0]), "int64")
             ops.put(array, (every,), ops.full(array.shape, float("nan"), ops.float_dtype))
-    return Runner(ops, config, tiny_params(config).to(ops), rope_tables(ops, config.rope, LONGEST), storage)
+    params = tiny_params(config)
+    tables = rotations(ops, (layer.rope for layer in params.layers), LONGEST)
+    return Runner(ops, params.to(ops), tables, storage)
 
 
 def run_in_pieces(runner: Runner, sequences: list[TokenSequence], data: st.DataObject) -> list[np.ndarray]:

@@ -17,8 +17,8 @@ from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig, RopeConfig
 from ferrum.engine.setup import content_root
 from ferrum.kv.prefix import DIGEST_BYTES, PrefixChain, child_digest, root_digest
-from ferrum.model.params import DecoderParams
-from ferrum.tensor.weights import Dense
+from ferrum.model.params import DecoderParams, leaves, mapped
+from ferrum.tensor.weights import Dense, Weight
 from tests.tiny import tiny_config, tiny_params
 
 ROOT = root_digest("the tests")
@@ -154,7 +154,7 @@ def test_the_root_changes_with_the_arithmetic() -> None:
         {"sliding_window": 4},
         {"attention_scale": 0.5},
         {"attention_softcap": 5.0},
-        {"activation": "gelu"},
+        {"hidden_activation": "gelu"},
         {"architecture": "mistral"},
     ],
 )
@@ -165,20 +165,13 @@ def test_the_root_changes_with_the_model(changed: dict[str, Any]) -> None:
 
 def every_weight(params: DecoderParams) -> list[str]:
     """A path to each matrix."""
-    names = [name for name, _ in params.layers[0].linears()]
-    return ["embedding", "head", *(f"{index}.{name}" for index in range(len(params.layers)) for name in names)]
+    return [path for path, leaf in leaves(params) if isinstance(leaf, Weight)]
 
 
 def with_another(params: DecoderParams, path: str, change: Any) -> DecoderParams:
     """The same parameters, but for one matrix."""
-    if path == "embedding":
-        return replace(params, embedding=Dense(change(params.embedding.data)))
-    if path == "head":
-        return replace(params, head=replace(params.head, weight=Dense(change(params.head.weight.data))))
-    index, _, name = path.partition(".")
-    linear = getattr(params.layers[int(index)], name)
-    layer = replace(params.layers[int(index)], **{name: replace(linear, weight=Dense(change(linear.weight.data)))})
-    return replace(params, layers=(*params.layers[: int(index)], layer, *params.layers[int(index) + 1 :]))
+    target = dict(leaves(params))[path]
+    return mapped(params, lambda leaf: Dense(change(leaf.data)) if leaf is target else leaf)
 
 
 PARAMS = tiny_params(tiny_config())
@@ -193,20 +186,17 @@ def test_the_root_changes_with_any_weight(path: str) -> None:
 
 
 def with_other_vector(params: DecoderParams, path: str, change: Any) -> DecoderParams:
-    """The same parameters, but for one norm or bias; "head.bias" and the like are None before."""
-    owner, _, name = path.rpartition(".")
-    index, _, linear = owner.partition(".")
-    if not owner:
-        return replace(params, **{name: change(getattr(params, name))})
-    if owner == "head":
-        return replace(params, head=replace(params.head, bias=change(params.head.bias)))
-    layer = params.layers[int(index)]
-    if linear:
-        old = getattr(layer, linear)
-        layer = replace(layer, **{linear: replace(old, bias=change(old.bias))})
-    else:
-        layer = replace(layer, **{name: change(getattr(layer, name))})
-    return replace(params, layers=(*params.layers[: int(index)], layer, *params.layers[int(index) + 1 :]))
+    """The same parameters, but for one norm or bias; some biases are None before."""
+    return changed_at(params, path.split("."), change)
+
+
+def changed_at(tree: Any, path: list[str], change: Any) -> Any:
+    if not path:
+        return change(tree)
+    name, *rest = path
+    if isinstance(tree, tuple):
+        return tuple(changed_at(each, rest, change) if str(at) == name else each for at, each in enumerate(tree))
+    return replace(tree, **{name: changed_at(getattr(tree, name), rest, change)})
 
 
 def one_changed(vector: Any, at: int) -> Any:
@@ -216,9 +206,7 @@ def one_changed(vector: Any, at: int) -> Any:
 
 
 @pytest.mark.clause("KV-30", "KV-35")
-@pytest.mark.parametrize(
-    "path", ["norm", "0.attention_norm", "1.attention_norm", "0.mlp_norm", "1.mlp_norm", "0.query.bias", "1.query.bias"]
-)
+@pytest.mark.parametrize("path", [path for path, leaf in leaves(PARAMS) if not isinstance(leaf, Weight)])
 def test_the_root_changes_with_any_number_of_a_norm_or_bias(path: str) -> None:
     assert root_of(params=with_other_vector(PARAMS, path, np.copy)) == SAME
     for at in (0, 11, -1):
@@ -229,9 +217,10 @@ def test_the_root_changes_with_any_number_of_a_norm_or_bias(path: str) -> None:
 @pytest.mark.clause("KV-30", "KV-35")
 def test_the_root_changes_with_a_bias_that_is_there_or_not_or_elsewhere() -> None:
     bias = np.ones(16, np.float32)
-    paths = ["0.key.bias", "1.key.bias", "0.value.bias", "head.bias"]
+    first, second = (f"layers.{number}.stages.0.0.body" for number in (0, 1))
+    paths = [f"{first}.key.bias", f"{second}.key.bias", f"{first}.value.bias", "head.linear.bias"]
     roots = {root_of(params=with_other_vector(PARAMS, path, lambda _: bias)) for path in paths}
-    assert len(roots | {SAME, root_of(params=with_other_vector(PARAMS, "0.query.bias", lambda _: None))}) == 6
+    assert len(roots | {SAME, root_of(params=with_other_vector(PARAMS, f"{first}.query.bias", lambda _: None))}) == 6
 
 
 @pytest.mark.clause("KV-30", "KV-35")

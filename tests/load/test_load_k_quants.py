@@ -13,8 +13,9 @@ from ferrum.engine.llm import LLM
 from ferrum.errors import InvalidParameter
 from ferrum.load.conversion import BLOCK_TYPES, FLOAT_TYPES, convert, quantize, to_float32, type_name
 from ferrum.load.model import load_model, open_model
-from ferrum.model.params import DecoderParams, LayerParams
+from ferrum.model.params import Branch, DecoderParams, Layer
 from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
+from ferrum.tensor.parts import Attention, Embedding, GatedMlp, Head, Norm
 from ferrum.tensor.weights import BlockWeight, Dense, Linear
 from ferrum.testing.blocks import random_blocks
 from tests.load.gguf_writer import Stored, gguf_bytes
@@ -22,6 +23,7 @@ from tests.load.tiny_models import METADATA, interleave
 from tests.tiny import dense_logits, distance
 
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 256, 512, 4, 2, 64, 48
+EPSILON = METADATA["llama.attention.layer_norm_rms_epsilon"]
 KEYS = {
     **METADATA,
     "llama.embedding_length": HIDDEN,
@@ -57,7 +59,8 @@ class Mixture:
         tables = {field: self._matrix(name, VOCAB, HIDDEN, kind) for field, (name, kind) in TABLES.items()}
         layers = tuple(self._layer(f"blk.{number}") for number in range(2))
         norm = self._norm("output_norm")
-        self.params = DecoderParams(Dense(tables["embedding"]), layers, norm, Linear(Dense(tables["head"])))
+        head = Head(norm, Linear(Dense(tables["head"])))
+        self.params = DecoderParams(Embedding(Dense(tables["embedding"])), layers, head)
         path.write_bytes(gguf_bytes(KEYS, self._stored))
 
     def _matrix(self, name: str, rows: int, columns: int, kind: str) -> np.ndarray:
@@ -67,18 +70,22 @@ class Mixture:
         self._stored[f"{name}.weight"] = Stored(kind.upper(), (rows, columns), written.tobytes())
         return weight_oracle.dequantize(kind, data)[0]
 
-    def _norm(self, name: str) -> np.ndarray:
+    def _norm(self, name: str) -> Norm:
         values = (1 + 0.1 * self._random.standard_normal(HIDDEN)).astype(np.float32)
         self._stored[f"{name}.weight"] = Stored.float32(values)
-        return values
+        return Norm(values, EPSILON)
 
-    def _layer(self, prefix: str) -> LayerParams:
+    def _layer(self, prefix: str) -> Layer:
         linears: dict[str, Any] = {
             field: Linear(Dense(self._matrix(f"{prefix}.{name}", rows, columns, kind)))
             for field, (name, rows, columns, kind) in MATRICES.items()
         }
-        norms = (self._norm(f"{prefix}.{name}") for name in ("attn_norm", "ffn_norm"))
-        return LayerParams(attention_norm=next(norms), mlp_norm=next(norms), **linears)
+        before, before_mlp = (self._norm(f"{prefix}.{name}") for name in ("attn_norm", "ffn_norm"))
+        attention = Attention(
+            *(linears[part] for part in ("query", "key", "value", "output")), HEAD_DIM, HEAD_DIM**-0.5
+        )
+        mlp = GatedMlp(*(linears[part] for part in ("gate", "up", "down")))
+        return Layer(((Branch(attention, before),), (Branch(mlp, before_mlp),)), None)
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +108,10 @@ def test_rows_are_put_in_order_and_every_byte_is_kept(mixture: Mixture) -> None:
     params = load_model(mixture.path).params
     for number, layer in enumerate(params.layers):
         for field, (name, rows, columns, kind) in MATRICES.items():
-            weight = getattr(layer, field).weight
+            weight = dict(layer.linears())[field].weight
             assert (type_name(weight), weight.shape) == (kind, (rows, columns))
             np.testing.assert_array_equal(weight.data, mixture.blocks[f"blk.{number}.{name}.weight"])
-    for weight, (name, kind) in zip((params.embedding, params.head.weight), TABLES.values(), strict=True):
+    for weight, (name, kind) in zip((params.embedding.table, params.head.linear.weight), TABLES.values(), strict=True):
         assert type_name(weight) == kind
         np.testing.assert_array_equal(weight.data, mixture.blocks[f"{name}.weight"])
     views = [weight for weight in params.weights() if not weight.data.flags.owndata]

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from ferrum.errors import InvalidParameter, ModelError, ModelWarning, Unsupported
 from ferrum.load import params as params_module
 from ferrum.load.conversion import BLOCK_TYPES, quantize, to_float32, type_name
+from ferrum.load.layout import half_split_order
 from ferrum.load.model import load_model
-from ferrum.load.params import half_split_order
-from ferrum.model.params import DecoderParams
+from ferrum.model.params import DecoderParams, Layer
 from ferrum.tensor.weights import Linear, Weight
 from tests.load.gguf_writer import Stored, gguf_bytes
 from tests.load.tiny_models import (
@@ -30,6 +30,7 @@ from tests.load.tiny_models import (
     write_folder,
     write_gguf,
 )
+from tests.tiny import tiny_config
 
 PROJECTIONS = {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj",
                "output": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
@@ -38,19 +39,25 @@ PROJECTIONS = {"query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": 
 
 def arrays_of(params: DecoderParams) -> dict[str, np.ndarray]:
     """The tree under Hugging Face names, as float32."""
-    found = {"model.embed_tokens.weight": params.embedding, "model.norm.weight": params.norm}
-    if params.head.weight is not params.embedding:
-        found["lm_head.weight"] = params.head.weight
+    table, head = params.embedding.table, params.head.linear.weight
+    found = {"model.embed_tokens.weight": table, "model.norm.weight": params.head.norm.weight}
+    if head is not table:
+        found["lm_head.weight"] = head
     for number, layer in enumerate(params.layers):
         prefix = f"model.layers.{number}."
-        found[f"{prefix}input_layernorm.weight"] = layer.attention_norm
-        found[f"{prefix}post_attention_layernorm.weight"] = layer.mlp_norm
+        found[f"{prefix}input_layernorm.weight"], found[f"{prefix}post_attention_layernorm.weight"] = norms_of(layer)
+        linears = dict(layer.linears())
         for field, name in PROJECTIONS.items():
-            linear: Linear = getattr(layer, field)
+            linear: Linear = linears[field]
             found[f"{prefix}{name}.weight"] = linear.weight
             if linear.bias is not None:
                 found[f"{prefix}{name}.bias"] = linear.bias
     return {name: to_float32(item) if isinstance(item, Weight) else item for name, item in found.items()}
+
+
+def norms_of(layer: Layer) -> list[np.ndarray]:
+    """The weights of its two norms."""
+    return [branch.before.weight for stage in layer.stages for branch in stage if branch.before is not None]
 
 
 def check(params: DecoderParams, expected: dict[str, np.ndarray]) -> None:
@@ -70,7 +77,7 @@ def test_both_formats_hold_the_same_parameters(tmp_path: Path, tied: bool, bias:
     for place in (folder, write_gguf(tmp_path / "model.gguf", arrays)):
         params = load_model(place).params
         check(params, arrays)
-        assert (params.head.weight is params.embedding) is tied
+        assert (params.head.linear.weight is params.embedding.table) is tied
 
 
 @pytest.mark.clause("LOAD-30")
@@ -84,7 +91,7 @@ def test_rows_are_put_in_order_while_they_stay_quantised(tmp_path: Path, kind: s
     (tmp_path / "model.gguf").write_bytes(gguf_bytes(METADATA, stored))
     layer = load_model(tmp_path / "model.gguf").params.layers[0]
     for field in ("query", "key", "value"):
-        weight = getattr(layer, field).weight
+        weight = dict(layer.linears())[field].weight
         array = arrays[f"model.layers.0.{PROJECTIONS[field]}.weight"]
         np.testing.assert_array_equal(weight.data, quantize(array, kind, "").data)
 
@@ -92,13 +99,13 @@ def test_rows_are_put_in_order_while_they_stay_quantised(tmp_path: Path, kind: s
 @pytest.mark.clause("LOAD-30")
 @given(heads=st.integers(1, 6), half=st.integers(1, 8))
 def test_the_order_undoes_interleaving(heads: int, half: int) -> None:
-    rows = np.arange(heads * 2 * half)
-    np.testing.assert_array_equal(interleave(rows, heads)[half_split_order(len(rows), heads)], rows)
+    rows, config = np.arange(heads * 2 * half), tiny_config(head_dim=2 * half)
+    np.testing.assert_array_equal(interleave(rows, heads)[half_split_order(len(rows), config)], rows)
 
 
 @pytest.mark.clause("LOAD-30")
 def test_interleaved_rows_are_neighbouring_pairs() -> None:
-    assert half_split_order(8, 2).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert half_split_order(8, tiny_config(head_dim=4)).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 @pytest.mark.clause("LOAD-31")
@@ -168,7 +175,7 @@ def test_a_tied_head_may_be_stored_again_or_be_another(tmp_path: Path) -> None:
         check(load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params, arrays)
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"]
     params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
-    assert params.head.weight is params.embedding
+    assert params.head.linear.weight is params.embedding.table
 
 
 @pytest.mark.clause("LOAD-34")
@@ -181,7 +188,7 @@ def test_a_tied_head_is_compared_to_its_last_row(tmp_path: Path, monkeypatch: py
     arrays["lm_head.weight"][row, -1] += 1
     with pytest.warns(ModelWarning, match="but they differ"):
         params = load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True)).params
-    np.testing.assert_array_equal(params.head.weight.data, arrays["lm_head.weight"])
+    np.testing.assert_array_equal(params.head.linear.weight.data, arrays["lm_head.weight"])
     arrays["lm_head.weight"] = arrays["model.embed_tokens.weight"][:row].copy()
     with pytest.raises(ModelError, match=r"tensor lm_head\.weight has shape"):
         load_model(write_folder(tmp_path, arrays, tie_word_embeddings=True))
@@ -195,8 +202,8 @@ def test_a_tied_table_may_be_stored_under_the_heads_name(tmp_path: Path, dtype: 
     expected = load_model(write_folder(tmp_path / "usual", arrays, tie_word_embeddings=True), dtype).params
     arrays["lm_head.weight"] = arrays.pop("model.embed_tokens.weight")
     params = load_model(write_folder(tmp_path / "other", arrays, tie_word_embeddings=True), dtype).params
-    assert params.head.weight is params.embedding
-    np.testing.assert_array_equal(params.embedding.data, expected.embedding.data)
+    assert params.head.linear.weight is params.embedding.table
+    np.testing.assert_array_equal(params.embedding.table.data, expected.embedding.table.data)
     with pytest.raises(ModelError, match=r"tensor model\.embed_tokens\.weight is missing"):
         load_model(write_folder(tmp_path / "apart", arrays))
 
@@ -225,7 +232,7 @@ def test_a_model_without_a_head_that_is_not_tied_is_refused_clearly(tmp_path: Pa
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16", "q8_0"])
 def test_a_tied_head_is_the_embedding_itself_in_every_type(tmp_path: Path, dtype: str) -> None:
     params = load_model(write_gguf(tmp_path / "model.gguf", tensors(tied=True)), dtype).params
-    assert params.head.weight is params.embedding
+    assert params.head.linear.weight is params.embedding.table
 
 
 SHAPES: dict[str, list[tuple[int, ...]]] = {
@@ -281,9 +288,9 @@ def test_dtype_converts_every_matrix_and_no_vector(tmp_path: Path, dtype: str) -
     params = load_model(write_gguf(tmp_path / "model.gguf", arrays), dtype).params
     assert {type_name(weight) for weight in params.weights()} == {dtype}
     layer = params.layers[1]
-    for vector in (params.norm, layer.attention_norm, layer.mlp_norm, layer.query.bias):
+    for vector in (params.head.norm.weight, *norms_of(layer), layer.attention.query.bias):
         assert vector is not None and vector.dtype == np.float32
-    np.testing.assert_array_equal(layer.query.bias, arrays["model.layers.1.self_attn.q_proj.bias"])
+    np.testing.assert_array_equal(layer.attention.query.bias, arrays["model.layers.1.self_attn.q_proj.bias"])
 
 
 @pytest.mark.clause("LOAD-36")
@@ -292,7 +299,7 @@ def test_vectors_stored_in_half_precision_become_float32(tmp_path: Path) -> None
     write_folder(tmp_path)
     save_file(arrays, tmp_path / "model.safetensors")
     params = load_model(tmp_path).params
-    assert params.norm.dtype == np.float32
+    assert params.head.norm.weight.dtype == np.float32
     assert {type_name(weight) for weight in params.weights()} == {"bfloat16"}
 
 
@@ -305,8 +312,8 @@ def test_an_unknown_dtype_is_refused_before_anything_is_opened(tmp_path: Path) -
 @pytest.mark.clause("LOAD-37")
 def test_the_real_model_loads_as_it_is_stored(smollm2_path: Path) -> None:
     params = load_model(smollm2_path).params
-    assert params.head.weight is params.embedding
-    assert (len(params.layers), params.embedding.shape) == (30, (49152, 576))
+    assert params.head.linear.weight is params.embedding.table
+    assert (len(params.layers), params.embedding.table.shape) == (30, (49152, 576))
     assert [type_name(weight) for weight in params.weights()] == ["q8_0"] + ["q4_1"] * 210
     views = [weight.data for weight in params.weights() if not weight.data.flags.owndata]
     assert len(views) == 211 - 60  # all but q and k, whose rows were put in order

@@ -53,15 +53,19 @@ def _merge(out, maxima, part, part_maxima, rows, padded):
 
 # ---- units: a tile of the batch, a key/value head, some splits
 @inlined
-def _forget(tile, rows, padded):
-    """The state of a tile that has seen nothing: -> addresses of its outputs and of its maxima and sums."""
+def _forget(tile, rows, padded, sinks, first_row, group):
+    """The state of a tile that has seen nothing, or of every head its sink, whose value is 0; `sinks` points at those
+    of the tile's heads, or is 0: -> addresses of its outputs and of its maxima and sums."""
     out = tile + 4 * QUERY_ROWS * padded
     maxima = tile + 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT)
     for i in range(0, 4 * padded * rows, 64):
         store(out + i, zeros())
     for m in range(rows):
-        store_float(maxima + 4 * m, NEVER)
-        store_float(maxima + 4 * (QUERY_ROWS + m), np.float32(0))
+        highest, total = NEVER, np.float32(0)
+        if sinks != 0:
+            highest, total = load_float(sinks + 4 * ((first_row + m) % group)), np.float32(1)
+        store_float(maxima + 4 * m, highest)
+        store_float(maxima + 4 * (QUERY_ROWS + m), total)
     return out, maxima
 
 
@@ -73,7 +77,10 @@ def _attend(row, entry, head, first_split, end_split, tile):
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
     token, first_row = load_int32(entry + 4), load_int32(entry + 12)
     rows, own, first, end = reach(row, entry)
-    out, maxima = _forget(tile, rows, padded)
+    sinks = load_word(row + 216)
+    if sinks != 0:  # where splits are merged later, the merge begins with the sink
+        sinks = sinks + 4 * group * head if load_word(row + 192) == 1 else 0
+    out, maxima = _forget(tile, rows, padded, sinks, first_row, group)
     for m in range(rows):
         step, lane = (first_row + m) // group, head * group + (first_row + m) % group
         source = load_word(row + 24) + (token + step) * load_word(row + 32) + 4 * lane * head_dim
@@ -110,7 +117,7 @@ def attention(row, chunk, chunks):
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
     units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
-    `merge_attention`, 26 address of `attend_split`.
+    `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none).
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""
@@ -140,7 +147,10 @@ def merge_attention(row, chunk, chunks):
     for unit in range(chunk, load_word(row + 56) * kv_heads, chunks):
         entry = load_word(row + 48) + 16 * (unit // kv_heads)
         rows, _, first, end = reach(row, entry)
-        out, maxima = _forget(tile, rows, padded)
+        sinks, group = load_word(row + 216), load_word(row + 88) // kv_heads
+        if sinks != 0:
+            sinks += 4 * group * (unit % kv_heads)
+        out, maxima = _forget(tile, rows, padded, sinks, load_int32(entry + 12), group)
         for split in range(first // SPLIT, (end + SPLIT - 1) // SPLIT):
             state = load_word(row + 200) + (unit * splits + split) * 4 * (QUERY_ROWS * padded + 16)
             _merge(out, maxima, state, state + 4 * QUERY_ROWS * padded, rows, padded)

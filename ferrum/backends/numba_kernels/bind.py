@@ -19,11 +19,16 @@ from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import (
     BatchWords,
     CacheWords,
+    MlpWords,
+    NormWords,
     Remembered,
     WeightWords,
+    activation,
     batch_words,
     cache_words,
+    mlp_words,
     native_kind,
+    norm_words,
     rotation_words,
     weight_words,
 )
@@ -31,6 +36,7 @@ from ferrum.backends.numba_kernels.team import prepare
 from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import Attention
 from ferrum.tensor.weights import Linear, Weight
 
 _FLOAT32 = np.dtype(np.float32)
@@ -72,6 +78,8 @@ class Kernels:
         prepare()
         self._weights = Remembered(partial(weight_words, compute))
         self.rotation = Remembered(rotation_words)
+        self.norm = Remembered(norm_words)
+        self.mlp = Remembered(mlp_words)
         self._vectors = Remembered(address)
         self.cache = Remembered(cache_words)
         self.native_kind = Remembered(native_kind)
@@ -89,9 +97,7 @@ class Kernels:
         """None if one of the linears has no native kernel."""
         return self._weights(*linears)
 
-    def linears(
-        self, x: Tensor, norm: Tensor | None, epsilon: float, weights: WeightWords, residual: Tensor | None
-    ) -> Tensor:
+    def linears(self, x: Tensor, norm: NormWords | None, weights: WeightWords, residual: Tensor | None) -> Tensor:
         """-> [tokens, all rows]: the outputs side by side."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
@@ -99,22 +105,22 @@ class Kernels:
         scratch = self.launcher.scratch(normed_bytes + self._product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.linears",
-            address(x), x.strides[0], tokens, 0 if norm is None else self._vectors(norm), float_bits(epsilon), columns,
+            address(x), x.strides[0], tokens, 0 if norm is None else norm.place, columns,
             weights.place, weights.count, address(out), 4 * rows,
             0 if residual is None else address(residual), 0 if residual is None else residual.strides[0],
             *scratch, work=tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
 
-    def norm_swiglu(self, x: Tensor, norm: Tensor, epsilon: float, weights: WeightWords) -> Tensor:
-        """-> [tokens, intermediate]"""
+    def mlp_inner(self, x: Tensor, norm: NormWords | None, mlp: MlpWords, weights: WeightWords) -> Tensor:
+        """-> [tokens, intermediate]: of gate and up, or of up alone."""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         out = self.launcher.buffer((tokens, rows))
         scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + self._product_scratch(columns, tokens))
         self.launcher.launch(
-            "linear.norm_swiglu",
-            address(x), x.strides[0], tokens, self._vectors(norm), float_bits(epsilon), columns, weights.place,
-            address(out), *scratch, work=2 * tokens * rows * columns, count=3,
+            "linear.mlp_inner",
+            address(x), x.strides[0], tokens, 0 if norm is None else norm.place, mlp.place, columns, weights.place,
+            weights.count, address(out), *scratch, work=weights.count * tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
 
@@ -133,21 +139,45 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        """-> [tokens, columns]"""
+    def normed(self, x: Tensor, norm: NormWords, heads: int) -> Tensor:
+        """[tokens, heads * columns of the norm] -> same shape, contiguous"""
         out = self.launcher.buffer(x.shape)
         self.launcher.launch(
-            "elementwise.rms_norm",
-            address(x), x.strides[0], x.shape[0], address(weight), float_bits(epsilon), x.shape[1], address(out),
+            "elementwise.norm",
+            address(x), x.strides[0], x.shape[0], norm.place, heads, norm.columns, address(out),
             work=8 * out.size, count=3,
         )  # fmt: skip
         return out
 
-    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor:
+    def residual_add(self, y: Tensor, residual: Tensor, norm: NormWords | None, scale: float) -> Tensor:
+        """[tokens, columns] both -> same shape, contiguous"""
+        out = self.launcher.buffer(y.shape)
+        self.launcher.launch(
+            "elementwise.residual_add",
+            address(y), y.strides[0], y.shape[0], 0 if norm is None else norm.place, address(residual),
+            residual.strides[0], float_bits(scale), y.shape[1], address(out), work=8 * out.size, count=3,
+        )  # fmt: skip
+        return out
+
+    def gated(self, gate: Tensor, up: Tensor, mlp: MlpWords) -> Tensor:
         """Contiguous operands of one shape."""
         out = self.launcher.buffer(gate.shape)
-        words = (address(gate), address(up), address(out), out.size)
-        self.launcher.launch("elementwise.swiglu", *words, work=8 * out.size, count=4)
+        words = (address(gate), address(up), address(out), out.size, mlp.place)
+        self.launcher.launch("elementwise.gated", *words, work=8 * out.size, count=4)
+        return out
+
+    def activated(self, x: Tensor, name: str) -> Tensor:
+        """A contiguous operand."""
+        out = self.launcher.buffer(x.shape)
+        words = (address(x), address(out), out.size, activation(name))
+        self.launcher.launch("elementwise.activate", *words, work=8 * out.size, count=3)
+        return out
+
+    def softcapped(self, x: Tensor, cap: float) -> Tensor:
+        """A contiguous operand."""
+        out = self.launcher.buffer(x.shape)
+        words = (address(x), address(out), out.size, float_bits(cap))
+        self.launcher.launch("elementwise.softcap", *words, work=8 * out.size, count=3)
         return out
 
     def kv_write(
@@ -169,12 +199,11 @@ class Kernels:
         query: Tensor,
         cache: CacheWords,
         batch: StepBatch,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
+        attention: Attention,
         rotation: Rotation | None = None,
     ) -> Tensor:
         """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way."""
+        window, sinks = attention.window, attention.sinks
         tokens, width = query.shape
         heads = width // cache.head_dim
         words = self._words_of(batch, heads // cache.kv_heads)
@@ -186,10 +215,10 @@ class Kernels:
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
-            cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(scale),
-            float_bits(softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
+            cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(attention.scale),
+            float_bits(attention.softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
-            self.library.address(SPLIT_OF_ATTENTION),
+            self.library.address(SPLIT_OF_ATTENTION), 0 if sinks is None else self._vectors(sinks),
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer

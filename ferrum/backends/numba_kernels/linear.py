@@ -1,6 +1,7 @@
 """Matrix products with stored weights, and what is fused around them.
 
-Owns: the kernels of `linear`, `norm_linears`, `linear_add`, `norm_swiglu` and `embed` and their row layouts.
+Owns: the kernels of `linear`, `norm_linears`, `linear_add`, `norm_gated`, `norm_activated` and `embed` and their row
+layouts.
 Definitions: the methods of the same names in `ferrum.tensor.compositions`.
 Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, listed at each kernel; chunk i does its
 share and touches no other's output (overlapping tiles write identical bits).
@@ -10,9 +11,9 @@ Next: `ferrum.backends.numba_kernels.pages`.
 from __future__ import annotations
 
 from ferrum.backends.numba_kernels.descriptor import BIAS, DESCRIPTOR_BYTES, MULTIPLY, ROWS
-from ferrum.backends.numba_kernels.elementwise import norm_rows, swiglu_row
+from ferrum.backends.numba_kernels.elementwise import MLP_ACTIVATION, gate_row, normalise
 from ferrum.backends.numba_kernels.products import share
-from ferrum.backends.numba_kernels.simd import call3, call11, load_float, load_int32, load_word
+from ferrum.backends.numba_kernels.simd import call3, call11, load_int32, load_word
 from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
 
 
@@ -20,25 +21,25 @@ from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
 def linears(row, chunk, chunks):
     """norm_linears, linear and linear_add.
 
-    1 x, 2 x stride, 3 tokens, 4 norm (0: none), 5 epsilon (float bits), 6 columns, 7 descriptors, 8 their count,
-    9 out: each weight's columns follow those of the one before, 10 out stride, 11 residual (0: none), 12 its stride,
-    13 scratch, 14 scratch bytes per chunk. The norm is cheap, so each chunk computes it into private scratch: that
+    1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 columns, 6 descriptors, 7 their count,
+    8 out: each weight's columns follow those of the one before, 9 out stride, 10 residual (0: none), 11 its stride,
+    12 scratch, 13 scratch bytes per chunk. The norm is cheap, so each chunk computes it into private scratch: that
     saves a barrier. A bias and a residual never come together."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
         load_word(row + 24),
-        load_word(row + 48),
+        load_word(row + 40),
     )
-    scratch = load_word(row + 104) + chunk * load_word(row + 112)
+    scratch = load_word(row + 96) + chunk * load_word(row + 104)
     panel = scratch
     if load_word(row + 32) != 0:
-        norm_rows(x, x_stride, load_word(row + 32), scratch, 4 * columns, columns, 0, tokens, load_float(row + 40))
+        normalise(load_word(row + 32), 0, x, x_stride, scratch, 4 * columns, columns, 0, tokens)
         x, x_stride = scratch, 4 * columns
         panel = scratch + 4 * columns * tokens
-    weight, out, out_stride = load_word(row + 56), load_word(row + 72), load_word(row + 80)
-    residual, residual_stride = load_word(row + 88), load_word(row + 96)
-    for _ in range(load_word(row + 64)):
+    weight, out, out_stride = load_word(row + 48), load_word(row + 64), load_word(row + 72)
+    residual, residual_stride = load_word(row + 80), load_word(row + 88)
+    for _ in range(load_word(row + 56)):
         rows, bias = load_word(weight + ROWS), load_word(weight + BIAS)
         start, start_stride = (residual, residual_stride) if residual != 0 else (bias, 0)
         first, end = share(rows, chunk, chunks, UNIT_ROWS)
@@ -50,35 +51,41 @@ def linears(row, chunk, chunks):
         weight += DESCRIPTOR_BYTES
 
 
-def norm_swiglu(row, chunk, chunks):
-    """1 x, 2 x stride, 3 tokens, 4 norm, 5 epsilon (float bits), 6 columns, 7 descriptors of gate and up, 8 out
-    [tokens, intermediate], 9 scratch, 10 scratch bytes per chunk. A chunk finishes its own columns: no barrier
-    inside. intermediate is a multiple of 16."""
+def mlp_inner(row, chunk, chunks):
+    """norm_gated and norm_activated: 1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 words of the MLP,
+    6 columns, 7 descriptors of gate and up or of up alone, 8 their count, 9 out [tokens, intermediate], 10 scratch,
+    11 scratch bytes per chunk. A chunk finishes its own columns: no barrier inside. intermediate is a multiple of
+    16."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
         load_word(row + 24),
         load_word(row + 48),
     )
-    gate, out = load_word(row + 56), load_word(row + 64)
-    up = gate + DESCRIPTOR_BYTES
-    rows = load_word(gate + ROWS)
+    mlp, weight, count, out = load_word(row + 40), load_word(row + 56), load_word(row + 64), load_word(row + 72)
+    rows = load_word(weight + ROWS)
     first, end = share(rows, chunk, chunks, 4 * UNIT_ROWS)
     width = end - first
-    normed = load_word(row + 72) + chunk * load_word(row + 80)
-    gated = normed + 4 * columns * tokens
+    scratch = load_word(row + 80) + chunk * load_word(row + 88)
+    gated = scratch + 4 * columns * tokens
     lifted = gated + 4 * width * tokens
     panel = lifted + 4 * width * tokens
-    norm_rows(x, x_stride, load_word(row + 32), normed, 4 * columns, columns, 0, tokens, load_float(row + 40))
-    for weight, target in ((gate, gated), (up, lifted)):
+    if load_word(row + 32) != 0:
+        normalise(load_word(row + 32), 0, x, x_stride, scratch, 4 * columns, columns, 0, tokens)
+        x, x_stride = scratch, 4 * columns
+    for number in range(count):
         call11(
-            load_word(weight + MULTIPLY), weight, normed, 4 * columns, target - 4 * first, 4 * width,
-            load_word(weight + BIAS), 0,
+            load_word(weight + MULTIPLY), weight, x, x_stride, gated + 4 * width * tokens * number - 4 * first,
+            4 * width, load_word(weight + BIAS), 0,
             first, end, tokens, panel,
         )  # fmt: skip
+        weight += DESCRIPTOR_BYTES
     for token in range(tokens):
-        place = 4 * width * token
-        swiglu_row(gated + place, lifted + place, out + 4 * (rows * token + first), width)
+        place, target = 4 * width * token, out + 4 * (rows * token + first)
+        if count == 1:
+            call3(load_word(mlp + MLP_ACTIVATION), gated + place, target, width)
+        else:
+            gate_row(gated + place, lifted + place, target, width, mlp)
 
 
 def embed(row, chunk, chunks):

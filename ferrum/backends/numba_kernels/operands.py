@@ -17,10 +17,13 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.descriptor import descriptor
 from ferrum.backends.numba_kernels.features import HAS_HALF
+from ferrum.backends.numba_kernels.launch import float_bits
+from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import address
-from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
+from ferrum.backends.numba_kernels.sizes import QUERY_ROWS, VECTOR
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import ACTIVATIONS, GatedMlp, Norm, PlainMlp, sets_beyond
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
 
 Words = TypeVar("Words")
@@ -64,6 +67,25 @@ class WeightWords:
     rows: tuple[int, ...]  # output features of each
     total_rows: int
     has_bias: bool
+
+
+@dataclass(frozen=True, eq=False)
+class NormWords:
+    """What kernels need to know of a norm."""
+
+    words: np.ndarray  # int64, laid out as `ferrum.backends.numba_kernels.elementwise` says
+    place: int  # their address
+    columns: int
+    heads: int  # with a weight of their own; 1 where there is one for all
+
+
+@dataclass(frozen=True, eq=False)
+class MlpWords:
+    """What kernels need to know of what an MLP does between its products."""
+
+    words: np.ndarray
+    place: int
+    activation: int  # address
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +153,45 @@ def _descriptor(each: Linear, kind: str, compute: str) -> tuple[int, ...]:
     bias = 0 if each.bias is None else address(each.bias)
     stored = data.shape[1] * data.itemsize
     return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias, compute)
+
+
+def norm_words(norm: Norm) -> NormWords | None:
+    """None if there is no kernel for it: its rows must be whole vectors, its weights plain. The norm itself holds the
+    arrays."""
+    weight, bias = norm.weight, norm.bias
+    if (
+        weight.ndim not in (1, 2)
+        or not weight.size
+        or weight.shape[-1] % VECTOR
+        or not (_plain(weight) and _plain(bias))
+    ):
+        return None
+    if bias is not None and bias.shape != weight.shape:
+        return None
+    function = LIBRARY.address("elementwise.norm_rows")
+    step = weight.strides[0] if weight.ndim == 2 else 0
+    words = np.array(
+        [function, address(weight), 0 if bias is None else address(bias), float_bits(norm.epsilon), step, norm.centred],
+        np.int64,
+    )
+    return NormWords(words, address(words), weight.shape[-1], weight.shape[0] if weight.ndim == 2 else 1)
+
+
+def mlp_words(mlp: GatedMlp | PlainMlp) -> MlpWords | None:
+    """None if there is no kernel for it."""
+    if mlp.activation not in ACTIVATIONS or sets_beyond(mlp, _KNOWN_OF_MLP):
+        return None
+    limit, offset = (mlp.limit or 0.0, mlp.up_offset) if isinstance(mlp, GatedMlp) else (0.0, 0.0)
+    words = np.array([activation(mlp.activation), float_bits(limit), float_bits(offset)], np.int64)
+    return MlpWords(words, address(words), words[0])
+
+
+_KNOWN_OF_MLP = frozenset(["gate", "up", "down", "activation", "limit", "up_offset"])
+
+
+def activation(name: str) -> int:
+    """Address of the function (x, out, columns)."""
+    return LIBRARY.address(f"activations.{name}")
 
 
 def cache_words(layer: KvLayer) -> CacheWords | None:

@@ -151,6 +151,23 @@ def larger(builder, x, y):
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
+@word(Floats16, Floats16)
+def absolute(builder, x):
+    return ir.call(builder, "llvm.fabs.v16f32", ir.Floats, x)
+
+
+@word(Floats16, Floats16, Floats16)
+def with_sign(builder, x, y):
+    """x with the sign of y"""
+    return ir.call(builder, "llvm.copysign.v16f32", ir.Floats, x, y)
+
+
+@word(Floats16, Floats16, Floats16, Floats16, Floats16)
+def where_less(builder, x, limit, chosen, other):
+    """In each lane `chosen` if x is less than the limit, else `other`."""
+    return builder.select(builder.fcmp_ordered("<", x, limit), chosen, other)
+
+
 @word(Real, Floats16)
 def sum_lanes(builder, values):
     return ir.horizontal_sums(builder, [[values]])[0]
@@ -211,7 +228,7 @@ def _indirect_call(count: int) -> Any:
     return word(types.void, *[Index] * (count + 1))(build)
 
 
-call3, call6, call11, call12, call14 = (_indirect_call(count) for count in (3, 6, 11, 12, 14))
+call3, call6, call9, call11, call12, call14 = (_indirect_call(count) for count in (3, 6, 9, 11, 12, 14))
 
 
 @word(types.void)

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from ferrum.backends.numba_kernels.features import REGISTERS
 
+VECTOR = 16
+"""Floats that kernels take at a time; rows that are no multiple of it are left to compositions."""
+
 # ---- matrix products
 PANEL_ROWS = 4
 TILE_TOKENS = 6 if REGISTERS == 32 else 3

@@ -1,0 +1,55 @@
+"""A mixture of experts, the definition: the router's scores, the best experts of each token, the sum of their results.
+
+Owns: which experts a token goes to and how they are weighted. Tokens are grouped: each expert computes all of its own
+at once. Slow and obvious on purpose. Refuses to know: what an expert computes (`norm_gated`).
+Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next: `ferrum.model.decoder`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ferrum.tensor.ops import Tensor
+from ferrum.tensor.parts import Experts
+
+if TYPE_CHECKING:
+    from ferrum.tensor.compositions import TensorOps
+
+
+def mixture(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
+    """[tokens, hidden] -> [tokens, hidden]"""
+    weights, chosen = routed(ops, x, experts)
+    total = shared_part(ops, x, experts)
+    choices = ops.to_numpy(chosen)
+    for number, expert in enumerate(experts.experts):
+        tokens, places = np.nonzero(choices == number)
+        if not len(tokens):
+            continue
+        rows, column = (ops.asarray(each, "int64") for each in (tokens, places.reshape(-1, 1)))
+        own = ops.take(x, rows)
+        result = ops.linear(ops.norm_gated(own, None, expert), expert.down)
+        weight = ops.take_along(ops.take(weights, rows), column)  # [own tokens, 1]
+        ops.put(total, (rows,), ops.add(ops.take(total, rows), ops.mul(weight, result)))
+    return total
+
+
+def routed(ops: TensorOps, x: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
+    """-> weights and int64 numbers of each token's experts, both [tokens, chosen], the best first."""
+    chances = ops.softmax(ops.linear(x, experts.router))  # [tokens, experts]
+    weights, chosen = ops.top_k(chances, experts.chosen)
+    if experts.normalised:
+        weights = ops.div(weights, ops.sum(weights, -1))
+    return weights, chosen
+
+
+def shared_part(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
+    """[tokens, hidden]: what the shared expert says; 0 where there is none."""
+    shared = experts.shared
+    if shared is None:
+        return ops.zeros(x.shape, ops.float_dtype)
+    result = ops.linear(ops.norm_gated(x, None, shared), shared.down)
+    if experts.shared_gate is None:
+        return result
+    return ops.mul(ops.sigmoid(ops.linear(x, experts.shared_gate)), result)
