@@ -4,7 +4,7 @@ Owns: the metadata keys of a language model, and facts that GGUF states by the p
 (no `output.weight`), the vocabulary (rows of `token_embd.weight`), llama3 RoPE scaling (`rope_freqs.weight`).
 Refuses to know: how the file is read.
 Specs: LOAD-22, LOAD-24 to LOAD-29. Source: the GGUF format document, section on standardised keys; llama.cpp's
-`llama-model.cpp`. Next: `ferrum.load.source`.
+`llama-model.cpp`. Next: `ferrum.load.families_gguf`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from ferrum.config import ModelConfig, RopeConfig, RopeScaling
 from ferrum.errors import ModelError, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
-from ferrum.load.families import GGUF_FAMILIES, Description, GGUFFamily
+from ferrum.load.families import Description
+from ferrum.load.families_gguf import GGUF_FAMILIES, GGUFFamily
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.known_keys import (
     GGUF_FOREIGN,

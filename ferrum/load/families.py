@@ -7,7 +7,7 @@ Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.limits`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ferrum.config import ModelConfig
 from ferrum.load.layout import Layout
@@ -37,24 +37,6 @@ HUGGING_FACE_LAYOUT = Layout(
     prefix="model.",
 )
 
-GGUF_LAYOUT = Layout(
-    embedding="token_embd",
-    norm="output_norm",
-    head="output",
-    layer={
-        "attention_norm": "blk.{layer}.attn_norm",
-        "query": "blk.{layer}.attn_q",
-        "key": "blk.{layer}.attn_k",
-        "value": "blk.{layer}.attn_v",
-        "output": "blk.{layer}.attn_output",
-        "mlp_norm": "blk.{layer}.ffn_norm",
-        "gate": "blk.{layer}.ffn_gate",
-        "up": "blk.{layer}.ffn_up",
-        "down": "blk.{layer}.ffn_down",
-    },
-    derived=dict.fromkeys(("rope_freqs.weight", "attn_rot_embd", "attn_rot_embd.weight"), 1),
-)
-
 ATTENTION_LINEARS = ("query", "key", "value", "output")
 MLP_LINEARS = ("gate", "up", "down")
 
@@ -77,14 +59,6 @@ class HuggingFaceFamily:
     def classes(self) -> tuple[str, str]:
         """Names in `architectures` that mean this family."""
         return self.causal_class, self.base_class
-
-
-@dataclass(frozen=True)
-class GGUFFamily:
-    """One `general.architecture`."""
-
-    name: str
-    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -113,9 +87,4 @@ HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {
         has_window=True,
         sliding_window=4096,
     ),
-}
-
-GGUF_FAMILIES: dict[str, GGUFFamily] = {
-    # the converter to GGUF interleaves q and k for this architecture only; Mistral is stored under it too
-    "llama": GGUFFamily("llama", replace(GGUF_LAYOUT, interleaved=frozenset({"query", "key"}))),
 }
