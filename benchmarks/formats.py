@@ -17,8 +17,8 @@ from pathlib import Path
 
 from ferrum.config import ModelConfig, RopeScaling
 from ferrum.load.conversion import FLOAT_TYPES
-from ferrum.load.families import HUGGING_FACE_LAYOUT as NAMES
 from ferrum.load.ggml import GGML_TYPES
+from ferrum.load.layouts_json import LLAMA as NAMES
 from ferrum.load.model import load_model
 from ferrum.model.params import DecoderParams
 from ferrum.paths import cache_folder

@@ -48,6 +48,7 @@ class RopeConfig:
     truncate: bool = True  # yarn: round the correction range to whole dimensions
     factors: tuple[float, ...] = ()  # factors, and longrope up to the original context: one divisor per frequency
     long_factors: tuple[float, ...] = ()  # longrope beyond the original context
+    query_growth: float = 0.0  # queries are times 1 + growth ln(1 + ⌊position / original context⌋)
 
 
 @dataclass(frozen=True)

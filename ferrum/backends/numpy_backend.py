@@ -366,7 +366,7 @@ class NumbaOps(NumpyOps):
         key = self._rows(self.head_norm(projections[1], attention.key_norm, attention.head_dim))
         turn = None if rotation is None else (rotation, batch.positions)
         self._kernels.kv_write(cache, key, self._rows(projections[2]), batch.slots, turn)
-        return self._kernels.attend(query, cache, batch, attention, rotation)
+        return self._kernels.attend(query, cache, batch, attention, *([] if rotation is None else [rotation]))
 
     def _knows(self, attention: Attention) -> bool:
         """Has the kernel of attention a word for everything in use?"""

@@ -1,24 +1,36 @@
 """GGUF metadata as a `ModelConfig`.
 
 Owns: the metadata keys of a language model, and facts that GGUF states by the presence of tensors: a tied head
-(no `output.weight`), the vocabulary (rows of `token_embd.weight`), llama3 RoPE scaling (`rope_freqs.weight`).
-Refuses to know: how the file is read.
-Specs: LOAD-22, LOAD-24 to LOAD-29. Source: the GGUF format document, section on standardised keys; llama.cpp's
-`llama-model.cpp`. Next: `ferrum.load.families_gguf`.
+(no `output.weight`), the vocabulary (rows of `token_embd.weight`), how parts share tensors.
+Refuses to know: how the file is read; rotary keys (`rope_gguf`).
+Specs: LOAD-22, LOAD-24 to LOAD-29, LOAD-130 to LOAD-136. Source: the GGUF format document, section on standardised
+keys; llama.cpp's `llama-model.cpp`. Next: `ferrum.load.families_gguf`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ferrum.config import ModelConfig, RopeConfig, RopeScaling
-from ferrum.errors import ModelError, Unsupported
+from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig
+from ferrum.errors import InvalidFormat, ModelError, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import check_heads, head_dimension
-from ferrum.load.families import Description
-from ferrum.load.families_gguf import GGUF_FAMILIES, GGUFFamily
+from ferrum.load.families_gguf import (
+    CHOSEN,
+    EXPERT_WIDTH,
+    EXPERTS,
+    GGUF_FAMILIES,
+    LAYER_NORM_EPSILON,
+    PATTERN,
+    RMS_NORM_EPSILON,
+    SHARED_WIDTH,
+    WINDOW,
+    GGUFFamily,
+    Number,
+)
+from ferrum.load.family import Description
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.known_keys import (
     GGUF_FOREIGN,
@@ -29,8 +41,9 @@ from ferrum.load.known_keys import (
     check_keys,
     is_neutral,
 )
-from ferrum.load.limits import checked_rope, epsilon, positions
-from ferrum.load.quants import floats_of
+from ferrum.load.layout import Layout
+from ferrum.load.limits import depth, epsilon, positions
+from ferrum.load.rope_gguf import read_rope, rope_of_windows
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
 
 
@@ -49,36 +62,33 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
     """Metadata and tensor table -> what is computed. Raises `InvalidFormat`, `ModelError` or `Unsupported`, naming the
     key."""
     fields = Fields(file.metadata, str(file.path))
-    family = _family(fields)
-    model = Fields(file.metadata, fields.where, family.name + ".")
-    check_keys(model, GGUF_READ, GGUF_NEUTRAL, GGUF_HARMLESS)
-    heads, hidden = model.integer("attention.head_count"), model.integer("embedding_length")
-    head_dim = head_dimension(model, "attention.key_length", "embedding_length", hidden, heads)
-    if model.integer("attention.value_length", head_dim) != head_dim:
-        raise Unsupported(f"{fields.where}: value heads wider or narrower than key heads are not supported")
-    kv_heads = model.integer("attention.head_count_kv", heads)
-    check_heads(model, heads, kv_heads, "attention.head_count_kv")
+    name, family = _family(fields)
+    model = Fields(file.metadata, fields.where, name + ".")
+    read = GGUF_READ | family.read
+    neutral = {key: values for key, values in GGUF_NEUTRAL.items() if key not in read}
+    check_keys(model, read, {**neutral, **family.neutral}, GGUF_HARMLESS)
+    layout = family.fitted(file.tensors)
+    sizes = _sizes(model)
+    rope = None if layout.positions else read_rope(file, model, family, sizes["head_dim"])
+    experts = _experts(model, family)
+    given: dict[str, Any] = {"parallel": _is_parallel(model, family, layout), **family.always}
+    given |= _scales(model, family, sizes) | _layers(model, family, sizes["layers"], rope, experts is not None)
     config = ModelConfig(
-        architecture=family.name,
-        vocab_size=_vocabulary(file, family),
-        hidden_size=hidden,
-        intermediate_size=model.integer("feed_forward_length"),
-        layers=model.integer("block_count"),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
+        architecture=name,
+        vocab_size=_vocabulary(file, layout),
+        **sizes,
         max_positions=positions(model, "context_length"),
-        norm_epsilon=epsilon(model, "attention.layer_norm_rms_epsilon"),
-        rope=_rope(file, model, head_dim),
-        sliding_window=model.optional_integer("attention.sliding_window") or None,  # 0 says none as well
-        tie_embeddings=f"{family.layout.head}.weight" not in file.tensors,
+        norm_epsilon=epsilon(model, LAYER_NORM_EPSILON if given.get("layer_norm") else RMS_NORM_EPSILON),
+        **given,
+        experts=experts,
+        tie_embeddings=f"{layout.head}.weight" not in file.tensors,
         eos_token_ids=ids.eos_token_ids,
         bos_token_id=ids.bos_token_id,
     )
-    return Description(config, family.layout, None)
+    return Description(config, layout, None)
 
 
-def _family(fields: Fields) -> GGUFFamily:
+def _family(fields: Fields) -> tuple[str, GGUFFamily]:
     architecture = fields.text("general.architecture")
     if architecture not in GGUF_FAMILIES:
         raise fields.refused("general.architecture", GGUF_FAMILIES)
@@ -87,71 +97,96 @@ def _family(fields: Fields) -> GGUFFamily:
     for key in fields.values:
         if key.startswith(GGUF_FOREIGN) and not is_neutral(fields.get(key), (0, "", False)):
             raise fields.refused(key)
-    return GGUF_FAMILIES[architecture]
+    return architecture, GGUF_FAMILIES[architecture]
 
 
-def _vocabulary(file: GGUFFile, family: GGUFFamily) -> int:
-    name = f"{family.layout.embedding}.weight"
+def _vocabulary(file: GGUFFile, layout: Layout) -> int:
+    name = f"{layout.embedding}.weight"
     if name not in file.tensors:
         raise ModelError(f"{file.path}: tensor {name} is missing")
     return file.tensors[name].shape[0]
 
 
-def _rope(file: GGUFFile, model: Fields, head_dim: int) -> RopeConfig:
-    rotary_dim = model.integer("rope.dimension_count", head_dim)
-    if rotary_dim != head_dim:
-        raise model.refused("rope.dimension_count", [f"{head_dim}, the width of a head"])
-    kind = model.text("rope.scaling.type", "linear")
-    if kind not in ("none", "linear", "yarn"):
-        raise model.refused("rope.scaling.type", ["none", "linear", "yarn"])
-    plain = RopeConfig(model.number("rope.freq_base", 10000.0), rotary_dim)
-    keys = {field: model.prefix + key for field, key in _ROPE_KEYS.items()}
-    return checked_rope(_scaled_rope(file, model, plain, kind), model.where, {**keys, "factors": _FACTORS})
+def _sizes(model: Fields) -> dict[str, Any]:
+    heads, hidden = model.integer("attention.head_count"), model.integer("embedding_length")
+    head_dim = head_dimension(model, "attention.key_length", "embedding_length", hidden, heads)
+    if model.integer("attention.value_length", head_dim) != head_dim:
+        raise Unsupported(f"{model.where}: value heads wider or narrower than key heads are not supported")
+    kv_heads = model.integer("attention.head_count_kv", heads)
+    check_heads(model, heads, kv_heads, "attention.head_count_kv")
+    middle, layers = model.integer("feed_forward_length"), depth(model, "block_count")
+    return {
+        "hidden_size": hidden, "intermediate_size": middle, "layers": layers, "heads": heads, "kv_heads": kv_heads,
+        "head_dim": head_dim,
+    }  # fmt: skip
 
 
-_FACTORS = "rope_freqs.weight"
-_ROPE_KEYS = {
-    "theta": "rope.freq_base",
-    "factor": "rope.scaling.factor",
-    "original_max_positions": "rope.scaling.original_context_length",
-    "beta_fast": "rope.scaling.yarn_beta_fast",
-    "beta_slow": "rope.scaling.yarn_beta_slow",
-}
-"""What the file calls the fields of `RopeConfig`."""
+def _experts(model: Fields, family: GGUFFamily) -> ExpertsConfig | None:
+    if family.normalised is None or not model.integer(EXPERTS, 0, low=0):
+        for key in (CHOSEN, SHARED_WIDTH):
+            if not is_neutral(model.get(key), (0,)):
+                raise model.refused(key, ["0, as there is no expert_count"])
+        return None
+    count, chosen = model.integer(EXPERTS), model.integer(CHOSEN)
+    if chosen > count:
+        raise InvalidFormat(f"{model.where}: {model.prefix}{CHOSEN} {chosen} is above {count} experts")
+    if not is_neutral(model.get("expert_gating_func"), (0, 1, 3) if family.normalised else (0, 1)):
+        raise model.refused("expert_gating_func", ["1, a softmax"])  # 3: over those chosen, as if normalised after
+    middle = model.integer("feed_forward_length")
+    shared = model.integer(SHARED_WIDTH, middle if family.shared_gate else 0, low=0)
+    width = model.optional_integer(EXPERT_WIDTH) or middle
+    return ExpertsConfig(count, chosen, width, family.normalised, shared, family.shared_gate)
 
 
-def _scaled_rope(file: GGUFFile, model: Fields, plain: RopeConfig, kind: str) -> RopeConfig:
-    factor = 1.0 if kind == "none" else _stretch(model)
-    if kind == "yarn" and _FACTORS in file.tensors:
-        raise Unsupported(f"{file.path}: {_FACTORS} together with yarn scaling is not supported")
-    if _FACTORS in file.tensors:
-        return _rope_factors(file, plain, factor)
-    if kind == "yarn":
-        return _rope_yarn(model, replace(plain, scaling=RopeScaling.YARN, factor=factor))
-    return plain if factor == 1 else replace(plain, scaling=RopeScaling.LINEAR, factor=factor)
+def _layers(model: Fields, family: GGUFFamily, layers: int, rope: RopeConfig | None, sparse: bool) -> dict[str, Any]:
+    """How all layers turn and what they see, or what each of them is."""
+    kinds, window = family.kinds, None
+    if kinds.has_window:
+        window = (model.integer(WINDOW, low=0) if WINDOW in model else kinds.window) or None  # 0 says none as well
+    if not kinds.period or rope is None:
+        return {"rope": rope, "sliding_window": window}
+    local = rope if window is None else rope_of_windows(model, family, rope)
+    last = LayerKind(rope if kinds.last_turns else None, None, sparse)
+    other = LayerKind(local, window, sparse)
+    found = tuple(other if each else last for each in _windowed(model, family, layers))
+    if len(set(found)) > 1:
+        return {"rope": rope, "layer_kinds": found}
+    return {"rope": found[0].rope, "sliding_window": found[0].window}
 
 
-def _stretch(model: Fields) -> float:
-    """By what positions are divided; neither key, or 0, says that they are not."""
-    key = "rope.scaling.factor" if "rope.scaling.factor" in model else "rope.scale_linear"
-    is_nought = isinstance(model.get(key), float) and not model.get(key)
-    return 1.0 if key not in model or is_nought else model.number(key)
+def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
+    """Which layers are not the last of a period: as the file lists them, or of the period that it gives."""
+    value = model.get(PATTERN) if family.kinds.has_window else None
+    if isinstance(value, np.ndarray):
+        if value.shape != (layers,) or not set(value.tolist()) <= {0, 1}:
+            raise model.wrong(PATTERN, f"true or false for each of {layers} layers")
+        return [bool(each) for each in value]
+    period = family.kinds.period if value is None else model.integer(PATTERN, low=0)
+    return [not period or number % period < period - 1 for number in range(layers)]
 
 
-def _rope_factors(file: GGUFFile, plain: RopeConfig, factor: float) -> RopeConfig:
-    """llama3 scaling, which the converter writes out as one divisor per frequency."""
-    found, expected = file.tensors[_FACTORS].shape, (plain.rotary_dim // 2,)
-    if found != expected:
-        raise ModelError(f"{file.path}: tensor {_FACTORS} has shape {list(found)}, expected {list(expected)}")
-    factors = factor * floats_of(file.tensors[_FACTORS]).astype(np.float64)
-    return replace(plain, scaling=RopeScaling.FACTORS, factors=tuple(factors.tolist()))
+def _scales(model: Fields, family: GGUFFamily, sizes: dict[str, int]) -> dict[str, float]:
+    """The numbers that scores, embeddings, residuals and logits are multiplied with or cut off at."""
+    found = {field: _number(model, number) for field, number in family.numbers.items()}
+    if family.root_scale:
+        found["embedding_scale"] = sizes["hidden_size"] ** 0.5
+    if sizes["layers"] == family.wide_at:
+        found["attention_scale"] = (sizes["hidden_size"] // sizes["heads"]) ** -0.5
+    return {field: value for field, value in found.items() if value is not None}
 
 
-def _rope_yarn(model: Fields, rope: RopeConfig) -> RopeConfig:
-    context = model.integer("context_length")
-    return replace(
-        rope,
-        original_max_positions=model.integer("rope.scaling.original_context_length", context, low=0) or context,
-        beta_fast=model.number("rope.scaling.yarn_beta_fast", 32.0),
-        beta_slow=model.number("rope.scaling.yarn_beta_slow", 1.0),
-    )
+def _number(model: Fields, number: Number) -> float | None:
+    if number.key not in model:
+        return number.default
+    if is_neutral(model.get(number.key), (0,)):
+        return None
+    value = model.number(number.key)
+    return 1 / value if number.inverse else value
+
+
+def _is_parallel(model: Fields, family: GGUFFamily, layout: Layout) -> bool:
+    """Do attention and MLP read the same x? So they do where one norm serves both."""
+    if family.parallel_key:
+        return model.flag(family.parallel_key, True)
+    norm = layout.layer.get("attention_norm")
+    return norm is not None and norm == layout.layer.get("mlp_norm")

@@ -9,12 +9,15 @@ Next: `ferrum.load.config_gguf`.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ferrum.config import ModelConfig
-from ferrum.errors import InvalidFormat, Unsupported, quoted, warn
+from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeScaling
+from ferrum.errors import InvalidFormat, quoted, warn
 from ferrum.fields import Fields, read_json
-from ferrum.load.families import HUGGING_FACE_FAMILIES, Description, HuggingFaceFamily
+from ferrum.load.families import HUGGING_FACE_FAMILIES
+from ferrum.load.family import COUNTS, Description, HuggingFaceFamily
 from ferrum.load.known_keys import (
     CONFIG_HARMLESS,
     CONFIG_NEUTRAL,
@@ -25,9 +28,23 @@ from ferrum.load.known_keys import (
     check_keys,
     check_requests,
 )
-from ferrum.load.limits import LARGEST_HEAD, epsilon, positions
-from ferrum.load.rope_json import parse_rope
+from ferrum.load.layer_rules import rotating, sliding_layers, sliding_window
+from ferrum.load.limits import LARGEST_HEAD, LARGEST_POSITION, depth, epsilon, positions
+from ferrum.load.rope_json import Ropes, parse_ropes
 from ferrum.load.token_ids import NO_IDS, TokenIds
+
+ACTIVATION_NAMES = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+}
+"""transformers' names -> ours."""
 
 
 def config_fields(folder: Path) -> Fields:
@@ -54,8 +71,11 @@ def generation_fields(folder: Path) -> Fields:
 def describe(fields: Fields, ids: TokenIds) -> Description:
     """The keys of config.json -> what is computed. Raises `InvalidFormat` or `Unsupported`, naming the key."""
     family = find_family(fields)
-    biases = {name for flag, linears in family.bias_flags.items() if fields.flag(flag, False) for name in linears}
-    return Description(parse_config(fields, family, ids), family.layout, frozenset(biases))
+    config = parse_config(fields, family, ids)
+    flagged = (linears for key, (default, linears) in family.bias_flags.items() if fields.flag(key, default))
+    missing = (parts for key, parts in family.part_flags.items() if not fields.flag(key, False))
+    layout = family.layout.without({part for parts in missing for part in parts})
+    return Description(config, layout, frozenset([*family.biases, *(name for linears in flagged for name in linears)]))
 
 
 def architecture(fields: Fields) -> str | None:
@@ -66,34 +86,127 @@ def architecture(fields: Fields) -> str | None:
 
 def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_IDS) -> ModelConfig:
     """The keys of config.json -> ModelConfig."""
-    check_keys(fields, CONFIG_READ | family.bias_flags.keys(), _neutral(family), CONFIG_HARMLESS)
+    check_keys(fields, CONFIG_READ | family.keys, _neutral(family), CONFIG_HARMLESS | family.harmless)
     check_requests(fields)
-    if fields.text("hidden_act", "silu") not in ("silu", "swish"):
-        raise fields.refused("hidden_act", ["silu"])
-    heads, hidden = fields.integer("num_attention_heads"), fields.integer("hidden_size")
-    head_dim = head_dimension(fields, "head_dim", "hidden_size", hidden, heads)
-    max_positions = positions(fields, "max_position_embeddings", family.max_positions)
-    kv_default = heads if "num_key_value_heads" in fields.values else family.kv_heads or heads  # null means heads
-    kv_heads = fields.optional_integer("num_key_value_heads", low=1) or kv_default
-    layers = fields.integer("num_hidden_layers")
-    check_heads(fields, heads, kv_heads, "num_key_value_heads")
+    sizes = _Sizes(fields, family)
+    heads, layers = sizes.integer("num_attention_heads"), depth(fields, family.word("num_hidden_layers"))
+    hidden = sizes.integer("hidden_size")
+    head_dim = sizes.head_dim(hidden, heads)
+    max_positions = sizes.max_positions()
+    kv_heads = family.constants.get("kv_heads") or sizes.kv_heads(heads)
+    check_heads(fields, heads, kv_heads, family.word("num_key_value_heads"))
+    given: dict[str, Any] = {"hidden_activation": sizes.activation(), **_numbers(fields, family), **family.constants}
+    if "rope" not in given:
+        given |= _layers(fields, family, layers, sizes.rope(head_dim, max_positions))
+    rope = given["rope"]
+    if rope is not None and rope.scaling is RopeScaling.DYNAMIC:
+        max_positions = min(int(rope.factor * max_positions), LARGEST_POSITION)
     return ModelConfig(
         architecture=family.name,
-        vocab_size=fields.integer("vocab_size"),
+        vocab_size=sizes.integer("vocab_size"),
         hidden_size=hidden,
-        intermediate_size=fields.integer("intermediate_size"),
+        intermediate_size=sizes.intermediate(hidden),
         layers=layers,
         heads=heads,
-        kv_heads=kv_heads,
         head_dim=head_dim,
         max_positions=max_positions,
-        norm_epsilon=epsilon(fields, "rms_norm_eps", 1e-6),
-        rope=parse_rope(fields, head_dim, max_positions),
-        sliding_window=_window(fields, family, layers),
-        tie_embeddings=fields.flag("tie_word_embeddings", False),
+        norm_epsilon=sizes.epsilon(),
+        tie_embeddings=sizes.flag("tie_word_embeddings"),
+        experts=_experts(fields, family),
         eos_token_ids=ids.eos_token_ids,
         bos_token_id=ids.bos_token_id,
+        **{"kv_heads": kv_heads, **given},
     )
+
+
+class _Sizes:
+    """The sizes of a model by Llama's words for them, whatever the family calls them."""
+
+    def __init__(self, fields: Fields, family: HuggingFaceFamily) -> None:
+        self.fields, self.family = fields, family
+
+    def integer(self, word: str) -> int:
+        return self.fields.integer(self.family.word(word))
+
+    def flag(self, word: str) -> bool:
+        return self.fields.flag(self.family.word(word), self.family.defaults.get(word, False))
+
+    def head_dim(self, hidden: int, heads: int) -> int:
+        default = self.family.defaults.get("head_dim")
+        if default is not None and "head_dim" not in self.fields.values:
+            return int(default)
+        return head_dimension(self.fields, "head_dim", self.family.word("hidden_size"), hidden, heads)
+
+    def kv_heads(self, heads: int) -> int:
+        key = self.family.word("num_key_value_heads")
+        default = None if key in self.fields.values else self.family.defaults.get("num_key_value_heads")
+        return self.fields.optional_integer(key, low=1) or default or heads  # null means heads
+
+    def intermediate(self, hidden: int) -> int:
+        key, factor = self.family.word("intermediate_size"), self.family.intermediate_factor
+        if factor:
+            return self.fields.optional_integer(key, low=1) or factor * hidden
+        return self.fields.integer(key)
+
+    def max_positions(self) -> int:
+        default = self.family.defaults.get("max_position_embeddings", 2048)
+        return positions(self.fields, self.family.word("max_position_embeddings"), default)
+
+    def epsilon(self) -> float:
+        return epsilon(self.fields, self.family.word("rms_norm_eps"), self.family.defaults.get("rms_norm_eps", 1e-6))
+
+    def activation(self) -> str:
+        key = self.family.word("hidden_act")
+        name = self.fields.text(key, self.family.defaults.get("hidden_act", "silu"))
+        known = {**ACTIVATION_NAMES, **self.family.activations}
+        if name not in known:
+            raise self.fields.refused(key, known)
+        return known[name]
+
+    def rope(self, head_dim: int, max_positions: int) -> Ropes:
+        return parse_ropes(self.fields, self.family, head_dim, max_positions)
+
+
+def _numbers(fields: Fields, family: HuggingFaceFamily) -> dict[str, float]:
+    """Fields of ModelConfig that keys of their own give."""
+    found = {}
+    for name, given in family.numbers.items():
+        value = fields.optional_number(given.key)
+        value = given.default if value is None else value
+        if value is not None:
+            found[name] = float(value) ** given.power
+    return found
+
+
+def _layers(fields: Fields, family: HuggingFaceFamily, layers: int, ropes: Ropes) -> dict[str, Any]:
+    """What each layer is: in one word where all are alike."""
+    rules = family.rules
+    window = sliding_window(fields, rules)
+    slides = sliding_layers(fields, rules, layers, window)
+    turns = [True] * layers if rules is None else rotating(fields, rules, slides)
+    sparse = [family.experts is not None and (rules is None or rules.sparse(fields, layer)) for layer in range(layers)]
+    kinds = tuple(
+        LayerKind((ropes.sliding if slide else ropes.full) if turn else None, window if slide else None, has_experts)
+        for slide, turn, has_experts in zip(slides, turns, sparse, strict=True)
+    )
+    if len(set(kinds)) > 1 or kinds[0].sparse != (family.experts is not None):
+        return {"rope": ropes.full, "layer_kinds": kinds}
+    return {"rope": kinds[0].rope, "sliding_window": kinds[0].window}
+
+
+def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
+    keys = family.experts
+    if keys is None:
+        return None
+    given = [key for key in COUNTS if key in fields] or [COUNTS[0]]
+    count, chosen = fields.integer(given[0]), fields.integer("num_experts_per_tok")
+    if fields.integer(given[-1]) != count:
+        raise InvalidFormat(f"{fields.where}: {given[0]} is {count}, but {given[-1]} is {fields.get(given[-1])}")
+    if chosen > count:
+        raise InvalidFormat(f"{fields.where}: num_experts_per_tok is {chosen}, but there are {count} experts")
+    shared = 0 if keys.shared_size is None else fields.optional_integer(keys.shared_size) or 0
+    normalised = fields.flag(keys.normalised, False) if isinstance(keys.normalised, str) else keys.normalised
+    return ExpertsConfig(count, chosen, fields.integer(keys.size), normalised, shared, shared > 0 and keys.shared_gate)
 
 
 def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads: int) -> int:
@@ -130,38 +243,17 @@ def find_family(fields: Fields) -> HuggingFaceFamily:
     if classes and kind not in found:
         named = ", ".join(map(quoted, classes[:3]))
         warn(f"{fields.where}: architectures names {named}; it is run as {family.causal_class}, as model_type says")
-    return family
+    return _variant(fields, family)
 
 
 def _neutral(family: HuggingFaceFamily) -> Neutral:
-    return {key: values for key, values in CONFIG_NEUTRAL.items() if key not in family.bias_flags}
+    others = {key: values for key, values in CONFIG_NEUTRAL.items() if key not in family.keys | family.harmless}
+    return {**others, **family.neutral}
 
 
-def _window(fields: Fields, family: HuggingFaceFamily, layers: int) -> int | None:
-    """Positions a query sees, or None for all of them. An absent key takes the family's default, null means none."""
-    kinds = set(_layer_types(fields, layers))
-    if kinds == {"full_attention"}:
-        return None
-    window = family.sliding_window
-    if "sliding_window" in fields.values:
-        window = fields.optional_integer("sliding_window", low=1)
-    if window is not None and not family.has_window:  # transformers ignores it in this family, others do not
-        raise Unsupported(f"{fields.refused('sliding_window')} in this family; null says that there is none")
-    if window is not None and not fields.flag("use_sliding_window", True):  # likewise
-        raise Unsupported(
-            f"{fields.refused('use_sliding_window')} beside a window; sliding_window null says that there is none"
-        )
-    if window is None and kinds:
-        raise InvalidFormat(f"{fields.where}: layer_types asks for sliding_attention, but there is no sliding_window")
-    return window
-
-
-def _layer_types(fields: Fields, layers: int) -> list[str]:
-    kinds = fields.get("layer_types")
-    if kinds is None:
-        return []
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds) or len(kinds) != layers:
-        raise fields.wrong("layer_types", f"a list of names, one for each of {layers} layers")
-    if len(set(kinds)) > 1 or not set(kinds) <= {"full_attention", "sliding_attention"}:
-        raise fields.refused("layer_types", ["all full_attention", "all sliding_attention"])
-    return kinds
+def _variant(fields: Fields, family: HuggingFaceFamily) -> HuggingFaceFamily:
+    """The row that counts for this file."""
+    for key, value, variant in family.variants:
+        if fields.get(key) == value:
+            return _variant(fields, replace(variant, harmless=variant.harmless | family.harmless | {key}))
+    return family

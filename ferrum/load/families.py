@@ -1,90 +1,391 @@
-"""Model families as data: where each file format keeps each tensor of ours, and which config keys apply.
+"""The families of transformers as data: a row for each `model_type` of config.json.
 
-Owns: the tables that a new family adds rows to. Refuses to know: how files are read.
-Specs: LOAD-22 to LOAD-24, LOAD-30. Next: `ferrum.load.limits`.
+Owns: what each family computes where it is not what Llama computes, and which keys say so. A new family is a new row
+(docs/adding-a-model.md). Refuses to know: the form of a row (`ferrum.load.family`), how rows are read
+(`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`).
+Specs: LOAD-22 to LOAD-24, LOAD-90. Source: transformers' configuration and modeling files.
+Next: `ferrum.load.limits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import Any
 
-from ferrum.config import ModelConfig
-from ferrum.load.layout import Layout
-
-HUGGING_FACE_LAYOUT = Layout(
-    embedding="model.embed_tokens",
-    norm="model.norm",
-    head="lm_head",
-    layer={
-        "attention_norm": "model.layers.{layer}.input_layernorm",
-        "query": "model.layers.{layer}.self_attn.q_proj",
-        "key": "model.layers.{layer}.self_attn.k_proj",
-        "value": "model.layers.{layer}.self_attn.v_proj",
-        "output": "model.layers.{layer}.self_attn.o_proj",
-        "mlp_norm": "model.layers.{layer}.post_attention_layernorm",
-        "gate": "model.layers.{layer}.mlp.gate_proj",
-        "up": "model.layers.{layer}.mlp.up_proj",
-        "down": "model.layers.{layer}.mlp.down_proj",
-    },
-    derived={
-        **dict.fromkeys(("rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "inv_freq", "rope.freqs"), 1),
-        **dict.fromkeys(("rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_emb.cos_sin_cache", "freqs_cis"), 2),
-        **dict.fromkeys(("attn.bias", "self_attn.bias", "attn.mask", "causal_mask"), 2),  # a bias proper has one
-        **dict.fromkeys(("attn.masked_bias", "self_attn.masked_bias", "masked_bias"), 0),
-        "position_ids": 1,
-    },
-    prefix="model.",
+from ferrum.load import layouts_json as layouts
+from ferrum.load.family import ExpertKeys, Given, HuggingFaceFamily
+from ferrum.load.layer_rules import (
+    LayerRules,
+    all_but_every,
+    every_other_below_max_window_layers,
+    from_max_window_layers,
+    sparse_step,
 )
 
-ATTENTION_LINEARS = ("query", "key", "value", "output")
+PROJECTIONS = ("query", "key", "value")
+ATTENTION_LINEARS = (*PROJECTIONS, "output")
 MLP_LINEARS = ("gate", "up", "down")
+ALL_LINEARS = (*ATTENTION_LINEARS, "up", "down")
+EXPERT_LINEARS = ("router", "expert_gate", "expert_up", "expert_down")
 
 
-@dataclass(frozen=True)
-class HuggingFaceFamily:
-    """One `model_type` of config.json. Defaults are those of the transformers class, for keys the file leaves out."""
-
-    name: str
-    causal_class: str  # the entry of `architectures` that this project can run, however it is capitalised
-    base_class: str  # the same without a head, under which some save a whole model
-    layout: Layout = HUGGING_FACE_LAYOUT
-    max_positions: int = 2048
-    kv_heads: int | None = None  # None: as many as heads
-    has_window: bool = False  # does the family read sliding_window?
-    sliding_window: int | None = None
-    bias_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # config key -> linears it gives a bias
-
-    @property
-    def classes(self) -> tuple[str, str]:
-        """Names in `architectures` that mean this family."""
-        return self.causal_class, self.base_class
+def _family(name: str, model: str, **row: Any) -> HuggingFaceFamily:
+    """A row whose classes are called after the model."""
+    return HuggingFaceFamily(name, f"{model}ForCausalLM", f"{model}Model", **row)
 
 
-@dataclass(frozen=True)
-class Description:
-    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
-    those for which there is one)."""
-
-    config: ModelConfig
-    layout: Layout
-    biases: frozenset[str] | None
-
-
-HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {
-    "llama": HuggingFaceFamily(
-        "llama",
-        "LlamaForCausalLM",
-        "LlamaModel",
-        bias_flags={"attention_bias": ATTENTION_LINEARS, "mlp_bias": MLP_LINEARS},
-    ),
-    "mistral": HuggingFaceFamily(
-        "mistral",
-        "MistralForCausalLM",
-        "MistralModel",
-        max_positions=131072,
-        kv_heads=8,
-        has_window=True,
-        sliding_window=4096,
-    ),
+_ATTENTION_BIAS = {"attention_bias": (False, ATTENTION_LINEARS)}
+_BIASES = {**_ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
+_LAYER_NORM = {"layer_norm": True}
+_PLAIN_MLP = {"layer_norm": True, "gated": False}
+_NORM_WORD = {"rms_norm_eps": "layer_norm_eps"}
+_GRANITE = {
+    "embedding_scale": Given("embedding_multiplier"),
+    "residual_scale": Given("residual_multiplier"),
+    "attention_scale": Given("attention_multiplier", 1.0),
+    "logit_scale": Given("logits_scaling", power=-1),
 }
+_GEMMA = {"embedding_scale": Given("hidden_size", power=0.5)}
+_GEMMA2 = {**_GEMMA, "attention_scale": Given("query_pre_attn_scalar", 256, -0.5)}
+_GEMMA_TIED = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
+_ONE_WAY = {"use_bidirectional_attention": (False,)}
+
+_FALCON = _family(
+    "falcon",
+    "Falcon",
+    layout=layouts.FALCON,
+    words={
+        "intermediate_size": "ffn_hidden_size",
+        "rms_norm_eps": "layer_norm_epsilon",
+        "hidden_act": "activation",
+        "num_key_value_heads": "num_kv_heads",
+    },
+    defaults={"rms_norm_eps": 1e-5, "hidden_act": "gelu", "tie_word_embeddings": True},
+    intermediate_factor=4,
+    constants={**_PLAIN_MLP, "parallel": True},
+    bias_flags={"bias": (False, ALL_LINEARS)},
+    neutral={"alibi": (False,), "parallel_attn": (True,), "multi_query": (True,)},
+    harmless=frozenset({"num_ln_in_parallel_attn"}),
+)
+_FALCON_NEW = replace(_FALCON, layout=layouts.FALCON_TWO_NORMS, harmless=frozenset({"multi_query"}))
+_FALCON_NEW = replace(
+    _FALCON_NEW,
+    neutral={"alibi": (False,), "parallel_attn": (True,), "num_ln_in_parallel_attn": (2,)},
+    variants=(("num_ln_in_parallel_attn", 1, replace(_FALCON_NEW, layout=layouts.FALCON)),),
+)
+_STABLELM = _family(
+    "stablelm",
+    "StableLm",
+    layout=layouts.STABLELM,
+    words=_NORM_WORD,
+    defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 0.25},
+    constants=_LAYER_NORM,
+    bias_flags={"use_qkv_bias": (False, PROJECTIONS)},
+    part_flags={"qk_layernorm": ("query_norm", "key_norm")},
+)
+_GPT_NEOX = HuggingFaceFamily(
+    "gpt_neox",
+    "GPTNeoXForCausalLM",
+    "GPTNeoXModel",
+    layout=layouts.GPT_NEOX,
+    words={
+        **_NORM_WORD,
+        "num_key_value_heads": "num_attention_heads",
+        "rope_theta": "rotary_emb_base",
+        "partial_rotary_factor": "rotary_pct",
+    },
+    defaults={"rms_norm_eps": 1e-5, "hidden_act": "gelu", "partial_rotary_factor": 0.25},
+    constants={**_PLAIN_MLP, "parallel": True},
+    biases=("up", "down"),
+    bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
+    harmless=frozenset({"num_key_value_heads"}),
+)
+_MISTRAL = _family(
+    "mistral",
+    "Mistral",
+    defaults={"max_position_embeddings": 131072, "num_key_value_heads": 8},
+    rules=LayerRules(alike=True, window=4096),
+)
+_QWEN2 = _family(
+    "qwen2", "Qwen2", biases=PROJECTIONS, rules=LayerRules(slides=from_max_window_layers, switch="use_sliding_window"),
+    defaults={"max_position_embeddings": 32768},
+)  # fmt: skip
+_QWEN3 = _family(
+    "qwen3", "Qwen3", layout=layouts.QWEN3, bias_flags=_ATTENTION_BIAS, rules=_QWEN2.rules,
+    defaults={"max_position_embeddings": 32768, "head_dim": 128},
+)  # fmt: skip
+
+_ROWS = (
+    _family("llama", "Llama", bias_flags=_BIASES),
+    _MISTRAL,
+    _family("ministral", "Ministral", defaults=_MISTRAL.defaults, rules=LayerRules(window=4096)),
+    _family(
+        "ministral3",
+        "Ministral3",
+        defaults={"max_position_embeddings": 262144, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "head_dim": 128},
+        rules=LayerRules(alike=True),
+    ),
+    _family(
+        "smollm3",
+        "SmolLM3",
+        defaults={"max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_theta": 2000000.0},
+        bias_flags=_BIASES,
+        rules=LayerRules(slides=None, switch="use_sliding_window", rotates="no_rope_layers"),
+    ),
+    _QWEN2,
+    _QWEN3,
+    _family(
+        "phi3",
+        "Phi3",
+        layout=layouts.PHI3,
+        defaults={"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+        rules=LayerRules(alike=True),
+    ),
+    _family(
+        "phi",
+        "Phi",
+        layout=layouts.PHI,
+        words=_NORM_WORD,
+        defaults={"rms_norm_eps": 1e-5, "hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
+        constants={**_PLAIN_MLP, "parallel": True},
+        biases=(*ALL_LINEARS, "head"),
+        neutral={"qk_layernorm": (False,)},
+    ),
+    _family(
+        "gemma",
+        "Gemma",
+        layout=layouts.GEMMA,
+        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
+        numbers=_GEMMA,
+        activations={"gelu": "gelu_tanh"},
+        bias_flags=_ATTENTION_BIAS,
+        neutral=_ONE_WAY,
+        harmless=frozenset({"hidden_activation"}),
+    ),
+    _family(
+        "gemma2",
+        "Gemma2",
+        layout=layouts.GEMMA2,
+        words={"hidden_act": "hidden_activation"},
+        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
+        numbers={
+            **_GEMMA2,
+            "attention_softcap": Given("attn_logit_softcapping"),
+            "logit_softcap": Given("final_logit_softcapping"),
+        },
+        bias_flags=_ATTENTION_BIAS,
+        rules=LayerRules(window=4096, slides=all_but_every(2)),
+        neutral=_ONE_WAY,
+        harmless=frozenset({"hidden_act", "cache_implementation"}),
+    ),
+    _family(
+        "gemma3_text",
+        "Gemma3",
+        layout=layouts.GEMMA3,
+        words={"hidden_act": "hidden_activation"},
+        defaults={**_GEMMA_TIED, "max_position_embeddings": 131072, "rope_theta": 1000000.0},
+        numbers={
+            **_GEMMA2,
+            "attention_softcap": Given("attn_logit_softcapping"),
+            "logit_softcap": Given("final_logit_softcapping"),
+        },
+        bias_flags=_ATTENTION_BIAS,
+        rules=LayerRules(
+            window=4096,
+            slides=all_but_every(6, "sliding_window_pattern"),
+            local_theta=("rope_local_base_freq", 10000.0),
+        ),
+        neutral=_ONE_WAY,
+    ),
+    HuggingFaceFamily(
+        "gpt2",
+        "GPT2LMHeadModel",
+        "GPT2Model",
+        layout=layouts.GPT2,
+        words={
+            "hidden_size": "n_embd",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "intermediate_size": "n_inner",
+            "max_position_embeddings": "n_positions",
+            "rms_norm_eps": "layer_norm_epsilon",
+            "hidden_act": "activation_function",
+        },
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "hidden_act": "gelu_new",
+            "max_position_embeddings": 1024,
+            "tie_word_embeddings": True,
+        },
+        intermediate_factor=4,
+        constants={**_PLAIN_MLP, "rope": None},
+        biases=ALL_LINEARS,
+        neutral={"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
+        harmless=frozenset({"n_ctx", "reorder_and_upcast_attn", "summary_first_dropout"}),
+    ),
+    replace(
+        _GPT_NEOX,
+        variants=(("use_parallel_residual", False, replace(_GPT_NEOX, constants=_PLAIN_MLP)),),
+    ),
+    _family(
+        "olmo2",
+        "Olmo2",
+        layout=layouts.OLMO2,
+        bias_flags=_ATTENTION_BIAS,
+        defaults={"rms_norm_eps": 1e-5},
+    ),
+    _family(
+        "olmo3",
+        "Olmo3",
+        layout=layouts.OLMO2,
+        bias_flags=_ATTENTION_BIAS,
+        defaults={"rms_norm_eps": 1e-5},
+        rules=LayerRules(window=4096, slides=all_but_every(4), local_theta=("rope_theta", 10000.0)),
+    ),
+    _family("granite", "Granite", bias_flags=_BIASES, numbers=_GRANITE),
+    _family(
+        "starcoder2",
+        "Starcoder2",
+        layout=layouts.STARCODER2,
+        words={"rms_norm_eps": "norm_epsilon"},
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "hidden_act": "gelu_pytorch_tanh",
+            "max_position_embeddings": 4096,
+            "num_key_value_heads": 2,
+            "tie_word_embeddings": True,
+        },
+        constants=_PLAIN_MLP,
+        bias_flags={"use_bias": (True, ALL_LINEARS)},
+        rules=LayerRules(alike=True),
+        harmless=frozenset({"residual_dropout"}),
+    ),
+    _family(
+        "cohere",
+        "Cohere",
+        layout=layouts.COHERE,
+        words=_NORM_WORD,
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
+        constants={**_LAYER_NORM, "parallel": True},
+        numbers={"logit_scale": Given("logit_scale", 0.0625)},
+        bias_flags=_ATTENTION_BIAS,
+        part_flags={"use_qk_norm": ("query_norm", "key_norm")},
+    ),
+    _family(
+        "cohere2",
+        "Cohere2",
+        layout=layouts.COHERE.without(("query_norm", "key_norm")),
+        words=_NORM_WORD,
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
+        constants={**_LAYER_NORM, "parallel": True},
+        numbers={"logit_scale": Given("logit_scale", 0.0625)},
+        bias_flags=_ATTENTION_BIAS,
+        rules=LayerRules(window=4096, slides=all_but_every(4, "sliding_window_pattern"), rotates="sliding"),
+        neutral={"rotary_pct": (1.0,)},
+    ),
+    replace(
+        _STABLELM,
+        variants=(
+            (
+                "use_parallel_residual",
+                True,
+                replace(_STABLELM, layout=layouts.STABLELM_PARALLEL, constants={**_LAYER_NORM, "parallel": True}),
+            ),
+        ),
+    ),
+    *(
+        _family(
+            name,
+            name.capitalize(),
+            layout=layout,
+            defaults={
+                "rms_norm_eps": 1.5625e-07,
+                "max_position_embeddings": 131072,
+                "num_key_value_heads": 2,
+                "head_dim": 128,
+                "partial_rotary_factor": 0.5,
+            },
+            bias_flags={"attention_bias": (True, PROJECTIONS)},
+        )
+        for name, layout in (("glm", layouts.GLM), ("glm4", layouts.GLM4))
+    ),
+    replace(
+        _FALCON,
+        variants=(("new_decoder_architecture", True, _FALCON_NEW),),
+        constants={**_FALCON.constants, "kv_heads": 1},
+    ),
+    _family(
+        "mixtral",
+        "Mixtral",
+        layout=layouts.MIXTRAL,
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 131072,
+            "num_key_value_heads": 8,
+            "rope_theta": 1000000.0,
+        },
+        rules=LayerRules(alike=True),
+        experts=ExpertKeys(),
+    ),
+    _family(
+        "qwen2_moe",
+        "Qwen2Moe",
+        layout=layouts.QWEN2_MOE,
+        defaults={"max_position_embeddings": 32768, "num_key_value_heads": 16},
+        bias_flags={"qkv_bias": (True, PROJECTIONS)},
+        rules=LayerRules(slides=every_other_below_max_window_layers, switch="use_sliding_window", sparse=sparse_step),
+        experts=ExpertKeys(
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "shared_expert_intermediate_size",
+            shared_gate=True,
+        ),
+    ),
+    _family(
+        "qwen3_moe",
+        "Qwen3Moe",
+        layout=layouts.QWEN3_MOE,
+        defaults={"max_position_embeddings": 32768, "num_key_value_heads": 4},
+        bias_flags=_ATTENTION_BIAS,
+        rules=LayerRules(alike=True, switch="use_sliding_window", sparse=sparse_step),
+        experts=ExpertKeys("moe_intermediate_size", "norm_topk_prob"),
+    ),
+    _family(
+        "olmoe",
+        "Olmoe",
+        layout=layouts.OLMOE,
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+        bias_flags=_ATTENTION_BIAS,
+        experts=ExpertKeys(normalised="norm_topk_prob"),
+    ),
+    *(
+        _family(
+            name,
+            model,
+            layout=layouts.GRANITE_MOE,
+            bias_flags=_ATTENTION_BIAS,
+            numbers=_GRANITE,
+            experts=ExpertKeys(shared_size=shared),
+        )
+        for name, model, shared in (
+            ("granitemoe", "GraniteMoe", None),
+            ("granitemoeshared", "GraniteMoeShared", "shared_intermediate_size"),
+        )
+    ),
+    _family(
+        "gpt_oss",
+        "GptOss",
+        layout=layouts.GPT_OSS,
+        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 64},
+        constants={"hidden_activation": "quick_gelu", "up_offset": 1.0},
+        numbers={"swiglu_limit": Given("swiglu_limit", 7.0)},
+        biases=EXPERT_LINEARS,
+        bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
+        rules=LayerRules(window=128, slides=all_but_every(2)),
+        experts=ExpertKeys(),
+        neutral={"swiglu_alpha": (1.702,)},
+        harmless=frozenset({"experts_per_token", "initial_context_length"}),
+    ),
+)
+
+HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {row.name: row for row in _ROWS}

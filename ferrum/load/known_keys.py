@@ -155,7 +155,8 @@ CONFIG_HARMLESS = (
     | _RUNNING
     | FORCING.keys()
     | words("""
-    attention_dropout attn_implementation attn_pdrop auto_map base_model base_model_name_or_path
+    attention_dropout classifier_dropout output_router_logits residual_dropout router_aux_loss_coef router_jitter_noise
+    attn_implementation attn_pdrop auto_map base_model base_model_name_or_path
     base_model_ep_plan base_model_fsdp_plan base_model_pp_plan base_model_tp_plan bos_token chat_template
     chunk_size_feed_forward custom_pipelines dataset
     draft_vocab_size dtype embd_pdrop embedding_dropout eos_token experts_implementation finetuning_task
@@ -176,21 +177,25 @@ ROPE_READ: dict[str, frozenset[str]] = {
     for kind, keys in {
         "default": "",
         "linear": "factor",
+        "dynamic": "factor",
+        "longrope": "short_factor long_factor factor attention_factor original_max_position_embeddings",
+        "su": "short_factor long_factor factor attention_factor original_max_position_embeddings",
         "llama3": "factor low_freq_factor high_freq_factor original_max_position_embeddings",
         "yarn": "factor original_max_position_embeddings beta_fast beta_slow attention_factor mscale mscale_all_dim "
-        "truncate",
+        "truncate llama_4_scaling_beta",
     }.items()
 }
 ROPE_HARMLESS = frozenset(["finetuned", "max_position_embeddings"])
-ROPE_NEUTRAL: Neutral = {"mrope_section": (), "mrope_interleaved": (False,), "short_factor": (), "long_factor": ()}
+ROPE_NEUTRAL: Neutral = {"mrope_section": (), "mrope_interleaved": (False,), "llama_4_scaling_beta": ()}
 
 GGUF_READ = words("""
     attention.head_count attention.head_count_kv attention.key_length attention.layer_norm_rms_epsilon
-    attention.sliding_window attention.value_length block_count context_length embedding_length feed_forward_length
-    rope.dimension_count rope.freq_base rope.scale_linear rope.scaling.factor rope.scaling.original_context_length
-    rope.scaling.type rope.scaling.yarn_beta_fast rope.scaling.yarn_beta_slow
+    attention.value_length block_count context_length embedding_length feed_forward_length
+    rope.dimension_count rope.freq_base rope.scale_linear rope.scaling.attn_factor rope.scaling.factor
+    rope.scaling.original_context_length rope.scaling.type rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast
+    rope.scaling.yarn_beta_slow
 """)
-"""Behind the name of the architecture, as all of the following."""
+"""Behind the name of the architecture, as all of the following. Families read others besides."""
 
 GGUF_NEUTRAL: Neutral = {
     "attention.causal": (True,),
@@ -200,8 +205,7 @@ GGUF_NEUTRAL: Neutral = {
     "residual_scale": (0, 1),
     "router_logit_softcapping": (0,),
     "use_parallel_residual": (False,),
-    "rope.scaling.attn_factor": (1,),
-    "rope.scaling.yarn_attn_factor": (1, -1),
+    "expert_weights_scale": (0, 1),
     "rope.scaling.yarn_ext_factor": (1, -1),
     **dict.fromkeys(words("""
         activation_sparsity_scale altup.active_idx altup.num_inputs attention.clamp_kqv attention.decay_lora_rank
@@ -209,13 +213,14 @@ GGUF_NEUTRAL: Neutral = {
         attention.indexer.head_count attention.indexer.key_length attention.indexer.top_k attention.key_length_mla
         attention.key_length_swa attention.kv_lora_rank attention.layer_norm_epsilon attention.max_alibi_bias
         attention.q_lora_rank attention.relative_buckets_count attention.scale attention.shared_kv_layers
-        attention.sliding_window_pattern attention.temperature_length attention.temperature_scale
-        attention.value_length_mla attention.value_length_swa attention.value_residual_mix_lora_rank
-        attention.value_scale attn_logit_softcapping convnext.block_count convnext.embedding_length
+        attention.sliding_window attention.sliding_window_pattern attention.temperature_length
+        attention.temperature_scale attention.value_length_mla attention.value_length_swa
+        attention.value_residual_mix_lora_rank attention.value_scale attn_logit_softcapping
+        convnext.block_count convnext.embedding_length
         decoder_block_count dense_2_feat_in dense_2_feat_out dense_3_feat_in dense_3_feat_out
         embedding_length_per_layer_input expert_chunk_feed_forward_length expert_count expert_group_count
         expert_group_scale expert_group_used_count expert_shared_count expert_shared_feed_forward_length
-        expert_used_count expert_weights_norm expert_weights_scale experts_per_group features_length
+        expert_used_count expert_weights_norm experts_per_group features_length
         final_logit_softcapping full_attention_interval interleave_moe_layer_step kda.head_dim
         leading_dense_block_count moe_every_n_layers moe_latent_size n_deepstack_layers nextn_predict_layers
         posnet.block_count posnet.embedding_length rescale_every_n_layers rope.dimension_count_swa
@@ -225,7 +230,7 @@ GGUF_NEUTRAL: Neutral = {
         token_shift_count wkv.head_size
     """), (0, False)),
 }  # fmt: skip
-"""Keys of GGUF that change what is computed, in ways not implemented here."""
+"""Keys of GGUF that change what is computed, in ways not implemented here, or not in families that do not read them."""
 
 GGUF_HARMLESS = words("""
     classifier.output_labels decoder_start_token_id embedding_length_out expert_feed_forward_length

@@ -36,6 +36,8 @@ class Layout:
     neighbours (2i, 2i + 1)."""
     transposed: bool = False
     """Do the linears of layers lie as [in, out]?"""
+    transposed_experts: bool = False
+    """Do dense matrices of experts?"""
     norm_offset: float = 0.0
     """What is added to the weight of every norm."""
     derived: Mapping[str, int] = field(default_factory=dict)

@@ -18,6 +18,8 @@ LARGEST_HEAD = 1 << 16
 """Elements of a head: its rotary frequencies are computed before there is a tensor."""
 LARGEST_POSITION = (1 << 31) - 1
 """Positions are int32 in a step."""
+LARGEST_DEPTH = 1 << 16
+"""Layers: what each of them is, is listed before there is a tensor."""
 
 _EPSILON = (1e-20, 1.0)  # a square of 1e-20 is a float32 still
 _STRETCH = (1e-3, 1e6)
@@ -36,6 +38,8 @@ _USED = {
     RopeScaling.NONE: ("theta",),
     RopeScaling.FACTORS: ("theta",),
     RopeScaling.LINEAR: ("theta", "factor"),
+    RopeScaling.DYNAMIC: ("theta", "factor", "original_max_positions"),
+    RopeScaling.LONGROPE: ("theta", "factor", "original_max_positions", "attention_factor"),
     RopeScaling.LLAMA3: ("theta", "factor", "original_max_positions", "low_freq_factor", "high_freq_factor"),
     RopeScaling.YARN: ("theta", "factor", "original_max_positions", "beta_fast", "beta_slow", "attention_factor"),
 }
@@ -57,6 +61,14 @@ def positions(fields: Fields, key: str, default: int | None = None) -> int:
     return value
 
 
+def depth(fields: Fields, key: str) -> int:
+    """The number of layers. Raises `InvalidFormat`."""
+    value = fields.integer(key)
+    if value > LARGEST_DEPTH:
+        raise fields.wrong(key, f"at most {LARGEST_DEPTH}")
+    return value
+
+
 def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeConfig:
     """The same, with every number that its scaling uses within its range. Raises `InvalidFormat`, which names the key:
     `keys` tells how the file calls the fields of `RopeConfig`."""
@@ -74,8 +86,13 @@ def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeC
         raise refuse("beta_fast", f"at least {keys['beta_slow']}, {rope.beta_slow:g}")
     if rope.scaling is RopeScaling.LLAMA3 and rope.high_freq_factor <= rope.low_freq_factor:
         raise refuse("high_freq_factor", f"a number above {keys['low_freq_factor']}, {rope.low_freq_factor:g}")
+    if rope.scaling is RopeScaling.DYNAMIC and (rope.rotary_dim < 4 or rope.factor < 1):
+        raise refuse("factor", "at least 1 with dynamic, in heads of which at least 4 dimensions turn")
+    if rope.scaling is RopeScaling.LONGROPE and rope.original_max_positions < 2:
+        raise refuse("original_max_positions", "at least 2 with longrope, which divides by its logarithm")
     low, high = _STRETCH[0], _RANGES["theta"][1]
-    if not all(low <= factor <= high for factor in rope.factors):  # as for theta: 1e30 stands for no rotation at all
+    if not all(low <= factor <= high for factor in (*rope.factors, *rope.long_factors)):
+        # as for theta: 1e30 stands for no rotation at all
         raise InvalidFormat(f"{where}: {keys['factors']} must hold {_span(low, high)} everywhere")
     return rope
 

@@ -19,7 +19,7 @@ from ferrum.errors import NotFound
 from ferrum.fields import Fields
 from ferrum.load import config_gguf, config_json
 from ferrum.load.conversion import check_dtype
-from ferrum.load.families import Description
+from ferrum.load.family import Description
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.gguf_parts import first_part, whole_file
 from ferrum.load.params import build_params

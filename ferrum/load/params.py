@@ -16,8 +16,8 @@ import numpy as np
 from ferrum.config import ModelConfig
 from ferrum.errors import ModelError, Unsupported, warn
 from ferrum.load.conversion import check_dtype, convert, to_float32
-from ferrum.load.families import HUGGING_FACE_LAYOUT
 from ferrum.load.layout import Layout, half_split_order, linear_shapes, rows_of
+from ferrum.load.layouts_json import LLAMA
 from ferrum.load.source import TensorSource
 from ferrum.load.tree import decoder
 from ferrum.model.params import DecoderParams
@@ -32,7 +32,7 @@ def build_params(
     source: TensorSource,
     config: ModelConfig,
     dtype: str = "auto",
-    layout: Layout = HUGGING_FACE_LAYOUT,
+    layout: Layout = LLAMA,
     biases: Set[str] | None = None,
 ) -> DecoderParams:
     """The parameters of a decoder, as NumPy arrays: matrices in type `dtype`, vectors in float32.
@@ -101,39 +101,41 @@ class Taker:
     # ---- linears
     def linear(self, part: str, layer: int) -> Linear:
         """The linear that a layer calls by this name, cut out of the tensor that it shares with others."""
-        name = self._name(part, layer)
+        name, stored, transposed = self._name(part, layer), self._stored(part), self.layout.transposed
+        self.check_shape(f"{name}.weight", stored[::-1] if transposed else stored)  # before rows are numbered
         rows = rows_of(self.layout, part, self._sizes, self.config)
-        weight = self.matrix(f"{name}.weight", self._stored(part), rows, self.layout.transposed)
-        return Linear(weight, self.bias_at(name, part, self._stored(part)[0], rows))
+        weight = self.matrix(f"{name}.weight", stored, rows, transposed)
+        return Linear(weight, self.bias_at(name, part, stored[0], rows))
 
     def experts(self, part: str, layer: int) -> list[Linear]:
         """One linear for each expert: of tensors of their own, or of one that holds all."""
         assert self.config.experts is not None
-        count, stored = self.config.experts.count, self._stored(part)
-        rows = rows_of(self.layout, part, self._sizes, self.config)
+        count, (rows, columns) = self.config.experts.count, self._stored(part)
         if "{expert}" in self.layout.layer[part]:
-            names = [self._name(part, layer, expert=number) for number in range(count)]
-            weights = [self.matrix(f"{name}.weight", stored, rows) for name in names]
+            names = (self._name(part, layer, expert=number) for number in range(count))
             return [
-                Linear(each, self.bias_at(name, part, stored[0], rows))
-                for name, each in zip(names, weights, strict=True)
+                Linear(self.matrix(f"{name}.weight", (rows, columns)), self.bias_at(name, part, rows)) for name in names
             ]
         name = self._name(part, layer)
-        weights = self._stack(name, (count, *stored), rows)
-        biases = self._biases(name, part, (count, stored[0]), rows)
+        stack = self._stack(name, (count, rows, columns))
+        own = rows_of(self.layout, part, self._sizes, self.config)
+        weights = [convert(_cut(each, own), self.dtype, name) for each in stack]
+        biases = self._biases(name, part, (count, rows), own)
         return [Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
-    def _stack(self, name: str, shape: tuple[int, int, int], rows: Rows) -> list[Weight]:
-        """The matrices of a tensor of three dimensions; dense ones may lie transposed, which their shape tells."""
-        name = next((each for each in (f"{name}.weight", name) if each in self.left), f"{name}.weight")
-        turned = self.layout.transposed and self.source.describe(name).type in _DENSE
+    def _stack(self, name: str, shape: tuple[int, int, int]) -> list[Weight]:
+        """The matrices of a tensor of three dimensions."""
+        names = self.source.names()
+        name = next((each for each in (f"{name}.weight", name) if each in names), f"{name}.weight")
+        turned = self.layout.transposed_experts and self.source.describe(name).type in _DENSE
         self.check_shape(name, (shape[0], shape[2], shape[1]) if turned else shape)
         found = self.source.stack(name)
-        return [convert(_cut(_turned(each) if turned else each, rows), self.dtype, name) for each in found]
+        return [_turned(each) for each in found] if turned else list(found)
 
     def _biases(self, name: str, part: str, shape: tuple[int, int], rows: Rows) -> list[np.ndarray] | list[None]:
-        name = next((each for each in (f"{name}.bias", f"{name}_bias") if each in self.left), f"{name}.bias")
-        if not (name in self.left if self.biases is None else part in self.biases):
+        names = self.source.names()
+        name = next((each for each in (f"{name}.bias", f"{name}_bias") if each in names), f"{name}.bias")
+        if not (name in names if self.biases is None else part in self.biases):
             return [None] * shape[0]
         vectors = self.vector(name, shape)
         return [_picked(each, rows) for each in vectors]
@@ -145,7 +147,7 @@ class Taker:
 
     def bias_at(self, name: str, part: str, length: int, rows: Rows = None) -> np.ndarray | None:
         """The bias of a linear, if it has one."""
-        if not (f"{name}.bias" in self.left if self.biases is None else part in self.biases):
+        if not (f"{name}.bias" in self.source.names() if self.biases is None else part in self.biases):
             return None
         return _picked(self.vector(f"{name}.bias", (length,)), rows)
 

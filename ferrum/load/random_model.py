@@ -17,8 +17,8 @@ import tokenizers
 
 from ferrum.config import ModelConfig
 from ferrum.load.conversion import BLOCK_TYPES, FLOAT_TYPES, check_dtype
-from ferrum.load.families import HUGGING_FACE_LAYOUT
 from ferrum.load.layout import Layout, linear_shapes
+from ferrum.load.layouts_json import LLAMA
 from ferrum.load.tree import decoder
 from ferrum.model.params import DecoderParams
 from ferrum.tensor.parts import Norm
@@ -64,7 +64,7 @@ def random_model(
     config: ModelConfig,
     dtype: str = "auto",
     seed: int = 0,
-    layout: Layout = HUGGING_FACE_LAYOUT,
+    layout: Layout = LLAMA,
     biases: Set[str] = frozenset(),
 ) -> RandomModel:
     """The same weights for the same arguments; `layout` tells which parts there are, `biases` which linears have one.

@@ -8,16 +8,26 @@ Specs: LOAD-20, LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ferrum.config import RopeConfig, RopeScaling
-from ferrum.errors import Unsupported
+from ferrum.errors import InvalidFormat, Unsupported
 from ferrum.fields import Fields
+from ferrum.load.family import HuggingFaceFamily
 from ferrum.load.known_keys import ROPE_HARMLESS, ROPE_NEUTRAL, ROPE_READ, check_keys
+from ferrum.load.layer_rules import FULL, SLIDING
 from ferrum.load.limits import checked_rope
 
 ORIGINAL = "original_max_position_embeddings"
 PARTIAL = "partial_rotary_factor"
+
+
+@dataclass(frozen=True)
+class Ropes:
+    """How layers turn that see everything, and those that see a window."""
+
+    full: RopeConfig
+    sliding: RopeConfig
 
 
 @dataclass(frozen=True)
@@ -36,24 +46,60 @@ class _Place:
                 return place.length(ORIGINAL)
         return self.max_positions
 
+    def stretch(self) -> float:
+        """`factor`, or, where it is null, what the longest context is of the original one."""
+        says_null = "factor" in self.rope.values and "factor" not in self.rope
+        return self.max_positions / self.original() if says_null else self.rope.number("factor")
 
-def parse_rope(fields: Fields, head_dim: int, max_positions: int) -> RopeConfig:
+
+def parse_ropes(fields: Fields, family: HuggingFaceFamily, head_dim: int, max_positions: int) -> Ropes:
     """The rotary parameters of config.json. Raises `InvalidFormat` or `Unsupported`, naming the key."""
-    rope = _rope_object(fields)
-    if any(isinstance(value, dict) for value in rope.values.values()):
-        raise Unsupported(f"{rope.where}: parameters that differ between kinds of layers are not supported")
-    for part in (fields.optional_number(PARTIAL), rope.number(PARTIAL, 1.0)):  # null says nothing at the top only
-        if part not in (None, 1.0):
-            raise Unsupported(f"{fields.where}: {PARTIAL} {part:g} is not supported; supported: 1")
+    rope, local = _rope_object(fields), None if family.rules is None else family.rules.local_theta
+    kinds = {kind: value for kind, value in rope.values.items() if isinstance(value, dict)}
+    if not kinds:
+        full = _parse_rope(rope, fields, family, head_dim, max_positions)
+        if local is None:
+            return Ropes(full, full)
+        theta = fields.number(*local) if local[0] in fields else family.defaults.get(local[0], local[1])
+        plain = RopeConfig(theta, full.rotary_dim)
+        return Ropes(full, checked_rope(plain, fields.where, {"theta": local[0]}))
+    if set(kinds) != {FULL, SLIDING} or len(kinds) < len(rope.values) or local is None:
+        raise Unsupported(f"{rope.where}: parameters that differ between these kinds of layers are not supported")
+    full, sliding = (_parse_rope(rope.inner(kind), fields, family, head_dim, max_positions) for kind in (FULL, SLIDING))
+    return Ropes(full, sliding)
+
+
+def _parse_rope(
+    rope: Fields, fields: Fields, family: HuggingFaceFamily, head_dim: int, max_positions: int
+) -> RopeConfig:
+    """One object of rotary parameters."""
     named = "rope_type" if "rope_type" in rope.values else "type"
     kind = rope.text(named, "default")
     if kind not in _SCALINGS:
         raise rope.refused(named, _SCALINGS)
-    check_keys(rope, ROPE_READ[kind], ROPE_NEUTRAL, ROPE_HARMLESS, f"which {named} {kind} does not use")
-    place_of_theta = rope if "rope_theta" in rope.values else fields
-    plain = RopeConfig(place_of_theta.number("rope_theta", 10000.0), head_dim)
+    neutral = {key: values for key, values in ROPE_NEUTRAL.items() if key not in ROPE_READ[kind]}
+    check_keys(rope, ROPE_READ[kind], neutral, ROPE_HARMLESS, f"which {named} {kind} does not use")
+    theta_key = family.word("rope_theta")
+    theta_place, key = (rope, "rope_theta") if "rope_theta" in rope.values else (fields, theta_key)
+    theta = theta_place.number(key, family.defaults.get("rope_theta", 10000.0))
+    plain = RopeConfig(theta, _rotary_dim(rope, fields, family, head_dim))
     scaled = _SCALINGS[kind](_Place(rope, fields, plain, max_positions))
     return checked_rope(scaled, fields.where, _key_names(rope))
+
+
+def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_dim: int) -> int:
+    """Leading dimensions of a head that turn."""
+    key = family.word(PARTIAL)
+    part = fields.optional_number(key)  # null says nothing at the top only
+    if PARTIAL in rope.values or part is None:
+        part = rope.number(PARTIAL, family.defaults.get(PARTIAL, 1.0))
+    turning = int(head_dim * part)
+    if turning > head_dim or turning < 2 or turning % 2:
+        raise InvalidFormat(
+            f"{fields.where}: {key} {part:g} of a head of {head_dim} leaves {turning} dimensions to turn; "
+            "they must be an even number, at least 2 and at most the head"
+        )
+    return turning
 
 
 def _rope_object(fields: Fields) -> Fields:
@@ -69,7 +115,7 @@ def _key_names(rope: Fields) -> dict[str, str]:
     own = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
     own["original_max_positions"] = ORIGINAL
     own["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
-    return {"theta": "rope_theta", **own}
+    return {"theta": "rope_theta", "factors": "short_factor and long_factor", **own}
 
 
 def _default(place: _Place) -> RopeConfig:
@@ -77,35 +123,67 @@ def _default(place: _Place) -> RopeConfig:
 
 
 def _linear(place: _Place) -> RopeConfig:
-    return RopeConfig(place.plain.theta, place.plain.rotary_dim, RopeScaling.LINEAR, place.rope.number("factor"))
+    return replace(place.plain, scaling=RopeScaling.LINEAR, factor=place.rope.number("factor"))
+
+
+def _dynamic(place: _Place) -> RopeConfig:
+    return replace(
+        place.plain,
+        scaling=RopeScaling.DYNAMIC,
+        factor=place.rope.number("factor"),
+        original_max_positions=place.max_positions,
+    )
 
 
 def _llama3(place: _Place) -> RopeConfig:
-    return RopeConfig(
-        place.plain.theta,
-        place.plain.rotary_dim,
-        RopeScaling.LLAMA3,
-        place.rope.number("factor"),
+    return replace(
+        place.plain,
+        scaling=RopeScaling.LLAMA3,
+        factor=place.rope.number("factor"),
         original_max_positions=place.original(),
         low_freq_factor=place.rope.number("low_freq_factor"),
         high_freq_factor=place.rope.number("high_freq_factor"),
     )
 
 
-def _yarn(place: _Place) -> RopeConfig:
-    rope, original = place.rope, place.original()
-    says_null = "factor" in rope.values and "factor" not in rope
-    factor = place.max_positions / original if says_null else rope.number("factor")
-    return RopeConfig(
-        place.plain.theta,
-        place.plain.rotary_dim,
-        RopeScaling.YARN,
-        factor,
+def _longrope(place: _Place) -> RopeConfig:
+    original, rope = place.original(), place.rope
+    short, long = (_factors(rope, key, place.plain.rotary_dim // 2) for key in ("short_factor", "long_factor"))
+    return replace(
+        place.plain,
+        scaling=RopeScaling.LONGROPE,
+        factor=rope.number("factor") if "factor" in rope else place.max_positions / original,
         original_max_positions=original,
+        attention_factor=rope.optional_number("attention_factor"),
+        factors=short,
+        long_factors=long,
+    )
+
+
+def _factors(rope: Fields, key: str, count: int) -> tuple[float, ...]:
+    """One number for each frequency."""
+    values = rope.value(key)
+    if not isinstance(values, list) or len(values) != count or not all(_is_number(value) for value in values):
+        raise InvalidFormat(f"{rope.where}: {key} must be a list of {count} numbers, one for each frequency")
+    return tuple(map(float, values))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _yarn(place: _Place) -> RopeConfig:
+    rope, factor = place.rope, place.stretch()
+    return replace(
+        place.plain,
+        scaling=RopeScaling.YARN,
+        factor=factor,
+        original_max_positions=place.original(),
         beta_fast=rope.optional_number("beta_fast") or 32.0,
         beta_slow=rope.optional_number("beta_slow") or 1.0,
         attention_factor=_yarn_attention(rope, factor),
         truncate="truncate" not in rope.values or ("truncate" in rope and rope.flag("truncate", True)),
+        query_growth=rope.optional_number("llama_4_scaling_beta") or 0.0,
     )
 
 
@@ -117,4 +195,12 @@ def _yarn_attention(rope: Fields, factor: float) -> float | None:
     return scales[0] / scales[1]
 
 
-_SCALINGS = {"default": _default, "linear": _linear, "llama3": _llama3, "yarn": _yarn}
+_SCALINGS = {
+    "default": _default,
+    "linear": _linear,
+    "dynamic": _dynamic,
+    "llama3": _llama3,
+    "yarn": _yarn,
+    "longrope": _longrope,
+    "su": _longrope,  # as Phi-3 first called it
+}

@@ -41,7 +41,15 @@ def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTable
         angles = np.outer(np.arange(start, min(start + POSITIONS, positions), dtype=np.float64), frequencies)
         cos.append(ops.asarray(factor * np.cos(angles), ops.float_dtype))
         sin.append(ops.asarray(factor * np.sin(angles), ops.float_dtype))
-    return RopeTables(ops.concat(cos, 0), ops.concat(sin, 0))
+    return RopeTables(ops.concat(cos, 0), ops.concat(sin, 0), _growth(ops, config, positions))
+
+
+def _growth(ops: TensorOps, config: RopeConfig, positions: int) -> Tensor | None:
+    """1 + growth ln(1 + ⌊position / original context⌋): attention of Llama 4 and Ministral 3 over long contexts."""
+    if not config.query_growth:
+        return None
+    turns = np.arange(positions) // config.original_max_positions
+    return ops.asarray(1 + config.query_growth * np.log1p(turns), ops.float_dtype)
 
 
 def rope_frequencies(config: RopeConfig, positions: int = 0) -> Frequencies:

@@ -50,7 +50,9 @@ class KvLayer:
 
 @dataclass(frozen=True, eq=False)
 class RopeTables:
-    """Cosine and sine of every position's rotation: float [positions, rotary_dim / 2] each."""
+    """Cosine and sine of every position's rotation: float [positions, rotary_dim / 2] each. Where queries grow with
+    their position, what they are multiplied with: float [positions]."""
 
     cos: Tensor
     sin: Tensor
+    growth: Tensor | None = None

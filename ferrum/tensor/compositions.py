@@ -271,6 +271,8 @@ class Compositions(Primitives):
         query, key, value = (self.reshape(each, shape) for each in (query, key, projections[2]))
         if tables is not None:
             query, key = (self.rope(each, tables, batch.positions) for each in (query, key))
+            if tables.growth is not None:
+                query = self.mul(query, self.reshape(self.take(tables.growth, batch.positions), (-1, 1, 1)))
         self.kv_write(layer, key, value, batch.slots)
         attended = self.paged_attention(query, attention, layer, batch)
         return self.reshape(attended, (shape[0], -1))

@@ -18,6 +18,7 @@ from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.parts import Norm
 from ferrum.testing.stub import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
@@ -93,7 +94,7 @@ def test_what_is_remembered_ends_with_any_of_its_objects() -> None:
 @pytest.mark.clause("OPS-57")
 def test_threads_that_cannot_be_started_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.ones((128, 512), np.float32)
-    expected = NumbaOps(1).rms_norm(x, x[0], 0.0)
+    expected = NumbaOps(1).normed(x, Norm(x[0].copy(), 0.0))
 
     class NoThread(threading.Thread):
         def start(self) -> None:
@@ -101,5 +102,5 @@ def test_threads_that_cannot_be_started_are_done_without(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(team, "_teams", {})
     monkeypatch.setattr(team.threading, "Thread", NoThread)
-    assert np.array_equal(NumbaOps(2).rms_norm(x, x[0], 0.0), expected)
+    assert np.array_equal(NumbaOps(2).normed(x, Norm(x[0].copy(), 0.0)), expected)
     assert [len(made._wake) for made in team._teams.values()] == [0]

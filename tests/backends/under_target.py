@@ -31,7 +31,7 @@ HALF_CACHE = "float32, float16 cache"
 CASES = {**{kind: (kind, None) for kind in KINDS}, HALF_CACHE: ("float32", "float16")}
 """How weights, and how keys and values are stored."""
 
-KERNELS = ("elementwise.gated", "products.product.f16", "products.product.q4_0")
+KERNELS = ("activations.silu", "products.product.f16", "products.product.q4_0")
 """Few, because each is compiled anew: an elementary function, and weights that every target decodes in its own way."""
 
 

@@ -57,7 +57,7 @@ def structured(**grammar: Any) -> SamplingParams:
 def model(backend: str) -> LLM:
     shape = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16, max_positions=512)
     params = tiny_params(shape)
-    params.embedding.data[DAMAGED] = np.nan
+    params.embedding.table.data[DAMAGED] = np.nan
     loaded = TinyModel(shape, params, ByteTokenizer())
     config = EngineConfig(kv_memory=1 << 21, max_num_batched_tokens=256, deterministic=True)
     return LLM.from_loaded(loaded, load_backend(backend, deterministic=True), config)

@@ -154,7 +154,7 @@ def damaged(rows: list[int], value: float) -> LLM:
     """A model in which these tokens of the vocabulary have no embedding."""
     config = replace(tiny_config(max_positions=256), eos_token_ids=())
     params = tiny_params(config)
-    params.embedding.data[rows] = value
+    params.embedding.table.data[rows] = value
     model = TinyModel(config, params, ByteTokenizer())
     return LLM.from_loaded(model, load_backend("numpy"), EngineConfig(kv_memory=1 << 22, max_num_batched_tokens=64))
 

@@ -77,7 +77,7 @@ def _attend(row, entry, head, first_split, end_split, tile):
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
     token, first_row = load_int32(entry + 4), load_int32(entry + 12)
     rows, own, first, end = reach(row, entry)
-    sinks = load_word(row + 216)
+    sinks, growth = load_word(row + 216), load_word(row + 224)
     if sinks != 0:  # where splits are merged later, the merge begins with the sink
         sinks = sinks + 4 * group * head if load_word(row + 192) == 1 else 0
     out, maxima = _forget(tile, rows, padded, sinks, first_row, group)
@@ -86,6 +86,8 @@ def _attend(row, entry, head, first_split, end_split, tile):
         source = load_word(row + 24) + (token + step) * load_word(row + 32) + 4 * lane * head_dim
         turn = 4 * half * (own + step)
         cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
+        if growth != 0:
+            scale = load_float(row + 152) * load_float(growth + 4 * (own + step))
         rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
     for split in range(max(first_split, first // SPLIT), min(end_split, (end + SPLIT - 1) // SPLIT)):
         begin, stop = max(first, split * SPLIT), min(end, (split + 1) * SPLIT)
@@ -117,7 +119,8 @@ def attention(row, chunk, chunks):
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
     units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
-    `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none).
+    `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none),
+    28 growth of queries (float32 [positions], 0: none).
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""

@@ -22,6 +22,7 @@ from ferrum.backends.numba_kernels.operands import (
     MlpWords,
     NormWords,
     Remembered,
+    RotationWords,
     WeightWords,
     activation,
     batch_words,
@@ -41,9 +42,7 @@ from ferrum.tensor.weights import Linear, Weight
 
 _FLOAT32 = np.dtype(np.float32)
 
-Rotation = tuple[int, int, int]
-"""Half of rotary_dim, address of cos, address of sin."""
-NO_ROTATION: Rotation = (0, 0, 0)
+NO_ROTATION = RotationWords((0, 0, 0), 0)
 ATTENTION = "attention.attention"
 SPLIT_OF_ATTENTION = "splits.attend_split"
 MERGE_OF_ATTENTION = "attention.merge_attention"
@@ -181,7 +180,7 @@ class Kernels:
         return out
 
     def kv_write(
-        self, cache: CacheWords, key: Tensor, value: Tensor, slots: Tensor, rope: tuple[Rotation, Tensor] | None
+        self, cache: CacheWords, key: Tensor, value: Tensor, slots: Tensor, rope: tuple[RotationWords, Tensor] | None
     ) -> None:
         """key and value [tokens, kv_heads * head_dim]; rope: rotation and positions, to rotate keys on the way."""
         slots = np.ascontiguousarray(slots, np.int32)
@@ -190,7 +189,7 @@ class Kernels:
             "writing.kv_write",
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
-            *(NO_ROTATION if rope is None else rope[0]), address(positions),
+            *(NO_ROTATION if rope is None else rope[0]).turn, address(positions),
             *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, work=8 * key.size, count=8,
         )  # fmt: skip
 
@@ -200,7 +199,7 @@ class Kernels:
         cache: CacheWords,
         batch: StepBatch,
         attention: Attention,
-        rotation: Rotation | None = None,
+        rotation: RotationWords = NO_ROTATION,
     ) -> Tensor:
         """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way."""
         window, sinks = attention.window, attention.sinks
@@ -215,10 +214,11 @@ class Kernels:
         row = (
             cache.keys, cache.values, address(query), query.strides[0], address(out), words.tiles, words.tile_count,
             words.block_tables, words.table_width, words.contexts, heads, cache.kv_heads, cache.head_dim,
-            cache.block_size, *(rotation or NO_ROTATION), reach, float_bits(attention.scale),
+            cache.block_size, *rotation.turn, reach, float_bits(attention.scale),
             float_bits(attention.softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
             self.library.address(SPLIT_OF_ATTENTION), 0 if sinks is None else self._vectors(sinks),
+            rotation.growth,
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer

@@ -101,6 +101,14 @@ class CacheWords:
 
 
 @dataclass(frozen=True, eq=False)
+class RotationWords:
+    """What kernels need to know of rotary tables."""
+
+    turn: tuple[int, int, int]  # half of rotary_dim, address of cos, address of sin
+    growth: int  # address; 0 for none
+
+
+@dataclass(frozen=True, eq=False)
 class BatchWords:
     """What attention needs to know of a step's batch: the same for all layers."""
 
@@ -205,11 +213,12 @@ def cache_words(layer: KvLayer) -> CacheWords | None:
     return CacheWords(*places, kv_heads, head_dim, block_size, layer.keys.dtype.itemsize)
 
 
-def rotation_words(tables: RopeTables) -> tuple[int, int, int] | None:
-    """Half of rotary_dim, address of cos, address of sin; None if the tables are not as the kernels expect them."""
-    if not (_plain(tables.cos) and _plain(tables.sin)):
+def rotation_words(tables: RopeTables) -> RotationWords | None:
+    """None if the tables are not as the kernels expect them."""
+    if not (_plain(tables.cos) and _plain(tables.sin) and _plain(tables.growth)):
         return None
-    return tables.cos.shape[1], address(tables.cos), address(tables.sin)
+    growth = 0 if tables.growth is None else address(tables.growth)
+    return RotationWords((tables.cos.shape[1], address(tables.cos), address(tables.sin)), growth)
 
 
 def batch_words(batch: StepBatch, group: int) -> BatchWords:

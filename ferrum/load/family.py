@@ -1,0 +1,106 @@
+"""What a family of transformers is, as data: the form of its row.
+
+Owns: the words in which a row of `ferrum.load.families` says what its models compute, and what comes of reading a
+model's files. Refuses to know: any family.
+Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ferrum.config import ModelConfig
+from ferrum.load.layer_rules import LayerRules
+from ferrum.load.layout import Layout
+from ferrum.load.layouts_json import LLAMA
+
+Words = Mapping[str, str]
+"""Our word for a size, which is Llama's key -> this family's key."""
+
+
+COUNTS = ("num_local_experts", "num_experts")
+"""Keys of the number of experts; the name changed."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A number that a key gives: what it is where the key is absent or null (None: the field keeps its default), and
+    the power and the factor that make our number of theirs."""
+
+    key: str
+    default: float | None = None
+    power: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExpertKeys:
+    """Where a family says how large its experts are, and whether weights are normalised (True, False, or the key that
+    says it, which is false where it is absent). How many there are stands under either of `COUNTS`."""
+
+    size: str = "intermediate_size"
+    normalised: bool | str = True
+    shared_size: str | None = None
+    shared_gate: bool = False
+
+
+@dataclass(frozen=True)
+class HuggingFaceFamily:
+    """One `model_type` of config.json. Defaults are those of the transformers class, for keys the file leaves out."""
+
+    name: str
+    causal_class: str  # the entry of `architectures` that this project can run, however it is capitalised
+    base_class: str  # the same without a head, under which some save a whole model
+    layout: Layout = LLAMA
+    words: Words = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # by our word
+    constants: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that all its models share
+    numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig that keys give
+    intermediate_factor: int = 0  # how often hidden_size goes into intermediate_size where that is not given
+    activations: Mapping[str, str] = field(default_factory=dict)  # names that mean something else in this family
+    biases: tuple[str, ...] = ()  # linears that always have one
+    bias_flags: Mapping[str, tuple[bool, tuple[str, ...]]] = field(default_factory=dict)  # key -> default, linears
+    part_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # key (false) -> parts there are only then
+    rules: LayerRules | None = None  # which layers slide, rotate, have experts; None: all are alike, none slides
+    experts: ExpertKeys | None = None
+    neutral: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # keys that must be absent or one of these
+    harmless: frozenset[str] = frozenset()
+    variants: tuple[tuple[str, Any, HuggingFaceFamily], ...] = ()  # where this key has this value, another row counts
+
+    @property
+    def classes(self) -> tuple[str, str]:
+        """Names in `architectures` that mean this family."""
+        return self.causal_class, self.base_class
+
+    def word(self, word: str) -> str:
+        """This family's key."""
+        return self.words.get(word, word)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All keys of its own that the row gives a meaning."""
+        experts = () if self.experts is None else (*COUNTS, self.experts.size, "num_experts_per_tok")
+        of_experts = [getattr(self.experts, name, None) for name in ("normalised", "shared_size")]
+        return frozenset(
+            [
+                *self.words.values(),
+                *(given.key for given in self.numbers.values()),
+                *self.bias_flags,
+                *self.part_flags,
+                *(self.rules.keys if self.rules is not None else ()),
+                *experts,
+                *(key for key in of_experts if isinstance(key, str)),
+                *(key for key, _, _ in self.variants),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
+    those for which there is one)."""
+
+    config: ModelConfig
+    layout: Layout
+    biases: frozenset[str] | None
