@@ -119,12 +119,13 @@ def describe(
     kv = None if config is None else KvCost.of(config)
     by_type: dict[str, dict[str, Any]] = {}
     for tensor in tensors or ():
-        empty: dict[str, Any] = {"tensors": 0, "parameters": 0, "bytes": 0, "kept_as": None}
+        empty: dict[str, Any] = {"tensors": 0, "parameters": 0, "bytes": 0, "kept_as": []}
         entry = by_type.setdefault(tensor.type, empty)
         entry["tensors"] += 1
         entry["parameters"] += math.prod(tensor.shape)
         entry["bytes"] += tensor.nbytes
-        entry["kept_as"] = tensor.kept_as
+        if tensor.kept_as and tensor.kept_as not in entry["kept_as"]:
+            entry["kept_as"].append(tensor.kept_as)
     return {
         "model": files.name,
         "path": str(files.path),
@@ -192,7 +193,7 @@ def _computed(d: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _type_line(entry: dict[str, Any]) -> str:
     plural = "" if entry["tensors"] == 1 else "s"
-    kept = f", kept as {entry['kept_as']}" if entry["kept_as"] else ""
+    kept = f", kept as {' or '.join(entry['kept_as'])}" if entry["kept_as"] else ""
     sizes = f"{entry['parameters']:,} parameters, {human_bytes(entry['bytes'])}"
     return f"{entry['tensors']} tensor{plural}, {sizes}{kept}"
 

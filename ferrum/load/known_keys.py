@@ -86,7 +86,6 @@ CONFIG_NEUTRAL: Neutral = {
     "qk_layer_norms": (False,),
     "qk_norm": (False,),
     "qkv_bias": (False,),
-    "quantization_config": (),
     "query_pre_attn_scalar": (),
     "residual_multiplier": (1.0,),
     "rope_interleaved": (False,),
@@ -146,8 +145,8 @@ GENERATION_HARMLESS = (
 CONFIG_READ = words("""
     architectures bos_token_id eos_token_id head_dim hidden_act hidden_size intermediate_size layer_types
     max_position_embeddings model_type num_attention_heads num_hidden_layers num_key_value_heads
-    original_max_position_embeddings partial_rotary_factor rms_norm_eps rope_parameters rope_scaling rope_theta
-    sliding_window tie_word_embeddings use_sliding_window vocab_size
+    original_max_position_embeddings partial_rotary_factor quantization quantization_config rms_norm_eps
+    rope_parameters rope_scaling rope_theta sliding_window tie_word_embeddings use_sliding_window vocab_size
 """)
 
 CONFIG_HARMLESS = (

@@ -89,9 +89,9 @@ class _Folder(ModelFiles):
 
     @cached_property
     def source(self) -> TensorSource:
-        from ferrum.load.safetensors import SafetensorsSource
+        from ferrum.load.quantized import open_safetensors
 
-        return SafetensorsSource(self.path)
+        return open_safetensors(self.path, self._fields)
 
     @cached_property
     def description(self) -> Description:

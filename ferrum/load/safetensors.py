@@ -4,7 +4,7 @@ Owns: finding, opening and mapping the files. The `safetensors` library checks e
 reads, so tensors are views of our own mapping of the same file. A file must not change while it is in use.
 Refuses to know: what the tensors are for.
 Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded checkpoints.
-Next: `ferrum.load.gguf`.
+Next: `ferrum.load.quantized`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,17 @@ ELEMENTS = {
     "F64": np.dtype("<f8"),
 }
 """Element types that backends compute with, and one that is rounded to them."""
+RAW = {
+    **ELEMENTS,
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E8M0": np.dtype(ml_dtypes.float8_e8m0fnu),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+    "I32": np.dtype("<i4"),
+    "U32": np.dtype("<u4"),
+    "I64": np.dtype("<i8"),
+}
+"""Element types that quantised matrices are made of."""
 LONGEST_NAME = 512
 """Characters of a tensor's name."""
 LONGEST_FILE_NAME = 255
@@ -86,6 +97,13 @@ class SafetensorsSource:
             missing(self.path, name)
         return self._files[name].describe(name)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def raw(self, name: str) -> np.ndarray:
+        """A tensor of any type in `RAW` as it is stored."""
+        return self._files[name].view(self.describe(name))
+
     def _array(self, name: str) -> np.ndarray:
         stored = self.describe(name)
         if stored.type not in ELEMENTS:
@@ -130,7 +148,7 @@ class _Shard:
     def describe(self, name: str) -> StoredTensor:
         part = self._checked.get_slice(name)
         kind, shape = part.get_dtype(), tuple(part.get_shape())
-        size = ELEMENTS[kind].itemsize if kind in ELEMENTS else 1
+        size = RAW[kind].itemsize if kind in RAW else 1
         return StoredTensor(name, kind, shape, math.prod(shape) * size, "float32" if kind == "F64" else None)
 
     def view(self, stored: StoredTensor) -> np.ndarray:
@@ -138,7 +156,7 @@ class _Shard:
         first, end = self._header[stored.name]["data_offsets"]
         if end - first != stored.nbytes or self._start + end > len(self._data):
             raise self._invalid(f"tensor {stored.name} has no {stored.nbytes} bytes")
-        kind, start = ELEMENTS[stored.type], self._start + first
+        kind, start = RAW[stored.type], self._start + first
         raw = np.frombuffer(self._data, np.uint8)[start : start + stored.nbytes]
         array: np.ndarray = (raw.copy() if start % kind.itemsize else raw).view(kind).reshape(stored.shape)
         return array

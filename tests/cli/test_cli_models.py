@@ -18,6 +18,7 @@ from ferrum.load.safetensors import SafetensorsSource
 from tests.cli.conftest import CONTEXT, HEAD_DIM, KV_HEADS, LAYERS, VOCAB, Invoke
 from tests.engine.talkers import talking_folder, talking_gguf
 from tests.load.gguf_writer import Stored, gguf_bytes
+from tests.load.quantised_folders import gptq_tensors, write_raw
 from tests.load.tokenizer_changes import folder
 from tests.load.toy_package import CONTENT, fetch_from, make_wheel
 from tests.text.gguf_changes import gpt2
@@ -99,7 +100,7 @@ def test_inspect_counts_what_is_there(invoke: Invoke, tiny: Path) -> None:
     assert (described["heads"], described["kv_heads"], described["head_dim"]) == (4, KV_HEADS, HEAD_DIM)
     assert described["rope"] == {"theta": 10000.0, "rotary_dim": HEAD_DIM, "scaling": "default", "factor": 1.0}
     assert described["parameters"] == parameters
-    counted = {"tensors": TENSORS, "parameters": parameters, "bytes": 4 * parameters, "kept_as": None}
+    counted = {"tensors": TENSORS, "parameters": parameters, "bytes": 4 * parameters, "kept_as": []}
     assert described["types"] == {"F32": counted}
     per_token = 2 * LAYERS * KV_HEADS * HEAD_DIM * 4  # keys and values in float32
     assert described["memory"] == {
@@ -131,14 +132,30 @@ def test_inspect_says_what_types_without_kernels_are_kept_as(invoke: Invoke, tmp
     path.write_bytes(gguf_bytes({"general.architecture": "llama"}, stored))
     described = json.loads(invoke("inspect", path, "--json").stdout)
     assert {name: entry["kept_as"] for name, entry in described["types"].items()} == {
-        "Q3_K": "q6_k",
-        "Q2_K": "float32",
-        "Q4_0": None,
+        "Q3_K": ["q6_k"],
+        "Q2_K": ["float32"],
+        "Q4_0": [],
     }
     assert described["memory"]["weights_bytes"] == 2 * 210 + 3 * 256 * 4 + 36
     shown = invoke("inspect", path).stdout.splitlines()
     assert "Q3_K          1 tensor, 512 parameters, 220 B, kept as q6_k" in shown
     assert "Q4_0          1 tensor, 64 parameters, 36 B" in shown
+
+
+@pytest.mark.clause("QUANT-08", "LOAD-103")
+def test_inspect_describes_a_quantised_directory(invoke: Invoke, tmp_path: Path) -> None:
+    codes, zeros, scales = np.ones((8, 64), int), np.ones((8, 2), int), np.ones((8, 2))
+    places = np.arange(64) % 2
+    stored = gptq_tensors("a", codes, zeros, scales) | gptq_tensors("b", codes, zeros, scales, places=places)
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": False}}
+    folder = write_raw(tmp_path, stored, config)
+    described = json.loads(invoke("inspect", folder, "--json", "--tensors").stdout)
+    assert [(t["name"], t["type"], t["shape"]) for t in described["tensors"]] == [
+        (name, "GPTQ 4-bit", [8, 64]) for name in ("a.weight", "b.weight")
+    ]
+    assert described["types"]["GPTQ 4-bit"]["kept_as"] == ["q8_0", "float32"]
+    assert described["memory"]["weights_bytes"] == 16 * 34 + 512 * 4
+    assert "kept as q8_0 or float32" in invoke("inspect", folder).stdout
 
 
 @pytest.mark.clause("CLI-33")

@@ -109,7 +109,6 @@ MORE: dict[str, list[Any]] = {
     "problem_type": ["regression"],
     "id2label": [{"0": "A"}],
     "per_layer_config": [{}, {"0": {"intermediate_size": 24}}],
-    "quantization_config": [{}, {"quant_method": "gptq", "bits": 4}],
     "auto_map": [{"AutoConfig": "configuration.Config"}],
     "torchscript": [False, True],
     "temperature": [0.5],

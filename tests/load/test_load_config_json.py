@@ -167,7 +167,6 @@ UNSUPPORTED: dict[str, tuple[dict[str, Any], str]] = {
     "partial": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor 0.5"),
     "partial inside": ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor 0.5"),
     "activation": ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported; supported: silu"),
-    "quantised": ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config"),
     "experts": ({"num_local_experts": 8}, "num_local_experts 8"),
     "soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
 }  # fmt: skip

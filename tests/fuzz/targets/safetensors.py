@@ -18,16 +18,21 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
+import numpy as np
+
 from ferrum.load.model import load_model
 from tests.fuzz.mutate import json_bytes, mutate_bytes
 from tests.fuzz.target import Target
 from tests.fuzz.targets.answers import check_answers, check_shown
 from tests.fuzz.targets.gguf import GOLDENS
+from tests.load.quantised_folders import Tensors, awq_tensors, write_raw
+from tests.load.tiny_models import tensors
 from tests.text.small_tokenizers import byte_level_json
 
 INDEX = "model.safetensors.index.json"
 KNOWN: list[Any] = [
     "F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "F4", [0, 0], [0, 4], [4, 0],
+    "U32", "I8", "F8_E8M0", "awq", "gptq", "fp8", "mxfp4",
     [1, 2**63], [64, 64], [64], [], [2**32, 2**32], [-1, 4], "model.safetensors", "model-00001-of-00002.safetensors",
     "../model.safetensors", "/dev/zero", "/dev/stdin", "model\0.safetensors", ".", "", "config.json", "x.bin",
     "a/b.safetensors", "\x1b[2J.safetensors",
@@ -70,6 +75,7 @@ class SafetensorsFolders(Target):
         folders = [path for path in sorted(GOLDENS.iterdir()) if path.is_dir()]
         names = [sorted(path for path in folder.iterdir() if path.suffix != ".npz") for folder in folders]
         found = [{path.name: path.read_bytes() for path in paths} for paths in names]
+        found.append(_quantised(self.folder / "good"))
         return found + [{**files, **TEXTS} for files in found]
 
     def make(self, random: Random) -> Files:
@@ -105,6 +111,17 @@ class SafetensorsFolders(Target):
 
     def show(self, case: Files) -> str:
         return ", ".join(f"{name}: {content[:300]!r}" for name, content in case.items())
+
+
+def _quantised(folder: Path) -> Files:
+    """A model of which one projection is quantised by AWQ."""
+    stored: Tensors = {name: ("F32", array) for name, array in tensors().items()}
+    stem = "model.layers.0.self_attn.q_proj"
+    rows, columns = stored.pop(f"{stem}.weight")[1].shape
+    codes = np.arange(rows * columns).reshape(rows, columns) % 16
+    stored |= awq_tensors(stem, codes, codes[:, ::32], np.full((rows, columns // 32), 0.01))
+    config = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 32}}
+    return {path.name: path.read_bytes() for path in write_raw(folder, stored, config).iterdir()}
 
 
 def _weights(random: Random, data: bytes) -> bytes:

@@ -1,0 +1,92 @@
+"""A directory of safetensors whose matrices may be quantised, seen as if none were.
+
+Owns: which tensors are parts of a matrix, and the matrices in their place. What the directory leaves as plain numbers
+stays so, whatever config.json says of it.
+Refuses to know: how a format packs its numbers (`ferrum.load.packed`). Specs: LOAD-103 to LOAD-105.
+Next: `ferrum.load.packed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ferrum.errors import InvalidFormat
+from ferrum.fields import Fields
+from ferrum.load.conversion import to_float32
+from ferrum.load.packed import Format, Packed, Parts
+from ferrum.load.quantization_config import ACTIVATION_SCALES, find_formats
+from ferrum.load.safetensors import SafetensorsSource
+from ferrum.load.source import StoredTensor, TensorSource, unstacked
+from ferrum.tensor.weights import Weight
+
+
+def open_safetensors(folder: Path, config: Fields) -> TensorSource:
+    """The tensors of a directory, whole. Raises `Unsupported` for a way to quantise that is not known here."""
+    formats = find_formats(config)
+    source = SafetensorsSource(folder)
+    return QuantizedSource(source, formats) if formats else source
+
+
+class QuantizedSource:
+    """The tensors of another source, the parts of quantised matrices replaced by the matrices."""
+
+    def __init__(self, source: SafetensorsSource, formats: Iterable[Format]) -> None:
+        self.path, self._source = source.path, source
+        self._matrices: dict[str, _Matrix] = {}
+        hidden: set[str] = set()
+        for name in source.names():
+            kind = source.describe(name).type
+            form = next((form for form in formats if name.endswith(form.main) and kind in form.types), None)
+            if form is None:
+                continue
+            stem = name.removesuffix(form.main)
+            matrix = stem + form.name
+            if matrix != name and matrix in source:
+                raise InvalidFormat(f"{self.path}: tensor {matrix} is there twice, quantised and plain")
+            parts = Parts(source, str(self.path), stem, form)
+            self._matrices[matrix] = _Matrix(parts)
+            hidden.update(parts.names())
+        if self._matrices:
+            hidden.update(name for name in source.names() if name.endswith(ACTIVATION_SCALES))
+        self._names = [*(name for name in source.names() if name not in hidden), *self._matrices]
+
+    def names(self) -> Iterable[str]:
+        return self._names
+
+    def describe(self, name: str) -> StoredTensor:
+        if name not in self._matrices:
+            return self._source.describe(name)
+        matrix = self._matrices[name]
+        packed, size = matrix.packed, sum(self._source.describe(part).nbytes for part in matrix.parts.names())
+        return StoredTensor(name, packed.label, packed.shape, size, (*packed.kinds, "float32")[0])
+
+    def weight(self, name: str) -> Weight:
+        if name not in self._matrices:
+            return self._source.weight(name)
+        return self._matrices[name].packed.weight()
+
+    def stack(self, name: str) -> list[Weight]:
+        if name not in self._matrices:
+            return self._source.stack(name)
+        return unstacked(self.weight(name), self.describe(name), self.path)
+
+    def vector(self, name: str) -> np.ndarray:
+        if name not in self._matrices:
+            return self._source.vector(name)
+        packed = self._matrices[name].packed
+        return to_float32(packed.weight()).reshape(packed.shape)
+
+
+class _Matrix:
+    """A quantised matrix whose parts are compared with each other when it is first asked for."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+
+    @cached_property
+    def packed(self) -> Packed:
+        return self.parts.form.open(self.parts)
