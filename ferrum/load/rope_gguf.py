@@ -74,6 +74,8 @@ def _scaled(file: GGUFFile, model: Fields, family: GGUFFamily, plain: RopeConfig
     factor, tensor = 1.0 if kind == "none" else _stretch(model), _tensor(file)
     if tensor in file.tensors and kind == "yarn":
         raise Unsupported(f"{file.path}: {tensor} together with yarn scaling is not supported")
+    if tensor == LONG and DIVISORS in file.tensors:
+        raise Unsupported(f"{file.path}: {LONG} and {SHORT} together with {DIVISORS} are not supported")
     if kind == "yarn":
         return _yarn(model, family, replace(plain, scaling=RopeScaling.YARN, factor=factor))
     if kind == "longrope" or tensor == LONG:
@@ -86,8 +88,8 @@ def _scaled(file: GGUFFile, model: Fields, family: GGUFFamily, plain: RopeConfig
 
 
 def _tensor(file: GGUFFile) -> str:
-    """The tensor of divisors that a file has."""
-    return LONG if LONG in file.tensors else DIVISORS
+    """The tensor of divisors that a file has, or should have."""
+    return LONG if LONG in file.tensors or SHORT in file.tensors else DIVISORS
 
 
 def _stretch(model: Fields) -> float:
