@@ -138,7 +138,7 @@ _ROWS = (
         "phi3",
         "Phi3",
         layout=layouts.PHI3,
-        defaults={"max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
+        defaults={"max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
         rules=LayerRules(alike=True),
     ),
     _family(

@@ -93,6 +93,8 @@ def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_di
     part = fields.optional_number(key)  # null says nothing at the top only
     if PARTIAL in rope.values or part is None:
         part = rope.number(PARTIAL, family.defaults.get(PARTIAL, 1.0))
+    if part != 1 and PARTIAL not in family.defaults:
+        raise Unsupported(f"{fields.where}: {PARTIAL} {part:g} is not supported in this family; supported: 1")
     turning = int(head_dim * part)
     if turning > head_dim or turning < 2 or turning % 2:
         raise InvalidFormat(
@@ -183,7 +185,7 @@ def _yarn(place: _Place) -> RopeConfig:
         beta_slow=rope.optional_number("beta_slow") or 1.0,
         attention_factor=_yarn_attention(rope, factor),
         truncate="truncate" not in rope.values or ("truncate" in rope and rope.flag("truncate", True)),
-        query_growth=rope.optional_number("llama_4_scaling_beta") or 0.0,
+        query_growth=rope.number("llama_4_scaling_beta") if rope.get("llama_4_scaling_beta") else 0.0,
     )
 
 

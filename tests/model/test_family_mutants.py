@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ferrum.errors import Unsupported
 from tests.model.families import FAMILIES, Arrays, Golden, write_model, write_weights
 from tests.model.test_family_goldens import READY, TOLERANCE, error, open_model
 
@@ -181,7 +182,12 @@ def write_mutant(mutant: Mutant, folder: Path) -> Path:
 @pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.golden in READY], ids=str)
 def test_every_switch_shows(mutant: Mutant, tmp_path: Path) -> None:
     golden = FAMILIES[mutant.golden]
-    llm = open_model(golden, write_mutant(mutant, tmp_path), "numba", len(golden.tokens))
+    folder = write_mutant(mutant, tmp_path)
+    if mutant.key == "use_parallel_residual" and golden.config["model_type"] == "stablelm":
+        with pytest.raises(Unsupported, match="post_attention_layernorm"):  # the norm would be left over
+            open_model(golden, folder, "numba", len(golden.tokens))
+        return
+    llm = open_model(golden, folder, "numba", len(golden.tokens))
     assert error(llm.logits(golden.tokens), golden.logits) > VISIBLE
 
 
