@@ -20,7 +20,7 @@ from ferrum.load.conversion import to_float32
 from ferrum.load.packed import Format, Packed, Parts
 from ferrum.load.quantization_config import ACTIVATION_SCALES, find_formats
 from ferrum.load.safetensors import SafetensorsSource
-from ferrum.load.source import StoredTensor, TensorSource, unstacked
+from ferrum.load.source import Converted, StoredTensor, TensorSource, unstacked
 from ferrum.tensor.weights import Weight
 
 
@@ -35,7 +35,7 @@ class QuantizedSource:
     """The tensors of another source, the parts of quantised matrices replaced by the matrices."""
 
     def __init__(self, source: SafetensorsSource, formats: Iterable[Format]) -> None:
-        self.path, self._source = source.path, source
+        self.path, self._source, self._converted = source.path, source, Converted()
         self._matrices: dict[str, _Matrix] = {}
         hidden: set[str] = set()
         for name in source.names():
@@ -67,7 +67,7 @@ class QuantizedSource:
     def weight(self, name: str) -> Weight:
         if name not in self._matrices:
             return self._source.weight(name)
-        return self._matrices[name].packed.weight()
+        return self._converted.weight(name, self._matrices[name].packed.weight)
 
     def stack(self, name: str) -> list[Weight]:
         if name not in self._matrices:
@@ -77,8 +77,7 @@ class QuantizedSource:
     def vector(self, name: str) -> np.ndarray:
         if name not in self._matrices:
             return self._source.vector(name)
-        packed = self._matrices[name].packed
-        return to_float32(packed.weight()).reshape(packed.shape)
+        return to_float32(self.weight(name)).reshape(self.describe(name).shape)
 
 
 class _Matrix:

@@ -68,18 +68,18 @@ def keep(pieces: Callable[[], Iterable[Scaled]], shape: tuple[int, int], kinds: 
 def _packed(
     pieces: Iterable[Scaled], shape: tuple[int, int], pack: Callable[[Scaled], np.ndarray | None]
 ) -> np.ndarray | None:
-    """[rows, elements of a packed row]; None where a piece does not fit."""
-    packed: np.ndarray = np.empty(0, np.float32)
+    """An array of its own [rows, elements of a packed row]; None where a piece does not fit."""
+    packed: np.ndarray = np.empty(shape if 0 in shape else (shape[0], 0), np.float32)
     start = 0
     for piece in pieces:
         part = pack(piece)
         if part is None:
             return None
         if not packed.size:
-            packed = np.empty(shape[0] * shape[1] * part.size // piece.codes.size, part.dtype)
-        packed[start : start + part.size] = part.reshape(-1)
+            packed = np.empty((shape[0], shape[1] * part.size // piece.codes.size), part.dtype)
+        packed.reshape(-1)[start : start + part.size] = part.reshape(-1)
         start += part.size
-    return packed.reshape(shape[0], -1) if packed.size else packed.reshape(shape)
+    return packed
 
 
 def _halves(numbers: Floats, columns: int) -> Bytes | None:

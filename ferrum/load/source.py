@@ -2,16 +2,17 @@
 
 Owns: the protocol between file formats and the parameter tree, and GGUF's side of it. Refuses to know: which tensors a
 model needs.
-Specs: LOAD-10, LOAD-100, QUANT-08. Next: `ferrum.load.safetensors`.
+Specs: LOAD-10, LOAD-100, LOAD-107, QUANT-08. Next: `ferrum.load.safetensors`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -66,12 +67,30 @@ def unstacked(weight: Weight, stored: StoredTensor, path: Path) -> list[Weight]:
     return [replace(weight, data=weight.data[rows * i : rows * (i + 1)]) for i in range(count)]
 
 
+class Converted:
+    """Matrices that were made of a file's and that somebody still uses: the parts of a model that share a tensor then
+    share its memory too."""
+
+    def __init__(self) -> None:
+        self._used: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()  # a view of an array keeps it alive
+        self._kinds: dict[str, type[Weight]] = {}
+
+    def weight(self, name: str, make: Callable[[], Weight]) -> Weight:
+        """The matrix of that name, made only where nobody has it."""
+        data = self._used.get(name)
+        if data is not None:
+            return self._kinds[name](data)
+        weight = make()
+        self._used[name], self._kinds[name] = weight.data, type(weight)
+        return weight
+
+
 class GGUFSource:
     """The tensors of a GGUF file; weights that backends compute with are views of it."""
 
     def __init__(self, file: GGUFFile) -> None:
         self.path = file.path
-        self._tensors = file.tensors
+        self._tensors, self._converted = file.tensors, Converted()
 
     def names(self) -> Iterable[str]:
         return self._tensors
@@ -84,7 +103,8 @@ class GGUFSource:
         return StoredTensor(name, tensor.type.name, tensor.shape, tensor.data.nbytes, kept_as(tensor.type.name))
 
     def weight(self, name: str) -> Weight:
-        return weight_of(self._tensor(name))
+        tensor = self._tensor(name)
+        return self._converted.weight(name, lambda: weight_of(tensor))
 
     def stack(self, name: str) -> list[Weight]:
         return unstacked(self.weight(name), self.describe(name), self.path)
