@@ -145,13 +145,16 @@ class PagedCase:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary tables on the host: float32 values [positions, rotary_dim / 2] each."""
+    """Rotary tables on the host: float32 values [positions, rotary_dim / 2] each, and what queries are multiplied
+    with, [positions]."""
 
     cosines: Array
     sines: Array
+    growth: Array | None = None
 
     def place(self, ops: TensorOps) -> RopeTables:
-        return RopeTables(ops.asarray(self.cosines, ops.float_dtype), ops.asarray(self.sines, ops.float_dtype))
+        growth = None if self.growth is None else ops.asarray(self.growth, ops.float_dtype)
+        return RopeTables(ops.asarray(self.cosines, ops.float_dtype), ops.asarray(self.sines, ops.float_dtype), growth)
 
 
 def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -169,7 +172,8 @@ def rotations(draw: st.DrawFn, positions: int, head_dim: int) -> Rotation:
     cosines, sines = (
         np.asarray(factor * wave, np.float32).astype(np.float64) for wave in (np.cos(angles), np.sin(angles))
     )
-    return Rotation(cosines, sines)
+    growth = 1 + np.abs(_normal(random, (positions,))) if draw(st.integers(0, 3)) == 0 else None
+    return Rotation(cosines, sines, growth)
 
 
 BLOCK_SIZES = (1, 2, 3, 5, 8, 16, 32)

@@ -190,6 +190,9 @@ def check_rope_attention(
     assert_same(keys, old_keys)
     assert_same(values, old_values)
     query = rotated(normed_heads(case.query(), norms[0]), rotation, positions)
+    if rotation is not None and rotation.growth is not None:
+        grown = rotation.growth[positions][:, None, None]
+        query = Expected(query.value * grown, query.magnitude * grown, query.terms)
     expected = expect_attention(case, query.value, keys, values)
     # a query of zeros, which weights of zero make, is off by nothing
     relative = 1 if norms[0] is None else 1 + query.magnitude.max() / (np.abs(query.value).max() or np.inf)

@@ -39,7 +39,7 @@ from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
 def copy_of(module: str) -> ModuleType:
     """A module of the suite, imported a second time: its properties stop at the first failure, instead of spending
     seconds on the smallest one, and remember nothing."""
-    settings.register_profile("meta", settings(), max_examples=200, phases=[Phase.generate], database=None)
+    settings.register_profile("meta", settings(), max_examples=1000, phases=[Phase.generate], database=None)
     spec = importlib.util.find_spec(f"ferrum.conformance.{module}")
     assert spec is not None and spec.loader is not None
     made = importlib.util.module_from_spec(spec)
@@ -336,11 +336,12 @@ def without(part: Any, field: str) -> Any:
 
 OPTIONAL = [
     (kind, each.name)
-    for kind in (Norm, Embedding, Attention, GatedMlp, PlainMlp, Experts, Head)
+    for kind in (RopeTables, Norm, Embedding, Attention, GatedMlp, PlainMlp, Experts, Head)
     for each in fields(kind)
     if each.default is not MISSING
 ]
 SUITES: dict[type[Any], list[Callable[..., None]]] = {
+    RopeTables: [test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends],
     Norm: [test_parts.test_normed_is_the_norm_that_a_model_has],
     Embedding: [test_parts.test_embedded_scales_rows_and_adds_positions],
     Attention: [test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends],
@@ -350,6 +351,7 @@ SUITES: dict[type[Any], list[Callable[..., None]]] = {
     Head: [test_parts.test_logits_are_scaled_and_then_capped],
 }
 PLACES = {
+    RopeTables: "rope_attention",
     Norm: "normed",
     Embedding: "embedded",
     Attention: "rope_attention",
