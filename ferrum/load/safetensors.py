@@ -136,9 +136,10 @@ class _Shard:
             with file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._checked = _checked(path)
-            self.names = frozenset[str](self._checked.keys())
+            held = frozenset[str](self._checked.keys())
             self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
             self._header = json.loads(self._data[LENGTH_BYTES : self._start])
+            self.names = dict.fromkeys(name for name in self._header if name in held)  # in the order of the file
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise self._invalid(str(error)) from None
         for name in self.names:

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from ferrum.errors import FerrumError, InvalidFormat, ModelError, NotFound, Unsupported
 from ferrum.load.safetensors import INDEX, SINGLE, SafetensorsSource
+from tests.load.quantised_folders import write_raw
 from tests.load.tiny_models import tensors
 
 
@@ -47,6 +48,12 @@ def test_shards_hold_what_one_file_holds(tmp_path: Path, count: int) -> None:
             stored = source.describe(name)
             assert (stored.type, stored.shape, stored.nbytes) == ("F32", array.shape, array.nbytes)
             np.testing.assert_array_equal(source.vector(name), array)
+
+
+@pytest.mark.clause("LOAD-11")
+def test_names_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    stored = {name: ("F32", np.ones(1, np.float32)) for name in ("z", "layers.2.w", "layers.10.w", "a")}
+    assert list(SafetensorsSource(write_raw(tmp_path, stored, {})).names()) == list(stored)
 
 
 @pytest.mark.clause("LOAD-11")
