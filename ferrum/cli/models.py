@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +21,7 @@ from ferrum.errors import FerrumError, ModelError, NotFound, Unsupported, warn
 
 if TYPE_CHECKING:
     from ferrum.config import ModelConfig, RopeConfig
+    from ferrum.load.family import Description
     from ferrum.load.model import ModelFiles
     from ferrum.load.source import StoredTensor
 
@@ -74,10 +75,10 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
 
     files = open_model(locate(model, Progress(), offline=offline))
     architecture = files.architecture  # first: a file that cannot be read at all is an error
-    config = _unless_refused(lambda: files.config, FerrumError)
+    about = _unless_refused(lambda: files.description, FerrumError)
     source = _unless_refused(lambda: files.source, Unsupported, ModelError, NotFound)  # one that is damaged is an error
     tensors = None if source is None else [source.describe(name) for name in source.names()]
-    described = describe(files, config, architecture, tensors)
+    described = describe(files, about, architecture, tensors)
     if list_tensors:
         described["tensors"] = [
             {"name": t.name, "type": t.type, "shape": list(t.shape), "bytes": t.nbytes} for t in tensors or ()
@@ -113,9 +114,12 @@ class KvCost:
 
 
 def describe(
-    files: ModelFiles, config: ModelConfig | None, architecture: str | None, tensors: Sequence[StoredTensor] | None
+    files: ModelFiles, about: Description | None, architecture: str | None, tensors: Sequence[StoredTensor] | None
 ) -> dict[str, Any]:
     """What `inspect --json` prints; null for what only a configuration or weights tell, where there are none."""
+    from ferrum.load.features import features
+
+    config = None if about is None else about.config
     kv = None if config is None else KvCost.of(config)
     by_type: dict[str, dict[str, Any]] = {}
     for tensor in tensors or ():
@@ -132,6 +136,7 @@ def describe(
         "architecture": architecture if config is None else config.architecture,
         **{name: getattr(config, name, None) for name in SIZES},
         "rope": None if config is None or config.rope is None else _rope(config.rope),
+        "features": None if about is None else [asdict(feature) for feature in features(about)],
         "parameters": None if tensors is None else sum(entry["parameters"] for entry in by_type.values()),
         "types": by_type,
         "memory": {
@@ -164,7 +169,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         facts.append(("parameters", f"{d['parameters']:,}"))
         facts += [(name, _type_line(entry)) for name, entry in d["types"].items()]
         facts.append(("weights", human_bytes(memory["weights_bytes"])))
-    if d["rope"] is not None:
+    if memory["kv_bytes_per_token"] is not None:
         each, all_of_it = (human_bytes(memory[f"kv_bytes_{name}"]) for name in ("per_token", "full_context"))
         facts.append(("keys, values", f"{each} a token, {all_of_it} for a full context (float32)"))
     described_lines = [f"{name:<14}{value}" for name, value in facts]
@@ -176,18 +181,16 @@ def lines(described: dict[str, Any]) -> list[str]:
 
 def _computed(d: dict[str, Any]) -> list[tuple[str, str]]:
     """What is computed, where that is known."""
-    rope = d["rope"]
-    if rope is None:
+    if d["features"] is None:
         return []
-    window = f", each token sees {d['sliding_window']}" if d["sliding_window"] else ""
-    scaling = "" if rope["scaling"] == "default" else f", scaling {rope['scaling']} by {rope['factor']:g}"
-    tied = ", head tied to the embedding" if d["tie_embeddings"] else ""
+    longest = max(len(feature["does"]) for feature in d["features"])
+    computed = [f"{feature['does']:<{longest}}  {feature['module']}" for feature in d["features"]]
     return [
         ("layers", f"{d['layers']}, hidden {d['hidden_size']}, intermediate {d['intermediate_size']}"),
         ("heads", f"{d['heads']} of {d['head_dim']}, {d['kv_heads']} for keys and values"),
-        ("vocabulary", f"{d['vocab_size']} tokens{tied}"),
-        ("context", f"{d['max_positions']} tokens{window}"),
-        ("rope", f"base {rope['theta']:g}, {rope['rotary_dim']} dimensions{scaling}"),
+        ("vocabulary", f"{d['vocab_size']} tokens"),
+        ("context", f"{d['max_positions']} tokens"),
+        *(("computes" if number == 0 else "", line) for number, line in enumerate(computed)),
     ]
 
 

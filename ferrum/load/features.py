@@ -1,0 +1,116 @@
+"""What a model computes, in words: each feature with the module that keeps it.
+
+Owns: the list that `ferrum-ref inspect` prints, so that a reader finds from a model the place where it is computed.
+Refuses to know: terminals. Specs: CLI-36. Next: `ferrum.load.tree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig, RopeScaling
+from ferrum.load.family import Description
+
+COMPOSITIONS, ATTENTION, EXPERTS = "ferrum.tensor.compositions", "ferrum.tensor.attention", "ferrum.tensor.experts"
+ROPE, PARAMS = "ferrum.model.rope", "ferrum.model.params"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """`does` is a clause; `module` has its definition."""
+
+    does: str
+    module: str
+
+
+def features(about: Description) -> list[Feature]:
+    """All that is computed, in the order of the forward pass."""
+    return [
+        *_stream(about.config, about.layout.positions is not None),
+        *_attention(about.config, set(about.layout.layer)),
+        *_rotation(about.config),
+        *_mlp(about.config),
+        *_head(about.config),
+    ]
+
+
+def _stream(config: ModelConfig, learned: bool) -> Iterator[Feature]:
+    if config.embedding_scale != 1:
+        yield Feature(f"embeddings times {config.embedding_scale:g}", COMPOSITIONS)
+    if learned:
+        yield Feature("learned positions, added to embeddings", COMPOSITIONS)
+    yield Feature("layer norm" if config.layer_norm else "root mean square norm", COMPOSITIONS)
+    if config.parallel:
+        yield Feature("attention and MLP side by side", PARAMS)
+    if config.residual_scale != 1:
+        yield Feature(f"what layers add times {config.residual_scale:g}", COMPOSITIONS)
+
+
+def _attention(config: ModelConfig, parts: set[str]) -> Iterator[Feature]:
+    if config.kv_heads < config.heads:
+        yield Feature(f"grouped queries, {config.heads // config.kv_heads} heads to a key", ATTENTION)
+    if {"attention_after", "mlp_after"} & parts:
+        both = {"attention_norm", "mlp_norm"} & parts
+        yield Feature("norms before and after each branch" if both else "norms after each branch", PARAMS)
+    if "query_norm" in parts:
+        yield Feature("norms of queries and keys", COMPOSITIONS)
+    windows = [kind.window for kind in config.kinds if kind.window is not None]
+    if windows:
+        yield Feature(f"window of {windows[0]} tokens in {_some(len(windows), config.layers)}", ATTENTION)
+    if config.attention_softcap is not None:
+        yield Feature(f"scores capped at {config.attention_softcap:g}", ATTENTION)
+    if config.attention_scale is not None:
+        yield Feature(f"scores times {config.attention_scale:g}", ATTENTION)
+    if "sinks" in parts:
+        yield Feature("attention sinks", ATTENTION)
+
+
+def _rotation(config: ModelConfig) -> Iterator[Feature]:
+    ropes: dict[RopeConfig | None, list[LayerKind]] = {}
+    for kind in config.kinds:
+        ropes.setdefault(kind.rope, []).append(kind)
+    for rope, kinds in ropes.items():
+        where = "" if len(ropes) == 1 else f" in {_some(len(kinds), config.layers)}"
+        yield Feature(f"{_turn(rope, config)}{where}", ROPE)
+
+
+def _turn(rope: RopeConfig | None, config: ModelConfig) -> str:
+    if rope is None:
+        return "no rotary embedding"
+    part = "" if rope.rotary_dim == config.head_dim else f" of {rope.rotary_dim} of {config.head_dim} dimensions"
+    scaling = "" if rope.scaling is RopeScaling.NONE else f", {rope.scaling.value} scaling"
+    growth = ", queries growing with their position" if rope.query_growth else ""
+    return f"rotary embedding{part}, base {rope.theta:g}{scaling}{growth}"
+
+
+def _mlp(config: ModelConfig) -> Iterator[Feature]:
+    limit = "" if config.swiglu_limit is None else f", cut off at {config.swiglu_limit:g}"
+    activation = config.hidden_activation.replace("_", " ")
+    sparse = sum(kind.sparse for kind in config.kinds)
+    if sparse < config.layers:
+        kind = "gated MLP" if config.gated else "MLP without a gate"
+        where = f" in {_some(config.layers - sparse, config.layers)}" if sparse else ""
+        yield Feature(f"{kind}, {activation}{limit}{where}", COMPOSITIONS)
+    if config.experts is not None and sparse:
+        where = "" if sparse == config.layers else f" in {_some(sparse, config.layers)}"
+        yield Feature(f"{_mixture(config.experts)}, {activation}{limit}{where}", EXPERTS)
+
+
+def _mixture(experts: ExpertsConfig) -> str:
+    shared = " and a shared one" if experts.shared_size else ""
+    weights = "weights that sum to 1" if experts.normalised else "weights as they come"
+    return f"{experts.chosen} of {experts.count} experts for a token{shared}, {weights}"
+
+
+def _head(config: ModelConfig) -> Iterator[Feature]:
+    if config.tie_embeddings:
+        yield Feature("head tied to the embedding", PARAMS)
+    if config.logit_scale != 1:
+        yield Feature(f"logits times {config.logit_scale:g}", COMPOSITIONS)
+    if config.logit_softcap is not None:
+        yield Feature(f"logits capped at {config.logit_softcap:g}", COMPOSITIONS)
+
+
+def _some(count: int, layers: int) -> str:
+    return "every layer" if count == layers else f"{count} of {layers} layers"
