@@ -20,7 +20,7 @@ import numpy as np
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Compositions, Step
 from ferrum.tensor.ops import Shape, Tensor
-from ferrum.tensor.parts import ACTIVATIONS, Attention, GatedMlp, Norm, PlainMlp, sets_beyond
+from ferrum.tensor.parts import ACTIVATIONS, Attention, Experts, GatedMlp, Norm, PlainMlp, sets_beyond
 from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
 
@@ -293,6 +293,14 @@ class NumbaOps(NumpyOps):
         if weights.rows[0] % 16 or len(set(weights.rows)) > 1:
             return None
         return self._kernels.mlp_inner(self._rows(x), known, words, weights)
+
+    def norm_experts(self, x: Tensor, norm: Norm | None, experts: Experts) -> Tensor:
+        known, shared = self._kernels.experts(experts), experts.shared
+        if known is None or x.ndim != 2 or not x.size or x.shape[1] != known.columns:
+            return super().norm_experts(x, norm, experts)
+        x = self._rows(self.normed(x, norm))
+        always = None if shared is None else self.linear(self.norm_gated(x, None, shared), shared.down)
+        return self._kernels.mixture(x, known, always)
 
     def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
         kind = self._kernels.native_kind(table)

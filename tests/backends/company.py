@@ -15,13 +15,13 @@ import numpy as np
 
 from ferrum.config import ModelConfig
 from ferrum.model.decoder import forward
-from ferrum.model.params import DecoderParams
+from ferrum.model.params import DecoderParams, Layer
 from ferrum.model.rope import rotations
 from ferrum.tensor import parts
 from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
-from ferrum.tensor.parts import Attention
+from ferrum.tensor.parts import Attention, Experts, GatedMlp
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Linear, Weight
 
 BLOCK_SIZES = (1, 2, 3, 8, 16, 32)
@@ -172,6 +172,38 @@ def quantised(kind: type[Weight], shape: tuple[int, int], random: np.random.Gene
         Q4_1: lambda: [halves(0, size / 2), halves(-6 * size, 0), codes(16)],
     }
     return kind(np.concatenate(blocks[kind](), 2).reshape(rows, -1))
+
+
+def random_experts(
+    count: int, chosen: int, columns: int, middle: int, random: np.random.Generator, *, shared: bool = False,
+    door: bool = False,
+) -> Experts:  # fmt: skip
+    """A mixture in float32; shared: with an expert for all tokens, door: which has a gate."""
+
+    def linear(rows: int, columns: int) -> Linear:
+        return Linear(Dense((columns**-0.5 * random.standard_normal((rows, columns))).astype(np.float32)))
+
+    def mlp() -> GatedMlp:
+        return GatedMlp(linear(middle, columns), linear(middle, columns), linear(columns, middle))
+
+    return Experts(
+        linear(count, columns), tuple(mlp() for _ in range(count)), chosen, shared=mlp() if shared else None,
+        shared_gate=linear(1, columns) if door else None,
+    )  # fmt: skip
+
+
+def with_experts(params: DecoderParams, middle: int) -> DecoderParams:
+    """The same model with a mixture for every MLP, the second with a shared expert."""
+    random = np.random.default_rng(1)
+
+    def changed(layer: Layer, second: bool) -> Layer:
+        attend, (feed,) = layer.stages
+        assert isinstance(feed.body, GatedMlp)
+        columns = feed.body.gate.weight.columns
+        mixture = random_experts(6, 2, columns, middle, random, shared=second, door=second)
+        return replace(layer, stages=(attend, (replace(feed, body=mixture),)))
+
+    return replace(params, layers=tuple(changed(layer, bool(i % 2)) for i, layer in enumerate(params.layers)))
 
 
 def with_weights(params: DecoderParams, change: Callable[[Weight], Weight], *, biased: bool = False) -> DecoderParams:

@@ -28,7 +28,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import GatedMlp
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Weight
-from tests.backends.company import Model, Part, Session, alone, check, in_company, quantised, with_weights
+from tests.backends.company import Model, Part, Session, alone, check, in_company, quantised, with_experts, with_weights
 from tests.tiny import dense_logits, distance, tiny_config, tiny_params
 
 LONGEST = 24
@@ -51,6 +51,7 @@ class Variant:
     weights: Callable[[Weight], Weight] | None = None
     biased: bool = False
     kv_dtype: str | None = None
+    expert_rows: int = 0  # of mixtures instead of MLPs
 
     def model(self, ops: TensorOps) -> Model:
         config = tiny_config(**self.changes)
@@ -58,6 +59,8 @@ class Variant:
 
     def params(self) -> DecoderParams:
         params = tiny_params(tiny_config(**self.changes))
+        if self.expert_rows:
+            params = with_experts(params, self.expert_rows)
         return with_weights(params, self.weights or (lambda weight: weight), biased=self.biased)
 
 
@@ -80,6 +83,8 @@ FITTING = {
     "bfloat16 weights": Variant(NATIVE, stored_as(ml_dtypes.bfloat16)),
     "float16 cache": Variant(NATIVE, kv_dtype="float16"),
     "odd heads": Variant({**NATIVE, "head_dim": 24, "rope": RopeConfig(10000.0, 12), "kv_heads": 1}),
+    "experts": Variant(NATIVE, expert_rows=32),
+    "experts, biases, float16 weights": Variant(NATIVE, stored_as(np.float16), True, expert_rows=96),
 }
 """Kernels compute all of it."""
 FALLING_BACK = {
@@ -93,6 +98,7 @@ FALLING_BACK = {
     "odd attention": Variant({**NATIVE, "head_dim": 12}),
     "bfloat16 cache": Variant(NATIVE, kv_dtype="bfloat16"),
     "bfloat16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="bfloat16"),
+    "experts of odd size": Variant(NATIVE, expert_rows=40),
 }
 """Compositions compute at least a part of it."""
 VARIANTS = {**FITTING, **FALLING_BACK}
@@ -161,7 +167,7 @@ MOST_TEXTS = 12
 
 
 @pytest.mark.clause("OPS-45", "OPS-47")
-@pytest.mark.parametrize("variant", ["kernels", "kernels, window and softcap", "q4_1", "odd intermediate"])
+@pytest.mark.parametrize("variant", ["kernels", "kernels, window and softcap", "q4_1", "odd intermediate", "experts"])
 @pytest.mark.parametrize("backend", ["numba-1", "numba-2"])
 @FEWER
 @given(random=st.randoms(use_true_random=True))
@@ -181,7 +187,7 @@ def test_a_long_text_by_the_definitions(variant: str) -> None:
 
 @pytest.mark.clause("OPS-45", "OPS-47")
 @pytest.mark.usefixtures("all_shared_out")
-@pytest.mark.parametrize("variant", ["kernels", "q4_1", "grouped"])
+@pytest.mark.parametrize("variant", ["kernels", "q4_1", "experts", "grouped"])
 @FEWER
 @given(random=st.randoms(use_true_random=True))
 def test_decoding_in_batches_of_any_size(variant: str, random: Random) -> None:

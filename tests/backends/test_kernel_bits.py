@@ -71,12 +71,12 @@ def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.
     shape = {"keys": (blocks, 2, head_dim, block_size), "values": (blocks, 2, block_size, head_dim)}
     layer = KvLayer(**{name: random.standard_normal(size).astype(dtype) for name, size in shape.items()})
     query = random.standard_normal((sum(counts), 6, head_dim)).astype(np.float32)
-    found = []
+    attention, found = rule(head_dim, head_dim**-0.5, window=window), []
     for units in (0, 1 << 30):
         with patch.object(bind, "SPLIT_UNITS", units), patch.object(launch, "SERIAL_WORK", -1):
-            found.append(OPS.paged_attention(query, rule(head_dim, head_dim**-0.5, window=window), layer, batch))
+            found.append(OPS.paged_attention(query, attention, layer, batch))
     np.testing.assert_array_equal(*found)
-    expected = DEFINITION.paged_attention(query, layer, batch, head_dim**-0.5, window, None)
+    expected = DEFINITION.paged_attention(query, attention, layer, batch)
     np.testing.assert_allclose(found[0], expected, rtol=2e-5, atol=2e-6)
 
 

@@ -17,7 +17,7 @@ from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.parts import GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear
-from tests.backends.company import rule
+from tests.backends.company import random_experts, rule
 
 ALONE, TEAMS = NumbaOps(1), [NumbaOps(2), NumbaOps(3)]
 
@@ -46,6 +46,19 @@ def test_products_on_any_number_of_threads(tokens: int, rows: int, groups: int, 
     same_bits(lambda ops: ops.linear_add(x, Linear(one.weight), normal(np.random.default_rng(seed), tokens, rows)))
     same_bits(lambda ops: ops.norm_gated(x, norm, GatedMlp(*wide, wide[0])))
     same_bits(lambda ops: ops.embed(one.weight, np.arange(tokens, dtype=np.int32) % rows))
+
+
+@pytest.mark.clause("OPS-42")
+@given(
+    tokens=st.integers(1, 80), count=st.integers(4, 20), chosen=st.integers(1, 4),
+    middle=st.sampled_from([32, 96, 544]),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_experts_on_any_number_of_threads(tokens: int, count: int, chosen: int, middle: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    experts = random_experts(count, chosen, 64, middle, random, shared=True, door=True)
+    x, norm = normal(random, tokens, 64), Norm(normal(random, 64), 1e-5)
+    same_bits(lambda ops: ops.norm_experts(x, norm, experts))
 
 
 @pytest.mark.clause("OPS-42")

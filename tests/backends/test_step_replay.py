@@ -22,6 +22,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear
+from tests.backends.company import with_experts
 from tests.tiny import tiny_config, tiny_params
 
 BLOCK_SIZE, BLOCKS, LONGEST = 4, 64, 40
@@ -35,9 +36,11 @@ THREADS = 2
 class Model:
     """A random model with NaN in all memory that is not written yet."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, expert_rows: int = 0) -> None:
+        """expert_rows: of mixtures instead of MLPs."""
         self.config, self.ops = config, NumbaOps(THREADS)
-        self.params = tiny_params(config).to(self.ops)
+        params = tiny_params(config)
+        self.params = (with_experts(params, expert_rows) if expert_rows else params).to(self.ops)
         self.rotations = rotations(self.ops, (layer.rope for layer in self.params.layers), LONGEST)
         self.kv = KvStorage(self.ops, config, BLOCKS, BLOCK_SIZE, "float32").layers
         for layer in self.kv:
@@ -83,29 +86,35 @@ sequences = st.integers(1, 3).flatmap(
 
 
 @pytest.mark.clause("OPS-41")
-@pytest.mark.parametrize("config", [NATIVE, AWKWARD], ids=["native", "awkward"])
+@pytest.mark.parametrize(
+    ("config", "expert_rows"), [(NATIVE, 0), (NATIVE, 32), (AWKWARD, 0)], ids=["native", "experts", "awkward"]
+)
 @given(rows=sequences, seed=st.integers(0, 5), shared=st.booleans())
 def test_replayed_steps_have_the_bits_of_the_steps_themselves(
-    config: ModelConfig, rows: list[list[int]], seed: int, shared: bool
+    config: ModelConfig, expert_rows: int, rows: list[list[int]], seed: int, shared: bool
 ) -> None:
     with patch.object(launch, "SERIAL_WORK", -1 if shared else launch.SERIAL_WORK):  # shared: also tiny launches
-        replayed = decode(Model(config), rows, seed, replay=True)
-    direct = decode(Model(config), rows, seed, replay=False)
+        replayed = decode(Model(config, expert_rows), rows, seed, replay=True)
+    direct = decode(Model(config, expert_rows), rows, seed, replay=False)
     for ours, theirs in zip(replayed, direct, strict=True):  # compared at the end: nothing was written over
         assert np.isfinite(ours).all()
         np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.clause("OPS-41")
-@pytest.mark.parametrize(("config", "expected"), [(NATIVE, 7), (AWKWARD, 0)], ids=["native", "awkward"])
+@pytest.mark.parametrize(
+    ("config", "expert_rows", "expected"),
+    [(NATIVE, 0, 7), (NATIVE, 32, 7), (NATIVE, 40, 0), (AWKWARD, 0, 0)],
+    ids=["native", "experts", "awkward experts", "awkward"],
+)
 def test_decode_steps_are_replayed_where_every_operation_has_a_kernel(
-    config: ModelConfig, expected: int, monkeypatch: pytest.MonkeyPatch
+    config: ModelConfig, expert_rows: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seven steps in blocks of four: tables of one column and of two, each recorded and then replayed."""
     replays = []
     original = Tape.replay
     monkeypatch.setattr(Tape, "replay", lambda tape, tokens: (replays.append(tape), original(tape, tokens)))
-    decode(Model(config), [[1, 2, 3, 4, 5, 6, 7]], 0, replay=True)
+    decode(Model(config, expert_rows), [[1, 2, 3, 4, 5, 6, 7]], 0, replay=True)
     assert len(replays) == expected
 
 

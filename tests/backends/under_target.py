@@ -22,25 +22,29 @@ from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES, host_dtype
 from ferrum.tensor.weights import Dense, Weight
 from ferrum.testing.blocks import random_blocks
-from tests.backends.company import Model, Part, Session, with_weights
+from tests.backends.company import Model, Part, Session, with_experts, with_weights
 from tests.tiny import tiny_config, tiny_params
 
 PROMPT, DECODED = 150, 6
 """More than one part of a context that is shared out among threads, and more rows than a panel holds."""
 HALF_CACHE = "float32, float16 cache"
-CASES = {**{kind: (kind, None) for kind in KINDS}, HALF_CACHE: ("float32", "float16")}
+EXPERTS = "float32, experts"
+CASES = {**{kind: (kind, None) for kind in KINDS}, HALF_CACHE: ("float32", "float16"), EXPERTS: ("float32", None)}
 """How weights, and how keys and values are stored."""
 
 KERNELS = ("activations.silu", "products.product.f16", "products.product.q4_0")
 """Few, because each is compiled anew: an elementary function, and weights that every target decodes in its own way."""
 
 
-def logits(weights: str, kv_dtype: str | None) -> np.ndarray:
+def logits(name: str) -> np.ndarray:
     """[PROMPT + DECODED, vocab]: the prompt in one step, then token by token as an engine decodes."""
     config = tiny_config(
         hidden_size=256, intermediate_size=512, head_dim=64, max_positions=PROMPT + DECODED, eos_token_ids=()
     )
+    weights, kv_dtype = CASES[name]
     params = with_weights(tiny_params(config), lambda weight: stored(weights, weight))
+    if name == EXPERTS:
+        params = with_experts(params, 128)
     token_ids = np.random.default_rng(0).integers(0, config.vocab_size, PROMPT + DECODED).tolist()
     session = Session(Model(NumbaOps(2), config, params, kv_dtype), [token_ids], 16, None)
     (text,) = session.texts
@@ -92,7 +96,7 @@ def assembly_of(name: str) -> str:
 
 def main() -> None:
     if sys.argv[1] == "logits":
-        np.savez(sys.argv[2], **{name: logits(*case) for name, case in CASES.items()})
+        np.savez(sys.argv[2], **{name: logits(name) for name in CASES})
     else:
         sys.stdout.write(json.dumps(code()))
 

@@ -39,7 +39,7 @@ _SMALL = np.float32(0.35)
 
 
 @inlined
-def _logistic(x):
+def logistic(x):
     """1 / (1 + exp(-x))"""
     one = splat(np.float32(1))
     return div(one, add(one, exp(sub(zeros(), x))))
@@ -91,7 +91,7 @@ def silu(x, out, columns):
 def quick_gelu(x, out, columns):
     for place in range(0, 4 * columns, 64):
         value = load(x + place)
-        store(out + place, mul(value, _logistic(mul(value, splat(_QUICK)))))
+        store(out + place, mul(value, logistic(mul(value, splat(_QUICK)))))
 
 
 def gelu_tanh(x, out, columns):
@@ -99,7 +99,7 @@ def gelu_tanh(x, out, columns):
     for place in range(0, 4 * columns, 64):
         value = load(x + place)
         cubic = fma(mul(splat(_CUBIC), mul(value, value)), value, value)
-        store(out + place, mul(value, _logistic(mul(splat(_TWICE), cubic))))
+        store(out + place, mul(value, logistic(mul(splat(_TWICE), cubic))))
 
 
 def gelu(x, out, columns):

@@ -11,7 +11,8 @@ from functools import partial
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import features, sizes
+from ferrum.backends.numba_kernels import bind_experts, features, sizes
+from ferrum.backends.numba_kernels.bind_experts import ExpertWords, expert_words
 from ferrum.backends.numba_kernels.descriptor import PRODUCTS, row_decoder
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
@@ -79,6 +80,7 @@ class Kernels:
         self.rotation = Remembered(rotation_words)
         self.norm = Remembered(norm_words)
         self.mlp = Remembered(mlp_words)
+        self.experts = Remembered(partial(expert_words, compute))
         self._vectors = Remembered(address)
         self.cache = Remembered(cache_words)
         self.native_kind = Remembered(native_kind)
@@ -101,7 +103,7 @@ class Kernels:
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
-        scratch = self.launcher.scratch(normed_bytes + self._product_scratch(columns, tokens))
+        scratch = self.launcher.scratch(normed_bytes + self.product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.linears",
             address(x), x.strides[0], tokens, 0 if norm is None else norm.place, columns,
@@ -115,7 +117,7 @@ class Kernels:
         """-> [tokens, intermediate]: of gate and up, or of up alone."""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + self._product_scratch(columns, tokens))
+        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + self.product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.mlp_inner",
             address(x), x.strides[0], tokens, 0 if norm is None else norm.place, mlp.place, columns, weights.place,
@@ -123,9 +125,14 @@ class Kernels:
         )  # fmt: skip
         return out
 
-    def _product_scratch(self, columns: int, tokens: int) -> int:
+    def product_scratch(self, columns: int, tokens: int) -> int:
+        """Bytes of private memory of a chunk for products of so many tokens."""
         rounded = sizes.rounded_scratch(columns, tokens) if self.compute == "bfloat16" else 0
         return sizes.product_scratch(columns) + rounded
+
+    def mixture(self, x: Tensor, experts: ExpertWords, shared: Tensor | None) -> Tensor:
+        """[tokens, columns] -> same shape: see `ferrum.backends.numba_kernels.bind_experts`."""
+        return bind_experts.mixture(self, x, experts, shared)
 
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
         """-> [tokens, columns]"""

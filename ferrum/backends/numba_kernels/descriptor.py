@@ -1,6 +1,6 @@
 """What kernels know of a stored weight: ten words.
 
-Owns: the layout of a descriptor, and which compiled functions belong to a kind of weight.
+Owns: the layout of a descriptor and of an expert, and which compiled functions belong to a kind of weight.
 Next: `ferrum.backends.numba_kernels.products`.
 """
 
@@ -21,6 +21,11 @@ BIAS = 56  # address, 0 for none
 BLOCK_BYTES = 64  # bytes of BLOCK_COLUMNS columns; 0 for float32, which need not be decoded
 MULTIPLY = 72  # address of `multiply`
 DESCRIPTOR_BYTES = 80
+
+# An expert: the descriptors of its gate, up and down, and the words of what stands between them (`elementwise`).
+DOWN = 2 * DESCRIPTOR_BYTES
+BETWEEN = 3 * DESCRIPTOR_BYTES
+EXPERT_BYTES = BETWEEN + 24
 
 PRODUCTS = {"float32": ("multiply", "strip"), "bfloat16": ("multiply_bfloat16", "strip_bfloat16")}
 """By arithmetic: the product, and its inner loop for many tokens."""

@@ -2,7 +2,7 @@
 
 Owns: what is worth computing once instead of at every launch. What is remembered of an object is forgotten with it, so
 that no address outlives its memory, and no memory the model it belongs to.
-Next: `ferrum.backends.numba_kernels.bind`.
+Next: `ferrum.backends.numba_kernels.bind_experts`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ferrum.backends.numba_kernels.descriptor import descriptor
+from ferrum.backends.numba_kernels.descriptor import descriptor, row_decoder
 from ferrum.backends.numba_kernels.features import HAS_HALF
 from ferrum.backends.numba_kernels.launch import float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
@@ -123,8 +123,13 @@ class BatchWords:
 
 def native_kind(weight: Weight) -> str | None:
     """The kernels' name of a weight's format; None where only the composition can multiply it."""
+    return _stored_kind(weight) if weight.data.ndim == 2 and weight.rows >= 4 else None
+
+
+def _stored_kind(weight: Weight) -> str | None:
+    """The same for what decodes a row, of which there may be fewer than products take."""
     data = weight.data
-    if data.ndim != 2 or data.strides[1] != data.itemsize or weight.rows < 4:
+    if data.ndim != 2 or data.strides[1] != data.itemsize:
         return None
     if isinstance(weight, Dense):
         return _DENSE_KINDS.get(str(data.dtype)) if weight.columns % 32 == 0 else None
@@ -161,6 +166,16 @@ def _descriptor(each: Linear, kind: str, compute: str) -> tuple[int, ...]:
     bias = 0 if each.bias is None else address(each.bias)
     stored = data.shape[1] * data.itemsize
     return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias, compute)
+
+
+def row_words(linear: Linear) -> tuple[int, int, int] | None:
+    """Of a linear with one output: its row's decoder, the stored row, the bias (0 for none). None if no kernel decodes
+    it. The linear itself holds the arrays."""
+    weight, bias = linear.weight, linear.bias
+    kind = _stored_kind(weight)
+    if kind is None or weight.rows != 1 or not _plain(bias):
+        return None
+    return row_decoder(kind), address(weight.data), 0 if bias is None else address(bias)
 
 
 def norm_words(norm: Norm) -> NormWords | None:

@@ -96,6 +96,11 @@ def load_word(builder, address):
     return ir.load(builder, address, ir.Int64)
 
 
+@word(types.void, Address, Index)
+def store_word(builder, address, value):
+    ir.store(builder, address, value)
+
+
 @word(Index, Address)
 def load_int32(builder, address):
     return builder.sext(ir.load(builder, address, ir.Int32), ir.Int64)

@@ -48,6 +48,24 @@ def rounded_scratch(columns: int, tokens: int) -> int:
     return 2 * columns * tokens
 
 
+EXPERT_UNIT = 16
+"""Rows of an expert that chunks are multiples of."""
+EXPERT_TOKENS = 64
+"""Tokens of an expert that are gathered and multiplied at a time."""
+EXPERT_ROWS = 480
+"""Rows of gate and up that are multiplied before they are joined."""
+
+
+def expert_scratch(columns: int) -> int:
+    """Bytes of private memory of a chunk beside that of its products: gathered tokens, and rows of up."""
+    return 4 * EXPERT_TOKENS * (columns + EXPERT_ROWS)
+
+
+def router_scratch(experts: int) -> int:
+    """Bytes of private memory of a chunk for the chances of a token's experts, in whole vectors."""
+    return 4 * (-(-experts // VECTOR) * VECTOR)
+
+
 # ---- attention
 PAGE = 16
 """Positions whose keys are read together."""
