@@ -386,6 +386,16 @@ _ROWS = (
         neutral={"swiglu_alpha": (1.702,)},
         harmless=frozenset({"experts_per_token", "initial_context_length"}),
     ),
+    _family(
+        "seed_oss",
+        "SeedOss",
+        defaults={"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
+        bias_flags={
+            "attention_bias": (True, PROJECTIONS),
+            "attention_out_bias": (False, ("output",)),
+            "mlp_bias": (False, MLP_LINEARS),
+        },
+    ),
 )
 
 HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {row.name: row for row in _ROWS}

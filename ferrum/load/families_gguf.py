@@ -210,4 +210,5 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         kinds=Kinds(2, window=128),
         normalised=True,
     ),
+    "seed_oss": GGUFFamily(_layout({"mlp_norm": "post_attention_norm"})),
 }

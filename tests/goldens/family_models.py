@@ -138,6 +138,9 @@ FIRST = (
           "residual_multiplier": 0.6, "attention_multiplier": 0.4}, "bfloat16"),
     Model("granite-odd", "granite", {**ODD, **RMS, **UNTIED, "embedding_multiplier": 3.0, "logits_scaling": 0.5,
           "residual_multiplier": 0.7, "attention_multiplier": 0.2, "attention_bias": True, "mlp_bias": True}),
+    Model("seed-oss-wide", "seed_oss", {**WIDE, **UNTIED, **rope(), "head_dim": 32}, "bfloat16"),
+    Model("seed-oss-odd", "seed_oss", {**ODD, **RMS, **TIED, "head_dim": 20, "attention_bias": False,
+          "attention_out_bias": True, "mlp_bias": True}, old_dialect=True),
 )  # fmt: skip
 
 DENSE = (
