@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ferrum.errors import FerrumError, InvalidFormat, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import find_family, parse_config
 from ferrum.load.families import HUGGING_FACE_FAMILIES
+from ferrum.load.families_gguf import GGUF_FAMILIES
 from ferrum.load.layout import ALTERNATING, GROUPED, STACKED, Layout, linear_shapes, rows_of
 from tests.model.families import FAMILIES
 from tests.tiny import tiny_config
@@ -66,6 +68,14 @@ def test_rows_of_a_shared_tensor_are_shared_out_once(
 @pytest.mark.clause("LOAD-90")
 def test_every_family_has_goldens() -> None:
     assert {golden.config["model_type"] for golden in FAMILIES.values()} == set(HUGGING_FACE_FAMILIES)
+
+
+@pytest.mark.clause("LOAD-90")
+def test_readme_names_every_family() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    rows = [row.split("|")[2:4] for row in readme.splitlines() if row.startswith("| ") and row.count("|") == 4]
+    named = [{name for row in rows for name in re.findall("`([^`]+)`", row[column])} for column in (0, 1)]
+    assert (set(HUGGING_FACE_FAMILIES) - named[0], set(GGUF_FAMILIES) - named[1]) == (set(), set())
 
 
 @pytest.mark.clause("LOAD-90")
