@@ -170,8 +170,7 @@ def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
 
 def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
     """An estimate, for a CPU: how many tokens it computes in the time of moving one block to the host and back."""
-    parameters = sum(weight.rows * weight.columns for weight in params.weights())
-    return 2 * block_bytes(model, config.block_size, dtype) * FLOPS_PER_BYTE / (2 * parameters)
+    return 2 * block_bytes(model, config.block_size, dtype) * FLOPS_PER_BYTE / (2 * params.active())
 
 
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:

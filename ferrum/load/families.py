@@ -10,47 +10,32 @@ Next: `ferrum.load.limits`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ferrum.load import layouts_json as layouts
-from ferrum.load.family import ExpertKeys, Given, HuggingFaceFamily
-from ferrum.load.layer_rules import (
-    LayerRules,
-    all_but_every,
-    every_other_below_max_window_layers,
-    from_max_window_layers,
-    sparse_step,
+from ferrum.load.families_experts import EXPERT_FAMILIES
+from ferrum.load.family import (
+    ALL_LINEARS,
+    ATTENTION_BIAS,
+    ATTENTION_LINEARS,
+    GRANITE_SCALES,
+    MLP_LINEARS,
+    PROJECTIONS,
+    Given,
+    HuggingFaceFamily,
+    family,
 )
+from ferrum.load.layer_rules import LayerRules, all_but_every, from_max_window_layers
 
-PROJECTIONS = ("query", "key", "value")
-ATTENTION_LINEARS = (*PROJECTIONS, "output")
-MLP_LINEARS = ("gate", "up", "down")
-ALL_LINEARS = (*ATTENTION_LINEARS, "up", "down")
-EXPERT_LINEARS = ("router", "expert_gate", "expert_up", "expert_down")
-
-
-def _family(name: str, model: str, **row: Any) -> HuggingFaceFamily:
-    """A row whose classes are called after the model."""
-    return HuggingFaceFamily(name, f"{model}ForCausalLM", f"{model}Model", **row)
-
-
-_ATTENTION_BIAS = {"attention_bias": (False, ATTENTION_LINEARS)}
-_BIASES = {**_ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
+_BIASES = {**ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
 _LAYER_NORM = {"layer_norm": True}
 _PLAIN_MLP = {"layer_norm": True, "gated": False}
 _NORM_WORD = {"rms_norm_eps": "layer_norm_eps"}
-_GRANITE = {
-    "embedding_scale": Given("embedding_multiplier"),
-    "residual_scale": Given("residual_multiplier"),
-    "attention_scale": Given("attention_multiplier", 1.0),
-    "logit_scale": Given("logits_scaling", power=-1),
-}
 _GEMMA = {"embedding_scale": Given("hidden_size", power=0.5)}
 _GEMMA2 = {**_GEMMA, "attention_scale": Given("query_pre_attn_scalar", 256, -0.5)}
 _GEMMA_TIED = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
 _ONE_WAY = {"use_bidirectional_attention": (False,)}
 
-_FALCON = _family(
+_FALCON = family(
     "falcon",
     "Falcon",
     layout=layouts.FALCON,
@@ -73,7 +58,7 @@ _FALCON_NEW = replace(
     neutral={"alibi": (False,), "parallel_attn": (True,), "num_ln_in_parallel_attn": (2,)},
     variants=(("num_ln_in_parallel_attn", 1, replace(_FALCON_NEW, layout=layouts.FALCON)),),
 )
-_STABLELM = _family(
+_STABLELM = family(
     "stablelm",
     "StableLm",
     layout=layouts.STABLELM,
@@ -100,32 +85,32 @@ _GPT_NEOX = HuggingFaceFamily(
     bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
     harmless=frozenset({"num_key_value_heads"}),
 )
-_MISTRAL = _family(
+_MISTRAL = family(
     "mistral",
     "Mistral",
     defaults={"max_position_embeddings": 131072, "num_key_value_heads": 8},
     rules=LayerRules(alike=True, window=4096),
 )
-_QWEN2 = _family(
+_QWEN2 = family(
     "qwen2", "Qwen2", biases=PROJECTIONS, rules=LayerRules(slides=from_max_window_layers, switch="use_sliding_window"),
     defaults={"max_position_embeddings": 32768},
 )  # fmt: skip
-_QWEN3 = _family(
-    "qwen3", "Qwen3", layout=layouts.QWEN3, bias_flags=_ATTENTION_BIAS, rules=_QWEN2.rules,
+_QWEN3 = family(
+    "qwen3", "Qwen3", layout=layouts.QWEN3, bias_flags=ATTENTION_BIAS, rules=_QWEN2.rules,
     defaults={"max_position_embeddings": 32768, "head_dim": 128},
 )  # fmt: skip
 
 _ROWS = (
-    _family("llama", "Llama", bias_flags=_BIASES),
+    family("llama", "Llama", bias_flags=_BIASES),
     _MISTRAL,
-    _family("ministral", "Ministral", defaults=_MISTRAL.defaults, rules=LayerRules(window=4096)),
-    _family(
+    family("ministral", "Ministral", defaults=_MISTRAL.defaults, rules=LayerRules(window=4096)),
+    family(
         "ministral3",
         "Ministral3",
         defaults={"max_position_embeddings": 262144, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "head_dim": 128},
         rules=LayerRules(alike=True),
     ),
-    _family(
+    family(
         "smollm3",
         "SmolLM3",
         defaults={"max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_theta": 2000000.0},
@@ -134,14 +119,14 @@ _ROWS = (
     ),
     _QWEN2,
     _QWEN3,
-    _family(
+    family(
         "phi3",
         "Phi3",
         layout=layouts.PHI3,
         defaults={"max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
         rules=LayerRules(alike=True),
     ),
-    _family(
+    family(
         "phi",
         "Phi",
         layout=layouts.PHI,
@@ -151,18 +136,18 @@ _ROWS = (
         biases=(*ALL_LINEARS, "head"),
         neutral={"qk_layernorm": (False,)},
     ),
-    _family(
+    family(
         "gemma",
         "Gemma",
         layout=layouts.GEMMA,
         defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
         numbers=_GEMMA,
         activations={"gelu": "gelu_tanh"},
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         neutral=_ONE_WAY,
         harmless=frozenset({"hidden_activation"}),
     ),
-    _family(
+    family(
         "gemma2",
         "Gemma2",
         layout=layouts.GEMMA2,
@@ -173,12 +158,12 @@ _ROWS = (
             "attention_softcap": Given("attn_logit_softcapping"),
             "logit_softcap": Given("final_logit_softcapping"),
         },
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(2)),
         neutral=_ONE_WAY,
         harmless=frozenset({"hidden_act", "cache_implementation"}),
     ),
-    _family(
+    family(
         "gemma3_text",
         "Gemma3",
         layout=layouts.GEMMA3,
@@ -189,7 +174,7 @@ _ROWS = (
             "attention_softcap": Given("attn_logit_softcapping"),
             "logit_softcap": Given("final_logit_softcapping"),
         },
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         rules=LayerRules(
             window=4096,
             slides=all_but_every(6, "sliding_window_pattern"),
@@ -227,23 +212,23 @@ _ROWS = (
         _GPT_NEOX,
         variants=(("use_parallel_residual", False, replace(_GPT_NEOX, constants=_PLAIN_MLP)),),
     ),
-    _family(
+    family(
         "olmo2",
         "Olmo2",
         layout=layouts.OLMO2,
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         defaults={"rms_norm_eps": 1e-5},
     ),
-    _family(
+    family(
         "olmo3",
         "Olmo3",
         layout=layouts.OLMO2,
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         defaults={"rms_norm_eps": 1e-5},
         rules=LayerRules(window=4096, slides=all_but_every(4), local_theta=("rope_theta", 10000.0)),
     ),
-    _family("granite", "Granite", bias_flags=_BIASES, numbers=_GRANITE),
-    _family(
+    family("granite", "Granite", bias_flags=_BIASES, numbers=GRANITE_SCALES),
+    family(
         "starcoder2",
         "Starcoder2",
         layout=layouts.STARCODER2,
@@ -260,7 +245,7 @@ _ROWS = (
         rules=LayerRules(alike=True),
         harmless=frozenset({"residual_dropout"}),
     ),
-    _family(
+    family(
         "cohere",
         "Cohere",
         layout=layouts.COHERE,
@@ -268,10 +253,10 @@ _ROWS = (
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
         constants={**_LAYER_NORM, "parallel": True},
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         part_flags={"use_qk_norm": ("query_norm", "key_norm")},
     ),
-    _family(
+    family(
         "cohere2",
         "Cohere2",
         layout=layouts.COHERE.without(("query_norm", "key_norm")),
@@ -279,7 +264,7 @@ _ROWS = (
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
         constants={**_LAYER_NORM, "parallel": True},
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
-        bias_flags=_ATTENTION_BIAS,
+        bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(4, "sliding_window_pattern"), rotates="sliding"),
         neutral={"rotary_pct": (1.0,)},
     ),
@@ -294,7 +279,7 @@ _ROWS = (
         ),
     ),
     *(
-        _family(
+        family(
             name,
             name.capitalize(),
             layout=layout,
@@ -314,79 +299,7 @@ _ROWS = (
         variants=(("new_decoder_architecture", True, _FALCON_NEW),),
         constants={**_FALCON.constants, "kv_heads": 1},
     ),
-    _family(
-        "mixtral",
-        "Mixtral",
-        layout=layouts.MIXTRAL,
-        defaults={
-            "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 131072,
-            "num_key_value_heads": 8,
-            "rope_theta": 1000000.0,
-        },
-        rules=LayerRules(alike=True),
-        experts=ExpertKeys(),
-    ),
-    _family(
-        "qwen2_moe",
-        "Qwen2Moe",
-        layout=layouts.QWEN2_MOE,
-        defaults={"max_position_embeddings": 32768, "num_key_value_heads": 16},
-        bias_flags={"qkv_bias": (True, PROJECTIONS)},
-        rules=LayerRules(slides=every_other_below_max_window_layers, switch="use_sliding_window", sparse=sparse_step),
-        experts=ExpertKeys(
-            "moe_intermediate_size",
-            "norm_topk_prob",
-            "shared_expert_intermediate_size",
-            shared_gate=True,
-        ),
-    ),
-    _family(
-        "qwen3_moe",
-        "Qwen3Moe",
-        layout=layouts.QWEN3_MOE,
-        defaults={"max_position_embeddings": 32768, "num_key_value_heads": 4},
-        bias_flags=_ATTENTION_BIAS,
-        rules=LayerRules(alike=True, switch="use_sliding_window", sparse=sparse_step),
-        experts=ExpertKeys("moe_intermediate_size", "norm_topk_prob"),
-    ),
-    _family(
-        "olmoe",
-        "Olmoe",
-        layout=layouts.OLMOE,
-        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
-        bias_flags=_ATTENTION_BIAS,
-        experts=ExpertKeys(normalised="norm_topk_prob"),
-    ),
-    *(
-        _family(
-            name,
-            model,
-            layout=layouts.GRANITE_MOE,
-            bias_flags=_ATTENTION_BIAS,
-            numbers=_GRANITE,
-            experts=ExpertKeys(shared_size=shared),
-        )
-        for name, model, shared in (
-            ("granitemoe", "GraniteMoe", None),
-            ("granitemoeshared", "GraniteMoeShared", "shared_intermediate_size"),
-        )
-    ),
-    _family(
-        "gpt_oss",
-        "GptOss",
-        layout=layouts.GPT_OSS,
-        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 131072, "num_key_value_heads": 8, "head_dim": 64},
-        constants={"hidden_activation": "quick_gelu", "up_offset": 1.0},
-        numbers={"swiglu_limit": Given("swiglu_limit", 7.0)},
-        biases=EXPERT_LINEARS,
-        bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
-        rules=LayerRules(window=128, slides=all_but_every(2)),
-        experts=ExpertKeys(),
-        neutral={"swiglu_alpha": (1.702,)},
-        harmless=frozenset({"experts_per_token", "initial_context_length"}),
-    ),
-    _family(
+    family(
         "seed_oss",
         "SeedOss",
         defaults={"max_position_embeddings": 524288, "num_key_value_heads": 8, "head_dim": 128},
@@ -398,4 +311,4 @@ _ROWS = (
     ),
 )
 
-HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {row.name: row for row in _ROWS}
+HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {row.name: row for row in (*_ROWS, *EXPERT_FAMILIES)}

@@ -2,7 +2,7 @@
 
 Owns: the words in which a row of `ferrum.load.families` says what its models compute, and what comes of reading a
 model's files. Refuses to know: any family.
-Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families`.
+Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families_experts`.
 """
 
 from __future__ import annotations
@@ -104,3 +104,23 @@ class Description:
     config: ModelConfig
     layout: Layout
     biases: frozenset[str] | None
+
+
+def family(name: str, model: str, **row: Any) -> HuggingFaceFamily:
+    """A row whose classes are called after the model."""
+    return HuggingFaceFamily(name, f"{model}ForCausalLM", f"{model}Model", **row)
+
+
+PROJECTIONS = ("query", "key", "value")
+ATTENTION_LINEARS = (*PROJECTIONS, "output")
+MLP_LINEARS = ("gate", "up", "down")
+ALL_LINEARS = (*ATTENTION_LINEARS, "up", "down")
+"""Of a layer whose MLP has no gate."""
+EXPERT_LINEARS = ("router", "expert_gate", "expert_up", "expert_down")
+ATTENTION_BIAS = {"attention_bias": (False, ATTENTION_LINEARS)}
+GRANITE_SCALES = {
+    "embedding_scale": Given("embedding_multiplier"),
+    "residual_scale": Given("residual_multiplier"),
+    "attention_scale": Given("attention_multiplier", 1.0),
+    "logit_scale": Given("logits_scaling", power=-1),
+}

@@ -91,13 +91,14 @@ def rotating(fields: Fields, rules: LayerRules, sliding: list[bool]) -> list[boo
 
 def sliding_window(fields: Fields, rules: LayerRules | None) -> int | None:
     """Positions that a sliding layer sees. An absent key takes the family's default, null means none."""
+    if rules is not None and rules.switch is not None and not fields.flag(rules.switch, False):
+        fields.optional_integer("sliding_window")  # 0 says as well that there is none
+        return None
     window = None if rules is None else rules.window
     if "sliding_window" in fields.values:
-        window = fields.optional_integer("sliding_window", low=0) or None
+        window = fields.optional_integer("sliding_window", low=1)
     if rules is None and window is not None:  # transformers ignores it in this family, others do not
         raise Unsupported(f"{fields.refused('sliding_window')} in this family; null says that there is none")
-    if rules is not None and rules.switch is not None and not fields.flag(rules.switch, False):
-        return None
     if window is not None and not fields.flag("use_sliding_window", True):  # others obey it here as well
         raise Unsupported(
             f"{fields.refused('use_sliding_window')} beside a window; sliding_window null says that there is none"

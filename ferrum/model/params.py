@@ -75,6 +75,16 @@ class DecoderParams(Part):
         """Every vector with its path in the tree: with `weights`, all that the tree holds."""
         return ((name, leaf) for name, leaf in leaves(self) if not isinstance(leaf, Weight))
 
+    def active(self) -> int:
+        """How many numbers a token meets: those of all matrices, but of experts only of the ones that it goes to."""
+        idle = 0
+        for layer in self.layers:
+            for experts in (branch.body for stage in layer.stages for branch in stage):
+                if isinstance(experts, Experts):
+                    share = 1 - experts.chosen / len(experts.experts)
+                    idle += int(share * sum(_size(leaf) for _, leaf in leaves(experts.experts)))
+        return sum(map(_size, self.weights())) - idle
+
     def to(self, ops: TensorOps) -> DecoderParams:
         """The same tree with every array on the backend: vectors in its float type, matrices as they are stored. What
         is one object here is one object there."""
@@ -89,6 +99,11 @@ class DecoderParams(Part):
             return placed[id(leaf)]
 
         return mapped(self, place)
+
+
+def _size(leaf: Weight | Tensor) -> int:
+    """Numbers of a matrix; a vector does not count."""
+    return leaf.rows * leaf.columns if isinstance(leaf, Weight) else 0
 
 
 _dtype_name = cache(str)  # a model has hundreds of matrices of one type, and NumPy takes its time to spell it

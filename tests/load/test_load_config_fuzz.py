@@ -93,7 +93,9 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.clause("LOAD-81")
 def test_no_odd_config_json_gives_other_numbers_than_transformers(differences: dict[str, str]) -> None:
-    assert [case for case, how in differences.items() if how == "other numbers"] == []
+    """But for frequencies that depend on length: those of the longest context that is served (MODEL-15)."""
+    others = [case for case, how in differences.items() if how == "other numbers"]
+    assert [case for case in others if not case.endswith(" dynamic")] == []
 
 
 @pytest.mark.clause("LOAD-81")
@@ -111,7 +113,7 @@ STRICTER = {  # what is refused though transformers goes on, by the end of a cas
     "an odd list of classes": ("architectures text", "architectures list", "architectures object",
                                "architectures int", "architectures float"),
     "truncate is a flag": ("truncate text", "truncate list", "truncate object", "truncate int", "truncate float"),
-    "not implemented": ("partial 0.5", "partial 0.5 outside", "dynamic", "proportional", "rope_parameters object",
+    "not implemented": ("partial 0.5", "partial 0.5 outside", "proportional", "rope_parameters object",
                         "partial_rotary_factor = 0.5", "'rope_theta': 50.0}}", "'rope_theta': 50.0}}, named"),
     "null is no number": ("partial None",),
     "of other networks": ("experts = 8", "softcapping = 30.0", "query_pre_attn_scalar = 8",
