@@ -45,17 +45,24 @@ def test_200_models_come_and_go(backend: str, fresh: bool) -> None:
     ops = load_backend(backend, threads=1) if backend == "numba" else load_backend(backend)
     for seed in range(20):
         use(ops, seed, fresh)
-    gc.collect()
     tracemalloc.start()
     try:
-        objects, (size, _) = len(gc.get_objects()), tracemalloc.get_traced_memory()
-        for seed in range(200):
-            use(ops, seed, fresh)
-        gc.collect()
-        assert len(gc.get_objects()) - objects < 200  # fewer than one for each model
-        assert tracemalloc.get_traced_memory()[0] - size < 200 << 10  # a model has 300 KiB
+        grown = [growth(ops, range(start, start + 100), fresh) for start in (0, 100)]
     finally:
         tracemalloc.stop()
+    # the smaller: once in a while the interpreter moves a table of its own, whose old memory nobody counted
+    assert min(objects for objects, _ in grown) < 100  # fewer than one for each model
+    assert min(size for _, size in grown) < 100 << 10  # a model has 300 KiB
+
+
+def growth(ops: TensorOps, seeds: range, fresh: bool) -> tuple[int, int]:
+    """Objects and bytes that these models leave."""
+    gc.collect()
+    objects, (size, _) = len(gc.get_objects()), tracemalloc.get_traced_memory()
+    for seed in seeds:
+        use(ops, seed, fresh)
+    gc.collect()
+    return len(gc.get_objects()) - objects, tracemalloc.get_traced_memory()[0] - size
 
 
 @pytest.mark.clause("OPS-56")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from unittest.mock import patch
@@ -219,3 +220,17 @@ def test_a_shared_expert_may_have_any_weights() -> None:
 def test_no_tokens_give_no_rows() -> None:
     experts = random_experts(6, 2, 64, 32, np.random.default_rng(0))
     assert OPS.norm_experts(tokens_of(0, 64, 0), None, experts).shape == (0, 64)
+
+
+@pytest.mark.clause("OPS-56")
+def test_what_is_kept_of_a_mixture_is_gone_with_it() -> None:
+    experts = random_experts(6, 2, 64, 32, np.random.default_rng(0))
+    OPS.norm_experts(tokens_of(5, 64, 0), None, experts)
+    known, mixture, matrix = (
+        len(OPS._kernels.experts._known),
+        weakref.ref(experts),
+        weakref.ref(experts.experts[0].gate),
+    )
+    del experts
+    assert mixture() is None and matrix() is None
+    assert len(OPS._kernels.experts._known) == known - 1
