@@ -1,1 +1,1 @@
-"""The decoder: one forward pass for the whole Llama family. Next: `ferrum.model.rope`."""
+"""The decoder: one forward pass for every family. Next: `ferrum.model.rope`."""

@@ -45,7 +45,7 @@ def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTable
 
 
 def _growth(ops: TensorOps, config: RopeConfig, positions: int) -> Tensor | None:
-    """1 + growth ln(1 + ⌊position / original context⌋): attention of Llama 4 and Ministral 3 over long contexts."""
+    """1 + growth ln(1 + ⌊position / original context⌋): so that scores keep their size over long contexts."""
     if not config.query_growth:
         return None
     turns = np.arange(positions) // config.original_max_positions

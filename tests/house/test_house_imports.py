@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,3 +73,25 @@ def test_import_is_light(name: str) -> None:
     program = f"import sys, {name}\nprint(*(set(sys.modules) & set({heavy!r})))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(ROOT), check=True)
     assert ran.stdout.split() == []
+
+
+def family_names() -> set[str]:
+    """The words with which families begin: "qwen", "gemma"; not the name of a kind of RoPE, which begins likewise."""
+    from ferrum.load.families import HUGGING_FACE_FAMILIES
+    from ferrum.load.families_gguf import GGUF_FAMILIES
+
+    words = {re.split(r"[-_0-9]", name)[0] for name in (*HUGGING_FACE_FAMILIES, *GGUF_FAMILIES)}
+    return words - {"command", "seed"}  # which are also words
+
+
+@pytest.mark.clause("HOUSE-12")
+@pytest.mark.parametrize("room", ["model", "backends", "kv", "sched"])
+def test_no_family_has_a_name_where_it_is_computed(room: str) -> None:
+    pattern = re.compile(rf"(?i)(?<![a-z])({'|'.join(family_names())})(?!3\b|[a-z]|\.cpp)")
+    named = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in sorted((ROOT / "ferrum" / room).rglob("*.py"))
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert named == []
