@@ -11,10 +11,13 @@ here are NumPy, and the engine moves them.
 | `hub` | the models of the Hugging Face hub |
 | `download`, `pip`, `pip_child` | a packaged model fetched and verified |
 | `model` | a place -> configuration, parameters, tokenizer |
-| `gguf`, `safetensors` | the two file formats |
-| `ggml`, `quants`, `conversion` | how numbers are stored, and stored otherwise |
-| `config_gguf`, `config_json`, `limits` | the two ways a model is described; numbers that no model has |
-| `families`, `source` | where each tensor is; what a file of tensors offers |
+| `gguf`, `gguf_parts`, `safetensors` | the two file formats |
+| `ggml`, `scaled`, `quants`, `codebooks`, `conversion` | how numbers are stored, and stored otherwise |
+| `quantization_config`, `packed`, `quantized` | quantised safetensors as the matrices that they mean |
+| `config_gguf`, `config_json`, `rope_gguf`, `rope_json`, `limits` | how a model is described; numbers that no model has |
+| `families`, `families_experts`, `families_gguf`, `family`, `layer_rules` | what families compute: a row for each |
+| `layout`, `layouts_json`, `source` | where each tensor is; what a file of tensors offers |
+| `params`, `tree`, `features` | tensors to parts, parts to a decoder; what it computes, in words |
 | `shapes`, `random_model` | models without files: sizes, and random weights |
 
 Specs: LOAD, QUANT. Next: `ferrum.load.resolve`.

@@ -16,6 +16,7 @@ The dimension glossary, used in every shape comment of the project:
 | blocks, block_size | blocks in the pool; positions in a block |
 | context | positions a sequence has written so far |
 | vocab | entries of the vocabulary |
+| experts, chosen | experts of a mixture; those that one token goes to |
 
 Next: `ferrum.tensor.ops`.
 """
