@@ -82,9 +82,10 @@ class Origins:
 class RecordingKernels(Kernels):
     """Launches on arrays, recorded: rows must be those of tokens, and lie where they are."""
 
-    def __init__(self, recorder: Recorder, origins: Origins, compute: str) -> None:
-        super().__init__(recorder, compute)
+    def __init__(self, recorder: Recorder, origins: Origins, like: Kernels) -> None:
+        super().__init__(recorder, like.compute)
         self._origins = origins
+        self.experts = like.experts  # of a model with thousands the words take as long as many tokens
 
     def rows(self, x: Tensor, columns: int) -> Tensor:
         if self._origins.tokens > 1 and not self._origins.grows(x):
@@ -100,7 +101,7 @@ class RecordingOps(NumbaOps):
         super().__init__(launcher.threads, like.deterministic, like.compute)
         self.origins = Origins(launcher, batch)
         self._recorder, self._batch = launcher, batch
-        self._kernels = RecordingKernels(launcher, self.origins, like.compute)
+        self._kernels = RecordingKernels(launcher, self.origins, like._kernels)
 
     # ---- factory
     def asarray(self, values: Any, dtype: str) -> Tensor:

@@ -28,7 +28,7 @@ from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
 from ferrum.testing.stub import ByteTokenizer
-from tests.backends.company import Model, Part, Session
+from tests.backends.company import Model, Part, Session, random_experts
 from tests.house.source import ROOT
 from tests.tiny import TinyModel, distance, tiny_config, tiny_params
 
@@ -104,6 +104,16 @@ def test_a_whole_model_computes_so(ops: NumbaOps) -> None:
     assert 1e-4 < distance(found.logits(token_ids), expected) < 3e-2
     (answer,) = found.generate([token_ids], SamplingParams(temperature=0, max_tokens=5, ignore_eos=True))
     assert len(answer.token_ids) == 5
+
+
+@pytest.mark.clause("OPS-52")
+def test_experts_compute_so_and_their_router_does_not(ops: NumbaOps) -> None:
+    """Experts of more tokens than they take at a time. A router that rounded would send some elsewhere."""
+    random = np.random.default_rng(0)
+    experts = random_experts(4, 2, 512, 96, random)
+    x = random.standard_normal((300, 512)).astype(np.float32)
+    expected = NumbaOps(1).norm_experts(x, None, experts)
+    assert 1e-4 < distance(ops.norm_experts(x, None, experts), expected) < 3e-2
 
 
 @pytest.mark.clause("OPS-41", "OPS-52")

@@ -42,7 +42,8 @@ class ExpertWords:
 
 def expert_words(compute: str, experts: Experts) -> ExpertWords | None:
     """None if there is no kernel for it. The experts hold the arrays."""
-    router, each = weight_words(compute, experts.router), [_one(compute, expert) for expert in experts.experts]
+    # a rounded score may be another expert, which is more than a rounding
+    router, each = weight_words("float32", experts.router), [_one(compute, expert) for expert in experts.experts]
     door = _door(experts)
     rows = [words for words in each if words is not None]
     if router is None or door is None or len(rows) < len(each) or sets_beyond(experts, _KNOWN_OF_EXPERTS):
