@@ -14,7 +14,8 @@ here are NumPy, and the engine moves them.
 | `gguf`, `gguf_parts`, `safetensors` | the two file formats |
 | `ggml`, `scaled`, `quants`, `codebooks`, `conversion` | how numbers are stored, and stored otherwise |
 | `quantization_config`, `packed`, `quantized` | quantised safetensors as the matrices that they mean |
-| `config_gguf`, `config_json`, `rope_gguf`, `rope_json`, `limits` | how a model is described; numbers that no model has |
+| `config_gguf`, `config_json`, `text_part`, `rope_gguf`, `rope_json` | how a model is described |
+| `limits`, `known_keys` | numbers that no model has; what may stand in a description besides |
 | `families`, `families_experts`, `families_gguf`, `family`, `layer_rules` | what families compute: a row for each |
 | `layout`, `layouts_json`, `source` | where each tensor is; what a file of tensors offers |
 | `params`, `tree`, `features` | tensors to parts, parts to a decoder; what it computes, in words |

@@ -89,7 +89,10 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_I
     check_keys(fields, CONFIG_READ | family.keys, _neutral(family), CONFIG_HARMLESS | family.harmless)
     check_requests(fields)
     sizes = _Sizes(fields, family)
-    heads, layers = sizes.integer("num_attention_heads"), depth(fields, family.word("num_hidden_layers"))
+    heads, layers = (
+        sizes.integer("num_attention_heads"),
+        depth(fields, family.word("num_hidden_layers"), family.defaults.get("num_hidden_layers")),
+    )
     hidden = sizes.integer("hidden_size")
     head_dim = sizes.head_dim(hidden, heads)
     max_positions = sizes.max_positions()
@@ -126,7 +129,7 @@ class _Sizes:
         self.fields, self.family = fields, family
 
     def integer(self, word: str) -> int:
-        return self.fields.integer(self.family.word(word))
+        return self.fields.integer(self.family.word(word), self.family.defaults.get(word))
 
     def flag(self, word: str) -> bool:
         return self.fields.flag(self.family.word(word), self.family.defaults.get(word, False))
@@ -146,7 +149,7 @@ class _Sizes:
         key, factor = self.family.word("intermediate_size"), self.family.intermediate_factor
         if factor:
             return self.fields.optional_integer(key, low=1) or factor * hidden
-        return self.fields.integer(key)
+        return self.integer("intermediate_size")
 
     def max_positions(self) -> int:
         default = self.family.defaults.get("max_position_embeddings", 2048)

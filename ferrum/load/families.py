@@ -168,7 +168,17 @@ _ROWS = (
         "Gemma3",
         layout=layouts.GEMMA3,
         words={"hidden_act": "hidden_activation"},
-        defaults={**_GEMMA_TIED, "max_position_embeddings": 131072, "rope_theta": 1000000.0},
+        defaults={  # sizes too: the file of a model that also sees says only what is different
+            **_GEMMA_TIED,
+            "max_position_embeddings": 131072,
+            "rope_theta": 1000000.0,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "num_hidden_layers": 26,
+            "vocab_size": 262208,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+        },
         numbers={
             **_GEMMA2,
             "attention_softcap": Given("attn_logit_softcapping"),

@@ -61,9 +61,9 @@ def positions(fields: Fields, key: str, default: int | None = None) -> int:
     return value
 
 
-def depth(fields: Fields, key: str) -> int:
+def depth(fields: Fields, key: str, default: int | None = None) -> int:
     """The number of layers. Raises `InvalidFormat`."""
-    value = fields.integer(key)
+    value = fields.integer(key, default)
     if value > LARGEST_DEPTH:
         raise fields.wrong(key, f"at most {LARGEST_DEPTH}")
     return value

@@ -25,6 +25,7 @@ from ferrum.load.gguf_parts import first_part, whole_file
 from ferrum.load.params import build_params
 from ferrum.load.resolve import Location, gguf_stem, resolve
 from ferrum.load.source import GGUFSource, TensorSource
+from ferrum.load.text_part import TextSource, has_pictures, text_fields
 from ferrum.load.token_ids import TokenIds, json_token_ids
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
@@ -79,23 +80,29 @@ class _Folder(ModelFiles):
     def _fields(self) -> Fields:
         return config_json.config_fields(self.path)
 
+    @cached_property
+    def _text(self) -> Fields:
+        """What of it speaks of text: all, but in models that see as well."""
+        return text_fields(self._fields)
+
     @property
     def architecture(self) -> str | None:
         return config_json.architecture(self._fields)
 
     @cached_property
     def token_ids(self) -> TokenIds:
-        return json_token_ids([self._fields, config_json.generation_fields(self.path)])
+        return json_token_ids([self._fields, self._text, config_json.generation_fields(self.path)])
 
     @cached_property
     def source(self) -> TensorSource:
         from ferrum.load.quantized import open_safetensors
 
-        return open_safetensors(self.path, self._fields)
+        source = open_safetensors(self.path, self._fields)
+        return TextSource(source) if has_pictures(self._fields) else source
 
     @cached_property
     def description(self) -> Description:
-        return config_json.describe(self._fields, self.token_ids)
+        return config_json.describe(self._text, self.token_ids)
 
 
 class _GGUF(ModelFiles):

@@ -1,0 +1,83 @@
+"""The text model inside of a model that also sees: its configuration and its tensors.
+
+Owns: which models are such, what of their config.json speaks of text, and how their tensors are called without the
+rest. What belongs to pictures is passed over, and told. Refuses to know: what the text model computes.
+Specs: LOAD-95. Source: transformers' Gemma3ForConditionalGeneration and Mistral3ForConditionalGeneration.
+Next: `ferrum.load.config_gguf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from ferrum.errors import listed, warn
+from ferrum.fields import Fields
+from ferrum.load.known_keys import CONFIG_HARMLESS, check_keys, words
+from ferrum.load.source import StoredTensor, TensorSource, missing
+from ferrum.tensor.weights import Weight
+
+TEXT_TYPES = {"gemma3": "gemma3_text", "mistral3": "mistral"}
+"""model_type of a model that sees -> that of its text model, where text_config does not say it."""
+
+_OF_PICTURES = words("""
+    boi_token_index eoi_token_index image_token_id image_token_index mm_tokens_per_image multimodal_projector_bias
+    projector_hidden_act spatial_merge_size vision_config vision_feature_layer
+""")
+_SHARED = words(
+    "architectures bos_token_id eos_token_id model_type quantization_config text_config tie_word_embeddings"
+)
+_PREFIXES = {"language_model.": "", "model.language_model.": "model.", "lm_head.": "lm_head."}
+"""How names of tensors of the text begin, in older files and in newer ones, and how they begin without the rest."""
+
+
+def has_pictures(fields: Fields) -> bool:
+    """Does a config.json describe a text model among others?"""
+    return fields.get("model_type") in TEXT_TYPES and isinstance(fields.get("text_config"), dict)
+
+
+def text_fields(fields: Fields) -> Fields:
+    """The configuration of the text model: the whole file where there is nothing else in it. Warns of the rest."""
+    if not has_pictures(fields):
+        return fields
+    check_keys(fields, _SHARED, {}, CONFIG_HARMLESS | _OF_PICTURES)
+    seen = [key for key in ("vision_config",) if key in fields]
+    if seen:
+        warn(f"{fields.where}: passed over: {listed(seen)}; of this model only the text is run")
+    shared = {key: fields.get(key) for key in ("bos_token_id", "eos_token_id", "tie_word_embeddings") if key in fields}
+    own = {"model_type": TEXT_TYPES[fields.text("model_type")], **shared, **fields.inner("text_config").values}
+    return Fields(own, f"{fields.where}: text_config", null_is_absent=False)
+
+
+class TextSource:
+    """The tensors of the text model, called as if there were no other."""
+
+    def __init__(self, source: TensorSource) -> None:
+        self.path, self._source = source.path, source
+        self._stored = {text: name for name in source.names() if (text := _text_name(name)) is not None}
+
+    def names(self) -> Iterable[str]:
+        return self._stored
+
+    def _name(self, name: str) -> str:
+        return self._stored[name] if name in self._stored else missing(self.path, name)
+
+    def describe(self, name: str) -> StoredTensor:
+        return replace(self._source.describe(self._name(name)), name=name)
+
+    def weight(self, name: str) -> Weight:
+        return self._source.weight(self._name(name))
+
+    def stack(self, name: str) -> list[Weight]:
+        return self._source.stack(self._name(name))
+
+    def vector(self, name: str) -> np.ndarray:
+        return self._source.vector(self._name(name))
+
+
+def _text_name(name: str) -> str | None:
+    """None for a tensor of another part."""
+    found = [own + name.removeprefix(begin) for begin, own in _PREFIXES.items() if name.startswith(begin)]
+    return found[0] if found else None
