@@ -91,7 +91,8 @@ class _Folder(ModelFiles):
 
     @cached_property
     def token_ids(self) -> TokenIds:
-        return json_token_ids([self._fields, self._text, config_json.generation_fields(self.path)])
+        inner = [] if self._text is self._fields else [self._text]
+        return json_token_ids([self._fields, *inner, config_json.generation_fields(self.path)])
 
     @cached_property
     def source(self) -> TensorSource:

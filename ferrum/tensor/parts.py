@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.weights import Linear, Weight
@@ -20,13 +21,12 @@ class Part:
     """Base of the parts: dataclasses whose fields are parts, linears, weights, tensors and plain values."""
 
 
-def sets_beyond(part: Part, known: Set[str]) -> bool:
-    """Is a field outside of `known` set to something else than its default?"""
-    return any(field.name not in known and _is_set(part, field) for field in fields(part))  # type: ignore[arg-type]
+def sets_beyond(part: Any, known: Set[str]) -> bool:
+    """Is a field of a part, outside of `known`, set to something else than its default? One without a default is."""
+    return any(each.name not in known and _differs(getattr(part, each.name), each.default) for each in fields(part))
 
 
-def _is_set(part: Part, field: object) -> bool:
-    default, value = getattr(field, "default"), getattr(part, getattr(field, "name"))  # noqa: B009
+def _differs(value: Any, default: Any) -> bool:
     return default is MISSING or (value is not default and (default is None or value != default))
 
 
