@@ -25,7 +25,7 @@ from ferrum.kv.pool import BlockPool, Digest
 from ferrum.kv.prefix import array_digest, root_digest
 from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
-from ferrum.model.rope import rotations
+from ferrum.model.rope import rotations, served
 from ferrum.sample.grammar import GrammarMaker, Vocabulary
 from ferrum.sample.state import Grammar
 from ferrum.sampling_params import StructuredOutputs
@@ -175,12 +175,16 @@ def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, d
 
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:
     """A digest of what besides tokens determines the keys and values in a block: the model, all of its weights, the
-    types, the backend's arithmetic, the block size. Reads every weight: a second or so for a billion of them."""
+    types, the backend's arithmetic, the block size, and how keys are turned where the longest context decides on that.
+    Reads every weight: a second or so for a billion of them."""
     named = [*params.vectors(), *((weight.kind, weight.data) for weight in params.weights())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = list(pool.map(lambda pair: (pair[0], array_digest(pair[1])), named))
-    types = (ops.name, ops.float_dtype, storage_dtype(ops, config), config.compute, config.block_size)
-    return root_digest("ferrum-blocks-3", types, ops.deterministic, model, contents)
+    dtype = storage_dtype(ops, config)
+    types = (ops.name, ops.float_dtype, dtype, config.compute, config.block_size)
+    longest = capacity(model, config, dtype).max_model_len
+    turns = [served(rope, longest) for rope in dict.fromkeys(kind.rope for kind in model.kinds) if rope is not None]
+    return root_digest("ferrum-blocks-4", types, ops.deterministic, model, turns, contents)
 
 
 def weights_dtype(params: DecoderParams) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,14 +55,20 @@ def _growth(ops: TensorOps, config: RopeConfig, positions: int) -> Tensor | None
 
 def rope_frequencies(config: RopeConfig, positions: int = 0) -> Frequencies:
     """theta^(-2 i / rotary_dim) for i = 0, 1, …, stretched by the scaling. `positions`: the longest context that is
-    served. Scalings that depend on the length take that of the longest one for all, so that a key, once turned, stays
-    right however long its text becomes."""
-    theta = _dynamic_theta(config, positions) if config.scaling is RopeScaling.DYNAMIC else config.theta
+    served."""
+    config = served(config, positions)
     exponents = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
-    frequencies = np.power(theta, -exponents)
+    return _STRETCH[config.scaling](config, np.power(config.theta, -exponents))
+
+
+def served(config: RopeConfig, positions: int) -> RopeConfig:
+    """The same with frequencies that depend on no length. Scalings that do take that of the longest context that is
+    served for all, so that a key, once turned, stays right however long its text becomes."""
+    if config.scaling is RopeScaling.DYNAMIC:
+        return replace(config, scaling=RopeScaling.NONE, theta=_dynamic_theta(config, positions))
     if config.scaling is RopeScaling.LONGROPE and positions > config.original_max_positions:
-        return np.divide(frequencies, config.long_factors)
-    return _STRETCH[config.scaling](config, frequencies)
+        return replace(config, factors=config.long_factors)
+    return config
 
 
 def _dynamic_theta(config: RopeConfig, positions: int) -> float:
@@ -131,7 +138,7 @@ _STRETCH: dict[RopeScaling, Callable[[RopeConfig, Frequencies], Frequencies]] = 
     RopeScaling.LINEAR: _linear,
     RopeScaling.LLAMA3: _llama3,
     RopeScaling.YARN: _yarn,
-    RopeScaling.DYNAMIC: _unscaled,
     RopeScaling.LONGROPE: _factors,
     RopeScaling.FACTORS: _factors,
 }
+"""By what `served` leaves."""

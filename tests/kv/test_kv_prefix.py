@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
-from ferrum.config import EngineConfig, ModelConfig, RopeConfig
+from ferrum.config import EngineConfig, ModelConfig, RopeConfig, RopeScaling
 from ferrum.engine.setup import content_root
 from ferrum.kv.prefix import DIGEST_BYTES, PrefixChain, child_digest, root_digest
 from ferrum.model.params import DecoderParams, leaves, mapped
@@ -124,7 +124,9 @@ SAME = root_of()
 @pytest.mark.clause("KV-30")
 def test_the_root_is_the_same_for_the_same_model_and_does_not_care_for_the_rest() -> None:
     assert root_of() == SAME and len(SAME) == DIGEST_BYTES
-    unrelated = EngineConfig(kv_memory=1 << 20, host_kv_memory=5, max_num_seqs=3, eviction="clock", max_model_len=7)
+    unrelated = EngineConfig(
+        kv_memory=1 << 20, host_kv_memory=1 << 19, max_num_seqs=3, eviction="clock", max_model_len=7
+    )
     assert content_root(NumpyOps(), tiny_config(), tiny_params(tiny_config()), unrelated) == SAME
     assert root_of(kv_dtype="float32") == SAME  # what "auto" means here
 
@@ -161,6 +163,17 @@ def test_the_root_changes_with_the_arithmetic() -> None:
 def test_the_root_changes_with_the_model(changed: dict[str, Any]) -> None:
     """The weights are the same: only what is done with them differs."""
     assert root_of(tiny_config(**changed), tiny_params(tiny_config())) != SAME
+
+
+STRETCHED = RopeConfig(10000.0, 8, factor=2.0, original_max_positions=20, factors=(1.0,) * 4, long_factors=(3.0,) * 4)
+
+
+@pytest.mark.clause("KV-30", "KV-35", "MODEL-15")
+@pytest.mark.parametrize("scaling", [RopeScaling.DYNAMIC, RopeScaling.LONGROPE])
+def test_the_root_changes_with_the_longest_context_where_keys_do(scaling: RopeScaling) -> None:
+    model = tiny_config(rope=replace(STRETCHED, scaling=scaling))
+    short, edge, long = (root_of(model, max_model_len=longest) for longest in (7, 20, 21))
+    assert short == edge != long
 
 
 def every_weight(params: DecoderParams) -> list[str]:
