@@ -42,7 +42,7 @@ from ferrum.load.known_keys import (
     is_neutral,
 )
 from ferrum.load.layout import Layout
-from ferrum.load.limits import depth, epsilon, positions
+from ferrum.load.limits import depth, epsilon, positions, scale
 from ferrum.load.rope_gguf import read_rope, rope_of_windows
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
 
@@ -180,7 +180,7 @@ def _number(model: Fields, number: Number) -> float | None:
         return number.default
     if is_neutral(model.get(number.key), (0,)):
         return None
-    value = model.number(number.key)
+    value = scale(model, number.key)
     return 1 / value if number.inverse else value
 
 

@@ -29,7 +29,7 @@ from ferrum.load.known_keys import (
     check_requests,
 )
 from ferrum.load.layer_rules import rotating, sliding_layers, sliding_window
-from ferrum.load.limits import LARGEST_HEAD, LARGEST_POSITION, depth, epsilon, positions
+from ferrum.load.limits import LARGEST_HEAD, LARGEST_POSITION, depth, epsilon, positions, scale
 from ferrum.load.rope_json import Ropes, parse_ropes
 from ferrum.load.token_ids import NO_IDS, TokenIds
 
@@ -174,8 +174,7 @@ def _numbers(fields: Fields, family: HuggingFaceFamily) -> dict[str, float]:
     """Fields of ModelConfig that keys of their own give."""
     found = {}
     for name, given in family.numbers.items():
-        value = fields.optional_number(given.key)
-        value = given.default if value is None else value
+        value = scale(fields, given.key) if given.key in fields else given.default
         if value is not None:
             found[name] = float(value) ** given.power
     return found

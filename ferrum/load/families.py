@@ -31,7 +31,12 @@ _LAYER_NORM = {"layer_norm": True}
 _PLAIN_MLP = {"layer_norm": True, "gated": False}
 _NORM_WORD = {"rms_norm_eps": "layer_norm_eps"}
 _GEMMA = {"embedding_scale": Given("hidden_size", power=0.5)}
-_GEMMA2 = {**_GEMMA, "attention_scale": Given("query_pre_attn_scalar", 256, -0.5)}
+_GEMMA2 = {
+    **_GEMMA,
+    "attention_scale": Given("query_pre_attn_scalar", 256, -0.5),
+    "attention_softcap": Given("attn_logit_softcapping"),
+    "logit_softcap": Given("final_logit_softcapping"),
+}
 _GEMMA_TIED = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
 _ONE_WAY = {"use_bidirectional_attention": (False,)}
 
@@ -153,11 +158,7 @@ _ROWS = (
         layout=layouts.GEMMA2,
         words={"hidden_act": "hidden_activation"},
         defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
-        numbers={
-            **_GEMMA2,
-            "attention_softcap": Given("attn_logit_softcapping"),
-            "logit_softcap": Given("final_logit_softcapping"),
-        },
+        numbers=_GEMMA2,
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(2)),
         neutral=_ONE_WAY,
@@ -179,11 +180,7 @@ _ROWS = (
             "hidden_size": 2304,
             "intermediate_size": 9216,
         },
-        numbers={
-            **_GEMMA2,
-            "attention_softcap": Given("attn_logit_softcapping"),
-            "logit_softcap": Given("final_logit_softcapping"),
-        },
+        numbers=_GEMMA2,
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(
             window=4096,

@@ -27,7 +27,7 @@ COUNTS = ("num_local_experts", "num_experts")
 @dataclass(frozen=True)
 class Given:
     """A number that a key gives: what it is where the key is absent or null (None: the field keeps its default), and
-    the power and the factor that make our number of theirs."""
+    the power of it that is ours."""
 
     key: str
     default: float | None = None

@@ -23,6 +23,7 @@ LARGEST_DEPTH = 1 << 16
 
 _EPSILON = (1e-20, 1.0)  # a square of 1e-20 is a float32 still
 _STRETCH = (1e-3, 1e6)
+_SCALE = (1e-6, 1e6)
 _RANGES: dict[str, tuple[float, float]] = {
     "theta": (1e-3, 1e30),
     "factor": _STRETCH,
@@ -32,6 +33,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta_fast": _STRETCH,
     "beta_slow": _STRETCH,
     "attention_factor": (1e-3, 1e3),
+    "query_growth": _SCALE,
 }
 """By field of `RopeConfig`."""
 _USED = {
@@ -50,6 +52,15 @@ def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
     value = fields.number(key, default)
     if not _EPSILON[0] <= value <= _EPSILON[1]:
         raise fields.wrong(key, _span(*_EPSILON))
+    return value
+
+
+def scale(fields: Fields, key: str) -> float:
+    """What scores, embeddings, residuals or logits are multiplied with, divided by or cut off at. Raises
+    `InvalidFormat`."""
+    value = fields.number(key)
+    if not _SCALE[0] <= value <= _SCALE[1]:
+        raise fields.wrong(key, _span(*_SCALE))
     return value
 
 
@@ -76,7 +87,7 @@ def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeC
     def refuse(field: str, wanted: str) -> InvalidFormat:
         return InvalidFormat(f"{where}: {keys[field]} must be {wanted}, not {quoted(getattr(rope, field))}")
 
-    for field in _USED[rope.scaling]:
+    for field in (*_USED[rope.scaling], *(["query_growth"] if rope.query_growth else [])):
         value = getattr(rope, field)
         if value is not None and not _RANGES[field][0] <= value <= _RANGES[field][1]:
             raise refuse(field, _span(*_RANGES[field]))

@@ -32,6 +32,7 @@ _KEYS = {
     "beta_fast": "rope.scaling.yarn_beta_fast",
     "beta_slow": "rope.scaling.yarn_beta_slow",
     "attention_factor": ATTENTION,
+    "query_growth": QUERY_GROWTH,
 }
 """What the file calls the fields of `RopeConfig`."""
 

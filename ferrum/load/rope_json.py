@@ -117,6 +117,7 @@ def _key_names(rope: Fields) -> dict[str, str]:
     own = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
     own["original_max_positions"] = ORIGINAL
     own["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
+    own["query_growth"] = "llama_4_scaling_beta"
     return {"theta": "rope_theta", "factors": "short_factor and long_factor", **own}
 
 

@@ -19,6 +19,7 @@ from ferrum.fields import Fields
 from ferrum.load.config_gguf import describe
 from ferrum.load.config_json import parse_config as parse_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
+from ferrum.load.families_gguf import GGUF_FAMILIES, QUERY_GROWTH
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import rope_tables
@@ -120,6 +121,45 @@ def write_gguf_with(folder: Path, factors: np.ndarray) -> None:
 def test_other_numbers_of_config_json(key: str, value: float) -> None:
     with pytest.raises(InvalidFormat, match=rf"config\.json: {key} must be"):
         from_json(**{key: value})
+
+
+JSON_SCALES = sorted(
+    {(name, given.key) for name, row in HUGGING_FACE_FAMILIES.items() for given in row.numbers.values()}
+    - {(name, "hidden_size") for name in HUGGING_FACE_FAMILIES}
+)
+BEYOND = [TINY, 1e-40, 9e-7, 1.1e6, 1e30, HUGE]
+
+
+@pytest.mark.clause("LOAD-29")
+@pytest.mark.parametrize("value", BEYOND)
+@pytest.mark.parametrize(("name", "key"), JSON_SCALES)
+def test_scales_and_caps_of_config_json(name: str, key: str, value: float) -> None:
+    """One over the smallest overflows; as float32 it is 0, which kernels take for none."""
+    with pytest.raises(InvalidFormat, match=rf"config\.json: {key} must be a number from 1e-06 to 1e\+06"):
+        parse_json(Fields(changed(CONFIG, **{key: value}), "config.json"), HUGGING_FACE_FAMILIES[name])
+
+
+@pytest.mark.clause("LOAD-29")
+@pytest.mark.parametrize("value", BEYOND)
+def test_the_growth_of_queries(value: float) -> None:
+    keys = changed(CONFIG, rope_parameters={**YARN, "llama_4_scaling_beta": value})
+    with pytest.raises(InvalidFormat, match=r"config\.json: llama_4_scaling_beta must be a number from 1e-06"):
+        parse_json(Fields(keys, "config.json"), HUGGING_FACE_FAMILIES["ministral3"])
+
+
+GGUF_SCALES = [(name, number.key) for name, row in GGUF_FAMILIES.items() for number in row.numbers.values()]
+
+
+@pytest.mark.clause("LOAD-29")
+@pytest.mark.parametrize("value", [1e-40, 9e-7, 1.1e6, 1e30])
+@pytest.mark.parametrize(("name", "key"), [*GGUF_SCALES, ("mistral3", QUERY_GROWTH)])
+def test_scales_and_caps_of_gguf(tmp_path: Path, name: str, key: str, value: float) -> None:
+    metadata = {found.replace("llama.", f"{name}."): each for found, each in METADATA.items()}
+    metadata |= {"general.architecture": name, f"{name}.{key}": value}
+    stored = {tensor: Stored.float32(array) for tensor, array in gguf_tensors(tensors()).items()}
+    (tmp_path / "model.gguf").write_bytes(gguf_bytes(metadata, stored))
+    with pytest.raises(InvalidFormat, match=rf"{name}\.{key} must be a number from 1e-06 to 1e\+06"):
+        describe(GGUFFile(tmp_path / "model.gguf"), NO_IDS)
 
 
 @pytest.mark.clause("LOAD-29")
