@@ -171,11 +171,11 @@ class _Sizes:
 
 
 def _numbers(fields: Fields, family: HuggingFaceFamily) -> dict[str, float]:
-    """Fields of ModelConfig that keys of their own give."""
+    """Fields of ModelConfig that keys of their own give; null says that there is none."""
     found = {}
     for name, given in family.numbers.items():
         value = scale(fields, given.key) if given.key in fields else given.default
-        if value is not None:
+        if value is not None and (given.key in fields or given.key not in fields.values):
             found[name] = float(value) ** given.power
     return found
 

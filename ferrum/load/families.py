@@ -34,6 +34,11 @@ _GEMMA = {"embedding_scale": Given("hidden_size", power=0.5)}
 _GEMMA2 = {
     **_GEMMA,
     "attention_scale": Given("query_pre_attn_scalar", 256, -0.5),
+    "attention_softcap": Given("attn_logit_softcapping", 50.0),
+    "logit_softcap": Given("final_logit_softcapping", 30.0),
+}
+_GEMMA3 = {
+    **_GEMMA2,
     "attention_softcap": Given("attn_logit_softcapping"),
     "logit_softcap": Given("final_logit_softcapping"),
 }
@@ -68,7 +73,12 @@ _STABLELM = family(
     "StableLm",
     layout=layouts.STABLELM,
     words=_NORM_WORD,
-    defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 0.25},
+    defaults={
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+        "partial_rotary_factor": 0.25,
+        "num_key_value_heads": 32,
+    },
     constants=_LAYER_NORM,
     bias_flags={"use_qkv_bias": (False, PROJECTIONS)},
     part_flags={"qk_layernorm": ("query_norm", "key_norm")},
@@ -98,11 +108,11 @@ _MISTRAL = family(
 )
 _QWEN2 = family(
     "qwen2", "Qwen2", biases=PROJECTIONS, rules=LayerRules(slides=from_max_window_layers, switch="use_sliding_window"),
-    defaults={"max_position_embeddings": 32768},
+    defaults={"max_position_embeddings": 32768, "num_key_value_heads": 32},
 )  # fmt: skip
 _QWEN3 = family(
     "qwen3", "Qwen3", layout=layouts.QWEN3, bias_flags=ATTENTION_BIAS, rules=_QWEN2.rules,
-    defaults={"max_position_embeddings": 32768, "head_dim": 128},
+    defaults={"max_position_embeddings": 32768, "num_key_value_heads": 32, "head_dim": 128},
 )  # fmt: skip
 
 _ROWS = (
@@ -112,13 +122,32 @@ _ROWS = (
     family(
         "ministral3",
         "Ministral3",
-        defaults={"max_position_embeddings": 262144, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "head_dim": 128},
+        defaults={
+            "max_position_embeddings": 262144,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-5,
+            "head_dim": 128,
+            "rope_parameters": {
+                "type": "yarn",
+                "rope_theta": 1000000.0,
+                "factor": 16.0,
+                "original_max_position_embeddings": 16384,
+                "mscale": 1.0,
+                "mscale_all_dim": 1.0,
+                "llama_4_scaling_beta": 0.1,
+            },
+        },
         rules=LayerRules(alike=True),
     ),
     family(
         "smollm3",
         "SmolLM3",
-        defaults={"max_position_embeddings": 32768, "tie_word_embeddings": True, "rope_theta": 2000000.0},
+        defaults={
+            "max_position_embeddings": 32768,
+            "num_key_value_heads": 4,
+            "tie_word_embeddings": True,
+            "rope_theta": 2000000.0,
+        },
         bias_flags=_BIASES,
         rules=LayerRules(slides=None, switch="use_sliding_window", rotates="no_rope_layers"),
     ),
@@ -145,7 +174,7 @@ _ROWS = (
         "gemma",
         "Gemma",
         layout=layouts.GEMMA,
-        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
+        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192, "num_key_value_heads": 16},
         numbers=_GEMMA,
         activations={"gelu": "gelu_tanh"},
         bias_flags=ATTENTION_BIAS,
@@ -157,7 +186,7 @@ _ROWS = (
         "Gemma2",
         layout=layouts.GEMMA2,
         words={"hidden_act": "hidden_activation"},
-        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192},
+        defaults={**_GEMMA_TIED, "max_position_embeddings": 8192, "num_key_value_heads": 4},
         numbers=_GEMMA2,
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(2)),
@@ -180,7 +209,7 @@ _ROWS = (
             "hidden_size": 2304,
             "intermediate_size": 9216,
         },
-        numbers=_GEMMA2,
+        numbers=_GEMMA3,
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(
             window=4096,
@@ -231,8 +260,8 @@ _ROWS = (
         "Olmo3",
         layout=layouts.OLMO2,
         bias_flags=ATTENTION_BIAS,
-        defaults={"rms_norm_eps": 1e-5},
-        rules=LayerRules(window=4096, slides=all_but_every(4), local_theta=("rope_theta", 10000.0)),
+        defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0},
+        rules=LayerRules(window=4096, slides=all_but_every(4), local_theta=("rope_theta", 500000.0)),
     ),
     family("granite", "Granite", bias_flags=_BIASES, numbers=GRANITE_SCALES),
     family(
@@ -257,7 +286,12 @@ _ROWS = (
         "Cohere",
         layout=layouts.COHERE,
         words=_NORM_WORD,
-        defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+            "rope_theta": 500000.0,
+        },
         constants={**_LAYER_NORM, "parallel": True},
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,

@@ -26,8 +26,8 @@ COUNTS = ("num_local_experts", "num_experts")
 
 @dataclass(frozen=True)
 class Given:
-    """A number that a key gives: what it is where the key is absent or null (None: the field keeps its default), and
-    the power of it that is ours."""
+    """A number that a key gives: what it is where the key is absent, and the power of it that is ours. With None, and
+    where the key is null, the field keeps its default."""
 
     key: str
     default: float | None = None
@@ -54,7 +54,7 @@ class HuggingFaceFamily:
     base_class: str  # the same without a head, under which some save a whole model
     layout: Layout = LLAMA
     words: Words = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # by our word
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # by our word; "rope_parameters" stand for all of them
     constants: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that all its models share
     numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig that keys give
     intermediate_factor: int = 0  # how often hidden_size goes into intermediate_size where that is not given

@@ -54,7 +54,7 @@ class _Place:
 
 def parse_ropes(fields: Fields, family: HuggingFaceFamily, head_dim: int, max_positions: int) -> Ropes:
     """The rotary parameters of config.json. Raises `InvalidFormat` or `Unsupported`, naming the key."""
-    rope, local = _rope_object(fields), None if family.rules is None else family.rules.local_theta
+    rope, local = _rope_object(fields, family), None if family.rules is None else family.rules.local_theta
     kinds = {kind: value for kind, value in rope.values.items() if isinstance(value, dict)}
     if not kinds:
         full = _parse_rope(rope, fields, family, head_dim, max_positions)
@@ -104,11 +104,12 @@ def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_di
     return turning
 
 
-def _rope_object(fields: Fields) -> Fields:
+def _rope_object(fields: Fields, family: HuggingFaceFamily) -> Fields:
     """rope_scaling, if it says anything, stands in place of rope_parameters: who lengthens a context adds it to a file
     that has the other."""
-    empty = Fields({}, f"{fields.where}: rope_parameters", null_is_absent=False)
-    parameters = fields.inner("rope_parameters") if "rope_parameters" in fields else empty
+    default = family.defaults.get("rope_parameters", {})
+    absent = Fields(default, f"{fields.where}: rope_parameters", null_is_absent=False)
+    parameters = fields.inner("rope_parameters") if "rope_parameters" in fields else absent
     return fields.inner("rope_scaling") if fields.get("rope_scaling") else parameters
 
 

@@ -35,7 +35,8 @@ _PREFIXES = {"language_model.": "", "model.language_model.": "model.", "lm_head.
 
 def has_pictures(fields: Fields) -> bool:
     """Does a config.json describe a text model among others?"""
-    return fields.get("model_type") in TEXT_TYPES and isinstance(fields.get("text_config"), dict)
+    kind = fields.get("model_type")
+    return isinstance(kind, str) and kind in TEXT_TYPES and isinstance(fields.get("text_config"), dict)
 
 
 def text_fields(fields: Fields) -> Fields:
