@@ -296,7 +296,8 @@ class NumbaOps(NumpyOps):
 
     def norm_experts(self, x: Tensor, norm: Norm | None, experts: Experts) -> Tensor:
         known, shared = self._kernels.experts(experts), experts.shared
-        if known is None or x.ndim != 2 or not x.size or x.shape[1] != known.columns:
+        fits = known is not None and (shared is None or shared.down.weight.rows == known.columns)
+        if known is None or not fits or x.ndim != 2 or not x.size or x.shape[1] != known.columns:
             return super().norm_experts(x, norm, experts)
         x = self._rows(self.normed(x, norm))
         always = None if shared is None else self.linear(self.norm_gated(x, None, shared), shared.down)
@@ -353,7 +354,7 @@ class NumbaOps(NumpyOps):
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         cache = self._kernels.cache(layer)
-        if cache is None or not query.size or not self._knows(attention):
+        if cache is None or not query.size or not self._knows(attention, query.shape[1]):
             return super().paged_attention(query, attention, layer, batch)
         rows = self._kernels.rows(query, query.shape[1] * query.shape[2])
         return self._kernels.attend(rows, cache, batch, attention).reshape(query.shape)
@@ -368,7 +369,7 @@ class NumbaOps(NumpyOps):
     ) -> Tensor:
         cache, rotation = self._kernels.cache(layer), None if tables is None else self._kernels.rotation(tables)
         fits = cache is not None and (tables is None or rotation is not None) and projections[0].size
-        if cache is None or not fits or not self._knows(attention):
+        if cache is None or not fits or not self._knows(attention, projections[0].shape[1] // attention.head_dim):
             return super().rope_attention(projections, attention, tables, layer, batch)
         query = self._rows(self.head_norm(projections[0], attention.query_norm, attention.head_dim))
         key = self._rows(self.head_norm(projections[1], attention.key_norm, attention.head_dim))
@@ -376,10 +377,10 @@ class NumbaOps(NumpyOps):
         self._kernels.kv_write(cache, key, self._rows(projections[2]), batch.slots, turn)
         return self._kernels.attend(query, cache, batch, attention, *([] if rotation is None else [rotation]))
 
-    def _knows(self, attention: Attention) -> bool:
+    def _knows(self, attention: Attention, heads: int) -> bool:
         """Has the kernel of attention a word for everything in use?"""
         sinks = attention.sinks
-        plain = sinks is None or (sinks.dtype == np.float32 and sinks.flags.c_contiguous)
+        plain = sinks is None or (sinks.dtype == np.float32 and sinks.flags.c_contiguous and sinks.shape == (heads,))
         return plain and not sets_beyond(attention, _KNOWN_OF_ATTENTION)
 
     def _norm(self, norm: Norm | None, columns: int) -> tuple[NormWords | None, bool]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
-from ferrum.tensor.parts import Norm
+from ferrum.tensor.parts import Attention, Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear
 from tests.backends.company import rule
 
@@ -46,6 +48,73 @@ def test_operands_that_do_not_fit_are_refused() -> None:
     for call in refused:
         with pytest.raises(ValueError, match=r"mismatch|broadcast"):
             call()
+
+
+@dataclass(frozen=True, eq=False)
+class LaterNorm(Norm):
+    """With a field that no kernel knows, like those below."""
+
+    later: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LaterTables(RopeTables):
+    later: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LaterGated(GatedMlp):
+    later: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LaterPlain(PlainMlp):
+    later: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class LaterAttention(Attention):
+    later: float = 0.0
+
+
+LINEAR, TABLE = Linear(WEIGHT), normal(9, 8)
+TAKES: list[tuple[Any, Callable[[Any], object]]] = [
+    (LaterNorm(np.ones(32, np.float32), 1e-5), OPS._kernels.norm),
+    (LaterTables(TABLE, TABLE), OPS._kernels.rotation),
+    (LaterGated(LINEAR, LINEAR, LINEAR), OPS._kernels.mlp),
+    (LaterPlain(LINEAR, LINEAR), OPS._kernels.mlp),
+    (LaterAttention(LINEAR, LINEAR, LINEAR, LINEAR, 16, 0.25), lambda part: OPS._knows(part, 4) or None),
+]
+
+
+@pytest.mark.clause("OPS-43", "OPS-59")
+@pytest.mark.parametrize(("part", "words"), TAKES, ids=[type(part).__name__ for part, _ in TAKES])
+def test_a_part_with_a_field_that_kernels_do_not_know_is_theirs_as_long_as_it_is_not_set(
+    part: Any, words: Callable[[Any], object]
+) -> None:
+    assert words(part) is not None
+    assert words(replace(part, later=2.0)) is None
+
+
+@pytest.mark.clause("OPS-43")
+def test_sinks_and_growth_of_another_length_are_not_read_past_their_end() -> None:
+    attention = Attention(LINEAR, LINEAR, LINEAR, LINEAR, 16, 0.25, sinks=normal(3))
+    assert not OPS._knows(attention, 4) and OPS._knows(replace(attention, sinks=normal(4)), 4)
+    assert OPS._kernels.rotation(RopeTables(TABLE, TABLE, normal(8))) is None
+    assert OPS._kernels.rotation(RopeTables(TABLE, normal(8, 8))) is None
+    assert OPS._kernels.rotation(RopeTables(TABLE, TABLE, normal(9))) is not None
+
+
+@pytest.mark.clause("OPS-43")
+def test_a_shared_expert_of_another_width_is_refused() -> None:
+    def mlp(width: int) -> GatedMlp:
+        up = Linear(Dense(normal(32, 64)))
+        return GatedMlp(up, up, Linear(Dense(normal(width, 32))))
+
+    experts = Experts(Linear(Dense(normal(4, 64))), tuple(mlp(64) for _ in range(4)), 2, shared=mlp(32))
+    assert OPS._kernels.experts(experts) is not None
+    with pytest.raises(ValueError, match="broadcast"):
+        OPS.norm_experts(normal(2, 64), None, experts)
 
 
 @pytest.mark.clause("OPS-43")

@@ -189,7 +189,7 @@ def norm_words(norm: Norm) -> NormWords | None:
         or not (_plain(weight) and _plain(bias))
     ):
         return None
-    if bias is not None and bias.shape != weight.shape:
+    if (bias is not None and bias.shape != weight.shape) or sets_beyond(norm, _KNOWN_OF_NORM):
         return None
     function = LIBRARY.address("elementwise.norm_rows")
     step = weight.strides[0] if weight.ndim == 2 else 0
@@ -209,6 +209,8 @@ def mlp_words(mlp: GatedMlp | PlainMlp) -> MlpWords | None:
     return MlpWords(words, address(words), words[0])
 
 
+_KNOWN_OF_NORM = frozenset(["weight", "epsilon", "bias", "centred"])
+_KNOWN_OF_TABLES = frozenset(["cos", "sin", "growth"])
 _KNOWN_OF_MLP = frozenset(["gate", "up", "down", "activation", "limit", "up_offset"])
 
 
@@ -231,6 +233,9 @@ def cache_words(layer: KvLayer) -> CacheWords | None:
 def rotation_words(tables: RopeTables) -> RotationWords | None:
     """None if the tables are not as the kernels expect them."""
     if not (_plain(tables.cos) and _plain(tables.sin) and _plain(tables.growth)):
+        return None
+    lengths = tables.cos.shape[:1] if tables.growth is None else tables.growth.shape
+    if tables.sin.shape != tables.cos.shape or lengths != tables.cos.shape[:1] or sets_beyond(tables, _KNOWN_OF_TABLES):
         return None
     growth = 0 if tables.growth is None else address(tables.growth)
     return RotationWords((tables.cos.shape[1], address(tables.cos), address(tables.sin)), growth)
