@@ -45,6 +45,21 @@ _GEMMA3 = {
 _GEMMA_TIED = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
 _ONE_WAY = {"use_bidirectional_attention": (False,)}
 
+_FALCON_NEUTRAL = {
+    "alibi": (False,),
+    "apply_residual_connection_post_layernorm": (False,),
+    "ff_factor": (4,),
+    "parallel_attn": (True,),
+}
+_COHERE_NEUTRAL = {
+    "order_of_interleaved_layers": ("local_attn_first",),
+    "position_embedding_type": ("rope_gptj",),
+    "rotary_pct": (1.0,),
+    "use_gated_activation": (True,),
+    "use_parallel_block": (True,),
+}
+_COHERE_HARMLESS = frozenset({"layer_switch", "use_embedding_sharing", "use_parallel_embedding"})
+
 _FALCON = family(
     "falcon",
     "Falcon",
@@ -59,13 +74,13 @@ _FALCON = family(
     intermediate_factor=4,
     constants={**_PLAIN_MLP, "parallel": True},
     bias_flags={"bias": (False, ALL_LINEARS)},
-    neutral={"alibi": (False,), "parallel_attn": (True,), "multi_query": (True,)},
+    neutral={**_FALCON_NEUTRAL, "multi_query": (True,)},
     harmless=frozenset({"num_ln_in_parallel_attn"}),
 )
 _FALCON_NEW = replace(_FALCON, layout=layouts.FALCON_TWO_NORMS, harmless=frozenset({"multi_query"}))
 _FALCON_NEW = replace(
     _FALCON_NEW,
-    neutral={"alibi": (False,), "parallel_attn": (True,), "num_ln_in_parallel_attn": (2,)},
+    neutral={**_FALCON_NEUTRAL, "num_ln_in_parallel_attn": (2,)},
     variants=(("num_ln_in_parallel_attn", 1, replace(_FALCON_NEW, layout=layouts.FALCON)),),
 )
 _STABLELM = family(
@@ -159,6 +174,7 @@ _ROWS = (
         layout=layouts.PHI3,
         defaults={"max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
         rules=LayerRules(alike=True),
+        neutral={"full_attn_mod": (1,), "interpolate_factor": (1,), "lm_head_bias": (False,)},
     ),
     family(
         "phi",
@@ -169,6 +185,7 @@ _ROWS = (
         constants={**_PLAIN_MLP, "parallel": True},
         biases=(*ALL_LINEARS, "head"),
         neutral={"qk_layernorm": (False,)},
+        harmless=frozenset({"rotary_dim"}),  # partial_rotary_factor counts
     ),
     family(
         "gemma",
@@ -191,7 +208,7 @@ _ROWS = (
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(2)),
         neutral=_ONE_WAY,
-        harmless=frozenset({"hidden_act", "cache_implementation"}),
+        harmless=frozenset({"hidden_act", "sliding_window_size"}),
     ),
     family(
         "gemma3_text",
@@ -279,7 +296,8 @@ _ROWS = (
         constants=_PLAIN_MLP,
         bias_flags={"use_bias": (True, ALL_LINEARS)},
         rules=LayerRules(alike=True),
-        harmless=frozenset({"residual_dropout"}),
+        neutral={"mlp_type": ("default",), "norm_type": ("layer_norm",), "scale_attn_weights": (True,)},
+        harmless=frozenset({"activation_function", "layer_norm_epsilon"}),  # hidden_act and norm_epsilon count
     ),
     family(
         "cohere",
@@ -296,6 +314,8 @@ _ROWS = (
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,
         part_flags={"use_qk_norm": ("query_norm", "key_norm")},
+        neutral=_COHERE_NEUTRAL,
+        harmless=_COHERE_HARMLESS,
     ),
     family(
         "cohere2",
@@ -307,7 +327,8 @@ _ROWS = (
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=all_but_every(4, "sliding_window_pattern"), rotates="sliding"),
-        neutral={"rotary_pct": (1.0,)},
+        neutral=_COHERE_NEUTRAL,
+        harmless=_COHERE_HARMLESS,
     ),
     replace(
         _STABLELM,

@@ -54,6 +54,7 @@ EXPERT_FAMILIES = (
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(alike=True, switch="use_sliding_window", sparse=sparse_step),
         experts=ExpertKeys("moe_intermediate_size", "norm_topk_prob"),
+        neutral={"shared_expert_intermediate_size": (0,), "use_qk_norm": (True,)},
     ),
     family(
         "olmoe",

@@ -154,19 +154,20 @@ CONFIG_HARMLESS = (
     | _RUNNING
     | FORCING.keys()
     | words("""
-    attention_dropout classifier_dropout output_router_logits residual_dropout router_aux_loss_coef router_jitter_noise
-    attn_implementation attn_pdrop auto_map base_model base_model_name_or_path
-    base_model_ep_plan base_model_fsdp_plan base_model_pp_plan base_model_tp_plan bos_token chat_template
-    chunk_size_feed_forward custom_pipelines dataset
+    attention_dropout attention_probs_dropout_prob attention_softmax_in_fp32 attn_implementation attn_pdrop
+    auto_map base_model base_model_ep_plan base_model_fsdp_plan base_model_name_or_path base_model_pp_plan
+    base_model_tp_plan bos_token chat_template chunk_size_feed_forward classifier_dropout custom_pipelines dataset
     draft_vocab_size dtype embd_pdrop embedding_dropout eos_token experts_implementation finetuning_task
-    gradient_checkpointing hidden_dropout hidden_dropout_prob id2label init_std initializer_range is_decoder
-    is_llama_config keys_to_ignore_at_inference label2id library_name log_scale max_seq_len max_seq_length
-    max_sequence_length max_window_layers mlp_dropout model_max_length name_or_path neftune_noise_alpha num_labels
-    pad_token padding_side pixel_shuffle_factor prefix pretraining_tp problem_type resid_pdrop sep_token_id
-    summary_activation summary_proj_to_labels summary_type summary_use_proj tags task_specific_params tf_legacy_loss
-    tie_encoder_decoder tie_last_hidden_states tokenizer_class tokenizer_name torch_dtype torchscript
-    transformers.js_config unk_token_id unsloth_fixed unsloth_version use_bfloat16 use_flash_attention
-    use_flash_attention_2 use_flash_attn use_flashattn use_reentrant_checkpointing vocab_file
+    gradient_checkpointing hidden_dropout hidden_dropout_prob id2label init_std initializer_range internal_version
+    is_decoder is_llama_config keys_to_ignore_at_inference label2id library_name log_scale max_seq_len
+    max_seq_length max_sequence_length max_window_layers mlp_dropout model_max_length name_or_path
+    neftune_noise_alpha num_labels output_past output_router_logits pad_token padding_side pixel_shuffle_factor
+    prefix pretraining_tp problem_type resid_pdrop residual_dropout router_aux_loss_coef router_jitter_noise
+    scale_attention_softmax_in_fp32 sep_token_id summary_activation summary_proj_to_labels summary_type
+    summary_use_proj tags task_specific_params tf_legacy_loss tie_encoder_decoder tie_last_hidden_states
+    tokenizer_class tokenizer_name torch_dtype torchscript transformers.js_config unk_token_id unsloth_fixed
+    unsloth_version use_bfloat16 use_flash_attention use_flash_attention_2 use_flash_attn use_flashattn
+    use_reentrant_checkpointing vocab_file
 """)
 )
 """Of how a model was trained, saved or is called, and of tasks other than writing on."""
