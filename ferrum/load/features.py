@@ -85,20 +85,24 @@ def _turn(rope: RopeConfig | None, config: ModelConfig) -> str:
 
 
 def _mlp(config: ModelConfig) -> Iterator[Feature]:
-    limit = "" if config.swiglu_limit is None else f", cut off at {config.swiglu_limit:g}"
     activation = config.hidden_activation.replace("_", " ")
+    if config.swiglu_limit is not None:
+        activation += f", cut off at {config.swiglu_limit:g}"
+    if config.up_offset:
+        activation += f", up plus {config.up_offset:g}"
     sparse = sum(kind.sparse for kind in config.kinds)
     if sparse < config.layers:
         kind = "gated MLP" if config.gated else "MLP without a gate"
         where = f" in {_some(config.layers - sparse, config.layers)}" if sparse else ""
-        yield Feature(f"{kind}, {activation}{limit}{where}", COMPOSITIONS)
+        yield Feature(f"{kind}, {activation}{where}", COMPOSITIONS)
     if config.experts is not None and sparse:
         where = "" if sparse == config.layers else f" in {_some(sparse, config.layers)}"
-        yield Feature(f"{_mixture(config.experts)}, {activation}{limit}{where}", EXPERTS)
+        yield Feature(f"{_mixture(config.experts)}, {activation}{where}", EXPERTS)
 
 
 def _mixture(experts: ExpertsConfig) -> str:
-    shared = " and a shared one" if experts.shared_size else ""
+    weighted = "weighted " if experts.shared_gate else ""
+    shared = f" and a {weighted}shared one" if experts.shared_size else ""
     weights = "weights that sum to 1" if experts.normalised else "weights as they come"
     return f"{experts.chosen} of {experts.count} experts for a token{shared}, {weights}"
 

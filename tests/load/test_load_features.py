@@ -47,14 +47,14 @@ TOLD = {
         "window of 9 tokens in 1 of 2 layers",
         "attention sinks",
         "rotary embedding, base 10764.7, yarn scaling",
-        "2 of 4 experts for a token, weights that sum to 1, quick gelu, cut off at 7",
+        "2 of 4 experts for a token, weights that sum to 1, quick gelu, cut off at 7, up plus 1",
     ],
     "qwen2-moe-odd": [
         "root mean square norm",
         "grouped queries, 4 heads to a key",
         "rotary embedding, base 10000",
         "gated MLP, silu in 3 of 4 layers",
-        "2 of 3 experts for a token and a shared one, weights that sum to 1, silu in 1 of 4 layers",
+        "2 of 3 experts for a token and a weighted shared one, weights that sum to 1, silu in 1 of 4 layers",
         "head tied to the embedding",
     ],
     "granite-odd": [
