@@ -1,6 +1,6 @@
 """Where a file keeps the tensors of a model: names, and how rows lie in them.
 
-Owns: `Layout`, the vocabulary in which a family says how its files are laid out. Refuses to know: families, file
+Owns: `Layout`, the vocabulary in which a family says how its files are laid out, and what comes of reading a file. Refuses to know: families, file
 formats, what is computed.
 Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.families`.
 """
@@ -43,6 +43,8 @@ class Layout:
     derived: Mapping[str, int] = field(default_factory=dict)
     """Ends of names of tensors that hold nothing the model needs, derived buffers or facts that the configuration took,
     and how many dimensions such a tensor has at least."""
+    other: Mapping[str, str] = field(default_factory=dict)
+    """Other names of some parts, which count where a layer in the file has the first of them."""
     prefix: str = ""
     """What all names but the head's begin with, and lack where only the part without a head was saved."""
 
@@ -52,7 +54,10 @@ class Layout:
         return any(dimensions >= self.derived[end] for end in ends)
 
     def fitted(self, names: Collection[str]) -> Layout:
-        """The same, without the prefix where no name in a file has it."""
+        """The same by the names in a file: parts may be called otherwise, and all names may lack the prefix."""
+        first = next(iter(self.other.values()), "").partition("{layer}")[2]
+        if first and any(name.endswith(first) for name in names):
+            return replace(self, layer={**self.layer, **self.other}, other={}).fitted(names)
         if not self.prefix or any(name.startswith(self.prefix) for name in names):
             return self
         layer = {part: name.removeprefix(self.prefix) for part, name in self.layer.items()}
@@ -69,6 +74,16 @@ class Layout:
         if part.endswith("_norm"):
             return [part]
         return [other for other, name in self.layer.items() if name == self.layer[part]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
+    those for which there is one)."""
+
+    config: ModelConfig
+    layout: Layout
+    biases: frozenset[str] | None
 
 
 def rows_of(layout: Layout, part: str, sizes: Mapping[str, int], config: ModelConfig) -> slice | np.ndarray | None:

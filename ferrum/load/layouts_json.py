@@ -153,25 +153,34 @@ FALCON = replace(
 FALCON_TWO_NORMS = _but(FALCON, attention_norm="ln_attn", mlp_norm="ln_mlp")
 
 # ---- experts
-MIXTRAL = _but(
-    LLAMA,
-    without="gate up down",
-    router="block_sparse_moe.gate",
-    expert_gate="block_sparse_moe.experts.{expert}.w1",
-    expert_up="block_sparse_moe.experts.{expert}.w3",
-    expert_down="block_sparse_moe.experts.{expert}.w2",
+_FUSED = {
+    **dict.fromkeys(("expert_gate", "expert_up"), "model.layers.{layer}.mlp.experts.gate_up_proj"),
+    "expert_down": "model.layers.{layer}.mlp.experts.down_proj",
+    "router": "model.layers.{layer}.mlp.gate",
+}
+"""Where all experts of a layer are one tensor, as modules of transformers 5 have them."""
+MIXTRAL = replace(
+    _but(
+        LLAMA,
+        without="gate up down",
+        router="block_sparse_moe.gate",
+        expert_gate="block_sparse_moe.experts.{expert}.w1",
+        expert_up="block_sparse_moe.experts.{expert}.w3",
+        expert_down="block_sparse_moe.experts.{expert}.w2",
+    ),
+    other=_FUSED,
 )
 _QWEN_EXPERTS = {
     "router": "mlp.gate",
     **{f"expert_{part}": f"mlp.experts.{{expert}}.{part}_proj" for part in ("gate", "up", "down")},
 }
 QWEN2_MOE = _but(
-    LLAMA,
+    replace(LLAMA, other=_FUSED),
     **_QWEN_EXPERTS,
     **{f"shared_{part}": f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
     shared_weight="mlp.shared_expert_gate",
 )
-QWEN3_MOE = _but(QWEN3, **_QWEN_EXPERTS)
+QWEN3_MOE = _but(replace(QWEN3, other=_FUSED), **_QWEN_EXPERTS)
 OLMOE = _but(QWEN3_MOE, without="gate up down")
 GRANITE_MOE = _but(
     LLAMA,

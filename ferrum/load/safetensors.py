@@ -94,7 +94,7 @@ class SafetensorsSource:
 
     def describe(self, name: str) -> StoredTensor:
         if name not in self._files:
-            missing(self.path, name)
+            missing(self.path, name, self._files)
         return self._files[name].describe(name)
 
     def __contains__(self, name: str) -> bool:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ferrum.errors import ModelError
+from ferrum.errors import ModelError, quoted
 from ferrum.load.conversion import bytes_of
 from ferrum.load.gguf import GGUFFile, GGUFTensor
 from ferrum.load.quants import floats_of, kept_as, weight_of
@@ -54,9 +54,11 @@ class TensorSource(Protocol):
     def vector(self, name: str) -> np.ndarray: ...  # any shape, as float32
 
 
-def missing(path: Path, name: str) -> NoReturn:
-    """The error for a tensor that is not there."""
-    raise ModelError(f"{path}: tensor {name} is missing")
+def missing(path: Path, name: str, names: Iterable[str] = ()) -> NoReturn:
+    """The error for a tensor that is not there, among those of these names."""
+    like = next((other for other in names if other.endswith("." + name)), None)
+    hint = "" if like is None else f"; there is {quoted(like)}: save the model without what is wrapped around it"
+    raise ModelError(f"{path}: tensor {name} is missing{hint}")
 
 
 def unstacked(weight: Weight, stored: StoredTensor, path: Path) -> list[Weight]:
@@ -96,7 +98,7 @@ class GGUFSource:
         return self._tensors
 
     def _tensor(self, name: str) -> GGUFTensor:
-        return self._tensors[name] if name in self._tensors else missing(self.path, name)
+        return self._tensors[name] if name in self._tensors else missing(self.path, name, self._tensors)
 
     def describe(self, name: str) -> StoredTensor:
         tensor = self._tensor(name)

@@ -63,7 +63,7 @@ class TextSource:
         return self._stored
 
     def _name(self, name: str) -> str:
-        return self._stored[name] if name in self._stored else missing(self.path, name)
+        return self._stored[name] if name in self._stored else missing(self.path, name, self._stored)
 
     def describe(self, name: str) -> StoredTensor:
         return replace(self._source.describe(self._name(name)), name=name)
