@@ -96,7 +96,7 @@ class Taker:
         return self.matrix(f"{self.layout.positions}.weight", (self.config.max_positions, self.config.hidden_size))
 
     def last_norm(self) -> Norm:
-        return self.norm_at(self.layout.norm, (self.config.hidden_size,))
+        return self._stream_norm(self.layout.norm)
 
     # ---- linears
     def linear(self, part: str, layer: int) -> Linear:
@@ -154,22 +154,25 @@ class Taker:
     # ---- vectors
     def norm(self, part: str, layer: int) -> Norm | None:
         """The norm that a layer calls by this name; None where it has none."""
-        if part not in self.layout.layer:
-            return None
-        return self.norm_at(self._name(part, layer), (self.config.hidden_size,))
+        return self._stream_norm(self._name(part, layer)) if part in self.layout.layer else None
+
+    def _stream_norm(self, name: str) -> Norm:
+        """A norm of the residual stream. All of them have a bias or none has, and only centred ones may: any other
+        bias is an unknown tensor."""
+        norm = self.norm_at(name, (self.config.hidden_size,))
+        if not self.config.layer_norm or f"{self.layout.norm}.bias" not in self.source.names():
+            return norm
+        return replace(norm, bias=self.vector(f"{name}.bias", (self.config.hidden_size,)))
 
     def norm_at(self, name: str, *shapes: tuple[int, ...]) -> Norm:
-        """The norm of this name, in one of some shapes."""
-        weight, centred = self.vector(f"{name}.weight", *shapes), self.config.layer_norm
+        """The norm of this name, in one of some shapes, without a bias."""
+        weight = self.vector(f"{name}.weight", *shapes)
         if self.layout.norm_offset:
             weight = weight + np.float32(self.layout.norm_offset)
-        # on a norm that is not centred a bias would be an unknown tensor
-        biased = centred and f"{name}.bias" in self.source.names()
-        bias = self.vector(f"{name}.bias", weight.shape) if biased else None
-        return Norm(weight, self.config.norm_epsilon, bias, centred)
+        return Norm(weight, self.config.norm_epsilon, centred=self.config.layer_norm)
 
     def head_norm(self, part: str, layer: int, heads: int) -> Norm | None:
-        """The norm of queries or keys: one for every head, one for each, or one for all together."""
+        """The norm of queries or keys: one for every head, one for each, or one for all together; without a bias."""
         if part not in self.layout.layer:
             return None
         dim, name = self.config.head_dim, self._name(part, layer)

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.config import ModelConfig, RopeConfig
-from ferrum.errors import FerrumError, InvalidFormat, Unsupported
+from ferrum.errors import FerrumError, InvalidFormat, ModelError, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import find_family, parse_config
 from ferrum.load.families import HUGGING_FACE_FAMILIES
 from ferrum.load.families_gguf import GGUF_FAMILIES
 from ferrum.load.layout import ALTERNATING, GROUPED, STACKED, Layout, linear_shapes, rows_of
-from tests.model.families import FAMILIES
+from ferrum.load.model import load_model
+from ferrum.model.params import DecoderParams
+from tests.model.families import FAMILIES, write_model, write_weights
 from tests.tiny import tiny_config
 
 
@@ -180,3 +182,35 @@ def test_a_shape_is_checked_before_rows_are_numbered(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "num_attention_heads": 1 << 40}))
     with pytest.raises(ModelError, match="has shape"):
         load_model(folder)
+
+
+def loaded(name: str, folder: Path, drop: str = "", **more: np.ndarray) -> DecoderParams:
+    """A golden's model without one of its tensors, and with others."""
+    golden = FAMILIES[name]
+    write_model(golden, folder)
+    weights = {key: array for key, array in golden.weights().items() if key != drop}
+    write_weights(weights | more, folder / "model.safetensors")
+    return load_model(folder).params
+
+
+@pytest.mark.clause("LOAD-35")
+@pytest.mark.parametrize(
+    ("name", "dropped"),
+    [("gpt2-wide", "transformer.h.0.ln_2.bias"), ("gpt-neox-odd", "gpt_neox.layers.0.input_layernorm.bias")],
+)
+def test_all_norms_of_a_model_have_a_bias_or_none(tmp_path: Path, name: str, dropped: str) -> None:
+    with pytest.raises(ModelError, match=rf"tensor {re.escape(dropped)} is missing"):
+        loaded(name, tmp_path, dropped)
+    last = next(key for key in FAMILIES[name].tensors if key.endswith(("ln_f.bias", "final_layer_norm.bias")))
+    with pytest.raises(Unsupported, match="has no place in architecture"):
+        loaded(name, tmp_path, last)
+
+
+@pytest.mark.clause("LOAD-33")
+@pytest.mark.parametrize(("name", "key"), [("cohere-odd", "self_attn.q_norm"), ("stablelm-qk", "q_layernorm.norms.1")])
+def test_a_bias_on_a_norm_of_heads_is_refused(tmp_path: Path, name: str, key: str) -> None:
+    """It would have to be turned, or stacked, with the weights."""
+    weight = next(each for each in FAMILIES[name].tensors if each.endswith(f"{key}.weight"))
+    bias = np.ones(FAMILIES[name].tensors[weight][1], np.float32)
+    with pytest.raises(Unsupported, match=r"norm.*\.bias has no place in architecture"):
+        loaded(name, tmp_path, **{weight.replace(".weight", ".bias"): bias})
