@@ -26,7 +26,7 @@ from ferrum.config import EngineConfig, ModelConfig, RopeConfig
 from ferrum.engine.llm import LLM
 from ferrum.fields import Fields
 from ferrum.load.config_json import describe
-from ferrum.load.family import Description
+from ferrum.load.layout import Description
 from ferrum.load.random_model import random_model
 from ferrum.load.shapes import find_shape
 from ferrum.load.token_ids import NO_IDS

@@ -21,7 +21,7 @@ from ferrum.errors import FerrumError, ModelError, NotFound, Unsupported, warn
 
 if TYPE_CHECKING:
     from ferrum.config import ModelConfig, RopeConfig
-    from ferrum.load.family import Description
+    from ferrum.load.layout import Description
     from ferrum.load.model import ModelFiles
     from ferrum.load.source import StoredTensor
 

@@ -16,7 +16,6 @@ import numpy as np
 from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig
 from ferrum.errors import InvalidFormat, ModelError, Unsupported
 from ferrum.fields import Fields
-from ferrum.load.config_json import check_heads, head_dimension
 from ferrum.load.families_gguf import (
     CHOSEN,
     EXPERT_WIDTH,
@@ -30,7 +29,6 @@ from ferrum.load.families_gguf import (
     GGUFFamily,
     Number,
 )
-from ferrum.load.family import Description
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.known_keys import (
     GGUF_FOREIGN,
@@ -41,8 +39,8 @@ from ferrum.load.known_keys import (
     check_keys,
     is_neutral,
 )
-from ferrum.load.layout import Layout
-from ferrum.load.limits import depth, epsilon, positions, scale
+from ferrum.load.layout import Description, Layout
+from ferrum.load.limits import check_heads, depth, epsilon, head_dimension, positions, scale
 from ferrum.load.rope_gguf import read_rope, rope_of_windows
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
 

@@ -17,7 +17,7 @@ from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeScaling
 from ferrum.errors import InvalidFormat, quoted, warn
 from ferrum.fields import Fields, read_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
-from ferrum.load.family import COUNTS, Description, HuggingFaceFamily
+from ferrum.load.family import COUNTS, HuggingFaceFamily
 from ferrum.load.known_keys import (
     CONFIG_HARMLESS,
     CONFIG_NEUTRAL,
@@ -29,7 +29,8 @@ from ferrum.load.known_keys import (
     check_requests,
 )
 from ferrum.load.layer_rules import rotating, sliding_layers, sliding_window
-from ferrum.load.limits import LARGEST_HEAD, LARGEST_POSITION, depth, epsilon, positions, scale
+from ferrum.load.layout import Description
+from ferrum.load.limits import LARGEST_POSITION, check_heads, depth, epsilon, head_dimension, positions, scale
 from ferrum.load.rope_json import Ropes, parse_ropes
 from ferrum.load.token_ids import NO_IDS, TokenIds
 
@@ -209,22 +210,6 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
     shared = 0 if keys.shared_size is None else fields.optional_integer(keys.shared_size) or 0
     normalised = fields.flag(keys.normalised, False) if isinstance(keys.normalised, str) else keys.normalised
     return ExpertsConfig(count, chosen, fields.integer(keys.size), normalised, shared, shared > 0 and keys.shared_gate)
-
-
-def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads: int) -> int:
-    """The width of a head: as given under `key`, else hidden / heads. It must be even, for rotary embedding pairs."""
-    if key not in fields and hidden % heads:
-        raise InvalidFormat(f"{fields.where}: {fields.prefix}{hidden_key} {hidden} is not a multiple of {heads} heads")
-    head_dim = fields.optional_integer(key, low=1) or hidden // heads
-    if head_dim % 2 or not 0 < head_dim <= LARGEST_HEAD:
-        raise InvalidFormat(f"{fields.where}: the width of a head, {head_dim}, must be even and at most {LARGEST_HEAD}")
-    return head_dim
-
-
-def check_heads(fields: Fields, heads: int, kv_heads: int, key: str) -> None:
-    """Every key/value head serves the same number of query heads."""
-    if heads % kv_heads:
-        raise InvalidFormat(f"{fields.where}: {fields.prefix}{key} {kv_heads} does not divide {heads} heads")
 
 
 def find_family(fields: Fields) -> HuggingFaceFamily:

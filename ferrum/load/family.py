@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ferrum.config import ModelConfig
 from ferrum.load.layer_rules import LayerRules
 from ferrum.load.layout import Layout
 from ferrum.load.layouts_json import LLAMA
@@ -94,16 +93,6 @@ class HuggingFaceFamily:
                 *(key for key, _, _ in self.variants),
             ]
         )
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
-    those for which there is one)."""
-
-    config: ModelConfig
-    layout: Layout
-    biases: frozenset[str] | None
 
 
 def family(name: str, model: str, **row: Any) -> HuggingFaceFamily:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig, RopeScaling
-from ferrum.load.family import Description
+from ferrum.load.layout import Description
 
 COMPOSITIONS, ATTENTION, EXPERTS = "ferrum.tensor.compositions", "ferrum.tensor.attention", "ferrum.tensor.experts"
 ROPE, PARAMS = "ferrum.model.rope", "ferrum.model.params"

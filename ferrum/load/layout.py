@@ -1,7 +1,7 @@
 """Where a file keeps the tensors of a model: names, and how rows lie in them.
 
-Owns: `Layout`, the vocabulary in which a family says how its files are laid out, and what comes of reading a file. Refuses to know: families, file
-formats, what is computed.
+Owns: `Layout`, the vocabulary in which a family says how its files are laid out, and what comes of reading a file's
+description. Refuses to know: families, file formats.
 Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.families`.
 """
 

@@ -1,8 +1,8 @@
 """Numbers that no model has: a configuration with one of them would divide by zero, overflow, or take the memory of the
 machine before a tensor is looked at.
 
-Owns: the ranges, far wider than any model uses; within them every rotary table is finite. Refuses to know: how the two
-file formats call the numbers.
+Owns: the ranges, far wider than any model uses; within them every rotary table is finite; and how heads divide. Refuses
+to know: how the two file formats call the numbers.
 Specs: LOAD-29. Next: `ferrum.load.known_keys`.
 """
 
@@ -78,6 +78,22 @@ def depth(fields: Fields, key: str, default: int | None = None) -> int:
     if value > LARGEST_DEPTH:
         raise fields.wrong(key, f"at most {LARGEST_DEPTH}")
     return value
+
+
+def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads: int) -> int:
+    """The width of a head: as given under `key`, else hidden / heads. It must be even, for rotary embedding pairs."""
+    if key not in fields and hidden % heads:
+        raise InvalidFormat(f"{fields.where}: {fields.prefix}{hidden_key} {hidden} is not a multiple of {heads} heads")
+    head_dim = fields.optional_integer(key, low=1) or hidden // heads
+    if head_dim % 2 or not 0 < head_dim <= LARGEST_HEAD:
+        raise InvalidFormat(f"{fields.where}: the width of a head, {head_dim}, must be even and at most {LARGEST_HEAD}")
+    return head_dim
+
+
+def check_heads(fields: Fields, heads: int, kv_heads: int, key: str) -> None:
+    """Every key/value head serves the same number of query heads."""
+    if heads % kv_heads:
+        raise InvalidFormat(f"{fields.where}: {fields.prefix}{key} {kv_heads} does not divide {heads} heads")
 
 
 def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeConfig:

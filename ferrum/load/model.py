@@ -17,15 +17,13 @@ from typing import TYPE_CHECKING
 from ferrum.config import ModelConfig
 from ferrum.errors import NotFound
 from ferrum.fields import Fields
-from ferrum.load import config_gguf, config_json
 from ferrum.load.conversion import check_dtype
-from ferrum.load.family import Description
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.gguf_parts import first_part, whole_file
+from ferrum.load.layout import Description
 from ferrum.load.params import build_params
 from ferrum.load.resolve import Location, gguf_stem, resolve
 from ferrum.load.source import GGUFSource, TensorSource
-from ferrum.load.text_part import TextSource, has_pictures, text_fields
 from ferrum.load.token_ids import TokenIds, json_token_ids
 from ferrum.load.vocabulary import FolderVocabulary, GGUFVocabulary, Vocabulary
 from ferrum.model.params import DecoderParams
@@ -71,38 +69,49 @@ class ModelFiles(ABC):
 
 
 class _Folder(ModelFiles):
-    """A Hugging Face directory."""
+    """A Hugging Face directory. What reads one is imported here, and so for the other format: a start needs one."""
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name, path, FolderVocabulary(path))
 
     @cached_property
     def _fields(self) -> Fields:
+        from ferrum.load import config_json
+
         return config_json.config_fields(self.path)
 
     @cached_property
     def _text(self) -> Fields:
         """What of it speaks of text: all, but in models that see as well."""
+        from ferrum.load.text_part import text_fields
+
         return text_fields(self._fields)
 
     @property
     def architecture(self) -> str | None:
+        from ferrum.load import config_json
+
         return config_json.architecture(self._fields)
 
     @cached_property
     def token_ids(self) -> TokenIds:
+        from ferrum.load import config_json
+
         inner = [] if self._text is self._fields else [self._text]
         return json_token_ids([self._fields, *inner, config_json.generation_fields(self.path)])
 
     @cached_property
     def source(self) -> TensorSource:
         from ferrum.load.quantized import open_safetensors
+        from ferrum.load.text_part import TextSource, has_pictures
 
         source = open_safetensors(self.path, self._fields)
         return TextSource(source) if has_pictures(self._fields) else source
 
     @cached_property
     def description(self) -> Description:
+        from ferrum.load import config_json
+
         return config_json.describe(self._text, self.token_ids)
 
 
@@ -119,10 +128,14 @@ class _GGUF(ModelFiles):
 
     @property
     def architecture(self) -> str | None:
+        from ferrum.load import config_gguf
+
         return config_gguf.architecture(self._first)
 
     @cached_property
     def token_ids(self) -> TokenIds:
+        from ferrum.load import config_gguf
+
         return config_gguf.token_ids(self._first)
 
     @cached_property
@@ -131,6 +144,8 @@ class _GGUF(ModelFiles):
 
     @cached_property
     def description(self) -> Description:
+        from ferrum.load import config_gguf
+
         return config_gguf.describe(self._file, self.token_ids)
 
 

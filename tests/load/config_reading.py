@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ferrum.load.config_json import config_fields, describe, generation_fields
-from ferrum.load.family import Description
+from ferrum.load.layout import Description
 from ferrum.load.token_ids import json_token_ids
 
 

@@ -9,7 +9,7 @@ import pytest
 from ferrum.fields import Fields
 from ferrum.load.config_json import describe
 from ferrum.load.families import HUGGING_FACE_FAMILIES
-from ferrum.load.family import Description
+from ferrum.load.layout import Description
 from ferrum.load.token_ids import NO_IDS
 from tests.load.class_defaults import SIZES, UNSAID, class_defaults
 

@@ -14,7 +14,7 @@ from ferrum.config import ModelConfig, RopeConfig
 from ferrum.errors import ModelWarning, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import describe
-from ferrum.load.family import Description
+from ferrum.load.layout import Description
 from ferrum.load.text_part import text_fields
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import attention_factor, rope_frequencies
