@@ -3,7 +3,7 @@
 Owns: the family that a file names, the defaults of its class, and sizes. Refuses to know: tensors, keys that are not
 read (`known_keys`), rotary parameters (`rope_json`).
 Specs: LOAD-20 to LOAD-26, LOAD-29, LOAD-85. Source: transformers' configuration classes.
-Next: `ferrum.load.config_gguf`.
+Next: `ferrum.load.text_part`.
 """
 
 from __future__ import annotations

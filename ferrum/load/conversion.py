@@ -2,7 +2,7 @@
 
 Owns: the encoders of Q8_0, Q4_0 and Q4_1 with the rounding of ggml's reference quantisers, and `convert`, which takes
 any weight to any type. Refuses to know: files.
-Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`. Next: `ferrum.load.params`.
+Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`. Next: `ferrum.load.source`.
 
 An encoder takes float32 [groups, 32] and returns uint8 [groups, bytes of a block].
 """

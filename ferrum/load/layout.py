@@ -2,7 +2,7 @@
 
 Owns: `Layout`, the vocabulary in which a family says how its files are laid out, and what comes of reading a file's
 description. Refuses to know: families, file formats.
-Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.families`.
+Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.layer_rules`.
 """
 
 from __future__ import annotations

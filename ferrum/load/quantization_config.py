@@ -2,7 +2,7 @@
 
 Owns: the methods that are known, and their keys: each is read, refused by name unless neutral, or known to be harmless.
 Refuses to know: tensors. Specs: LOAD-103, LOAD-106. Source: transformers' `quantization_config.py`, the packages
-AutoGPTQ, GPTQModel, AutoAWQ, compressed-tensors and mlx-lm. Next: `ferrum.load.tree`.
+AutoGPTQ, GPTQModel, AutoAWQ, compressed-tensors and mlx-lm. Next: `ferrum.load.features`.
 
 Where other engines round activations to eight bits, their full numbers are used here: scales of activations and of
 caches are passed over.

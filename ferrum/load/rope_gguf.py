@@ -3,7 +3,7 @@
 Owns: the kinds of scaling, which metadata names or tensors of divisors show, and what llama.cpp multiplies cosine and
 sine with. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`).
 Specs: LOAD-27 to LOAD-29, LOAD-133, LOAD-134. Source: llama.cpp's `llama-model.cpp` and `llama-context.cpp`.
-Next: `ferrum.load.source`.
+Next: `ferrum.load.gguf`.
 """
 
 from __future__ import annotations

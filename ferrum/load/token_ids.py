@@ -3,7 +3,7 @@
 Owns: what files write for "none", and ids that no token has: both are passed over, for an id that never comes ends
 nothing. Refuses to know: the tokens (`ferrum.text`).
 Specs: LOAD-26, LOAD-80. Source: transformers' config.json and generation_config.json; the GGUF format document, section
-on tokenizers. Next: `ferrum.load.families`.
+on tokenizers. Next: `ferrum.load.layout`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns: a function (x, out, columns) for each of `ferrum.tensor.parts.ACTIVATIONS`, which kernels call by its address, and
 tanh and erf on vectors. Definitions: the methods of the same names in `ferrum.tensor.compositions`.
 Source of the rational approximation of erf: Eigen's generic `erf`, right to a few units in the last place.
-Next: `ferrum.backends.numba_kernels.descriptor`.
+Next: `ferrum.backends.numba_kernels.elementwise`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the kernels of `normed`, `head_norm`, `residual_add`, of the activations, of `gated` and `softcapped`, and the
 rows of words that describe a norm and an MLP to every kernel that fuses one. Definitions: the methods of the same names
-in `ferrum.tensor.compositions`. Next: `ferrum.backends.numba_kernels.activations`.
+in `ferrum.tensor.compositions`. Next: `ferrum.backends.numba_kernels.descriptor`.
 """
 
 from __future__ import annotations

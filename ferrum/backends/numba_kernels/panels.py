@@ -4,7 +4,7 @@ Owns: `strip`, the inner loop of every product of more than a few tokens. A tile
 block of columns and then lays them down in memory, so that both operands of a block stay in the first-level cache
 however long the rows are. As everywhere, every (row, token) sum has one 16-lane accumulator, columns in order, one
 reduction tree; where registers are narrower, its lanes are computed in several passes over the block.
-Next: `ferrum.backends.numba_kernels.elementwise`.
+Next: `ferrum.backends.numba_kernels.activations`.
 """
 
 from __future__ import annotations
