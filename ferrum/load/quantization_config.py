@@ -36,7 +36,7 @@ _HARMLESS = words("""
     modules_to_not_convert mse pad_token_id quantization_status quantizer scale_fmt static_groups tokenizer
     true_sequential use_cuda_fp16 use_exllama disable_exllama version global_compression_ratio
     activation_scale_ub activation_scheme dequantize observer observer_kwargs config_groups
-    do_fuse fuse_max_seq_len modules_to_fuse backend
+    do_fuse fuse_max_seq_len modules_to_fuse backend hyb_act act_group_aware pack_impl
 """)
 """Of how a model was quantised or is run. Which modules are, their tensors tell."""
 
@@ -78,12 +78,13 @@ def _group_size(fields: Fields, default: int | None = None) -> int:
 
 
 def _gptq(fields: Fields) -> tuple[Format, ...]:
-    neutral: Neutral = {"dynamic": ({},), "is_marlin_format": (False,), "pack_dtype": ("int32",)}
-    check_keys(fields, words("quant_method bits group_size sym checkpoint_format"), neutral, _HARMLESS)
+    neutral: Neutral = {"dynamic": ({},), "is_marlin_format": (False,), "pack_dtype": ("int32",), "method": ("gptq",)}
+    check_keys(fields, words("quant_method bits group_size sym checkpoint_format format"), neutral, _HARMLESS)
     versions = {"gptq": 1, "gptq_v2": 0}  # what is missing in the zeros that are stored
-    version = fields.text("checkpoint_format", "gptq")
+    key = "checkpoint_format" if "checkpoint_format" in fields else "format"  # GPTQModel 5 writes both
+    version = fields.text(key, "gptq")
     if version not in versions:
-        raise fields.refused("checkpoint_format", versions)
+        raise fields.refused(key, versions)
     return (gptq(_bits(fields, "bits", (4, 8)), _group_size(fields), versions[version], fields.flag("sym", True)),)
 
 
@@ -96,7 +97,8 @@ def _awq(fields: Fields) -> tuple[Format, ...]:
 
 def _fp8(fields: Fields) -> tuple[Format, ...]:
     neutral: Neutral = {"expert_dtype": ("fp8",), "kv_cache_quant_method": ()}
-    check_keys(fields, words("quant_method weight_block_size fmt"), neutral, _HARMLESS - {"fmt"})
+    harmless = (_HARMLESS - {"fmt"}) | {"kv_cache_scheme"}
+    check_keys(fields, words("quant_method weight_block_size fmt"), neutral, harmless)
     if fields.text("fmt", "e4m3") not in ("e4m3", "float8_e4m3fn"):
         raise fields.refused("fmt", ["e4m3"])
     return (_float8(_block(fields)),)

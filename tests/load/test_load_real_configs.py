@@ -15,6 +15,7 @@ from ferrum.errors import ModelWarning, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import describe
 from ferrum.load.layout import Description
+from ferrum.load.quantization_config import find_formats
 from ferrum.load.text_part import text_fields
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import attention_factor, rope_frequencies
@@ -113,6 +114,40 @@ def test_another_value_of_a_key_that_is_passed_over_is_refused(name: str, key: s
     assert key in REAL[name]["config"]
     with pytest.raises(Unsupported, match=key):
         read({**REAL[name]["config"], key: value})
+
+
+GPTQ = {"bits": 4, "group_size": 128, "quant_method": "gptq", "sym": True}
+QUANTISED: dict[str, dict[str, Any]] = {
+    "AutoGPTQ": {**GPTQ, "damp_percent": 0.1, "desc_act": True, "true_sequential": True, "model_name_or_path": None,
+                 "model_file_base_name": "model", "static_groups": False},
+    "GPTQModel 4": {**GPTQ, "checkpoint_format": "gptq", "desc_act": False, "hyb_act": False, "lm_head": False,
+                    "meta": {"act_group_aware": False, "v2": False}, "pack_dtype": "int32", "pack_impl": "cpu"},
+    "GPTQModel 5": {**GPTQ, "checkpoint_format": "gptq", "desc_act": False, "format": "gptq", "lm_head": False,
+                    "meta": {}, "method": "gptq", "pack_dtype": "int32"},
+    "AutoAWQ": {"bits": 4, "group_size": 128, "modules_to_not_convert": None, "quant_method": "awq", "version": "gemm",
+                "zero_point": True, "backend": "autoawq", "do_fuse": False, "exllama_config": None},
+    "AutoFP8": {"activation_scheme": "static", "ignored_layers": ["lm_head"], "kv_cache_scheme": "static",
+                "quant_method": "fp8"},
+    "Devstral": {"activation_scheme": "static", "dequantize": False, "modules_to_not_convert": ["lm_head"],
+                 "quant_method": "fp8", "weight_block_size": None},
+    "MLX": {"group_size": 64, "bits": 4, "mode": "affine", "model.embed_tokens": {"group_size": 64, "bits": 8}},
+}  # fmt: skip
+
+
+@pytest.mark.clause("LOAD-106")
+@pytest.mark.filterwarnings("error::ferrum.errors.ModelWarning")
+@pytest.mark.parametrize("case", QUANTISED)
+def test_what_the_usual_programs_say_of_how_they_quantised_is_known(case: str) -> None:
+    said = {"quantization_config": QUANTISED[case]}
+    assert len(find_formats(Fields(said, "config.json", null_is_absent=False))) == 1
+
+
+@pytest.mark.clause("LOAD-106")
+@pytest.mark.parametrize(("key", "value"), [("format", "marlin"), ("checkpoint_format", "marlin"), ("method", "qqq")])
+def test_another_format_of_gptq_is_refused(key: str, value: str) -> None:
+    said = {"quantization_config": {**GPTQ, key: value}}
+    with pytest.raises(Unsupported, match=f"{key} '{value}' is not supported"):
+        find_formats(Fields(said, "config.json", null_is_absent=False))
 
 
 def test_the_file_of_published_models_is_as_its_maker_writes_it() -> None:
