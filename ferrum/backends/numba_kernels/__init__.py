@@ -1,9 +1,9 @@
 """Compiled kernels of the Numba backend, as C function pointers.
 
 What stands behind a launch imports no Numba: features, cache, objects, ahead, library, sizes, memory, descriptor,
-operands, bind_experts, bind, board, team, exact, launch. Kernels are named and come from the kernel cache. Only where
-something is missing there does the library import compiler, and that the module of the kernel: ir, simd, blocks,
-k_blocks, tiles, panels, elementwise, products, linear, routing, experts, pages, moves, writing, splits, attention,
-claims, primitives.
+operands, bind_experts, bind, board, team, processors, exact, launch. Kernels are named and come from the kernel cache.
+Only where something is missing there does the library import compiler, and that the module of the kernel: ir, simd,
+blocks, k_blocks, tiles, panels, activations, elementwise, products, linear, routing, experts, pages, moves, writing,
+splits, attention, claims, primitives.
 Next: `ferrum.backends.numba_kernels.features`.
 """
