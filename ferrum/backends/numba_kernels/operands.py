@@ -85,7 +85,6 @@ class MlpWords:
 
     words: np.ndarray
     place: int
-    activation: int  # address
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +117,6 @@ class BatchWords:
     block_tables: int
     table_width: int
     contexts: int
-    slots: int
 
 
 def native_kind(weight: Weight) -> str | None:
@@ -206,7 +204,7 @@ def mlp_words(mlp: GatedMlp | PlainMlp) -> MlpWords | None:
         return None
     limit, offset = (mlp.limit or 0.0, mlp.up_offset) if isinstance(mlp, GatedMlp) else (0.0, 0.0)
     words = np.array([activation(mlp.activation), float_bits(limit), float_bits(offset)], np.int64)
-    return MlpWords(words, address(words), words[0])
+    return MlpWords(words, address(words))
 
 
 _KNOWN_OF_NORM = frozenset(["weight", "epsilon", "bias", "centred"])
@@ -250,15 +248,14 @@ def batch_words(batch: StepBatch, group: int) -> BatchWords:
     first = np.arange(len(sequence)) - np.repeat(np.cumsum(per_sequence) - per_sequence, per_sequence)
     columns = (sequence, starts[sequence], counts[sequence], first * QUERY_ROWS)
     tiles = np.ascontiguousarray(np.stack(columns, 1), np.int32)
-    tables, contexts, slots = (_int32(x) for x in (batch.block_tables, batch.context_lens, batch.slots))
+    tables, contexts = _int32(batch.block_tables), _int32(batch.context_lens)
     return BatchWords(
-        (tiles, tables, contexts, slots),
+        (tiles, tables, contexts),
         address(tiles),
         len(tiles),
         address(tables),
         tables.shape[1],
         address(contexts),
-        address(slots),
     )
 
 
