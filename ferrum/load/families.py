@@ -24,7 +24,7 @@ from ferrum.load.family import (
     HuggingFaceFamily,
     family,
 )
-from ferrum.load.layer_rules import LayerRules, all_but_every, from_max_window_layers
+from ferrum.load.layer_rules import AllButEvery, LayerRules, from_max_window_layers
 
 _BIASES = {**ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
 _LAYER_NORM = {"layer_norm": True}
@@ -206,7 +206,7 @@ _ROWS = (
         defaults={**_GEMMA_TIED, "max_position_embeddings": 8192, "num_key_value_heads": 4},
         numbers=_GEMMA2,
         bias_flags=ATTENTION_BIAS,
-        rules=LayerRules(window=4096, slides=all_but_every(2)),
+        rules=LayerRules(window=4096, slides=AllButEvery(2)),
         neutral=_ONE_WAY,
         harmless=frozenset({"hidden_act", "sliding_window_size"}),
     ),
@@ -230,7 +230,7 @@ _ROWS = (
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(
             window=4096,
-            slides=all_but_every(6, "sliding_window_pattern"),
+            slides=AllButEvery(6, "sliding_window_pattern"),
             local_theta=("rope_local_base_freq", 10000.0),
         ),
         neutral=_ONE_WAY,
@@ -278,7 +278,7 @@ _ROWS = (
         layout=layouts.OLMO2,
         bias_flags=ATTENTION_BIAS,
         defaults={"rms_norm_eps": 1e-5, "rope_theta": 500000.0},
-        rules=LayerRules(window=4096, slides=all_but_every(4), local_theta=("rope_theta", 500000.0)),
+        rules=LayerRules(window=4096, slides=AllButEvery(4), local_theta=("rope_theta", 500000.0)),
     ),
     family("granite", "Granite", bias_flags=_BIASES, numbers=GRANITE_SCALES),
     family(
@@ -326,7 +326,7 @@ _ROWS = (
         constants={**_LAYER_NORM, "parallel": True},
         numbers={"logit_scale": Given("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,
-        rules=LayerRules(window=4096, slides=all_but_every(4, "sliding_window_pattern"), rotates="sliding"),
+        rules=LayerRules(window=4096, slides=AllButEvery(4, "sliding_window_pattern"), rotates="sliding"),
         neutral=_COHERE_NEUTRAL,
         harmless=_COHERE_HARMLESS,
     ),

@@ -16,7 +16,7 @@ from ferrum.load.family import (
     Given,
     family,
 )
-from ferrum.load.layer_rules import LayerRules, all_but_every, every_other_below_max_window_layers, sparse_step
+from ferrum.load.layer_rules import AllButEvery, LayerRules, every_other_below_max_window_layers, sparse_step
 
 EXPERT_FAMILIES = (
     family(
@@ -99,7 +99,7 @@ EXPERT_FAMILIES = (
         numbers={"swiglu_limit": Given("swiglu_limit", 7.0)},
         biases=EXPERT_LINEARS,
         bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
-        rules=LayerRules(window=128, slides=all_but_every(2)),
+        rules=LayerRules(window=128, slides=AllButEvery(2)),
         experts=ExpertKeys(),
         neutral={"swiglu_alpha": (1.702,)},
         harmless=frozenset({"experts_per_token", "initial_context_length"}),

@@ -18,14 +18,16 @@ Rule = Callable[[Fields, int], bool]
 """Of a file, for the layer of this number."""
 
 
-def all_but_every(count: int, key: str | None = None) -> Rule:
+@dataclass(frozen=True)
+class AllButEvery:
     """All layers but every count-th; a key may give another count."""
 
-    def rule(fields: Fields, layer: int) -> bool:
-        period = fields.integer(key, count) if key is not None else count
-        return (layer + 1) % period != 0
+    count: int
+    key: str | None = None
 
-    return rule
+    def __call__(self, fields: Fields, layer: int) -> bool:
+        period = self.count if self.key is None else fields.integer(self.key, self.count)
+        return (layer + 1) % period != 0
 
 
 def every_layer(fields: Fields, layer: int) -> bool:
@@ -67,7 +69,8 @@ class LayerRules:
     @property
     def keys(self) -> frozenset[str]:
         """What they read, of keys that not every family reads."""
-        own = {"sliding_window", "sliding_window_pattern", "_sliding_window_pattern", "max_window_layers"}
+        own = {"sliding_window"}
+        own |= {self.slides.key} if isinstance(self.slides, AllButEvery) and self.slides.key is not None else set()
         own |= {"decoder_sparse_step", "mlp_only_layers"} if self.sparse is sparse_step else set()
         own |= {"no_rope_layers", "no_rope_layer_interval"} if self.rotates == "no_rope_layers" else set()
         own |= {self.switch} if self.switch is not None else set()

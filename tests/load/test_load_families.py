@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.config import ModelConfig, RopeConfig
-from ferrum.errors import FerrumError, InvalidFormat, ModelError, Unsupported
+from ferrum.errors import FerrumError, InvalidFormat, ModelError, ModelWarning, Unsupported
 from ferrum.fields import Fields
 from ferrum.load.config_json import find_family, parse_config
 from ferrum.load.families import HUGGING_FACE_FAMILIES
@@ -214,3 +214,12 @@ def test_a_bias_on_a_norm_of_heads_is_refused(tmp_path: Path, name: str, key: st
     bias = np.ones(FAMILIES[name].tensors[weight][1], np.float32)
     with pytest.raises(Unsupported, match=r"norm.*\.bias has no place in architecture"):
         loaded(name, tmp_path, **{weight.replace(".weight", ".bias"): bias})
+
+
+@pytest.mark.clause("LOAD-81", "LOAD-90")
+@pytest.mark.parametrize("name", ["mistral-wide", "gemma2-wide", "olmo3-odd", "qwen2-odd"])
+def test_a_period_of_windows_is_told_of_where_the_class_does_not_read_it(name: str) -> None:
+    with pytest.warns(ModelWarning, match="passed over: 'sliding_window_pattern'"):
+        told = parsed(changed(name, sliding_window_pattern=5))
+    assert told == parsed(changed(name))
+    assert parsed(changed("gemma3-odd", sliding_window_pattern=2)) != parsed(changed("gemma3-odd"))
