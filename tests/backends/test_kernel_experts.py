@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels import bind_experts, launch
+from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import FLOAT_KINDS, WEIGHT_TYPES, host_dtype
 from ferrum.tensor.parts import ACTIVATIONS, Experts, GatedMlp, Norm
@@ -145,6 +146,26 @@ def test_a_token_has_the_bits_that_it_has_alone(data: st.DataObject, tokens: int
         together = OPS.norm_experts(x, norm, experts)
     for row in {0, seed % tokens, tokens - 1}:
         np.testing.assert_array_equal(OPS.norm_experts(x[row : row + 1], norm, experts)[0], together[row])
+
+
+# ---- memory
+@pytest.mark.clause("OPS-42")
+@pytest.mark.parametrize(("columns", "middle"), [(1024, 32), (64, 1024), (64, 544)])
+def test_kernels_stay_within_their_scratch(columns: int, middle: int) -> None:
+    """Of several blocks of columns, and more rows than are joined at a time; behind each piece lies a fence."""
+    ops, fence, pieces = NumbaOps(1), np.full(1 << 16, 0x5A, np.uint8), list[np.ndarray]()
+
+    def scratch(count: int) -> tuple[int, int]:
+        pieces.append(np.concatenate([np.zeros(count, np.uint8), fence]))
+        return address(pieces[-1]), count
+
+    experts = random_experts(17, 4, columns, middle, np.random.default_rng(0), shared=True, door=True)
+    x = tokens_of(400, columns, 0)
+    expected = OPS.norm_experts(x, None, experts)
+    with patch.object(ops._kernels.launcher, "scratch", scratch):
+        np.testing.assert_array_equal(ops.norm_experts(x, None, experts), expected)
+    assert len(pieces) >= 6
+    assert all((piece[-len(fence) :] == fence).all() for piece in pieces)
 
 
 # ---- what is left to the definition
