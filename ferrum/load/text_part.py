@@ -29,8 +29,10 @@ _OF_PICTURES = words("""
 _SHARED = words(
     "architectures bos_token_id eos_token_id model_type quantization_config text_config tie_word_embeddings"
 )
-_PREFIXES = {"language_model.": "", "model.language_model.": "model.", "lm_head.": "lm_head."}
+_PREFIXES = {"language_model.": "", "model.language_model.": "model."}
 """How names of tensors of the text begin, in older files and in newer ones, and how they begin without the rest."""
+_PICTURES = tuple(f"{model}{part}." for model in ("", "model.") for part in ("vision_tower", "multi_modal_projector"))
+"""How names of the rest begin. What is neither belongs to the text, or to something that nobody knows."""
 
 
 def has_pictures(fields: Fields) -> bool:
@@ -80,5 +82,6 @@ class TextSource:
 
 def _text_name(name: str) -> str | None:
     """None for a tensor of another part."""
-    found = [own + name.removeprefix(begin) for begin, own in _PREFIXES.items() if name.startswith(begin)]
-    return found[0] if found else None
+    if name.startswith(_PICTURES):
+        return None
+    return next((own + name.removeprefix(begin) for begin, own in _PREFIXES.items() if name.startswith(begin)), name)

@@ -89,3 +89,6 @@ def test_a_tensor_of_the_text_is_still_missed_or_left_over(tmp_path: Path) -> No
     write_weights({**arrays, "model.language_model.extra.weight": PICTURES}, folder / "model.safetensors")
     with pytest.raises(Unsupported, match=r"model\.extra\.weight has no place"):
         load_model(folder)
+    write_weights({**arrays, "model.something.weight": PICTURES}, folder / "model.safetensors")
+    with pytest.raises(Unsupported, match=r"model\.something\.weight has no place"):
+        load_model(folder)
