@@ -95,13 +95,13 @@ def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_di
         part = rope.number(PARTIAL, family.defaults.get(PARTIAL, 1.0))
     if part != 1 and PARTIAL not in family.defaults:
         raise Unsupported(f"{fields.where}: {PARTIAL} {part:g} is not supported in this family; supported: 1")
-    turning = int(head_dim * part)
+    turning = head_dim * part // 1
     if turning > head_dim or turning < 2 or turning % 2:
         raise InvalidFormat(
-            f"{fields.where}: {key} {part:g} of a head of {head_dim} leaves {turning} dimensions to turn; "
+            f"{fields.where}: {key} {part:g} of a head of {head_dim} leaves {turning:g} dimensions to turn; "
             "they must be an even number, at least 2 and at most the head"
         )
-    return turning
+    return int(turning)
 
 
 def _rope_object(fields: Fields, family: HuggingFaceFamily) -> Fields:
