@@ -49,7 +49,8 @@ class Compositions(Primitives):
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
         """step(self, batch). A backend may record what a step does to a batch of one shape and replay that for later
-        ones: `step` must depend on nothing but its arguments and on memory that stays where it is."""
+        ones: `step` must depend on nothing but its arguments and on memory that stays where it is, and no number that
+        it brings along on how many tokens there are: a replay may serve fewer."""
         return step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:
