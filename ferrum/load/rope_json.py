@@ -8,6 +8,7 @@ Specs: LOAD-20, LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 
 from ferrum.config import RopeConfig, RopeScaling
@@ -95,7 +96,7 @@ def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_di
         part = rope.number(PARTIAL, family.defaults.get(PARTIAL, 1.0))
     if part != 1 and PARTIAL not in family.defaults:
         raise Unsupported(f"{fields.where}: {PARTIAL} {part:g} is not supported in this family; supported: 1")
-    turning = head_dim * part // 1
+    turning = min(head_dim * part, sys.float_info.max) // 1
     if turning > head_dim or turning < 2 or turning % 2:
         raise InvalidFormat(
             f"{fields.where}: {key} {part:g} of a head of {head_dim} leaves {turning:g} dimensions to turn; "

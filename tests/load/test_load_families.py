@@ -154,7 +154,7 @@ REFUSED: list[tuple[str, dict[str, Any], type[FerrumError], str]] = [
     ("llama-wide", {"final_logit_softcapping": 30.0}, Unsupported, "final_logit_softcapping"),
     ("qwen2-wide", {"attention_multiplier": 0.5}, Unsupported, "attention_multiplier"),
     ("glm-wide", {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.2}}, InvalidFormat, "3 dimensions"),
-    ("stablelm-wide", {"partial_rotary_factor": 1e308}, InvalidFormat, "inf dimensions"),
+    ("stablelm-wide", {"partial_rotary_factor": 1e308}, InvalidFormat, "to turn"),
     ("phi3-wide", {"sliding_window": 7, "use_sliding_window": False}, Unsupported, "use_sliding_window"),
 ]
 
