@@ -85,10 +85,12 @@ class Parts:
         """Those that are there."""
         return [self.stem + end for end in (self.form.main, *self.form.ends) if self.stem + end in self.tensors]
 
-    def main(self, dimensions: int) -> np.ndarray:
-        """The tensor that the matrix is known by, with at least so many dimensions and none of them 0."""
+    def main(self, dimensions: int, more: bool = True) -> np.ndarray:
+        """The tensor that the matrix is known by, with so many dimensions or, where there may be a stack of matrices,
+        more, and none of them 0."""
         stored = self.tensors.describe(self.stem + self.form.main)
-        if len(stored.shape) < dimensions or 0 in stored.shape:
+        missing, extra = len(stored.shape) < dimensions, len(stored.shape) > dimensions
+        if missing or (extra and not more) or 0 in stored.shape:
             self.wrong(self.form.main, f"has shape {list(stored.shape)}, which holds no matrix")
         return self.tensors.raw(stored.name)
 
@@ -124,7 +126,7 @@ def gptq(bits: int, group: int, offset: int, is_symmetric: bool) -> Format:
     "act order" a column says to which group it belongs."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2).view(np.uint32)  # [columns * bits / 32, rows]
+        words = parts.main(2, more=False).view(np.uint32)  # [columns * bits / 32, rows]
         columns, rows = words.shape[0] * 32 // bits, words.shape[1]
         groups, places = _groups(parts, ".g_idx", columns, group)
         scales = parts.part(".scales", FLOATS, (groups, rows))
@@ -149,7 +151,7 @@ def awq(group: int) -> Format:
     """Codes and zeros of 8 rows in a word, even rows in its lower half."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2).view(np.uint32)  # [columns, rows / 8]
+        words = parts.main(2, more=False).view(np.uint32)  # [columns, rows / 8]
         columns, rows = words.shape[0], words.shape[1] * 8
         groups, places = _groups(parts, None, columns, group)
         scales = parts.part(".scales", FLOATS, (groups, rows))
@@ -172,7 +174,7 @@ def compressed_int4(bits: int, group: int) -> Format:
     """Codes around zero in words along the columns, as numbers from 0 on."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2).view(np.uint32)
+        words = parts.main(2, more=False).view(np.uint32)
         rows, columns = words.shape[0], words.shape[1] * 32 // bits
         groups, places = _groups(parts, ".weight_g_idx", columns, group)
         scales = parts.part(".weight_scale", FLOATS, (rows, groups))

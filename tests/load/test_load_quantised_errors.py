@@ -209,6 +209,8 @@ WRONG: dict[str, tuple[str, str, Any, str]] = {
     ),
     "no rows": ("awq", "m.qweight", lambda array: array[:0], r"m.qweight has shape \[0, 1\], which holds no matrix"),
     "a vector": ("gptq", "m.qweight", lambda array: array[0], r"m.qweight has shape \[8\], which holds no matrix"),
+    "a stack": ("gptq", "m.qweight", lambda array: array[..., None], r"shape \[8, 8, 1\], which holds no matrix"),
+    "a stack of words": ("awq", "m.qweight", lambda array: array[None], r"shape \[1, 64, 1\], which holds no matrix"),
     "columns": ("mlx 8", "m.weight", lambda array: array[:, :17], "holds 68 columns, which are no multiple of 64"),
     "columns of words": (
         "mlx mxfp4", "m.weight", lambda array: array[:, :5],
