@@ -27,7 +27,6 @@ from ferrum.load.families_gguf import (
     SHARED_WIDTH,
     WINDOW,
     GGUFFamily,
-    Number,
 )
 from ferrum.load.gguf import GGUFFile
 from ferrum.load.known_keys import (
@@ -40,7 +39,7 @@ from ferrum.load.known_keys import (
     is_neutral,
 )
 from ferrum.load.layout import Description, Layout
-from ferrum.load.limits import check_heads, depth, epsilon, head_dimension, positions, scale
+from ferrum.load.limits import check_heads, depth, epsilon, head_dimension, numbers, positions
 from ferrum.load.rope_gguf import read_rope, rope_of_windows
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
 
@@ -164,22 +163,11 @@ def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
 
 
 def _scales(model: Fields, family: GGUFFamily, sizes: dict[str, int]) -> dict[str, float]:
-    """The numbers that scores, embeddings, residuals and logits are multiplied with or cut off at."""
-    found = {field: _number(model, number) for field, number in family.numbers.items()}
-    if family.root_scale:
-        found["embedding_scale"] = sizes["hidden_size"] ** 0.5
+    """The numbers that scores, embeddings, residuals and logits are multiplied with or cut off at; 0 says none."""
+    found = numbers(model, family.numbers, none=(0,))
     if sizes["layers"] == family.wide_at:
         found["attention_scale"] = (sizes["hidden_size"] // sizes["heads"]) ** -0.5
-    return {field: value for field, value in found.items() if value is not None}
-
-
-def _number(model: Fields, number: Number) -> float | None:
-    if number.key not in model:
-        return number.default
-    if is_neutral(model.get(number.key), (0,)):
-        return None
-    value = scale(model, number.key)
-    return 1 / value if number.inverse else value
+    return found
 
 
 def _is_parallel(model: Fields, family: GGUFFamily, layout: Layout) -> bool:

@@ -30,7 +30,7 @@ from ferrum.load.known_keys import (
 )
 from ferrum.load.layer_rules import rotating, sliding_layers, sliding_window
 from ferrum.load.layout import Description
-from ferrum.load.limits import LARGEST_POSITION, check_heads, depth, epsilon, head_dimension, positions, scale
+from ferrum.load.limits import LARGEST_POSITION, check_heads, depth, epsilon, head_dimension, numbers, positions
 from ferrum.load.rope_json import Ropes, parse_ropes
 from ferrum.load.token_ids import NO_IDS, TokenIds
 
@@ -99,7 +99,8 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_I
     max_positions = sizes.max_positions()
     kv_heads = family.constants.get("kv_heads") or sizes.kv_heads(heads)
     check_heads(fields, heads, kv_heads, family.word("num_key_value_heads"))
-    given: dict[str, Any] = {"hidden_activation": sizes.activation(), **_numbers(fields, family), **family.constants}
+    scales = numbers(fields, family.numbers)
+    given: dict[str, Any] = {"hidden_activation": sizes.activation(), **scales, **family.constants}
     if "rope" not in given:
         given |= _layers(fields, family, layers, sizes.rope(head_dim, max_positions))
     rope = given["rope"]
@@ -169,16 +170,6 @@ class _Sizes:
 
     def rope(self, head_dim: int, max_positions: int) -> Ropes:
         return parse_ropes(self.fields, self.family, head_dim, max_positions)
-
-
-def _numbers(fields: Fields, family: HuggingFaceFamily) -> dict[str, float]:
-    """Fields of ModelConfig that keys of their own give; null says that there is none."""
-    found = {}
-    for name, given in family.numbers.items():
-        value = scale(fields, given.key) if given.key in fields else given.default
-        if value is not None and (given.key in fields or given.key not in fields.values):
-            found[name] = float(value) ** given.power
-    return found
 
 
 def _layers(fields: Fields, family: HuggingFaceFamily, layers: int, ropes: Ropes) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from ferrum.load.family import (
     GRANITE_SCALES,
     MLP_LINEARS,
     PROJECTIONS,
-    Given,
     HuggingFaceFamily,
     family,
 )
 from ferrum.load.layer_rules import AllButEvery, LayerRules, from_max_window_layers
+from ferrum.load.limits import Given
 
 _BIASES = {**ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
 _LAYER_NORM = {"layer_norm": True}

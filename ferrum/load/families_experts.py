@@ -13,10 +13,10 @@ from ferrum.load.family import (
     GRANITE_SCALES,
     PROJECTIONS,
     ExpertKeys,
-    Given,
     family,
 )
 from ferrum.load.layer_rules import AllButEvery, LayerRules, every_other_below_max_window_layers, sparse_step
+from ferrum.load.limits import Given
 
 EXPERT_FAMILIES = (
     family(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ferrum.load.known_keys import Neutral, words
 from ferrum.load.layout import Layout
+from ferrum.load.limits import Given
 
 _PLACE = "blk.{layer}."
 _NAMES = {
@@ -63,15 +64,6 @@ def _layout(names: Mapping[str, str] | None = None, without: str = "", interleav
 
 
 @dataclass(frozen=True)
-class Number:
-    """A key that gives a number of `ModelConfig`; 0 says that there is none."""
-
-    key: str
-    default: float | None = None  # where the file says nothing; None: that of ModelConfig
-    inverse: bool = False  # the file has what is divided by
-
-
-@dataclass(frozen=True)
 class Kinds:
     """How layers differ: the last of every `period` sees all positions, the others a window, if the model has one."""
 
@@ -90,13 +82,12 @@ class GGUFFamily:
     layout: Layout
     optional: Mapping[str, str] = field(default_factory=dict)  # other names of parts, which count where they are found
     always: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig
-    numbers: Mapping[str, Number] = field(default_factory=dict)  # fields of ModelConfig, and the keys that give them
+    numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig, and the keys that give them
     parallel_key: str | None = None  # the one that says whether attention and MLP read the same x
     passed_over: tuple[str, ...] = ()  # keys of what tensors say better
     neutral: Neutral = field(default_factory=dict)  # keys that must be absent or one of these
     partial: bool = False  # may fewer dimensions of a head turn than it has?
     kinds: Kinds = Kinds(has_window=False)
-    root_scale: bool = False  # are embeddings multiplied with the root of their width?
     wide_at: int | None = None  # with so many layers, scores are divided by the root of hidden / heads
     normalised: bool | None = None  # are the weights of a token's experts? None: it has none
     shared_gate: bool = False  # is there an expert for all tokens, weighted?
@@ -125,11 +116,12 @@ _GELU_TANH = {"hidden_activation": "gelu_tanh"}
 _GPT2 = {**_LAYER_NORMS, **_GELU_TANH, "gated": False}
 _GPT_NEOX = {**_GPT2, "hidden_activation": "gelu"}
 _GRANITE = {
-    "attention_scale": Number("attention.scale"),
-    "embedding_scale": Number("embedding_scale"),
-    "residual_scale": Number("residual_scale"),
-    "logit_scale": Number("logit_scale", inverse=True),
+    "attention_scale": Given("attention.scale"),
+    "embedding_scale": Given("embedding_scale"),
+    "residual_scale": Given("residual_scale"),
+    "logit_scale": Given("logit_scale", power=-1),
 }
+_ROOT = {"embedding_scale": Given("embedding_length", power=0.5)}
 _GPT_OSS = {"hidden_activation": "quick_gelu", "swiglu_limit": 7.0, "up_offset": 1.0}
 
 GGUF_FAMILIES: dict[str, GGUFFamily] = {
@@ -141,24 +133,23 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
     "qwen3moe": GGUFFamily(_layout(HEAD_NORMS), normalised=True),
     "phi2": GGUFFamily(_layout(ONE_NORM), always=_GPT2, partial=True),
     "phi3": GGUFFamily(_layout(GATE_ABOVE_UP), kinds=Kinds(), partial=True),
-    "gemma": GGUFFamily(_layout(), always=_GELU_TANH, root_scale=True),
+    "gemma": GGUFFamily(_layout(), always=_GELU_TANH, numbers=_ROOT),
     "gemma2": GGUFFamily(
         _layout(AFTER_NORMS),
         always=_GELU_TANH,
         numbers={
-            "attention_softcap": Number("attn_logit_softcapping", 50.0),
-            "logit_softcap": Number("final_logit_softcapping", 30.0),
+            **_ROOT,
+            "attention_softcap": Given("attn_logit_softcapping", 50.0),
+            "logit_softcap": Given("final_logit_softcapping", 30.0),
         },
         kinds=Kinds(2, window=4096),
-        root_scale=True,
         wide_at=46,
     ),
     "gemma3": GGUFFamily(
         _layout({**HEAD_NORMS, **AFTER_NORMS}),
         always=_GELU_TANH,
-        numbers={"logit_softcap": Number("final_logit_softcapping")},
+        numbers={**_ROOT, "logit_softcap": Given("final_logit_softcapping")},
         kinds=Kinds(6, scaled=False, base=10000.0),
-        root_scale=True,
         wide_at=62,
     ),
     "gpt2": GGUFFamily(replace(_layout(), positions="position_embd"), always=_GPT2),
@@ -181,12 +172,12 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         _layout(ONE_NORM, interleaved=True),
         optional=HEAD_NORMS,
         always=_LAYER_NORMS,
-        numbers={"logit_scale": Number("logit_scale")},
+        numbers={"logit_scale": Given("logit_scale")},
     ),
     "cohere2": GGUFFamily(
         _layout(ONE_NORM, interleaved=True),
         always=_LAYER_NORMS,
-        numbers={"logit_scale": Number("logit_scale")},
+        numbers={"logit_scale": Given("logit_scale")},
         kinds=Kinds(4, window=4096, last_turns=False),
     ),
     "stablelm": GGUFFamily(  # with a norm of its own, the MLP comes after attention, whatever the key says

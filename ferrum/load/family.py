@@ -1,7 +1,6 @@
 """What a family of transformers is, as data: the form of its row.
 
-Owns: the words in which a row of `ferrum.load.families` says what its models compute, and what comes of reading a
-model's files. Refuses to know: any family.
+Owns: the words in which a row of `ferrum.load.families` says what its models compute. Refuses to know: any family.
 Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families_experts`.
 """
 
@@ -14,6 +13,7 @@ from typing import Any
 from ferrum.load.layer_rules import LayerRules
 from ferrum.load.layout import Layout
 from ferrum.load.layouts_json import LLAMA
+from ferrum.load.limits import Given
 
 Words = Mapping[str, str]
 """Our word for a size, which is Llama's key -> this family's key."""
@@ -21,16 +21,6 @@ Words = Mapping[str, str]
 
 COUNTS = ("num_local_experts", "num_experts")
 """Keys of the number of experts; the name changed."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """A number that a key gives: what it is where the key is absent, and the power of it that is ours. With None, and
-    where the key is null, the field keeps its default."""
-
-    key: str
-    default: float | None = None
-    power: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,18 @@ Specs: LOAD-29. Next: `ferrum.load.known_keys`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ferrum.config import RopeConfig, RopeScaling
 from ferrum.errors import InvalidFormat, quoted
 from ferrum.fields import Fields
+from ferrum.load.known_keys import is_neutral
 
 LARGEST_HEAD = 1 << 16
 """Elements of a head: its rotary frequencies are computed before there is a tensor."""
 LARGEST_POSITION = (1 << 31) - 1
 """Positions are int32 in a step."""
-LARGEST_DEPTH = 1 << 16
+LARGEST_DEPTH = 1 << 12
 """Layers: what each of them is, is listed before there is a tensor."""
 
 _EPSILON = (1e-20, 1.0)  # a square of 1e-20 is a float32 still
@@ -55,13 +57,31 @@ def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
     return value
 
 
-def scale(fields: Fields, key: str) -> float:
-    """What scores, embeddings, residuals or logits are multiplied with, divided by or cut off at. Raises
-    `InvalidFormat`."""
-    value = fields.number(key)
-    if not _SCALE[0] <= value <= _SCALE[1]:
-        raise fields.wrong(key, _span(*_SCALE))
-    return value
+@dataclass(frozen=True)
+class Given:
+    """A number that scores, embeddings, residuals or logits are multiplied with or cut off at, and that a key gives:
+    what it is where the key is absent, and the power of it that is ours. None, and what a file has for none: the field
+    keeps its default."""
+
+    key: str
+    default: float | None = None
+    power: float = 1.0
+
+    def read(self, fields: Fields, none: tuple[int, ...]) -> float | None:
+        """Raises `InvalidFormat`."""
+        is_there = fields.prefix + self.key in fields.values
+        if is_there and is_neutral(fields.get(self.key), none):
+            return None
+        value = fields.number(self.key) if is_there else self.default
+        if value is not None and not _SCALE[0] <= value <= _SCALE[1]:
+            raise fields.wrong(self.key, _span(*_SCALE))
+        return None if value is None else float(value) ** self.power
+
+
+def numbers(fields: Fields, given: Mapping[str, Given], none: tuple[int, ...] = ()) -> dict[str, float]:
+    """Those that there are, by field of `ModelConfig`; `none` beside null is what a file writes where there is none."""
+    found = {name: each.read(fields, none) for name, each in given.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def positions(fields: Fields, key: str, default: int | None = None) -> int:
