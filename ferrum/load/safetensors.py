@@ -48,6 +48,15 @@ RAW = {
     "I64": np.dtype("<i8"),
 }
 """Element types that quantised matrices are made of."""
+INSTEAD = {
+    "adapter_model.safetensors": "an adapter: merge it into the model that it was trained for",
+    "consolidated.safetensors": "the same model with other names, for other programs: save it with transformers",
+    "pytorch_model.bin": "pickled weights, which are programs: save them as safetensors",
+    "pytorch_model.bin.index.json": "pickled weights, which are programs: save them as safetensors",
+}
+"""What a directory may have in place of what is read."""
+POINTER = b"version https://git-lfs.github.com/"
+"""What a file begins with that Git LFS has not fetched."""
 LONGEST_NAME = 512
 """Characters of a tensor's name."""
 LONGEST_FILE_NAME = 255
@@ -68,7 +77,7 @@ class SafetensorsSource:
         elif os.path.lexists(folder / INDEX):
             self._open_shards(folder)
         else:
-            raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}")
+            raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}{_instead(folder)}")
 
     def _open_shards(self, folder: Path) -> None:
         index = read_json(folder / INDEX)
@@ -135,6 +144,8 @@ class _Shard:
         try:
             with file:
                 self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if self._data[: len(POINTER)] == POINTER:
+                raise self._invalid("it is a pointer of Git LFS; git lfs pull fetches what it stands for")
             self._checked = _checked(path)
             held = frozenset[str](self._checked.keys())
             self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
@@ -166,6 +177,11 @@ class _Shard:
         """Of the library's reasons some quote the file."""
         shown = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_REASON])
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
+
+
+def _instead(folder: Path) -> str:
+    """What is there in place of a model's weights, for the error."""
+    return next((f"; {name} holds {what}" for name, what in INSTEAD.items() if os.path.lexists(folder / name)), "")
 
 
 def _is_name(name: str) -> bool:

@@ -129,6 +129,29 @@ def test_a_directory_without_tensors_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("LOAD-12")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("adapter_model.safetensors", "an adapter: merge it"),
+        ("consolidated.safetensors", "save it with transformers"),
+        ("pytorch_model.bin", "pickled weights, which are programs"),
+        ("pytorch_model.bin.index.json", "pickled weights, which are programs"),
+    ],
+)
+def test_what_a_directory_has_in_place_of_tensors_is_named(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(NotFound, match=f"; {name} holds .*{says}"):
+        SafetensorsSource(tmp_path)
+
+
+@pytest.mark.clause("LOAD-14")
+def test_a_file_that_git_lfs_has_not_fetched_is_called_so(tmp_path: Path) -> None:
+    (tmp_path / SINGLE).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(InvalidFormat, match="git lfs pull fetches"):
+        SafetensorsSource(tmp_path)
+
+
+@pytest.mark.clause("LOAD-12")
 def test_a_missing_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_shards(tmp_path, tensors(), 3)
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
