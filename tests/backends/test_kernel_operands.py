@@ -14,7 +14,7 @@ import pytest
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
-from ferrum.tensor.parts import Attention, Experts, GatedMlp, Norm, PlainMlp
+from ferrum.tensor.parts import ACTIVATIONS, Attention, Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear
 from tests.backends.company import rule
 
@@ -115,6 +115,17 @@ def test_a_shared_expert_of_another_width_is_refused() -> None:
     assert OPS._kernels.experts(experts) is not None
     with pytest.raises(ValueError, match="broadcast"):
         OPS.norm_experts(normal(2, 64), None, experts)
+
+
+@pytest.mark.clause("OPS-13")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_of_any_finite_number(name: str) -> None:
+    """As far out as float32 reaches, where exp(-x) is beyond it."""
+    sizes = np.geomspace(30, 3e38, 72).astype(np.float32)
+    x = np.concatenate([sizes, -sizes])
+    found, expected = OPS.activated(x, name), ORACLE.activated(x.astype(np.float64), name)
+    np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-30)
 
 
 @pytest.mark.clause("OPS-43")

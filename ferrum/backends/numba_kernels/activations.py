@@ -36,13 +36,15 @@ _QUICK = np.float32(1.702)
 _ROOT_HALF = np.float32(math.sqrt(0.5))
 _ERF_LIMIT = np.float32(4)
 _SMALL = np.float32(0.35)
+_NOTHING = np.float32(-88)
+"""Below it x logistic(x) is 0 in float32, and the largest `exp` there is would not make it so."""
 
 
 @inlined
 def logistic(x):
     """1 / (1 + exp(-x))"""
     one = splat(np.float32(1))
-    return div(one, add(one, exp(sub(zeros(), x))))
+    return where_less(x, splat(_NOTHING), zeros(), div(one, add(one, exp(sub(zeros(), x)))))
 
 
 @inlined
@@ -84,8 +86,8 @@ def _erf(x):
 def silu(x, out, columns):
     for place in range(0, 4 * columns, 64):
         value = load(x + place)
-        one = splat(np.float32(1))
-        store(out + place, div(value, add(one, exp(sub(zeros(), value)))))
+        gated = div(value, add(splat(np.float32(1)), exp(sub(zeros(), value))))
+        store(out + place, where_less(value, splat(_NOTHING), mul(zeros(), value), gated))
 
 
 def quick_gelu(x, out, columns):
