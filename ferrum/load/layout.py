@@ -43,7 +43,7 @@ class Layout:
     derived: Mapping[str, int] = field(default_factory=dict)
     """Ends of names of tensors that hold nothing the model needs, derived buffers or facts that the configuration took,
     and how many dimensions such a tensor has at least."""
-    other: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Mapping[str, str], ...] = ()
     """Other names of some parts, which count where a layer in the file has the first of them."""
     prefix: str = ""
     """What all names but the head's begin with, and lack where only the part without a head was saved."""
@@ -55,9 +55,10 @@ class Layout:
 
     def fitted(self, names: Collection[str]) -> Layout:
         """The same by the names in a file: parts may be called otherwise, and all names may lack the prefix."""
-        first = next(iter(self.other.values()), "").partition("{layer}")[2]
-        if first and any(name.endswith(first) for name in names):
-            return replace(self, layer={**self.layer, **self.other}, other={}).fitted(names)
+        for other in self.others:
+            first = next(iter(other.values())).partition("{layer}")[2]
+            if any(name.removesuffix(".weight").endswith(first) for name in names):
+                return replace(self, layer={**self.layer, **other}, others=()).fitted(names)
         if not self.prefix or any(name.startswith(self.prefix) for name in names):
             return self
         layer = {part: name.removeprefix(self.prefix) for part, name in self.layer.items()}

@@ -153,12 +153,20 @@ FALCON = replace(
 FALCON_TWO_NORMS = _but(FALCON, attention_norm="ln_attn", mlp_norm="ln_mlp")
 
 # ---- experts
+_PARTS = ("gate", "up", "down")
 _FUSED = {
     **dict.fromkeys(("expert_gate", "expert_up"), "model.layers.{layer}.mlp.experts.gate_up_proj"),
     "expert_down": "model.layers.{layer}.mlp.experts.down_proj",
     "router": "model.layers.{layer}.mlp.gate",
 }
 """Where all experts of a layer are one tensor, as modules of transformers 5 have them."""
+
+
+def _mlx(block: str) -> dict[str, str]:
+    """Where each of their three matrices is one tensor for all, as mlx-lm writes them."""
+    return {f"expert_{part}": f"model.layers.{{layer}}.{block}.switch_mlp.{part}_proj" for part in _PARTS}
+
+
 MIXTRAL = replace(
     _but(
         LLAMA,
@@ -168,22 +176,23 @@ MIXTRAL = replace(
         expert_up="block_sparse_moe.experts.{expert}.w3",
         expert_down="block_sparse_moe.experts.{expert}.w2",
     ),
-    other=_FUSED,
+    others=(_FUSED, _mlx("block_sparse_moe")),
 )
 _QWEN_EXPERTS = {
     "router": "mlp.gate",
-    **{f"expert_{part}": f"mlp.experts.{{expert}}.{part}_proj" for part in ("gate", "up", "down")},
+    **{f"expert_{part}": f"mlp.experts.{{expert}}.{part}_proj" for part in _PARTS},
 }
+_QWEN_OTHERS = (_FUSED, _mlx("mlp"))
 QWEN2_MOE = _but(
-    replace(LLAMA, other=_FUSED),
+    replace(LLAMA, others=_QWEN_OTHERS),
     **_QWEN_EXPERTS,
-    **{f"shared_{part}": f"mlp.shared_expert.{part}_proj" for part in ("gate", "up", "down")},
+    **{f"shared_{part}": f"mlp.shared_expert.{part}_proj" for part in _PARTS},
     shared_weight="mlp.shared_expert_gate",
 )
-QWEN3_MOE = _but(replace(QWEN3, other=_FUSED), **_QWEN_EXPERTS)
+QWEN3_MOE = _but(replace(QWEN3, others=_QWEN_OTHERS), **_QWEN_EXPERTS)
 OLMOE = _but(QWEN3_MOE, without="gate up down")
 GRANITE_MOE = _but(
-    LLAMA,
+    replace(LLAMA, others=(_mlx("block_sparse_moe"),)),
     without="gate up down",
     router="block_sparse_moe.router.layer",
     **dict.fromkeys(("expert_gate", "expert_up"), "block_sparse_moe.input_linear"),

@@ -81,6 +81,30 @@ def test_parts_that_share_a_quantised_tensor_share_its_memory(tmp_path: Path) ->
     assert (len(owners), len({id(owner) for owner in owners})) == (5 * layers, 2 * layers)
 
 
+@pytest.mark.clause("LOAD-103", "LOAD-104")
+def test_stacks_of_experts_of_mlx_are_those_of_the_same_numbers(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    packed, whole = plain("qwen3-moe-wide"), plain("qwen3-moe-wide")
+    experts = FAMILIES["qwen3-moe-wide"].config["num_local_experts"]
+    for name in [name for name in packed if ".experts.0." in name]:
+        rows, columns = packed[name][1].shape
+        codes = random.integers(0, 16, (experts, rows, columns)).astype(np.uint32)
+        scales = random.uniform(0.01, 0.02, (experts, rows, columns // 32)).astype(np.float32)
+        for number in range(experts):
+            one = name.replace(".experts.0.", f".experts.{number}.")
+            del packed[one]
+            whole[one] = "F32", (codes[number] * scales[number].repeat(32, 1) - 0.1).astype(np.float32)
+        words = (codes.reshape(experts, rows, -1, 8) << np.arange(0, 32, 4, np.uint32)).sum(-1, dtype=np.uint32)
+        stem = name.replace(".experts.0.", ".switch_mlp.").removesuffix(".weight")
+        packed[f"{stem}.weight"] = "U32", words
+        packed |= {f"{stem}.scales": ("F32", scales), f"{stem}.biases": ("F32", np.full_like(scales, -0.1))}
+    method = {"quantization": {"group_size": 32, "bits": 4}}
+    found = load_model(write_family(tmp_path / "packed", "qwen3-moe-wide", packed, method)).params
+    expected = load_model(write_family(tmp_path / "whole", "qwen3-moe-wide", whole, {})).params
+    for one, other in zip(found.weights(), expected.weights(), strict=True):
+        np.testing.assert_allclose(to_float32(one), to_float32(other), rtol=0, atol=1e-6)
+
+
 @pytest.mark.clause("LOAD-107")
 def test_a_converted_tensor_is_there_as_long_as_somebody_uses_it(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"

@@ -35,6 +35,41 @@ def fused(weights: Arrays) -> Arrays:
     return found
 
 
+def stacked(weights: Arrays) -> Arrays:
+    """All experts of a layer in three tensors, as mlx-lm has them."""
+    found: Arrays = {}
+    for name, array in fused(weights).items():
+        if name.endswith(".experts.gate_up_proj"):
+            found |= of_mlx(name.removesuffix("experts.gate_up_proj"), array)
+        elif name.endswith(".experts.down_proj"):
+            found[name.replace("experts.", "switch_mlp.") + ".weight"] = array
+        else:
+            found[name] = array
+    return found
+
+
+def of_mlx(place: str, gate_up: np.ndarray) -> Arrays:
+    """The two halves of a tensor [experts, rows, columns]."""
+    return {
+        f"{place}switch_mlp.{part}_proj.weight": half
+        for part, half in zip(("gate", "up"), np.split(gate_up, 2, 1), strict=True)
+    }
+
+
+def stacked_granite(weights: Arrays) -> Arrays:
+    found: Arrays = {}
+    for name, array in weights.items():
+        if name.endswith("block_sparse_moe.input_linear.weight"):
+            found |= of_mlx(name.removesuffix("input_linear.weight"), array)
+        else:
+            found[name.replace("moe.output_linear", "moe.switch_mlp.down_proj")] = array
+    return found
+
+
+def stacked_mixtral(weights: Arrays) -> Arrays:
+    return {name.replace(".mlp.", ".block_sparse_moe."): array for name, array in stacked(weights).items()}
+
+
 def bare(weights: Arrays) -> Arrays:
     """As the first GPT-2 was saved: no prefix, and a mask in every layer."""
     found = {name.removeprefix("transformer."): array for name, array in weights.items()}
@@ -75,6 +110,10 @@ CASES: dict[str, tuple[str, Callable[[Arrays], Arrays]]] = {
     "Qwen 2 with experts, fused": ("qwen2-moe-wide", fused),
     "Qwen 3 with experts, fused, some layers without": ("qwen3-moe-odd", fused),
     "OLMoE, fused": ("olmoe-odd", fused),
+    "Mixtral by mlx-lm": ("mixtral-wide", stacked_mixtral),
+    "Qwen 2 with experts by mlx-lm": ("qwen2-moe-wide", stacked),
+    "Qwen 3 with experts by mlx-lm": ("qwen3-moe-odd", stacked),
+    "Granite with experts by mlx-lm": ("granite-moe-wide", stacked_granite),
 }
 
 
