@@ -69,7 +69,7 @@ class ExpertsConfig:
     intermediate_size: int
     normalised: bool = True  # the weights of a token's experts are divided by their sum
     shared_size: int = 0  # intermediate size of the expert that every token goes to; 0: there is none
-    shared_gate: bool = False  # is it weighted?
+    shared_weight: bool = False  # is it weighted?
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ class ExpertsCase:
     chosen: int
     normalised: bool
     shared: GatedCase | None
-    shared_gate: LinearCase | None
+    shared_weight: LinearCase | None
 
     def place(self, ops: TensorOps) -> Experts:
         return Experts(
@@ -132,7 +132,7 @@ class ExpertsCase:
             self.chosen,
             self.normalised,
             None if self.shared is None else self.shared.place(ops),
-            None if self.shared_gate is None else self.shared_gate.place(ops),
+            None if self.shared_weight is None else self.shared_weight.place(ops),
         )
 
     def scores(self, x: Expected) -> Expected:
@@ -165,8 +165,8 @@ class ExpertsCase:
         if self.shared is None:
             return Expected(value, size, terms)
         shared = self.shared.expect(x)
-        if self.shared_gate is not None:
-            door = linear_of(x, self.shared_gate)
+        if self.shared_weight is not None:
+            door = linear_of(x, self.shared_weight)
             opened = oracles.sigmoid(door.value)
             shared = oracles.times(Expected(opened.value, opened.magnitude + door.magnitude, door.terms), shared)
         return Expected(value + shared.value, size + shared.magnitude, max(terms, shared.terms))

@@ -130,9 +130,9 @@ def _experts(model: Fields, family: GGUFFamily) -> ExpertsConfig | None:
     if not is_neutral(model.get("expert_gating_func"), (0, 1, 3) if family.normalised else (0, 1)):
         raise model.refused("expert_gating_func", ["1, a softmax"])  # 3: over those chosen, as if normalised after
     middle = model.integer("feed_forward_length")
-    shared = model.integer(SHARED_WIDTH, middle if family.shared_gate else 0, low=0)
+    shared = model.integer(SHARED_WIDTH, middle if family.shared_weight else 0, low=0)
     width = model.optional_integer(EXPERT_WIDTH) or middle
-    return ExpertsConfig(count, chosen, width, family.normalised, shared, family.shared_gate)
+    return ExpertsConfig(count, chosen, width, family.normalised, shared, shared > 0 and family.shared_weight)
 
 
 def _layers(model: Fields, family: GGUFFamily, layers: int, rope: RopeConfig | None, sparse: bool) -> dict[str, Any]:

@@ -200,7 +200,9 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
         raise InvalidFormat(f"{fields.where}: num_experts_per_tok is {chosen}, but there are {count} experts")
     shared = 0 if keys.shared_size is None else fields.optional_integer(keys.shared_size) or 0
     normalised = fields.flag(keys.normalised, False) if isinstance(keys.normalised, str) else keys.normalised
-    return ExpertsConfig(count, chosen, fields.integer(keys.size), normalised, shared, shared > 0 and keys.shared_gate)
+    return ExpertsConfig(
+        count, chosen, fields.integer(keys.size), normalised, shared, shared > 0 and keys.shared_weight
+    )
 
 
 def find_family(fields: Fields) -> HuggingFaceFamily:

@@ -43,7 +43,7 @@ EXPERT_FAMILIES = (
             "moe_intermediate_size",
             "norm_topk_prob",
             "shared_expert_intermediate_size",
-            shared_gate=True,
+            shared_weight=True,
         ),
     ),
     family(

@@ -90,7 +90,7 @@ class GGUFFamily:
     kinds: Kinds = Kinds(has_window=False)
     wide_at: int | None = None  # with so many layers, scores are divided by the root of hidden / heads
     normalised: bool | None = None  # are the weights of a token's experts? None: it has none
-    shared_gate: bool = False  # is there an expert for all tokens, weighted?
+    shared_weight: bool = False  # is there an expert for all tokens, weighted?
     rope_keys: tuple[str, ...] = ()  # rotary keys that are read beside those that all families read
 
     def fitted(self, names: Collection[str]) -> Layout:
@@ -129,7 +129,7 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
     "mistral3": GGUFFamily(_layout(interleaved=True), normalised=True, rope_keys=(YARN_DIVISOR, QUERY_GROWTH)),
     "qwen2": GGUFFamily(_layout()),
     "qwen3": GGUFFamily(_layout(HEAD_NORMS)),
-    "qwen2moe": GGUFFamily(_layout(), normalised=False, shared_gate=True),
+    "qwen2moe": GGUFFamily(_layout(), normalised=False, shared_weight=True),
     "qwen3moe": GGUFFamily(_layout(HEAD_NORMS), normalised=True),
     "phi2": GGUFFamily(_layout(ONE_NORM), always=_GPT2, partial=True),
     "phi3": GGUFFamily(_layout(GATE_ABOVE_UP), kinds=Kinds(), partial=True),

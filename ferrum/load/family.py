@@ -31,7 +31,7 @@ class ExpertKeys:
     size: str = "intermediate_size"
     normalised: bool | str = True
     shared_size: str | None = None
-    shared_gate: bool = False
+    shared_weight: bool = False
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _mlp(config: ModelConfig) -> Iterator[Feature]:
 
 
 def _mixture(experts: ExpertsConfig) -> str:
-    weighted = "weighted " if experts.shared_gate else ""
+    weighted = "weighted " if experts.shared_weight else ""
     shared = f" and a {weighted}shared one" if experts.shared_size else ""
     weights = "weights that sum to 1" if experts.normalised else "weights as they come"
     return f"{experts.chosen} of {experts.count} experts for a token{shared}, {weights}"

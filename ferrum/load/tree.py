@@ -89,5 +89,5 @@ def _experts(config: ModelConfig, parts: Parts, number: int) -> Experts:
         about.chosen,
         about.normalised,
         shared,
-        parts.linear("shared_weight", number) if about.shared_gate else None,
+        parts.linear("shared_weight", number) if about.shared_weight else None,
     )

@@ -50,6 +50,6 @@ def shared_part(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
     if shared is None:
         return ops.zeros(x.shape, ops.float_dtype)
     result = ops.linear(ops.norm_gated(x, None, shared), shared.down)
-    if experts.shared_gate is None:
+    if experts.shared_weight is None:
         return result
-    return ops.mul(ops.sigmoid(ops.linear(x, experts.shared_gate)), result)
+    return ops.mul(ops.sigmoid(ops.linear(x, experts.shared_weight)), result)

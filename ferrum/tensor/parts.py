@@ -97,7 +97,7 @@ class Experts(Part):
     chosen: int
     normalised: bool = True  # the weights of a token's experts are divided by their sum
     shared: GatedMlp | None = None  # an expert that every token goes to besides, with weight 1
-    shared_gate: Linear | None = None  # [1, hidden]: or with the sigmoid of this
+    shared_weight: Linear | None = None  # [1, hidden]: or with the sigmoid of this, which kernels call its door
 
 
 @dataclass(frozen=True, eq=False)

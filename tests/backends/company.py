@@ -188,7 +188,7 @@ def random_experts(
 
     return Experts(
         linear(count, columns), tuple(mlp() for _ in range(count)), chosen, shared=mlp() if shared else None,
-        shared_gate=linear(1, columns) if door else None,
+        shared_weight=linear(1, columns) if door else None,
     )  # fmt: skip
 
 

@@ -194,7 +194,7 @@ def change(experts: Experts, name: str) -> Experts:
         "a width of half a vector": lambda: random_experts(6, 2, 40, 32, random),
         "an unknown field": lambda: LaterExperts(experts.router, experts.experts, 2, scores_scale=2.0),
         "a gate of other weights": lambda: replace(
-            experts, shared=first, shared_gate=Linear(Dense(random.standard_normal((1, 64))))
+            experts, shared=first, shared_weight=Linear(Dense(random.standard_normal((1, 64))))
         ),
     }
     return changed[name]()

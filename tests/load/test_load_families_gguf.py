@@ -233,7 +233,7 @@ def test_experts_are_as_many_and_as_wide_as_the_file_says(opened: Any) -> None:
     found = config_of(qwen).experts
     assert found is not None
     assert (found.count, found.chosen, found.intermediate_size, found.normalised) == (4, 2, 32, False)
-    assert (found.shared_size, found.shared_gate) == (64, True)
+    assert (found.shared_size, found.shared_weight) == (64, True)
     silent = config_of(qwen, expert_feed_forward_length=None, expert_shared_feed_forward_length=None).experts
     assert silent is not None and (silent.intermediate_size, silent.shared_size) == (96, 96)
     assert config_of(opened("granite-moe-odd"), expert_count=0, expert_used_count=None).experts is None

@@ -21,7 +21,7 @@ from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
 if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.bind import Kernels
 
-_KNOWN_OF_EXPERTS = frozenset(["router", "experts", "chosen", "normalised", "shared", "shared_gate"])
+_KNOWN_OF_EXPERTS = frozenset(["router", "experts", "chosen", "normalised", "shared", "shared_weight"])
 NO_DOOR = (0, 0, 0)
 
 
@@ -72,7 +72,7 @@ def _one(compute: str, expert: GatedMlp) -> np.ndarray | None:
 
 def _door(experts: Experts) -> tuple[int, int, int] | None:
     """None if there is one and no kernel for it."""
-    gate = experts.shared_gate if experts.shared is not None else None
+    gate = experts.shared_weight if experts.shared is not None else None
     if gate is None:
         return NO_DOOR
     return row_words(gate) if gate.weight.columns == experts.router.weight.columns else None
