@@ -2,10 +2,12 @@
 
     python benchmarks/families.py [--threads N] [--repeat N] [NAME ...]
 
-Every model has random weights in the shape of SmolLM2-135M (30 layers, hidden 576, 49152 tokens, Q4_0) and the parts of
-its family: norms, biases, activations, windows, soft-caps as the row of the family and a golden of the tests say. Bytes
-are not equal from family to family (an MLP without a gate has fewer), so the figure is tokens a second times bytes of
-weights, relative to Llama in the same run: runs of a family alternate with runs of Llama, medians of the ratios.
+Every model has random weights in the shape of SmolLM2-135M (30 layers, hidden 576, 9 heads that share 3 keys, 49152
+tokens, Q4_0) and the parts of its family: norms, biases, activations, windows, soft-caps as the row of the family and a
+golden of the tests say. An MLP without a gate is half as wide again, so that all have as many bytes; what is left of
+differences is divided out. The figure is bytes of weights that a second goes through, relative to Llama in the same
+run: runs of a family alternate with runs of Llama, medians of the ratios. The first and the last row are Llama beside
+itself: what they are off by, the others may be too.
 Prints a table, and with --json PATH writes it with the machine and the date.
 """
 
@@ -44,10 +46,10 @@ def grown(config: ModelConfig) -> ModelConfig:
         config,
         vocab_size=SHAPE.vocab_size,
         hidden_size=SHAPE.hidden_size,
-        intermediate_size=SHAPE.intermediate_size,
+        intermediate_size=SHAPE.intermediate_size if config.gated else SHAPE.intermediate_size * 3 // 2,
         layers=SHAPE.layers,
         heads=SHAPE.heads,
-        kv_heads=SHAPE.heads if config.kv_heads == config.heads else SHAPE.kv_heads,
+        kv_heads=SHAPE.kv_heads,
         head_dim=SHAPE.head_dim,
         max_positions=2048,
         rope=rope_of(config.rope),
@@ -120,6 +122,7 @@ def main() -> None:
         for path in sorted(GOLDENS.glob("*-wide.json"))
         if described(path.stem).config.experts is None and not path.stem.startswith("llama")
     ]
+    names = ["llama-wide", *names, "llama-wide"]
     llama = Contestant("llama-wide", ops)
     results = []
     for name in names:

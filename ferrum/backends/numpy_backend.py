@@ -254,11 +254,11 @@ class NumbaOps(NumpyOps):
         self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
     ) -> Tensor:
         weights = self._weights(x, (linear,))
-        if weights is None or weights.has_bias or residual.shape != (x.shape[0], weights.total_rows):
+        if weights is None or after is not None or residual.shape != (x.shape[0], weights.total_rows):
             return super().linear_add(x, linear, residual, after, scale)
-        if after is not None or scale != 1:
+        if not self._kernels.can_add(weights, scale):
             return super().linear_add(x, linear, residual, after, scale)
-        return self._kernels.linears(self._rows(x), None, weights, self._rows(residual))
+        return self._kernels.linears(self._rows(x), None, weights, self._rows(residual), scale)
 
     def residual_add(self, y: Tensor, residual: Tensor, after: Norm | None = None, scale: float = 1.0) -> Tensor:
         norm, fits = self._norm(after, y.shape[-1])

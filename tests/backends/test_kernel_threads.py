@@ -43,7 +43,9 @@ def test_products_on_any_number_of_threads(tokens: int, rows: int, groups: int, 
     other = Linear(Dense(normal(random, rows, 32 * groups).astype(np.float16)))  # decoded into scratch first
     wide = [Linear(Dense(normal(random, 48, 32 * groups))) for _ in range(2)]
     same_bits(lambda ops: np.concatenate(ops.norm_linears(x, norm, (one, other)), 1))
-    same_bits(lambda ops: ops.linear_add(x, Linear(one.weight), normal(np.random.default_rng(seed), tokens, rows)))
+    residual = normal(np.random.default_rng(seed), tokens, rows)
+    same_bits(lambda ops: ops.linear_add(x, Linear(one.weight), residual))
+    same_bits(lambda ops: ops.linear_add(x, one, residual, None, 0.3))
     same_bits(lambda ops: ops.norm_gated(x, norm, GatedMlp(*wide, wide[0])))
     same_bits(lambda ops: ops.embed(one.weight, np.arange(tokens, dtype=np.int32) % rows))
 

@@ -98,8 +98,16 @@ class Kernels:
         """None if one of the linears has no native kernel."""
         return self._weights(*linears)
 
-    def linears(self, x: Tensor, norm: NormWords | None, weights: WeightWords, residual: Tensor | None) -> Tensor:
-        """-> [tokens, all rows]: the outputs side by side."""
+    def can_add(self, weights: WeightWords, scale: float) -> bool:
+        """Does a launch of `linears` with a residual do all that is asked for? A bias or a scale is added to rows that
+        no other chunk writes to, as the last share would where it has fewer rows than a tile."""
+        is_plain, rest = not weights.has_bias and scale == 1, weights.total_rows % sizes.UNIT_ROWS
+        return is_plain or rest == 0 or rest >= sizes.PANEL_ROWS
+
+    def linears(
+        self, x: Tensor, norm: NormWords | None, weights: WeightWords, residual: Tensor | None, scale: float = 1.0
+    ) -> Tensor:
+        """-> [tokens, all rows]: the outputs side by side; of one weight, times a scale and added to a residual."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
@@ -108,8 +116,9 @@ class Kernels:
             "linear.linears",
             address(x), x.strides[0], tokens, 0 if norm is None else norm.place, columns,
             weights.place, weights.count, address(out), 4 * rows,
-            0 if residual is None else address(residual), 0 if residual is None else residual.strides[0],
-            *scratch, work=tokens * rows * columns, count=3,
+            0 if residual is None else address(residual), 0 if residual is None else residual.strides[0], *scratch,
+            float_bits(scale), int(residual is not None and (weights.has_bias or scale != 1)),
+            work=tokens * rows * columns, count=3,
         )  # fmt: skip
         return out
 

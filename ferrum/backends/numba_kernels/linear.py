@@ -13,7 +13,20 @@ from __future__ import annotations
 from ferrum.backends.numba_kernels.descriptor import BIAS, DESCRIPTOR_BYTES, MULTIPLY, ROWS
 from ferrum.backends.numba_kernels.elementwise import MLP_ACTIVATION, gate_row, normalise
 from ferrum.backends.numba_kernels.products import share
-from ferrum.backends.numba_kernels.simd import call3, call11, load_int32, load_word
+from ferrum.backends.numba_kernels.simd import (
+    add,
+    call3,
+    call11,
+    inlined,
+    load,
+    load_float,
+    load_int32,
+    load_word,
+    mul,
+    splat,
+    store,
+    store_float,
+)
 from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
 
 
@@ -23,8 +36,9 @@ def linears(row, chunk, chunks):
 
     1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 columns, 6 descriptors, 7 their count,
     8 out: each weight's columns follow those of the one before, 9 out stride, 10 residual (0: none), 11 its stride,
-    12 scratch, 13 scratch bytes per chunk. The norm is cheap, so each chunk computes it into private scratch: that
-    saves a barrier. A bias and a residual never come together."""
+    12 scratch, 13 scratch bytes per chunk, 14 scale (float bits), 15 is what is added to the residual a product with a
+    bias, or times a scale (0 or 1)? The norm is cheap, so each chunk computes it into private scratch: that saves a
+    barrier. Where a product is finished so (word 15), no share has fewer rows than a tile: its rows are its own."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
@@ -38,17 +52,31 @@ def linears(row, chunk, chunks):
         x, x_stride = scratch, 4 * columns
         panel = scratch + 4 * columns * tokens
     weight, out, out_stride = load_word(row + 48), load_word(row + 64), load_word(row + 72)
-    residual, residual_stride = load_word(row + 80), load_word(row + 88)
+    residual, residual_stride, finished = load_word(row + 80), load_word(row + 88), load_word(row + 120)
     for _ in range(load_word(row + 56)):
         rows, bias = load_word(weight + ROWS), load_word(weight + BIAS)
-        start, start_stride = (residual, residual_stride) if residual != 0 else (bias, 0)
+        start, start_stride = (residual, residual_stride) if residual != 0 and finished == 0 else (bias, 0)
         first, end = share(rows, chunk, chunks, UNIT_ROWS)
         call11(
             load_word(weight + MULTIPLY), weight, x, x_stride, out, out_stride, start, start_stride,
             first, end, tokens, panel,
         )  # fmt: skip
+        if finished != 0:
+            for token in range(tokens):
+                own, base = out + token * out_stride, residual + token * residual_stride
+                _finish(own + 4 * first, base + 4 * first, end - first, load_float(row + 112))
         out += 4 * rows
         weight += DESCRIPTOR_BYTES
+
+
+@inlined
+def _finish(out, residual, columns, scale):
+    """out = residual + scale · out"""
+    whole = columns // 16 * 64
+    for place in range(0, whole, 64):
+        store(out + place, add(load(residual + place), mul(load(out + place), splat(scale))))
+    for place in range(whole, 4 * columns, 4):
+        store_float(out + place, load_float(residual + place) + load_float(out + place) * scale)
 
 
 def mlp_inner(row, chunk, chunks):
