@@ -133,7 +133,8 @@ def test_an_engine_of_a_thread_refuses_others_but_for_statistics(tmp_path: Path)
 @pytest.mark.clause("ENGINE-46", "ENGINE-21")
 def test_streams_that_the_collector_drops_in_the_middle_of_a_step_are_cancelled() -> None:
     engine = stub_engine(StubSettings(), letters)
-    left = [engine.submit([97 + number], SamplingParams(max_tokens=20)) for number in range(4)]
+    endless = SamplingParams(max_tokens=20, ignore_eos=True)  # a stop by chance would come before the collector
+    left = [engine.submit([97 + number], endless) for number in range(4)]
 
     class Dropping(EngineObserver):
         def next_token(self, seconds: float) -> None:
