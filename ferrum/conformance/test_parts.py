@@ -129,15 +129,26 @@ def test_gated_gates_with_its_first_argument(
     )
 
 
+def check_inner(
+    ops: TensorOps,
+    name: str,
+    data: st.DataObject,
+    width: int,
+    mlp: parts.GatedCase | parts.PlainCase,
+    tokens: int,
+    layout: Any,
+) -> None:
+    x, norm = draw_input(data, tokens, width), data.draw(parts.perhaps(parts.norms(width)))
+    expected = mlp.expect_inner(parts.normed(exact(x), norm))
+    check(ops, name, (lay(ops, x, layout), parts.place(ops, norm), mlp.place(ops)), expected)
+
+
 @pytest.mark.clause("OPS-18", "OPS-37")
 @given(data=st.data(), width=columns, middle=st.integers(1, 70), tokens=rows, layout=layouts)
 def test_norm_gated_is_all_but_the_last_linear(
     ops: TensorOps, data: st.DataObject, width: int, middle: int, tokens: int, layout: Any
 ) -> None:
-    x, norm = draw_input(data, tokens, width), data.draw(parts.perhaps(parts.norms(width)))
-    mlp = data.draw(parts.gated_mlps(width, middle))
-    expected = mlp.expect_inner(parts.normed(exact(x), norm))
-    check(ops, "norm_gated", (lay(ops, x, layout), parts.place(ops, norm), mlp.place(ops)), expected)
+    check_inner(ops, "norm_gated", data, width, data.draw(parts.gated_mlps(width, middle)), tokens, layout)
 
 
 @pytest.mark.clause("OPS-18", "OPS-37")
@@ -145,10 +156,7 @@ def test_norm_gated_is_all_but_the_last_linear(
 def test_norm_activated_is_all_but_the_last_linear(
     ops: TensorOps, data: st.DataObject, width: int, middle: int, tokens: int, layout: Any
 ) -> None:
-    x, norm = draw_input(data, tokens, width), data.draw(parts.perhaps(parts.norms(width)))
-    mlp = data.draw(parts.plain_mlps(width, middle))
-    expected = mlp.expect_inner(parts.normed(exact(x), norm))
-    check(ops, "norm_activated", (lay(ops, x, layout), parts.place(ops, norm), mlp.place(ops)), expected)
+    check_inner(ops, "norm_activated", data, width, data.draw(parts.plain_mlps(width, middle)), tokens, layout)
 
 
 @pytest.mark.clause("OPS-39")

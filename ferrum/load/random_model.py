@@ -86,8 +86,9 @@ class _RandomParts:
         return self._table
 
     def head(self) -> Linear:
-        shape = self._config.vocab_size, self._config.hidden_size
-        return Linear(self._table if self._config.tie_embeddings else self._generator.matrix(*shape))
+        rows, columns = self._config.vocab_size, self._config.hidden_size
+        weight = self._table if self._config.tie_embeddings else self._generator.matrix(rows, columns)
+        return Linear(weight, self._bias("head", rows))
 
     def positions(self) -> Weight | None:
         if self._layout.positions is None:
@@ -96,8 +97,10 @@ class _RandomParts:
 
     def linear(self, part: str, layer: int) -> Linear:
         rows, columns = self._shapes[part]
-        bias = np.zeros(rows, np.float32) if part in self._biases else None
-        return Linear(self._generator.matrix(rows, columns), bias)
+        return Linear(self._generator.matrix(rows, columns), self._bias(part, rows))
+
+    def _bias(self, part: str, rows: int) -> np.ndarray | None:
+        return np.zeros(rows, np.float32) if part in self._biases else None
 
     def experts(self, part: str, layer: int) -> list[Linear]:
         assert self._config.experts is not None

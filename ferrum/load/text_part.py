@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ferrum.errors import listed, warn
+from ferrum.errors import warn
 from ferrum.fields import Fields
 from ferrum.load.known_keys import CONFIG_HARMLESS, check_keys, words
 from ferrum.load.source import StoredTensor, TensorSource, missing
@@ -46,9 +46,8 @@ def text_fields(fields: Fields) -> Fields:
     if not has_pictures(fields):
         return fields
     check_keys(fields, _SHARED, {}, CONFIG_HARMLESS | _OF_PICTURES)
-    seen = [key for key in ("vision_config",) if key in fields]
-    if seen:
-        warn(f"{fields.where}: passed over: {listed(seen)}; of this model only the text is run")
+    if "vision_config" in fields:
+        warn(f"{fields.where}: passed over: 'vision_config'; of this model only the text is run")
     shared = {key: fields.get(key) for key in ("bos_token_id", "eos_token_id", "tie_word_embeddings") if key in fields}
     own = {"model_type": TEXT_TYPES[fields.text("model_type")], **shared, **fields.inner("text_config").values}
     return Fields(own, f"{fields.where}: text_config", null_is_absent=False)

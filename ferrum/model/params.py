@@ -19,7 +19,8 @@ from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, Part, PlainMlp
 from ferrum.tensor.weights import Linear, Weight
 
-Body = Attention | GatedMlp | PlainMlp | Experts
+FeedForward = GatedMlp | PlainMlp | Experts
+Body = Attention | FeedForward
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +43,6 @@ class Layer(Part):
 
     stages: tuple[Stage, ...]
     rope: RopeConfig | None
-
-    @property
-    def attention(self) -> Attention:
-        """The part whose keys and values are kept."""
-        return next(b.body for stage in self.stages for b in stage if isinstance(b.body, Attention))
 
     def linears(self) -> Iterator[tuple[str, Linear]]:
         """Every linear with its name in its part: "query", "down", "experts.3.gate"."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import make_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,40 +50,18 @@ def test_operands_that_do_not_fit_are_refused() -> None:
             call()
 
 
-@dataclass(frozen=True, eq=False)
-class LaterNorm(Norm):
-    """With a field that no kernel knows, like those below."""
-
-    later: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LaterTables(RopeTables):
-    later: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LaterGated(GatedMlp):
-    later: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LaterPlain(PlainMlp):
-    later: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class LaterAttention(Attention):
-    later: float = 0.0
+def later(kind: type[Any]) -> type[Any]:
+    """The same part with a field that no kernel knows."""
+    return make_dataclass(kind.__name__, [("later", float, 0.0)], bases=(kind,), frozen=True, eq=False)
 
 
 LINEAR, TABLE = Linear(WEIGHT), normal(9, 8)
 TAKES: list[tuple[Any, Callable[[Any], object]]] = [
-    (LaterNorm(np.ones(32, np.float32), 1e-5), OPS._kernels.norm),
-    (LaterTables(TABLE, TABLE), OPS._kernels.rotation),
-    (LaterGated(LINEAR, LINEAR, LINEAR), OPS._kernels.mlp),
-    (LaterPlain(LINEAR, LINEAR), OPS._kernels.mlp),
-    (LaterAttention(LINEAR, LINEAR, LINEAR, LINEAR, 16, 0.25), lambda part: OPS._knows(part, 4) or None),
+    (later(Norm)(np.ones(32, np.float32), 1e-5), OPS._kernels.norm),
+    (later(RopeTables)(TABLE, TABLE), OPS._kernels.rotation),
+    (later(GatedMlp)(LINEAR, LINEAR, LINEAR), OPS._kernels.mlp),
+    (later(PlainMlp)(LINEAR, LINEAR), OPS._kernels.mlp),
+    (later(Attention)(LINEAR, LINEAR, LINEAR, LINEAR, 16, 0.25), lambda part: OPS._knows(part, 4) or None),
 ]
 
 

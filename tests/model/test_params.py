@@ -47,8 +47,9 @@ def test_a_backend_gets_the_same_tree(name: str, tmp_path: Path) -> None:
             assert there.dtype == np.float64
             np.testing.assert_array_equal(there, here)
     for layer, other in zip(params.layers, placed.layers, strict=True):
-        assert layer.rope == other.rope and isinstance(other.attention, Attention)
-        assert (layer.attention.window, layer.attention.scale) == (other.attention.window, other.attention.scale)
+        here, there = layer.stages[0][0].body, other.stages[0][0].body
+        assert layer.rope == other.rope and isinstance(here, Attention) and isinstance(there, Attention)
+        assert (here.window, here.scale) == (there.window, there.scale)
 
 
 @pytest.mark.clause("SCHED-14")
