@@ -71,6 +71,17 @@ def test_a_norm_of_heads_is_one_for_each_or_one_for_all_together(
     check(ops, "head_norm", (lay(ops, x, layout), parts.place(ops, norm), head_dim), expected)
 
 
+@pytest.mark.clause("OPS-37")
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("head_dim", [6, 32, 80])
+def test_each_head_is_normed_by_its_own_numbers(ops: TensorOps, head_dim: int, centred: bool) -> None:
+    random = np.random.default_rng(head_dim)
+    x, weight, bias = (random.standard_normal(shape) for shape in ((4, 3 * head_dim), (3, head_dim), (3, head_dim)))
+    norm = parts.NormCase(weight, bias, 1e-5, centred)
+    expected = norm.expect(exact(x.reshape(4, 3, head_dim))).reshape(4, 3 * head_dim)
+    check(ops, "head_norm", (lay(ops, x), norm.place(ops), head_dim), expected)
+
+
 @pytest.mark.clause("OPS-18", "OPS-37")
 @given(data=st.data(), width=columns, count=st.integers(1, 3), tokens=rows, layout=layouts)
 def test_norm_linears_is_each_linear_of_the_norm(

@@ -29,6 +29,8 @@ _OF_PICTURES = words("""
 _SHARED = words(
     "architectures bos_token_id eos_token_id model_type quantization_config text_config tie_word_embeddings"
 )
+_OF_BOTH = ("tie_word_embeddings",)
+"""What counts for the text where text_config does not say it. (The ids of tokens are read of the whole file.)"""
 _PREFIXES = {"language_model.": "", "model.language_model.": "model."}
 """How names of tensors of the text begin, in older files and in newer ones, and how they begin without the rest."""
 _PICTURES = tuple(f"{model}{part}." for model in ("", "model.") for part in ("vision_tower", "multi_modal_projector"))
@@ -48,7 +50,7 @@ def text_fields(fields: Fields) -> Fields:
     check_keys(fields, _SHARED, {}, CONFIG_HARMLESS | _OF_PICTURES)
     if "vision_config" in fields:
         warn(f"{fields.where}: passed over: 'vision_config'; of this model only the text is run")
-    shared = {key: fields.get(key) for key in ("bos_token_id", "eos_token_id", "tie_word_embeddings") if key in fields}
+    shared = {key: fields.get(key) for key in _OF_BOTH if key in fields}
     own = {"model_type": TEXT_TYPES[fields.text("model_type")], **shared, **fields.inner("text_config").values}
     return Fields(own, f"{fields.where}: text_config", null_is_absent=False)
 

@@ -77,8 +77,8 @@ class DecoderParams(Part):
         for layer in self.layers:
             for experts in (branch.body for stage in layer.stages for branch in stage):
                 if isinstance(experts, Experts):
-                    share = 1 - experts.chosen / len(experts.experts)
-                    idle += int(share * sum(_size(leaf) for _, leaf in leaves(experts.experts)))
+                    size, every = sum(_size(leaf) for _, leaf in leaves(experts.experts)), len(experts.experts)
+                    idle += size * (every - experts.chosen) // every
         return sum(map(_size, self.weights())) - idle
 
     def to(self, ops: TensorOps) -> DecoderParams:

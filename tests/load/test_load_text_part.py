@@ -77,6 +77,19 @@ def test_a_text_config_may_say_only_what_is_different(tmp_path: Path) -> None:
 
 @pytest.mark.clause("LOAD-95")
 @pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_tied_head_of_both_counts_where_the_text_says_nothing(outside: bool, tmp_path: Path) -> None:
+    def tied(folder: str, **said: Any) -> bool:
+        own = {key: value for key, value in FAMILIES["mistral-wide"].config.items() if key != "tie_word_embeddings"}
+        changes = {"text_config": {**own, **said}, "tie_word_embeddings": outside}
+        return open_model(write(tmp_path / folder, "mistral-wide", "mistral3", NEWER, **changes)).config.tie_embeddings
+
+    assert tied("silent") == outside
+    assert tied("speaks", tie_word_embeddings=not outside) == (not outside)
+
+
+@pytest.mark.clause("LOAD-95")
+@pytest.mark.filterwarnings("ignore::ferrum.errors.ModelWarning")
 def test_a_tensor_of_the_text_is_still_missed_or_left_over(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", "gemma3-wide", "gemma3", NEWER)
     arrays = {

@@ -53,14 +53,22 @@ def test_a_backend_gets_the_same_tree(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("SCHED-14")
-def test_a_token_meets_the_experts_that_it_goes_to(tmp_path: Path) -> None:
-    params = params_of("qwen2-moe-odd", tmp_path)  # one layer of four has experts: 2 of 3, and a shared one
-    (experts,) = (
-        b.body for layer in params.layers for stage in layer.stages for b in stage if isinstance(b.body, Experts)
-    )
+@pytest.mark.parametrize(
+    ("name", "layers", "idle"),
+    [("qwen2-moe-odd", 1, 1), ("olmoe-odd", 2, 2), ("mixtral-window", 2, 3)],  # 2 of 3 and a shared one, 3 of 5, 1 of 4
+)
+def test_a_token_meets_the_experts_that_it_goes_to(name: str, layers: int, idle: int, tmp_path: Path) -> None:
+    params = params_of(name, tmp_path)
+    found = [b.body for layer in params.layers for stage in layer.stages for b in stage if isinstance(b.body, Experts)]
+    assert len(found) == layers
     every = sum(weight.rows * weight.columns for weight in params.weights())
-    one = sum(linear.weight.rows * linear.weight.columns for linear in (experts.experts[0].gate,) * 3)
-    assert params.active() == every - one
+    one = 3 * found[0].experts[0].gate.weight.rows * found[0].experts[0].gate.weight.columns
+    assert params.active() == every - layers * idle * one
+
+
+@pytest.mark.clause("SCHED-14")
+def test_a_token_meets_all_of_a_model_without_experts(tmp_path: Path) -> None:
+    params = params_of("qwen2-moe-odd", tmp_path)
     dense = mapped(params, lambda leaf: leaf)
     dense = replace(dense, layers=tuple(layer for layer in dense.layers if layer is not dense.layers[1]))
     assert dense.active() == sum(weight.rows * weight.columns for weight in dense.weights())
