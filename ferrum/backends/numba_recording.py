@@ -38,7 +38,7 @@ class Origins:
     def __init__(self, recorder: Recorder, batch: StepBatch) -> None:
         self.tokens = len(batch.token_ids)
         self._recorder = recorder
-        self._batch = {id(root(field)) for field in vars(batch).values()}
+        self._batch = {id(root(field)) for field in vars(batch).values() if isinstance(field, np.ndarray)}
         self._constants: set[int] = set()
         self._same: set[int] = set()
 
@@ -77,6 +77,22 @@ class Origins:
         if self.tokens > 1 and any(len(x.shape) != len(shape) or x.shape[0] != shape[0] for x in growing):
             raise NotRecordable(f"{name} beside the tokens")
         return bool(growing)
+
+
+class HostNumbers(Sequence[int]):
+    """Numbers that every batch brings along for the host, of a batch that stands for all of them. A step that looks at
+    them would do the same at every replay."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise NotRecordable(f"a look at batch.{self._name} on the host")
+
+    __len__ = __getitem__ = __iter__ = __contains__ = __bool__ = __array__ = _refuse
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __mul__ = __rmul__ = _refuse
+    __hash__ = _refuse
 
 
 class RecordingKernels(Kernels):

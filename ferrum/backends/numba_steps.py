@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ferrum.backends.numba_kernels.launch import NotRecordable, Recorder, Tape
-from ferrum.backends.numba_recording import RecordingOps
+from ferrum.backends.numba_recording import HostNumbers, RecordingOps
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step
@@ -113,18 +113,26 @@ def _power_of_two(count: int) -> int:
 def _is_decode(batch: StepBatch) -> bool:
     """One new token for each of a few sequences, and logits wanted for all of them in order?"""
     count = len(batch.token_ids)
-    if not 0 < count <= MOST_SEQUENCES or len(batch.seq_starts) != count + 1 or len(batch.logit_rows) != count:
+    if not 0 < count <= MOST_SEQUENCES or len(batch.starts) != count + 1 or len(batch.logit_rows) != count:
         return False
     every = list(range(count + 1))
-    return bool(batch.seq_starts.tolist() == every and batch.logit_rows.tolist() == every[:-1])
+    return bool(list(batch.starts) == every and batch.logit_rows.tolist() == every[:-1])
 
 
 def _own_batch(sequences: int, width: int) -> StepBatch:
-    """A batch of one token each, with block tables of `width` columns, in memory that stays."""
+    """A batch of one token each, with block tables of `width` columns, in memory that stays. What the host knows of
+    later batches nobody can know yet."""
     every = np.arange(sequences + 1, dtype=np.int32)
     updated = {name: np.zeros(sequences, np.int32) for name in _UPDATED}
     tables = np.zeros((sequences, width), np.int32)
-    return StepBatch(**updated, seq_starts=every, logit_rows=every[:-1], block_tables=tables)
+    return StepBatch(
+        seq_starts=every,
+        logit_rows=every[:-1],
+        block_tables=tables,
+        starts=HostNumbers("starts"),
+        contexts=HostNumbers("contexts"),
+        **updated,
+    )
 
 
 def _fill(own: StepBatch, batch: StepBatch) -> None:

@@ -140,7 +140,8 @@ class PagedCase:
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         lasts = starts[1:] - 1
         fields = (np.zeros(self.tokens), self.positions(), self.slots(), starts, self.contexts, tables, lasts)
-        return StepBatch(*(ops.asarray(np.array(field, np.int32), "int32") for field in fields))
+        tensors = (ops.asarray(np.array(field, np.int32), "int32") for field in fields)
+        return StepBatch(*tensors, starts=starts.tolist(), contexts=self.contexts)
 
 
 @dataclass(frozen=True)

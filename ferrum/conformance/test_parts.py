@@ -203,7 +203,8 @@ def test_embedded_scales_rows_and_adds_positions(
     embedding = Embedding(table.place(ops), scale, places.place(ops) if learned else None)
     zero = np.zeros((1, 1), np.int32)
     fields = (ids, positions, ids, zero[0], zero[0], zero, zero[0])
-    batch = StepBatch(*(ops.asarray(np.ascontiguousarray(field, np.int32), "int32") for field in fields))
+    tensors = (ops.asarray(np.ascontiguousarray(field, np.int32), "int32") for field in fields)
+    batch = StepBatch(*tensors, starts=[0], contexts=[0])
     check(ops, "embedded", (embedding, batch), expected)
 
 

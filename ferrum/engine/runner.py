@@ -103,6 +103,8 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         context_lens=place(contexts),
         block_tables=place(_stack([chunk.sequence.table.row for chunk in chunks])),
         logit_rows=place(rows),
+        starts=starts,
+        contexts=contexts,
     )
 
 

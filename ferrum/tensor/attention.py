@@ -31,18 +31,16 @@ def paged_attention(
     counting itself. Query head h reads key/value head h // (heads / kv_heads). Scores are scaled, then soft-capped:
     softcap * tanh(score / softcap); a sink is one more score, whose value is 0. Slots past the context are never read:
     they may hold anything, NaN included."""
-    starts = ops.to_numpy(batch.seq_starts).tolist()
-    contexts = ops.to_numpy(batch.context_lens).tolist()
-    counts = [end - start for start, end in pairwise(starts)]
+    counts = [end - start for start, end in pairwise(batch.starts)]
+    tables = ops.split(batch.block_tables, [1] * len(counts), 0)  # [1, max blocks] each
     outputs = []
-    for sequence, (own, count) in enumerate(zip(ops.split(query, counts, 0), counts, strict=True)):
-        table = ops.take(batch.block_tables, ops.asarray(sequence, "int32"))  # [max blocks]
-        keys, values = gather_context(ops, layer, table, contexts[sequence])
+    for own, table, context, count in zip(ops.split(query, counts, 0), tables, batch.contexts, counts, strict=True):
+        keys, values = gather_context(ops, layer, ops.reshape(table, (-1,)), context)
         sizes = together(ops, count)
-        ends = [contexts[sequence] - count + end for end in accumulate(sizes)]
+        ends = [context - count + end for end in accumulate(sizes)]
         for queries, end in zip(ops.split(own, sizes, 0), ends, strict=True):
             # what the last of them does not see is cut off: a masked position weighs nothing, but lengthens the sums
-            seen_keys, seen_values = (ops.split(x, (end, contexts[sequence] - end), 1)[0] for x in (keys, values))
+            seen_keys, seen_values = (ops.split(x, (end, context - end), 1)[0] for x in (keys, values))
             visible = causal_mask(ops, queries.shape[0], end, attention.window)
             outputs.append(attend(ops, queries, seen_keys, seen_values, visible, attention))
     return ops.concat(outputs, 0)
@@ -70,9 +68,9 @@ def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) 
 
 def causal_mask(ops: TensorOps, count: int, context: int, window: int | None) -> Tensor:
     """-> bool [count, context]: may query i, at position context - count + i, see position j?"""
-    first = ops.full((), context - count, "int64")
-    query_position = ops.reshape(ops.add(ops.arange(count, "int64"), first), (count, 1))
-    key_position = ops.reshape(ops.arange(context, "int64"), (1, context))
+    positions = ops.arange(context, "int64")
+    query_position = ops.reshape(ops.split(positions, (context - count, count), 0)[1], (count, 1))
+    key_position = ops.reshape(positions, (1, context))
     distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
     visible = ops.less(ops.full((), -1, "int64"), distance)
     if window is not None:

@@ -7,7 +7,8 @@ Specs: OPS, KV. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.tensor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """All fields int32. Sequence s owns packed tokens seq_starts[s] .. seq_starts[s + 1] - 1: its newest, in order.
+    """All tensors int32. Sequence s owns packed tokens seq_starts[s] .. seq_starts[s + 1] - 1: its newest, in order.
 
     A *slot* is where one position's key and value live: block id * block size + offset in the block. The block that
     holds position p of sequence s is block_tables[s, p // block size]; entries past the context are never read.
+
+    `starts` and `contexts` are what the host knows of the batch: whoever needs a shape takes it from them and does not
+    wait for the device. They belong to this step alone, so a step that reads them cannot be recorded and replayed.
     """
 
     token_ids: Tensor  # [tokens]
@@ -29,6 +33,9 @@ class StepBatch:
     context_lens: Tensor  # [sequences] positions written once this step's tokens are in
     block_tables: Tensor  # [sequences, max blocks]
     logit_rows: Tensor  # [rows] packed tokens whose logits are wanted
+    _: KW_ONLY
+    starts: Sequence[int]  # seq_starts, on the host
+    contexts: Sequence[int]  # context_lens, on the host
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,8 @@ class Session:
             starts.append(len(token_ids))
             contexts.append(end)
         fields = (token_ids, positions, slots, starts, contexts, tables, rows)
-        return StepBatch(*(self.model.ops.asarray(np.array(values, np.int32), "int32") for values in fields))
+        tensors = (self.model.ops.asarray(np.array(values, np.int32), "int32") for values in fields)
+        return StepBatch(*tensors, starts=starts, contexts=contexts)
 
     def _slot(self, text: Text, position: int) -> int:
         return text.table[position // self.block_size] * self.block_size + position % self.block_size

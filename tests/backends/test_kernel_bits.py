@@ -98,4 +98,6 @@ def _batch(contexts: list[int], counts: list[int], block_size: int) -> StepBatch
         context_lens=np.array(contexts, np.int32),
         block_tables=tables,
         logit_rows=np.arange(total, dtype=np.int32),
+        starts=np.cumsum([0, *counts]).tolist(),
+        contexts=contexts,
     )

@@ -125,7 +125,10 @@ def test_rope_tables_of_another_type() -> None:
         angles = np.outer(np.arange(4), [1.0, 0.1])
         layer = KvLayer(np.zeros((1, 1, 4, 4), float_type), np.zeros((1, 1, 4, 4), float_type))
         index = np.array([0], np.int32)
-        batch = StepBatch(index, index, index, np.array([0, 1], np.int32), index + 1, index[:, None], index)
+        batch = StepBatch(
+            index, index, index, np.array([0, 1], np.int32), index + 1, index[:, None], index,
+            starts=[0, 1], contexts=[1],
+        )  # fmt: skip
         parts = tuple(np.ones((1, 4), float_type) for _ in range(3))
         return ops.rope_attention(parts, rule(4, 1.0), RopeTables(np.cos(angles), np.sin(angles)), layer, batch)
 

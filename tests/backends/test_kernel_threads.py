@@ -73,6 +73,7 @@ def test_attention_on_any_number_of_threads(counts: list[int], heads: int, seed:
     batch = StepBatch(
         positions, positions, (16 * sequence + positions).astype(np.int32), starts, np.array(counts, np.int32),
         np.arange(len(counts), dtype=np.int32)[:, None], starts[1:] - 1,
+        starts=starts.tolist(), contexts=counts,
     )  # fmt: skip
     tables = RopeTables(*(wave(np.outer(np.arange(16), [1.0, 0.1])).astype(np.float32) for wave in (np.cos, np.sin)))
     projections = tuple(normal(random, len(positions), count * 16) for count in (2 * heads, heads, heads))

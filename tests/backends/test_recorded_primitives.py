@@ -310,6 +310,54 @@ def test_views_of_integers_with_gaps_are_named() -> None:
     assert refusal(step) == "split of integers"
 
 
+LOOKS: dict[str, Callable[[Sequence[int]], Any]] = {
+    "length": len,
+    "item": lambda numbers: numbers[0],
+    "end": lambda numbers: numbers[-1],
+    "slice": lambda numbers: numbers[:1],
+    "loop": lambda numbers: [number + 1 for number in numbers],
+    "list": list,
+    "sum": sum,
+    "largest": max,
+    "truth": bool,
+    "comparison": lambda numbers: numbers == [1],
+    "membership": lambda numbers: 1 in numbers,
+    "search": lambda numbers: numbers.index(1),
+    "joined": lambda numbers: [0, *numbers],
+    "added": lambda numbers: [0] + numbers,  # type: ignore[operator]  # noqa: RUF005
+    "array": lambda numbers: np.asarray(numbers),
+    "typed array": lambda numbers: np.array(numbers, np.int32),
+    "pairs": lambda numbers: list(zip(numbers, numbers, strict=True)),
+}
+
+
+@pytest.mark.clause("OPS-62")
+@pytest.mark.parametrize("field", ["starts", "contexts"])
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_at_the_batch_on_the_host_is_named(look: str, field: str) -> None:
+    table = numbers((ROWS, 40), 0)
+
+    def step(ops: TensorOps, batch: StepBatch) -> Tensor:
+        found = LOOKS[look](getattr(batch, field))
+        assert found is not None
+        return ops.take(table, batch.token_ids)
+
+    assert refusal(step, 1) == f"a look at batch.{field} on the host"
+
+
+@pytest.mark.clause("OPS-41", "OPS-62")
+def test_a_step_that_computes_with_contexts_follows_them() -> None:
+    table = numbers((ROWS, 40), 0)
+
+    def step(ops: TensorOps, batch: StepBatch) -> Tensor:
+        return ops.mul(ops.take(table, batch.token_ids), ops.scalar(max(batch.contexts)))
+
+    for context in (1, 5, 3):
+        batch = batch_of([7], [context], np.arange(10, dtype=np.int32)[None])
+        same_bits(OPS.run_step(step, batch), table[[7]] * np.float32(context))
+    assert OPS.decode_steps(step).replayed == 0
+
+
 @pytest.mark.clause("OPS-62")
 def test_every_primitive_is_known_to_this_file() -> None:
     shape = {"reshape", "permute", "broadcast_to", "concat", "split", "take", "cast", "where"}

@@ -59,7 +59,7 @@ def batch_of(tokens: Sequence[int], contexts: Sequence[int], tables: np.ndarray)
     used = -(-max(contexts) // BLOCK_SIZE)  # tables grow with the context
     return StepBatch(
         np.array(tokens, np.int32), positions, slots.astype(np.int32), every, np.array(contexts, np.int32),
-        np.ascontiguousarray(tables[:, :used]), every[:-1],
+        np.ascontiguousarray(tables[:, :used]), every[:-1], starts=every.tolist(), contexts=contexts,
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def test_as_many_tokens_as_sequences_is_not_yet_one_each() -> None:
     positions = np.array([0, 1], np.int32)
     both_second = StepBatch(
         one_each.token_ids, positions, 40 + positions, np.array([0, 0, 2], np.int32), np.array([1, 2], np.int32),
-        table[:, :1], one_each.logit_rows,
+        table[:, :1], one_each.logit_rows, starts=[0, 0, 2], contexts=[1, 2],
     )  # fmt: skip
     np.testing.assert_array_equal(model.ops.run_step(model.step, both_second), model.step(model.ops, both_second))
 
@@ -160,6 +160,7 @@ def test_a_prompt_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(NATIVE)
     every, table = np.arange(8, dtype=np.int32), np.arange(10, dtype=np.int32)[None]
     prompt = StepBatch(
-        every, every, every, np.array([0, 8], np.int32), np.array([8], np.int32), table, np.array([7], np.int32)
-    )
+        every, every, every, np.array([0, 8], np.int32), np.array([8], np.int32), table, np.array([7], np.int32),
+        starts=[0, 8], contexts=[8],
+    )  # fmt: skip
     assert model.ops.run_step(model.step, prompt).shape == (1, 96)

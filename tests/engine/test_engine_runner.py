@@ -138,7 +138,9 @@ def test_a_batch_describes_its_plan() -> None:
     assert batch.block_tables[0, :2].tolist() == [5, 3]
     assert batch.block_tables[1].tolist() == [0, 1, 2]
     assert batch.logit_rows.tolist() == [0, 2, 3]
-    assert {array.dtype for array in vars(batch).values()} == {np.dtype(np.int32)}
+    assert (list(batch.starts), list(batch.contexts)) == ([0, 1, 4], [3, 4])
+    tensors = [field for name, field in vars(batch).items() if name not in ("starts", "contexts")]
+    assert {array.dtype for array in tensors} == {np.dtype(np.int32)}
 
 
 @pytest.mark.clause("ENGINE-01")
