@@ -6,6 +6,7 @@ Next: `ferrum.conformance.test_compositions`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,38 @@ def test_factories(ops: TensorOps, dtype: str) -> None:
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_arange_counts_from_zero(ops: TensorOps, dtype: str, count: int) -> None:
     check_same(ops, "arange", (count, dtype), np.array(range(count), dtype), dtype)
+
+
+NUMBERS: dict[str, list[float]] = {
+    "float64": [0.0, -0.0, 1.0, math.nan, math.inf, -math.inf, 0.1, 2.0**-1074],
+    "float32": [0.0, -0.0, 1.0, math.nan, math.inf, -math.inf, 2.0**-149],
+    "int64": [0, 1, -1, 2**53 + 1, 2**53, -(2**63)],
+    "int32": [0, 1, -1, 2**31 - 1],
+    "uint64": [0, 1, 2**64 - 1, 2**63, 0xD2511F53],
+    "uint8": [0, 1, 255],
+    "bool": [0, 1],
+}
+
+
+@pytest.mark.clause("OPS-65")
+def test_a_constant_is_the_number_that_was_asked_for(ops: TensorOps) -> None:
+    for _ in range(2):  # made, then found
+        for dtype, values in NUMBERS.items():
+            for value in values:
+                check_same(ops, "constant", (value, dtype), np.array(value, host_dtype(dtype)), dtype)
+        for zero in (0.0, -0.0):
+            assert math.copysign(1, host(ops, ops.scalar(zero))) == math.copysign(1, zero)
+
+
+@pytest.mark.clause("OPS-65")
+def test_no_operation_writes_a_constant(ops: TensorOps) -> None:
+    one, x = ops.scalar(1), ops.zeros((2, 2), ops.float_dtype)
+    for y in (ops.add(x, one), ops.mul(one, one), ops.maximum(one, one), ops.where(ops.less(x, one), x, one)):
+        if y.shape:
+            ops.put(y, (ops.zeros((1,), "int64"),), ops.full((1, 2), 7, ops.float_dtype))
+    ops.put(x, (ops.zeros((1,), "int64"),), ops.reshape(one, (1, 1)))
+    ops.put(x, (ops.zeros((1,), "int64"),), ops.full((1, 2), 7, ops.float_dtype))
+    assert host(ops, one) == host(ops, ops.scalar(1)) == 1
 
 
 def test_scalar_has_the_float_type(ops: TensorOps) -> None:

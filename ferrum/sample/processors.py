@@ -49,7 +49,7 @@ def process(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> 
 def apply_repetition_penalty(ops: TensorOps, logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
     """seen bool [rows, vocab], penalty [rows, 1] above 0: positive logits of seen tokens are divided by it, others
     multiplied, so that above 1 it makes all of them less likely. Once for each token, however often it was seen."""
-    zero = ops.full((), 0, "float64")
+    zero = ops.constant(0, "float64")
     penalised = ops.where(ops.less(zero, logits), ops.div(logits, penalty), ops.mul(logits, penalty))
     return ops.where(seen, penalised, logits)
 
@@ -71,11 +71,11 @@ def apply_logit_bias(ops: TensorOps, logits: Tensor, bias: Tensor) -> Tensor:
 
 def apply_mask(ops: TensorOps, logits: Tensor, allowed: Tensor) -> Tensor:
     """allowed bool [rows, vocab]: -inf elsewhere."""
-    return ops.where(allowed, logits, ops.full((), -math.inf, "float64"))
+    return ops.where(allowed, logits, ops.constant(-math.inf, "float64"))
 
 
 def apply_ban(ops: TensorOps, logits: Tensor, banned: Tensor) -> Tensor:
     """banned bool [rows, vocab]: -inf there, unless nothing would be left in the row."""
-    minus_infinity = ops.full((), -math.inf, "float64")
+    minus_infinity = ops.constant(-math.inf, "float64")
     without = ops.where(banned, minus_infinity, logits)
     return ops.where(ops.less(minus_infinity, ops.max(without, -1)), without, logits)

@@ -72,9 +72,9 @@ def causal_mask(ops: TensorOps, count: int, context: int, window: int | None) ->
     query_position = ops.reshape(ops.split(positions, (context - count, count), 0)[1], (count, 1))
     key_position = ops.reshape(positions, (1, context))
     distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
-    visible = ops.less(ops.full((), -1, "int64"), distance)
+    visible = ops.less(ops.constant(-1, "int64"), distance)
     if window is not None:
-        visible = ops.bitwise_and(visible, ops.less(distance, ops.full((), window, "int64")))
+        visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(window, "int64")))
     return visible
 
 

@@ -25,6 +25,10 @@ from ferrum.types import DecodeSteps
 Step = Callable[["Compositions", StepBatch], Tensor]
 """One pass over a batch with a given backend, such as a forward pass that returns logits."""
 
+MOST_CONSTANTS = 1024
+"""Constants that a backend keeps. Those beyond are made again each time; none is ever dropped, because a recorded step
+may point to it."""
+
 
 class Compositions(Primitives):
     """Base class of every backend."""
@@ -64,9 +68,22 @@ class Compositions(Primitives):
     def ones(self, shape: Shape, dtype: str) -> Tensor:
         return self.full(shape, 1, dtype)
 
+    def constant(self, value: float, dtype: str) -> Tensor:
+        """A number that the program or the model brings along, shape []: made once, kept for the life of the backend,
+        and never written. What changes from step to step is no constant: it takes the place of one (`full`)."""
+        # in the instance, not by __init__: a backend need not call the one that it inherits
+        known: dict[tuple[object, ...], Tensor] = vars(self).setdefault("_constants", {})
+        key = (dtype, None if value != value else value, math.copysign(1, value))  # 0 equals -0, NaN not even itself
+        if key in known:
+            return known[key]
+        made = self.full((), value, dtype)
+        if len(known) < MOST_CONSTANTS:
+            known[key] = made
+        return made
+
     def scalar(self, value: float) -> Tensor:
-        """A float of the backend's type, shape []."""
-        return self.full((), value, self.float_dtype)
+        """A constant of the backend's float type."""
+        return self.constant(value, self.float_dtype)
 
     def uniform(self, shape: Shape, key: int, stream: int = 0) -> Tensor:
         """float32 in [0, 1), a function of (key, stream, index) alone: see `ferrum.tensor.random`."""
@@ -84,7 +101,7 @@ class Compositions(Primitives):
 
     # ---- activations, elementwise: [...] -> [...]
     def relu(self, x: Tensor) -> Tensor:
-        return self.maximum(x, self.full((), 0, str(x.dtype)))
+        return self.maximum(x, self.constant(0, str(x.dtype)))
 
     def gelu(self, x: Tensor) -> Tensor:
         """x Φ(x), with the exact normal distribution function (arXiv 1606.08415)."""
@@ -198,7 +215,7 @@ class Compositions(Primitives):
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
         """key, value [tokens, kv_heads, head_dim] go, in place, to int32 slots [tokens]; slots are distinct."""
-        size = self.full((), layer.block_size, str(slots.dtype))
+        size = self.constant(layer.block_size, str(slots.dtype))
         block = self.floor_divide(slots, size)
         offset = self.sub(slots, self.mul(block, size))
         stored = str(layer.keys.dtype)

@@ -24,12 +24,12 @@ SUPER_GROUP = 256
 
 def _low_bits(ops: TensorOps, field: Tensor, mask: int) -> Tensor:
     """uint8, any shape: the bits of each byte that the mask keeps."""
-    return ops.bitwise_and(field, ops.full((), mask, "uint8"))
+    return ops.bitwise_and(field, ops.constant(mask, "uint8"))
 
 
 def _above(ops: TensorOps, low: Tensor, high: Tensor, place: int) -> Tensor:
     """uint8, any shapes that broadcast: the bits of `high` as multiples of `place`, above those of `low`."""
-    return ops.add(low, ops.mul(high, ops.full((), place, "uint8")))
+    return ops.add(low, ops.mul(high, ops.constant(place, "uint8")))
 
 
 def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
     """
     first, last = ops.split(packed, (8, 4), axis=-1)
     early = _low_bits(ops, first, 63)  # scales 0-3, then minimums 0-3
-    late = _above(ops, nibbles(ops, last), ops.right_shift(first, ops.full((), 6, "uint8")), 16)  # those of groups 4-7
+    late = _above(ops, nibbles(ops, last), ops.right_shift(first, ops.constant(6, "uint8")), 16)  # those of groups 4-7
     pairs = zip(*(ops.split(ops.cast(each, ops.float_dtype), (4, 4), axis=-1) for each in (early, late)), strict=True)
     scales, minimums = (ops.concat(pair, axis=-1) for pair in pairs)
     return scales, minimums
@@ -114,9 +114,9 @@ class Q6_K(BlockWeight):
         low, high, scales, scale = self._fields(ops, data, (128, 64, 16, 2))
         rows, blocks, _ = (int(length) for length in low.shape)
         quarters = ops.reshape(_runs(ops, low, 64), (rows, blocks, 2, 4, 32))
-        shifts = ops.reshape(ops.mul(ops.arange(4, "uint8"), ops.full((), 2, "uint8")), (4, 1))
+        shifts = ops.reshape(ops.mul(ops.arange(4, "uint8"), ops.constant(2, "uint8")), (4, 1))
         pairs = _low_bits(ops, ops.right_shift(ops.reshape(high, (rows, blocks, 2, 1, 32)), shifts), 3)
         codes = ops.reshape(_above(ops, quarters, pairs, 16), (rows, blocks, 16, 16))
-        centred = ops.sub(ops.cast(codes, ops.float_dtype), ops.full((), 32.0, ops.float_dtype))
+        centred = ops.sub(ops.cast(codes, ops.float_dtype), ops.constant(32.0, ops.float_dtype))
         steps = ops.mul(half(ops, scale), ops.cast(ops.bitcast(scales, "int8"), ops.float_dtype))
         return as_rows(ops, ops.mul(ops.reshape(steps, (rows, blocks, 16, 1)), centred))

@@ -28,7 +28,7 @@ def philox(
     """Four counter words and two key words, each uint64 holding 32 bits, broadcastable -> four random words alike."""
 
     def constant(value: int) -> Tensor:
-        return ops.full((), value, "uint64")
+        return ops.constant(value, "uint64")
 
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -71,8 +71,8 @@ def random_words(ops: TensorOps, count: int, key: int, stream: int) -> tuple[Ten
 
 def to_unit(ops: TensorOps, word: Tensor) -> Tensor:
     """A random word -> float32 in [0, 1): its top 24 bits times 2**-24, exact on every backend."""
-    top = ops.cast(ops.right_shift(word, ops.full((), 8, "uint64")), "float32")
-    return ops.mul(top, ops.full((), 2.0**-24, "float32"))
+    top = ops.cast(ops.right_shift(word, ops.constant(8, "uint64")), "float32")
+    return ops.mul(top, ops.constant(2.0**-24, "float32"))
 
 
 def uniform(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def normal(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
     words = random_words(ops, math.prod(shape), key, stream)
     # 1 - u lies in (0, 1], so that the logarithm is finite
     first, second = (ops.cast(to_unit(ops, word), "float64") for word in words[:2])
-    minus_log = ops.mul(ops.full((), -2.0, "float64"), ops.log(ops.sub(ops.full((), 1.0, "float64"), first)))
-    radius = ops.mul(minus_log, ops.rsqrt(ops.maximum(minus_log, ops.full((), 1e-300, "float64"))))  # its square root
-    angle = ops.mul(second, ops.full((), 2 * math.pi, "float64"))
+    minus_log = ops.mul(ops.constant(-2.0, "float64"), ops.log(ops.sub(ops.constant(1.0, "float64"), first)))
+    radius = ops.mul(minus_log, ops.rsqrt(ops.maximum(minus_log, ops.constant(1e-300, "float64"))))  # its square root
+    angle = ops.mul(second, ops.constant(2 * math.pi, "float64"))
     return ops.reshape(ops.cast(ops.mul(radius, ops.cos(angle)), "float32"), shape)

@@ -86,8 +86,8 @@ def half(ops: TensorOps, field: Tensor) -> Tensor:
 
 def nibbles(ops: TensorOps, field: Tensor) -> Tensor:
     """uint8 [..., bytes] -> uint8 [..., 2 * bytes]: all low nibbles, then all high ones."""
-    low = ops.bitwise_and(field, ops.full((), 15, "uint8"))
-    high = ops.right_shift(field, ops.full((), 4, "uint8"))
+    low = ops.bitwise_and(field, ops.constant(15, "uint8"))
+    high = ops.right_shift(field, ops.constant(4, "uint8"))
     return ops.concat((low, high), axis=-1)
 
 
@@ -118,7 +118,7 @@ class Q4_0(BlockWeight):
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
         scale, codes = self._fields(ops, data, (2, 16))
-        centred = ops.sub(ops.cast(nibbles(ops, codes), ops.float_dtype), ops.full((), 8.0, ops.float_dtype))
+        centred = ops.sub(ops.cast(nibbles(ops, codes), ops.float_dtype), ops.constant(8.0, ops.float_dtype))
         return as_rows(ops, ops.mul(centred, half(ops, scale)))
 
 

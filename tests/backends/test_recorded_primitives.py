@@ -347,7 +347,7 @@ def test_a_look_at_the_batch_on_the_host_is_named(look: str, field: str) -> None
 
 @pytest.mark.clause("OPS-41", "OPS-62")
 def test_a_step_that_computes_with_contexts_follows_them() -> None:
-    table = numbers((ROWS, 40), 0)
+    table = np.random.default_rng(0).random((ROWS, 40), np.float32)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
         return ops.mul(ops.take(table, batch.token_ids), ops.scalar(max(batch.contexts)))
