@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.numba_kernels import exact
 from ferrum.backends.numba_kernels.bind import Kernels
 from ferrum.backends.numba_kernels.exact import MOST_DIMENSIONS
 from ferrum.backends.numba_kernels.launch import NotRecordable, Recorder
 from ferrum.backends.numba_kernels.memory import root
-from ferrum.backends.numpy_backend import NumbaOps, NumpyOps, numpy_dtype
+from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import PRIMITIVES, Shape, Tensor
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ferrum.backends.numpy_backend import NumpyOps, numpy_dtype
+from ferrum.backends.array_module import numpy_dtype
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.engine.setup import capacity
@@ -190,6 +191,6 @@ def test_a_budget_is_used_and_kept_on_each_tier(memory: int, host_memory: int, s
     found = capacity(CONFIG, config, dtype)
     storage = KvStorage(backend("numpy"), CONFIG, found.blocks, size, dtype, found.host_blocks)
     used = sum(layer.keys.nbytes + layer.values.nbytes for layer in storage.layers)
-    kept = sum(array.nbytes for array in storage._host)
+    kept = storage._host.nbytes
     assert used == storage.bytes == found.blocks * one <= memory < used + one
     assert kept == found.host_blocks * one <= host_memory < kept + one
