@@ -1,0 +1,100 @@
+"""Kernels by name, and launches that are checked against their signatures.
+
+Owns: which kernels have been compiled with which definitions, and turning arguments into what the kernel declares:
+every number has the type of its parameter, every array the type that its pointer points to, without gaps.
+Refuses to know: what a kernel computes, and which machine runs it.
+Specs: CUDA-01, CUDA-02. Next: `ferrum.backends.cuda.device`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ferrum.backends.cuda.source import Parameter, signatures, source
+from ferrum.errors import InternalError
+
+Size = tuple[int, ...]
+"""Blocks of a grid or threads of a block along x, y and z; what is missing is 1."""
+
+_NUMBERS: dict[str, type[np.generic]] = {
+    "int": np.int32, "unsigned": np.uint32, "float": np.float32, "double": np.float64, "long long": np.int64,
+    "unsigned long long": np.uint64,
+}  # fmt: skip
+_POINTED_AT = {
+    "float": ("float32",), "double": ("float64",), "int": ("int32",), "long long": ("int64",), "half_t": ("float16",),
+    "bfloat_t": ("bfloat16",), "unsigned long long": ("uint64",), "unsigned": ("uint32",),
+    "unsigned char": ("uint8", "bool"), "signed char": ("int8",), "bool": ("bool",),
+}  # fmt: skip
+"""Types of elements by what a pointer points to; a pointer to void may point to anything."""
+_NULL = np.uint64(0)
+
+
+class Module(Protocol):
+    """Compiled kernels: `cupy.RawModule`, or the shim that runs them on the CPU."""
+
+    def get_function(self, name: str) -> Callable[..., None]:
+        """-> what is called with (grid, block, arguments, shared_mem=bytes)."""
+        ...
+
+
+Load = Callable[[str, tuple[str, ...]], Module]
+"""Compiles a text with options."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that can be launched."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    run: Callable[..., None]
+
+    def __call__(self, grid: Size, block: Size, *arguments: Any, shared: int = 0) -> None:
+        """`shared`: bytes of dynamic shared memory. None is a null pointer. Raises InternalError for an argument that
+        is not what the signature says."""
+        if len(arguments) != len(self.parameters):
+            raise InternalError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
+        passed = tuple(map(self._passed, self.parameters, arguments))
+        grid, block = ((*size, 1, 1)[:3] for size in (grid, block))
+        if all(grid):
+            self.run(grid, block, passed, shared_mem=shared)
+
+    def _passed(self, parameter: Parameter, value: Any) -> Any:
+        if not parameter.is_pointer:
+            if parameter.type not in _NUMBERS:
+                raise InternalError(f"{self.name}: {parameter.name} has the unknown type {parameter.type}")
+            return _NUMBERS[parameter.type](value)
+        if value is None:
+            return _NULL
+        if parameter.type != "void" and str(value.dtype) not in _POINTED_AT[parameter.type]:
+            raise InternalError(f"{self.name}: {parameter.name} points to {parameter.type}, not to {value.dtype}")
+        if not value.flags.c_contiguous:
+            raise InternalError(f"{self.name}: {parameter.name} has gaps")
+        return value
+
+
+class Kernels:
+    """Every kernel, compiled when it is first asked for."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._modules: dict[tuple[str, tuple[str, ...]], Module] = {}
+        self._known: dict[tuple[str, str, tuple[tuple[str, str], ...]], Kernel] = {}
+
+    def get(self, file: str, name: str, **defines: str) -> Kernel:
+        """The kernel `name` of kernels/{file}.cu; `defines` are what the preprocessor is told."""
+        key = (file, name, tuple(defines.items()))
+        kernel = self._known.get(key)
+        if kernel is None:
+            kernel = self._known[key] = self._compiled(file, name, defines)
+        return kernel
+
+    def _compiled(self, file: str, name: str, defines: dict[str, str]) -> Kernel:
+        text, options = source(file), tuple(f"-D{key}={value}" for key, value in defines.items())
+        if (file, options) not in self._modules:
+            self._modules[file, options] = self._load(text, options)
+        return Kernel(name, signatures(text, defines)[name], self._modules[file, options].get_function(name))
