@@ -1,0 +1,162 @@
+"""Operations on every element, between arrays that may have gaps and axes that repeat.
+
+Owns: turning shapes and strides into the at most four axes that the kernels know, and which operands fit them.
+Refuses to know: what needs a row or a whole array (`ferrum.backends.cuda.rows`).
+Specs: CUDA-40, CUDA-41, CUDA-42. Next: `ferrum.backends.cuda.rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import zip_longest
+
+from ferrum.backends.cuda.device import Array, Device
+from ferrum.backends.cuda.launch import Size
+from ferrum.tensor.ops import Shape
+
+UNARY = {
+    "exp": "exp_of", "log": "log_of", "rsqrt": "rsqrt_of", "tanh": "tanh_of", "erf": "erf_of", "cos": "cos_of",
+    "sin": "sin_of",
+}  # fmt: skip
+BINARY = {"add": "plus", "sub": "minus", "mul": "times", "div": "divided", "maximum": "larger"}
+"""Functions of elementwise.cu by the names of the primitives."""
+FLOATS = {"float32": "float", "float64": "double", "float16": "half_t", "bfloat16": "bfloat_t"}
+"""What kernels call the types between which `cast` converts."""
+
+_ELEMENTS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
+_MOST_AXES = 4
+_THREADS, _EACH = 256, 4  # of a block; elements of a thread, as ELEMENTS in the kernels
+_FEW = 1 << 31  # elements that 32 bits can number, with room for those beyond the end
+
+Axis = tuple[int, ...]
+"""Elements along an axis, and what it takes to get from one to the next: in elements, one number for each operand."""
+
+
+def contiguous(device: Device, x: Array) -> Array:
+    """x itself where it has no gaps, else a copy that has none."""
+    if x.flags.c_contiguous:
+        return x
+    out = device.empty(x.shape, str(x.dtype))
+    _copy(device, x, out)
+    return out
+
+
+def unary(device: Device, name: str, x: Array) -> Array | None:
+    """exp, log, rsqrt, tanh, erf, cos or sin of every element; None where the kernel cannot take x."""
+    dtype = str(x.dtype)
+    axes = _axes(x.shape, x)
+    if (
+        name not in UNARY
+        or len(axes) > _MOST_AXES
+        or dtype not in (("float32", "float64") if name == "erf" else ("float32",))
+    ):
+        return None
+    out = device.empty(x.shape, dtype)
+    facts = _facts(axes, 1)
+    kernel = device.kernels.get(
+        "elementwise", "unary", FUNCTION=UNARY[name], real=FLOATS[dtype], index_t=_index_type(out.size)
+    )
+    kernel(_grid(out.size), (_THREADS,), start(x), out, out.size, *facts)
+    return out
+
+
+def binary(device: Device, name: str, x: Array, y: Array) -> Array | None:
+    """add, sub, mul, div or maximum, with the shapes that NumPy allows; None where the kernel cannot take them."""
+    shape = _together(x.shape, y.shape)
+    if name not in BINARY or shape is None or {str(x.dtype), str(y.dtype)} != {"float32"}:
+        return None
+    axes = _axes(shape, x, y)
+    if len(axes) > _MOST_AXES:
+        return None
+    out = device.empty(shape, "float32")
+    kernel = device.kernels.get("elementwise", "binary", OPERATION=BINARY[name], index_t=_index_type(out.size))
+    kernel(_grid(out.size), (_THREADS,), start(x), start(y), out, out.size, *_facts(axes, 2))
+    return out
+
+
+def cast(device: Device, x: Array, dtype: str) -> Array | None:
+    """x in another float type, to the nearest number, of two the even one; None where x has no float type."""
+    if str(x.dtype) not in FLOATS or dtype not in FLOATS:
+        return None
+    if str(x.dtype) == dtype:
+        return x
+    x = contiguous(device, x)
+    out = device.empty(x.shape, dtype)
+    kernel = device.kernels.get("cast", "cast", from_t=FLOATS[str(x.dtype)], to_t=FLOATS[dtype])
+    kernel(_grid(x.size), (_THREADS,), x, out, x.size)
+    return out
+
+
+def take_rows(device: Device, x: Array, indices: Array) -> Array | None:
+    """[rows, ...], int32 or int64 of any shape -> [..., ...]: x[indices]. A number that is no row's gives bytes of
+    0xff, which is NaN: nothing is read beyond the ends of x."""
+    if not x.ndim or x.dtype.itemsize not in _ELEMENTS or str(indices.dtype) not in ("int32", "int64"):
+        return None
+    x, indices = contiguous(device, x), contiguous(device, indices)
+    out = device.empty((*indices.shape, *x.shape[1:]), str(x.dtype))
+    columns = math.prod(x.shape[1:])
+    number_t = "int" if str(indices.dtype) == "int32" else "long long"
+    kernel = device.kernels.get("take", "take", element_t=_ELEMENTS[x.dtype.itemsize], number_t=number_t)
+    if columns:
+        blocks = -(-columns // (_THREADS * _EACH))
+        kernel((indices.size, blocks), (_THREADS,), x, indices, out, x.shape[0], columns)
+    return out
+
+
+def start(x: Array) -> Array:
+    """The first element of x, a view without gaps: how a kernel gets the address of an array that has some."""
+    return x if x.flags.c_contiguous else x[(slice(0, 1),) * x.ndim]
+
+
+def _copy(device: Device, x: Array, out: Array) -> None:
+    axes = _axes(x.shape, x)
+    if len(axes) > _MOST_AXES:
+        for part, place in zip(x, out, strict=True):
+            _copy(device, part, place)
+        return
+    element_t, index_t = _ELEMENTS[x.dtype.itemsize], _index_type(x.size)
+    kernel = device.kernels.get("elementwise", "copy", element_t=element_t, index_t=index_t)
+    kernel(_grid(x.size), (_THREADS,), start(x), out, x.size, *_facts(axes, 1))
+
+
+def _together(first: Shape, second: Shape) -> Shape | None:
+    """The shape to which both broadcast, if there is one."""
+    pairs = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
+    if any(m != n and 1 not in (m, n) for m, n in pairs):
+        return None
+    return tuple(n if m == 1 else m for m, n in reversed(pairs))
+
+
+def _axes(shape: Shape, *operands: Array) -> list[Axis]:
+    """The axes of a shape to which all operands broadcast, from the outermost on. Those of one element are left out;
+    two that every operand passes through like one are one."""
+    columns = [shape, *(_strides(each, len(shape)) for each in operands)]
+    axes: list[Axis] = []
+    for axis in reversed(list(zip(*columns, strict=True))):
+        size, *strides = axis
+        if axes and all(one == axes[-1][0] * inner for one, inner in zip(strides, axes[-1][1:], strict=True)):
+            axes[-1] = (size * axes[-1][0], *axes[-1][1:])
+        elif size != 1:
+            axes.append(axis)
+    return axes[::-1]
+
+
+def _strides(x: Array, axes: int) -> Shape:
+    """Elements from one to the next along each of so many axes: 0 where x has one for all."""
+    own = (0 if size == 1 else stride // x.dtype.itemsize for size, stride in zip(x.shape, x.strides, strict=True))
+    return (*(0,) * (axes - x.ndim), *own)
+
+
+def _facts(axes: list[Axis], operands: int) -> tuple[int, ...]:
+    """What a kernel is told: sizes of the inner three of four axes, then four strides of each operand."""
+    whole = [(1, *(0,) * operands)] * (_MOST_AXES - len(axes)) + axes
+    sizes, *strides = zip(*whole, strict=True)
+    return (*sizes[1:], *(each for one in strides for each in one))
+
+
+def _index_type(count: int) -> str:
+    return "unsigned" if count < _FEW else "unsigned long long"
+
+
+def _grid(count: int) -> Size:
+    return (-(-count // (_THREADS * _EACH)),)

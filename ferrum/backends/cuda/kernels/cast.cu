@@ -1,0 +1,49 @@
+// Every element in another float type, to the nearest number, of two the even one.
+//
+//     out = x.astype(to_t)                            float32, float64, float16 and bfloat16 in any pair
+//
+// Shapes: x [count], out [count], without gaps. A block takes ELEMENTS * blockDim.x neighbours, a thread ELEMENTS of them,
+// blockDim.x apart, so that a warp reads and writes neighbours and each thread has several loads on their way.
+//
+// float64 to float16 must not round twice: 1 + 2**-11 + 2**-40 rounds to 1 + 2**-11 in float32, which lies half way
+// between two float16 and would go down, although the number lies above the middle. So float32 is reached by rounding to
+// odd: what does not fit is cut off, and the last bit set. A number beside a middle then stays beside it.
+// float64 to bfloat16 does round twice, because the definition does: ml_dtypes goes by float32.
+
+#include "common.cuh"
+
+#define ELEMENTS 4
+
+#ifndef from_t
+#define from_t float
+#define to_t half_t
+#endif
+
+__device__ __forceinline__ float to_odd(double x) {
+    float y = (float)x;
+    if ((double)y == x || x != x) return y;
+    unsigned bits = __float_as_uint(y);
+    if (fabs((double)y) > fabs(x)) bits--;  // towards zero
+    return __uint_as_float(bits | 1u);
+}
+
+__device__ __forceinline__ void convert(float x, double* out) { *out = x; }
+__device__ __forceinline__ void convert(half_t x, double* out) { *out = to_float(x); }
+__device__ __forceinline__ void convert(bfloat_t x, double* out) { *out = to_float(x); }
+__device__ __forceinline__ void convert(double x, half_t* out) { store(out, to_odd(x)); }
+__device__ __forceinline__ void convert(double x, bfloat_t* out) { store(out, (float)x); }
+__device__ __forceinline__ void convert(double x, float* out) { *out = (float)x; }
+
+template <class From, class To>
+__device__ __forceinline__ void convert(From x, To* out) {
+    store(out, to_float(x));
+}
+
+extern "C" __global__ void cast(const from_t* x, to_t* out, long long count) {
+    long long first = (long long)blockIdx.x * blockDim.x * ELEMENTS + threadIdx.x;
+#pragma unroll
+    for (int each = 0; each < ELEMENTS; each++) {
+        long long index = first + each * blockDim.x;
+        if (index < count) convert(x[index], &out[index]);
+    }
+}
