@@ -1,14 +1,16 @@
 """The memory behind the blocks: keys and values of every layer, on the backend and, as a second tier, on the host.
 
 Owns: the arrays, one block-id space for all layers, what a block costs in bytes, and moving blocks within and between
-the tiers. The arrays are made by `ops.empty` and its like on the host: an operating system gives a page when it is
-first written, so an unused pool costs nothing on a CPU.
+the tiers: whole blocks, all layers in one piece, so that a move waits for the device once. The arrays are made by
+`ops.empty` and its like on the host: an operating system gives a page when it is first written, so an unused pool costs
+nothing on a CPU.
 Refuses to know: which block is whose.
-Specs: KV-07, KV-08, KV-15, KV-44. Next: `ferrum.kv.pressure`.
+Specs: KV-07, KV-08, KV-15, KV-44, KV-47, KV-48. Next: `ferrum.kv.pressure`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig
-from ferrum.errors import InvalidParameter, Unsupported
+from ferrum.errors import DeviceError, InvalidParameter, Unsupported
 from ferrum.tensor.batch import KvLayer
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import Tensor
+from ferrum.tensor.ops import Tensor, host_dtype
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+MOST_MOVED = 8 << 20
+"""Bytes that travel between the tiers in one piece, at least a block. Meanwhile there is a copy of them, so the size is
+bounded; twice as much takes no less time for each byte, on a CPU or over a bus."""
 
 LEFT_OVER = 256 << 20
 """Bytes that must be there for everything else where memory is limited."""
@@ -72,58 +78,96 @@ class KvStorage:
                 KvLayer(ops.empty((blocks, *keys), dtype), ops.empty((blocks, *values), dtype))
                 for _ in range(config.layers)
             )
-        on_host = ops.to_numpy(ops.empty((0,), dtype)).dtype
-        with _fitting("host_kv_memory", host_blocks * block_bytes(config, block_size, dtype)):
-            self._host = [
-                np.empty((host_blocks, *shape), on_host) for _ in range(config.layers) for shape in (keys, values)
-            ]
+        one = block_bytes(config, block_size, dtype)
+        self._blocks_at_once = max(1, MOST_MOVED // one)
+        self._host_shape = (2 * config.layers, math.prod(keys))  # of a block: its arrays, in the order of `_arrays`
+        with _fitting("host_kv_memory", host_blocks * one):
+            self._host = np.empty((host_blocks, *self._host_shape), host_dtype(dtype))
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Blocks of the device, to other blocks of the device."""
-        source, target = self._place(sources), self._place(targets)
-        for array in self._arrays():
-            self._ops.put(array, (target,), self._ops.take(array, source))
+        with _device_errors():
+            source, target = self._place(sources), self._place(targets)
+            for array in self._arrays():
+                self._ops.put(array, (target,), self._ops.take(array, source))
 
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
         """Blocks of the device, to blocks of the host."""
-        source, target = self._place(blocks), list(host_blocks)
-        for array, kept in zip(self._arrays(), self._host, strict=True):
-            kept[target] = self._ops.to_numpy(self._ops.take(array, source))
+        for source, target in zip(self._pieces(blocks), self._pieces(host_blocks), strict=True):
+            self._host[target] = self._download(source)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
         """Blocks of the host, to blocks of the device."""
-        source, target = list(host_blocks), self._place(blocks)
-        for array, kept in zip(self._arrays(), self._host, strict=True):
-            self._ops.put(array, (target,), self._ops.asarray(kept[source], self.dtype))
+        for source, target in zip(self._pieces(host_blocks), self._pieces(blocks), strict=True):
+            self._upload(self._host[source], target)
 
     def read(self, blocks: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Blocks of the device by "layer.0.keys" [blocks, kv_heads, head_dim, block_size], "layer.0.values", …"""
-        source = self._place(blocks)
-        taken = [self._ops.to_numpy(self._ops.take(array, source)) for array in self._arrays()]
-        return dict(zip(self._names(), taken, strict=True))
+        found = {
+            name: np.empty((len(blocks), *array.shape[1:]), self._host.dtype) for name, array in self._named_arrays()
+        }
+        start = 0
+        for source in self._pieces(blocks):
+            end = start + len(source)
+            for array, part in zip(found.values(), self._download(source).swapaxes(0, 1), strict=True):
+                array[start:end] = part.reshape(-1, *array.shape[1:])
+            start = end
+        return found
 
     def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None:
         """What `read` returned, to as many blocks of the device."""
-        target = self._place(blocks)
-        for name, array in zip(self._names(), self._arrays(), strict=True):
+        for name, array in self._named_arrays():
             found = contents[name]
             if found.shape != (len(blocks), *array.shape[1:]) or str(found.dtype) != self.dtype:
                 raise ValueError(f"{name} is {found.dtype} of shape {found.shape}")
-        for name, array in zip(self._names(), self._arrays(), strict=True):
-            self._ops.put(array, (target,), self._ops.asarray(contents[name], self.dtype))
+        start = 0
+        for target in self._pieces(blocks):
+            end = start + len(target)
+            parts = [contents[name][start:end].reshape(len(target), -1) for name, _ in self._named_arrays()]
+            self._upload(np.stack(parts, 1), target)
+            start = end
+
+    def _pieces(self, blocks: Sequence[int]) -> list[list[int]]:
+        """The same blocks in order, as many at a time as travel together."""
+        count = self._blocks_at_once
+        return [list(blocks[start : start + count]) for start in range(0, len(blocks), count)]
+
+    def _download(self, blocks: Sequence[int]) -> NDArray[Any]:
+        """-> [blocks, *host shape], by one synchronisation."""
+        ops, shape = self._ops, (len(blocks), 1, -1)
+        with _device_errors():
+            source = self._place(blocks)
+            return ops.to_numpy(ops.concat([ops.reshape(ops.take(x, source), shape) for x in self._arrays()], 1))
+
+    def _upload(self, packed: NDArray[Any], blocks: Sequence[int]) -> None:
+        """packed [blocks, *host shape], which is nobody else's."""
+        ops, arrays = self._ops, list(self._arrays())
+        with _device_errors():
+            target = self._place(blocks)
+            parts = ops.split(ops.asarray(packed, self.dtype), [1] * len(arrays), 1)
+            for array, part in zip(arrays, parts, strict=True):
+                ops.put(array, (target,), ops.reshape(part, (len(blocks), *array.shape[1:])))
 
     def _place(self, blocks: Sequence[int]) -> Tensor:
-        return self._ops.asarray(list(blocks), "int64")
+        return self._ops.asarray(np.array(blocks, np.int64), "int64")
 
     def _arrays(self) -> Iterator[Tensor]:
-        for layer in self.layers:
-            yield layer.keys
-            yield layer.values
+        for _, array in self._named_arrays():
+            yield array
 
-    def _names(self) -> Iterator[str]:
-        for index in range(len(self.layers)):
-            yield f"layer.{index}.keys"
-            yield f"layer.{index}.values"
+    def _named_arrays(self) -> Iterator[tuple[str, Tensor]]:
+        for index, layer in enumerate(self.layers):
+            yield f"layer.{index}.keys", layer.keys
+            yield f"layer.{index}.values", layer.values
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Whatever word a backend's library has for a device that fails, those who can do without a move know one."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise DeviceError(f"blocks could not be moved: {error!r}") from error
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import ml_dtypes
 import numpy as np
 
 Tensor = Any
@@ -25,6 +26,12 @@ Shape = tuple[int, ...]
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint64", "uint32", "uint8", "bool")
 """Names of the element types that every backend stores; arithmetic is required on all but float16 and bfloat16."""
+
+
+def host_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy type of a type of that name: what `to_numpy` gives, and what `asarray` is given. NumPy itself lacks
+    only bfloat16."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 class Primitives(Protocol):

@@ -1,0 +1,154 @@
+"""A backend whose tensors nobody else can touch, and that counts what is asked of it.
+
+Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else, host
+arrays are copied on both ways, as to and from a device, and one that is changed while it may still be read is found
+out: whoever relies on more than the protocol says fails here. Every composition is the definition.
+Refuses to know: what is computed. Specs: OPS-66. Next: `ferrum.testing.simulate`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.tensor.compositions import Compositions, TensorOps
+from ferrum.tensor.ops import PRIMITIVES, Tensor, host_dtype
+
+_OPERATORS = """
+abs add and array bool bytes call complex contains copy deepcopy delitem divmod eq float
+floordiv ge getitem gt hash iadd iand ifloordiv imatmul imul index int invert ior isub iter itruediv ixor le len
+length_hint lshift lt matmul mod mul ne neg next or pos pow radd rand reduce_ex reversed rfloordiv rlshift rmatmul rmod
+rmul ror round rpow rrshift rshift rsub rtruediv rxor setitem sub truediv xor
+"""
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError("a tensor can be used by its backend only")
+
+
+class Opaque:
+    """Something of which nothing is told but what a subclass says."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a tensor has .shape and .dtype, whose str() is a name, and no {name}")
+
+
+for _name in _OPERATORS.split():
+    setattr(Opaque, f"__{_name}__", _refuse)
+
+
+class StrictType(Opaque):
+    """The type of a tensor's elements: its `str` is the protocol's name for it."""
+
+    __slots__ = ("_own_name",)
+
+    def __init__(self, name: str) -> None:
+        self._own_name = name
+
+    def __str__(self) -> str:
+        return self._own_name
+
+
+class StrictTensor(Opaque):
+    """A tensor of which the backend alone knows more than its shape and its type."""
+
+    __slots__ = ("_inner", "dtype", "shape")
+
+    def __init__(self, inner: Tensor) -> None:
+        self._inner = inner
+        self.shape = tuple(int(length) for length in inner.shape)
+        self.dtype = StrictType(str(inner.dtype))
+
+
+@dataclass
+class Counts:
+    """What was asked of a backend. `calls`: of each primitive."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    @property
+    def synchronisations(self) -> int:
+        return self.calls["to_numpy"]
+
+    @property
+    def uploads(self) -> int:
+        return self.calls["asarray"]
+
+
+class StrictOps(Compositions):
+    """Primitives of `inner`, by default of the oracle, on tensors that cannot be touched."""
+
+    def __init__(self, inner: TensorOps | None = None) -> None:
+        self._inner = NumpyOps() if inner is None else inner
+        self.name, self.float_dtype = self._inner.name, self._inner.float_dtype
+        self.deterministic, self.compute = self._inner.deterministic, self._inner.compute
+        self._counts = Counts()
+        self._being_read: list[tuple[np.ndarray, int]] = []  # host arrays, and a hash of their bytes
+
+    def counted(self) -> Counts:
+        """What was asked since this was called last."""
+        found, self._counts = self._counts, Counts()
+        return found
+
+    def asarray(self, values: Any, dtype: str) -> Tensor:
+        """A copy, which may take until the next `to_numpy`."""
+        self._counts.calls["asarray"] += 1
+        if isinstance(values, np.ndarray):
+            self._being_read.append((values, hash(values.tobytes())))
+        made = StrictTensor(self._inner.asarray(np.array(values, host_dtype(dtype)), dtype))
+        self._counts.bytes_up += math.prod(made.shape) * host_dtype(dtype).itemsize
+        return made
+
+    def to_numpy(self, x: Tensor) -> np.ndarray:
+        """A copy, which nobody may write."""
+        self._counts.calls["to_numpy"] += 1
+        if any(hash(values.tobytes()) != before for values, before in self._being_read):
+            raise TypeError("a host array was changed while asarray could still read it")
+        self._being_read.clear()
+        found = np.array(self._inner.to_numpy(_inner_of(x)))
+        found.flags.writeable = False
+        self._counts.bytes_down += found.nbytes
+        return found
+
+
+def _inner_of(argument: Any) -> Any:
+    """What the inner backend is given: tensors of its own, alone or in a list or tuple; numbers as they are."""
+    if isinstance(argument, StrictTensor):
+        return argument._inner
+    if isinstance(argument, (list, tuple)):
+        return type(argument)(map(_inner_of, argument))
+    if isinstance(argument, (np.ndarray, Opaque)):
+        raise TypeError(f"{type(argument).__name__} in place of a tensor")
+    return argument
+
+
+def _strict(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(map(StrictTensor, result))
+    return None if result is None else StrictTensor(result)
+
+
+def _counting(name: str) -> Callable[..., Any]:
+    """The primitive of this name."""
+
+    def run(self: StrictOps, *arguments: Any, **options: Any) -> Any:
+        self._counts.calls[name] += 1
+        given = {key: _inner_of(value) for key, value in options.items()}
+        return _strict(getattr(self._inner, name)(*map(_inner_of, arguments), **given))
+
+    return run
+
+
+for _name in PRIMITIVES:
+    if _name not in vars(StrictOps):
+        setattr(StrictOps, _name, _counting(_name))
