@@ -19,6 +19,7 @@ from ferrum.engine.admission import Prepared, check_request, check_urgency
 from ferrum.engine.deadlines import Deadlines
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText, ending_ids
+from ferrum.engine.prompt_scores import PromptScores
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
 from ferrum.engine.statistics import EngineStats, collect
@@ -38,7 +39,7 @@ from ferrum.sample.randomness import choice_seed, fresh_seed
 from ferrum.sample.sampler import Outcome, Sampled, sample
 from ferrum.sample.state import Grammar, SamplingState
 from ferrum.sampling_params import SamplingParams, StructuredOutputs
-from ferrum.sched.plan import StepPlan
+from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.ops import Tensor
@@ -308,16 +309,22 @@ class Engine:
         if plan.rows == len(plan.sampled):
             return logits, failures
         kept: list[int] = []
+        scored: list[tuple[Chunk, PromptScores]] = []
+        wanted: list[int] = []
         end = 0
         for chunk in plan.chunks:
             start, end = end, end + chunk.rows
             if chunk.is_sampled:
                 kept.append(end - 1)
             scores = self._requests[chunk.sequence][0].prompt_scores if chunk.sequence.scores_prompt else None
-            if scores is None:
-                continue
+            if scores is not None:
+                scored.append((chunk, scores))
+                wanted += range(start, end)
+        rows = self.executor.ops.to_numpy(self._rows(logits, wanted))
+        for chunk, scores in scored:
+            own, rows = rows[: chunk.rows], rows[chunk.rows :]
             try:
-                scores.add(chunk.start, self.executor.ops.to_numpy(self._rows(logits, range(start, end))))
+                scores.add(chunk.start, own)
             except ModelError as error:
                 failures[chunk.sequence] = error
         return self._rows(logits, kept), failures

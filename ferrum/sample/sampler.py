@@ -1,13 +1,15 @@
 """One token for every row of logits, and what is told of it.
 
-Owns: which way a batch goes: all greedy, straight to `ops.argmax` without leaving the backend; otherwise row by row on
-the host, so that a row cannot tell its batch-mates, and fails alone. Refuses to know: requests and scheduling.
+Owns: which way a row goes: where the largest logit is all that is wanted, `ops.argmax` finds it and the row stays where
+it is; any other row is looked at on the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way
+waits for the backend once. Refuses to know: requests and scheduling.
 Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26. Next: `ferrum.sample.limits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,24 +43,34 @@ def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> l
     """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
     offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
     others have their tokens."""
-    best = ops.argmax(logits, -1)
-    largest = ops.to_numpy(ops.take_along(logits, ops.reshape(best, (len(states), 1))))[:, 0]
-    tokens: list[int] = ops.to_numpy(best).tolist()
-    sound: list[bool] = np.isfinite(largest).tolist()
-    argmax_wanted = [_is_argmax(state) for state in states]
-    rows = None if all(argmax_wanted) else ops.to_numpy(logits)
-    found: list[Outcome] = []
-    for index, state in enumerate(states):
-        if not sound[index]:
-            found.append(not_finite(float(largest[index])))
-        elif rows is None or argmax_wanted[index]:
-            found.append(Sampled(tokens[index]))
-        else:
-            found.append(_outcome(rows[index], state))
-    return found
+    greedy = [index for index, state in enumerate(states) if _is_argmax(state)]
+    others = [index for index, state in enumerate(states) if not _is_argmax(state)]
+    found: dict[int, Outcome] = {}
+    if greedy:
+        found.update(zip(greedy, _largest(ops, _rows(ops, logits, greedy)), strict=True))
+    if others:
+        for index, row in zip(others, ops.to_numpy(_rows(ops, logits, others)), strict=True):
+            found[index] = _outcome(row, states[index])
+    return [found[index] for index in range(len(states))]
+
+
+def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
+    return logits if len(rows) == logits.shape[0] else ops.take(logits, ops.asarray(np.array(rows, np.int64), "int64"))
+
+
+def _largest(ops: TensorOps, logits: Tensor) -> Iterator[Outcome]:
+    """[rows, vocab] -> the token of each row's largest logit, where that is finite. Both come to the host in one piece:
+    float64 holds every token id, and every logit, exactly."""
+    best = ops.reshape(ops.argmax(logits, -1), (-1, 1))
+    pair = ops.cast(best, "float64"), ops.cast(ops.take_along(logits, best), "float64")
+    for token, logit in ops.to_numpy(ops.concat(pair, -1)).tolist():
+        yield Sampled(int(token)) if math.isfinite(logit) else not_finite(logit)
 
 
 def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
+    largest = float(row[row.argmax()])  # NaN, where there is one
+    if not math.isfinite(largest):
+        return not_finite(largest)
     try:
         return sample_row(row, state)
     except ModelError as error:
