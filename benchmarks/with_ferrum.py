@@ -75,7 +75,7 @@ def speed(task: Task) -> dict[str, float]:
 def kernel_loop(llm, steps: int, batch: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
     """Nothing where steps of this many sequences are not recorded. Blocks that were freed are written to: nobody
     reads them any more."""
-    recorded = list(llm.runner.ops._tapes._recorded.values())
+    recorded = [each for known in llm.runner.ops._recorded._known.values() for each in known.recordings.values()]
     if not recorded or recorded[-1] is None or len(recorded[-1].batch.token_ids) < batch:
         return {}
     tape = recorded[-1].tape  # the one used last: of the longest context

@@ -19,9 +19,10 @@ from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.numba_kernels import exact
 from ferrum.backends.numba_kernels.bind import Kernels
 from ferrum.backends.numba_kernels.exact import MOST_DIMENSIONS
-from ferrum.backends.numba_kernels.launch import NotRecordable, Recorder
+from ferrum.backends.numba_kernels.launch import Recorder
 from ferrum.backends.numba_kernels.memory import root
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
+from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import PRIMITIVES, Shape, Tensor
 
@@ -78,22 +79,6 @@ class Origins:
         if self.tokens > 1 and any(len(x.shape) != len(shape) or x.shape[0] != shape[0] for x in growing):
             raise NotRecordable(f"{name} beside the tokens")
         return bool(growing)
-
-
-class HostNumbers(Sequence[int]):
-    """Numbers that every batch brings along for the host, of a batch that stands for all of them. A step that looks at
-    them would do the same at every replay."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def _refuse(self, *_: Any, **__: Any) -> Any:
-        raise NotRecordable(f"a look at batch.{self._name} on the host")
-
-    __len__ = __getitem__ = __iter__ = __contains__ = __bool__ = __array__ = _refuse
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __add__ = __radd__ = __mul__ = __rmul__ = _refuse
-    __hash__ = _refuse
 
 
 class RecordingKernels(Kernels):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps, numpy_dtype
+from ferrum.backends.recorded_steps import RecordedSteps, every_row_in_order
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import Tensor
@@ -126,12 +127,12 @@ class NumbaOps(NumpyOps):
         super().__init__("float32", deterministic)
         # LLVM takes time to import: only who makes this backend pays for it
         from ferrum.backends.numba_kernels import bind, launch
-        from ferrum.backends.numba_steps import StepTapes
+        from ferrum.backends.numba_steps import record
 
         bind.check_arithmetic(compute, deterministic)
         self.compute = compute
         self._kernels = bind.Kernels(launch.Launcher(threads), compute)
-        self._tapes = StepTapes(self.threads)
+        self._recorded = RecordedSteps(record)
 
     def on_compile(self, listener: Callable[[str], None]) -> None:
         self._kernels.library.progress = listener
@@ -142,10 +143,10 @@ class NumbaOps(NumpyOps):
         return self._kernels.launcher.threads
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
-        return self._tapes.run(self, step, batch)
+        return self._recorded.run(self, step, batch) if every_row_in_order(batch) else step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:
-        return self._tapes.counts(step)
+        return self._recorded.counts(step)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         weights = self._weights(x, (linear,))

@@ -1,7 +1,7 @@
 """What the backend needs of whoever has the memory and runs the kernels.
 
-Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy; `ferrum.testing.cuda_shim` with NumPy and
-fibers, so that all that stands above it runs without a GPU. Refuses to know: operations.
+Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy; `ferrum.testing.cuda_shim` with NumPy
+and fibers, so that all that stands above it runs without a GPU. Refuses to know: operations.
 Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.graphs`.
 """
 
@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from ferrum.backends.cuda.launch import Kernels
-from ferrum.errors import FerrumError
+from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.tensor.ops import Shape
 
 Array = Any
 """An array of the device: CuPy's, or in tests NumPy's."""
 
 
-class NotCapturable(FerrumError):
+class NotCapturable(NotRecordable):
     """Something in a step that cannot be part of a graph; the message names it."""
 
 

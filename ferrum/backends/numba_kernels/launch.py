@@ -18,6 +18,7 @@ from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import Reused, address, aligned, root
 from ferrum.backends.numba_kernels.processors import default_threads, usable_processors
 from ferrum.backends.numba_kernels.team import team_of
+from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.errors import InvalidParameter
 
 ROW_WORDS = 32
@@ -86,10 +87,6 @@ class Launcher:
             self._scratch = aligned(self._scratch_stride * 2 * self.threads)
             self._scratch_address = address(self._scratch)
         return self._scratch_address, self._scratch_stride
-
-
-class NotRecordable(Exception):
-    """A step did something that leaves no launch behind, and so would be missing from a replay. Says what."""
 
 
 class Recorder(Launcher):
