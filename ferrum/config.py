@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from ferrum.errors import InvalidParameter, quoted
-from ferrum.given import flag, text, whole
+from ferrum.given import flag, real, text, whole
 
 
 class RopeScaling(Enum):
@@ -138,6 +138,7 @@ class EngineConfig:
     prefix_caching: bool = True
     deterministic: bool = False
     max_waiting: int = 1000  # sequences that wait for their turn; more are refused
+    gpu_memory_utilization: float | None = None  # share of a GPU's memory; blocks take what is left, not kv_memory
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -149,6 +150,9 @@ class EngineConfig:
             if found is None:
                 raise InvalidParameter(name, f"must be a name, not {quoted(getattr(self, name))}")
             object.__setattr__(self, name, found)
+        if self.gpu_memory_utilization is not None:
+            share = real("gpu_memory_utilization", self.gpu_memory_utilization, 0, 1)
+            object.__setattr__(self, "gpu_memory_utilization", share)
         for name in ("prefix_caching", "deterministic"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
 

@@ -65,6 +65,14 @@ class DecodeSteps:
 
 
 @dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes of a memory that is not the host's."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Logprob:
     """What is told of a token in its place: the logarithm of its probability (-inf where it has none), its rank among
     all tokens (1 is the most likely, equal ones by their ids), its text."""

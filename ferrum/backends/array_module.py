@@ -11,18 +11,10 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from ferrum.tensor.compositions import Compositions
-from ferrum.tensor.ops import Shape, Tensor
-
-_NUMPY_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy type of a protocol type name; NumPy itself lacks only bfloat16."""
-    return _NUMPY_DTYPES.get(name) or np.dtype(name)
+from ferrum.tensor.ops import Shape, Tensor, host_dtype
 
 
 class ArrayModuleOps(Compositions):
@@ -32,19 +24,19 @@ class ArrayModuleOps(Compositions):
 
     # ---- factory
     def empty(self, shape: Shape, dtype: str) -> Tensor:
-        return self.xp.empty(shape, numpy_dtype(dtype))
+        return self.xp.empty(shape, host_dtype(dtype))
 
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor:
-        return self.xp.full(shape, value, numpy_dtype(dtype))
+        return self.xp.full(shape, value, host_dtype(dtype))
 
     def arange(self, count: int, dtype: str) -> Tensor:
-        return self.xp.arange(count, dtype=numpy_dtype(dtype))
+        return self.xp.arange(count, dtype=host_dtype(dtype))
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
-        return x.astype(numpy_dtype(dtype), copy=False)
+        return x.astype(host_dtype(dtype), copy=False)
 
     def bitcast(self, x: Tensor, dtype: str) -> Tensor:
-        return (x if x.flags.c_contiguous else x.copy()).view(numpy_dtype(dtype))
+        return (x if x.flags.c_contiguous else x.copy()).view(host_dtype(dtype))
 
     # ---- shape
     def reshape(self, x: Tensor, shape: Shape) -> Tensor:

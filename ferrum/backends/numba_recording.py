@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.numba_kernels import exact
 from ferrum.backends.numba_kernels.bind import Kernels
 from ferrum.backends.numba_kernels.exact import MOST_DIMENSIONS
@@ -24,7 +23,7 @@ from ferrum.backends.numba_kernels.memory import root
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.tensor.batch import StepBatch
-from ferrum.tensor.ops import PRIMITIVES, Shape, Tensor
+from ferrum.tensor.ops import PRIMITIVES, Shape, Tensor, host_dtype
 
 _FLOAT32, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 _WORDS = (_FLOAT32, np.dtype(np.int32))
@@ -107,7 +106,7 @@ class RecordingOps(NumbaOps):
 
     # ---- factory
     def asarray(self, values: Any, dtype: str) -> Tensor:
-        made = np.asarray(values, numpy_dtype(dtype))
+        made = np.asarray(values, host_dtype(dtype))
         if isinstance(values, np.ndarray) and root(made) is root(values):
             self._recorder.keep(made)
             return made
@@ -116,7 +115,7 @@ class RecordingOps(NumbaOps):
         return self.origins.constant(made)
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
-        if x.dtype != numpy_dtype(dtype):
+        if x.dtype != host_dtype(dtype):
             raise NotRecordable(f"cast from {x.dtype} to {dtype}")
         return x
 

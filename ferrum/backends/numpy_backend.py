@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ferrum.backends.array_module import ArrayModuleOps, numpy_dtype
+from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.recorded_steps import RecordedSteps, every_row_in_order
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Step
-from ferrum.tensor.ops import Tensor
+from ferrum.tensor.ops import Tensor, host_dtype
 from ferrum.tensor.parts import ACTIVATIONS, Attention, Experts, GatedMlp, Norm, PlainMlp, sets_beyond
 from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
@@ -43,7 +43,7 @@ class NumpyOps(ArrayModuleOps):
         self.deterministic = deterministic
 
     def asarray(self, values: Any, dtype: str) -> Tensor:
-        return np.asarray(values, numpy_dtype(dtype))
+        return np.asarray(values, host_dtype(dtype))
 
     def to_numpy(self, x: Tensor) -> np.ndarray:
         return np.asarray(x)

@@ -42,6 +42,8 @@ class EngineOptions:
     block_size: int
     kv_memory: str
     host_kv_memory: str
+    kv_dtype: str
+    gpu_memory_utilization: float | None
     scheduler: str
     eviction: str
     prefix_caching: bool
@@ -51,7 +53,8 @@ class EngineOptions:
 
 _ENGINE = (
     model_option,
-    click.option("--backend", default="auto", show_default=True, help="auto, numpy, numba or package.module:Class."),
+    click.option("--backend", default="auto", show_default=True,
+                 help="auto (a GPU where there is one, else the CPU), numpy, numba, cupy or package.module:Class."),
     click.option("--dtype", default="auto", show_default=True,
                  help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
     click.option("--compute", default="float32", show_default=True, help="Type of the arithmetic."),
@@ -62,6 +65,10 @@ _ENGINE = (
     click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE", help="Memory for keys and values."),
     click.option("--host-kv-memory", default="0", show_default=True, metavar="SIZE",
                  help="More of it on the host, for what has to give way."),
+    click.option("--kv-dtype", default="auto", show_default=True,
+                 help="Type of keys and values: auto, float32, float16 or bfloat16."),
+    click.option("--gpu-memory-utilization", type=float, metavar="X",
+                 help="Instead of --kv-memory: keys and values take what is left of this share of the GPU's memory."),
     click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),
     click.option("--eviction", default="lru", show_default=True, help="Which cached block goes: lru, clock or fifo."),
     click.option("--no-prefix-caching", "prefix_caching", is_flag=True, flag_value=False, default=True,

@@ -37,6 +37,7 @@ from ferrum.engine.setup import (
     storage_dtype,
     swap_cost,
     weights_dtype,
+    with_device_memory,
 )
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
@@ -82,6 +83,7 @@ class LLM:
         kv_memory: int | str = "1GiB",
         host_kv_memory: int | str = "0",
         kv_dtype: str = "auto",
+        gpu_memory_utilization: float | None = None,
         scheduler: str = "fifo",
         eviction: str = "lru",
         prefix_caching: bool = True,
@@ -92,7 +94,8 @@ class LLM:
     ) -> None:
         """`model`: an alias, a directory, a GGUF file or a hub id. `backend`: "auto", "numpy", "numba", …
         `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes, or text such as
-        "512MiB"; `host_kv_memory`: more of it on the host, where preempted sequences and evicted blocks go.
+        "512MiB"; `host_kv_memory`: more of it on the host, where preempted sequences and evicted blocks go. With
+        `gpu_memory_utilization` the blocks take what the weights leave of that share of a GPU's memory instead.
         `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory goes. `scheduler`:
         "fifo" or "priority"; `eviction`: "lru", "clock" or "fifo". `deterministic`: tokens depend, bit for bit, on
         nothing but their own request. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError`
@@ -100,7 +103,7 @@ class LLM:
         config = EngineConfig(
             backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
             parse_memory("kv_memory", kv_memory), parse_memory("host_kv_memory", host_kv_memory), kv_dtype, scheduler,
-            eviction, prefix_caching, deterministic, max_waiting,
+            eviction, prefix_caching, deterministic, max_waiting, gpu_memory_utilization,
         )  # fmt: skip
         check_supported(config)  # before anything is downloaded
         with memory_told():
@@ -119,6 +122,7 @@ class LLM:
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
         check_backend(ops, config)
+        config = with_device_memory(ops, loaded.params, config)
         dtype = storage_dtype(ops, config)
         size = capacity(loaded.config, config, dtype)
         self._loaded = loaded
@@ -129,7 +133,7 @@ class LLM:
             config,
             size,
             self.runner.storage,
-            swap_cost(loaded.config, loaded.params, config, dtype),
+            swap_cost(ops, loaded.config, loaded.params, config, dtype),
         )
         self.metrics = EngineMetrics()
         self.engine = Engine(

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
@@ -37,12 +37,11 @@ from ferrum.tensor.weights import Dense
 from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 
-KV_DTYPES = ("auto", "float32", "float16")
+KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
 COMPUTE = ("float32", "bfloat16")
 
-FLOPS_PER_BYTE = 20
-"""Floating-point operations that a CPU does in the time in which it copies a byte: on two cores some 160 G a second
-beside some 8 GB a second."""
+LEFT_ON_DEVICE = 1 << 30
+"""Bytes of a GPU's memory that neither weights nor blocks may take: for activations, graphs and libraries."""
 
 
 class Model(Protocol):
@@ -99,6 +98,27 @@ def check_backend(ops: TensorOps, config: EngineConfig) -> None:
         raise InvalidParameter(
             "compute", f"is {config.compute!r}, but this {ops.name} was made with compute={ops.compute!r}"
         )
+
+
+def with_device_memory(ops: TensorOps, params: DecoderParams, config: EngineConfig) -> EngineConfig:
+    """The same with as much kv_memory as gpu_memory_utilization leaves, where it is given. Raises InvalidParameter for
+    a backend without memory of its own, and where the weights leave nothing."""
+    share, memory = config.gpu_memory_utilization, ops.own_memory()
+    if share is None:
+        return config
+    if memory is None:
+        raise InvalidParameter(
+            "gpu_memory_utilization", f"is for a GPU, and {ops.name} runs on the CPU: say kv_memory instead"
+        )
+    weights = sum(weight.data.nbytes for weight in params.weights())
+    left = int(share * memory.total) - (memory.total - memory.free) - weights - LEFT_ON_DEVICE
+    if left <= 0:
+        raise InvalidParameter(
+            "gpu_memory_utilization",
+            f"of {share:g} leaves nothing for keys and values: of {memory.total} bytes {memory.total - memory.free} "
+            f"are in use, the weights take {weights}, and {LEFT_ON_DEVICE} are kept for the rest",
+        )
+    return replace(config, kv_memory=left)
 
 
 def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:
@@ -168,9 +188,9 @@ def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
     return lambda structure: maker()(structure)
 
 
-def swap_cost(model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
-    """An estimate, for a CPU: how many tokens it computes in the time of moving one block to the host and back."""
-    return 2 * block_bytes(model, config.block_size, dtype) * FLOPS_PER_BYTE / (2 * params.active())
+def swap_cost(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
+    """An estimate: how many tokens are computed in the time of moving one block to the host and back."""
+    return 2 * block_bytes(model, config.block_size, dtype) * ops.flops_per_byte / (2 * params.active())
 
 
 def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig) -> Digest:

@@ -22,7 +22,7 @@ from ferrum.config import ModelConfig
 from ferrum.errors import DeviceError, InvalidParameter, Unsupported
 from ferrum.tensor.batch import KvLayer
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import Tensor, host_dtype
+from ferrum.tensor.ops import Tensor
 
 ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -82,7 +82,7 @@ class KvStorage:
         self._blocks_at_once = max(1, MOST_MOVED // one)
         self._host_shape = (2 * config.layers, math.prod(keys))  # of a block: its arrays, in the order of `_arrays`
         with _fitting("host_kv_memory", host_blocks * one):
-            self._host = np.empty((host_blocks, *self._host_shape), host_dtype(dtype))
+            self._host = ops.host_array((host_blocks, *self._host_shape), dtype)
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Blocks of the device, to other blocks of the device."""
@@ -94,12 +94,14 @@ class KvStorage:
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
         """Blocks of the device, to blocks of the host."""
         for source, target in zip(self._pieces(blocks), self._pieces(host_blocks), strict=True):
-            self._host[target] = self._download(source)
+            with _device_errors():
+                self._ops.store(self._packed(source), self._host, target)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
         """Blocks of the host, to blocks of the device."""
         for source, target in zip(self._pieces(host_blocks), self._pieces(blocks), strict=True):
-            self._upload(self._host[source], target)
+            with _device_errors():
+                self._unpack(self._ops.fetch(self._host, source, self.dtype), target)
 
     def read(self, blocks: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Blocks of the device by "layer.0.keys" [blocks, kv_heads, head_dim, block_size], "layer.0.values", …"""
@@ -134,19 +136,24 @@ class KvStorage:
 
     def _download(self, blocks: Sequence[int]) -> NDArray[Any]:
         """-> [blocks, *host shape], by one synchronisation."""
-        ops, shape = self._ops, (len(blocks), 1, -1)
         with _device_errors():
-            source = self._place(blocks)
-            return ops.to_numpy(ops.concat([ops.reshape(ops.take(x, source), shape) for x in self._arrays()], 1))
+            return self._ops.to_numpy(self._packed(blocks))
 
     def _upload(self, packed: NDArray[Any], blocks: Sequence[int]) -> None:
         """packed [blocks, *host shape], which is nobody else's."""
-        ops, arrays = self._ops, list(self._arrays())
         with _device_errors():
-            target = self._place(blocks)
-            parts = ops.split(ops.asarray(packed, self.dtype), [1] * len(arrays), 1)
-            for array, part in zip(arrays, parts, strict=True):
-                ops.put(array, (target,), ops.reshape(part, (len(blocks), *array.shape[1:])))
+            self._unpack(self._ops.asarray(packed, self.dtype), blocks)
+
+    def _packed(self, blocks: Sequence[int]) -> Tensor:
+        """-> [blocks, *host shape]: what the blocks hold, as one tensor."""
+        ops, shape, source = self._ops, (len(blocks), 1, -1), self._place(blocks)
+        return ops.concat([ops.reshape(ops.take(array, source), shape) for array in self._arrays()], 1)
+
+    def _unpack(self, packed: Tensor, blocks: Sequence[int]) -> None:
+        """Puts what `_packed` made into blocks."""
+        ops, arrays, target = self._ops, list(self._arrays()), self._place(blocks)
+        for array, part in zip(arrays, ops.split(packed, [1] * len(arrays), 1), strict=True):
+            ops.put(array, (target,), ops.reshape(part, (len(blocks), *array.shape[1:])))
 
     def _place(self, blocks: Sequence[int]) -> Tensor:
         return self._ops.asarray(np.array(blocks, np.int64), "int64")

@@ -13,14 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from ferrum.tensor.attention import paged_attention
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.experts import mixture
-from ferrum.tensor.ops import Primitives, Shape, Tensor
+from ferrum.tensor.ops import Primitives, Shape, Tensor, host_dtype
 from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, PlainMlp
 from ferrum.tensor.random import normal, uniform
 from ferrum.tensor.weights import Linear, Weight
-from ferrum.types import DecodeSteps
+from ferrum.types import DecodeSteps, DeviceMemory
 
 Step = Callable[["Compositions", StepBatch], Tensor]
 """One pass over a batch with a given backend, such as a forward pass that returns logits."""
@@ -43,10 +45,21 @@ class Compositions(Primitives):
     """The type to which operands of a product may be rounded (OPS-52). A backend that has another one takes it as an
     option of this name."""
 
+    on_host: bool = True
+    """Do tensors lie in the host's memory, so that a look at them costs nothing?"""
+
+    flops_per_byte: float = 20.0
+    """Floating-point operations done in the time in which a byte is copied to or from the host: on two cores of a CPU
+    some 160 G a second beside some 8 GB a second."""
+
     @property
     def threads(self) -> int:
         """Threads that the backend shares its work out to."""
         return 1
+
+    def own_memory(self) -> DeviceMemory | None:
+        """What there is of a memory that is not the host's; None where tensors lie in that one."""
+        return None
 
     def on_compile(self, listener: Callable[[str], None]) -> None:
         """Tell `listener` the name of every kernel just before it is compiled. Most backends compile nothing."""
@@ -92,6 +105,20 @@ class Compositions(Primitives):
     def normal(self, shape: Shape, key: int, stream: int = 0) -> Tensor:
         """float32, mean 0, variance 1, a function of (key, stream, index) alone."""
         return normal(self, shape, key, stream)
+
+    # ---- the host's memory, as a second tier
+    def host_array(self, shape: Shape, dtype: str) -> np.ndarray:
+        """An array on the host that `store` and `fetch` reach at full speed; contents undefined."""
+        return np.empty(shape, host_dtype(dtype))
+
+    def store(self, x: Tensor, places: np.ndarray, rows: Sequence[int]) -> None:
+        """places[rows] = x. x may change afterwards; what is in `places` only `fetch` may look at, since a device may
+        copy while it computes."""
+        places[list(rows)] = self.to_numpy(x)
+
+    def fetch(self, places: np.ndarray, rows: Sequence[int], dtype: str) -> Tensor:
+        """places[rows], on the backend."""
+        return self.asarray(places[list(rows)], dtype)
 
     # ---- shape
     def transpose(self, x: Tensor) -> Tensor:

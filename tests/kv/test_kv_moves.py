@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
@@ -22,6 +21,7 @@ from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool
 from ferrum.kv.storage import KvStorage, block_bytes
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import host_dtype
 from tests.tiny import tiny_config
 
 DEVICE, HOST, SIZE = 6, 5, 3
@@ -53,7 +53,7 @@ def storage_of(name: str, dtype: str) -> KvStorage:
 
 def noise(seed: int, blocks: int, dtype: str) -> Contents:
     """Any bytes at all: numbers large and small, infinities, every kind of NaN."""
-    random, made = np.random.default_rng(seed), numpy_dtype(dtype)
+    random, made = np.random.default_rng(seed), host_dtype(dtype)
     shapes = {"keys": (blocks, 2, 2, SIZE), "values": (blocks, 2, SIZE, 2)}
     return {
         f"layer.{layer}.{name}": np.frombuffer(random.bytes(int(np.prod(shape)) * made.itemsize), made).reshape(shape)
@@ -123,7 +123,7 @@ def test_what_is_read_is_what_the_layers_hold(name: str, dtype: str) -> None:
             for place, block in enumerate([4, 1]):
                 there = backend(name).to_numpy(array)[block]
                 assert there.tobytes() == contents[f"layer.{index}.{kind}"][place].tobytes()
-                assert there.dtype == numpy_dtype(dtype)
+                assert there.dtype == host_dtype(dtype)
     assert list(storage.read([1])) == ["layer.0.keys", "layer.0.values", "layer.1.keys", "layer.1.values"]
 
 

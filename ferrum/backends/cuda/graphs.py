@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from typing import Any, NoReturn
 
-from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.cuda.device import Array, NotCapturable
-from ferrum.tensor.ops import Shape
+from ferrum.tensor.ops import Shape, host_dtype
 
 ALIGNMENT = 256
 """Bytes: every piece starts at a multiple, as whatever a GPU allocates does."""
@@ -28,7 +27,7 @@ class NoArrays:
 
 def piece_bytes(shape: Shape, dtype: str) -> int:
     """What an array takes of an arena."""
-    size = math.prod(shape) * numpy_dtype(dtype).itemsize
+    size = math.prod(shape) * host_dtype(dtype).itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -42,7 +41,7 @@ class Arena:
 
     def empty(self, shape: Shape, dtype: str) -> Array:
         """Raises NotCapturable where a step takes more than in the run that was counted."""
-        start, size = self._used, math.prod(shape) * numpy_dtype(dtype).itemsize
+        start, size = self._used, math.prod(shape) * host_dtype(dtype).itemsize
         self._used += piece_bytes(shape, dtype)
         if self._used > len(self._memory):
             raise NotCapturable("more memory than in the run before")
@@ -50,4 +49,4 @@ class Arena:
 
 
 def _typed(memory: Any, dtype: str) -> Array:
-    return memory.view(numpy_dtype(dtype))
+    return memory.view(host_dtype(dtype))

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.backends.array_module import numpy_dtype
 from ferrum.backends.cuda.device import Array, NotCapturable
 from ferrum.backends.cuda.graphs import Arena, NoArrays, piece_bytes
 from ferrum.backends.cuda.launch import Kernels, Module
-from ferrum.tensor.ops import Shape
+from ferrum.tensor.ops import Shape, host_dtype
 from ferrum.testing.cuda_shim.memory import POISON, Memory
 from ferrum.testing.cuda_shim.module import ShimModule
 
@@ -72,7 +71,7 @@ class ShimDevice:
         return int(x.ctypes.data)
 
     def pinned(self, shape: Shape, dtype: str) -> np.ndarray:
-        return np.empty(shape, numpy_dtype(dtype))
+        return np.empty(shape, host_dtype(dtype))
 
     def memory(self) -> tuple[int, int]:
         return 1 << 30, 1 << 30

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.backends.array_module import numpy_dtype
 from ferrum.errors import DeviceError
-from ferrum.tensor.ops import Shape
+from ferrum.tensor.ops import Shape, host_dtype
 
 GUARD = 64
 """Bytes on both sides of an array."""
@@ -36,7 +35,7 @@ class Memory:
 
     def array(self, shape: Shape, dtype: str) -> np.ndarray:
         """An array whose memory comes back when it and all of its views are gone."""
-        kind = numpy_dtype(dtype)
+        kind = host_dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         whole = -(-size // 256) * 256 + 2 * GUARD
         raw = self._free[whole].pop() if self._free[whole] else np.zeros(whole, np.uint8)
