@@ -1,7 +1,7 @@
 """Properties of the primitives that compute: arithmetic, comparison, reductions, order.
 
 Owns: the promises OPS-01 to OPS-05, OPS-08 and OPS-10. Refuses to know: compositions.
-Next: `ferrum.conformance.test_shapes`.
+Next: `ferrum.conformance.test_edges`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from ferrum.conformance.harness import check, check_same, host
 from ferrum.conformance.strategies import Host, Layout, broadcastable, floats, integers, lay, layouts, shapes
 from ferrum.conformance.tolerances import assert_close
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import PRIMITIVES
+from ferrum.tensor.ops import NEEDED, PRIMITIVES
 
-INTEGERS = ("int64", "int32", "uint64", "uint32", "uint8")
-UNSIGNED = ("uint64", "uint32", "uint8")
+UNSIGNED = ("uint64", "uint8")
 
 
 @pytest.mark.clause("OPS-01")
@@ -64,7 +63,7 @@ def test_elementary_functions(ops: TensorOps, data: st.DataObject, name: str, sh
 SPECIAL = {
     "exp": ([-np.inf, -2000, 0, 2000, np.inf, np.nan], [0, 0, 1, np.inf, np.inf, np.nan]),
     "log": ([0, 1, np.inf, -1, np.nan], [-np.inf, 0, np.inf, np.nan, np.nan]),
-    "rsqrt": ([4, np.inf, np.nan], [0.5, 0, np.nan]),
+    "rsqrt": ([4, 0, np.inf, np.nan], [0.5, np.inf, 0, np.nan]),
     "tanh": ([-np.inf, -2000, 0, 2000, np.inf, np.nan], [-1, -1, 0, 1, 1, np.nan]),
     "erf": ([-np.inf, -2000, 0, 2000, np.inf, np.nan], [-1, -1, 0, 1, 1, np.nan]),
     "cos": ([0, np.nan], [1, np.nan]),
@@ -116,8 +115,8 @@ INTEGER_BINARY: dict[str, tuple[Any, tuple[str, ...]]] = {
     "add": (lambda x, y: x + y, UNSIGNED),
     "sub": (lambda x, y: x - y, UNSIGNED),
     "mul": (lambda x, y: x * y, UNSIGNED),
-    "bitwise_and": (lambda x, y: x & y, (*INTEGERS, "bool")),
-    "bitwise_xor": (lambda x, y: x ^ y, (*INTEGERS, "bool")),
+    "bitwise_and": (lambda x, y: x & y, NEEDED["bitwise_and"]),
+    "bitwise_xor": (lambda x, y: x ^ y, NEEDED["bitwise_xor"]),
 }
 
 
@@ -150,7 +149,7 @@ def test_signed_integers_that_do_not_overflow(ops: TensorOps, data: st.DataObjec
 
 
 @pytest.mark.clause("OPS-03")
-@given(data=st.data(), together=broadcastable(2), dtype=st.sampled_from(INTEGERS))
+@given(data=st.data(), together=broadcastable(2), dtype=st.sampled_from(NEEDED["floor_divide"]))
 def test_floor_divide_rounds_down(ops: TensorOps, data: st.DataObject, together: Any, dtype: str) -> None:
     x = data.draw(integers(together[0], dtype))
     y = data.draw(integers(together[1], dtype, low=1))
@@ -168,7 +167,7 @@ def test_right_shift_fills_with_zeros(ops: TensorOps, data: st.DataObject, shape
 
 
 @pytest.mark.clause("OPS-04")
-@given(data=st.data(), together=broadcastable(2), dtype=st.sampled_from(["float", "int64", "int32", "uint8"]))
+@given(data=st.data(), together=broadcastable(2), dtype=st.sampled_from(["float", "int64", "int32"]))
 def test_comparisons(ops: TensorOps, data: st.DataObject, together: Any, dtype: str) -> None:
     x, y = (data.draw(integers(shape, "uint8", 0, 3)).astype(np.float64) for shape in together)
     if dtype == "float" and x.size:

@@ -48,6 +48,13 @@ def test_uniform_is_a_function_of_key_stream_and_index(ops: TensorOps, shape: An
 
 
 @pytest.mark.clause("OPS-21")
+@pytest.mark.parametrize(("key", "first"), [(12121362, 0.0), (16390493, 1 - 2.0**-24)])
+def test_uniform_reaches_its_ends_and_not_1(ops: TensorOps, key: int, first: float) -> None:
+    for draw in variants(ops, "uniform"):
+        assert host(ops, draw((1,), key, 0)).tolist() == [first]
+
+
+@pytest.mark.clause("OPS-21")
 def test_streams_and_keys_do_not_repeat_each_other(ops: TensorOps) -> None:
     pairs = [(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1), (1, 1), (2**32, 0), (0, 2**32)]
     drawn = [tuple(host(ops, ops.uniform((4,), key, stream)).tolist()) for key, stream in pairs]

@@ -8,24 +8,62 @@ Specs: OPS. Next: `ferrum.tensor.weights`.
 
 A backend is a subclass of `ferrum.tensor.compositions.Compositions` with these methods. `...` in a shape stands for any
 dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new tensor unless the contract says *view*
-(may share memory) or *in place*.
+(may share memory) or *in place*. What else a backend's author has to know:
+
+- **A tensor** is whatever the backend makes. Others look at `x.shape`, a tuple of ints, and at `str(x.dtype)`, which is
+  exactly one of the names in DTYPES; at nothing else.
+- **Types.** Every type is made, moved (all of *shape* below) and cast; a primitive that computes is needed for the
+  types that NEEDED names. Operands of one call have one type, but for conditions, which are bool, and indices: int64,
+  and int32 in `take` and `put`. `put` may be given a permuted view, and writes to what that views.
+- **No rows.** Any axis may have length 0, but one that `max`, `argmax`, `argsort` or `matmul` runs along.
+- **NaN.** `maximum` and `max` pass it on; `argmax` gives the index of the first; `argsort` puts it before every number.
+- **Not given**: a negative index or one out of range, the same place twice in one `put`, division of integers by 0, a
+  shift by the width or more, signed integers that overflow. An axis may be counted from the end.
+- **The host.** `asarray` may alias the host's memory or copy it, even later: until the next `to_numpy` the caller does
+  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor: the caller
+  does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
+- **Options.** A class takes those that it has a meaning for, as keywords with defaults: `float_dtype` (below);
+  `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
+- **Errors.** A device that is absent or fails is a `ferrum.errors.DeviceError`. The engine goes on where it was blocks
+  that were moved, and takes RuntimeError and MemoryError for the same there; elsewhere the step ends, and its requests.
+- **Threads.** One at a time calls, not always the same one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import ml_dtypes
 import numpy as np
 
 Tensor = Any
-"""A backend's array. The protocol relies on `.shape` and `.dtype`, nothing else."""
+"""A backend's array. The protocol relies on `.shape` and `str(.dtype)`, nothing else."""
 
 Shape = tuple[int, ...]
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint64", "uint32", "uint8", "bool")
-"""Names of the element types that every backend stores; arithmetic is required on all but float16 and bfloat16."""
+"""Names of the element types that every backend stores."""
+
+_FLOATS = ("float32", "float64")
+_SIGNED = ("int64", "int32")  # positions, slots, ranks
+_BITS = ("uint64", "uint8")  # random numbers, packed weights
+
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("add", "sub", "mul"), (*_FLOATS, *_SIGNED, *_BITS)),
+    **dict.fromkeys(("div", "matmul", "exp", "log", "rsqrt", "tanh", "erf", "cos", "sin"), _FLOATS),
+    **dict.fromkeys(("maximum", "sum", "max", "cumsum"), (*_FLOATS, *_SIGNED)),
+    "floor_divide": _SIGNED,
+    "less": (*_FLOATS, *_SIGNED),
+    "where": (*_FLOATS, "int64"),
+    "equal": (*_FLOATS, *_SIGNED, "bool"),
+    **dict.fromkeys(("bitwise_and", "bitwise_xor"), (*_BITS, "bool")),
+    "right_shift": _BITS,
+    "argmax": (*_FLOATS, "int8"),
+    "argsort": (*_FLOATS, "int64"),
+}
+"""The types for which a primitive that computes is needed. Both floats, because one is the backend's own and random
+numbers and sampling have parts in the other."""
 
 
 def host_dtype(name: str) -> np.dtype[Any]:
@@ -42,35 +80,35 @@ class Primitives(Protocol):
     """Type of activations and of every float result: "float32", or "float64" for an oracle."""
 
     # ---- factory
-    def asarray(self, values: Any, dtype: str) -> Tensor: ...  # host values (list, NumPy) -> [...]; copies if it must
+    def asarray(self, values: Any, dtype: str) -> Tensor: ...  # host values (number, list, NumPy) -> [...]
     def to_numpy(self, x: Tensor) -> np.ndarray: ...  # [...] -> host array; the only point that waits for the device
     def empty(self, shape: Shape, dtype: str) -> Tensor: ...  # -> [shape], contents undefined
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor: ...  # -> [shape], every element `value`
-    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …
+    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; of numbers, not halves
     def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # to nearest even; to an integer: towards 0; may be a view
-    def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # [..., n] -> [..., n * old / new bytes], same bytes
+    def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # uint8 [..., n] -> [..., n / new bytes], same bytes
 
     # ---- shape
     def reshape(self, x: Tensor, shape: Shape) -> Tensor: ...  # row-major order kept; one -1 allowed; may be a view
     def permute(self, x: Tensor, axes: Sequence[int]) -> Tensor: ...  # axis i of the result is axes[i] of x; a view
-    def broadcast_to(self, x: Tensor, shape: Shape) -> Tensor: ...  # a view, not to be written
+    def broadcast_to(self, x: Tensor, shape: Shape) -> Tensor: ...  # a view, never written
     def concat(self, xs: Sequence[Tensor], axis: int) -> Tensor: ...  # joins along an existing axis
-    def split(self, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]: ...  # views; inverse of concat
-    def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor: ...  # axis replaced by the shape of indices
-    def take_along(self, x: Tensor, indices: Tensor) -> Tensor: ...  # [..., n], [..., k] -> [..., k], by the last axis
+    def split(self, x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]: ...  # views, never written
+    def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor: ...  # the shape of indices replaces the axis
+    def take_along(self, x: Tensor, indices: Tensor) -> Tensor: ...  # [..., n], int64 [..., k] -> [..., k]
     def put(self, x: Tensor, indices: Sequence[Tensor], values: Tensor) -> None: ...  # in place: x[i0, i1, …] = values
 
     # ---- arithmetic
     def add(self, x: Tensor, y: Tensor) -> Tensor: ...
     def sub(self, x: Tensor, y: Tensor) -> Tensor: ...
-    def mul(self, x: Tensor, y: Tensor) -> Tensor: ...  # unsigned integers wrap
+    def mul(self, x: Tensor, y: Tensor) -> Tensor: ...  # unsigned integers wrap, as in add and sub
     def div(self, x: Tensor, y: Tensor) -> Tensor: ...  # floats only
-    def floor_divide(self, x: Tensor, y: Tensor) -> Tensor: ...  # integers only
+    def floor_divide(self, x: Tensor, y: Tensor) -> Tensor: ...  # integers only; rounds down
     def maximum(self, x: Tensor, y: Tensor) -> Tensor: ...  # NaN wins
     def matmul(self, x: Tensor, y: Tensor) -> Tensor: ...  # [..., m, k], [..., k, n] -> [..., m, n]
     def exp(self, x: Tensor) -> Tensor: ...
     def log(self, x: Tensor) -> Tensor: ...  # log 0 = -inf, without complaint
-    def rsqrt(self, x: Tensor) -> Tensor: ...  # 1 / sqrt(x)
+    def rsqrt(self, x: Tensor) -> Tensor: ...  # 1 / sqrt(x); of 0, inf
     def tanh(self, x: Tensor) -> Tensor: ...
     def erf(self, x: Tensor) -> Tensor: ...
     def cos(self, x: Tensor) -> Tensor: ...
@@ -83,7 +121,7 @@ class Primitives(Protocol):
     def right_shift(self, x: Tensor, y: Tensor) -> Tensor: ...  # unsigned integers, filled with zeros
 
     # ---- reductions, along one axis
-    def sum(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1
+    def sum(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1; of the same type
     def max(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1
     def argmax(self, x: Tensor, axis: int) -> Tensor: ...  # removes the axis; int64; the lowest index on a tie
     def cumsum(self, x: Tensor, axis: int) -> Tensor: ...  # inclusive running sum

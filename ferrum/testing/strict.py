@@ -1,8 +1,9 @@
 """A backend whose tensors nobody else can touch, and that counts what is asked of it.
 
-Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else, host
+Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else; host
 arrays are copied on both ways, as to and from a device, and one that is changed while it may still be read is found
-out: whoever relies on more than the protocol says fails here. Every composition is the definition.
+out; no primitive has other types than it must: whoever relies on more than the protocol says fails here. Every
+composition is the definition.
 Refuses to know: what is computed. Specs: OPS-66. Next: `ferrum.testing.simulate`.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.tensor.compositions import Compositions, TensorOps
-from ferrum.tensor.ops import PRIMITIVES, Tensor, host_dtype
+from ferrum.tensor.ops import NEEDED, PRIMITIVES, Tensor, host_dtype
 
 _OPERATORS = """
 abs add and array bool bytes call complex contains copy deepcopy delitem divmod eq float
@@ -132,6 +133,14 @@ def _inner_of(argument: Any) -> Any:
     return argument
 
 
+def _check_types(name: str, arguments: Sequence[Any]) -> None:
+    """A backend need not have the primitive for any other type, nor for two at once."""
+    operands = arguments[1:] if name == "where" else arguments
+    kinds = {str(operand.dtype) for operand in operands if isinstance(operand, StrictTensor)}
+    if name in NEEDED and (len(kinds) != 1 or not kinds <= set(NEEDED[name])):
+        raise TypeError(f"no backend needs {name} of {', '.join(sorted(kinds))}")
+
+
 def _strict(result: Any) -> Any:
     if isinstance(result, tuple):
         return tuple(map(StrictTensor, result))
@@ -143,6 +152,7 @@ def _counting(name: str) -> Callable[..., Any]:
 
     def run(self: StrictOps, *arguments: Any, **options: Any) -> Any:
         self._counts.calls[name] += 1
+        _check_types(name, arguments)
         given = {key: _inner_of(value) for key, value in options.items()}
         return _strict(getattr(self._inner, name)(*map(_inner_of, arguments), **given))
 
