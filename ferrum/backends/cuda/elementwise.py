@@ -25,7 +25,8 @@ FLOATS = {"float32": "float", "float64": "double", "float16": "half_t", "bfloat1
 
 _ELEMENTS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _MOST_AXES = 4
-_THREADS, _EACH = 256, 4  # of a block; elements of a thread, as ELEMENTS in the kernels
+THREADS, EACH = 256, 4
+"""Threads of a block, and elements of a thread, as ELEMENTS in the kernels."""
 _FEW = 1 << 31  # elements that 32 bits can number, with room for those beyond the end
 
 Axis = tuple[int, ...]
@@ -43,20 +44,14 @@ def contiguous(device: Device, x: Array) -> Array:
 
 def unary(device: Device, name: str, x: Array) -> Array | None:
     """exp, log, rsqrt, tanh, erf, cos or sin of every element; None where the kernel cannot take x."""
-    dtype = str(x.dtype)
-    axes = _axes(x.shape, x)
-    if (
-        name not in UNARY
-        or len(axes) > _MOST_AXES
-        or dtype not in (("float32", "float64") if name == "erf" else ("float32",))
-    ):
+    dtype, axes = str(x.dtype), _axes(x.shape, x)
+    known = ("float32", "float64") if name == "erf" else ("float32",)
+    if name not in UNARY or dtype not in known or len(axes) > _MOST_AXES:
         return None
     out = device.empty(x.shape, dtype)
-    facts = _facts(axes, 1)
-    kernel = device.kernels.get(
-        "elementwise", "unary", FUNCTION=UNARY[name], real=FLOATS[dtype], index_t=_index_type(out.size)
-    )
-    kernel(_grid(out.size), (_THREADS,), start(x), out, out.size, *facts)
+    defines = {"FUNCTION": UNARY[name], "real": FLOATS[dtype], "index_t": _index_type(out.size)}
+    kernel = device.kernels.get("elementwise", "unary", **defines)
+    kernel(flat_grid(out.size), (THREADS,), start(x), out, out.size, *_facts(axes, 1))
     return out
 
 
@@ -70,7 +65,7 @@ def binary(device: Device, name: str, x: Array, y: Array) -> Array | None:
         return None
     out = device.empty(shape, "float32")
     kernel = device.kernels.get("elementwise", "binary", OPERATION=BINARY[name], index_t=_index_type(out.size))
-    kernel(_grid(out.size), (_THREADS,), start(x), start(y), out, out.size, *_facts(axes, 2))
+    kernel(flat_grid(out.size), (THREADS,), start(x), start(y), out, out.size, *_facts(axes, 2))
     return out
 
 
@@ -83,7 +78,7 @@ def cast(device: Device, x: Array, dtype: str) -> Array | None:
     x = contiguous(device, x)
     out = device.empty(x.shape, dtype)
     kernel = device.kernels.get("cast", "cast", from_t=FLOATS[str(x.dtype)], to_t=FLOATS[dtype])
-    kernel(_grid(x.size), (_THREADS,), x, out, x.size)
+    kernel(flat_grid(x.size), (THREADS,), x, out, x.size)
     return out
 
 
@@ -98,8 +93,8 @@ def take_rows(device: Device, x: Array, indices: Array) -> Array | None:
     number_t = "int" if str(indices.dtype) == "int32" else "long long"
     kernel = device.kernels.get("take", "take", element_t=_ELEMENTS[x.dtype.itemsize], number_t=number_t)
     if columns:
-        blocks = -(-columns // (_THREADS * _EACH))
-        kernel((indices.size, blocks), (_THREADS,), x, indices, out, x.shape[0], columns)
+        blocks = -(-columns // (THREADS * EACH))
+        kernel((indices.size, blocks), (THREADS,), x, indices, out, x.shape[0], columns)
     return out
 
 
@@ -116,7 +111,7 @@ def _copy(device: Device, x: Array, out: Array) -> None:
         return
     element_t, index_t = _ELEMENTS[x.dtype.itemsize], _index_type(x.size)
     kernel = device.kernels.get("elementwise", "copy", element_t=element_t, index_t=index_t)
-    kernel(_grid(x.size), (_THREADS,), start(x), out, x.size, *_facts(axes, 1))
+    kernel(flat_grid(x.size), (THREADS,), start(x), out, x.size, *_facts(axes, 1))
 
 
 def _together(first: Shape, second: Shape) -> Shape | None:
@@ -158,5 +153,6 @@ def _index_type(count: int) -> str:
     return "unsigned" if count < _FEW else "unsigned long long"
 
 
-def _grid(count: int) -> Size:
-    return (-(-count // (_THREADS * _EACH)),)
+def flat_grid(count: int) -> Size:
+    """Blocks for so many elements."""
+    return (-(-count // (THREADS * EACH)),)

@@ -227,6 +227,7 @@ static inline unsigned short float_to_half(float x) {
     unsigned short sign = std::signbit(x) ? 0x8000 : 0;
     if (x != x) return sign | 0x7e00;
     float size = std::fabs(x);
+    if (size == 0) return sign;
     if (size >= 65520.0f) return sign | 0x7c00;
     int exponent;
     std::frexp(size, &exponent);
