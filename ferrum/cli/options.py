@@ -42,13 +42,13 @@ class EngineOptions:
     block_size: int
     kv_memory: str
     host_kv_memory: str
-    kv_dtype: str
-    gpu_memory_utilization: float | None
     scheduler: str
     eviction: str
     prefix_caching: bool
     deterministic: bool
     offline: bool
+    kv_dtype: str = "auto"
+    gpu_memory_utilization: float | None = None
 
 
 _ENGINE = (

@@ -17,18 +17,14 @@ from ferrum.sample.filters import (
     apply_top_k,
     apply_top_p,
     apply_typical_p,
-    total_of,
-    weights_of,
 )
 from ferrum.sample.processors import process
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.drawing import GREEDY_BELOW, draw
 from ferrum.tensor.ops import Tensor
-
-GREEDY_BELOW = 1e-5
-"""A temperature below this is 0: the limit is argmax, and it is reached without dividing (vLLM draws the same line)."""
 
 
 def is_greedy(params: SamplingParams) -> bool:
@@ -59,11 +55,3 @@ def filter_logits(ops: TensorOps, processed: Tensor, states: Sequence[SamplingSt
     x = apply_min_p(ops, x, column([p.min_p for p in params]))
     x = apply_typical_p(ops, x, column([p.typical_p for p in params]))
     return apply_mirostat(ops, x, column([state.most_surprise for state in states]))
-
-
-def draw(ops: TensorOps, logits: Tensor, unit: Tensor) -> Tensor:
-    """logits [rows, vocab], unit float64 [rows, 1] in [0, 1) -> int64 [rows]: the inverse of the distribution function,
-    tokens in the order of their ids. A token without weight is never drawn: it adds nothing to the running sum."""
-    weights = weights_of(ops, logits)
-    passed = ops.less(ops.mul(unit, total_of(ops, weights)), ops.cumsum(weights, -1))
-    return ops.argmax(ops.cast(passed, "int8"), -1)  # the first that passes

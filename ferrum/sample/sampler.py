@@ -1,9 +1,10 @@
 """One token for every row of logits, and what is told of it.
 
 Owns: which way a row goes: where the largest logit is all that is wanted, `ops.argmax` finds it and the row stays where
-it is; any other row is looked at on the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way
-waits for the backend once. Refuses to know: requests and scheduling.
-Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26. Next: `ferrum.sample.limits`.
+it is; so it does on a device where `ops.choose` and `ops.ranked` know all that is wanted. Any other row is looked at on
+the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way waits for the backend once.
+Refuses to know: requests and scheduling.
+Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26, SAMPLE-50. Next: `ferrum.sample.limits`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ferrum.sample.logprobs import Ranked, log_softmax, not_finite, ranked
 from ferrum.sample.pipeline import is_greedy
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.state import SamplingState
+from ferrum.sampling_params import ALL_TOKENS
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 
@@ -43,11 +45,13 @@ def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> l
     """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
     offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
     others have their tokens."""
-    greedy = [index for index, state in enumerate(states) if _is_argmax(state)]
-    others = [index for index, state in enumerate(states) if not _is_argmax(state)]
+    simple = _is_argmax if ops.on_host else _is_choice
+    chosen = [index for index, state in enumerate(states) if simple(state)]
+    others = [index for index, state in enumerate(states) if not simple(state)]
     found: dict[int, Outcome] = {}
-    if greedy:
-        found.update(zip(greedy, _largest(ops, _rows(ops, logits, greedy)), strict=True))
+    if chosen:
+        rows, own = _rows(ops, logits, chosen), [states[index] for index in chosen]
+        found.update(zip(chosen, _told(ops, rows, _tokens(ops, rows, own), own), strict=True))
     if others:
         for index, row in zip(others, ops.to_numpy(_rows(ops, logits, others)), strict=True):
             found[index] = _outcome(row, states[index])
@@ -58,13 +62,44 @@ def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
     return logits if len(rows) == logits.shape[0] else ops.take(logits, ops.asarray(np.array(rows, np.int64), "int64"))
 
 
-def _largest(ops: TensorOps, logits: Tensor) -> Iterator[Outcome]:
-    """[rows, vocab] -> the token of each row's largest logit, where that is finite. Both come to the host in one piece:
-    float64 holds every token id, and every logit, exactly."""
-    best = ops.reshape(ops.argmax(logits, -1), (-1, 1))
-    pair = ops.cast(best, "float64"), ops.cast(ops.take_along(logits, best), "float64")
-    for token, logit in ops.to_numpy(ops.concat(pair, -1)).tolist():
-        yield Sampled(int(token)) if math.isfinite(logit) else not_finite(logit)
+def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
+    """[rows, vocab] -> int64 [rows]: each row's token, chosen where the logits are."""
+    if all(map(_is_argmax, states)):
+        return ops.argmax(logits, -1)
+    settings = [
+        (state.params.temperature, state.params.top_k, state.params.top_p, state.params.min_p,
+         0.0 if is_greedy(state.params) else random_unit(state.seed, state.position))
+        for state in states
+    ]  # fmt: skip
+    return ops.choose(logits, ops.asarray(np.array(settings, np.float64), "float64"))
+
+
+def _told(ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[SamplingState]) -> Iterator[Outcome]:
+    """[rows, vocab], int64 [rows] -> the tokens, of the rows whose largest logit is finite: a row of which it is not
+    has that one's token; and what was asked about them. All of it comes to the host in one piece: float64 holds every
+    id, and every logit, exactly."""
+    wanted = [state.params.logprobs for state in states]
+    places = ops.reshape(tokens, (-1, 1))
+    columns = [ops.cast(places, "float64"), ops.cast(ops.take_along(logits, places), "float64")]
+    most = max((count for count in wanted if count is not None), default=None)
+    if most is not None:
+        most = min(most, logits.shape[1])
+        columns.append(ops.ranked(logits, tokens, most))
+    for count, (token, logit, *facts) in zip(wanted, ops.to_numpy(ops.concat(columns, -1)).tolist(), strict=True):
+        if not math.isfinite(logit):
+            yield not_finite(logit)
+            continue
+        yield Sampled(int(token), None, None if count is None else _ranked(int(token), facts, min(count, most or 0)))
+
+
+def _ranked(token: int, facts: Sequence[float], count: int) -> Ranked:
+    """A row of `ops.ranked`, with at least `count` tokens, as a sampler tells it."""
+    (logprob, rank), best = facts[:2], facts[2:]
+    ids, values = best[: len(best) // 2], best[len(best) // 2 :]
+    found: Ranked = {token: (logprob, int(rank))}
+    for place in range(count):
+        found.setdefault(int(ids[place]), (values[place], place + 1))
+    return found
 
 
 def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
@@ -80,6 +115,14 @@ def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
 def _is_argmax(state: SamplingState) -> bool:
     """Is the token of the largest logit all that is wanted?"""
     return is_greedy(state.params) and state.params.logprobs is None and not state.edits_logits
+
+
+def _is_choice(state: SamplingState) -> bool:
+    """Is nothing wanted that `choose` and `ranked` do not know?"""
+    params, told = state.params, state.params.logprobs
+    as_they_are = is_greedy(params) or params.logprobs_mode == "raw_logprobs"
+    can_tell = told is None or (told != ALL_TOKENS and as_they_are)
+    return can_tell and not state.edits_logits and params.typical_p == 1 and not params.mirostat
 
 
 def sample_row(row: NDArray[Any], state: SamplingState) -> Sampled:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ferrum.tensor.attention import paged_attention
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.drawing import choose, ranked
 from ferrum.tensor.experts import mixture
 from ferrum.tensor.ops import Primitives, Shape, Tensor, host_dtype
 from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, PlainMlp
@@ -214,6 +215,18 @@ class Compositions(Primitives):
     def sort(self, x: Tensor) -> Tensor:
         """[..., n] -> [..., n], largest first."""
         return self.take_along(x, self.argsort(x))
+
+    def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
+        """logits [rows, vocab], settings float64 [rows, 5] -> int64 [rows]: one token for each row. Settings are the
+        temperature, top_k, top_p, min_p, and the number in [0, 1) that draws. A row whose temperature is 0, or whose
+        largest logit is not finite, has the lowest id of its largest logit (a NaN is the largest of all)."""
+        return choose(self, logits, settings)
+
+    def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> Tensor:
+        """logits [rows, vocab], int64 [rows] -> float64 [rows, 2 + 2 * count]: the logarithm of the probability of each
+        row's token and its rank (1 is the best, equal ones rank by their ids), then the ids of the `count` best tokens,
+        best first, then the logarithms of their probabilities. count <= vocab."""
+        return ranked(self, logits, tokens, count)
 
     # ---- weights
     def dequantize(self, weight: Weight) -> Tensor:

@@ -3,7 +3,7 @@
 Owns: which experts a token goes to and how they are weighted. Tokens are grouped: each expert computes all of its own
 at once. Slow and obvious on purpose: the host reads which experts were chosen, so that each layer waits for the device
 once, and tells it again who goes where, twice for each expert. Refuses to know: what an expert computes (`norm_gated`).
-Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next: `ferrum.model.decoder`.
+Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next: `ferrum.tensor.drawing`.
 """
 
 from __future__ import annotations
