@@ -119,6 +119,10 @@ def test_int64_is_not_cut_to_32_bits(ops: TensorOps) -> None:
     ):  # fmt: skip
         check_same(ops, name, (x, y), expected, str(expected.dtype))
     check_same(ops, "mul", (x, lay(ops, np.array(3), dtype="int64")), 3 * values, "int64")
+    next_ones = lay(ops, values + 1, dtype="int64")  # no float32 tells the two apart
+    check_same(ops, "less", (x, next_ones), np.ones(5, bool), "bool")
+    check_same(ops, "equal", (x, next_ones), np.zeros(5, bool), "bool")
+    check_same(ops, "maximum", (x, next_ones), values + 1, "int64")
     check_same(ops, "cast", (x, "float64"), values.astype(np.float64), "float64")
     check_same(ops, "argsort", (x,), np.array([0, 3, 4, 1, 2]), "int64")
     check_same(ops, "where", (ops.less(x, y), x, y), np.minimum(values, other), "int64")
