@@ -1,0 +1,101 @@
+// Products of weights with a few tokens: what decoding spends its time on.
+//
+//     linear_few:  out = scale * (x @ weights.T + bias) + residual
+//     gated_few:   out = activation(gate) * (up + offset), where gate = min(x @ gates.T + gate_bias, limit) and
+//                  up = max(min(x @ ups.T + up_bias, limit), -limit)
+//
+// Shapes: x [tokens, columns], residual and out [tokens, rows], weights [rows, columns] in a FORMAT of formats.cuh, bias
+// [rows]. linear_few takes up to three matrices of one format, whose results stand side by side: rows = rows0 + rows1 +
+// rows2. A bias or a residual that is null is none.
+//
+// A warp computes ROWS rows for TOKENS tokens, and all a block's warps know nothing of each other. Blocks of the same
+// rows and other tokens are neighbours in the grid: they find the weights in the second-level cache. Where tokens or
+// rows are missing at the end, the last one is computed again and not written.
+//
+// The bound is the bandwidth of the memory that weights come from, up to some four tokens: then it is the arithmetic.
+
+#include "products.cuh"
+#include "activation.cuh"
+
+#ifndef FORMAT
+#define FORMAT q4_k
+#endif
+#ifndef TOKENS
+#define TOKENS 1
+#endif
+#ifndef ROWS
+#define ROWS 4
+#endif
+
+// where the TOKENS rows of x begin
+__device__ __forceinline__ void find_tokens(const float* x, int first, int tokens, int columns,
+                                            const float* (&places)[TOKENS]) {
+#pragma unroll
+    for (int token = 0; token < TOKENS; token++)
+        places[token] = x + (long long)min(first + token, tokens - 1) * columns;
+}
+
+extern "C" __global__ void __launch_bounds__(128) linear_few(
+    const float* x, const void* weights0, const void* weights1, const void* weights2, const float* bias0,
+    const float* bias1, const float* bias2, int rows0, int rows1, int rows2, const float* residual, float scale,
+    int tokens, int columns, float* out) {
+    const int lane = threadIdx.x % 32, crowds = (tokens + TOKENS - 1) / TOKENS;
+    const int first_token = blockIdx.x % crowds * TOKENS;
+    int group = blockIdx.x / crowds * (blockDim.x / 32) + threadIdx.x / 32;
+    const int groups0 = (rows0 + ROWS - 1) / ROWS, groups1 = (rows1 + ROWS - 1) / ROWS;
+
+    const unsigned char* weights = (const unsigned char*)weights0;
+    const float* bias = bias0;
+    int rows = rows0, before = 0;
+    if (group >= groups0 + groups1) {
+        group -= groups0 + groups1;
+        weights = (const unsigned char*)weights2, bias = bias2, rows = rows2, before = rows0 + rows1;
+    } else if (group >= groups0) {
+        group -= groups0;
+        weights = (const unsigned char*)weights1, bias = bias1, rows = rows1, before = rows0;
+    }
+    if (group * ROWS >= rows) return;
+
+    const unsigned char* places[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; row++)
+        places[row] = row_of<FORMAT>(weights, min(group * ROWS + row, rows - 1), columns);
+    const float* xs[TOKENS];
+    find_tokens(x, first_token, tokens, columns, xs);
+    float y = products<FORMAT>(places, xs, columns);
+
+    int row = group * ROWS + lane % ROWS, token = first_token + lane / ROWS;
+    if (lane >= ROWS * TOKENS || row >= rows || token >= tokens) return;
+    if (bias) y += bias[row];
+    y *= scale;
+    long long place = (long long)token * (rows0 + rows1 + rows2) + before + row;
+    if (residual) y += residual[place];
+    out[place] = y;
+}
+
+extern "C" __global__ void __launch_bounds__(128) gated_few(
+    const float* x, const void* gates, const void* ups, const float* gate_bias, const float* up_bias, int rows,
+    int activation, float limit, float offset, int tokens, int columns, float* out) {
+    const int lane = threadIdx.x % 32, crowds = (tokens + TOKENS - 1) / TOKENS, half = ROWS / 2;
+    const int first_token = blockIdx.x % crowds * TOKENS;
+    const int first_row = (blockIdx.x / crowds * (blockDim.x / 32) + threadIdx.x / 32) * half;
+    if (first_row >= rows) return;
+
+    const unsigned char* places[ROWS];  // of gates, then of ups
+#pragma unroll
+    for (int row = 0; row < half; row++) {
+        int number = min(first_row + row, rows - 1);
+        places[row] = row_of<FORMAT>((const unsigned char*)gates, number, columns);
+        places[half + row] = row_of<FORMAT>((const unsigned char*)ups, number, columns);
+    }
+    const float* xs[TOKENS];
+    find_tokens(x, first_token, tokens, columns, xs);
+    float gate = products<FORMAT>(places, xs, columns);
+    float up = __shfl_down_sync(ALL_LANES, gate, half);
+
+    int row = first_row + lane % ROWS, token = first_token + lane / ROWS;
+    if (lane >= ROWS * TOKENS || lane % ROWS >= half || row >= rows || token >= tokens) return;
+    if (gate_bias) gate += gate_bias[row];
+    if (up_bias) up += up_bias[row];
+    out[(long long)token * rows + row] = gated(gate, up, activation, limit, offset);
+}
