@@ -1,0 +1,126 @@
+"""Mixtures of experts: which of them a token goes to is decided on the device, and read by nobody else.
+
+Owns: which mixtures have kernels, and the table of addresses by which kernels find the weights of an expert. A graph
+can contain all of it: what changes from step to step are numbers in memory.
+Refuses to know: the expert that every token goes to. Specs: CUDA-26 to CUDA-29. Next: `ferrum.backends.cuda.attention`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ferrum.backends.cuda.device import Array, Device
+from ferrum.backends.cuda.elementwise import contiguous
+from ferrum.backends.cuda.products import FORMATS, ROWS, Products, gate_facts, has_kernel, plain, warps_of_block
+from ferrum.errors import InternalError
+from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
+
+MOST_CHOSEN = 16
+"""Experts of a token: each has a warp of a block, and a lane of a warp."""
+MOST_EXPERTS = 8192
+"""Their chances lie in shared memory."""
+
+_KNOWN_OF_EXPERTS = frozenset(["router", "experts", "chosen", "normalised", "shared", "shared_weight"])
+
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("route", {}),
+    *(("experts", {"FORMAT": name, "ROWS": str(ROWS)}) for name in FORMATS),
+)
+
+
+Kind = tuple[str, str, tuple[int, int], tuple[int, float, float]]
+"""Formats of the inner and of the last matrices, [middle, hidden], facts of the gate."""
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """What kernels are told of the experts of a mixture."""
+
+    addresses: Array  # uint64 [experts, 6]: gate, up, down, the biases of gate, up and down; 0 for none
+    inner_format: str
+    outer_format: str
+    hidden: int
+    middle: int
+
+
+class ExpertKernels:
+    """Mixtures on one device."""
+
+    def __init__(self, device: Device, products: Products) -> None:
+        self._device, self._products = device, products
+        self._tables: WeakKeyDictionary[Experts, Table | None] = WeakKeyDictionary()
+
+    def fits(self, x: Array, experts: Experts) -> bool:
+        """Can `mixture` compute it? At the first question about some experts their addresses are uploaded."""
+        if experts not in self._tables:
+            self._tables[experts] = self._table(experts)
+        table = self._tables[experts]
+        return table is not None and x.shape[1:] == (table.hidden,) and self._products.fits(x, (experts.router,))
+
+    def mixture(self, x: Array, experts: Experts, always: Array | None) -> Array:
+        """[tokens, hidden] -> [tokens, hidden]: the weighted sum of what each token's experts say, plus `always`, where
+        it is given."""
+        table, device = self._tables.get(experts), self._device
+        if table is None:
+            raise InternalError("nobody asked whether this mixture fits, or it does not")
+        tokens, chosen = x.shape[0], experts.chosen
+        x = contiguous(device, x)
+        weights, numbers = self._routed(x, experts)
+        inner = device.empty((tokens, chosen, table.middle), "float32")
+        groups, pairs = -(-table.middle // (ROWS // 2)), tokens * chosen
+        warps = warps_of_block(device, groups * pairs)
+        kernel = device.kernels.get("experts", "expert_inner", FORMAT=table.inner_format, ROWS=str(ROWS))
+        kernel(
+            (-(-groups // warps) * pairs,), (32 * warps,), x, table.addresses, numbers, pairs, chosen, table.hidden,
+            table.middle, *gate_facts(experts.experts[0]), inner,
+        )  # fmt: skip
+        out = device.empty((tokens, table.hidden), "float32")
+        kernel = device.kernels.get("experts", "expert_outer", FORMAT=table.outer_format, ROWS=str(ROWS))
+        kernel(
+            (-(-table.hidden // ROWS) * tokens,), (32 * chosen,), inner, table.addresses, numbers, weights,
+            None if always is None else contiguous(device, always), chosen, table.hidden, table.middle, out,
+        )  # fmt: skip
+        return out
+
+    def _routed(self, x: Array, experts: Experts) -> tuple[Array, Array]:
+        """-> weights and int32 numbers of each token's experts, both [tokens, chosen], the best first."""
+        scores = self._products.few(x, (experts.router,))
+        (tokens, count), chosen, empty = scores.shape, experts.chosen, self._device.empty
+        weights, numbers = empty((tokens, chosen), "float32"), empty((tokens, chosen), "int32")
+        kernel = self._device.kernels.get("route", "route")
+        kernel((tokens,), (32,), scores, count, chosen, experts.normalised, weights, numbers, shared=4 * count)
+        return weights, numbers
+
+    def _table(self, experts: Experts) -> Table | None:
+        """None if there is no kernel for them: experts must be alike in all but their numbers."""
+        each, count = experts.experts, experts.router.weight.rows
+        kinds = {self._kind(expert) for expert in each}
+        if sets_beyond(experts, _KNOWN_OF_EXPERTS) or count != len(each) or count > MOST_EXPERTS or len(kinds) != 1:
+            return None
+        (kind,) = kinds
+        if kind is None or not 0 < experts.chosen <= min(count, MOST_CHOSEN):
+            return None
+        inner, outer, (middle, hidden), _ = kind
+        addresses = self._device.upload(np.array([self._addresses(expert) for expert in each], np.uint64))
+        return Table(addresses, inner, outer, hidden, middle)
+
+    def _kind(self, expert: GatedMlp) -> Kind | None:
+        """What all experts of a mixture must have in common."""
+        gate, up, down = expert.gate, expert.up, expert.down
+        inner, other, outer = (self._products.format_of(each.weight) for each in (gate, up, down))
+        shape = gate.weight.shape
+        if inner is None or other != inner or outer is None or not has_kernel(expert):
+            return None
+        if up.weight.shape != shape or down.weight.shape != shape[::-1]:
+            return None
+        if not all(plain(each.bias) for each in (gate, up, down)):
+            return None
+        return inner, outer, shape, gate_facts(expert)
+
+    def _addresses(self, expert: GatedMlp) -> list[int]:
+        linears = (expert.gate, expert.up, expert.down)
+        arrays = [*(each.weight.data for each in linears), *(each.bias for each in linears)]
+        return [0 if each is None else self._device.address(each) for each in arrays]

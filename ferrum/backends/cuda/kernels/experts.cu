@@ -1,0 +1,85 @@
+// What the chosen experts of each token say, each of them a gated MLP.
+//
+//     expert_inner:  out[token, choice] = activation(gate) * (up + offset) of x[token], by expert numbers[token, choice]
+//     expert_outer:  out[token] = sum over choices of weights[token, choice] * (downs[numbers[token, choice]] @
+//                    inner[token, choice] + down_bias), in the order of the choices, plus always[token]
+//
+// Shapes: x, always and out of expert_outer [tokens, hidden], numbers and weights [tokens, chosen], inner [tokens, chosen,
+// middle]. Gates and ups [middle, hidden] are in one FORMAT of formats.cuh, downs [hidden, middle] may be in another one.
+// `table` [experts, 6] holds the addresses of each expert's gate, up, down, and their biases, 0 where there is none: the
+// matrices of experts are arrays of their own, and which of them a step reads is known on the device alone.
+//
+// expert_inner: a warp computes HALF rows of gate and the same of up for one token and choice. Blocks of the same rows and
+// other choices are neighbours in the grid: those of one expert find its weights in the second-level cache.
+// expert_outer: a block computes ROWS rows for one token, a warp for each choice; they meet in shared memory.
+
+#include "products.cuh"
+#include "activation.cuh"
+
+#ifndef FORMAT
+#define FORMAT q4_k
+#endif
+#ifndef ROWS
+#define ROWS 4
+#endif
+#define HALF (ROWS / 2)
+
+#define GATE 0
+#define UP 1
+#define DOWN 2
+#define BIAS 3  // that of the gate; those of up and down follow
+#define FACTS 6
+
+extern "C" __global__ void __launch_bounds__(128) expert_inner(const float* x, const unsigned long long* table,
+                                                               const int* numbers, int pairs, int chosen, int hidden,
+                                                               int middle, int activation, float limit, float offset,
+                                                               float* out) {
+    const int lane = threadIdx.x % 32, pair = blockIdx.x % pairs;
+    const int first_row = (blockIdx.x / pairs * (blockDim.x / 32) + threadIdx.x / 32) * HALF;
+    if (first_row >= middle) return;
+    const unsigned long long* own = table + (long long)numbers[pair] * FACTS;
+
+    const unsigned char* places[ROWS];  // of the gate, then of up
+#pragma unroll
+    for (int row = 0; row < HALF; row++) {
+        int number = min(first_row + row, middle - 1);
+        places[row] = row_of<FORMAT>((const unsigned char*)own[GATE], number, hidden);
+        places[HALF + row] = row_of<FORMAT>((const unsigned char*)own[UP], number, hidden);
+    }
+    const float* const token[1] = {x + (long long)(pair / chosen) * hidden};
+    float gate = products<FORMAT>(places, token, hidden);
+    float up = __shfl_down_sync(ALL_LANES, gate, HALF);
+
+    int row = first_row + lane;
+    if (lane >= HALF || row >= middle) return;
+    if (own[BIAS + GATE]) gate += ((const float*)own[BIAS + GATE])[row];
+    if (own[BIAS + UP]) up += ((const float*)own[BIAS + UP])[row];
+    out[(long long)pair * middle + row] = gated(gate, up, activation, limit, offset);
+}
+
+extern "C" __global__ void __launch_bounds__(512) expert_outer(
+    const float* inner, const unsigned long long* table, const int* numbers, const float* weights, const float* always,
+    int chosen, int hidden, int middle, float* out) {
+    __shared__ float said[16][ROWS];  // [choice, row]
+    const int lane = threadIdx.x % 32, choice = threadIdx.x / 32, groups = (hidden + ROWS - 1) / ROWS;
+    const long long token = blockIdx.x / groups, pair = token * chosen + choice;
+    const int first_row = blockIdx.x % groups * ROWS;
+    const unsigned long long* own = table + (long long)numbers[pair] * FACTS;
+
+    const unsigned char* places[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; row++)
+        places[row] = row_of<FORMAT>((const unsigned char*)own[DOWN], min(first_row + row, hidden - 1), middle);
+    const float* const activations[1] = {inner + pair * middle};
+    float result = products<FORMAT>(places, activations, middle);
+
+    const float* bias = (const float*)own[BIAS + DOWN];
+    int row = first_row + lane;
+    if (lane < ROWS && row < hidden) said[choice][lane] = weights[pair] * (bias ? result + bias[row] : result);
+    __syncthreads();
+    if (choice > 0 || lane >= ROWS || row >= hidden) return;
+    float total = 0;
+    for (int each = 0; each < chosen; each++) total += said[each][lane];
+    if (always) total += always[token * hidden + row];
+    out[token * hidden + row] = total;
+}
