@@ -1,0 +1,232 @@
+"""Launches of what attention does: turning queries and keys, writing to the pool, attending.
+
+Owns: which operands the kernels can take, how the work is cut, and memory for what the splits of a context hand over.
+A token by itself (`attend_few.cu`) has bits that depend on nothing but its own sequence; many tokens of a sequence
+(`attend_many.cu`) read its keys and values together, which is faster and takes a grid that only the host can know.
+Refuses to know: norms and projections. Specs: CUDA-30 to CUDA-36. Next: `ferrum.backends.cuda.blocks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
+
+from ferrum.backends.cuda.device import Array, Device
+from ferrum.backends.cuda.elementwise import FLOATS, contiguous, start
+from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.parts import Attention, sets_beyond
+
+THREADS = 256
+"""Of a block of attend_few and attend_many."""
+SPLIT, EACH = 256, 8
+"""Positions of a split and elements that a thread takes at once, as in attention.cuh."""
+MOST_DIMENSIONS = 256
+"""Of a head."""
+MANY = 16
+"""New tokens of a sequence from which on they attend together."""
+MOST_BYTES = 64 << 20
+"""Of what the splits of a context hand over. Where all tokens together have more, they take turns."""
+
+_KV_TYPES = ("float32", "float16", "bfloat16")
+_NO_WINDOW = (1 << 31) - 1
+_ROWS = {1: 64, 2: 64, 4: 32}
+"""Rows of a tile of attend_many, by columns of 64 dimensions: as many as the registers allow."""
+_KNOWN_OF_TABLES = frozenset(["cos", "sin", "growth"])
+_KNOWN_OF_ATTENTION = frozenset(
+    ["query", "key", "value", "output", "head_dim", "scale", "window", "softcap", "query_norm", "key_norm", "sinks"]
+)
+
+
+def _most_heads(kv_type: str, wide: int) -> int:
+    """Query heads that a block of attend_few serves: as many as the registers allow."""
+    return 8 if wide and kv_type != "float32" else 4
+
+
+def _few(kv_type: str, wide: int, heads: int) -> dict[str, str]:
+    return {"kv_t": FLOATS[kv_type], "WIDE": str(wide), "HEADS": str(heads)}
+
+
+def _many(kv_type: str, wide: int, columns: int) -> dict[str, str]:
+    return {"kv_t": FLOATS[kv_type], "WIDE": str(wide), "COLUMNS": str(columns), "ROWS": str(_ROWS[columns])}
+
+
+_KINDS = [(kv_type, wide) for kv_type in _KV_TYPES for wide in (0, 1)]
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    *(("rope_write", {"kv_t": FLOATS[kv_type]}) for kv_type in _KV_TYPES),
+    *(("attend_few", _few(*kind, heads)) for kind in _KINDS for heads in range(1, _most_heads(*kind) + 1)),
+    *(("attend_many", _many(*kind, columns)) for kind in _KINDS for columns in _ROWS),
+    ("attend_combine", {}),
+)
+"""Every way in which the kernels are compiled."""
+
+
+class AttentionKernels:
+    """Attention on one device."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def writes(self, layer: KvLayer) -> bool:
+        """Can the kernels write to this layer?"""
+        whole = layer.keys.flags.c_contiguous and layer.values.flags.c_contiguous
+        return whole and str(layer.keys.dtype) == str(layer.values.dtype) in _KV_TYPES
+
+    def fits(
+        self, layer: KvLayer, attention: Attention, heads: int, head_dim: int, tables: RopeTables | None = None
+    ) -> bool:
+        """Have the kernels a word for everything in use?"""
+        return (
+            self.writes(layer)
+            and layer.keys.shape[2] == head_dim <= MOST_DIMENSIONS
+            and heads % layer.keys.shape[1] == 0
+            and _plain(attention.sinks, (heads,))
+            and not sets_beyond(attention, _KNOWN_OF_ATTENTION)
+            and (tables is None or _turn(tables, head_dim))
+        )
+
+    def write(self, layer: KvLayer, key: Array, value: Array, slots: Array) -> None:
+        """key, value float32 [tokens, kv_heads, head_dim] to int32 slots [tokens]; nothing where a slot is -1."""
+        self._write(None, None, key, value, layer, None, None, slots)
+
+    def turn_and_write(
+        self,
+        query: Array,
+        key: Array,
+        value: Array,
+        layer: KvLayer,
+        tables: RopeTables | None,
+        positions: Array,
+        slots: Array,
+    ) -> Array:
+        """query float32 [tokens, heads, head_dim] -> the same, turned and grown by int32 positions [tokens]; key and
+        value go where `write` puts them, the key turned. Without tables nothing turns."""
+        out = self._device.empty(query.shape, "float32")
+        self._write(query, out, key, value, layer, tables, positions, slots)
+        return out
+
+    def attend(self, query: Array, attention: Attention, layer: KvLayer, batch: StepBatch, many: bool) -> Array:
+        """query float32 [tokens, heads, head_dim] -> the same shape. many: may tokens of a sequence attend together,
+        and the launches be those of this batch alone?"""
+        launches = _Launches(self._device, query, attention, layer, batch)
+        if not many:
+            launches.few(0, query.shape[0])
+            return launches.out
+        for first, counts in _runs(batch.starts):
+            if max(counts) < MANY:
+                launches.few(batch.starts[first], sum(counts))
+            else:
+                launches.many(first, counts)
+        return launches.out
+
+    def _write(
+        self,
+        query: Array | None,
+        out: Array | None,
+        key: Array,
+        value: Array,
+        layer: KvLayer,
+        tables: RopeTables | None,
+        positions: Array | None,
+        slots: Array,
+    ) -> None:
+        tokens, kv_heads, head_dim = key.shape
+        heads = 0 if query is None else query.shape[1]
+        cos, sin, growth = (None, None, None) if tables is None else (tables.cos, tables.sin, tables.growth)
+        length, half = (0, 0) if cos is None else cos.shape
+        operands, steps = zip(*(self._rows(x) for x in (query, key, value)), strict=True)
+        places = (None if x is None else contiguous(self._device, x) for x in (positions, slots))
+        self._device.kernels.get("rope_write", "rope_write", kv_t=FLOATS[str(layer.keys.dtype)])(
+            (tokens, heads + kv_heads), (_threads(head_dim),), *operands, cos, sin, growth, *places, out, layer.keys,
+            layer.values, *steps, heads, kv_heads, head_dim, layer.block_size, half, length,
+        )  # fmt: skip
+
+    def _rows(self, x: Array | None) -> tuple[Array | None, int]:
+        """Where the tokens of x begin, and elements from one to the next: only a token's own must be neighbours."""
+        if x is None:
+            return None, 0
+        x = x if x[:1].flags.c_contiguous else contiguous(self._device, x)
+        return start(x), x.strides[0] // x.dtype.itemsize
+
+
+class _Launches:
+    """One attention. Each launch writes some tokens of `out`."""
+
+    def __init__(self, device: Device, query: Array, attention: Attention, layer: KvLayer, batch: StepBatch) -> None:
+        self.out = device.empty(query.shape, "float32")
+        self._device, self._sinks = device, attention.sinks
+        _, self._kv_heads, self._head_dim, self._block_size = layer.keys.shape
+        self._heads = query.shape[1]
+        self._group = self._heads // self._kv_heads
+        self._window = min(attention.window or _NO_WINDOW, _NO_WINDOW)
+        self._pool = layer.keys, layer.values
+        self._query, self._tables, self._starts, self._contexts = (
+            contiguous(device, x) for x in (query, batch.block_tables, batch.seq_starts, batch.context_lens)
+        )
+        self._facts = (
+            self._kv_heads, self._group, self._head_dim, self._block_size, self._window, attention.scale,
+            attention.softcap or 0.0,
+        )  # fmt: skip
+        self._kind = str(layer.keys.dtype), self._wide()
+
+    def few(self, first: int, count: int) -> None:
+        """Tokens first .. first + count - 1, each by itself."""
+        sequences, columns = self._tables.shape
+        splits = max(1, -(-columns * self._block_size // SPLIT))
+        turn = max(1, min(count, MOST_BYTES // (4 * self._heads * splits * self._head_dim)))
+        mixed = self._device.empty((turn, self._heads, splits, self._head_dim), "float32")
+        largest, total = (self._device.empty((turn, self._heads, splits), "float32") for _ in range(2))
+        chunks = -(-self._group // _most_heads(*self._kind))
+        defines = _few(*self._kind, -(-self._group // chunks))
+        attend = self._device.kernels.get("attend_few", "attend_few", **defines)
+        combine = self._device.kernels.get("attend_combine", "attend_combine")
+        for token in range(first, first + count, turn):
+            tokens = min(turn, first + count - token)
+            attend(
+                (tokens, self._kv_heads * chunks, splits), (THREADS,), self._query, *self._pool, self._tables,
+                self._starts, self._contexts, mixed, largest, total, token, sequences, columns, *self._facts,
+            )  # fmt: skip
+            combine(
+                (tokens, self._heads), (_threads(self._head_dim),), mixed, largest, total, self._sinks, self._starts,
+                self._contexts, self.out, token, sequences, splits, self._head_dim, self._window, shared=4 * splits,
+            )  # fmt: skip
+
+    def many(self, first: int, counts: Sequence[int]) -> None:
+        """Sequences from `first` on that have so many tokens, which attend together."""
+        columns = next(each for each in _ROWS if 64 * each >= self._head_dim)
+        tiles = -(-max(counts) * self._group // _ROWS[columns])
+        kernel = self._device.kernels.get("attend_many", "attend_many", **_many(*self._kind, columns))
+        kernel(
+            (tiles, self._kv_heads, len(counts)), (THREADS,), self._query, *self._pool, self._sinks, self._tables,
+            self._starts, self._contexts, self.out, first, self._tables.shape[1], *self._facts,
+        )  # fmt: skip
+
+    def _wide(self) -> int:
+        """1 if neighbours can be loaded EACH at a time, which must lie at multiples of 16 bytes."""
+        aligned = all(self._device.address(x) % 16 == 0 for x in self._pool)
+        return int(aligned and self._block_size % EACH == 0 and self._head_dim % EACH == 0)
+
+
+def _runs(starts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+    """Sequences that follow each other and all have many new tokens, or all few: the first, and how many each has."""
+    first = 0
+    for _, run in groupby((end - begin for begin, end in pairwise(starts)), lambda count: count < MANY):
+        counts = list(run)
+        yield first, counts
+        first += len(counts)
+
+
+def _turn(tables: RopeTables, head_dim: int) -> bool:
+    """Are these tables as the kernel expects them?"""
+    length, half = tables.cos.shape
+    plain = all(_plain(x, (length, half)) for x in (tables.cos, tables.sin)) and _plain(tables.growth, (length,))
+    return plain and 2 * half <= head_dim and not sets_beyond(tables, _KNOWN_OF_TABLES)
+
+
+def _plain(x: Array | None, shape: tuple[int, ...]) -> bool:
+    """Is x float32 of this shape, without gaps? What is not there is."""
+    return x is None or (x.shape == shape and str(x.dtype) == "float32" and bool(x.flags.c_contiguous))
+
+
+def _threads(head_dim: int) -> int:
+    """Of a block that takes one head: one for each dimension, in whole warps."""
+    return min(THREADS, -(-head_dim // 32) * 32)
