@@ -1,0 +1,106 @@
+"""Choosing tokens: the largest logits of each row, how likely they are, and a draw.
+
+Owns: which logits the kernels can take, and how many threads and blocks a row gets: that depends on the vocabulary
+alone, so that a row cannot tell its batch-mates.
+Refuses to know: requests, seeds, and what edits logits before a token is chosen (`ferrum.sample.pipeline`).
+Specs: CUDA-46, CUDA-47, CUDA-48. Next: `ferrum.backends.cuda.attention`.
+"""
+
+from __future__ import annotations
+
+from ferrum.backends.cuda.device import Array, Device
+from ferrum.backends.cuda.elementwise import contiguous
+
+MOST_LARGEST = 1024
+"""The largest k of `top_k`."""
+_MOST_TOKENS = 1 << 30
+_THREADS = 256  # of a block where a row has many
+_ARGMAX, _SUMS, _WEIGHTS = 8, 8, 4  # elements of a thread, as ELEMENTS in argmax.cu, top_k.cu and draw.cu
+_MOST_THREADS = 512  # of a block that has a row for itself
+
+
+class Choosing:
+    """What is chosen of float32 logits [rows, vocab] on one device. None stands for logits that no kernel takes."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def argmax(self, x: Array) -> Array | None:
+        """-> int64 [rows]: the largest of each row, the lowest id of equal ones; NaN is larger than everything."""
+        if not _fits(x):
+            return None
+        return self._best(contiguous(self._device, x))
+
+    def top_k(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        """-> values [rows, k] and int64 ids [rows, k], the largest first, equal ones by lowest id."""
+        if not _fits(x) or not 0 < k <= min(MOST_LARGEST, x.shape[1]):
+            return None
+        x, (rows, n) = contiguous(self._device, x), x.shape
+        values, ids = self._device.empty((rows, k), "float32"), self._device.empty((rows, k), "int64")
+        kernel = self._device.kernels.get("top_k", "top_k")
+        padded = 1 << (k - 1).bit_length()
+        kernel((rows,), (_threads(n),), x, values, ids, n, k, padded)
+        return values, ids
+
+    def logsumexp(self, x: Array) -> Array | None:
+        """-> float64 [rows]: what to take from a logit to get the logarithm of its probability."""
+        if not _fits(x):
+            return None
+        x, (rows, n) = contiguous(self._device, x), x.shape
+        best, chunks = self._best(x), -(-n // (_THREADS * _SUMS))
+        sums, out = self._device.empty((rows, chunks), "float64"), self._device.empty((rows,), "float64")
+        self._device.kernels.get("top_k", "sums_of_chunks")((rows, chunks), (_THREADS,), x, best, sums, n)
+        self._device.kernels.get("top_k", "logsumexp")((rows,), (32,), x, best, sums, out, n, chunks)
+        return out
+
+    def rank(self, x: Array, tokens: Array) -> Array | None:
+        """int64 tokens [rows] -> int64 [rows]: how many are larger, or equal with a lower id; of a number that is no
+        token all are."""
+        if not _fits(x) or tokens.shape != x.shape[:1] or str(tokens.dtype) != "int64":
+            return None
+        x, tokens = contiguous(self._device, x), contiguous(self._device, tokens)
+        out = self._device.empty(tokens.shape, "int64")
+        kernel = self._device.kernels.get("top_k", "rank")
+        kernel((x.shape[0],), (_threads(x.shape[1]),), x, tokens, out, x.shape[1])
+        return out
+
+    def draw(
+        self, logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array, unit: Array
+    ) -> Array | None:
+        """-> int64 [rows]: one token per row, as the definition draws it with these numbers of each row: top_k int64,
+        the others float64. A row whose temperature is next to 0, or whose largest logit is not finite, gives its
+        argmax."""
+        facts = tuple(contiguous(self._device, each) for each in (temperature, top_k, top_p, min_p, unit))
+        dtypes = [str(each.dtype) for each in facts]
+        if not _fits(logits) or dtypes != ["float64", "int64", "float64", "float64", "float64"]:
+            return None
+        logits, (rows, n) = contiguous(self._device, logits), logits.shape
+        if any(each.shape != (rows,) for each in facts):
+            return None
+        best = self._best(logits)
+        weights, out = self._device.empty((rows, n), "float64"), self._device.empty((rows,), "int64")
+        grid = (rows, -(-n // (_THREADS * _WEIGHTS)))
+        self._device.kernels.get("draw", "weigh")(grid, (_THREADS,), logits, best, facts[0], weights, n)
+        kernel = self._device.kernels.get("draw", "draw")
+        kernel((rows,), (_threads(n),), logits, weights, best, *facts, out, n)
+        return out
+
+    def _best(self, x: Array) -> Array:
+        rows, n = x.shape
+        chunks = -(-n // (_THREADS * _ARGMAX))
+        parts = self._device.empty((rows, chunks), "int64")
+        self._device.kernels.get("argmax", "argmax_of_chunks")((rows, chunks), (_THREADS,), x, parts, n)
+        if chunks == 1:
+            return parts.reshape((rows,))
+        out = self._device.empty((rows,), "int64")
+        self._device.kernels.get("argmax", "argmax_of_parts")((rows,), (32,), x, parts, out, n, chunks)
+        return out
+
+
+def _fits(x: Array) -> bool:
+    return x.ndim == 2 and 0 < x.shape[1] < _MOST_TOKENS and str(x.dtype) == "float32"
+
+
+def _threads(n: int) -> int:
+    """Of a block that has a row of n tokens for itself."""
+    return min(_MOST_THREADS, -(-n // 256) * 32)

@@ -1,0 +1,41 @@
+// The number of the largest element of every row; the lowest of equal ones, and the first NaN where there is one.
+//
+//     out = np.argmax(x, -1)
+//
+// Shapes: x [rows, n], parts [rows, chunks], out [rows].
+//
+// Two steps, so that one row of 150,000 tokens keeps more than one multiprocessor busy: `argmax_of_chunks` gives a block
+// each chunk of a row (ELEMENTS for every thread, blockDim.x apart), `argmax_of_parts` a warp to the winners of a row. A
+// winner is kept as its number alone; its value is looked up again. The largest is found by comparing places (order.cuh),
+// and the largest of a set does not depend on the order of comparisons.
+
+#include "order.cuh"
+
+#define ELEMENTS 8
+
+extern "C" __global__ void argmax_of_chunks(const float* x, long long* parts, int n) {
+    __shared__ place_t shared[32];
+    const float* row = x + (long long)blockIdx.x * n;
+    long long first = (long long)blockIdx.y * blockDim.x * ELEMENTS + threadIdx.x;
+    place_t best = 0;
+#pragma unroll
+    for (int each = 0; each < ELEMENTS; each++) {
+        long long id = first + each * blockDim.x;
+        place_t place = id < n ? place_of(row[id], (int)id) : 0;
+        best = place > best ? place : best;
+    }
+    best = block_best(best, shared);
+    if (threadIdx.x == 0) parts[(long long)blockIdx.x * gridDim.y + blockIdx.y] = id_of(best);
+}
+
+extern "C" __global__ void argmax_of_parts(const float* x, const long long* parts, long long* out, int n, int chunks) {
+    const float* row = x + (long long)blockIdx.x * n;
+    place_t best = 0;
+    for (int chunk = threadIdx.x; chunk < chunks; chunk += 32) {
+        int id = (int)parts[(long long)blockIdx.x * chunks + chunk];
+        place_t place = place_of(row[id], id);
+        best = place > best ? place : best;
+    }
+    best = warp_largest(best);
+    if (threadIdx.x == 0) out[blockIdx.x] = id_of(best);
+}

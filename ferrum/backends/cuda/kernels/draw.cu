@@ -1,0 +1,105 @@
+// One token for every row, drawn from its logits.
+//
+//     x = np.float64(logits) / temperature
+//     top_k:   of x stay the k largest, of equal ones those with the lowest ids; 0 or less keeps all
+//     weights = np.exp(x - x.max()), and 0 for what does not stay
+//     top_p:   the best tokens stay, until their weights reach top_p * weights.sum(); the one that crosses stays; 1 keeps
+//              all
+//     min_p:   weights of at least min_p stay
+//     out = the first id at which weights.cumsum() exceeds unit * weights.sum()
+//
+// This is what `filter_logits` and `draw` of ferrum/sample/pipeline.py say, for rows without typical_p and mirostat. A row
+// whose temperature is below GREEDY_BELOW, or whose largest logit is no finite number, gives the id of that logit.
+//
+// Shapes: logits [rows, n]; weights float64 [rows, n]; best [rows], the ids of the largest logits; temperature, top_p,
+// min_p, unit float64 [rows]; top_k int64 [rows]; out int64 [rows].
+//
+// `weigh` writes the weights with as many blocks as there are, because an exponential in float64 is dear. `draw` gives a
+// block to a row: two cuts by a sum (order.cuh), then the sums of the shares of its warps, in the order of ids; the warp
+// in whose share the running sum passes the number drawn looks for the token, 32 neighbours at a time.
+//
+// Sums are float64 but are added in another order than np.cumsum does: their last bits may differ. A token can differ
+// from the definition's only where a sum comes that close to what it is compared with.
+
+#include "order.cuh"
+
+#define GREEDY_BELOW 1e-5
+#define ELEMENTS 4
+
+__device__ __forceinline__ bool is_drawn(float largest, double temperature) {
+    return temperature >= GREEDY_BELOW && fabsf(largest) < INFINITY;
+}
+
+extern "C" __global__ void weigh(const float* logits, const long long* best, const double* temperature, double* weights,
+                                 int n) {
+    long long row = blockIdx.x, first = (long long)blockIdx.y * blockDim.x * ELEMENTS + threadIdx.x;
+    float largest = logits[row * n + best[row]];
+    if (!is_drawn(largest, temperature[row])) return;
+    double most = largest / temperature[row];
+#pragma unroll
+    for (int each = 0; each < ELEMENTS; each++) {
+        long long id = first + each * blockDim.x;
+        if (id < n) weights[row * n + id] = exp(logits[row * n + id] / temperature[row] - most);
+    }
+}
+
+// the token of the share at which `before` and its running sum pass `wanted`; by one warp
+__device__ __forceinline__ int first_past(const float* logits, const double* weights, share_t share, place_t cut,
+                                          double least, double before, double wanted) {
+    int lane = threadIdx.x % 32, latest = -1;
+    for (int line = share.first; line < share.last; line += 32) {
+        int id = line + lane;
+        bool kept = id < share.last && weights[id] > 0 && weights[id] >= least && place_of(logits[id], id) >= cut;
+        double until = before + warp_running(kept ? weights[id] : 0.0);
+        if (kept) latest = id;
+        int here = 32 - warp_largest(kept && until > wanted ? 32 - lane : 0);  // the first lane that passes
+        if (here < 32) return line + here;
+        before = __shfl_sync(ALL_LANES, until, 31);
+    }
+    return warp_largest(latest);  // only a rounding kept the last one from passing
+}
+
+extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, const double* weights,
+                                                       const long long* best, const double* temperature,
+                                                       const long long* top_k, const double* top_p, const double* min_p,
+                                                       const double* unit, long long* out, int n) {
+    __shared__ double parts[CUT_PARTS];
+    long long row = blockIdx.x;
+    logits += row * n;
+    weights += row * n;
+    if (!is_drawn(logits[best[row]], temperature[row])) {
+        if (threadIdx.x == 0) out[row] = best[row];
+        return;
+    }
+    place_t cut = 0;
+    share_t share = share_of_warp(n);
+    if (top_k[row] > 0 && top_k[row] < n) cut = cut_at(logits, nullptr, n, 0, (double)top_k[row], parts);
+    if (top_p[row] < 1) {
+        double total = 0;
+#pragma unroll 4
+        for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
+            if (place_of(logits[id], id) >= cut) total += weights[id];
+        total = block_total(total, parts);
+        cut = cut_at(logits, weights, n, cut, top_p[row] * total, parts);
+    }
+    double own = 0, total = 0, before = 0, until = 0;
+#pragma unroll 4
+    for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
+        if (weights[id] >= min_p[row] && place_of(logits[id], id) >= cut) own += weights[id];
+    total = block_total(own, parts);  // leaves in parts[i] the sum of warp i
+
+    double wanted = unit[row] * total;
+    int warp = -1;  // the first whose share passes it, or the last that adds something
+    bool passed = false;
+    for (int each = 0; each < (int)blockDim.x / 32; each++) {
+        if (passed || parts[each] == 0) continue;
+        warp = each;
+        before = until;
+        until += parts[each];
+        passed = until > wanted;
+    }
+    if ((int)threadIdx.x / 32 == warp) {
+        int token = first_past(logits, weights, share, cut, min_p[row], before, wanted);
+        if (threadIdx.x % 32 == 0) out[row] = token;
+    }
+}
