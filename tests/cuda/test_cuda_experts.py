@@ -98,14 +98,14 @@ def routed(device: Device, scores: Host, chosen: int, normalised: bool) -> tuple
 def test_the_best_experts_come_first_and_of_equals_the_lowest(
     data: Any, tokens: int, count: int, normalised: bool
 ) -> None:
-    scores = data.draw(floats((tokens, count), -30, 30))
+    scores = data.draw(floats((tokens, count), -200, 200))
     chosen = data.draw(st.integers(1, min(count, MOST_CHOSEN)))
     weights, numbers = at_every_schedule(lambda device: routed(device, scores, chosen, normalised))
     shifted = np.exp(scores.astype(np.float64) - scores.max(-1, keepdims=True))
     chances = shifted / shifted.sum(-1, keepdims=True)
     taken = np.take_along_axis(chances, numbers.astype(np.int64), -1)
     wanted = taken / taken.sum(-1, keepdims=True) if normalised else taken
-    assert_close(weights, Expected(wanted, wanted * (2 + 60), count), "float32")
+    assert_close(weights, Expected(wanted, wanted * (2 + 400), count), "float32")
     for token in range(tokens):
         own = list(numbers[token])
         assert len(set(own)) == chosen
@@ -121,7 +121,7 @@ def test_the_best_experts_come_first_and_of_equals_the_lowest(
 
 def close(chances: Host, number: int, other: int) -> bool:
     """Are they the same chance but for rounding?"""
-    return bool(abs(chances[number] - chances[other]) <= 2.0**-18 * chances[number] + 2.0**-126)
+    return bool(abs(chances[number] - chances[other]) <= 2.0**-14 * chances[number] + 2.0**-126)
 
 
 @pytest.mark.clause("CUDA-26")

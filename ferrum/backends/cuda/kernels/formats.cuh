@@ -216,7 +216,7 @@ struct q6_k {
     static const int block = 256, bytes = 210, run = 8, runs = 2, apart = 64, ahead = 1;
     struct stored {
         unsigned short low[4], high[4], scale;
-        signed char group_scales[2];  // of the two quarters that share bytes
+        signed char early_scale, late_scale;  // of the two quarters that share bytes
     };
 
     static __device__ __forceinline__ stored load(const unsigned char* row, int column) {
@@ -227,12 +227,12 @@ struct q6_k {
         return {{two_bytes(low), two_bytes(low + 2), two_bytes(low + 4), two_bytes(low + 6)},
                 {two_bytes(high), two_bytes(high + 2), two_bytes(high + 4), two_bytes(high + 6)},
                 two_bytes(own + 208),
-                {(signed char)group_scales[0], (signed char)group_scales[4]}};
+                (signed char)group_scales[0], (signed char)group_scales[4]};
     }
 
     static __device__ __forceinline__ void decode(const stored& part, int column, float* weights) {
         int quarter = column / 32 % 4;
-        float step = half_of(part.scale) * (float)part.group_scales[quarter / 2];
+        float step = half_of(part.scale) * (float)(quarter < 2 ? part.early_scale : part.late_scale);
 #pragma unroll
         for (int i = 0; i < run; i++) {
             unsigned low = word_of(part.low[i / 4 * 2], part.low[i / 4 * 2 + 1]) >> quarter / 2 * 4 & 0x0f0f0f0fu;

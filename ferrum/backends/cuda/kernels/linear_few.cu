@@ -35,7 +35,7 @@ __device__ __forceinline__ void find_tokens(const float* x, int first, int token
         places[token] = x + (long long)min(first + token, tokens - 1) * columns;
 }
 
-extern "C" __global__ void __launch_bounds__(128) linear_few(
+extern "C" __global__ void linear_few(
     const float* x, const void* weights0, const void* weights1, const void* weights2, const float* bias0,
     const float* bias1, const float* bias2, int rows0, int rows1, int rows2, const float* residual, float scale,
     int tokens, int columns, float* out) {
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(128) linear_few(
     out[place] = y;
 }
 
-extern "C" __global__ void __launch_bounds__(128) gated_few(
+extern "C" __global__ void gated_few(
     const float* x, const void* gates, const void* ups, const float* gate_bias, const float* up_bias, int rows,
     int activation, float limit, float offset, int tokens, int columns, float* out) {
     const int lane = threadIdx.x % 32, crowds = (tokens + TOKENS - 1) / TOKENS, half = ROWS / 2;

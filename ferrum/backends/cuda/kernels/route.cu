@@ -40,14 +40,14 @@ extern "C" __global__ void route(const float* scores, int experts, int chosen, i
     float total = 0, own_weight = 0;
     for (int place = 0; place < chosen; place++) {
         float best = TAKEN;
-        int number = experts;
+        int number = experts;  // none yet: any other is before it
         for (int n = lane; n < experts; n += 32)
-            if (chances[n] != TAKEN && (number == experts || is_before(chances[n], n, best, number)))
+            if (chances[n] != TAKEN && is_before(chances[n], n, best, number))
                 best = chances[n], number = n;
         for (int distance = 16; distance; distance >>= 1) {
             float other_best = __shfl_xor_sync(ALL_LANES, best, distance);
             int other = __shfl_xor_sync(ALL_LANES, number, distance);
-            if (other < experts && (number == experts || is_before(other_best, other, best, number)))
+            if (other < experts && is_before(other_best, other, best, number))
                 best = other_best, number = other;
         }
         total += best;
