@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound, Unsupported
+from ferrum.backends.cuda import probe
+from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound
 from ferrum.tensor.compositions import Compositions, TensorOps
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ ENTRY_POINT_GROUP = "ferrum.backends"
 BUILTIN = {
     "numpy": "ferrum.backends.numpy_backend:NumpyOps",
     "numba": "ferrum.backends.numpy_backend:NumbaOps",
+    "cupy": "ferrum.backends.cupy_backend:CupyOps",
 }
 
 
@@ -32,13 +34,14 @@ def backend_names() -> tuple[str, ...]:
 
 
 def load_backend(name: str = "auto", **options: Any) -> TensorOps:
-    """A new backend. name: "auto", a built-in or entry-point name, or "package.module:Class"; `options` are its
-    keyword arguments (`threads`, `float_dtype`, …); None means not given. Raises NotFound for an unknown name,
-    InvalidParameter for an option the backend does not have, BackendError where it cannot run."""
+    """A new backend. name: "auto" (a GPU where there is one, else the CPU), a built-in or entry-point name, or
+    "package.module:Class"; `options` are its keyword arguments (`threads`, `float_dtype`, …); None means not given.
+    Raises NotFound for an unknown name, InvalidParameter for an option the backend does not have, BackendError where it
+    cannot run."""
     if not isinstance(name, str) or not name:
         raise InvalidParameter("backend", f"must be a name, not {name!r}")
-    make = _find("numba" if name == "auto" else name)
     given = {option: value for option, value in options.items() if value is not None}
+    make = _find(_best(given) if name == "auto" else name)
     known = inspect.signature(make).parameters
     for option in given:
         if option not in known:
@@ -51,6 +54,11 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
         raise BackendError(f"backend {name!r} cannot run: {error}") from error
 
 
+def _best(given: Mapping[str, Any]) -> str:
+    """What "auto" is here. Whoever says how many threads means the CPU."""
+    return "cupy" if "threads" not in given and probe.available() else "numba"
+
+
 def _find(name: str) -> Callable[..., TensorOps]:
     if name in BUILTIN:
         return _load_class(BUILTIN[name])
@@ -59,8 +67,6 @@ def _find(name: str) -> Callable[..., TensorOps]:
             return _load_class(point.value)
     if ":" in name:
         return _load_class(name)
-    if name == "cupy":
-        raise Unsupported("backend 'cupy' is not part of this version: use --backend numba")
     raise NotFound(f"there is no backend {name!r}; known: auto, {', '.join(backend_names())}, or package.module:Class")
 
 

@@ -22,7 +22,8 @@ def load(options: EngineOptions, progress: Progress, **more: Any) -> LLM:
     with progress.during(f"loading {options.model}"):
         from ferrum.engine.llm import LLM
 
-        return announced(LLM(**asdict(options), **more, progress=progress.download(options.model)), progress)
+        llm = LLM(**asdict(options), **more, progress=progress.download(options.model))
+        return announced(llm, progress)
 
 
 def load_random(options: EngineOptions, shape: str, progress: Progress, **more: Any) -> LLM:
@@ -47,8 +48,12 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
 
 
 def announced(llm: LLM, progress: Progress) -> LLM:
-    """The same; whoever waits for a kernel to be compiled sees which one."""
-    llm.runner.ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
+    """The same; whoever waits for a kernel to be compiled sees which one, and whoever left the choice of a backend to
+    this program hears of a GPU."""
+    ops = llm.runner.ops
+    ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
+    if llm.engine_config.backend == "auto" and not ops.on_host:
+        progress.note(f"note: --backend auto takes the GPU: {ops.name}")
     return llm
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from ferrum.backends import registry
+from ferrum.backends.cuda import probe
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
-from ferrum.errors import BackendError, InvalidParameter, NotFound, Unsupported
+from ferrum.errors import BackendError, InvalidParameter, NotFound
 
 MODULE = """
 from ferrum.backends.numpy_backend import NumpyOps
@@ -34,7 +36,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "options", "error", "words"),
     [
         ("numpyy", {}, NotFound, "'numpyy'"),
-        ("cupy", {}, Unsupported, "cupy"),
         ("nowhere.to.be.found:Ops", {}, BackendError, "nowhere"),
         ("elsewhere_backends:Missing", {}, NotFound, "Missing"),
         ("os:path", {}, NotFound, "no backend class 'path'"),
@@ -61,3 +62,23 @@ def test_options_reach_the_backend_and_none_means_not_given() -> None:
     ops = load_backend("numpy", float_dtype="float64", threads=None)
     assert isinstance(ops, NumpyOps)
     assert ops.float_dtype == "float64"
+
+
+@pytest.mark.clause("CUDA-66")
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "available", lambda: True)
+    assert registry._best({}) == "cupy"
+    assert registry._best({"threads": 2}) == "numba"
+    monkeypatch.setattr(probe, "available", lambda: False)
+    assert registry._best({}) == "numba"
+    assert load_backend("auto").name == "numba"
+
+
+@pytest.mark.clause("CUDA-66")
+def test_a_gpu_that_is_named_and_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise BackendError("there is no NVIDIA driver on this machine")
+
+    monkeypatch.setattr(probe, "check", refuse)
+    with pytest.raises(BackendError, match="no NVIDIA driver"):
+        load_backend("cupy")

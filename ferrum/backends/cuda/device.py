@@ -7,7 +7,7 @@ Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.graphs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +60,14 @@ class Device(Protocol):
 
     def pinned(self, shape: Shape, dtype: str) -> np.ndarray:
         """Host memory that copies go to and come from at full speed."""
+        ...
+
+    def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
+        """places[rows] = x, where `places` is pinned, some time before a later `fetch` reads it: beside other work."""
+        ...
+
+    def fetch(self, places: np.ndarray, rows: Sequence[int]) -> Array:
+        """-> places[rows], for whatever is launched next."""
         ...
 
     def memory(self) -> tuple[int, int]:

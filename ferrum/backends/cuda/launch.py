@@ -82,6 +82,8 @@ class Kernels:
 
     def __init__(self, load: Load) -> None:
         self._load = load
+        self.listener: Callable[[str], None] = lambda name: None
+        """Told the name of every file of kernels just before it is compiled."""
         self._modules: dict[tuple[str, tuple[str, ...]], Module] = {}
         self._known: dict[tuple[str, str, tuple[tuple[str, str], ...]], Kernel] = {}
 
@@ -96,5 +98,6 @@ class Kernels:
     def _compiled(self, file: str, name: str, defines: dict[str, str]) -> Kernel:
         text, options = source(file), tuple(f"-D{key}={value}" for key, value in defines.items())
         if (file, options) not in self._modules:
+            self.listener(file)
             self._modules[file, options] = self._load(text, options)
         return Kernel(name, signatures(text, defines)[name], self._modules[file, options].get_function(name))

@@ -6,7 +6,7 @@ Refuses to know: operations. Specs: CUDA-14, CUDA-15. Next: `ferrum.testing.cuda
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ class ShimDevice:
         self._recorded: list[Launch] | None = None
         self._arena: Arena | None = None
         self._counted = 0
+        self._late: list[Launch] = []
 
     @property
     def xp(self) -> Any:
@@ -72,6 +73,18 @@ class ShimDevice:
 
     def pinned(self, shape: Shape, dtype: str) -> np.ndarray:
         return np.empty(shape, host_dtype(dtype))
+
+    def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
+        """As late as it may be: what others do to x in the meantime shows."""
+        self._not_recording("a copy to the host")
+        self._late.append(lambda: places.__setitem__(list(rows), x))
+
+    def fetch(self, places: np.ndarray, rows: Sequence[int]) -> Array:
+        self._not_recording("a host array")
+        for copy in self._late:
+            copy()
+        self._late.clear()
+        return self.upload(places[list(rows)])
 
     def memory(self) -> tuple[int, int]:
         return 1 << 30, 1 << 30
