@@ -125,6 +125,13 @@ def close(chances: Host, number: int, other: int) -> bool:
 
 
 @pytest.mark.clause("CUDA-26")
+def test_one_large_score_wins_wherever_it_stands() -> None:
+    scores = np.float32(300) * np.eye(70, dtype=np.float32)
+    weights, numbers = at_every_schedule(lambda device: routed(device, scores, 2, False))
+    assert numbers[:, 0].tolist() == list(range(70)) and (weights == [[1, 0]]).all()
+
+
+@pytest.mark.clause("CUDA-26")
 def test_scores_that_are_no_number_give_distinct_experts() -> None:
     scores = np.float32(
         [[np.nan] * 5, [1, np.nan, 2, 3, 4], [np.inf, 0, np.inf, 1, 2], [-np.inf] * 5, [-np.inf, 1, 2, 3, 0]]
