@@ -89,7 +89,7 @@ def test_blocks_take_a_share_of_the_memory_of_the_device() -> None:
     llm = tiny_llm(CupyOps(Small()), gpu_memory_utilization=1.0)
     weights = sum(weight.data.nbytes for weight in llm.runner._step.params.weights())
     assert llm.engine_config.kv_memory == (2 << 20) - weights
-    with pytest.raises(InvalidParameter, match="gpu_memory_utilization of 0.5 leaves nothing"):
+    with pytest.raises(InvalidParameter, match=r"gpu_memory_utilization of 0\.5 leaves nothing"):
         tiny_llm(CupyOps(Small()), gpu_memory_utilization=0.5)
     with pytest.raises(InvalidParameter, match="numpy runs on the CPU"):
         tiny_llm(NumpyOps(), gpu_memory_utilization=0.5)

@@ -87,10 +87,12 @@ def test_logits_that_no_kernel_takes_are_refused() -> None:
     assert choosing.top_k(np.ones((1, 2000), np.float32), MOST_LARGEST + 1) is None
     assert choosing.rank(x, ids[:1]) is None
     assert choosing.rank(x, ids.astype(np.int32)) is None
-    half = np.full(2, 0.5)
-    assert choosing.draw(x, half, ids, half, half, half[:1]) is None
-    assert choosing.draw(x, half, ids, half, half, half.astype(np.float32)) is None
-    assert choosing.draw(x, half, half, half, half, half) is None
+    settings = np.ones((2, 5))
+    assert choosing.choose(x, settings[:1]) is None
+    assert choosing.choose(x, settings.astype(np.float32)) is None
+    assert choosing.choose(x, settings[:, :4]) is None
+    assert choosing.ranked(x, ids, 7) is None
+    assert choosing.ranked(x, ids[:1], 2) is None
 
 
 @pytest.mark.clause("CUDA-47")
@@ -125,6 +127,18 @@ def test_how_many_are_better(data: Any, n: int, layout: str) -> None:
     assert actual.tolist() == [order(row).index(token) for row, token in zip(x, tokens, strict=True)]
 
 
+@pytest.mark.clause("CUDA-47", "OPS-75")
+@given(st.data(), vocabularies, layouts)
+def test_what_is_told_of_tokens(data: Any, n: int, layout: str) -> None:
+    x = data.draw(logits(n, special=False))
+    tokens = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=len(x), max_size=len(x))))
+    count = data.draw(st.integers(0, min(n, 20)))
+    actual = at_every_schedule(
+        lambda device: Choosing(device).ranked(laid(device, x, layout), laid(device, tokens), count)
+    )
+    np.testing.assert_allclose(actual, OPS.ranked(x, tokens, count), rtol=1e-13, atol=1e-13)
+
+
 @pytest.mark.clause("CUDA-47")
 def test_a_number_that_is_no_token_has_none_behind_it() -> None:
     x, tokens = np.ones((3, 5), np.float32), np.array([-1, 5, 4])
@@ -140,13 +154,14 @@ class Wishes:
     """What each row wants, [rows] each."""
 
     temperature: NDArray[np.float64]
-    top_k: NDArray[np.int64]
+    top_k: NDArray[np.float64]
     top_p: NDArray[np.float64]
     min_p: NDArray[np.float64]
     unit: NDArray[np.float64]
 
-    def on(self, device: Device) -> tuple[Array, ...]:
-        return tuple(map(device.upload, (self.temperature, self.top_k, self.top_p, self.min_p, self.unit)))
+    def on(self, device: Device) -> Array:
+        """[rows, 5]"""
+        return device.upload(np.stack([self.temperature, self.top_k, self.top_p, self.min_p, self.unit], 1))
 
     def of(self, row: int) -> Wishes:
         return Wishes(*(getattr(self, name)[row : row + 1] for name in self.__dataclass_fields__))
@@ -160,7 +175,7 @@ def wishes(draw: st.DrawFn, rows: int, n: int) -> Wishes:
     share = st.one_of(st.just(1.0), st.sampled_from([1e-9, 0.5, 0.9, 0.95]), st.floats(1e-6, 1))
     return Wishes(
         column(st.sampled_from([0.0, 1e-6, 1e-5, 0.05, 0.7, 1.0, 5.0]), np.float64),
-        column(st.one_of(st.just(0), st.integers(1, n + 2)), np.int64),
+        column(st.one_of(st.just(0), st.integers(1, n + 2)), np.float64),
         column(share, np.float64),
         column(st.one_of(st.just(0.0), st.sampled_from([1e-3, 0.05, 0.5, 1.0])), np.float64),
         column(st.integers(0, 2**24 - 1).map(lambda bits: bits / 2**24), np.float64),
@@ -193,7 +208,7 @@ def _near(values: NDArray[np.float64], bound: float) -> bool:
 def test_a_draw_is_that_of_the_definition(data: Any, n: int, layout: str) -> None:
     x = data.draw(logits(n, special=False))
     wish = data.draw(wishes(len(x), n))
-    tokens = at_every_schedule(lambda device: Choosing(device).draw(laid(device, x, layout), *wish.on(device)))
+    tokens = at_every_schedule(lambda device: Choosing(device).choose(laid(device, x, layout), wish.on(device)))
     for index, token in enumerate(tokens.tolist()):
         wanted, near = by_definition(x[index], wish.of(index))
         assert token == wanted or near, f"row {index}: {token}, by definition {wanted}"
@@ -210,7 +225,7 @@ def test_every_token_is_drawn_as_often_as_its_weight_says(top_k: int, top_p: flo
     unit = (np.arange(rows) * 2**18 + 11) / 2**24
     wish = Wishes(np.full(rows, 0.8), np.full(rows, top_k), np.full(rows, top_p), np.full(rows, min_p), unit)
     device = device_at(1)
-    tokens = Choosing(device).draw(laid(device, np.tile(x, (rows, 1))), *wish.on(device))
+    tokens = Choosing(device).choose(laid(device, np.tile(x, (rows, 1))), wish.on(device))
     assert tokens.tolist() == [by_definition(x, wish.of(row))[0] for row in range(rows)]
     assert len(set(tokens.tolist())) > 10
 
@@ -220,7 +235,7 @@ def test_a_long_vocabulary() -> None:
     x = np.random.default_rng(5).standard_normal((2, 150_000)).astype(np.float32) * 3
     half = np.full(2, 0.5)
     wish = Wishes(np.ones(2), np.array([0, 50_000]), half * 1.9, half * 0, half)
-    tokens = at_every_schedule(lambda device: Choosing(device).draw(laid(device, x), *wish.on(device)))
+    tokens = at_every_schedule(lambda device: Choosing(device).choose(laid(device, x), wish.on(device)))
     assert tokens.tolist() == [by_definition(x[row], wish.of(row))[0] for row in range(2)]
 
 
@@ -231,7 +246,7 @@ def test_a_row_without_a_finite_largest_logit_gives_its_argmax(value: float) -> 
     x = np.full((1, 40), -np.inf, np.float32)
     x[0, 7:9] = value
     wish = Wishes(np.ones(1), np.array([3]), np.full(1, 0.9), np.full(1, 0.1), np.full(1, 0.5))
-    tokens = at_every_schedule(lambda device: Choosing(device).draw(laid(device, x), *wish.on(device)))
+    tokens = at_every_schedule(lambda device: Choosing(device).choose(laid(device, x), wish.on(device)))
     assert tokens.tolist() == np.argmax(x, -1).tolist()
 
 
@@ -246,4 +261,4 @@ def test_a_row_cannot_tell_its_batch_mates(data: Any, n: int) -> None:
     sums, sum_alone = choosing.logsumexp(together), choosing.logsumexp(alone)
     assert sums is not None
     assert sums[row].tobytes() == sum_alone[0].tobytes()
-    assert choosing.draw(together, *wish.on(device))[row] == choosing.draw(alone, *wish.of(row).on(device))[0]
+    assert choosing.choose(together, wish.on(device))[row] == choosing.choose(alone, wish.of(row).on(device))[0]

@@ -64,25 +64,31 @@ class Choosing:
         kernel((x.shape[0],), (_threads(x.shape[1]),), x, tokens, out, x.shape[1])
         return out
 
-    def draw(
-        self, logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array, unit: Array
-    ) -> Array | None:
-        """-> int64 [rows]: one token per row, as the definition draws it with these numbers of each row: top_k int64,
-        the others float64. A row whose temperature is next to 0, or whose largest logit is not finite, gives its
-        argmax."""
-        facts = tuple(contiguous(self._device, each) for each in (temperature, top_k, top_p, min_p, unit))
-        dtypes = [str(each.dtype) for each in facts]
-        if not _fits(logits) or dtypes != ["float64", "int64", "float64", "float64", "float64"]:
+    def ranked(self, logits: Array, tokens: Array, count: int) -> Array | None:
+        """-> float64 [rows, 2 + 2 * count]: as `Compositions.ranked` says."""
+        if not _fits(logits) or tokens.shape != logits.shape[:1] or str(tokens.dtype) != "int64":
+            return None
+        if not 0 <= count <= min(MOST_LARGEST, logits.shape[1]):
             return None
         logits, (rows, n) = contiguous(self._device, logits), logits.shape
-        if any(each.shape != (rows,) for each in facts):
+        total, rank = self.logsumexp(logits), self.rank(logits, tokens)
+        values, ids = self.top_k(logits, count) or (None, None)  # none are wanted
+        out = self._device.empty((rows, 2 + 2 * count), "float64")
+        kernel = self._device.kernels.get("top_k", "tell")
+        kernel((rows,), (64,), logits, contiguous(self._device, tokens), total, rank, values, ids, out, n, count)
+        return out
+
+    def choose(self, logits: Array, settings: Array) -> Array | None:
+        """-> int64 [rows]: one token per row, as `Compositions.choose` says, by settings float64 [rows, 5]."""
+        if not _fits(logits) or settings.shape != (logits.shape[0], 5) or str(settings.dtype) != "float64":
             return None
+        logits, settings, (rows, n) = *(contiguous(self._device, x) for x in (logits, settings)), logits.shape
         best = self._best(logits)
         weights, out = self._device.empty((rows, n), "float64"), self._device.empty((rows,), "int64")
         grid = (rows, -(-n // (_THREADS * _WEIGHTS)))
-        self._device.kernels.get("draw", "weigh")(grid, (_THREADS,), logits, best, facts[0], weights, n)
+        self._device.kernels.get("draw", "weigh")(grid, (_THREADS,), logits, best, settings, weights, n)
         kernel = self._device.kernels.get("draw", "draw")
-        kernel((rows,), (_threads(n),), logits, weights, best, *facts, out, n)
+        kernel((rows,), (_threads(n),), logits, weights, best, settings, out, n)
         return out
 
     def _best(self, x: Array) -> Array:

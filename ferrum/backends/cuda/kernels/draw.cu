@@ -8,11 +8,11 @@
 //     min_p:   weights of at least min_p stay
 //     out = the first id at which weights.cumsum() exceeds unit * weights.sum()
 //
-// This is what `filter_logits` and `draw` of ferrum/sample/pipeline.py say, for rows without typical_p and mirostat. A row
-// whose temperature is below GREEDY_BELOW, or whose largest logit is no finite number, gives the id of that logit.
+// This is what `choose` of ferrum/tensor/drawing.py says. A row whose temperature is below GREEDY_BELOW, or whose largest
+// logit is no finite number, gives the id of that logit.
 //
-// Shapes: logits [rows, n]; weights float64 [rows, n]; best [rows], the ids of the largest logits; temperature, top_p,
-// min_p, unit float64 [rows]; top_k int64 [rows]; out int64 [rows].
+// Shapes: logits [rows, n]; weights float64 [rows, n]; best [rows], the ids of the largest logits; settings float64
+// [rows, 5]: temperature, top_k, top_p, min_p, unit; out int64 [rows].
 //
 // `weigh` writes the weights with as many blocks as there are, because an exponential in float64 is dear. `draw` gives a
 // block to a row: two cuts by a sum (order.cuh), then the sums of the shares of its warps, in the order of ids; the warp
@@ -25,21 +25,23 @@
 
 #define GREEDY_BELOW 1e-5
 #define ELEMENTS 4
+#define SETTINGS 5
 
 __device__ __forceinline__ bool is_drawn(float largest, double temperature) {
     return temperature >= GREEDY_BELOW && fabsf(largest) < INFINITY;
 }
 
-extern "C" __global__ void weigh(const float* logits, const long long* best, const double* temperature, double* weights,
+extern "C" __global__ void weigh(const float* logits, const long long* best, const double* settings, double* weights,
                                  int n) {
     long long row = blockIdx.x, first = (long long)blockIdx.y * blockDim.x * ELEMENTS + threadIdx.x;
     float largest = logits[row * n + best[row]];
-    if (!is_drawn(largest, temperature[row])) return;
-    double most = largest / temperature[row];
+    double temperature = settings[row * SETTINGS];
+    if (!is_drawn(largest, temperature)) return;
+    double most = largest / temperature;
 #pragma unroll
     for (int each = 0; each < ELEMENTS; each++) {
         long long id = first + each * blockDim.x;
-        if (id < n) weights[row * n + id] = exp(logits[row * n + id] / temperature[row] - most);
+        if (id < n) weights[row * n + id] = exp(logits[row * n + id] / temperature - most);
     }
 }
 
@@ -60,35 +62,36 @@ __device__ __forceinline__ int first_past(const float* logits, const double* wei
 }
 
 extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, const double* weights,
-                                                       const long long* best, const double* temperature,
-                                                       const long long* top_k, const double* top_p, const double* min_p,
-                                                       const double* unit, long long* out, int n) {
+                                                       const long long* best, const double* settings, long long* out,
+                                                       int n) {
     __shared__ double parts[CUT_PARTS];
     long long row = blockIdx.x;
     logits += row * n;
     weights += row * n;
-    if (!is_drawn(logits[best[row]], temperature[row])) {
+    settings += row * SETTINGS;
+    double temperature = settings[0], top_k = settings[1], top_p = settings[2], min_p = settings[3], unit = settings[4];
+    if (!is_drawn(logits[best[row]], temperature)) {
         if (threadIdx.x == 0) out[row] = best[row];
         return;
     }
     place_t cut = 0;
     share_t share = share_of_warp(n);
-    if (top_k[row] > 0 && top_k[row] < n) cut = cut_at(logits, nullptr, n, 0, (double)top_k[row], parts);
-    if (top_p[row] < 1) {
+    if (top_k > 0 && top_k < n) cut = cut_at(logits, nullptr, n, 0, top_k, parts);
+    if (top_p < 1) {
         double total = 0;
 #pragma unroll 4
         for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
             if (place_of(logits[id], id) >= cut) total += weights[id];
         total = block_total(total, parts);
-        cut = cut_at(logits, weights, n, cut, top_p[row] * total, parts);
+        cut = cut_at(logits, weights, n, cut, top_p * total, parts);
     }
     double own = 0, total = 0, before = 0, until = 0;
 #pragma unroll 4
     for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
-        if (weights[id] >= min_p[row] && place_of(logits[id], id) >= cut) own += weights[id];
+        if (weights[id] >= min_p && place_of(logits[id], id) >= cut) own += weights[id];
     total = block_total(own, parts);  // leaves in parts[i] the sum of warp i
 
-    double wanted = unit[row] * total;
+    double wanted = unit * total;
     int warp = -1;  // the first whose share passes it, or the last that adds something
     bool passed = false;
     for (int each = 0; each < (int)blockDim.x / 32; each++) {
@@ -99,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, cons
         passed = until > wanted;
     }
     if ((int)threadIdx.x / 32 == warp) {
-        int token = first_past(logits, weights, share, cut, min_p[row], before, wanted);
+        int token = first_past(logits, weights, share, cut, min_p, before, wanted);
         if (threadIdx.x % 32 == 0) out[row] = token;
     }
 }

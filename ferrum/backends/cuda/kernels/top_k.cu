@@ -3,10 +3,11 @@
 //     top_k:     ids = np.argsort(-logits, kind="stable")[:, :k];  values = np.take_along_axis(logits, ids, -1)
 //     logsumexp: out = largest + np.log(np.exp(np.float64(logits) - largest).sum(-1))
 //     rank:      out = ((logits > own) | ((logits == own) & (np.arange(n) < token))).sum(-1)
+//     tell:      out = [log probability of the token, its rank + 1, *ids, *log probabilities of ids]
 //
 // Shapes: logits [rows, n], values and ids [rows, k], k at most MOST; best [rows], the ids of the largest logits; sums
-// [rows, chunks]; tokens [rows]; logsumexp float64 [rows], rank int64 [rows]: how many tokens are better. A token that is
-// none has n better ones.
+// [rows, chunks]; tokens [rows]; logsumexp float64 [rows], rank int64 [rows]: how many tokens are better; tell float64
+// [rows, 2 + 2 k]. A token that is none has n better ones.
 //
 // `top_k` gives a block to a row: the cut of the k best (order.cuh), then each warp writes those of its share to shared
 // memory, where k places are sorted by a bitonic network, MOST of them at most. The sum of the exponentials has two steps,
@@ -100,4 +101,19 @@ extern "C" __global__ void rank(const float* logits, const long long* tokens, lo
     for (int id = threadIdx.x; id < n; id += blockDim.x) better += place_of(row[id], id) > own;
     better = block_total(better, shared);
     if (threadIdx.x == 0) out[blockIdx.x] = better;
+}
+
+// out[row] = the logarithm of the token's probability, its rank from 1 on, the k ids, the logarithms of theirs
+extern "C" __global__ void tell(const float* logits, const long long* tokens, const double* total, const long long* rank,
+                                const float* values, const long long* ids, double* out, int n, int k) {
+    long long row = blockIdx.x, token = tokens[row];
+    out += row * (2 + 2 * k);
+    if (threadIdx.x == 0) {
+        out[0] = token >= 0 && token < n ? logits[row * n + token] - total[row] : (double)NAN;
+        out[1] = (double)rank[row] + 1;
+    }
+    for (int each = threadIdx.x; each < k; each += blockDim.x) {
+        out[2 + each] = (double)ids[row * k + each];
+        out[2 + k + each] = values[row * k + each] - total[row];
+    }
 }
