@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ferrum.backends.cuda.device import NotCapturable
 from ferrum.backends.cuda.graphs import ALIGNMENT, Arena
+from ferrum.backends.cuda.steps import fill, own_batch
 from ferrum.backends.cupy_backend import CupyOps
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.runner import ForwardPass
@@ -78,6 +79,20 @@ def test_a_replay_is_the_step(data: st.DataObject, seed: int) -> None:
         for own, other in zip(replayed.memory(), plain.memory(), strict=True):
             assert own.tobytes() == other.tobytes()
     assert replayed.ops.decode_steps(replayed.step) == DecodeSteps(len(steps), len(steps))
+
+
+@pytest.mark.clause("CUDA-53")
+def test_what_a_batch_lacks_stands_for_no_token() -> None:
+    device = device_at(1)
+    own, batch = own_batch(device, 4, 8), World(CupyOps(device), 0).batch([3, 9], 1)
+    for _ in range(2):  # over what was there, too
+        fill(device, own, batch)
+        for name, absent in (("token_ids", 0), ("positions", 0), ("slots", -1), ("context_lens", 0)):
+            assert getattr(own, name).tolist() == [*getattr(batch, name).tolist(), absent, absent]
+        assert own.logit_rows.tolist() == [0, 1, 0, 0]
+        assert own.block_tables[:2, :3].tolist() == batch.block_tables.tolist()
+        assert not own.block_tables[2:].any() and not own.block_tables[:, 3:].any()
+        fill(device, own, World(CupyOps(device), 0).batch([5, 6, 7, 8], 2))
 
 
 @pytest.mark.clause("CUDA-52")
