@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,17 +92,20 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         contexts.append(end)
         rows += range(len(token_ids) - chunk.rows, len(token_ids))
 
-    def place(values: Ints | list[int]) -> Tensor:
-        return ops.asarray(np.array(values, np.int32), "int32")
-
+    tables = _stack([chunk.sequence.table.row for chunk in chunks])
+    fields: tuple[Any, ...] = (token_ids, positions, *slots, starts, contexts, tables.reshape(-1), rows)
+    together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one way to a device
+    tokens = len(token_ids)
+    sizes = (tokens, tokens, tokens, len(starts), len(contexts), tables.size, len(rows))
+    ids, places, targets, ends, lengths, blocks, wanted = ops.split(together, sizes, 0)
     return StepBatch(
-        token_ids=place(token_ids),
-        positions=place(positions),
-        slots=place(slots[0] if len(slots) == 1 else np.concatenate(slots)),
-        seq_starts=place(starts),
-        context_lens=place(contexts),
-        block_tables=place(_stack([chunk.sequence.table.row for chunk in chunks])),
-        logit_rows=place(rows),
+        token_ids=ids,
+        positions=places,
+        slots=targets,
+        seq_starts=ends,
+        context_lens=lengths,
+        block_tables=ops.reshape(blocks, tables.shape),
+        logit_rows=wanted,
         starts=starts,
         contexts=contexts,
     )
