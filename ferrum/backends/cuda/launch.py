@@ -65,16 +65,28 @@ class Kernel:
 
     def _passed(self, parameter: Parameter, value: Any) -> Any:
         if not parameter.is_pointer:
-            if parameter.type not in _NUMBERS:
-                raise InternalError(f"{self.name}: {parameter.name} has the unknown type {parameter.type}")
-            return _NUMBERS[parameter.type](value)
+            return self._number(parameter, value)
         if value is None:
             return _NULL
-        if parameter.type != "void" and str(value.dtype) not in _POINTED_AT[parameter.type]:
+        if not hasattr(value, "dtype") or isinstance(value, np.generic):
+            raise InternalError(f"{self.name}: {parameter.name} is a pointer, not {type(value).__name__}")
+        if parameter.type != "void" and str(value.dtype) not in _POINTED_AT.get(parameter.type, ()):
             raise InternalError(f"{self.name}: {parameter.name} points to {parameter.type}, not to {value.dtype}")
         if not value.flags.c_contiguous:
             raise InternalError(f"{self.name}: {parameter.name} has gaps")
         return value
+
+    def _number(self, parameter: Parameter, value: Any) -> Any:
+        kind = _NUMBERS.get(parameter.type)
+        if kind is None:
+            raise InternalError(f"{self.name}: {parameter.name} has the unknown type {parameter.type}")
+        whole = issubclass(kind, np.integer)
+        if not isinstance(value, (int, np.integer) if whole else (int, float, np.integer, np.floating)):
+            raise InternalError(f"{self.name}: {parameter.name} is {parameter.type}, not {type(value).__name__}")
+        try:
+            return kind(int(value) if whole else value)
+        except OverflowError:
+            raise InternalError(f"{self.name}: {parameter.name} is {parameter.type}, too small for {value}") from None
 
 
 class Kernels:

@@ -1,67 +1,104 @@
 """Kernels compiled for the CPU: the call shape of `cupy.RawModule`, with fibers instead of a GPU.
 
-Owns: adding to a CUDA source what lets Python call its kernels, the C++ compiler, and the order of threads: each launch
-has a seed of its own, which follows from the first. Refuses to know: what a kernel computes.
-Specs: CUDA-10 to CUDA-13. Next: `ferrum.testing.cuda_shim.device`.
+Owns: adding to a CUDA source what lets Python call its kernels, what a launch may ask for, what goes wrong in one, in
+words, and the order of threads: each launch has a seed of its own, which follows from the first.
+Refuses to know: what a kernel computes.
+Specs: CUDA-10 to CUDA-13. Next: `ferrum.testing.cuda_shim.memory`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import shutil
-import subprocess
-import tempfile
+import math
+import os
 from collections.abc import Callable
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ferrum.backends.cuda.source import Parameter, signatures
 from ferrum.errors import DeviceError
+from ferrum.testing.cuda_shim.compiler import compiled
 
-HEADER = Path(__file__).with_name("shim.h")
-FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fno-strict-aliasing", "-ffp-contract=off", "-w")
-FAULTS = {
-    1: "every thread waits, and none can go on",
-    2: "some threads ended without coming to the barrier at which the others wait",
-    3: "a shuffle waits for a lane that has ended",
-}
-
-
-def compiler() -> str | None:
-    """The C++ compiler that is there, if one is."""
-    return shutil.which("g++") or shutil.which("clang++")
+FAULTS = (
+    "",
+    "there is no memory for its threads",
+    "a lane waits for one that waits elsewhere",
+    "some threads ended without coming to the barrier at which others wait",
+    "threads wait at different barriers",
+    "a lane waits for one that has ended",
+    "lanes that wait for each other stand at different lines or name different lanes",
+    "a lane takes part in a shuffle that is not for it, or reads from one that takes no part",
+    "it wrote beyond the end of its dynamic shared memory",
+    "a thread needs more stack than there is",
+    "a thread reads or writes where no memory is",
+    "an address is not aligned for what is read or written there",
+    "an index lies outside its array",
+    "an integer overflowed",
+    "a shift by more bits than there are",
+    "an integer was divided by zero",
+)
+"""By the numbers of `fibers.h`."""
+LARGEST_GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
+LARGEST_BLOCK = (1024, 1024, 64)
+MOST_THREADS = 1024
+MOST_SHARED = 48 << 10
+"""What every GPU can run."""
 
 
 class ShimModule:
-    """The kernels of a text. Object files are kept for later processes: a text is compiled once."""
+    """The kernels of a text. `without`: the line of a barrier that does nothing; a test looks whether it is missed."""
 
-    def __init__(self, text: str, options: tuple[str, ...] = (), seed: int = 1) -> None:
-        self.seed = seed
-        defines = dict(option[2:].split("=", 1) for option in options if option.startswith("-D"))
-        self._signatures = signatures(text, defines)
-        whole = f'#include "{HEADER}"\n{text}\n' + "".join(
-            _entry(name, parameters) for name, parameters in signatures(text).items()
-        )
-        self._library = ctypes.CDLL(str(_compiled(whole, options)))
+    def __init__(self, text: str, options: tuple[str, ...] = (), seed: int = 1, without: int = 0) -> None:
+        self._lines = text.splitlines()
+        self._library = _loaded(text, options)
+        self._seed, self._without = seed, without
 
     def get_function(self, name: str) -> Callable[..., None]:
         entry = ctypes.cast(getattr(self._library, f"{name}_entry"), ctypes.c_void_p)
 
         def run(grid: tuple[int, ...], block: tuple[int, ...], arguments: tuple[Any, ...], shared_mem: int = 0) -> None:
+            _check(name, grid, block, shared_mem)
             values = [_value(each) for each in arguments]
             places = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
-            self.seed += 1
+            self._seed += 1
             sizes = ((ctypes.c_uint * 3)(*size) for size in (grid, block))
-            fault = self._library.shim_launch(
-                entry, places, *sizes, ctypes.c_uint(shared_mem), ctypes.c_uint64(self.seed)
-            )
-            if fault:
-                raise DeviceError(f"kernel {name}: {FAULTS[fault]}")
+            seed, shared = ctypes.c_uint64(self._seed), ctypes.c_uint(shared_mem)
+            told = self._library.shim_launch(entry, places, *sizes, shared, seed, ctypes.c_int(self._without))
+            if told:
+                raise DeviceError(self._sentence(name, told & 255, told >> 8))
 
         return run
+
+    def _sentence(self, name: str, fault: int, line: int) -> str:
+        place = f", at `{self._lines[line - 1].strip()}`" if 0 < line <= len(self._lines) else ""
+        return f"kernel {name}: {FAULTS[fault]}{place}"
+
+
+def _check(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
+    """A GPU refuses such a launch; that a block is made of whole warps is a rule of ours."""
+    threads = math.prod(block)
+    if threads % 32 or not 0 < threads <= MOST_THREADS or any(map(int.__gt__, block, LARGEST_BLOCK)):
+        raise DeviceError(f"kernel {name}: a block of {block} threads")
+    if any(size < 1 or size > most for size, most in zip(grid, LARGEST_GRID, strict=True)):
+        raise DeviceError(f"kernel {name}: a grid of {grid} blocks")
+    if not 0 <= shared <= MOST_SHARED:
+        raise DeviceError(f"kernel {name}: {shared} bytes of dynamic shared memory")
+
+
+@cache
+def _loaded(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """What was compiled or kept is what is run: it is loaded from memory, not from a file that has a name."""
+    entries = "".join(_entry(name, parameters) for name, parameters in signatures(text).items())
+    library = compiled(f'#include "shim.h"\n#line 1\n{text}\n{entries}', options)
+    number = os.memfd_create("ferrum-shim", os.MFD_CLOEXEC)
+    try:
+        with open(number, "wb", closefd=False) as file:
+            file.write(library)
+        return ctypes.CDLL(f"/proc/self/fd/{number}")
+    finally:
+        os.close(number)
 
 
 def _entry(name: str, parameters: tuple[Parameter, ...]) -> str:
@@ -75,30 +112,3 @@ def _value(argument: Any) -> Any:
     if isinstance(argument, np.ndarray):
         return ctypes.c_void_p(argument.ctypes.data)
     return (ctypes.c_char * argument.nbytes).from_buffer_copy(argument.tobytes())
-
-
-def _compiled(text: str, options: tuple[str, ...]) -> Path:
-    """The shared library of a text, made at most once for all processes of a user."""
-    program = compiler()
-    if program is None:
-        raise DeviceError("kernels run on the CPU only where there is a C++ compiler: install g++")
-    folder = Path(tempfile.gettempdir()) / f"ferrum-shim-{_user()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    whole = "\0".join((program, HEADER.read_text(encoding="utf-8"), text, *FLAGS, *options))
-    library = folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:24]}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            code, made = Path(scratch) / "kernels.cpp", Path(scratch) / "kernels.so"
-            code.write_text(text, encoding="utf-8")
-            command = [program, *FLAGS, *options, str(code), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise DeviceError(f"a kernel does not compile: {done.stderr.strip()[:2000]}")
-            made.replace(library)
-    return library
-
-
-def _user() -> int:
-    import os
-
-    return os.getuid()

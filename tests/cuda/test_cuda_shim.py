@@ -1,0 +1,405 @@
+"""CUDA-10 to CUDA-13, CUDA-16: kernels on the CPU show what a GPU would do wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.backends.cuda.launch import Kernel
+from ferrum.backends.cuda.source import FOLDER, signatures
+from ferrum.errors import DeviceError
+from ferrum.testing.cuda_shim.module import LARGEST_GRID, MOST_SHARED, ShimModule
+from tests.cuda.shim import SCHEDULES
+
+SEEDS = range(1, 21)
+COMMON = (FOLDER / "common.cuh").read_text(encoding="utf-8")
+GLOBAL = 'extern "C" __global__ void'
+
+
+def kernel(body: str, *, seed: int = 1, without: int = 0, options: tuple[str, ...] = ()) -> Kernel:
+    """The kernel `f` of a text. Without a signature of its own it is f(float* y), and the text is its body."""
+    text = body if GLOBAL in body else f"{COMMON}\n{GLOBAL} f(float* y) {{ int t = threadIdx.x;\n{body}\n}}"
+    return Kernel("f", signatures(text)["f"], ShimModule(text, options, seed, without).get_function("f"))
+
+
+def result(body: str, threads: int = 64, **options: Any) -> np.ndarray:
+    """What one block writes to y, one number for each thread."""
+    shared = options.pop("shared", 0)
+    y = np.zeros(threads, np.float32)
+    kernel(body, **options)((1,), (threads,), y, shared=shared)
+    return y
+
+
+# ---- the order of threads and of blocks
+REVERSED = "__shared__ float held[64];\nheld[t] = (float)t;\n__syncthreads();\ny[t] = held[63 - t];"
+
+
+@pytest.mark.clause("CUDA-10")
+@pytest.mark.parametrize("options", [(), ("-DSHIM_PORTABLE",)], ids=["assembler", "ucontext"])
+@pytest.mark.parametrize("seed", SCHEDULES)
+@pytest.mark.parametrize("threads", [32, 64, 96, 512, 1024])
+def test_a_sum_of_a_block_is_right_in_every_order(threads: int, seed: int, options: tuple[str, ...]) -> None:
+    y = result(
+        "__shared__ float parts[32]; y[t] = block_sum((float)(t + 1), parts);", threads, seed=seed, options=options
+    )
+    assert (y == threads * (threads + 1) / 2).all()
+    y = result(
+        "__shared__ float parts[32]; y[t] = block_max((float)(t ^ 21), parts);", threads, seed=seed, options=options
+    )
+    assert (y == (np.arange(threads) ^ 21).max()).all()
+
+
+@pytest.mark.clause("CUDA-10")
+@pytest.mark.parametrize("shared", ["__shared__ float held[64];", "SHARED(float, held);"])
+def test_a_missing_barrier_is_seen(shared: str) -> None:
+    """What a thread reads before another has written it is NaN."""
+    whole = REVERSED.replace("__shared__ float held[64];", shared)
+    results = [result(whole, seed=seed, shared=256) for seed in SEEDS]
+    assert all((each == np.arange(64)[::-1]).all() for each in results)
+    missing = [result(whole.replace("__syncthreads();", ""), seed=seed, shared=256) for seed in SEEDS]
+    assert all(np.isnan(each).any() and not np.isnan(each).all() for each in missing)
+    assert len({each.tobytes() for each in missing}) > 1
+    line = 1 + COMMON.count("\n") + 1 + REVERSED[: REVERSED.index("__syncthreads")].count("\n") + 1
+    skipped = [result(whole, seed=seed, shared=256, without=line) for seed in SEEDS]
+    assert [each.tobytes() for each in skipped] == [each.tobytes() for each in missing]
+
+
+@pytest.mark.clause("CUDA-10")
+def test_a_missing_barrier_before_the_next_round_is_seen() -> None:
+    """A warp runs ahead of another, through shuffles of its own, and writes what the other has yet to read."""
+    rounds = """
+        __shared__ float held[64];
+        float sum = 0;
+        for (int round = 0; round < 3; round++) {
+            held[t] = warp_sum((float)round);
+            __syncthreads();
+            sum += held[63 - t];
+            __syncthreads();
+        }
+        y[t] = sum;
+    """
+    assert all((result(rounds, seed=seed) == 96).all() for seed in SEEDS)
+    missing = rounds.replace("sum += held[63 - t];\n            __syncthreads();", "sum += held[63 - t];")
+    assert any((result(missing, seed=seed) != 96).any() for seed in SEEDS)
+
+
+@pytest.mark.clause("CUDA-10")
+def test_a_missing_barrier_of_a_warp_is_seen() -> None:
+    whole = REVERSED.replace("__syncthreads()", "__syncwarp()").replace("63 - t", "t ^ 1")
+    assert all((result(whole, seed=seed) == np.arange(64) ^ 1).all() for seed in SEEDS)
+    missing = [result(whole.replace("__syncwarp();", ""), seed=seed) for seed in SEEDS]
+    assert all(np.isnan(each).any() for each in missing)
+
+
+@pytest.mark.clause("CUDA-10")
+def test_every_thread_of_a_warp_may_come_before_every_other() -> None:
+    """Which lane wrote last, over many orders."""
+    last = {
+        int(result("__shared__ int held[1]; held[0] = t;\n__syncwarp(); y[t] = held[0];", 32, seed=s)[0])
+        for s in range(400)
+    }
+    assert last == set(range(32))
+
+
+@pytest.mark.clause("CUDA-10")
+def test_the_order_of_blocks_is_drawn() -> None:
+    text = f"{GLOBAL} f(int* last, int* count) {{ if (!threadIdx.x) last[(*count)++] = blockIdx.x; }}"
+    orders = set()
+    for seed in SEEDS:
+        last, count = np.zeros(50, np.int32), np.zeros(1, np.int32)
+        kernel(text, seed=seed)((50,), (32,), last, count)
+        assert sorted(last) == list(range(50))
+        orders.add(last.tobytes())
+    assert len(orders) == len(SEEDS)
+
+
+@pytest.mark.clause("CUDA-10")
+def test_launches_of_one_module_have_different_orders_and_the_same_ones_in_every_run() -> None:
+    def orders() -> list[bytes]:
+        module = kernel(f"{GLOBAL} f(int* last, int* count) {{ if (!threadIdx.x) last[(*count)++] = blockIdx.x; }}")
+        last = [np.zeros(50, np.int32) for _ in range(5)]
+        for each in last:
+            module((50,), (32,), each, np.zeros(1, np.int32))
+        return [each.tobytes() for each in last]
+
+    assert len(set(orders())) == 5 and orders() == orders()
+
+
+@pytest.mark.clause("CUDA-10")
+@given(
+    st.tuples(*[st.integers(1, 4)] * 3),
+    st.sampled_from([(32,), (16, 2), (4, 4, 4), (1, 32, 2), (2, 3, 16), (1, 1, 64)]),
+)
+def test_threads_and_blocks_have_three_numbers(grid: tuple[int, ...], block: tuple[int, ...]) -> None:
+    text = f"""{GLOBAL} f(int* y) {{
+        long long block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+        int thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+        y[block * (blockDim.x * blockDim.y * blockDim.z) + thread] += 1 + block * 1000 + thread;
+    }}"""
+    blocks, threads = int(np.prod(grid)), int(np.prod(block))
+    y = np.zeros((blocks, threads), np.int32)
+    kernel(text)(grid, block, y)
+    assert (y == 1 + np.arange(blocks)[:, None] * 1000 + np.arange(threads)).all()
+
+
+# ---- what is wrong with barriers and shuffles
+@pytest.mark.clause("CUDA-11")
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("if (t != 5) __syncthreads();", "some threads ended without coming to the barrier at which others wait"),
+        ("if (t < 32)\n__syncthreads();\nelse\n__syncthreads();", "threads wait at different barriers"),
+        ("if (t == 3) return; warp_sum(1);", "a lane waits for one that has ended"),
+        ("if (t == 3) __syncthreads(); else warp_sum(1);", "a lane waits for one that waits elsewhere"),
+        ("if (t == 3)\nwarp_max(1); else\n{__shfl_sync(ALL_LANES, 1, 0);}", "stand at different lines"),
+        ("if (t == 3) __syncwarp(); else\nwarp_sum(1);", "stand at different lines"),
+        ("__shfl_sync(t == 3 ? 0xffu : ALL_LANES, 1, 0);", "name different lanes"),
+        ("__shfl_sync(0xffffu, 1, 0);", "a lane takes part in a shuffle that is not for it"),
+        ("if (t % 32 < 16) __shfl_sync(0xffffu, 1, 16);", "reads from one that takes no part"),
+        ("if (t % 32 < 16) __shfl_xor_sync(0xffffu, 1, 16);", "reads from one that takes no part"),
+    ],
+)
+def test_threads_that_do_not_meet_are_an_error(body: str, sentence: str) -> None:
+    for seed in SEEDS:
+        with pytest.raises(DeviceError, match=sentence):
+            result(body, seed=seed)
+    assert (result("y[t] = 1;") == 1).all()  # and the next launch works
+
+
+@pytest.mark.clause("CUDA-11")
+def test_an_error_shows_the_line() -> None:
+    with pytest.raises(DeviceError, match=r"^kernel f: some threads .*, at `if \(t\) __syncthreads\(\);`$"):
+        result("y[t] = 0;\nif (t) __syncthreads();\n")
+
+
+@pytest.mark.clause("CUDA-11")
+def test_lanes_may_meet_in_groups() -> None:
+    body = """
+        unsigned own = t % 32 < 8 ? 0xffu : 0xffffff00u;
+        float x = __shfl_sync(own, (float)t, t % 32 < 8 ? 7 : 31);
+        if (t % 32 < 8) x += __shfl_xor_sync(0xffu, (float)t, 1);
+        y[t] = x;
+    """
+    lanes = np.arange(64) % 32
+    expected = np.where(lanes < 8, 7 + (np.arange(64) ^ 1), 31) + np.arange(64) // 32 * 32
+    assert all((result(body, seed=seed) == expected).all() for seed in SEEDS)
+
+
+# ---- shuffles
+def shuffled(kind: str, x: np.ndarray, number: int, width: int) -> np.ndarray:
+    """What CUDA's guide says of each kind, for one warp."""
+    lanes = np.arange(32)
+    first = lanes // width * width
+    source = {
+        "": first + number % width,
+        "_xor": lanes ^ number,
+        "_up": lanes - number,
+        "_down": lanes + number,
+    }[kind]
+    inside = (source >= first) & (source < first + width)
+    return x[np.where(inside, source, lanes)]
+
+
+@pytest.mark.clause("CUDA-12")
+@pytest.mark.parametrize("kind", ["", "_xor", "_up", "_down"])
+@pytest.mark.parametrize("element", ["float", "int", "unsigned", "double", "long long", "unsigned long long"])
+def test_shuffles_move_what_they_should(kind: str, element: str) -> None:
+    text = f"""{GLOBAL} f(const {element}* x, {element}* y, int number, int width) {{
+        {element} own = x[threadIdx.x];
+        for (int i = 0; i < 3; i++) own = __shfl{kind}_sync(0xffffffffu, own, number, width);
+        y[threadIdx.x] = own;
+    }}"""
+    run, numbers = kernel(text), np.random.default_rng(0)
+    types = {
+        "float": "f4",
+        "int": "i4",
+        "unsigned": "u4",
+        "double": "f8",
+        "long long": "i8",
+        "unsigned long long": "u8",
+    }
+    for width in (2, 4, 8, 16, 32):
+        for number in range(32):
+            x = numbers.integers(0, 256, (64, 8), np.uint8).view(types[element])[:, 0].copy()
+            y = np.zeros_like(x)
+            run((1,), (64,), x, y, number, width)
+            expected = x.reshape(2, 32)
+            for _ in range(3):
+                expected = np.stack([shuffled(kind, each, number, width) for each in expected])
+            assert y.tobytes() == expected.tobytes()
+
+
+@pytest.mark.clause("CUDA-12")
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.sampled_from(SCHEDULES))
+def test_votes(predicates: int, mask: int, seed: int) -> None:
+    text = f"""{GLOBAL} f(unsigned* y, unsigned predicates, unsigned mask) {{
+        int lane = threadIdx.x, own = predicates >> lane & 1;
+        if (!(mask >> lane & 1)) return;
+        y[lane] = __ballot_sync(mask, own ? 7 : 0);
+        y[32 + lane] = __any_sync(mask, own);
+        y[64 + lane] = __all_sync(mask, own);
+    }}"""
+    y = np.zeros((3, 32), np.uint32)
+    kernel(text, seed=seed)((1,), (32,), y, predicates, mask)
+    inside = mask >> np.arange(32) & 1
+    votes = predicates & mask
+    assert (y == inside * np.array([[votes], [votes != 0], [votes == mask]])).all()
+
+
+# ---- memory
+@pytest.mark.clause("CUDA-13")
+@pytest.mark.parametrize("shared", ["__shared__ float held[64];", "SHARED(float, held);"])
+def test_shared_memory_holds_nothing_before_it_is_written(shared: str) -> None:
+    """Nor does it hold what the block or the launch before has left there."""
+    text = f"""{COMMON}
+    {GLOBAL} f(float* y) {{
+        {shared}
+        y[blockIdx.x * 64 + threadIdx.x] = held[threadIdx.x];
+        held[threadIdx.x] = 1;
+    }}"""
+    run = kernel(text)
+    for _ in range(2):
+        y = np.zeros(640, np.float32)
+        run((10,), (64,), y, shared=256)
+        assert np.isnan(y).all()
+
+
+@pytest.mark.clause("CUDA-13")
+def test_a_variable_holds_nothing_before_it_is_written() -> None:
+    y = result("float own[4]; if (y[t] == 0) own[1] = 2; y[t] = own[t % 4];")
+    assert (y.reshape(16, 4)[:, 1] == 2).all() and (abs(y.reshape(16, 4)[:, [0, 2, 3]]) > 1e30).all()
+
+
+@pytest.mark.clause("CUDA-13")
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("SHARED(float, held); held[t] = 1; if (t == 9) held[64] = 1;", "beyond the end of its dynamic shared memory"),
+        ("y[t] = reinterpret_cast<float4*>(y + t)->x;", "not aligned .* at `y\\[t\\] ="),
+        ("*reinterpret_cast<uint2*>(y + t) = make_uint2(1, 2);", "not aligned"),
+        ("float* none = y[t] ? y : nullptr;\nnone[t] = 1;", "reads or writes where no memory is"),
+        ("y[(long long)t << 45] = 1;", "reads or writes where no memory is"),
+        ("__shared__ float held[32];\nheld[t] = 1;", "an index lies outside its array, at `held\\[t\\] = 1;`"),
+        ("float own[8];\nown[t - 1] = 1; y[t] = own[t % 8];", "an index lies outside its array"),
+        ("int rows = 65536 + t; y[t] = rows * rows;", "an integer overflowed"),
+        ("int rows = 2147483647 - t; y[t] = rows + 1;", "an integer overflowed"),
+        ("y[t] = 1 << t;", "a shift by more bits than there are"),
+        ("y[t] = 7 / t;", "an integer was divided by zero"),
+        ("volatile char much[70000]; much[69999 - t] = 1; y[t] = much[t];", "more stack than there is"),
+    ],
+)
+def test_what_a_gpu_would_not_forgive_is_an_error(body: str, sentence: str) -> None:
+    with pytest.raises(DeviceError, match=sentence):
+        result(body, shared=256)
+    assert (result("y[t] = 1;") == 1).all()
+
+
+@pytest.mark.clause("CUDA-13")
+@pytest.mark.parametrize("options", [(), ("-DSHIM_PORTABLE",)], ids=["assembler", "ucontext"])
+def test_1024_threads_may_each_use_much_stack(options: tuple[str, ...]) -> None:
+    text = f"""
+    static int depth(int* y, int level) {{
+        volatile int held[250];
+        for (int i = 0; i < 250; i++) held[i] = level + i;
+        if (level % 8 == 0) __syncthreads();
+        int below = level ? depth(y, level - 1) : 0, sum = 0;
+        for (int i = 0; i < 250; i++) sum += held[i] - level - i;
+        return below + sum + 1;
+    }}
+    {GLOBAL} f(int* y) {{ y[threadIdx.x] = depth(y, 40) + threadIdx.x; }}"""
+    y = np.zeros(1024, np.int32)
+    kernel(text, options=options)((1,), (1024,), y)
+    assert (y == 41 + np.arange(1024)).all()
+
+
+# ---- what a launch may ask for
+@pytest.mark.clause("CUDA-13")
+@pytest.mark.parametrize(
+    ("grid", "block", "shared", "sentence"),
+    [
+        ((1,), (1056,), 0, "a block of"),
+        ((1,), (33,), 0, "a block of"),
+        ((1,), (0,), 0, "a block of"),
+        ((1,), (1, 1, 128), 0, "a block of"),
+        ((1,), (64, 32), 0, "a block of"),
+        ((1, 2**16), (32,), 0, "a grid of"),
+        ((1, 1, 2**16), (32,), 0, "a grid of"),
+        ((2**31,), (32,), 0, "a grid of"),
+        ((-1,), (32,), 0, "a grid of"),
+        ((1,), (32,), MOST_SHARED + 4, "dynamic shared memory"),
+    ],
+)
+def test_a_launch_that_no_gpu_takes_is_refused(
+    grid: tuple[int, ...], block: tuple[int, ...], shared: int, sentence: str
+) -> None:
+    with pytest.raises(DeviceError, match=sentence):
+        kernel("y[0] = 1;")(grid, block, np.zeros(1, np.float32), shared=shared)
+
+
+@pytest.mark.clause("CUDA-13")
+def test_the_largest_that_it_takes() -> None:
+    y = np.zeros(1, np.float32)
+    run = kernel("if (t == 0) y[0] += 1;")
+    for grid, block, shared in [((1, LARGEST_GRID[1]), (32,), 0), ((1,), (1024,), MOST_SHARED), ((1,), (1, 16, 64), 0)]:
+        run(grid, block, y, shared=shared)
+    assert y[0] == 65535 + 1 + 1024
+
+
+# ---- numbers of 16 bits
+def widened(kind: str, bits: np.ndarray) -> np.ndarray:
+    index = "int i = blockIdx.x * 1024 + threadIdx.x;"
+    text = f"{COMMON}\n{GLOBAL} f(const {kind}* x, float* y) {{ {index} y[i] = to_float(x[i]); }}"
+    y = np.zeros(len(bits), np.float32)
+    kernel(text)((len(bits) // 1024,), (1024,), bits, y)
+    return y
+
+
+def narrowed(kind: str, values: np.ndarray) -> np.ndarray:
+    index = "int i = blockIdx.x * 1024 + threadIdx.x;"
+    text = f"{COMMON}\n{GLOBAL} f(const float* x, {kind}* y) {{ {index} store(y + i, x[i]); }}"
+    y = np.zeros(len(values), TYPES[kind])
+    kernel(text)((len(values) // 1024,), (1024,), values, y)
+    return y
+
+
+TYPES: dict[str, Any] = {"half_t": np.float16, "bfloat_t": ml_dtypes.bfloat16}
+
+
+@pytest.mark.clause("CUDA-16")
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_16_bit_number_is_read_and_written(kind: str) -> None:
+    x = np.arange(65536, dtype=np.uint16).view(TYPES[kind])
+    y = widened(kind, x)
+    expected = x.astype(np.float32)
+    number = ~np.isnan(expected)
+    assert (np.isnan(y) == ~number).all()
+    assert (y[number].view(np.uint32) == expected[number].view(np.uint32)).all()
+    back = narrowed(kind, y)
+    assert (back[number].view(np.uint16) == x[number].view(np.uint16)).all()
+    assert np.isnan(back[~number].astype(np.float32)).all()
+
+
+@pytest.mark.clause("CUDA-16")
+@pytest.mark.parametrize("kind", TYPES)
+@given(st.integers(0, 2**32 - 1))
+def test_a_float_is_rounded_to_the_nearest_and_a_tie_to_even(kind: str, seed: int) -> None:
+    """Random bits, and the numbers halfway between two neighbours and beside them."""
+    numbers = np.random.default_rng(seed)
+    random = numbers.integers(0, 2**32, 4096, np.uint32).view(np.float32)
+    one = numbers.integers(0, 65536, 4096, np.uint16).view(TYPES[kind]).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        half = one + one * np.float32(2 ** -(11 if kind == "half_t" else 8))
+    near = np.concatenate([half, np.nextafter(half, np.float32(0)), np.nextafter(half, np.float32(np.inf))])
+    small = (numbers.integers(-(2**12), 2**12, 4096) * 2.0**-26).astype(np.float32)
+    x = np.concatenate([random, near, small])
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = x.astype(TYPES[kind])
+    y = narrowed(kind, x)
+    number = ~np.isnan(x)
+    assert np.isnan(y[~number].astype(np.float32)).all()
+    assert (y[number].view(np.uint16) == expected[number].view(np.uint16)).all()
