@@ -116,7 +116,14 @@ class CupyOps(ArrayModuleOps):
         return self._whole(x).reshape(shape)
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-        return super().take(x, indices, axis) if axis % x.ndim else elementwise.take_rows(self.device, x, indices)
+        made = None if axis % x.ndim else elementwise.take_rows(self.device, x, indices)
+        return super().take(x, indices, axis) if made is None else made
+
+    def concat(self, xs: Sequence[Tensor], axis: int) -> Tensor:
+        return super().concat([_bits(x) for x in xs], axis).view(xs[0].dtype)
+
+    def put(self, x: Tensor, indices: Sequence[Tensor], values: Tensor) -> None:
+        super().put(_bits(x), indices, _bits(values))
 
     # ---- arithmetic
     def add(self, x: Tensor, y: Tensor) -> Tensor:
@@ -309,6 +316,11 @@ class CupyOps(ArrayModuleOps):
         """Do sequences have so many new tokens that queries should share the reading of keys?"""
         few = batch.token_ids.shape[0] < MANY_QUERIES * batch.context_lens.shape[0]
         return not (few or self.deterministic)
+
+
+def _bits(x: Tensor) -> Tensor:
+    """x, or a view of it: CuPy moves no bfloat16, but it does move numbers of as many bits."""
+    return x.view(np.uint16) if str(x.dtype) == "bfloat16" else x
 
 
 def _gpu() -> Device:
