@@ -230,7 +230,7 @@ def test_what_kernels_cannot_compute_does_not_fit() -> None:
     short = Linear(Dense(device.upload(np.zeros((8, 8), np.float32))))
     for changes in (
         {"activation": "relu"}, {"activation": "swish"}, {"limit": 7.0}, {"up_offset": 1.0}, {"gate": rounded},
-        {"gate": rounded, "up": rounded}, {"gate": short}, {"gate": short, "up": short, "down": short},
+        {"gate": rounded, "up": rounded}, {"gate": short}, {"up": short}, {"gate": short, "up": short, "down": short},
         {"down": mlp.gate}, {"up": Linear(mlp.up.weight, device.upload(np.zeros(12, np.float64)))},
     ):  # fmt: skip
         assert not own.fits(x, with_last(**changes)), changes
