@@ -38,12 +38,16 @@ class Memory:
         kind = host_dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         whole = -(-size // 256) * 256 + 2 * GUARD
-        raw = self._free[whole].pop() if self._free[whole] else np.zeros(whole, np.uint8)
+        raw = self._free[whole].pop() if self._free[whole] else self.fresh(whole)
         raw[:GUARD] = raw[GUARD + size :] = CANARY
         if size <= MOST_FILLED:
             raw[GUARD : GUARD + size] = POISON
         held: np.ndarray = np.asarray(_Piece(self, raw, size))
         return held.view(kind).reshape(shape)
+
+    def fresh(self, size: int) -> np.ndarray:
+        """uint8 [size], zeros."""
+        return np.zeros(size, np.uint8)
 
     def check(self) -> None:
         """Raises DeviceError where something was written beyond the end of an array that is gone by now."""
