@@ -13,7 +13,7 @@
 // rows are missing at the end, the last one is computed again and not written.
 //
 // With one token the bound is the bandwidth of the memory that weights come from. Arithmetic grows with the tokens: counted
-// in instructions, formats of four bits are bound by it from some two tokens on, bfloat16 by neither up to eight.
+// in instructions, it bounds formats of four bits from some two tokens on, and bfloat16 not yet at eight.
 
 #include "products.cuh"
 #include "activation.cuh"
