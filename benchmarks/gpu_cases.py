@@ -55,8 +55,8 @@ class Maker:
 
     def floats(self, *shape: int, dtype: str = "float32") -> Any:
         count = int(np.prod(shape))
-        few = self._random.standard_normal(min(count, 1 << 20), np.float32)
-        return self.ops.device.upload(np.resize(few, count).reshape(shape).astype(host_dtype(dtype)))
+        few = self._random.standard_normal(min(count, 1 << 20), np.float32).astype(host_dtype(dtype))
+        return self.ops.device.upload(np.resize(few, shape))
 
     def weight(self, kind: str, rows: int, columns: int) -> Weight:
         if kind not in BLOCK_TYPES:

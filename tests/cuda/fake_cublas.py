@@ -78,7 +78,7 @@ class FakeCublas:
         assert handle.value in self.workspaces, "a workspace must be set after the stream"
         if (status := self.status.get("gemm", 0)) or min(m, n, k) <= 0:
             return status or 7
-        capturing = self.streams[handle.value] != 0
+        capturing = self._machine.capturing == self.streams[handle.value] != 0
         if capturing and self.refuses_captures:
             self._machine.invalid = True
             return 14

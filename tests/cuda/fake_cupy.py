@@ -81,6 +81,9 @@ class Stream:
         event.record(self.ptr)
         return event
 
+    def synchronize(self) -> None:
+        self._machine.wait(self.ptr)
+
     def wait_event(self, event: Event) -> None:
         self._machine.enqueue(event.synchronize, self.ptr)
 

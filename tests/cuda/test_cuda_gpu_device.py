@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -32,6 +32,7 @@ host_arrays = st.sampled_from(["float32", "float64", "float16", "bfloat16", "int
 
 # ---- copies
 @pytest.mark.clause("CUDA-09")
+@example(np.arange(6, dtype=np.int32).reshape(2, 3), True, 0)
 @given(host_arrays, st.booleans(), st.sampled_from([0, 1 << 20]))
 def test_what_was_uploaded_comes_back(values: np.ndarray, turned: bool, staged: int) -> None:
     """Even where the host array changes as soon as `upload` has returned, and has gaps."""

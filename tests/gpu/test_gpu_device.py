@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from ferrum.backends.cuda import elementwise
 from ferrum.backends.cuda.device import Device, NotCapturable
 from ferrum.backends.cuda.matrices import trial
+from ferrum.backends.cupy_backend import CupyOps
 from ferrum.conformance.tolerances import TOLERANCES
 from ferrum.errors import ResourceExhausted
 from ferrum.tensor.ops import DTYPES, host_dtype
@@ -111,6 +112,9 @@ def test_float32_is_not_rounded_to_tf32(dtype: str) -> None:
     """An exact result, of which TF32, or a sum in bfloat16, would lose bits; in sizes that Tensor Cores like, too."""
     device = gpu()
     x, weight, expected = trial(dtype)
+    if dtype == "float32":  # by the array library
+        ops = CupyOps(device)
+        assert np.array_equal(ops.to_numpy(ops.matmul(device.upload(x), device.upload(weight).T)), expected)
     for copies in (1, 16):
         many = device.upload(np.concatenate([x] * copies)), device.upload(np.concatenate([weight] * copies))
         assert np.array_equal(device.download(device.product(*many)), np.tile(expected, (copies, copies)))
