@@ -13,9 +13,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ferrum.conformance.oracles import Array
-from ferrum.conformance.strategies import Host, host_dtype, seeds
+from ferrum.conformance.strategies import Host, seeds
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.parts import Attention, Norm
 from ferrum.tensor.weights import Dense, Linear
 

@@ -16,7 +16,6 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -26,15 +25,11 @@ from ferrum.conformance import weight_oracle
 from ferrum.conformance.oracles import Array
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
-from ferrum.tensor.ops import Shape, Tensor
+from ferrum.tensor.ops import Shape, Tensor, host_dtype
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
 
 Host = NDArray[Any]
-
-
-def host_dtype(name: str) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 # ---- layouts

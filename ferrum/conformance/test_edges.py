@@ -14,10 +14,10 @@ import pytest
 
 from ferrum.conformance import oracles
 from ferrum.conformance.harness import check, check_same, host
-from ferrum.conformance.strategies import Host, host_dtype, lay
+from ferrum.conformance.strategies import Host, lay
 from ferrum.conformance.tolerances import assert_close, assert_same
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import DTYPES, NEEDED, Tensor
+from ferrum.tensor.ops import DTYPES, NEEDED, Tensor, host_dtype
 from ferrum.tensor.parts import Head, Norm
 from ferrum.tensor.weights import Dense, Linear
 

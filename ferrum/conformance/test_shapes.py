@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.conformance.harness import call_unchanged, check_same, host
-from ferrum.conformance.strategies import Host, floats, host_dtype, integers, lay, layouts, shapes
+from ferrum.conformance.strategies import Host, floats, integers, lay, layouts, shapes
 from ferrum.conformance.tolerances import assert_same
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import DTYPES
+from ferrum.tensor.ops import DTYPES, host_dtype
 from ferrum.tensor.parts import GatedMlp
 from ferrum.tensor.weights import Dense, Linear
 

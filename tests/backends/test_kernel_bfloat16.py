@@ -23,8 +23,9 @@ from ferrum.backends.numba_kernels.tiles import FEW
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
-from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES, host_dtype
+from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES
 from ferrum.errors import InvalidParameter, Unsupported
+from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
 from ferrum.testing.stub import ByteTokenizer

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ferrum.backends.numba_kernels import bind_experts, launch
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
-from ferrum.conformance.strategies import FLOAT_KINDS, WEIGHT_TYPES, host_dtype
+from ferrum.conformance.strategies import FLOAT_KINDS, WEIGHT_TYPES
+from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.parts import ACTIVATIONS, Experts, GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import BLOCKS, random_blocks

@@ -19,7 +19,8 @@ import numpy as np
 
 from ferrum.backends.numba_kernels import features
 from ferrum.backends.numpy_backend import NumbaOps
-from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES, host_dtype
+from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES
+from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.weights import Dense, Weight
 from ferrum.testing.blocks import random_blocks
 from tests.backends.company import Model, Part, Session, with_experts, with_weights

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.device import Array, Device
-from ferrum.conformance.strategies import host_dtype
 from ferrum.errors import InternalError
+from ferrum.tensor.ops import host_dtype
 from tests.cuda.operands import at_every_schedule, laid, layouts
 from tests.cuda.shim import device_at
 

@@ -17,8 +17,9 @@ from ferrum.backends.cuda.products import MOST_TOGETHER, Products
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.conformance import oracles
 from ferrum.conformance.oracles import Expected
-from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES, Host, block_size, floats, host_dtype, seeds
+from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES, Host, block_size, floats, seeds
 from ferrum.conformance.tolerances import assert_close, assert_same
+from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.parts import ACTIVATIONS, GatedMlp
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
