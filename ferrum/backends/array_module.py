@@ -2,7 +2,7 @@
 
 Owns: one call of the library for each. `numpy` is one, CuPy another; what they do not share (moving to and from the
 device, elementary functions, products) is written by the backends.
-Refuses to know: which library it is. Specs: OPS. Next: `ferrum.backends.numpy_backend`.
+Refuses to know: which library it is. Specs: OPS. Next: `ferrum.backends.recorded_steps`.
 """
 
 from __future__ import annotations

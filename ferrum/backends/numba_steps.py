@@ -3,7 +3,7 @@
 Owns: the memory of a recorded step's batch. Recording keeps the rows of words that the launches of a step consist of,
 and a replay runs them without Python in between.
 Refuses to know: which steps are recorded (`ferrum.backends.recorded_steps`), and what a step computes.
-Specs: OPS-41, OPS-63. Next: `ferrum.kv.pool`.
+Specs: OPS-41, OPS-63. Next: `ferrum.backends.cupy_backend`.
 """
 
 from __future__ import annotations

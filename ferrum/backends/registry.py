@@ -2,7 +2,7 @@
 
 Owns: the names, the probe order of "auto", entry points of other packages. A backend that is named but cannot run is
 an error that says why, never a silent fall-back. Refuses to know: what a backend does.
-Specs: OPS-40. Next: `ferrum.backends.numpy_backend`.
+Specs: OPS-40. Next: `ferrum.backends.array_module`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shap
 arrays are copied on both ways, as to and from a device, and one that is changed while it may still be read is found
 out; no primitive has other types than it must: whoever relies on more than the protocol says fails here. Every
 composition is the definition.
-Refuses to know: what is computed. Specs: OPS-66. Next: `ferrum.testing.simulate`.
+Refuses to know: what is computed. Specs: OPS-66. Next: `ferrum.testing.cuda_shim.compiler`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy; `ferrum.testing.cuda_shim` with NumPy
 and fibers, so that all that stands above it runs without a GPU. Refuses to know: operations.
-Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.graphs`.
+Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.elementwise`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: `matmul` by a kernel that knows nothing of an element's neighbours. It is for definitions that have no kernel of
 their own; speed is not its purpose.
-Refuses to know: weights. Specs: CUDA-61. Next: `ferrum.backends.cuda.products`.
+Refuses to know: weights. Specs: CUDA-61. Next: `ferrum.backends.cuda.experts`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: which formats of weights have kernels, and how a product is shared out to warps. A token's result has the same
 bits however many tokens there are: a kernel for more of them adds up in the same order.
-Refuses to know: when a product is one of few tokens. Specs: CUDA-20 to CUDA-25. Next: `ferrum.backends.cuda.experts`.
+Refuses to know: when a product is one of few tokens. Specs: CUDA-20 to CUDA-25. Next: `ferrum.backends.cuda.exactly`.
 """
 
 from __future__ import annotations
