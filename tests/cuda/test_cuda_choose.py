@@ -33,6 +33,7 @@ def logits(draw: st.DrawFn, n: int, special: bool = True) -> NDArray[np.float32]
     x = draw(floats((draw(st.integers(1, 3)), n), -40, 40))
     kinds = [
         "plain",
+        "pairs",
         "some masked",
         "zeros of both signs",
         *(["nan", "negative nan", "inf", "all masked"] if special else []),
@@ -40,7 +41,9 @@ def logits(draw: st.DrawFn, n: int, special: bool = True) -> NDArray[np.float32]
     kind, random = draw(st.sampled_from(kinds)), np.random.default_rng(draw(st.integers(0, 999)))
     few = random.random(n) < 0.3
     few[random.integers(n)] = False
-    if kind == "some masked":
+    if kind == "pairs":
+        x = x[:, random.permutation(n) // 2]
+    elif kind == "some masked":
         x[:, few] = -np.inf
     elif kind == "zeros of both signs":
         x[:, few] = -0.0
@@ -63,6 +66,15 @@ def test_the_largest_of_each_row_and_the_first_of_equal_ones(data: Any, n: int, 
     actual = at_every_schedule(lambda device: Choosing(device).argmax(laid(device, x, layout)))
     assert actual.dtype == np.int64
     assert actual.tolist() == np.argmax(x, -1).tolist()
+
+
+@pytest.mark.clause("CUDA-46")
+@pytest.mark.parametrize(
+    "row", [[-0.0, 0.0], [0.0, -0.0], [1, np.nan, np.inf], [-np.nan, np.nan], [np.inf, -np.nan], [-np.inf] * 2]
+)
+def test_zeros_are_equal_and_nan_is_the_largest(row: list[float]) -> None:
+    x = np.float32([row])
+    assert at_every_schedule(lambda device: Choosing(device).argmax(laid(device, x))).tolist() == [np.argmax(row)]
 
 
 @pytest.mark.clause("CUDA-46")
@@ -141,12 +153,10 @@ def test_what_is_told_of_tokens(data: Any, n: int, layout: str) -> None:
 
 @pytest.mark.clause("CUDA-47")
 def test_a_number_that_is_no_token_has_none_behind_it() -> None:
-    x, tokens = np.ones((3, 5), np.float32), np.array([-1, 5, 4])
-    assert at_every_schedule(lambda device: Choosing(device).rank(laid(device, x), laid(device, tokens))).tolist() == [
-        5,
-        5,
-        4,
-    ]
+    x, tokens = np.full((3, 5), -1, np.float32), np.array([-1, 5, 4])
+    x[2, 0] = 3  # what stands behind the last token of the row before
+    actual = at_every_schedule(lambda device: Choosing(device).rank(laid(device, x), laid(device, tokens)))
+    assert actual.tolist() == [5, 5, 4]
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def wishes(draw: st.DrawFn, rows: int, n: int) -> Wishes:
         column(st.one_of(st.just(0), st.integers(1, n + 2)), np.float64),
         column(share, np.float64),
         column(st.one_of(st.just(0.0), st.sampled_from([1e-3, 0.05, 0.5, 1.0])), np.float64),
-        column(st.integers(0, 2**24 - 1).map(lambda bits: bits / 2**24), np.float64),
+        column(st.one_of(st.just(2**24 - 1), st.integers(0, 2**24 - 1)).map(lambda bits: bits / 2**24), np.float64),
     )
 
 
@@ -228,6 +238,38 @@ def test_every_token_is_drawn_as_often_as_its_weight_says(top_k: int, top_p: flo
     tokens = Choosing(device).choose(laid(device, np.tile(x, (rows, 1))), wish.on(device))
     assert tokens.tolist() == [by_definition(x, wish.of(row))[0] for row in range(rows)]
     assert len(set(tokens.tolist())) > 10
+
+
+@pytest.mark.clause("CUDA-48")
+@given(st.data(), st.integers(0, 12).map(lambda bits: 2**bits), st.booleans())
+def test_equal_logits_are_drawn_exactly(data: Any, n: int, is_cut: bool) -> None:
+    """Every sum is a whole number: a draw that comes to it exactly goes on to the token after it, and a share that is
+    reached exactly ends."""
+    kept = data.draw(st.integers(1, n)) if is_cut else n
+    number = data.draw(st.one_of(st.integers(0, kept - 1), st.just(kept - 1)))
+    # numbers of one half more, where n / kept is no whole number and unit * kept would be rounded
+    unit = number / n if not is_cut else (number + 0.5) / kept
+    wish = Wishes(*(np.array([each], np.float64) for each in (0.7, 0, kept / n if is_cut else 1, 0, unit)))
+    x = np.full((1, n), 2.5, np.float32)
+    tokens = at_every_schedule(lambda device: Choosing(device).choose(laid(device, x), wish.on(device)))
+    assert tokens.tolist() == [number]
+
+
+@pytest.mark.clause("CUDA-48")
+def test_a_sum_that_is_reached_exactly_where_the_share_of_a_warp_ends_goes_on_to_the_next() -> None:
+    rows, n = 16, 4096
+    numbers, ones = np.arange(rows) * (n // rows), np.ones(rows)
+    wish = Wishes(ones, ones * 0, ones, ones * 0, numbers / n)
+    x = np.full((rows, n), 2.5, np.float32)
+    tokens = at_every_schedule(lambda device: Choosing(device).choose(laid(device, x), wish.on(device)))
+    assert tokens.tolist() == numbers.tolist()
+
+
+@pytest.mark.clause("CUDA-48")
+def test_of_two_equal_logits_a_half_keeps_the_first() -> None:
+    wish = Wishes(*(np.array([each], np.float64) for each in (1, 0, 0.5, 0, 0.75)))
+    x = np.float32([[2, 2]])
+    assert at_every_schedule(lambda device: Choosing(device).choose(laid(device, x), wish.on(device))).tolist() == [0]
 
 
 @pytest.mark.clause("CUDA-48")

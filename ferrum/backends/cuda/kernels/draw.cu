@@ -76,14 +76,15 @@ extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, cons
     }
     place_t cut = 0;
     share_t share = share_of_warp(n);
-    if (top_k > 0 && top_k < n) cut = cut_at(logits, nullptr, n, 0, top_k, parts);
+    if (top_k > 0 && top_k < n) cut = cut_at(logits, nullptr, n, top_k, parts);
     if (top_p < 1) {
         double total = 0;
 #pragma unroll 4
         for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
             if (place_of(logits[id], id) >= cut) total += weights[id];
         total = block_total(total, parts);
-        cut = cut_at(logits, weights, n, cut, top_p * total, parts);
+        place_t nucleus = cut_at(logits, weights, n, top_p * total, parts);
+        cut = nucleus > cut ? nucleus : cut;  // a rounding may carry the first beyond the second
     }
     double own = 0, total = 0, before = 0, until = 0;
 #pragma unroll 4

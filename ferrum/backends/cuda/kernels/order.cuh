@@ -102,16 +102,16 @@ __device__ __forceinline__ double sixteen_sums(double* sums) {
 }
 
 // The cut with which the amounts of the best tokens, the best first, reach `wanted`: the token that crosses it belongs to
-// them. An amount is the token's weight, or 1 where there are no weights; tokens below `least` have none. Where all
-// amounts together do not reach it, `least`. For a block, which must call it together; `parts`: shared memory for
-// CUT_PARTS numbers.
+// them. An amount is the token's weight, or 1 where there are no weights; one at least is above 0. Where all of them
+// together do not reach it, all that amount to something belong to them. For a block, which must call it together;
+// `parts`: shared memory for CUT_PARTS numbers.
 //
 // The place where the sum crosses is found like a word in a dictionary, one hexadecimal digit after the other, from the
 // first on: a pass over the row adds up the amounts by their next digit among the tokens that begin with the digits found
 // so far. It ends as soon as one token is left, or the sum is reached exactly, as a count is: rarely after more than six
 // passes, unless many logits are equal. Every thread keeps its sixteen sums in registers, so no two threads add to one
 // number, and the order of additions is fixed.
-__device__ place_t cut_at(const float* logits, const double* weights, int n, place_t least, double wanted, double* parts) {
+__device__ place_t cut_at(const float* logits, const double* weights, int n, double wanted, double* parts) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     share_t share = share_of_warp(n);
     place_t begin = 0;  // the digits found so far
@@ -124,7 +124,7 @@ __device__ place_t cut_at(const float* logits, const double* weights, int n, pla
 #pragma unroll 2
         for (int id = share.first + lane; id < share.last; id += 32) {
             place_t place = place_of(logits[id], id);
-            if (place < least || place >> shift >> 4 != begin) continue;
+            if (place >> shift >> 4 != begin) continue;
             double amount = weights ? weights[id] : 1.0;
             left += 1;
 #pragma unroll
@@ -141,7 +141,7 @@ __device__ place_t cut_at(const float* logits, const double* weights, int n, pla
         if (lane <= DIGITS)
             for (int each = 0; each < warps; each++) total += parts[each * (DIGITS + 1) + lane];
 
-        int found = -1;
+        int found = 0;
         bool reached = false;
         double until = above;
         for (int digit = DIGITS - 1; digit >= 0; digit--) {
@@ -152,12 +152,8 @@ __device__ place_t cut_at(const float* logits, const double* weights, int n, pla
             until += amount;
             reached = until >= wanted;
         }
-        if (found < 0 || (begin == 0 && shift == 60 && !reached)) return least;
         begin = begin << 4 | found;
-        if (until == wanted || __shfl_sync(ALL_LANES, total, DIGITS) == 1) {
-            place_t cut = begin << shift;
-            return cut > least ? cut : least;
-        }
+        if (until == wanted || __shfl_sync(ALL_LANES, total, DIGITS) == 1) return begin << shift;
     }
-    return begin > least ? begin : least;
+    return begin;
 }

@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(512) top_k(const float* logits, flo
     __shared__ place_t places[MOST];
     const float* row = logits + (long long)blockIdx.x * n;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    place_t cut = cut_at(row, nullptr, n, 0, k, parts);
+    place_t cut = cut_at(row, nullptr, n, k, parts);
 
     share_t share = share_of_warp(n);
     int count = 0;
