@@ -3,7 +3,7 @@
 Owns: which logits the kernels can take, and how many threads and blocks a row gets: that depends on the vocabulary
 alone, so that a row cannot tell its batch-mates.
 Refuses to know: requests, seeds, and what edits logits before a token is chosen (`ferrum.sample.pipeline`).
-Specs: CUDA-46, CUDA-47, CUDA-48. Next: `ferrum.backends.cuda.attention`.
+Specs: CUDA-46, CUDA-47, CUDA-48. Next: `ferrum.backends.cuda.graphs`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _MOST_TOKENS = 1 << 30
 _THREADS = 256  # of a block where a row has many
 _ARGMAX, _SUMS, _WEIGHTS = 8, 8, 4  # elements of a thread, as ELEMENTS in argmax.cu, top_k.cu and draw.cu
 _MOST_THREADS = 512  # of a block that has a row for itself
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (("argmax", {}), ("top_k", {}), ("draw", {}))
+"""Every way in which the kernels are compiled."""
 
 
 class Choosing:

@@ -29,6 +29,18 @@ THREADS, EACH = 256, 4
 """Threads of a block, and elements of a thread, as ELEMENTS in the kernels."""
 _FEW = 1 << 31  # elements that 32 bits can number, with room for those beyond the end
 
+_INDICES = ("unsigned", "unsigned long long")
+_NUMBERS = {"int32": "int", "int64": "long long"}
+_REALS = [*((each, "float") for each in UNARY.values()), (UNARY["erf"], "double")]
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    *(("elementwise", {"element_t": each, "index_t": index}) for each in _ELEMENTS.values() for index in _INDICES),
+    *(("elementwise", {"FUNCTION": f, "real": real, "index_t": index}) for f, real in _REALS for index in _INDICES),
+    *(("elementwise", {"OPERATION": each, "index_t": index}) for each in BINARY.values() for index in _INDICES),
+    *(("cast", {"from_t": one, "to_t": to}) for one in FLOATS.values() for to in FLOATS.values() if one != to),
+    *(("take", {"element_t": each, "number_t": n}) for each in _ELEMENTS.values() for n in _NUMBERS.values()),
+)
+"""Every way in which the kernels are compiled."""
+
 Axis = tuple[int, ...]
 """Elements along an axis, and what it takes to get from one to the next: in elements, one number for each operand."""
 
@@ -85,12 +97,12 @@ def cast(device: Device, x: Array, dtype: str) -> Array | None:
 def take_rows(device: Device, x: Array, indices: Array) -> Array | None:
     """[rows, ...], int32 or int64 of any shape -> [..., ...]: x[indices]. A number that is no row's gives bytes of
     0xff, which is NaN: nothing is read beyond the ends of x."""
-    if not x.ndim or x.dtype.itemsize not in _ELEMENTS or str(indices.dtype) not in ("int32", "int64"):
+    if not x.ndim or x.dtype.itemsize not in _ELEMENTS or str(indices.dtype) not in _NUMBERS:
         return None
     x, indices = contiguous(device, x), contiguous(device, indices)
     out = device.empty((*indices.shape, *x.shape[1:]), str(x.dtype))
     columns = math.prod(x.shape[1:])
-    number_t = "int" if str(indices.dtype) == "int32" else "long long"
+    number_t = _NUMBERS[str(indices.dtype)]
     kernel = device.kernels.get("take", "take", element_t=_ELEMENTS[x.dtype.itemsize], number_t=number_t)
     if columns:
         blocks = -(-columns // (THREADS * EACH))
@@ -150,7 +162,7 @@ def _facts(axes: list[Axis], operands: int) -> tuple[int, ...]:
 
 
 def _index_type(count: int) -> str:
-    return "unsigned" if count < _FEW else "unsigned long long"
+    return _INDICES[count >= _FEW]
 
 
 def flat_grid(count: int) -> Size:

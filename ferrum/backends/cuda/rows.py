@@ -2,7 +2,7 @@
 
 Owns: which operands the kernels of rows can take, and how many threads a row gets: that depends on its length alone, so
 that the bits of a row do not tell how many others there are.
-Refuses to know: how parts follow on each other. Specs: CUDA-43, CUDA-44, CUDA-45. Next: `ferrum.backends.cuda.choose`.
+Refuses to know: how parts follow on each other. Specs: CUDA-43, CUDA-44, CUDA-45. Next: `ferrum.backends.cuda.products`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ _KNOWN_OF_NORM = frozenset(["weight", "epsilon", "bias", "centred"])
 _KNOWN_OF_MLP = frozenset(["gate", "up", "down", "activation", "limit", "up_offset"])
 _SHORT = 256  # columns of a row for which a warp is enough
 _WARPS = 8  # of a block, where each has a row
+VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
+    *((file, {"ONE_WARP": one_warp}) for file in ("norm", "softmax") for one_warp in "01"),
+    *(("activate", {"ACTIVATION": name}) for name in ACTIVATIONS),
+)
+"""Every way in which the kernels are compiled."""
 
 
 @dataclass(frozen=True)
