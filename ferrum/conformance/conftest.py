@@ -7,12 +7,14 @@ Refuses to know: what is tested. Specs: OPS. Next: `ferrum.conformance.strategie
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import pytest
 
 from ferrum.backends.registry import load_backend
 from ferrum.conformance import plugin
 from ferrum.tensor.compositions import TensorOps
+from ferrum.testing.cuda_shim.compiler import compiler
 from ferrum.testing.profiles import load_profile
 
 
@@ -28,9 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def default_backends() -> list[str]:
-    """The oracle in both its float types, and the compiled CPU backend where its compiler is installed."""
+    """The oracle in both its float types, the compiled CPU backend where its compiler is installed, and the CUDA
+    backend, with its kernels run on the CPU, where theirs is."""
     compiled = ["numba"] if importlib.util.find_spec("numba") else []
-    return ["numpy", "numpy@float64", *compiled]
+    fibers = ["ferrum.testing.cuda_shim.backend:ShimOps"] if compiler() and sys.platform.startswith("linux") else []
+    return ["numpy", "numpy@float64", *compiled, *fibers]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
