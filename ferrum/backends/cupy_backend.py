@@ -281,7 +281,7 @@ class CupyOps(ArrayModuleOps):
             return super().rope_attention(projections, attention, tables, layer, batch)
         query = self.head_norm(projections[0], attention.query_norm, width)
         key = self.head_norm(projections[1], attention.key_norm, width)
-        query, key, value = (self.reshape(x, (x.shape[0], -1, width)) for x in (query, key, projections[2]))
+        query, key, value = (self._heads(x, width) for x in (query, key, projections[2]))
         query = self._attention.turn_and_write(query, key, value, layer, tables, batch.positions, batch.slots)
         attended = self._attention.attend(query, attention, layer, batch, self._many_queries(batch))
         return attended.reshape((attended.shape[0], -1))
@@ -290,6 +290,10 @@ class CupyOps(ArrayModuleOps):
     def _whole(self, x: Tensor) -> Tensor:
         """x without gaps."""
         return elementwise.contiguous(self.device, x)
+
+    def _heads(self, x: Tensor, width: int) -> Tensor:
+        """[tokens, heads * width] -> [tokens, heads, width], a view where tokens are columns of something wider."""
+        return (x if x[:1].flags.c_contiguous else self._whole(x)).reshape((x.shape[0], -1, width))
 
     def _binary(self, name: str, x: Tensor, y: Tensor) -> Tensor:
         made = elementwise.binary(self.device, name, x, y)
