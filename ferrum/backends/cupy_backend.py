@@ -17,6 +17,7 @@ import numpy as np
 from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.cuda import elementwise, exactly
 from ferrum.backends.cuda.attention import AttentionKernels
+from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
 from ferrum.backends.cuda.device import Device
 from ferrum.backends.cuda.experts import ExpertKernels
@@ -60,6 +61,7 @@ class CupyOps(ArrayModuleOps):
         self._products = Products(self.device)
         self._experts = ExpertKernels(self.device, self._products)
         self._attention = AttentionKernels(self.device)
+        self._blocks = BlockKernels(self.device)
         self._rows = RowKernels(self.device)
         self._choosing = Choosing(self.device)
         self._recorded: RecordedSteps[CupyOps] = RecordedSteps(
@@ -116,14 +118,16 @@ class CupyOps(ArrayModuleOps):
         return self._whole(x).reshape(shape)
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-        made = None if axis % x.ndim else elementwise.take_rows(self.device, x, indices)
-        return super().take(x, indices, axis) if made is None else made
+        return super().take(x, indices, axis) if axis % x.ndim else self._blocks.gather(x, indices)
 
     def concat(self, xs: Sequence[Tensor], axis: int) -> Tensor:
         return super().concat([_bits(x) for x in xs], axis).view(xs[0].dtype)
 
     def put(self, x: Tensor, indices: Sequence[Tensor], values: Tensor) -> None:
-        super().put(_bits(x), indices, _bits(values))
+        if len(indices) == 1 and x.flags.c_contiguous and values.shape == (*indices[0].shape, *x.shape[1:]):
+            self._blocks.scatter(x, indices[0], values)
+        else:
+            super().put(_bits(x), indices, _bits(values))
 
     # ---- arithmetic
     def add(self, x: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ferrum.backends.cuda.attention import AttentionKernels
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
 from ferrum.backends.cuda.device import Array, Device
-from ferrum.backends.cuda.elementwise import binary, cast, contiguous, take_rows, unary
+from ferrum.backends.cuda.elementwise import binary, cast, contiguous, unary
 from ferrum.backends.cuda.exactly import matmul
 from ferrum.backends.cuda.experts import ExpertKernels
 from ferrum.backends.cuda.launch import Kernel, Kernels, Size
@@ -53,10 +53,6 @@ def mlp(device: Device, hidden: int, middle: int, seed: int) -> GatedMlp:
 def _elementwise(device: Device) -> list[Array | None]:
     x, y = floats(device, 40, 70), floats(device, 70, seed=1)
     return [contiguous(device, x.transpose()), unary(device, "exp", x), binary(device, "add", x, y)]
-
-
-def _take(device: Device) -> list[Array | None]:
-    return [take_rows(device, floats(device, 9, 1100), ints(device, [8, 0, 3, 99]))]
 
 
 def _norm(device: Device) -> list[Array | None]:
@@ -204,7 +200,6 @@ LAUNCHES: dict[str, Launches] = {
     "rope_write": _rope_write,
     "route": _mixture,
     "softmax": _softmax,
-    "take": _take,
     "top_k": _top_k,
 }
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.device import Array, Device
+from ferrum.conformance.tolerances import assert_same
 from ferrum.errors import InternalError
 from ferrum.tensor.ops import host_dtype
 from tests.cuda.operands import at_every_schedule, laid, layouts
@@ -86,3 +88,22 @@ def test_nothing_is_written_to_an_array_with_gaps() -> None:
     array, ids = device.upload(np.ones((4, 4), np.float32)), device.upload(np.arange(2))
     with pytest.raises(InternalError):
         BlockKernels(device).scatter(array[:, ::2], ids, array[:2, ::2])
+
+
+@given(
+    st.data(), st.sampled_from(["float32", "float16", "uint8", "int64"]), st.sampled_from(["int32", "int64"]), layouts
+)
+def test_rows_by_number(data: Any, dtype: str, number_type: str, layout: str) -> None:
+    shape = data.draw(st.sampled_from([(1,), (7,), (3, 5), (4, 1025), (2, 3, 4), (5, 0)]))
+    values = (np.arange(int(np.prod(shape))) % 251).astype(dtype).reshape(shape)
+    where = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5)
+    numbers = data.draw(hnp.arrays(number_type, where, elements=st.integers(0, shape[0] - 1)))
+    run = lambda device: BlockKernels(device).gather(laid(device, values, layout), laid(device, numbers))  # noqa: E731
+    assert_same(at_every_schedule(run), values[numbers])
+
+
+def test_a_number_that_is_no_rows_gives_nan() -> None:
+    values, numbers = np.ones((3, 5), np.float32), np.array([2, -1, 3, 1 << 40])
+    taken = at_every_schedule(lambda device: BlockKernels(device).gather(laid(device, values), laid(device, numbers)))
+    assert np.isnan(taken).any(-1).tolist() == [False, True, True, True]
+    assert np.isnan(taken[1:]).all()

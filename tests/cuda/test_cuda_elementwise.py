@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ferrum.backends.cuda.elementwise import BINARY, FLOATS, UNARY, binary, cast, contiguous, take_rows, unary
+from ferrum.backends.cuda.elementwise import BINARY, FLOATS, UNARY, binary, cast, contiguous, unary
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.conformance import oracles
 from ferrum.conformance.oracles import Expected, exact
@@ -99,7 +99,6 @@ def test_operands_that_no_kernel_takes_are_refused() -> None:
     assert unary(device, "exp", half) is None
     assert unary(device, "exp", other.astype(np.float64)) is None
     assert cast(device, whole, "float32") is None
-    assert take_rows(device, other, half) is None
     scattered = np.ones((2,) * 10, np.float32)[::, ::-1, ::, ::-1, ::, ::-1, ::, ::-1]
     assert unary(device, "exp", laid(device, scattered)[:, ::-1, :, ::-1, :, ::-1, :, ::-1]) is None
 
@@ -153,27 +152,6 @@ def test_casts_are_those_of_the_definition_bit_for_bit(
     assert_same(actual, wanted)
     same = ~np.isnan(wanted.astype(np.float64))
     assert actual[same].tobytes() == wanted[same].tobytes()  # zeros keep their sign
-
-
-@pytest.mark.clause("CUDA-42")
-@given(
-    st.data(), st.sampled_from(["float32", "float16", "uint8", "int64"]), st.sampled_from(["int32", "int64"]), layouts
-)
-def test_rows_by_number(data: Any, dtype: str, number_type: str, layout: str) -> None:
-    shape = data.draw(st.sampled_from([(1,), (7,), (3, 5), (4, 1025), (2, 3, 4), (5, 0)]))
-    values = (np.arange(int(np.prod(shape))) % 251).astype(dtype).reshape(shape)
-    where = hnp.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5)
-    numbers = data.draw(hnp.arrays(number_type, where, elements=st.integers(0, shape[0] - 1)))
-    run = lambda device: take_rows(device, laid(device, values, layout), laid(device, numbers))  # noqa: E731
-    assert_same(at_every_schedule(run), values[numbers])
-
-
-@pytest.mark.clause("CUDA-42")
-def test_a_number_that_is_no_rows_gives_nan() -> None:
-    values, numbers = np.ones((3, 5), np.float32), np.array([2, -1, 3, 1 << 40])
-    taken = at_every_schedule(lambda device: take_rows(device, laid(device, values), laid(device, numbers)))
-    assert np.isnan(taken).any(-1).tolist() == [False, True, True, True]
-    assert np.isnan(taken[1:]).all()
 
 
 def test_the_oracles_know_every_function() -> None:

@@ -1,4 +1,4 @@
-"""CUDA-62: a real model, SmolLM2-135M in Q4_1, on kernels that fibers run: 135 million weights and a real vocabulary."""
+"""CUDA-62: a real model, SmolLM2-135M in Q4_1, on kernels that fibers run: real sizes, a real vocabulary."""
 
 from __future__ import annotations
 

@@ -23,28 +23,30 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = tuple(
 
 
 class BlockKernels:
-    """Copies of blocks on one device. Ids are int32 or int64 [count], and those of blocks that exist."""
+    """Copies of blocks on one device. Ids are int32 or int64."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def gather(self, array: Array, ids: Array) -> Array:
-        """array [blocks, ...] -> [count, ...]"""
+        """array [blocks, ...], ids of any shape -> [..., ...]: array[ids]. An id that is no block's gives bytes of
+        0xff, which is NaN: nothing is read beyond the ends of the array."""
         out = self._device.empty((*ids.shape, *array.shape[1:]), str(array.dtype))
-        self._copy(contiguous(self._device, array), ids, out, None, ids.shape[0])
+        self._copy(contiguous(self._device, array), ids, out, None, ids.size)
         return out
 
     def scatter(self, array: Array, ids: Array, values: Array) -> None:
-        """values [count, ...] go, in place, to array [blocks, ...] without gaps; ids are distinct."""
+        """values [count, ...] go, in place, to array [blocks, ...] without gaps; ids [count] are distinct, and those of
+        blocks that exist."""
         self._copy(contiguous(self._device, values), None, array, ids, ids.shape[0])
 
     def copy(self, array: Array, sources: Array, targets: Array) -> None:
-        """Blocks of an array without gaps to other blocks of it. Targets are distinct, and none of them is a source."""
+        """Blocks of an array without gaps to other blocks of it, that exist. Targets are distinct, none is a source."""
         self._copy(array, sources, array, targets, sources.shape[0])
 
     def _copy(self, source: Array, read: Array | None, target: Array, written: Array | None, count: int) -> None:
         """read, written: ids in source and in target; without them all, in order."""
-        size = math.prod(target.shape[1:]) * target.dtype.itemsize
+        size = math.prod(source.shape[1:]) * source.dtype.itemsize
         starts = self._device.address(source), self._device.address(target)
         unit = next(each for each in _UNITS if all(place % each == 0 for place in (size, *starts)))
         numbers = next(str(ids.dtype) for ids in (read, written) if ids is not None)
@@ -52,4 +54,4 @@ class BlockKernels:
         read, written = places
         kernel = self._device.kernels.get("blocks", "copy_blocks", unit_t=_UNITS[unit], number_t=_IDS[numbers])
         stretches = -(-size // (unit * THREADS * UNITS))
-        kernel((count, stretches), (THREADS,), source, read, target, written, size // unit)
+        kernel((count, stretches), (THREADS,), source, read, target, written, source.shape[0], size // unit)

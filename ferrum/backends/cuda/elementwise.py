@@ -7,7 +7,6 @@ Specs: CUDA-40, CUDA-41, CUDA-42. Next: `ferrum.backends.cuda.rows`.
 
 from __future__ import annotations
 
-import math
 from itertools import zip_longest
 
 from ferrum.backends.cuda.device import Array, Device
@@ -30,14 +29,12 @@ THREADS, EACH = 256, 4
 _FEW = 1 << 31  # elements that 32 bits can number, with room for those beyond the end
 
 _INDICES = ("unsigned", "unsigned long long")
-_NUMBERS = {"int32": "int", "int64": "long long"}
 _REALS = [*((each, "float") for each in UNARY.values()), (UNARY["erf"], "double")]
 VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     *(("elementwise", {"element_t": each, "index_t": index}) for each in _ELEMENTS.values() for index in _INDICES),
     *(("elementwise", {"FUNCTION": f, "real": real, "index_t": index}) for f, real in _REALS for index in _INDICES),
     *(("elementwise", {"OPERATION": each, "index_t": index}) for each in BINARY.values() for index in _INDICES),
     *(("cast", {"from_t": one, "to_t": to}) for one in FLOATS.values() for to in FLOATS.values() if one != to),
-    *(("take", {"element_t": each, "number_t": n}) for each in _ELEMENTS.values() for n in _NUMBERS.values()),
 )
 """Every way in which the kernels are compiled."""
 
@@ -91,22 +88,6 @@ def cast(device: Device, x: Array, dtype: str) -> Array | None:
     out = device.empty(x.shape, dtype)
     kernel = device.kernels.get("cast", "cast", from_t=FLOATS[str(x.dtype)], to_t=FLOATS[dtype])
     kernel(flat_grid(x.size), (THREADS,), x, out, x.size)
-    return out
-
-
-def take_rows(device: Device, x: Array, indices: Array) -> Array | None:
-    """[rows, ...], int32 or int64 of any shape -> [..., ...]: x[indices]. A number that is no row's gives bytes of
-    0xff, which is NaN: nothing is read beyond the ends of x."""
-    if not x.ndim or x.dtype.itemsize not in _ELEMENTS or str(indices.dtype) not in _NUMBERS:
-        return None
-    x, indices = contiguous(device, x), contiguous(device, indices)
-    out = device.empty((*indices.shape, *x.shape[1:]), str(x.dtype))
-    columns = math.prod(x.shape[1:])
-    number_t = _NUMBERS[str(indices.dtype)]
-    kernel = device.kernels.get("take", "take", element_t=_ELEMENTS[x.dtype.itemsize], number_t=number_t)
-    if columns:
-        blocks = -(-columns // (THREADS * EACH))
-        kernel((indices.size, blocks), (THREADS,), x, indices, out, x.shape[0], columns)
     return out
 
 

@@ -2,7 +2,8 @@
 
 Owns: which operands the kernels of rows can take, and how many threads a row gets: that depends on its length alone, so
 that the bits of a row do not tell how many others there are.
-Refuses to know: how parts follow on each other. Specs: CUDA-43, CUDA-44, CUDA-45. Next: `ferrum.backends.cuda.products`.
+Refuses to know: how parts follow on each other. Specs: CUDA-43, CUDA-44, CUDA-45.
+Next: `ferrum.backends.cuda.products`.
 """
 
 from __future__ import annotations

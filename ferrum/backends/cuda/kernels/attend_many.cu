@@ -163,8 +163,7 @@ extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
     float most[OWN], total[OWN], sums[OWN][4 * COLUMNS] = {};
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
-        int row = down + DOWN * i;
-        ends[i] = row < rows ? max(0, context - count + (first_row + row) / group + 1) : 0;
+        ends[i] = max(0, context - count + (first_row + down + DOWN * i) / group + 1);
         most[i] = -INFINITY, total[i] = 0;
     }
     int seen_first = max(0, context - count + first_row / group + 1 - window);  // by any row

@@ -19,18 +19,15 @@ struct Seen {
     int sequence, first, end;
 };
 
-// What a token sees, the same in every lane of a warp. A token that belongs to no sequence sees nothing, and neither does
-// one whose sequence has a context of 0: it only fills up a batch.
+// What a token sees, the same in every lane of a warp. One whose sequence has a context of 0 sees nothing: it only fills up
+// a batch.
 __device__ __forceinline__ Seen seen_by(int token, const int* __restrict__ seq_starts,
                                         const int* __restrict__ context_lens, int sequences, int window) {
     int before = 0;  // sequences that end before the token; its own is the one after them
     for (int s = threadIdx.x % 32; s < sequences; s += 32) before += seq_starts[s + 1] <= token;
     for (int distance = 16; distance; distance >>= 1) before += __shfl_xor_sync(ALL_LANES, before, distance);
-    Seen seen = {before, 0, 0};
-    if (before == sequences) return seen;
-    seen.end = max(0, context_lens[before] - seq_starts[before + 1] + token + 1);
-    seen.first = max(0, seen.end - window);
-    return seen;
+    int end = max(0, context_lens[before] - seq_starts[before + 1] + token + 1);
+    return Seen{before, max(0, end - window), end};
 }
 
 // the row of a position, where `values` is read as [blocks * kv_heads * block_size, head_dim]
