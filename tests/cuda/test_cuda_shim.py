@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from typing import Any
 
 import ml_dtypes
@@ -33,6 +35,17 @@ def result(body: str, threads: int = 64, **options: Any) -> np.ndarray:
     y = np.zeros(threads, np.float32)
     kernel(body, **options)((1,), (threads,), y, shared=shared)
     return y
+
+
+@pytest.mark.clause("CUDA-17")
+def test_a_text_is_not_taken_for_another_one() -> None:
+    """However often numbers of open files are used again."""
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(4):
+        gc.collect()
+        assert (result(f"y[t] = {number}.5f;") == number + 0.5).all()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 # ---- the order of threads and of blocks

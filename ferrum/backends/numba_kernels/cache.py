@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import weakref
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -73,6 +74,7 @@ class KernelFiles:
         if directory is not None:
             try:
                 self._folder = _open(directory)
+                weakref.finalize(self, os.close, self._folder)
                 _tidy(self._folder, directory)
             except OSError as error:  # what can be read is read all the same
                 self.refusal = f"{directory}: {reason(error)}"
