@@ -7,6 +7,8 @@ Refuses to know: what kernels compute.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right, insort
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -50,17 +52,18 @@ class PinnedMemory(Memory):
 
     def __init__(self, gpu: Gpu) -> None:
         super().__init__()
-        self._gpu, self._pieces = gpu, dict[int, int]()
+        self._gpu, self._pieces = gpu, list[tuple[int, int]]()  # first and last byte, in order
 
     def fresh(self, size: int) -> np.ndarray:
         made = self._gpu.pinned((size,), "uint8")
         made.fill(0)
-        self._pieces[made.ctypes.data] = size
+        insort(self._pieces, (made.ctypes.data, made.ctypes.data + size))
         return made
 
     def holds(self, x: np.ndarray) -> bool:
         place = x.ctypes.data
-        return any(start <= place and place + x.nbytes <= start + size for start, size in self._pieces.items())
+        before = bisect_right(self._pieces, (place, sys.maxsize))
+        return before > 0 and place + x.nbytes <= self._pieces[before - 1][1]
 
 
 class _Waiting:

@@ -12,7 +12,7 @@ import pytest
 from tests.gpu.device import ON_SHIM
 
 ROOT = Path(__file__).parents[2]
-KERNELS = ("attention", "blocks", "choose", "elementwise", "experts", "products", "rows")
+KERNELS = ("attention", "backend", "blocks", "choose", "elementwise", "experts", "families", "products", "rows")
 
 if ON_SHIM:
     pytest.skip("these suites run on the shim as they are", allow_module_level=True)
