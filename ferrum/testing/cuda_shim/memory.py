@@ -46,7 +46,7 @@ class Memory:
         return held.view(kind).reshape(shape)
 
     def fresh(self, size: int) -> np.ndarray:
-        """uint8 [size], zeros."""
+        """uint8 [size], contents undefined; zeros cost nothing until they are touched."""
         return np.zeros(size, np.uint8)
 
     def check(self) -> None:
