@@ -40,12 +40,13 @@ def result(body: str, threads: int = 64, **options: Any) -> np.ndarray:
 @pytest.mark.clause("CUDA-17")
 def test_a_text_is_not_taken_for_another_one() -> None:
     """However often numbers of open files are used again."""
+    gc.collect()  # what earlier tests have left open
     before = len(os.listdir("/proc/self/fd"))
     for number in range(4):
         gc.collect()
         assert (result(f"y[t] = {number}.5f;") == number + 0.5).all()
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 # ---- the order of threads and of blocks
