@@ -1,7 +1,7 @@
 // Attention of each token by itself, second part: what attend_few.cu found in the splits of the context, put together.
 //
-//     most = max(largest[token, head], sinks[head])
-//     factor = exp(largest[token, head] - most)                                           of every split that is seen
+//     most = max(largest[token, head])                                    here and below of the splits that are seen
+//     factor = exp(largest[token, head] - most)
 //     out[token, head] = factor @ mixed[token, head] / (factor @ total[token, head] + exp(sinks[head] - most))
 //
 // mixed           float [launched tokens, heads, splits, head_dim]      head_dim at most 256
@@ -26,7 +26,7 @@ extern "C" __global__ void attend_combine(const float* __restrict__ mixed, const
     int first = seen.first / SPLIT, count = (seen.end + SPLIT - 1) / SPLIT - first;
     long long row = ((long long)blockIdx.x * gridDim.y + head) * splits + first;
 
-    float most = sinks ? sinks[head] : -INFINITY;
+    float most = -INFINITY;
     for (int s = thread; s < count; s += blockDim.x) most = larger(most, largest[row + s]);
     most = block_max(most, parts);
     float weight = 0;
@@ -35,7 +35,7 @@ extern "C" __global__ void attend_combine(const float* __restrict__ mixed, const
         weight += factors[s] * total[row + s];
     }
     weight = block_sum(weight, parts);  // its barriers are those that the factors need
-    if (sinks) weight += weight_of(sinks[head], most);
+    if (sinks) weight += weight_of(sinks[head], most);  // where this is infinite, the sink takes all: 0
 
     if (thread >= head_dim) return;
     float sum = 0;

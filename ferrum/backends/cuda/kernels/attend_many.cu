@@ -1,8 +1,8 @@
 // Attention of many tokens of a sequence at once, as in a prefill.
 //
 //     score[row, j] = softcapped(scale * query[row] @ key[j])             for every position j that the row sees
-//     weight = exp(score - max(score, sink))
-//     out[row] = weight @ values / (weight.sum() + exp(sink - max(score, sink)))
+//     weight = exp(score - max(score))
+//     out[row] = weight @ values / (weight.sum() + exp(sink - max(score)))
 //
 // query, out    float [tokens, heads, head_dim]     head_dim at most 64 * COLUMNS; a key head serves `group` heads that
 //                                                   follow each other
@@ -222,14 +222,12 @@ extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
         int row = down + DOWN * i;
         if (row >= rows) continue;
         int token = start + (first_row + row) / group, head = kv_head * group + (first_row + row) % group;
-        float sink = sinks ? sinks[head] : -INFINITY;
-        float largest = larger(most[i], sink), factor = weight_of(most[i], largest);
-        float weight = total[i] * factor + weight_of(sink, largest);
+        float weight = total[i] + (sinks ? weight_of(sinks[head], most[i]) : 0.0f);
         float* place = out + ((long long)token * heads + head) * head_dim;
 #pragma unroll
         for (int c = 0; c < 4 * COLUMNS; c++) {
             int d = 64 * (c / 4) + 4 * across + c % 4;
-            if (d < head_dim) place[d] = ends[i] ? sums[i][c] * factor / weight : 0.0f;
+            if (d < head_dim) place[d] = ends[i] ? sums[i][c] / weight : 0.0f;
         }
     }
 }
