@@ -19,7 +19,7 @@ from ferrum.backends.cuda import elementwise, exactly
 from ferrum.backends.cuda.attention import AttentionKernels
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
-from ferrum.backends.cuda.device import Device
+from ferrum.backends.cuda.device import Device, NotCapturable
 from ferrum.backends.cuda.experts import ExpertKernels
 from ferrum.backends.cuda.products import Products
 from ferrum.backends.cuda.rows import RowKernels
@@ -35,7 +35,9 @@ from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.types import DecodeSteps, DeviceMemory
 
 FEW_TOKENS = 8
-"""Tokens up to which a product reads its weights as they are stored: it is bound by reading them, once."""
+"""Tokens up to which a product reads weights in plain numbers in a kernel of our own: it is bound by reading them."""
+FEW_DECODED = 32
+"""The same for weights that cuBLAS cannot take as they are stored: to decode them costs as much as several reads."""
 MANY_QUERIES = 16
 """New tokens of a sequence from which on attention shares the reading of keys among queries."""
 COMPUTE = ("float32", "bfloat16")
@@ -235,25 +237,25 @@ class CupyOps(ArrayModuleOps):
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
         if not self._products.fits(x, (linear,)):
             return super().linear(x, linear)
-        return self._products.few(x, (linear,)) if self._is_few(x) else self._many(x, linear)
+        return self._products.few(x, (linear,)) if self._is_few(x, linear) else self._many(x, linear)
 
     def linear_add(
         self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
     ) -> Tensor:
-        if after is None and self._is_few(x) and self._products.fits(x, (linear,)):
+        if after is None and self._is_few(x, linear) and self._products.fits(x, (linear,)):
             return self._products.few(x, (linear,), residual, scale)
         return super().linear_add(x, linear, residual, after, scale)
 
     def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         x = self.normed(x, norm)
-        if not (self._is_few(x) and self._products.fits(x, tuple(linears))):
+        if not (self._is_few(x, linears[0]) and self._products.fits(x, tuple(linears))):
             return super().norm_linears(x, None, linears)
         joined = self._products.few(x, tuple(linears))
         return self.split(joined, [linear.weight.rows for linear in linears], 1)
 
     def norm_gated(self, x: Tensor, norm: Norm | None, mlp: GatedMlp) -> Tensor:
         x = self.normed(x, norm)
-        if self._is_few(x) and self._products.fits_gated(x, mlp):
+        if self._is_few(x, mlp.gate) and self._products.fits_gated(x, mlp):
             return self._products.gated(x, mlp)
         return super().norm_gated(x, None, mlp)
 
@@ -307,15 +309,21 @@ class CupyOps(ArrayModuleOps):
         made = elementwise.unary(self.device, name, x)
         return getattr(self.xp, name)(x) if made is None else made
 
-    def _is_few(self, x: Tensor) -> bool:
+    def _as_stored(self, weight: Weight) -> bool:
+        """Can cuBLAS multiply with it as it is?"""
+        return isinstance(weight, Dense) and str(weight.data.dtype) == self.compute
+
+    def _is_few(self, x: Tensor, linear: Linear) -> bool:
         """Is a product of x bound by reading its weights? In deterministic mode every one is computed as if it were."""
-        return self.deterministic or x.shape[0] <= FEW_TOKENS
+        return self.deterministic or x.shape[0] <= (FEW_TOKENS if self._as_stored(linear.weight) else FEW_DECODED)
 
     def _many(self, x: Tensor, linear: Linear) -> Tensor:
-        """[tokens, in] -> [tokens, out]: the weights decoded, once for all tokens."""
+        """[tokens, in] -> [tokens, out]: the weights decoded, once for all tokens. Not in a graph, which would keep all
+        of a model's weights a second time."""
         weight = linear.weight
-        as_stored = isinstance(weight, Dense) and str(weight.data.dtype) == self.compute
-        matrix = weight.data if as_stored else self._products.dequantized(weight, self.compute)
+        if self.device.capturing and not self._as_stored(weight):
+            raise NotCapturable("a product of many tokens with weights that have to be decoded")
+        matrix = weight.data if self._as_stored(weight) else self._products.dequantized(weight, self.compute)
         x = self._whole(x) if self.compute == "float32" else self._products.rounded(x)
         y = self.device.product(x, matrix)
         return y if linear.bias is None else self.add(y, linear.bias)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from ferrum.backends.cuda import gpu
 from ferrum.backends.cuda.cubins import Cubins
-from ferrum.backends.cuda.failures import translated
+from ferrum.backends.cuda.failures import Told, translated
 from ferrum.errors import DeviceError, FerrumError, ResourceExhausted
 from ferrum.tensor.ops import host_dtype
 from tests.cuda.fake_cupy import BLOCK, CUDARuntimeError, Machine, OutOfMemoryError, device_of, installed, launch
@@ -28,6 +29,18 @@ host_arrays = st.sampled_from(["float32", "float64", "float16", "bfloat16", "int
         )
     )
 )
+
+
+@pytest.mark.clause("CUDA-06")
+def test_failures_of_the_array_library_are_told() -> None:
+    def fail(*_: object) -> None:
+        raise OutOfMemoryError("Out of memory allocating 4 bytes")
+
+    module = SimpleNamespace(add=fail, sort=lambda x: x, ndarray=np.ndarray, pi=3.0)
+    told = Told(module)
+    with pytest.raises(ResourceExhausted, match="the GPU is out of memory"):
+        told.add(1, 2)
+    assert (told.sort(5), told.ndarray, told.pi) == (5, np.ndarray, 3.0)
 
 
 # ---- copies
@@ -209,9 +222,9 @@ def test_a_source_is_compiled_once_for_all_processes_and_keeps_small_numbers() -
             device._load("other text", ())
         assert [text for text, _ in machine.compiled] == ["some text", "some text", "other text"]
         for _, options in machine.compiled:
-            assert options[:2] == ("--gpu-architecture=sm_90", "--std=c++17")
+            assert options[:3] == ("--gpu-architecture=sm_90", "--std=c++17", "--fmad=false")
             assert not any("ftz" in option or "fast" in option for option in options)
-        assert {options[2:] for _, options in machine.compiled} == {("-DTYPE=float",), ("-DTYPE=half_t",), ()}
+        assert {options[3:] for _, options in machine.compiled} == {("-DTYPE=float",), ("-DTYPE=half_t",), ()}
 
 
 @pytest.mark.clause("CUDA-05")

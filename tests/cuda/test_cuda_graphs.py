@@ -12,20 +12,25 @@ from hypothesis import strategies as st
 from ferrum.backends.cuda.device import NotCapturable
 from ferrum.backends.cuda.graphs import ALIGNMENT, Arena
 from ferrum.backends.cuda.steps import fill, own_batch
-from ferrum.backends.cupy_backend import CupyOps
+from ferrum.backends.cupy_backend import FEW_DECODED, CupyOps
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.config import EngineConfig
+from ferrum.engine.llm import LLM
 from ferrum.engine.runner import ForwardPass
 from ferrum.kv.storage import KvStorage
+from ferrum.model.params import mapped
 from ferrum.model.rope import rotations
 from ferrum.sampling_params import SamplingParams
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import Tensor
+from ferrum.tensor.ops import Tensor, host_dtype
+from ferrum.tensor.weights import Dense
 from ferrum.testing.cuda_shim.device import ShimDevice
+from ferrum.testing.stub import ByteTokenizer
 from ferrum.types import DecodeSteps
 from tests.cuda.shim import device_at
 from tests.engine.test_strict_backend import tiny_llm
-from tests.tiny import tiny_config, tiny_params
+from tests.tiny import TinyModel, tiny_config, tiny_params
 
 CONFIG = tiny_config()
 BLOCK_SIZE, BLOCKS = 4, 40
@@ -118,6 +123,28 @@ def test_products_of_many_tokens_are_captured_where_the_device_can(captures: boo
     counts = world.ops.decode_steps(world.step)
     assert (counts.total, counts.replayed) == (3, replayed)
     assert counts.refusal == (None if captures else "a product of many tokens")
+
+
+@pytest.mark.clause("CUDA-50")
+def test_no_graph_holds_decoded_weights() -> None:
+    """It would be a second model in memory. Few tokens read weights as they are stored, and many keep to the step."""
+
+    def halved(leaf: Any) -> Any:
+        return Dense(leaf.data.astype(host_dtype("bfloat16"))) if isinstance(leaf, Dense) else leaf
+
+    config = tiny_config()
+    params = mapped(tiny_params(config), halved)
+    model = TinyModel(config, params, ByteTokenizer())
+    greedy = SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)
+    for sequences in (FEW_DECODED - 5, FEW_DECODED + 5):
+        prompts = [[number, 1, 2] for number in range(sequences)]
+        llm, plain = (LLM.from_loaded(model, ops, EngineConfig()) for ops in (CupyOps(ShimDevice(1, True)), NumpyOps()))
+        found, expected = ([one.token_ids for one in each.generate(prompts, greedy)] for each in (llm, plain))
+        assert found == expected
+        counts = llm.stats().decode
+        assert counts.total == 3
+        assert counts.replayed == (3 if sequences < FEW_DECODED else 0)
+    assert "weights that have to be decoded" in str(counts.refusal)
 
 
 def alike(seed: int, contexts: list[int]) -> StepBatch:

@@ -16,7 +16,9 @@ from ferrum.backends.numba_kernels.cache import KernelFiles
 from ferrum.errors import ConfigError, DeviceError
 from ferrum.paths import cache_folder
 
-OPTIONS = ("--std=c++17",)
+OPTIONS = ("--std=c++17", "--fmad=false")
+"""A product and a sum are one operation only where a kernel says fmaf: so decoded weights have the bits of their
+definition, and everything but exp, tanh and their like the bits that the shim finds."""
 
 
 class Cubins:

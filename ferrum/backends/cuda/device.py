@@ -2,7 +2,7 @@
 
 Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy; `ferrum.testing.cuda_shim` with NumPy
 and fibers, so that all that stands above it runs without a GPU. Refuses to know: operations.
-Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.elementwise`.
+Specs: CUDA-06 to CUDA-09. Next: `ferrum.backends.cuda.elementwise`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Device(Protocol):
     def xp(self) -> Any:
         """The array library, for what has no kernel. During a capture its functions raise NotCapturable: a graph would
         not contain them. Views come from methods of arrays and are always allowed."""
+        ...
+
+    @property
+    def capturing(self) -> bool:
+        """Are launches recorded instead of run?"""
         ...
 
     def empty(self, shape: Shape, dtype: str) -> Array:

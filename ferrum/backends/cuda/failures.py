@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ferrum.errors import DeviceError, FerrumError, ResourceExhausted
 
@@ -59,3 +59,16 @@ def failures_told(call: Callable[P, R]) -> Callable[P, R]:
             raise ours from error
 
     return told
+
+
+class Told:
+    """A module whose functions tell their failures so."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        told = failures_told(found) if callable(found) and not isinstance(found, type) else found
+        setattr(self, name, told)  # asked for once
+        return told

@@ -19,7 +19,7 @@ import numpy as np
 
 from ferrum.backends.cuda.cubins import Cubins
 from ferrum.backends.cuda.device import Array, NotCapturable
-from ferrum.backends.cuda.failures import failures_told, is_cuda_error
+from ferrum.backends.cuda.failures import Told, failures_told, is_cuda_error
 from ferrum.backends.cuda.graphs import Arena, NoArrays, piece_bytes
 from ferrum.backends.cuda.launch import Kernels, Module
 from ferrum.backends.cuda.matrices import Matrices
@@ -45,6 +45,7 @@ class GpuDevice:
 
         self._cupy, self._runtime = cupy, cupy.cuda.runtime
         self.number = number
+        self._told = Told(cupy)
         self._be_current()
         self.processors = int(self._runtime.deviceGetAttribute(self._runtime.cudaDevAttrMultiProcessorCount, number))
         self._cubins = Cubins(cupy.cuda.nvrtc, cupy.cuda.Device(number).compute_capability)
@@ -61,7 +62,11 @@ class GpuDevice:
         if self._arena is not None:
             return NoArrays()
         self._be_current()
-        return self._cupy
+        return self._told
+
+    @property
+    def capturing(self) -> bool:
+        return self._arena is not None
 
     @failures_told
     def empty(self, shape: Shape, dtype: str) -> Array:

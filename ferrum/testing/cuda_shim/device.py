@@ -41,6 +41,10 @@ class ShimDevice:
     def xp(self) -> Any:
         return np if self._recorded is None else NoArrays()
 
+    @property
+    def capturing(self) -> bool:
+        return self._recorded is not None
+
     def empty(self, shape: Shape, dtype: str) -> Array:
         if self._arena is not None:
             return self._arena.empty(shape, dtype)
