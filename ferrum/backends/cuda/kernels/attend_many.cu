@@ -134,18 +134,46 @@ __device__ __forceinline__ float row_sum(float x) {
     return x;
 }
 
+// the step of the online softmax: scores of the positions from `from` on -> weights [ROWS, WEIGHT_STEP]
+__device__ __forceinline__ void weigh(float scores[OWN][4], float4* weights, float most[OWN], float total[OWN],
+                                      float sums[OWN][4 * COLUMNS], const int ends[OWN], int from, int window,
+                                      float scale, float softcap) {
+    int across = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        float largest = most[i];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int position = from + 4 * across + j;
+            bool sees = position < ends[i] && position >= ends[i] - window;
+            scores[i][j] = sees ? score_of(scores[i][j], scale, softcap) : -INFINITY;
+            largest = larger(largest, scores[i][j]);
+        }
+        largest = row_max(largest);
+        float sum = 0, factor = weight_of(most[i], largest);
+#pragma unroll
+        for (int j = 0; j < 4; j++) sum += scores[i][j] = weight_of(scores[i][j], largest);
+        most[i] = largest;
+        total[i] = total[i] * factor + row_sum(sum);
+#pragma unroll
+        for (int d = 0; d < 4 * COLUMNS; d++) sums[i][d] *= factor;
+        weights[((down + DOWN * i) * WEIGHT_STEP + 4 * across) / 4] =
+            make_float4(scores[i][0], scores[i][1], scores[i][2], scores[i][3]);
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
     const float* __restrict__ query, const kv_t* __restrict__ keys, const kv_t* __restrict__ values,
     const float* __restrict__ sinks, const int* __restrict__ block_tables, const int* __restrict__ seq_starts,
     const int* __restrict__ context_lens, float* __restrict__ out, int first_sequence, int columns, int kv_heads,
     int group, int head_dim, int block_size, int window, float scale, float softcap) {
     __shared__ float4 strips[(BOTH_STRIPS > VALUE_STRIP ? BOTH_STRIPS : VALUE_STRIP) / 4];
-    __shared__ float4 weights_[ROWS * WEIGHT_STEP / 4];
+    __shared__ float4 weight_rows[ROWS * WEIGHT_STEP / 4];
     __shared__ long long key_places[PLACES], value_places[PLACES];
     __shared__ int query_rows[ROWS];
     float* strip = reinterpret_cast<float*>(strips);
     float* key_strip = strip + ROWS * QUERY_STEP;
-    float* weights = reinterpret_cast<float*>(weights_);
+    float* weights = reinterpret_cast<float*>(weight_rows);
 
     int thread = threadIdx.x, across = thread % ACROSS, down = thread / ACROSS;
     int tile = gridDim.x - 1 - blockIdx.x;  // those that see most begin first
@@ -187,27 +215,7 @@ extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
             __syncthreads();
             add_product<1>(scores, strip, QUERY_STEP, key_strip, STRIP);
         }
-#pragma unroll
-        for (int i = 0; i < OWN; i++) {
-            float largest = most[i];
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int position = from + 4 * across + j;
-                bool sees = position < ends[i] && position >= ends[i] - window;
-                scores[i][j] = sees ? score_of(scores[i][j], scale, softcap) : -INFINITY;
-                largest = larger(largest, scores[i][j]);
-            }
-            largest = row_max(largest);
-            float sum = 0, factor = weight_of(most[i], largest);
-#pragma unroll
-            for (int j = 0; j < 4; j++) sum += scores[i][j] = weight_of(scores[i][j], largest);
-            most[i] = largest;
-            total[i] = total[i] * factor + row_sum(sum);
-#pragma unroll
-            for (int d = 0; d < 4 * COLUMNS; d++) sums[i][d] *= factor;
-            weights_[((down + DOWN * i) * WEIGHT_STEP + 4 * across) / 4] =
-                make_float4(scores[i][0], scores[i][1], scores[i][2], scores[i][3]);
-        }
+        weigh(scores, weight_rows, most, total, sums, ends, from, window, scale, softcap);
 #pragma unroll 1
         for (int first = 0; first < min(PLACES, seen_end - from); first += DEPTH) {
             __syncthreads();
