@@ -103,6 +103,26 @@ def test_a_missing_barrier_before_the_next_round_is_seen() -> None:
 
 
 @pytest.mark.clause("CUDA-10")
+def test_a_warp_may_run_ahead_of_another_by_any_number_of_steps() -> None:
+    """y: by how many steps each of two warps was ahead of the other at most."""
+    body = """
+        __shared__ int steps[2];
+        if (t < 2) steps[t] = y[t] = 0;
+        __syncthreads();
+        for (int step = 0; step < 40; step++) {
+            if (t % 32 == 0) {
+                steps[t / 32]++;
+                y[t / 32] = max(y[t / 32], (float)(steps[t / 32] - steps[1 - t / 32]));
+            }
+            __syncwarp();
+        }
+    """
+    ahead = {tuple(result(body, seed=seed)[:2].astype(int)) for seed in range(1, 41)}
+    assert {(40, 0), (0, 40)} <= ahead
+    assert any(max(each) < 20 for each in ahead)
+
+
+@pytest.mark.clause("CUDA-10")
 def test_a_missing_barrier_of_a_warp_is_seen() -> None:
     whole = REVERSED.replace("__syncthreads()", "__syncwarp()").replace("63 - t", "t ^ 1")
     assert all((result(whole, seed=seed) == np.arange(64) ^ 1).all() for seed in SEEDS)
@@ -189,6 +209,18 @@ def test_threads_that_do_not_meet_are_an_error(body: str, sentence: str) -> None
 def test_an_error_shows_the_line() -> None:
     with pytest.raises(DeviceError, match=r"^kernel f: some threads .*, at `if \(t\) __syncthreads\(\);`$"):
         result("y[t] = 0;\nif (t) __syncthreads();\n")
+
+
+@pytest.mark.clause("CUDA-11")
+def test_a_kernel_that_failed_can_be_launched_again() -> None:
+    run = kernel(f"{GLOBAL} f(float* y, int least) {{\nif ((int)threadIdx.x >= least) __syncthreads(); y[0] = 5; }}")
+    y = np.zeros(1, np.float32)
+    for _ in range(2):
+        with pytest.raises(DeviceError, match="some threads ended"):
+            run((3,), (64,), y, 1)
+        y[0] = 0
+        run((3,), (64,), y, 0)
+        assert y[0] == 5
 
 
 @pytest.mark.clause("CUDA-11")

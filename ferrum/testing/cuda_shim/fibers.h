@@ -189,11 +189,11 @@ static bool release_shuffles(int first) {
     return ready != 0;
 }
 
-// every lane that can, in an order of 2^14, up to where it waits. -> can any of the warp go on?
+// every lane that can, in one of 512 orders, up to where it waits. -> can any of the warp go on?
 static bool run_warp(int warp) {
-    unsigned draw = drawn(1u << 14), start = draw & 31, flip = draw >> 5 & 31, step = draw >> 9 | 1;
+    unsigned start = drawn(32), step = 2 * drawn(16) + 1;
     for (unsigned i = 0; i < 32; i++) {
-        int thread = warp * 32 + ((start + i * step & 31) ^ flip);
+        int thread = warp * 32 + (start + i * step) % 32;
         if (fibers[thread].state != READY) continue;
         current = thread;
         threadIdx = fibers[thread].index;
