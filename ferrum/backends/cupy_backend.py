@@ -4,7 +4,7 @@ Owns: which kernel computes an operation, and what is left to the definition. Ev
 they can take the operands. Products of up to `FEW_TOKENS` tokens read weights as they are stored; those of more decode
 the weights first and go to cuBLAS.
 Refuses to know: models and scheduling; how kernels are launched (`ferrum.backends.cuda`).
-Specs: CUDA-60 to CUDA-69. Next: `ferrum.backends.cuda.source`.
+Specs: CUDA-60 to CUDA-66. Next: `ferrum.backends.cuda.source`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.cuda import elementwise, exactly
-from ferrum.backends.cuda.attention import AttentionKernels
+from ferrum.backends.cuda.attention import MANY, AttentionKernels
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
 from ferrum.backends.cuda.device import Device, NotCapturable
@@ -38,8 +38,6 @@ FEW_TOKENS = 8
 """Tokens up to which a product reads weights in plain numbers in a kernel of our own: it is bound by reading them."""
 FEW_DECODED = 32
 """The same for weights that cuBLAS cannot take as they are stored: to decode them costs as much as several reads."""
-MANY_QUERIES = 16
-"""New tokens of a sequence from which on attention shares the reading of keys among queries."""
 COMPUTE = ("float32", "bfloat16")
 
 
@@ -96,6 +94,13 @@ class CupyOps(ArrayModuleOps):
     def empty(self, shape: Shape, dtype: str) -> Tensor:
         return self.device.empty(shape, dtype)
 
+    def full(self, shape: Shape, value: float, dtype: str) -> Tensor:
+        if shape:
+            return super().full(shape, value, dtype)
+        if self.device.capturing:
+            raise NotCapturable("full, for which there is no kernel")
+        return self.asarray(value, dtype)  # a kernel of CuPy's would take the smallest numbers for 0
+
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         if str(x.dtype) == dtype:
             return x
@@ -103,7 +108,9 @@ class CupyOps(ArrayModuleOps):
         return super().cast(x, dtype) if made is None else made
 
     def bitcast(self, x: Tensor, dtype: str) -> Tensor:
-        return super().bitcast(self._whole(x), dtype)
+        x = self._whole(x)
+        aligned = self.device.address(x) % host_dtype(dtype).itemsize == 0
+        return super().bitcast(x if aligned else x.copy(), dtype)
 
     # ---- the host's memory, as a second tier
     def host_array(self, shape: Shape, dtype: str) -> np.ndarray:
@@ -120,14 +127,21 @@ class CupyOps(ArrayModuleOps):
         return self._whole(x).reshape(shape)
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-        return super().take(x, indices, axis) if axis % x.ndim else self._blocks.gather(x, indices)
+        if axis % x.ndim == 0:
+            return self._blocks.gather(x, indices)
+        return super().take(_bits(x), indices, axis).view(x.dtype)
+
+    def take_along(self, x: Tensor, indices: Tensor) -> Tensor:
+        return super().take_along(_bits(x), indices).view(x.dtype)
 
     def concat(self, xs: Sequence[Tensor], axis: int) -> Tensor:
         return super().concat([_bits(x) for x in xs], axis).view(xs[0].dtype)
 
     def put(self, x: Tensor, indices: Sequence[Tensor], values: Tensor) -> None:
-        if len(indices) == 1 and x.flags.c_contiguous and values.shape == (*indices[0].shape, *x.shape[1:]):
-            self._blocks.scatter(x, indices[0], values)
+        rows = indices[0]
+        plain = len(indices) == 1 and rows.ndim == 1 and values.shape == (rows.shape[0], *x.shape[1:])
+        if plain and x.flags.c_contiguous and values.dtype == x.dtype:
+            self._blocks.scatter(x, rows, values)
         else:
             super().put(_bits(x), indices, _bits(values))
 
@@ -183,8 +197,17 @@ class CupyOps(ArrayModuleOps):
         return total.reshape(tuple(1 if each == axis % x.ndim else length for each, length in enumerate(x.shape)))
 
     def argmax(self, x: Tensor, axis: int) -> Tensor:
-        best = self._choosing.argmax(x) if axis in (-1, x.ndim - 1) else None
-        return super().argmax(x, axis) if best is None else best
+        if str(x.dtype) != "float32" or not x.shape[axis]:
+            return super().argmax(x, axis)
+        axis %= x.ndim
+        order = [*(each for each in range(x.ndim) if each != axis), axis]
+        best = self._choosing.argmax(self.reshape(x.transpose(order), (-1, x.shape[axis])))
+        shape = tuple(length for each, length in enumerate(x.shape) if each != axis)
+        return super().argmax(x, axis) if best is None else best.reshape(shape)
+
+    def argsort(self, x: Tensor) -> Tensor:
+        # CuPy sorts a single row by its bits, and a NaN with a sign would come first
+        return super().argsort(x) if x.ndim > 1 else super().argsort(x[None])[0]
 
     # ---- rows
     def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> Tensor:
@@ -306,7 +329,7 @@ class CupyOps(ArrayModuleOps):
         return getattr(super(), name)(x, y) if made is None else made
 
     def _unary(self, name: str, x: Tensor) -> Tensor:
-        made = elementwise.unary(self.device, name, x)
+        made = elementwise.unary(self.device, name, self._whole(x))
         return getattr(self.xp, name)(x) if made is None else made
 
     def _as_stored(self, weight: Weight) -> bool:
@@ -329,9 +352,9 @@ class CupyOps(ArrayModuleOps):
         return y if linear.bias is None else self.add(y, linear.bias)
 
     def _many_queries(self, batch: StepBatch) -> bool:
-        """Do sequences have so many new tokens that queries should share the reading of keys?"""
-        few = batch.token_ids.shape[0] < MANY_QUERIES * batch.context_lens.shape[0]
-        return not (few or self.deterministic)
+        """May a sequence have so many new tokens that its queries should share the reading of keys?"""
+        new = batch.token_ids.shape[0] - batch.context_lens.shape[0]  # beside one for each sequence
+        return new >= MANY - 1 and not self.deterministic
 
 
 def _bits(x: Tensor) -> Tensor:

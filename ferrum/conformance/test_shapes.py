@@ -156,10 +156,10 @@ def test_bitcast_keeps_the_bytes(
 
 
 @pytest.mark.clause("OPS-06")
-@given(data=st.data(), shape=shapes(1, 4), layout=layouts)
-def test_shape_operations_move_values(ops: TensorOps, data: st.DataObject, shape: Any, layout: Any) -> None:
-    x = data.draw(floats(shape)).astype(np.float64)
-    tensor = lay(ops, x, layout)
+@given(data=st.data(), shape=shapes(1, 4), dtype=st.sampled_from(DTYPES), layout=layouts)
+def test_shape_operations_move_values(ops: TensorOps, data: st.DataObject, shape: Any, dtype: str, layout: Any) -> None:
+    x = values_of(data, shape, dtype)
+    tensor = lay(ops, x, layout, dtype)
     axes = data.draw(st.permutations(range(len(shape))))
     axis = data.draw(st.integers(-len(shape), len(shape) - 1))
     wide = (data.draw(st.integers(1, 3)), *shape)
@@ -170,15 +170,15 @@ def test_shape_operations_move_values(ops: TensorOps, data: st.DataObject, shape
         ("reshape", ((*shape, 1),), x[..., None]),
         ("broadcast_to", (wide,), np.stack([x] * wide[0])),
     ):
-        check_same(ops, name, (tensor, *arguments), expected, ops.float_dtype)
+        check_same(ops, name, (tensor, *arguments), expected, dtype)
     if len(shape) > 1:
-        check_same(ops, "transpose", (tensor,), np.swapaxes(x, -1, -2), ops.float_dtype)
+        check_same(ops, "transpose", (tensor,), np.swapaxes(x, -1, -2), dtype)
     sizes = data.draw(pieces(shape[axis]))
     parts = call_unchanged(ops, ops.split, (tensor, sizes, axis))
     ends = np.cumsum(sizes)
     for part, size, end in zip(parts, sizes, ends, strict=True):
         assert_same(host(ops, part), x.take(range(end - size, end), axis))
-    check_same(ops, "concat", (parts, axis), x, ops.float_dtype)
+    check_same(ops, "concat", (parts, axis), x, dtype)
 
 
 @st.composite
@@ -214,6 +214,19 @@ def test_take_along_picks_in_each_row(ops: TensorOps, data: st.DataObject, shape
     expected = np.array([[row[i] for i in wanted] for row, wanted in pairs]).reshape(chosen.shape)
     arguments = lay(ops, x, layout), lay(ops, chosen, layout, "int64")
     check_same(ops, "take_along", arguments, expected, ops.float_dtype)
+
+
+@pytest.mark.clause("OPS-06")
+@given(data=st.data(), shape=shapes(1, 3), dtype=st.sampled_from(DTYPES))
+@pytest.mark.parametrize("index_dtype", ["int32", "int64"])
+def test_put_writes_whole_rows(ops: TensorOps, data: st.DataObject, shape: Any, dtype: str, index_dtype: str) -> None:
+    rows = data.draw(st.lists(st.integers(0, shape[0] - 1), unique=True))
+    values, expected = values_of(data, (len(rows), *shape[1:]), dtype), values_of(data, shape, dtype)
+    target = lay(ops, expected, dtype=dtype)
+    ops.put(target, (lay(ops, np.array(rows, index_dtype), dtype=index_dtype),), lay(ops, values, dtype=dtype))
+    expected = expected.copy()
+    expected[rows] = values
+    assert_same(host(ops, target), expected)
 
 
 @pytest.mark.clause("OPS-06")

@@ -41,7 +41,8 @@ KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
 COMPUTE = ("float32", "bfloat16")
 
 LEFT_ON_DEVICE = 1 << 30
-"""Bytes of a GPU's memory that neither weights nor blocks may take: for activations, graphs and libraries."""
+"""Bytes of a GPU's memory that neither weights nor blocks may take, beside one decoded matrix: an estimate, for
+activations, graphs and libraries."""
 
 
 class Model(Protocol):
@@ -111,12 +112,13 @@ def with_device_memory(ops: TensorOps, params: DecoderParams, config: EngineConf
             "gpu_memory_utilization", f"is for a GPU, and {ops.name} runs on the CPU: say kv_memory instead"
         )
     weights = sum(weight.data.nbytes for weight in params.weights())
-    left = int(share * memory.total) - (memory.total - memory.free) - weights - LEFT_ON_DEVICE
+    kept = LEFT_ON_DEVICE + max(4 * weight.rows * weight.columns for weight in params.weights())
+    left = int(share * memory.total) - (memory.total - memory.free) - weights - kept
     if left <= 0:
         raise InvalidParameter(
             "gpu_memory_utilization",
             f"of {share:g} leaves nothing for keys and values: of {memory.total} bytes {memory.total - memory.free} "
-            f"are in use, the weights take {weights}, and {LEFT_ON_DEVICE} are kept for the rest",
+            f"are in use, the weights take {weights}, and {kept} are kept for the rest",
         )
     return replace(config, kv_memory=left)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig
-from ferrum.errors import DeviceError, InvalidParameter, Unsupported
+from ferrum.errors import DeviceError, InvalidParameter, ResourceExhausted, Unsupported
 from ferrum.tensor.batch import KvLayer
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
@@ -173,7 +173,7 @@ def _device_errors() -> Iterator[None]:
     """Whatever word a backend's library has for a device that fails, those who can do without a move know one."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ResourceExhausted) as error:
         raise DeviceError(f"blocks could not be moved: {error!r}") from error
 
 
@@ -184,7 +184,7 @@ def _fitting(name: str, size: int) -> Iterator[None]:
     try:
         yield
         np.empty(LEFT_OVER, np.uint8)  # asked for, never touched, given back
-    except (MemoryError, ValueError) as error:  # NumPy's word for more than any machine has
+    except (MemoryError, ResourceExhausted, ValueError) as error:  # NumPy's word for more than any machine has
         raise InvalidParameter(name, f"asks for {size} bytes, more than this process can have") from error
 
 

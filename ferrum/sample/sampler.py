@@ -45,9 +45,10 @@ def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> l
     """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
     offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
     others have their tokens."""
-    simple = _is_argmax if ops.on_host else _is_choice
-    chosen = [index for index, state in enumerate(states) if simple(state)]
-    others = [index for index, state in enumerate(states) if not simple(state)]
+    simple = [_is_argmax(state) if ops.on_host else _is_choice(state) for state in states]
+    if ops.on_host and not all(simple):
+        simple = [False] * len(states)  # all of them are there already
+    chosen, others = ([index for index, each in enumerate(simple) if each == wanted] for wanted in (True, False))
     found: dict[int, Outcome] = {}
     if chosen:
         rows, own = _rows(ops, logits, chosen), [states[index] for index in chosen]
@@ -64,10 +65,10 @@ def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
 
 def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
     """[rows, vocab] -> int64 [rows]: each row's token, chosen where the logits are."""
-    if all(map(_is_argmax, states)):
+    if all(is_greedy(state.params) for state in states):
         return ops.argmax(logits, -1)
     settings = [
-        (state.params.temperature, state.params.top_k, state.params.top_p, state.params.min_p,
+        (state.params.temperature, min(state.params.top_k, logits.shape[1]), state.params.top_p, state.params.min_p,
          0.0 if is_greedy(state.params) else random_unit(state.seed, state.position))
         for state in states
     ]  # fmt: skip
@@ -75,9 +76,9 @@ def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> 
 
 
 def _told(ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[SamplingState]) -> Iterator[Outcome]:
-    """[rows, vocab], int64 [rows] -> the tokens, of the rows whose largest logit is finite: a row of which it is not
-    has that one's token; and what was asked about them. All of it comes to the host in one piece: float64 holds every
-    id, and every logit, exactly."""
+    """[rows, vocab], int64 [rows] -> what becomes of each row. A row whose largest logit is not finite was given that
+    logit's token, so that the token's own logit shows it. All comes to the host in one piece, with what was asked about
+    the tokens: float64 holds every id, and every logit, exactly."""
     wanted = [state.params.logprobs for state in states]
     places = ops.reshape(tokens, (-1, 1))
     columns = [ops.cast(places, "float64"), ops.cast(ops.take_along(logits, places), "float64")]

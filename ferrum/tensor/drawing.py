@@ -35,7 +35,7 @@ def choose(ops: TensorOps, logits: Tensor, settings: Tensor) -> Tensor:
     x = apply_temperature(ops, wide, ops.where(greedy, ops.constant(1, "float64"), temperature))
     x = apply_top_k(ops, x, ops.cast(top_k, "int64"))
     x = apply_min_p(ops, apply_top_p(ops, x, top_p), min_p)
-    is_drawn = ops.where(greedy, ops.constant(0, "bool"), finite)
+    is_drawn = ops.bitwise_and(ops.equal(greedy, ops.constant(0, "bool")), finite)
     return ops.where(ops.reshape(is_drawn, best.shape), draw(ops, x, unit), best)
 
 

@@ -89,8 +89,10 @@ class Counts:
 class StrictOps(Compositions):
     """Primitives of `inner`, by default of the oracle, on tensors that cannot be touched."""
 
-    def __init__(self, inner: TensorOps | None = None) -> None:
+    def __init__(self, inner: TensorOps | None = None, on_host: bool = False) -> None:
+        """on_host: does it say that tensors lie in the host's memory, so that the host may choose tokens?"""
         self._inner = NumpyOps() if inner is None else inner
+        self.on_host = on_host
         self.name, self.float_dtype = self._inner.name, self._inner.float_dtype
         self.deterministic, self.compute = self._inner.deterministic, self._inner.compute
         self._counts = Counts()
@@ -133,12 +135,27 @@ def _inner_of(argument: Any) -> Any:
     return argument
 
 
+_INDEX_TYPES = {"take": {"int32", "int64"}, "take_along": {"int64"}, "put": {"int32", "int64"}, "where": {"bool"}}
+"""Types of what says which elements are meant."""
+
+
 def _check_types(name: str, arguments: Sequence[Any]) -> None:
     """A backend need not have the primitive for any other type, nor for two at once."""
-    operands = arguments[1:] if name == "where" else arguments
-    kinds = {str(operand.dtype) for operand in operands if isinstance(operand, StrictTensor)}
-    if name in NEEDED and (len(kinds) != 1 or not kinds <= set(NEEDED[name])):
+    operands, indices = list(arguments), []
+    if name in _INDEX_TYPES:
+        indices = _tensors(operands.pop(0 if name == "where" else 1))
+    kinds, places = ({str(tensor.dtype) for tensor in _tensors(each)} for each in (operands, indices))
+    if len(kinds) > 1 or not kinds <= set(NEEDED.get(name, kinds)):
         raise TypeError(f"no backend needs {name} of {', '.join(sorted(kinds))}")
+    if not places <= _INDEX_TYPES.get(name, set()):
+        raise TypeError(f"no backend needs {name} by {', '.join(sorted(places))}")
+
+
+def _tensors(argument: Any) -> list[StrictTensor]:
+    """Every tensor of an argument: itself, or those in a list or tuple."""
+    if isinstance(argument, (list, tuple)):
+        return [tensor for each in argument for tensor in _tensors(each)]
+    return [argument] if isinstance(argument, StrictTensor) else []
 
 
 def _strict(result: Any) -> Any:
@@ -152,7 +169,7 @@ def _counting(name: str) -> Callable[..., Any]:
 
     def run(self: StrictOps, *arguments: Any, **options: Any) -> Any:
         self._counts.calls[name] += 1
-        _check_types(name, arguments)
+        _check_types(name, [*arguments, *options.values()])
         given = {key: _inner_of(value) for key, value in options.items()}
         return _strict(getattr(self._inner, name)(*map(_inner_of, arguments), **given))
 

@@ -212,7 +212,8 @@ class Machine:
             runtime=self._runtime(), nvrtc=self._nvrtc(), function=function, Stream=self._streams(),
             Event=lambda disable_timing: Event(self),
             Device=lambda number: SimpleNamespace(compute_capability="90"),
-            alloc_pinned_memory=self.alloc_pinned_memory,
+            alloc_pinned_memory=self.alloc_pinned_memory, PinnedMemoryPointer=lambda memory, offset: memory,
+            pinned_memory=SimpleNamespace(PinnedMemory=self.alloc_pinned_memory),
         )  # fmt: skip
         vars(cupy).update(
             __version__="14.2.0", cuda=cuda, empty=self.empty, __spec__=SimpleNamespace(),

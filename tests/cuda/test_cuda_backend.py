@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,10 +59,15 @@ def test_bfloat16_keys_and_values() -> None:
 
 @pytest.mark.clause("CUDA-64")
 @pytest.mark.parametrize("params", [GREEDY, DRAWN])
-def test_deterministic_tokens_do_not_depend_on_company(params: SamplingParams) -> None:
+@pytest.mark.parametrize("captured", [True, False])
+def test_deterministic_tokens_do_not_depend_on_company(params: SamplingParams, captured: bool) -> None:
     """Bit for bit: log probabilities too, alone and in company, in one chunk and in many, captured and not."""
+    params = replace(params, logprobs=4)
     alone = generated(tiny_llm(shim(deterministic=True), deterministic=True), [TEXT], params)
-    llm = tiny_llm(shim(2, deterministic=True), deterministic=True, max_num_batched_tokens=7, block_size=8)
+    ops = shim(2, deterministic=True)
+    if not captured:
+        ops.run_step = lambda step, batch: step(ops, batch)  # type: ignore[method-assign]
+    llm = tiny_llm(ops, deterministic=True, max_num_batched_tokens=7, block_size=8)
     others = [[number, *TEXT[: 3 + number]] for number in range(11)]
     together = generated(llm, [*others, TEXT], [params] * 12)
     assert together[-1] == alone[0]
@@ -80,6 +86,40 @@ def test_deterministic_logits_do_not_depend_on_chunks() -> None:
     assert first == second
 
 
+@pytest.mark.clause("CUDA-63")
+def test_a_prompt_beside_many_decodes_attends_together() -> None:
+    """As one prompt in a long batch does; and a decode step never asks how many tokens a sequence has."""
+    asked: list[bool] = []
+
+    class Watched(CupyOps):
+        def _many_queries(self, batch: Any) -> bool:
+            asked.append(super()._many_queries(batch))
+            return asked[-1]
+
+    llm = tiny_llm(Watched(device_at(1)))
+    for number in range(9):
+        llm.engine.submit([number, 1, 2], SamplingParams(temperature=0, max_tokens=9, ignore_eos=True))
+    llm.engine.step()
+    asked.clear()
+    llm.engine.step()
+    assert set(asked) == {False}
+    llm.engine.submit(TEXT, GREEDY)
+    llm.engine.step()
+    assert asked[-1]
+
+
+@pytest.mark.clause("CUDA-63")
+def test_rows_are_put_by_indices_of_any_shape() -> None:
+    ops = shim()
+    for where in ([[0, 1], [2, 5]], [7], [[[3]]]):
+        x, ids = np.zeros((8, 3), np.float32), np.array(where)
+        values = np.random.default_rng(0).standard_normal((*ids.shape, 3)).astype(np.float32)
+        target = ops.asarray(x, "float32")
+        ops.put(target, (ops.asarray(ids, "int64"),), ops.asarray(values, "float32"))
+        x[ids] = values
+        assert ops.to_numpy(target).tolist() == x.tolist()
+
+
 @pytest.mark.clause("CUDA-65")
 def test_blocks_take_a_share_of_the_memory_of_the_device() -> None:
     class Small(ShimDevice):
@@ -87,8 +127,8 @@ def test_blocks_take_a_share_of_the_memory_of_the_device() -> None:
             return LEFT_ON_DEVICE + (2 << 20), LEFT_ON_DEVICE + (3 << 20)
 
     llm = tiny_llm(CupyOps(Small()), gpu_memory_utilization=1.0)
-    weights = sum(weight.data.nbytes for weight in llm.runner._step.params.weights())
-    assert llm.engine_config.kv_memory == (2 << 20) - weights
+    sizes = [weight.data.nbytes for weight in llm.runner._step.params.weights()]
+    assert llm.engine_config.kv_memory == (2 << 20) - sum(sizes) - max(sizes)  # float32: decoded they are as large
     with pytest.raises(InvalidParameter, match=r"gpu_memory_utilization of 0\.5 leaves nothing"):
         tiny_llm(CupyOps(Small()), gpu_memory_utilization=0.5)
     with pytest.raises(InvalidParameter, match="numpy runs on the CPU"):

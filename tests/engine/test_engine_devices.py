@@ -11,6 +11,7 @@ import pytest
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
+from ferrum.errors import ResourceExhausted
 from ferrum.kv.storage import KvStorage, block_bytes
 from ferrum.tensor.ops import Tensor
 from ferrum.testing.stub import ByteTokenizer
@@ -48,7 +49,7 @@ def answers(ops: NumpyOps, **engine: Any) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.clause("KV-48")
-@pytest.mark.parametrize("error", [RuntimeError, MemoryError])
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, ResourceExhausted])
 def test_failed_moves_to_the_host_leave_every_answer_complete(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:

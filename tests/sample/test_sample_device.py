@@ -59,6 +59,15 @@ def test_a_device_draws_what_the_host_draws(
 
 
 @pytest.mark.clause("SAMPLE-50")
+def test_more_tokens_than_there_are_can_be_asked_for() -> None:
+    x = np.random.default_rng(1).standard_normal((3, 20)).astype(np.float32)
+    states = [state_at(SamplingParams(top_k=2**63 - 1, logprobs=99), seed, 2) for seed in range(3)]
+    there, here = sample(FarOps(), x, states), sample(ON_HOST, x, states)
+    assert [each.token for each in there] == [each.token for each in here]
+    assert [len(each.logprobs) for each in there] == [20] * 3
+
+
+@pytest.mark.clause("SAMPLE-50")
 def test_what_a_device_cannot_choose_is_chosen_on_the_host() -> None:
     far, x = FarOps(), np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
     kinds = [

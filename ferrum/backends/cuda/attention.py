@@ -170,6 +170,10 @@ class _Launches:
 
     def few(self, first: int, count: int) -> None:
         """Tokens first .. first + count - 1, each by itself."""
+        with self._device.scratch():
+            self._few(first, count)
+
+    def _few(self, first: int, count: int) -> None:
         sequences, columns = self._tables.shape
         splits = max(1, -(-columns * self._block_size // SPLIT))
         turn = max(1, min(count, MOST_BYTES // (4 * self._heads * splits * self._head_dim)))

@@ -13,7 +13,7 @@ from ferrum.backends.cuda.elementwise import contiguous
 
 MOST_LARGEST = 1024
 """The largest k of `top_k`."""
-_MOST_TOKENS = 1 << 30
+_MOST_TOKENS = 1 << 26  # chunks of a row are numbered along y, of which a grid has 65535
 _THREADS = 256  # of a block where a row has many
 _ARGMAX, _SUMS, _WEIGHTS = 8, 8, 4  # elements of a thread, as ELEMENTS in argmax.cu, top_k.cu and draw.cu
 _MOST_THREADS = 512  # of a block that has a row for itself

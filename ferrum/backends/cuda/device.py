@@ -8,6 +8,7 @@ Specs: CUDA-06 to CUDA-09. Next: `ferrum.backends.cuda.elementwise`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,6 +45,10 @@ class Device(Protocol):
 
     def empty(self, shape: Shape, dtype: str) -> Array:
         """Contents undefined. During a capture memory that the graph owns."""
+        ...
+
+    def scratch(self) -> AbstractContextManager[None]:
+        """Inside, `empty` gives memory that nobody looks at afterwards: in a graph, later launches have it again."""
         ...
 
     def upload(self, values: np.ndarray) -> Array:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from ferrum.backends.cuda.cubins import Cubins
 from ferrum.backends.cuda.device import Array, NotCapturable
 from ferrum.backends.cuda.failures import Told, failures_told, is_cuda_error
-from ferrum.backends.cuda.graphs import Arena, NoArrays, piece_bytes
+from ferrum.backends.cuda.graphs import Arena, Meter, NoArrays, scratch
 from ferrum.backends.cuda.launch import Kernels, Module
 from ferrum.backends.cuda.matrices import Matrices
 from ferrum.backends.cuda.probe import check
@@ -55,7 +55,7 @@ class GpuDevice:
         self._swaps = Swaps(cupy)
         self._staging: list[np.ndarray] = []
         self._arena: Arena | None = None
-        self._counted = 0
+        self._meter = Meter()
 
     @property
     def xp(self) -> Any:
@@ -72,8 +72,11 @@ class GpuDevice:
     def empty(self, shape: Shape, dtype: str) -> Array:
         if self._arena is not None:
             return self._arena.empty(shape, dtype)
-        self._counted += piece_bytes(shape, dtype)
+        self._meter.count(shape, dtype)
         return self._allocated(shape, dtype)
+
+    def scratch(self) -> AbstractContextManager[None]:
+        return scratch(self._meter if self._arena is None else self._arena)
 
     @failures_told
     def upload(self, values: np.ndarray) -> Array:
@@ -82,8 +85,9 @@ class GpuDevice:
         if not values.nbytes:
             return array
         to_device = self._runtime.memcpyHostToDevice
-        if values.nbytes > STAGED:  # returns when the host array has been read
-            self._runtime.memcpy(array.data.ptr, np.ascontiguousarray(values).ctypes.data, values.nbytes, to_device)
+        if values.nbytes > STAGED:
+            whole = np.ascontiguousarray(values)
+            self._runtime.memcpy(array.data.ptr, whole.ctypes.data, whole.nbytes, to_device)  # returns when it is read
             return array
         staged = self.pinned(values.shape, str(values.dtype))
         staged[...] = values
@@ -127,7 +131,10 @@ class GpuDevice:
         if not size:
             return np.empty(shape, kind)
         self._be_current()
-        memory = self._cupy.cuda.alloc_pinned_memory(size)  # goes back to CuPy's pool with the last view of it
+        if size > STAGED:  # CuPy's pool would pin the next power of two, and keep it
+            memory = self._cupy.cuda.PinnedMemoryPointer(self._cupy.cuda.pinned_memory.PinnedMemory(size), 0)
+        else:
+            memory = self._cupy.cuda.alloc_pinned_memory(size)  # goes back to the pool with the last view of it
         return np.frombuffer(memory, np.uint8, size).view(kind).reshape(shape)
 
     @failures_told
@@ -154,12 +161,12 @@ class GpuDevice:
 
     @failures_told
     def capture(self, run: Callable[[], Array]) -> tuple[GpuGraph, Array]:
-        self._counted = 0
-        run()
+        self._meter = Meter()
         try:
-            arena = Arena(self._allocated((self._counted,), "uint8"))
-        except MemoryError as error:
-            raise NotCapturable(f"{self._counted} bytes, which the GPU does not have") from error
+            run()
+            arena = Arena(self._allocated((self._meter.most,), "uint8"))
+        except (MemoryError, ResourceExhausted) as error:
+            raise NotCapturable(f"{self._meter.most} bytes, which the GPU does not have") from error
         self._arena = arena
         try:
             recorded, result = self.record(run)

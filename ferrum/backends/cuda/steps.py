@@ -3,7 +3,7 @@
 Owns: the memory of a captured step's batch, and putting a batch into it. A replay costs two launches, whatever the step
 consists of.
 Refuses to know: which steps are captured (`ferrum.backends.recorded_steps`), and what a step computes.
-Specs: CUDA-52 to CUDA-54. Next: `ferrum.backends.cuda.probe`.
+Specs: CUDA-52, CUDA-53. Next: `ferrum.backends.cuda.probe`.
 """
 
 from __future__ import annotations

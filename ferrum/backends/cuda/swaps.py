@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ class Swaps:
         self._aside = cupy.cuda.Stream(non_blocking=True)
         self._pending: deque[tuple[Any, Array, np.ndarray]] = deque()
         self._stored: Any = None
+
+    def __del__(self) -> None:
+        """What is under way still reads and writes memory that would be somebody else's."""
+        with suppress(Exception):  # at the end of a process the driver may be gone
+            self._aside.synchronize()
 
     def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
         """places[rows] = x, some time after what was launched so far; x must not change."""

@@ -7,12 +7,13 @@ Refuses to know: operations. Specs: CUDA-14, CUDA-15. Next: `ferrum.testing.cuda
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
 from ferrum.backends.cuda.device import Array, NotCapturable
-from ferrum.backends.cuda.graphs import Arena, NoArrays, piece_bytes
+from ferrum.backends.cuda.graphs import Arena, Meter, NoArrays, scratch
 from ferrum.backends.cuda.launch import Kernels, Module
 from ferrum.tensor.ops import Shape, host_dtype
 from ferrum.testing.cuda_shim.memory import POISON, Memory
@@ -34,7 +35,7 @@ class ShimDevice:
         self._memory = Memory()
         self._recorded: list[Launch] | None = None
         self._arena: Arena | None = None
-        self._counted = 0
+        self._meter = Meter()
         self._late: list[Launch] = []
 
     @property
@@ -48,8 +49,11 @@ class ShimDevice:
     def empty(self, shape: Shape, dtype: str) -> Array:
         if self._arena is not None:
             return self._arena.empty(shape, dtype)
-        self._counted += piece_bytes(shape, dtype)
+        self._meter.count(shape, dtype)
         return self._memory.array(shape, dtype)
+
+    def scratch(self) -> AbstractContextManager[None]:
+        return scratch(self._meter if self._arena is None else self._arena)
 
     def upload(self, values: np.ndarray) -> Array:
         self._not_recording("a host array")
@@ -79,9 +83,10 @@ class ShimDevice:
         return np.empty(shape, host_dtype(dtype))
 
     def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
-        """As late as it may be: what others do to x in the meantime shows."""
+        """As late as it may be: who looks at `places` in the meantime sees what was there before."""
         self._not_recording("a copy to the host")
-        self._late.append(lambda: places.__setitem__(list(rows), x))
+        kept = np.array(x)
+        self._late.append(lambda: places.__setitem__(list(rows), kept))
 
     def fetch(self, places: np.ndarray, rows: Sequence[int]) -> Array:
         self._not_recording("a host array")
@@ -94,9 +99,9 @@ class ShimDevice:
         return 1 << 30, 1 << 30
 
     def capture(self, run: Callable[[], Array]) -> tuple[ShimGraph, Array]:
-        self._counted = 0
+        self._meter = Meter()
         run()
-        owned = self._memory.array((self._counted,), "uint8")
+        owned = self._memory.array((self._meter.most,), "uint8")
         self._recorded, self._arena = [], Arena(owned)
         try:
             result = run()
