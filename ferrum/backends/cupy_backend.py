@@ -1,8 +1,8 @@
 """The CUDA backend: CuPy's arrays, kernels of our own for what a decoder spends its time in.
 
 Owns: which kernel computes an operation, and what is left to the definition. Every override asks its kernels whether
-they can take the operands. Products of up to `FEW_TOKENS` tokens read weights as they are stored; those of more decode
-the weights first and go to cuBLAS.
+they can take the operands. Products of a few tokens read weights as they are stored; those of more decode the
+weights first and go to cuBLAS.
 Refuses to know: models and scheduling; how kernels are launched (`ferrum.backends.cuda`).
 Specs: CUDA-60 to CUDA-66. Next: `ferrum.backends.cuda.source`.
 """
@@ -290,7 +290,10 @@ class CupyOps(ArrayModuleOps):
 
     # ---- attention
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
-        self._attention.write(layer, key, value, slots)
+        if self._attention.writes(layer):
+            self._attention.write(layer, key, value, slots)
+        else:
+            super().kv_write(layer, key, value, slots)
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         if not self._attention.fits(layer, attention, query.shape[1], query.shape[2]):

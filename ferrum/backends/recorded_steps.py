@@ -107,7 +107,8 @@ class RecordedSteps(Generic[Ops]):
 
 
 def is_decode(batch: StepBatch) -> bool:
-    """One new token, and one row of logits, for each of a few sequences?"""
+    """One new token, and one row of logits, for each of a few sequences? In which order the rows are wanted is for the
+    recording to look at."""
     (count,) = batch.token_ids.shape
     if not 0 < count <= MOST_SEQUENCES or len(batch.starts) != count + 1 or batch.logit_rows.shape[0] != count:
         return False

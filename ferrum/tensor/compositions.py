@@ -84,7 +84,7 @@ class Compositions(Primitives):
 
     def constant(self, value: float, dtype: str) -> Tensor:
         """A number that the program or the model brings along, shape []: made once, kept for the life of the backend,
-        and never written. What changes from step to step is no constant: it takes the place of one (`full`)."""
+        and never written. What changes from step to step is no constant, and would use up a place: `full` makes it."""
         # in the instance, not by __init__: a backend need not call the one that it inherits
         known: dict[tuple[object, ...], Tensor] = vars(self).setdefault("_constants", {})
         key = (dtype, None if value != value else value, math.copysign(1, value))  # 0 equals -0, NaN not even itself

@@ -18,7 +18,8 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
 - **No rows.** Any axis may have length 0, but one that `max`, `argmax`, `argsort` or `matmul` runs along.
 - **NaN.** `maximum` and `max` pass it on; `argmax` gives the index of the first; `argsort` puts it before every number.
 - **Not given**: a negative index or one out of range, the same place twice in one `put`, division of integers by 0, a
-  shift by the width or more, signed integers that overflow. An axis may be counted from the end.
+  shift by the width or more, signed integers that overflow, a cast to an integer of what that type does not hold. An
+  axis may be counted from the end.
 - **The host.** `asarray` may alias the host's memory or copy it, even later: until the next `to_numpy` the caller does
   not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor: the caller
   does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
@@ -26,7 +27,7 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
 - **Errors.** A device that is absent or fails is a `ferrum.errors.DeviceError`. The engine goes on where it was blocks
   that were moved, and takes RuntimeError and MemoryError for the same there; elsewhere the step ends, and its requests.
-- **Threads.** One at a time calls, not always the same one.
+- **Threads.** Only one thread calls at a time, but not always the same one.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Primitives(Protocol):
     def to_numpy(self, x: Tensor) -> np.ndarray: ...  # [...] -> host array; the only point that waits for the device
     def empty(self, shape: Shape, dtype: str) -> Tensor: ...  # -> [shape], contents undefined
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor: ...  # -> [shape], every element `value`
-    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; of numbers, not halves
+    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; not of float16, bfloat16 or bool
     def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # to nearest even; to an integer: towards 0; may be a view
     def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # uint8 [..., n] -> [..., n / new bytes], same bytes
 

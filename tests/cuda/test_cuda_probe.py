@@ -141,7 +141,7 @@ def test_a_missing_cublas(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(BackendError, match=r"CuPy, which is not installed: pip install 'ferrum-ref\[cuda13\]'"):
+    with pytest.raises(BackendError, match=r"CuPy, which is not installed: pip install 'cupy-cuda13x\[ctk\]'"):
         probe.check()
     assert not probe.available()
 

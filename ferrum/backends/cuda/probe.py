@@ -16,7 +16,7 @@ from typing import Any
 
 from ferrum.errors import BackendError
 
-INSTALL = "pip install 'ferrum-ref[cuda13]' (or 'ferrum-ref[cuda12]' for an older driver)"
+INSTALL = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for an older driver)"
 INSTEAD = "--backend numba needs no GPU"
 LEAST_CUPY = 14
 """The first major version whose arrays can be bfloat16."""
@@ -76,7 +76,7 @@ def _check_driver(runtime: Any) -> None:
             f"there is no NVIDIA driver on this machine, or none that this container was given (--gpus all); {INSTEAD}"
         )
     if driver // 1000 < built_for // 1000:  # within a major version any driver serves any runtime
-        older = ", or pip install 'ferrum-ref[cuda12]' instead of cuda13" if driver // 1000 == 12 else ""
+        older = ", or pip install 'cupy-cuda12x[ctk]' instead of cupy-cuda13x" if driver // 1000 == 12 else ""
         raise BackendError(
             f"the NVIDIA driver is too old: it supports CUDA {_version(driver)}, and CuPy was built for CUDA "
             f"{_version(built_for)}; update the driver{older}"
