@@ -193,6 +193,20 @@ def test_a_text_is_compiled_once_for_each_set_of_options(cache: Path, made: list
 
 @pytest.mark.clause("CUDA-17")
 @pytest.mark.parametrize(
+    ("name", "other"),
+    [("COMPILING", ("-O1", *compiler.COMPILING)), ("HEADERS", ("shim.h",)), ("LINKING", ("-shared",))],
+)
+def test_what_was_made_in_another_way_is_not_taken(
+    cache: Path, made: list[str], name: str, other: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(LIBRARY, ())
+    monkeypatch.setattr(compiler, name, other)
+    compiled(LIBRARY, ())
+    assert len(made) == 2 == len(kept(cache))
+
+
+@pytest.mark.clause("CUDA-17")
+@pytest.mark.parametrize(
     "damage", [lambda b: b"", lambda b: b[:-1], lambda b: b[:100] + b"\0" + b[101:], lambda b: b"x"]
 )
 def test_a_damaged_library_is_made_again(cache: Path, made: list[str], damage: Callable[[bytes], bytes]) -> None:
