@@ -4,8 +4,8 @@
 // it is written (it holds 0xff at first), addresses that are not aligned for what is read there, indices beyond an array
 // of known length, integers that overflow, and everything that a wrong index or a wrong formula does.
 // What it cannot show: memory order between threads that no barrier separates but that run in order here, timing, bank
-// conflicts, coalescing, tensor cores, asynchronous copies, what the compiler of a GPU makes of a text: above all, that
-// one turns a * b + c into one rounding where this one rounds twice.
+// conflicts, coalescing, tensor cores, asynchronous copies, what the compiler of a GPU makes of a text. Both compilers are
+// told to round a product before it is added to something; exp, tanh and their like have last bits of their own.
 
 #pragma once
 #include <cmath>
