@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -108,6 +110,19 @@ def test_a_result_outlives_the_next_replay() -> None:
     kept = np.array(first)
     world.ops.run_step(world.step, other)
     assert first.tobytes() == kept.tobytes()
+
+
+@pytest.mark.clause("OPS-56")
+def test_a_graph_is_gone_with_its_model() -> None:
+    ops = CupyOps(device_at(1))
+    world = World(ops, 0)
+    world.run([3, 9], 1)
+    kept = [weakref.ref(each) for each in (world.step, world.layers[0])]
+    assert len(ops._recorded._known) == 1
+    del world
+    gc.collect()
+    assert len(ops._recorded._known) == 0
+    assert [each() for each in kept] == [None, None]
 
 
 @pytest.mark.clause("CUDA-50")
