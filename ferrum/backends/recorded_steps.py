@@ -16,8 +16,6 @@ from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step, TensorOps
 from ferrum.tensor.ops import Tensor
@@ -117,7 +115,7 @@ def is_decode(batch: StepBatch) -> bool:
 
 def every_row_in_order(batch: StepBatch) -> bool:
     """Does a decode step of host arrays want the logits of each of its tokens, in their order?"""
-    return bool(np.array_equal(batch.logit_rows, np.arange(len(batch.token_ids))))
+    return bool(batch.logit_rows.tolist() == list(range(len(batch.token_ids))))
 
 
 def _power_of_two(count: int) -> int:
