@@ -163,6 +163,8 @@ def main() -> None:
             sys.exit(f"gpu_bench: {error}")
     failed = run_steps(options)
     say("done" + (f", but not {', '.join(failed)}" if failed else ""))
+    if failed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

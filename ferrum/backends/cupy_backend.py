@@ -296,7 +296,8 @@ class CupyOps(ArrayModuleOps):
             super().kv_write(layer, key, value, slots)
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
-        if not self._attention.fits(layer, attention, query.shape[1], query.shape[2]):
+        fits = self._attention.fits(layer, attention, query.shape[1], query.shape[2])
+        if not fits or not self._attention.reaches(layer, batch):
             return super().paged_attention(query, attention, layer, batch)
         return self._attention.attend(query, attention, layer, batch, self._many_queries(batch))
 
@@ -309,7 +310,8 @@ class CupyOps(ArrayModuleOps):
         batch: StepBatch,
     ) -> Tensor:
         width = attention.head_dim
-        if not self._attention.fits(layer, attention, projections[0].shape[1] // width, width, tables):
+        fits = self._attention.fits(layer, attention, projections[0].shape[1] // width, width, tables)
+        if not fits or not self._attention.reaches(layer, batch):
             return super().rope_attention(projections, attention, tables, layer, batch)
         query = self.head_norm(projections[0], attention.query_norm, width)
         key = self.head_norm(projections[1], attention.key_norm, width)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ferrum.backends.cuda import probe
 from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound
 from ferrum.tensor.compositions import Compositions, TensorOps
+from ferrum.tensor.ops import PRIMITIVES, Primitives
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -46,6 +47,7 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
     for option in given:
         if option not in known:
             raise InvalidParameter(option, f"is not an option of backend {name!r}")
+    _check_complete(name, make)
     try:
         return make(**given)
     except FerrumError:
@@ -54,12 +56,19 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
         raise BackendError(f"backend {name!r} cannot run: {error}") from error
 
 
+def _check_complete(name: str, made: type[Compositions]) -> None:
+    """Raises BackendError for a class that lacks primitives: those of the protocol itself do nothing."""
+    missing = [each for each in PRIMITIVES if getattr(made, each) is getattr(Primitives, each)]
+    if missing:
+        raise BackendError(f"backend {name!r} lacks primitives: {', '.join(missing)}")
+
+
 def _best(given: Mapping[str, Any]) -> str:
     """What "auto" is here. Whoever says how many threads means the CPU."""
     return "cupy" if "threads" not in given and probe.available() else "numba"
 
 
-def _find(name: str) -> Callable[..., TensorOps]:
+def _find(name: str) -> type[Compositions]:
     if name in BUILTIN:
         return _load_class(BUILTIN[name])
     for point in _entry_points():
@@ -77,7 +86,7 @@ def _entry_points() -> EntryPoints:
     return entry_points(group=ENTRY_POINT_GROUP)
 
 
-def _load_class(target: str) -> Callable[..., TensorOps]:
+def _load_class(target: str) -> type[Compositions]:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)

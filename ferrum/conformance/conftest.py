@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from functools import cache
 
 import pytest
 
 from ferrum.backends.registry import load_backend
 from ferrum.conformance import plugin
+from ferrum.errors import FerrumError
 from ferrum.tensor.compositions import TensorOps
 from ferrum.testing.cuda_shim.compiler import compiler
 from ferrum.testing.profiles import load_profile
@@ -39,12 +41,24 @@ def default_backends() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "ops" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backend", default=[]) or default_backends()
+        named = metafunc.config.getoption("--backend", default=[])
+        for name in named:  # one that cannot be made ends the run with one sentence, instead of every test with it
+            try:
+                made(name)
+            except FerrumError as error:
+                pytest.exit(f"--backend {name}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+        names = named or default_backends()
         metafunc.parametrize("ops", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def ops(request: pytest.FixtureRequest) -> TensorOps:
     """The backend under test, made once per run."""
-    name, _, float_dtype = str(request.param).partition("@")
+    return made(str(request.param))
+
+
+@cache
+def made(spelling: str) -> TensorOps:
+    """A backend by its name, with @float64 behind it for another float type."""
+    name, _, float_dtype = spelling.partition("@")
     return load_backend(name, float_dtype=float_dtype) if float_dtype else load_backend(name)

@@ -15,9 +15,14 @@ from ferrum.errors import BackendError, InvalidParameter, NotFound
 
 MODULE = """
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.tensor.compositions import Compositions
 
 class Works(NumpyOps):
     name = "works"
+
+class Half(Compositions):
+    name, float_dtype = "half", "float32"
+    add = NumpyOps.add
 
 class Fails(NumpyOps):
     def __init__(self):
@@ -44,6 +49,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (None, {}, InvalidParameter, "backend must be a name"),
         (5, {}, InvalidParameter, "backend must be a name"),
         ("elsewhere_backends:Fails", {}, BackendError, "no such device"),
+        ("elsewhere_backends:Half", {}, BackendError, "lacks primitives: asarray, to_numpy"),
         ("numpy", {"threads": 2}, InvalidParameter, "threads"),
     ],
 )

@@ -15,6 +15,8 @@ import pytest
 
 from ferrum.testing.cuda_shim.compiler import compiler
 
+if os.environ.get("FERRUM_CUDA_TESTS", "shim") not in ("shim", "gpu"):
+    raise pytest.UsageError(f"FERRUM_CUDA_TESTS is shim or gpu, not {os.environ['FERRUM_CUDA_TESTS']!r}")
 if os.environ.get("FERRUM_CUDA_TESTS") != "gpu" and (not sys.platform.startswith("linux") or compiler() is None):
     pytest.skip("CUDA kernels run on the CPU only on Linux with a C++ compiler: install g++", allow_module_level=True)
 

@@ -137,6 +137,34 @@ def test_a_missing_cublas(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> 
         probe.check()
 
 
+@pytest.mark.clause("CUDA-03", "CUDA-66")
+@pytest.mark.parametrize("where", ["driverGetVersion", "runtimeGetVersion"])
+@pytest.mark.parametrize("error", [RuntimeError("cudaErrorDevicesUnavailable: busy"), SystemExit("no"), KeyError("x")])
+def test_whatever_fails_is_one_sentence_and_no_gpu_for_auto(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    setattr(machine.runtime, where, fail)
+    machine.install(monkeypatch)
+    with pytest.raises(BackendError, match="numba needs no GPU"):
+        probe.check()
+    monkeypatch.setattr(probe, "_has_driver", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
+    assert not probe.available()
+
+
+@pytest.mark.clause("CUDA-03")
+@pytest.mark.parametrize("version", ["", "__version__ = None", "__version__ = 'unknown'"])
+def test_a_module_that_is_no_cupy(version: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cupy.py").write_text(version)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(BackendError, match="is no CuPy"):
+        probe.check()
+
+
 @pytest.mark.clause("CUDA-03")
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)

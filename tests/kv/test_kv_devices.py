@@ -107,7 +107,9 @@ FAILURES: list[tuple[str, Callable[[KvStorage], object]]] = [
 
 
 @pytest.mark.clause("KV-48")
-@pytest.mark.parametrize("error", [RuntimeError("cudaErrorUnknown"), MemoryError("no"), ResourceExhausted("no"), DeviceError("gone")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cudaErrorUnknown"), MemoryError("no"), ResourceExhausted("no"), DeviceError("gone")]
+)
 @pytest.mark.parametrize("place", range(len(FAILURES)))
 def test_a_move_that_fails_is_a_device_error(place: int, error: Exception) -> None:
     failing, act = FAILURES[place]

@@ -24,6 +24,8 @@ MOST_DIMENSIONS = 256
 """Of a head."""
 MANY = 16
 """New tokens of a sequence from which on they attend together."""
+MOST_POSITIONS = (48 << 10) // 4 * SPLIT
+"""Of a context: a block that combines splits has a number for each of them in shared memory."""
 MOST_BYTES = 64 << 20
 """Of what the splits of a context hand over. Where all tokens together have more, they take turns."""
 
@@ -83,6 +85,10 @@ class AttentionKernels:
             and not sets_beyond(attention, _KNOWN_OF_ATTENTION)
             and (tables is None or _turn(tables, head_dim))
         )
+
+    def reaches(self, layer: KvLayer, batch: StepBatch) -> bool:
+        """Has a block that combines splits room for all of a context?"""
+        return bool(batch.block_tables.shape[1] * layer.block_size <= MOST_POSITIONS)
 
     def write(self, layer: KvLayer, key: Array, value: Array, slots: Array) -> None:
         """key, value float32 [tokens, kv_heads, head_dim] to int32 slots [tokens]; nothing where a slot is -1."""

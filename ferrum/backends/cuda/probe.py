@@ -12,6 +12,7 @@ import ctypes
 import importlib
 import importlib.util
 import os
+import warnings
 from typing import Any
 
 from ferrum.errors import BackendError
@@ -30,19 +31,26 @@ def available(number: int = 0) -> bool:
     while."""
     if importlib.util.find_spec("cupy") is None or not _has_driver():
         return False
-    try:
-        check(number)
-    except BackendError:
-        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nobody has asked for CuPy
+        try:
+            check(number)
+        except BackendError:
+            return False
     return True
 
 
 def check(number: int = 0) -> None:
     """Raises BackendError where CUDA device `number` cannot be used: one sentence that says why, and what to do."""
-    cupy = _cupy()
-    _check_driver(cupy.cuda.runtime)
-    _check_device(cupy, number)
-    _check_libraries()
+    try:
+        cupy = _cupy()
+        _check_driver(cupy.cuda.runtime)
+        _check_device(cupy, number)
+        _check_libraries()
+    except BackendError:
+        raise
+    except (Exception, SystemExit) as error:  # a device that is busy, an installation of which parts are missing
+        raise BackendError(f"CUDA device {number} cannot be used: {_line(error)}; {INSTEAD}") from error
 
 
 def _has_driver() -> bool:
@@ -60,9 +68,12 @@ def _cupy() -> Any:
         if error.name != "cupy":
             raise BackendError(f"CuPy cannot be imported: {_line(error)}; install it again: {INSTALL}") from error
         raise BackendError(f"the backend 'cupy' needs CuPy, which is not installed: {INSTALL}") from None
-    except Exception as error:  # whatever goes wrong in a broken installation
+    except (Exception, SystemExit) as error:  # whatever goes wrong in a broken installation
         raise BackendError(f"CuPy cannot be imported: {_line(error)}; install it again: {INSTALL}") from error
-    if int(cupy.__version__.split(".")[0]) < LEAST_CUPY:
+    version = getattr(cupy, "__version__", None)
+    if not isinstance(version, str) or not version.split(".")[0].isdigit():
+        raise BackendError(f"the module 'cupy' that Python finds is no CuPy, or a part of one: {INSTALL}")
+    if int(version.split(".")[0]) < LEAST_CUPY:
         raise BackendError(f"CuPy {cupy.__version__} has no bfloat16, {LEAST_CUPY} or newer is needed: {INSTALL}")
     if cupy.cuda.runtime.is_hip:
         raise BackendError(f"this CuPy is for AMD's GPUs, and the kernels here are CUDA: {INSTALL}")
@@ -127,7 +138,7 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     """The first line of what an error says: some say pages."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
