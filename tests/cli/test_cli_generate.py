@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ferrum.backends import registry
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.cli.generate import show
 from ferrum.cli.loading import load
@@ -149,6 +150,23 @@ def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
     )
     load(options, Progress())
     assert shown == [f"loading {tiny}", "compiling rms norm"]
+
+
+@pytest.mark.clause("CUDA-66")
+@pytest.mark.parametrize(("asked", "told"), [("auto", True), ("numpy", False)])
+def test_a_gpu_that_nobody_asked_for_is_announced(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, asked: str, told: bool
+) -> None:
+    """Where `auto` takes a backend that is not on the host; here the oracle plays one."""
+    notes: list[str] = []
+    monkeypatch.setattr(Progress, "note", lambda _, text: notes.append(text))
+    monkeypatch.setattr(NumpyOps, "on_host", False)
+    monkeypatch.setattr(registry, "_best", lambda _: "numpy")
+    options = EngineOptions(
+        str(tiny), asked, "auto", "float32", None, None, 16, "1MiB", "0", "fifo", "lru", True, False, True
+    )
+    load(options, Progress())
+    assert notes == (["note: --backend auto takes the GPU: numpy"] if told else [])
 
 
 @pytest.mark.clause("CLI-06")
