@@ -1,6 +1,6 @@
 """Which tokens can still be chosen, the fast way: one row on the host, and work only where a token can still be chosen.
 
-Owns: the same choice as `ferrum.sample.filters` and the draw of `ferrum.sample.pipeline`, bit for bit, at a tenth of
+Owns: the same choice as `ferrum.sample.filters` and the draw of `ferrum.tensor.drawing`, bit for bit, at a tenth of
 their time: top-k is a selection instead of a sort, top-p sorts only as many tokens as it needs. Sums run over the same
 weights in the same order.
 Refuses to know: batches and backends.

@@ -1,7 +1,7 @@
 """How a token is chosen, the definition: processors change logits, filters mask them, and one number draws.
 
 Owns: the one order: penalties → logit_bias → grammar masks and min_tokens → temperature → top_k → top_p → min_p →
-typical_p → mirostat → draw; and the draw. `ferrum.sample.sampler` computes the same in less time.
+typical_p → mirostat → draw (`ferrum.tensor.drawing`). `ferrum.sample.sampler` computes the same in less time.
 Refuses to know: requests and scheduling.
 Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14. Next: `ferrum.sample.edits`.
 """

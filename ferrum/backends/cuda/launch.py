@@ -34,7 +34,7 @@ _NULL = np.uint64(0)
 
 
 class Module(Protocol):
-    """Compiled kernels: `cupy.RawModule`, or the shim that runs them on the CPU."""
+    """Compiled kernels, on a GPU or in the shim that runs them on the CPU."""
 
     def get_function(self, name: str) -> Callable[..., None]:
         """-> what is called with (grid, block, arguments, shared_mem=bytes)."""

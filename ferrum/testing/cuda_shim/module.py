@@ -1,4 +1,4 @@
-"""Kernels compiled for the CPU: the call shape of `cupy.RawModule`, with fibers instead of a GPU.
+"""Kernels compiled for the CPU, where fibers run them: called as those on a GPU are.
 
 Owns: adding to a CUDA source what lets Python call its kernels, what a launch may ask for, what goes wrong in one, in
 words, and the order of threads: each launch has a seed of its own, which follows from the first.
