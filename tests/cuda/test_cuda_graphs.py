@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_replay_is_the_step(data: st.DataObject, seed: int) -> None:
         for own, other in zip(replayed.memory(), plain.memory(), strict=True):
             assert own.tobytes() == other.tobytes()
     assert replayed.ops.decode_steps(replayed.step) == DecodeSteps(len(steps), len(steps))
+
+
+@pytest.mark.clause("CUDA-52")
+@pytest.mark.parametrize("order", [[2, 0, 1], [1, 1, 0]])
+def test_rows_are_wanted_in_any_order(order: list[int]) -> None:
+    world = World(CupyOps(device_at(1)), 0)
+    batch = world.batch([3, 9, 5], 1)
+    batch = replace(batch, logit_rows=world.ops.asarray(np.array(order, np.int32), "int32"))
+    found, expected = (np.array(run) for run in (world.ops.run_step(world.step, batch), world.step(world.ops, batch)))
+    assert found.tobytes() == expected.tobytes()
+    assert world.ops.decode_steps(world.step) == DecodeSteps(1, 1)
 
 
 @pytest.mark.clause("CUDA-53")
