@@ -13,11 +13,13 @@ ROOT = Path(__file__).resolve().parents[2]
 RANKS = {
     "core": 0,  # the modules of CORE, which are one room
     "tensor": 1,
-    "backends": 2, "model": 2, "kv": 2, "sample": 2, "text": 2,
+    "backends": 2, "model": 2, "kv": 2, "sample": 2, "text": 2, "replies": 2,
     "load": 3, "sched": 3,
     "engine": 4,
     "ferrum": 5,  # the package itself: `from ferrum import LLM`
-    "server": 6, "cli": 6,
+    "api": 6,
+    "server": 7, "batch": 7, "load_test": 7,
+    "cli": 8,
 }  # fmt: skip
 CORE = {"errors", "files", "children", "paths", "fields", "given", "config", "sampling_params", "types"}
 EXEMPT = {"conformance", "testing"}
