@@ -22,6 +22,8 @@ from ferrum.types import Completion, Priority, StreamChunk
 logger = logging.getLogger(__name__)
 
 Command = Callable[[], None]
+Listener = Callable[[], None]
+"""Called in the engine's thread when a ticket has news: it must be quick, and must not call the engine."""
 IndexedChunk = tuple[int, StreamChunk]
 """The number of the choice, and what it says."""
 
@@ -29,10 +31,11 @@ IndexedChunk = tuple[int, StreamChunk]
 class Ticket:
     """A request that was handed to the thread. To be used by one listener."""
 
-    def __init__(self, thread: EngineThread) -> None:
+    def __init__(self, thread: EngineThread, listener: Listener | None = None) -> None:
         self.request: Request | None = None
         """Set once the engine has it; read it when `finished`."""
         self._thread = thread
+        self._listener = listener
         self._chunks: queue.SimpleQueue[IndexedChunk | None] = queue.SimpleQueue()  # None: there are no more
         self._shown: list[int] = []  # chunks of each choice that were delivered
         self._done = threading.Event()
@@ -50,6 +53,15 @@ class Ticket:
         self._chunks.put(None)  # for whoever asks again
         if self._error is not None:
             raise self._error
+
+    def take(self) -> list[IndexedChunk]:
+        """The chunks that have come since the last time, without waiting: for who is told by a listener. What ended
+        the request is told by `result`."""
+        found = []
+        for _ in range(self._chunks.qsize()):
+            if (item := self._chunks.get()) is not None:
+                found.append(item)
+        return found
 
     def result(self, timeout_s: float | None = None) -> Completion:
         """Waits for the answer. Raises TimeoutError if it takes longer, or the error that ended the request."""
@@ -73,6 +85,7 @@ class Ticket:
             for chunk in generation.chunks[self._shown[index] :]:
                 self._chunks.put((index, chunk))
             self._shown[index] = len(generation.chunks)
+        self._tell()
 
     def close(self, error: FerrumError | None) -> None:
         """Nothing more will come."""
@@ -80,6 +93,14 @@ class Ticket:
             self._error = error
             self._done.set()
             self._chunks.put(None)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._listener is not None:
+            try:
+                self._listener()
+            except Exception:  # an event loop that is gone, for one, concerns nobody else
+                logger.exception("a listener failed")
 
 
 class EngineThread:
@@ -113,11 +134,13 @@ class EngineThread:
         *,
         priority: Priority = Priority.NORMAL,
         timeout_s: float | None = None,
+        listener: Listener | None = None,
     ) -> Ticket:
-        """Hands a prompt to the engine. Raises at once what `Engine.submit` raises, and Cancelled after `close`."""
+        """Hands a prompt to the engine; `listener` hears of news. Raises at once what `Engine.submit` raises, and
+        Cancelled after `close`."""
         prepared = self.engine.prepare(prompt_ids, params)
         check_urgency(priority, timeout_s)
-        ticket = Ticket(self)
+        ticket = Ticket(self, listener)
 
         def command() -> None:
             with self._lock:

@@ -271,3 +271,29 @@ def test_a_deadline_reaches_the_listener(engine: Engine) -> None:
         ticket: Ticket = thread.submit([97], ENDLESS, timeout_s=0.0)
         with pytest.raises(Timeout):
             ticket.result(PATIENCE)
+
+
+@pytest.mark.clause("ENGINE-33")
+def test_a_listener_hears_of_every_chunk_and_of_the_end_without_waiting() -> None:
+    heard = threading.Event()
+    found = []
+    with EngineThread(stub_engine(StubSettings(), letters)) as thread:
+        ticket = thread.submit([1, 2, 3], PARAMS, listener=heard.set)
+        while not ticket.finished:
+            assert heard.wait(PATIENCE)
+            heard.clear()
+            found += ticket.take()
+        found += ticket.take()
+        assert ticket.take() == []
+    assert "".join(chunk.text for _, chunk in found) == ticket.result().text
+    assert len(found) == PARAMS.max_tokens
+
+
+@pytest.mark.clause("ENGINE-34")
+def test_a_listener_that_fails_concerns_nobody_else() -> None:
+    def fail() -> None:
+        raise RuntimeError("the event loop is closed")
+
+    with EngineThread(stub_engine(StubSettings(), letters)) as thread:
+        thread.submit([1, 2, 3], PARAMS, listener=fail)
+        assert len(thread.submit([1, 2, 3], PARAMS).result(PATIENCE).token_ids) == PARAMS.max_tokens
