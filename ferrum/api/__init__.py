@@ -1,0 +1,1 @@
+"""The OpenAI API as Python functions: request bodies in, response bodies out, without HTTP."""

@@ -1,0 +1,95 @@
+"""What all bodies have in common: how they are read, and how a field is refused by name.
+
+Owns: `Body`, `unsupported`, `read`. What a body has no field for is refused; nothing is passed over. Types are strict:
+a number written as text is a mistake of the caller. Refuses to know: which fields there are.
+Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ferrum.api.errors import ApiError, invalid
+from ferrum.errors import quoted
+
+UNSUPPORTED = "x-unsupported"
+Model = TypeVar("Model", bound="Body")
+
+
+class Body(BaseModel):
+    """A request, or a part of one."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Answer(BaseModel):
+    """An answer, or a part of one. What is given when it is made is written, null included, and nothing else is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def json_text(self) -> str:
+        return self.model_dump_json(exclude_unset=True)
+
+
+def unsupported(why: str = "is not supported") -> Any:
+    """The default of a field of OpenAI's API that this server does not have: null is accepted, and whatever else its
+    type says changes nothing."""
+    return Field(default=None, description=f"This field {why}.", json_schema_extra={UNSUPPORTED: why})
+
+
+def read(model: type[Model], value: Any) -> Model:
+    """A body from plain data, as JSON gives it. Raises ApiError that names the first field that is wrong."""
+    if not isinstance(value, Mapping):
+        raise invalid(f"the body must be a JSON object, not {quoted(value)}")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise told(model, error) from None
+    except RecursionError:
+        raise invalid("the request nests too deep") from None
+
+
+def told(model: type[BaseModel], error: ValidationError) -> ApiError:
+    """The first thing that is wrong, in one sentence. Of a union the part that was meant is the one that fits best:
+    the one whose complaint lies deepest."""
+    problems = error.errors(include_url=False, include_context=False)
+    first = problems[0]["loc"][:1]
+    problem = max((each for each in problems if each["loc"][:1] == first), key=lambda each: _depth(each["loc"]))
+    place = _place(problem["loc"])
+    field = model.model_fields.get(str(problem["loc"][0])) if problem["loc"] else None
+    extra = field.json_schema_extra if field is not None else None
+    if isinstance(extra, dict) and UNSUPPORTED in extra:
+        return invalid(f"{place} {extra[UNSUPPORTED]}", place, "unsupported_parameter")
+    if problem["type"] == "extra_forbidden":
+        return invalid(f"{place} is no field of this request", place, "unknown_parameter")
+    if problem["type"] == "missing":
+        return invalid(f"{place} is missing", place, "missing_required_parameter")
+    what = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    says = what if what != problem["msg"] and problem["type"] == "value_error" else f"must be {what}"
+    return invalid(f"{place} {says}, not {quoted(problem['input'])}", place, "invalid_value")
+
+
+def _depth(place: tuple[int | str, ...]) -> int:
+    return len(_steps(place))
+
+
+def _place(place: tuple[int | str, ...]) -> str:
+    """("messages", 0, "User", "content") -> "messages[0].content": without the names of the models."""
+    text = ""
+    for step in _steps(place):
+        text += f"[{step}]" if isinstance(step, int) else f".{quoted(step)[1:-1]}" if text else quoted(step)[1:-1]
+    return text or "the body"
+
+
+def _steps(place: tuple[int | str, ...]) -> list[int | str]:
+    """The steps of a place in the body. Names of models and of types, which pydantic puts between them for unions, are
+    none: they have capitals, brackets or are the names of Python's types."""
+    kinds = {"str", "int", "float", "bool", "dict", "list", "none", "constrained-int", "constrained-str"}
+    return [
+        step
+        for number, step in enumerate(place)
+        if isinstance(step, int) or number == 0 or not (step in kinds or "[" in step or step[:1].isupper())
+    ]

@@ -1,0 +1,148 @@
+"""`/v1/chat/completions`: the request, the answer, and the chunks of a stream.
+
+Refuses to know: how an answer is made. Specs: API-10 to API-16. Source: OpenAI's API reference, "Chat".
+Next: `ferrum.api.protocol.completion`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ferrum.api.protocol.base import Answer, Body, unsupported
+from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
+from ferrum.api.protocol.tools import Call, CallDelta, NamedTool, PastCall, ToolSpec
+from ferrum.api.protocol.usage import UsageCounts
+
+FinishName = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+
+
+class Part(Body):
+    """A part of a content. Only text can be read."""
+
+    type: Literal["text", "refusal", "input_text", "output_text"]
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[PastCall] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    annotations: list[Any] | None = Field(None, max_length=0)  # an answer of ours that comes back has an empty list
+    audio: None = unsupported()
+    function_call: None = unsupported("is not supported: say tool_calls")
+
+
+class ChatRequest(SamplingBody):
+    """A conversation to go on with, and how."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    tools: list[ToolSpec] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template: str | None = Field(None, description="The name of one of the model's templates.")
+    chat_template_kwargs: dict[str, Any] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
+        None, description="Goes to the chat template, and is refused where that does not read it."
+    )
+    modalities: list[Literal["text"]] | None = unsupported('can only be ["text"]')
+    audio: None = unsupported()
+    functions: None = unsupported("is not supported: say tools")
+    function_call: None = unsupported("is not supported: say tool_choice")
+    prediction: None = unsupported()
+    prompt_cache_retention: None = unsupported()
+    verbosity: None = unsupported()
+    web_search_options: None = unsupported()
+
+
+class TopLogprob(Answer):
+    """A token that could have stood there. A probability of 0 has the logarithm -9999."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    """The token that stands there, and the most likely ones."""
+
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Answer):
+    content: list[TokenLogprob] | None
+    refusal: list[TokenLogprob] | None = None
+
+
+class AnswerMessage(Answer):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Call] | None = None
+
+
+class ChatChoice(Answer):
+    index: int
+    message: AnswerMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishName
+    token_ids: list[int] | None = None
+
+
+class ChatCompletion(Answer):
+    """The answer."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: UsageCounts
+    metadata: dict[str, str] | None = None
+
+
+class Delta(Answer):
+    """What is new. The first of a choice has the role and no content, the last of a choice is empty."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+
+
+class DeltaChoice(Answer):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishName | None
+    token_ids: list[int] | None = None
+
+
+class ChatChunk(Answer):
+    """A part of a stream."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[DeltaChoice]
+    usage: UsageCounts | None = None

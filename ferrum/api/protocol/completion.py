@@ -1,0 +1,58 @@
+"""`/v1/completions`: prompts that are gone on with as they are.
+
+Refuses to know: how an answer is made. Specs: API-20 to API-24. Source: OpenAI's API reference, "Completions (legacy)".
+Next: `ferrum.api.protocol.embedding`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ferrum.api.protocol.base import Answer, unsupported
+from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
+from ferrum.api.protocol.usage import UsageCounts
+
+CompletionFinish = Literal["stop", "length", "cancelled", "error"]
+Prompts = str | list[str] | list[int] | list[list[int]]
+
+
+class CompletionRequest(SamplingBody):
+    """Prompts: a text, a list of texts, token ids, or a list of lists of token ids."""
+
+    prompt: Prompts = Field(union_mode="left_to_right")
+    echo: bool | None = Field(None, description="The text begins with the prompt.")
+    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    best_of: Literal[1] | None = unsupported("is not supported: say n, and choose")
+    suffix: None = unsupported()
+
+
+class CompletionLogprobs(Answer):
+    """One entry per token in each list; of a prompt's first token nothing is known: null."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(Answer):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: CompletionFinish | None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
+
+
+class Completions(Answer):
+    """The answer; the chunks of a stream have the same form."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: UsageCounts | None = None

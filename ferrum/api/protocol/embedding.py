@@ -1,0 +1,48 @@
+"""`/v1/embeddings`: texts as vectors.
+
+Refuses to know: how a vector is made. Specs: API-40, API-41. Source: OpenAI's API reference, "Embeddings".
+Next: `ferrum.api.protocol.tokens`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ferrum.api.protocol.base import Answer, Body
+
+
+class EmbeddingRequest(Body):
+    """Texts or token ids, one or a list. `base64` is of little-endian float32."""
+
+    input: str | list[str] | list[int] | list[list[int]] = Field(union_mode="left_to_right")
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1, description="So many leading numbers of each vector.")
+    pooling: Literal["auto", "mean", "last", "cls"] | None = Field(
+        None, description="auto: as the model's files say."
+    )
+    normalize: bool | None = Field(None, description="To length 1; true unless it is said.")
+    truncate: bool | None = Field(None, description="A text that is too long is cut, and not refused.")
+    user: str | None = None
+
+
+class EmbeddingItem(Answer):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Answer):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Answer):
+    """The answer: one item per text, in order."""
+
+    object: Literal["list"]
+    data: list[EmbeddingItem]
+    model: str
+    usage: EmbeddingUsage

@@ -1,0 +1,100 @@
+"""What completions and chats may ask of the sampler, and which of OpenAI's fields mean nothing here.
+
+Owns: the fields that both have. Numbers are checked where they are used (`SamplingParams`), so that HTTP, Python and
+the command line refuse the same things in the same words. Refuses to know: prompts.
+Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters". Next: `ferrum.api.protocol.usage`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ferrum.api.protocol.base import Body, unsupported
+
+MOST_LOGPROBS = 20
+MOST_CHOICES = 128
+
+
+class StreamOptions(Body):
+    """What a stream tells beside its text."""
+
+    include_usage: bool | None = Field(None, description="A last chunk tells the counts of tokens.")
+    continuous_usage_stats: bool | None = Field(None, description="Every chunk tells them.")
+    include_obfuscation: Literal[False] | None = unsupported("is not supported: nothing is obfuscated")
+
+
+class JsonSchemaFormat(Body):
+    """A JSON schema with a name."""
+
+    name: str = Field(min_length=1, max_length=64)
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    description: str | None = None
+    strict: bool | None = Field(None, description="The answer always fits its schema: both values mean the same.")
+
+
+class ResponseFormat(Body):
+    """The form of the answer: any text, a JSON object, or JSON that matches a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaFormat | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="A schema for json_object.")
+
+
+class Structure(Body):
+    """vLLM's `structured_outputs`: exactly one of the first four."""
+
+    json_: dict[str, Any] | str | None = Field(None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    one_of_as_any_of: bool = False
+    strict_formats: bool = False
+
+
+class SamplingBody(Body):
+    """The fields that requests for text have in common. Fields of the last group change no answer: they are labels for
+    the caller's own books."""
+
+    model: str | None = Field(None, description="A name that the server was given; without one, the first.")
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    max_tokens: int | None = Field(None, ge=0)
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = Field(None, description="Token id -> what is added to its logit.")
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    response_format: ResponseFormat | None = None
+
+    # vLLM's fields
+    top_k: int | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    repetition_penalty: float | None = None
+    min_tokens: int | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] | None = None
+    structured_outputs: Structure | None = None
+    priority: Literal["low", "normal", "high", "critical"] | None = Field(
+        None, description="How urgent the request is; needs a server that was started with --scheduler priority."
+    )
+    return_token_ids: bool | None = Field(None, description="The answer also tells the ids of its tokens.")
+
+    # labels
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
+    store: Literal[False] | None = unsupported("can only be false: this server keeps nothing")

@@ -1,0 +1,82 @@
+"""`/tokenize`, `/detokenize`, `/tokenizer_info`, and the list of models.
+
+Refuses to know: tokenizers. Specs: API-42. Source: vLLM's tokenizer API; llama.cpp's names (`content`, `add_special`,
+`with_pieces`) are understood as well. Next: `ferrum.api.errors`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ferrum.api.protocol.base import Answer, Body
+from ferrum.api.protocol.chat import ChatMessage
+from ferrum.api.protocol.tools import ToolSpec
+
+
+class TokenizeRequest(Body):
+    """A text (`prompt`, or `content`), or `messages` that go through the chat template."""
+
+    model: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1)
+    tools: list[ToolSpec] | None = None
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_special_tokens: bool | None = Field(None, description="Of a text; true unless it is said.")
+    add_special: bool | None = Field(None, description="The same of `content`; false unless it is said.")
+    return_token_strs: bool | None = None
+    with_pieces: bool | None = Field(None, description="Every token is an object with its id and its text.")
+
+
+class TokenPiece(Answer):
+    """A token and its text; the bytes where they are no text."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenList(Answer):
+    count: int
+    max_model_len: int
+    tokens: list[int] | list[TokenPiece]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Body):
+    model: str | None = None
+    tokens: list[int]
+
+
+class DetokenizedText(Answer):
+    """The text, under the names of both APIs."""
+
+    prompt: str
+    content: str
+
+
+class TokenizerInfo(Answer):
+    """What a program needs in order to prepare prompts itself."""
+
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    bos_token: str | None
+    eos_token: str | None
+    pad_token: str | None
+    chat_template: str | None
+
+
+class ModelCard(Answer):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int | None = None
+
+
+class ModelList(Answer):
+    object: Literal["list"]
+    data: list[ModelCard]

@@ -1,0 +1,32 @@
+"""Counts of tokens, as every answer tells them.
+
+Refuses to know: where they come from. Specs: API-05. Next: `ferrum.api.protocol.tools`.
+"""
+
+from __future__ import annotations
+
+from ferrum.api.protocol.base import Answer
+
+
+class PromptDetails(Answer):
+    """Of the tokens of a prompt."""
+
+    cached_tokens: int  # that were in memory already
+
+
+class UsageCounts(Answer):
+    """Tokens of all prompts and all choices of an answer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails | None = None
+
+
+def usage_counts(prompt: int, completion: int, cached: int = 0) -> UsageCounts:
+    return UsageCounts(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+    )
