@@ -1,4 +1,4 @@
-"""What comes out of the engine: completions, stream chunks, log probabilities. (What goes in: `sampling_params`.)
+"""What comes out of the engine: completions, chunks, log probabilities, vectors. (What goes in: `sampling_params`.)
 
 Owns: response types, and the names that go with requests. Refuses to know: how any of it is computed.
 Next: `ferrum.tensor.ops`.
@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ferrum.errors import FerrumError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class FinishReason(StrEnum):
@@ -141,6 +145,22 @@ class StreamChunk:
     token_id: int | None
     finish_reason: FinishReason | None = None
     logprobs: Logprobs | None = None
+
+
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one."""
+
+    MEAN = "mean"
+    LAST = "last"  # that of the last token, which has seen all others
+    CLS = "cls"  # that of the first token, which many an encoder is trained to say it with
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A text as a vector: float32 [hidden size, or fewer where fewer were asked for]."""
+
+    vector: NDArray[np.float32]
+    prompt_tokens: int
 
 
 Message = Mapping[str, Any]

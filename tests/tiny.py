@@ -74,6 +74,11 @@ def tiny_params(config: ModelConfig, seed: int = 0) -> DecoderParams:
 
 def dense_logits(config: ModelConfig, params: DecoderParams, token_ids: list[int]) -> Floats:
     """float64 [tokens, vocab]: the textbook transformer, all tokens at once."""
+    return _affine(dense_vectors(config, params, token_ids), params.head.linear)
+
+
+def dense_vectors(config: ModelConfig, params: DecoderParams, token_ids: list[int]) -> Floats:
+    """float64 [tokens, hidden]: what its head is given."""
     x = _wide(params.embedding.table.data)[token_ids]  # [tokens, hidden]
     for layer in params.layers:
         ((attend,), (feed,)) = layer.stages
@@ -81,7 +86,7 @@ def dense_logits(config: ModelConfig, params: DecoderParams, token_ids: list[int
         mlp, normed = feed.body, _norm(x, feed.before)
         gate = _affine(normed, mlp.gate)
         x = x + _affine(gate / (1 + np.exp(-gate)) * _affine(normed, mlp.up), mlp.down)
-    return _affine(_norm(x, params.head.norm), params.head.linear)
+    return _norm(x, params.head.norm)
 
 
 def _attention(config: ModelConfig, layer: Any, x: Floats) -> Floats:

@@ -2,13 +2,13 @@
 
 Owns: the public calls, and the order in which a model, a backend and an engine are put together.
 Refuses to know: HTTP, terminals.
-Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48, ENGINE-60. Next: `ferrum.cli.main`.
+Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48, ENGINE-60, ENGINE-70.
+Next: `ferrum.cli.main`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
-from ferrum.engine.admission import Prepared, check_ids
+from ferrum.engine.admission import check_ids
+from ferrum.engine.answers import answers, complete_each
 from ferrum.engine.conversations import ChatOptions, chat_options, chat_prompt
+from ferrum.engine.embedder import Embedder, compute
+from ferrum.engine.embedding import EmbeddingJob, as_options, check_text, token_lists
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompt, as_prompts
-from ferrum.engine.request import Request
 from ferrum.engine.scoring import score
 from ferrum.engine.setup import (
     Model,
@@ -41,8 +43,8 @@ from ferrum.engine.setup import (
 )
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
-from ferrum.errors import InvalidParameter, RequestValidation, ResourceExhausted, Unsupported, memory_told
-from ferrum.given import as_path
+from ferrum.errors import InvalidParameter, RequestValidation, Unsupported, memory_told
+from ferrum.given import as_path, flag
 from ferrum.kv.pool import Digest
 from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
@@ -52,7 +54,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.text.chat import ChatTemplate
 from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.types import Completion, Message, Priority
+from ferrum.types import Completion, Embedding, Message, Pooling, Priority
 
 T = TypeVar("T")
 Objects = Sequence[Mapping[str, Any]] | None
@@ -141,7 +143,7 @@ class LLM:
             self.scheduler,
             lambda: loaded.tokenizer,
             self.metrics,
-            grammars=build_grammars(loaded),
+            grammars=build_grammars(lambda: loaded.tokenizer, loaded.config.vocab_size),
         )
 
     # ---- what is loaded
@@ -188,7 +190,7 @@ class LLM:
         for all, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is
         generated. A prompt that fails has the finish_reason "error" and says why in `error`; where that is all that
         came of the call, the error is raised."""
-        return _answers(self.generate_each(prompts, params, priority=priority))
+        return answers(self.generate_each(prompts, params, priority=priority))
 
     def chat(
         self,
@@ -212,7 +214,7 @@ class LLM:
         options = chat_options(
             tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
         )
-        return _answers(self._chat_each(messages, params, priority, options))
+        return answers(self._chat_each(messages, params, priority, options))
 
     def generate_each(
         self,
@@ -283,6 +285,42 @@ class LLM:
             raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {self.max_model_len}")
         return self._in_turn(lambda: score(self.runner, self.scheduler.manager, ids, SCORE_TOKENS))
 
+    def embed(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        pooling: str = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> list[Embedding]:
+        """One vector per input, in order: those of its tokens behind the final norm, pooled. An input is a text or a
+        list of token ids; `pooling`: "mean", "last", "cls", or "auto", which is what the model's files say, else
+        "last". `dimensions` keeps so many numbers, from the first; `normalize` makes the length of the vector 1;
+        `truncate` cuts inputs that do not fit in the context. Raises RequestValidation for an input without tokens or
+        with too many, InvalidParameter, ModelError where a number is not finite, ResourceExhausted where other
+        requests hold the memory."""
+        job = self.embedding_job(inputs, pooling=pooling, normalize=normalize, dimensions=dimensions, truncate=truncate)
+        step_tokens = self.scheduler.limits.max_num_batched_tokens
+        compute(job, Embedder(self.runner, self.scheduler.manager, step_tokens), self._in_turn)
+        return job.result()
+
+    def embedding_job(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        pooling: str = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingJob:
+        """What `embed` computes, checked and not yet begun: `EngineThread.embed` takes it. Takes no turn."""
+        size, longest = self.config.hidden_size, self.max_model_len
+        options = as_options(pooling, normalize, dimensions, auto=Pooling.LAST, hidden_size=size)
+        given = as_prompts(inputs, "inputs")
+        texts = token_lists(given, lambda: self.tokenizer, longest, flag("truncate", truncate))
+        return EmbeddingJob([check_text(text, self.config.vocab_size, longest) for text in texts], options)
+
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
         """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
         tokens: those of whole blocks. Raises RequestValidation for a prompt shorter than a block, Unsupported without
@@ -350,45 +388,10 @@ class LLM:
         count = len(prompts)
         pairs = zip(prompts, as_params(params, count), strict=True)
         prepared = [self.engine.prepare(prompt, own) for prompt, own in pairs]
-        return self._run(list(zip(prepared, as_priorities(priority, count), strict=True)))
-
-    def _run(self, calls: list[tuple[Prepared, Priority]]) -> Generator[Completion]:
-        """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
-        coming = deque(calls)
-        requests: deque[Request] = deque()
-        try:
-            while coming or requests:
-                while coming and (request := self._submitted(coming[0])):
-                    requests.append(request)
-                    coming.popleft()
-                while requests and requests[0].finished:
-                    yield requests.popleft().completion()
-                if coming or requests:
-                    self.engine.step()
-        finally:
-            for request in requests:
-                self.engine.cancel(request)
-
-    def _submitted(self, call: tuple[Prepared, Priority]) -> Request | None:
-        """None where the queue is full, which may be other threads' doing."""
-        prepared, priority = call
-        if not self.scheduler.room_for(prepared.params.n):
-            return None
-        try:
-            return self.engine.submit_prepared(prepared, priority=priority)
-        except ResourceExhausted:
-            return None
+        return complete_each(self.engine, list(zip(prepared, as_priorities(priority, count), strict=True)))
 
     def _stream(self, prompt: list[int], params: SamplingParams | None) -> TokenStream:
         (own,) = as_params(params, 1)
         if own.n != 1:
             raise InvalidParameter("n", f"must be 1 for a stream, not {own.n}")
         return TokenStream(self.engine, self.engine.submit(prompt, own))
-
-
-def _answers(completions: Iterable[Completion]) -> list[Completion]:
-    """All of them. Raises the first error where nothing else came."""
-    found = list(completions)
-    if found and all(each.error is not None and not any(choice.token_ids for choice in each.choices) for each in found):
-        raise found[0].error  # type: ignore[misc] # looked at above
-    return found

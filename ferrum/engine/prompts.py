@@ -19,16 +19,17 @@ Prompt = str | Sequence[int]
 Item = TypeVar("Item")
 
 
-def as_prompts(prompts: Prompt | Sequence[Prompt]) -> list[str | list[int]]:
-    """One prompt (a text, or token ids) or a sequence of prompts -> a list of prompts. An empty sequence has none."""
+def as_prompts(prompts: Prompt | Sequence[Prompt], name: str = "prompts") -> list[str | list[int]]:
+    """One prompt (a text, or token ids) or a sequence of prompts -> a list of prompts. An empty sequence has none.
+    `name`: the parameter that an error speaks of."""
     single = text(prompts)
     if single is not None:
         return [single]
-    given = items("prompts", prompts, "texts or token ids")
+    given = items(name, prompts, "texts or token ids")
     ids = [index(item) for item in given]
     if given and None not in ids:
         return [[token for token in ids if token is not None]]
-    return [as_prompt("prompts", item) for item in given]
+    return [as_prompt(name, item) for item in given]
 
 
 def as_prompt(name: str, prompt: object) -> str | list[int]:

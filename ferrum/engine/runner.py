@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.kv.storage import KvStorage
-from ferrum.model.decoder import forward
+from ferrum.model.decoder import forward, token_vectors
 from ferrum.model.params import DecoderParams
 from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
@@ -33,6 +33,10 @@ class Executor(Protocol):
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab]: the wanted rows of each chunk, chunks in order."""
+        ...
+
+    def vectors(self, plan: StepPlan) -> Tensor:
+        """-> [rows, hidden]: the same rows of what the head would be given."""
         ...
 
     @property
@@ -69,6 +73,11 @@ class Runner:
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
         return self.ops.run_step(self._step, pack(self.ops, plan.chunks))
+
+    def vectors(self, plan: StepPlan) -> Tensor:
+        """-> [rows, hidden] of the wanted tokens, as the head would be given them. Writes as `run` does."""
+        step = self._step
+        return token_vectors(self.ops, step.params, step.rotations, step.layers, pack(self.ops, plan.chunks))
 
     @property
     def decode_steps(self) -> DecodeSteps:

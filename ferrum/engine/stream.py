@@ -2,7 +2,7 @@
 
 Owns: driving the engine while somebody listens, and cancelling when nobody does any more. A class and not a generator,
 because a generator that was never started cannot clean up after itself. Refuses to know: where chunks go.
-Specs: ENGINE-21. Next: `ferrum.engine.llm`.
+Specs: ENGINE-21. Next: `ferrum.engine.answers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An engine in a thread of its own, for programs in which many threads have questions.
 
 Owns: the one thread that calls the engine, the queue of commands to it, the queue of chunks to each listener.
-Refuses to know: HTTP, and what is generated. Specs: ENGINE-33 to ENGINE-35. Next: `ferrum.engine.prompts`.
+Refuses to know: HTTP, and what is generated. Specs: ENGINE-33 to ENGINE-35, ENGINE-74. Next: `ferrum.engine.prompts`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 from ferrum.engine.admission import check_urgency
+from ferrum.engine.embedder import Embedder
+from ferrum.engine.embedding import EmbeddingJob
+from ferrum.engine.embedding_ticket import EmbeddingTicket, OpenEmbeddings
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
-from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted
+from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted, memory_told
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion, Priority, StreamChunk
 
@@ -111,8 +114,11 @@ class EngineThread:
         self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
-        self._lock = threading.Lock()  # over the next three
-        self._coming = 0  # sequences handed over that the engine does not have yet
+        scheduler = engine.scheduler
+        embedder = Embedder(engine.executor, scheduler.manager, scheduler.limits.max_num_batched_tokens)
+        self._embeddings = OpenEmbeddings(embedder)  # likewise
+        self._lock = threading.Lock()  # over the next four
+        self._coming = self._coming_jobs = 0  # sequences, jobs handed over that the engine does not have yet
         self._closed = False
         self._defect: InternalError | None = None  # why the thread ended, if nobody closed it
         self._claimed = threading.Event()  # or refused
@@ -127,6 +133,11 @@ class EngineThread:
             raise self._refusal
 
     # ---- for any thread
+    @property
+    def defect(self) -> InternalError | None:
+        """Why the thread ended, if nobody closed it."""
+        return self._defect
+
     def submit(
         self,
         prompt_ids: Sequence[int],
@@ -159,6 +170,24 @@ class EngineThread:
             self._commands.put(command)
         return ticket
 
+    def embed(self, job: EmbeddingJob, *, listener: Listener | None = None) -> EmbeddingTicket:
+        """Has the vectors of a job computed, a step between two steps of the engine. `listener` hears when it has
+        ended. Raises ResourceExhausted where too many jobs wait, and Cancelled after `close`."""
+        ticket = EmbeddingTicket(job, listener, lambda own: self._leave(lambda: self._embeddings.cancel(own)))
+
+        def command() -> None:
+            with self._lock:
+                self._coming_jobs -= 1
+            self._embeddings.add(ticket)
+
+        with self._lock:
+            self._check_open()
+            if len(self._embeddings) + self._coming_jobs >= self.engine.scheduler.limits.max_waiting:
+                raise ResourceExhausted("the queue is full: try again later")
+            self._coming_jobs += 1
+            self._commands.put(command)
+        return ticket
+
     def call(self, command: Command) -> None:
         """Has `command()` called between two steps, in the engine's thread; returns at once. What it raises is logged.
         Raises Cancelled after `close`."""
@@ -168,9 +197,7 @@ class EngineThread:
 
     def withdraw(self, ticket: Ticket) -> None:
         """Cancels a ticket's request; too late is no error."""
-        with self._lock:
-            if not self._closed:
-                self._commands.put(lambda: self._cancel(ticket))
+        self._leave(lambda: self._cancel(ticket))
 
     def close(self) -> None:
         """Ends open requests as cancelled, and the thread. May be called again."""
@@ -204,6 +231,8 @@ class EngineThread:
                 if self.engine.has_work:
                     self._step()
                     self._deliver()
+                if self._embeddings:
+                    self._embed()
         except BaseException as error:
             self._defect = InternalError(f"the engine's thread ended: {error!r}")
             logger.exception("the engine's thread ends")
@@ -213,7 +242,8 @@ class EngineThread:
     def _obey(self) -> None:
         """Carries out what has been asked for by now; waits for something if there is nothing else to do. What comes
         meanwhile has to wait until after the next step: a flood of commands must not keep answers back."""
-        commands = [] if self.engine.has_work or self._closed else [self._commands.get()]
+        busy = self.engine.has_work or self._embeddings
+        commands = [] if busy or self._closed else [self._commands.get()]
         commands += [self._commands.get() for _ in range(self._commands.qsize())]
         for command in commands:
             try:
@@ -226,6 +256,16 @@ class EngineThread:
             self.engine.step()
         except Exception as error:  # perhaps a defect, but not a reason to leave everybody waiting
             self.engine.fail(_as_ferrum(error))
+
+    def _embed(self) -> None:
+        """A step of the texts that are to become vectors. Where memory is full, they wait for requests to end."""
+        try:
+            with self.engine.turn(), memory_told():
+                if not self._embeddings.step() and not self.engine.has_work:
+                    raise ResourceExhausted("there are not enough free blocks for a text")
+        except Exception as error:
+            self._embeddings.fail(_as_ferrum(error))
+        self.engine.settle()
 
     def _deliver(self) -> None:
         for request in self.engine.take_news():
@@ -253,7 +293,14 @@ class EngineThread:
             except Exception as error:
                 ticket.close(_as_ferrum(error))
         self._tickets.clear()
+        self._embeddings.fail(self._defect or Cancelled("the engine is closed"))
         self.engine.release()
+
+    def _leave(self, command: Command) -> None:
+        """For the thread to do; after the end there is nothing to be done."""
+        with self._lock:
+            if not self._closed:
+                self._commands.put(command)
 
     def _check_open(self) -> None:
         if self._defect is not None:

@@ -52,6 +52,8 @@ class KvManager:
         self.prefix_caching = prefix_caching
         self.root = root
         self.gauge = PressureGauge() if gauge is None else gauge
+        self.resets = 0
+        """How often all blocks became free at once. A table that is older than the last time must not be used again."""
         self._counters = KvCounters()
 
     # ---- what there is
@@ -200,6 +202,7 @@ class KvManager:
     # ---- housekeeping
     def reset(self) -> None:
         """Every block becomes free. The tables that there are must not be used again."""
+        self.resets += 1
         for pool in (self.device, self.host):
             if pool is not None:
                 pool.clear()

@@ -27,10 +27,32 @@ def forward(
 ) -> Tensor:
     """-> logits [rows, vocab] of the packed tokens named in batch.logit_rows; keys and values of every token of the
     batch are written to `kv`. Each layer has its rotary tables (None: it does not rotate) and its KvLayer."""
-    x = ops.embedded(params.embedding, batch)  # [tokens, hidden], the residual stream
+    return ops.logits(_wanted(ops, params, rotations, kv, batch), params.head)
+
+
+def token_vectors(
+    ops: TensorOps,
+    params: DecoderParams,
+    rotations: Sequence[RopeTables | None],
+    kv: Sequence[KvLayer],
+    batch: StepBatch,
+) -> Tensor:
+    """The same up to the head: [rows, hidden], what its linear would be given."""
+    return ops.normed(_wanted(ops, params, rotations, kv, batch), params.head.norm)
+
+
+def _wanted(
+    ops: TensorOps,
+    params: DecoderParams,
+    rotations: Sequence[RopeTables | None],
+    kv: Sequence[KvLayer],
+    batch: StepBatch,
+) -> Tensor:
+    """-> [rows, hidden]: the residual stream behind the last layer, at the tokens named in batch.logit_rows."""
+    x = ops.embedded(params.embedding, batch)  # [tokens, hidden]
     for layer, tables, cache in zip(params.layers, rotations, kv, strict=True):
         x = through(ops, x, layer, tables, cache, batch)
-    return ops.logits(ops.take(x, batch.logit_rows), params.head)
+    return ops.take(x, batch.logit_rows)
 
 
 def through(

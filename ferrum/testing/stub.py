@@ -1,6 +1,6 @@
-"""Test doubles for the slow parts of an engine: a model that computes nothing, its memory, a tokenizer of bytes.
+"""Test doubles for the slow parts of an engine: a model that computes nothing, its memory.
 
-Owns: `StubRunner`, `StubStore`, `ByteTokenizer`. The stub is honest about memory: it knows the past of a sequence only
+Owns: `StubRunner`, `StubStore`. The stub is honest about memory: it knows the past of a sequence only
 by what was written to the slots of the batch, so that a wrong slot, a shared block that is written, a move that was
 forgotten or a token computed twice changes its answer.
 Refuses to know: tensors and files. Specs: ENGINE-01. Next: `ferrum.testing.audit`.
@@ -20,13 +20,8 @@ from ferrum.errors import InternalError
 from ferrum.sched.plan import StepPlan
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
-from ferrum.text.token_bytes import TokenSpelling
-from ferrum.text.tokenizer import Tokenizer
+from ferrum.text.byte_tokenizer import BYTES
 from ferrum.types import DecodeSteps
-
-BYTES = 256
-EOS = 256
-"""The end-of-sequence token of `ByteTokenizer`, its only special one."""
 
 UNWRITTEN = -1
 
@@ -90,6 +85,10 @@ class StubRunner:
             logit[self._next_token(context)] = 1
         return logits
 
+    def vectors(self, plan: StepPlan) -> Tensor:
+        """The logits: as honest about memory as any vector of a text."""
+        return self.run(plan)
+
     def _read(self, table: NDArray[np.int32], count: int) -> list[int]:
         """The first `count` tokens of a sequence, from memory."""
         blocks = table[: -(-count // self.store.block_size)]
@@ -97,21 +96,3 @@ class StubRunner:
         if UNWRITTEN in tokens:
             raise InternalError(f"position {tokens.index(UNWRITTEN)} is read before it is written")
         return tokens
-
-
-class ByteTokenizer(Tokenizer):
-    """Token i is byte i, up to 255; token 256 is `EOS`, written "<eos>"."""
-
-    def __init__(self) -> None:
-        self.spelling = TokenSpelling()
-        self.vocab_size = BYTES + 1
-        self.bos_token_id = None
-        self.eos_token_ids = (EOS,)
-        self.special_ids = frozenset({EOS})
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """The UTF-8 bytes of a text."""
-        return list(text.encode())
-
-    def token_bytes(self, token_id: int) -> bytes:
-        return bytes([token_id]) if token_id < BYTES else b"<eos>"

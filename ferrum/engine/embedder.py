@@ -1,0 +1,152 @@
+"""Texts on their way to vectors, in steps of bounded size.
+
+Owns: which tokens a step computes, the blocks that they borrow meanwhile, and pooling: the vectors of a text's tokens,
+which are what the head would be given, become one. Several texts share a step, whoever asked for them; a long one takes
+several steps, but with an encoder, whose tokens see all of their text and so need all of it. Refuses to know: requests
+for tokens, threads.
+Specs: ENGINE-70 to ENGINE-74. Paper: Sentence-BERT 1908.10084. Next: `ferrum.engine.embedding_ticket`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.engine.embedding import EmbeddingJob
+from ferrum.engine.runner import Executor
+from ferrum.errors import FerrumError, ModelError, ResourceExhausted
+from ferrum.kv.manager import KvManager
+from ferrum.sampling_params import SamplingParams
+from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.sequence import NO_BLOCKS, TokenSequence
+from ferrum.types import Pooling
+
+
+class _Text:
+    """One text of a job. What its tokens have been added up to so far is float64: the sum of a long text in float32
+    would depend on its length."""
+
+    def __init__(self, job: EmbeddingJob, place: int) -> None:
+        self.job, self.place = job, place
+        self.sequence = TokenSequence(job.texts[place], SamplingParams(), seed=0)
+        self.sum: NDArray[np.float64] | None = None
+
+    def chunk(self, count: int) -> Chunk:
+        """The next `count` tokens, and how many of them count in the vector: the last ones, the way of a plan."""
+        start, end = self.sequence.computed, self.sequence.computed + count
+        match self.job.options.pooling:
+            case Pooling.MEAN:
+                rows = count
+            case Pooling.LAST:
+                rows = int(end == self.sequence.length)
+            case Pooling.CLS:
+                rows = 0 if start else count
+        return Chunk(self.sequence, start, count, rows)
+
+    def add(self, count: int, rows: NDArray[np.float64]) -> None:
+        """`count` tokens are computed, and these are the rows that were wanted of them: [rows, hidden]."""
+        pooling, length = self.job.options.pooling, self.sequence.length
+        self.sequence.computed += count
+        self.sum = np.zeros(rows.shape[1]) if self.sum is None else self.sum
+        for row in rows[:1] if pooling is Pooling.CLS else rows:  # one by one: how it was cut into chunks is not seen
+            self.sum += row
+        if not np.isfinite(self.sum).all():
+            self.job.error = ModelError("a vector is not all finite: damaged weights, or numbers out of range")
+        elif self.sequence.computed == length:
+            self.job.pooled[self.place] = self.sum / length if pooling is Pooling.MEAN else self.sum
+
+    def restart(self) -> None:
+        """Nothing of it is computed."""
+        self.sequence.computed, self.sequence.table, self.sum = 0, NO_BLOCKS, None
+
+
+def compute(job: EmbeddingJob, embedder: Embedder, in_turn: Callable[[Callable[[], bool]], bool]) -> None:
+    """A job by itself, a step in a turn; whatever ends it, its blocks are free. Raises ResourceExhausted where others
+    hold the blocks of a text, and what a backend raises."""
+    full = ResourceExhausted("other requests hold the blocks that a text needs")
+    embedder.add(job)
+    try:
+        while not job.finished:
+            if not in_turn(embedder.step):
+                raise full
+    finally:
+        in_turn(lambda: embedder.cancel([job], full))
+
+
+class Embedder:
+    """Computes jobs in the order in which they come. Its methods are called in turns of the engine that it shares the
+    memory with."""
+
+    def __init__(self, executor: Executor, manager: KvManager, step_tokens: int) -> None:
+        """`step_tokens`: the most tokens of a step; only a text that must be computed at once may be longer."""
+        self._executor, self._manager, self._step_tokens = executor, manager, step_tokens
+        self._texts: list[_Text] = []  # only the first may have been begun
+        self._resets = manager.resets
+
+    def add(self, job: EmbeddingJob) -> None:
+        """Queues a job."""
+        self._texts += [_Text(job, place) for place in range(len(job.texts))]
+
+    def cancel(self, jobs: Iterable[EmbeddingJob], error: FerrumError) -> bool:
+        """Ends jobs with an error and gives back the blocks of their texts -> was there one that was not finished?"""
+        open_jobs = [job for job in jobs if not job.finished]
+        for job in open_jobs:
+            job.error = error
+        self._drop_finished()
+        return bool(open_jobs)
+
+    def step(self) -> bool:
+        """One pass over as many tokens as a step may have. False, and nothing computed, where memory has no room for
+        the first of the texts, or there is none. Raises what a backend raises."""
+        if self._manager.resets != self._resets:  # the tables from before belong to nobody
+            self._resets = self._manager.resets
+            for text in self._texts:
+                text.restart()
+        planned = self._plan()
+        if planned:
+            self._compute(planned)
+            self._drop_finished()
+        return bool(planned)
+
+    def _plan(self) -> list[tuple[_Text, Chunk]]:
+        planned: list[tuple[_Text, Chunk]] = []
+        budget = self._step_tokens
+        for text in self._texts:
+            left = text.sequence.pending
+            count = min(left, budget)
+            if not budget or (planned and count > budget) or not self._reserved(text):
+                break
+            planned.append((text, text.chunk(count)))
+            budget -= min(count, budget)
+        return planned
+
+    def _reserved(self, text: _Text) -> bool:
+        """Has a text its blocks, or is there room for all of them now?"""
+        if text.sequence.table is not NO_BLOCKS:
+            return True
+        table = self._manager.new_table()
+        try:
+            self._manager.reserve(table, 0, text.sequence.length)
+        except ResourceExhausted:
+            return False
+        text.sequence.table = table
+        return True
+
+    def _compute(self, planned: Sequence[tuple[_Text, Chunk]]) -> None:
+        plan = StepPlan(tuple(chunk for _, chunk in planned))
+        found = self._executor.ops.to_numpy(self._executor.vectors(plan))
+        for text, chunk in planned:
+            own, found = found[: chunk.rows], found[chunk.rows :]
+            text.add(chunk.count, np.asarray(own, np.float64))
+
+    def _drop_finished(self) -> None:
+        """Texts that are computed, or whose job has failed, give back what they hold."""
+        kept = []
+        for text in self._texts:
+            if text.job.error is None and text.sequence.pending:
+                kept.append(text)
+            elif text.sequence.table is not NO_BLOCKS and self._manager.resets == self._resets:
+                self._manager.close(text.sequence.table)
+        self._texts = kept

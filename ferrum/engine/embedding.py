@@ -1,0 +1,115 @@
+"""Texts that are to become vectors: what is asked of them, and a vector in its final form.
+
+Owns: the checks before anything is computed, how long texts are cut, and what is done to a pooled vector. Refuses to
+know: how vectors of tokens are computed and pooled (`ferrum.engine.embedder`).
+Specs: ENGINE-70 to ENGINE-73. Papers: Sentence-BERT 1908.10084, Matryoshka 2205.13147.
+Next: `ferrum.engine.embedder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.engine.admission import check_ids
+from ferrum.errors import FerrumError, InvalidParameter, RequestValidation, quoted
+from ferrum.given import flag, text, whole
+from ferrum.text.tokenizer import Tokenizer
+from ferrum.types import Embedding, Pooling
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """`dimensions`: how many of a vector's numbers are kept, from the first; None keeps all. `normalize`: the length of
+    what is kept becomes 1."""
+
+    pooling: Pooling
+    normalize: bool = True
+    dimensions: int | None = None
+
+
+@dataclass(eq=False)
+class EmbeddingJob:
+    """Texts of one call. `pooled`: float64 [hidden] of each, None while it is not computed."""
+
+    texts: Sequence[Sequence[int]]
+    options: EmbeddingOptions
+    error: FerrumError | None = None  # why there will be no vectors
+    pooled: list[NDArray[np.float64] | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pooled = [None] * len(self.texts)
+
+    @property
+    def finished(self) -> bool:
+        return self.error is not None or all(vector is not None for vector in self.pooled)
+
+    def result(self) -> list[Embedding]:
+        """One vector for each text, in order, once it is finished. Raises the error that ended it."""
+        if self.error is not None:
+            raise self.error
+        found = (vector for vector in self.pooled if vector is not None)
+        return [
+            Embedding(final(vector, self.options), len(token_ids))
+            for vector, token_ids in zip(found, self.texts, strict=True)
+        ]
+
+
+def final(pooled: NDArray[np.float64], options: EmbeddingOptions) -> NDArray[np.float32]:
+    """float64 [hidden] -> float32 [dimensions]: cut first, then made 1 long, unless all of it is 0."""
+    kept = pooled[: options.dimensions]
+    length = np.linalg.norm(kept) if options.normalize else 0.0
+    return (kept / length if length else kept).astype(np.float32)
+
+
+def as_options(
+    pooling: object, normalize: object, dimensions: object, *, auto: Pooling, hidden_size: int
+) -> EmbeddingOptions:
+    """`auto`: the pooling that "auto" stands for. Raises InvalidParameter that names the parameter."""
+    name = text(pooling)
+    if name != "auto" and name not in list(Pooling):
+        known = ", ".join(["auto", *Pooling])
+        raise InvalidParameter("pooling", f"must be one of {known}, not {quoted(pooling)}")
+    return EmbeddingOptions(
+        auto if name == "auto" else Pooling(name),
+        flag("normalize", normalize),
+        None if dimensions is None else whole("dimensions", dimensions, 1, hidden_size),
+    )
+
+
+def check_text(token_ids: Sequence[int], vocab_size: int, longest: int) -> list[int]:
+    """-> plain integers. Raises RequestValidation for a text without tokens, with unknown ones, or with too many."""
+    ids = check_ids(token_ids, vocab_size)
+    if len(ids) > longest:
+        raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {longest}: shorten the text, or cut it")
+    return ids
+
+
+def token_lists(
+    given: Sequence[str | list[int]], tokenizer: Callable[[], Tokenizer], longest: int, cut: bool
+) -> list[list[int]]:
+    """Texts or token ids -> token ids, cut to `longest` where that is asked for."""
+    found = []
+    for one in given:
+        if not isinstance(one, str):
+            found.append(one[:longest] if cut else one)
+        elif cut:
+            found.append(encode_cut(tokenizer(), one, longest))
+        else:
+            found.append(tokenizer().encode(one, add_special_tokens=True))
+    return found
+
+
+def encode_cut(tokenizer: Tokenizer, words: str, longest: int) -> list[int]:
+    """The tokens of a text, of which as many are left out at its end as exceed `longest`. What the tokenizer puts
+    before and behind every text stays, as far as there is room."""
+    whole_text = tokenizer.encode(words, add_special_tokens=True)
+    own = tokenizer.encode(words, add_special_tokens=False)
+    added = len(whole_text) - len(own)
+    before = next((start for start in range(added + 1) if whole_text[start : start + len(own)] == own), added)
+    behind = whole_text[before + len(own) :]
+    kept = max(0, longest - added)
+    return whole_text if len(whole_text) <= longest else [*whole_text[: before + kept], *behind][:longest]

@@ -1,0 +1,95 @@
+"""Texts that were handed to the engine's thread, and the wait for their vectors.
+
+Owns: how any thread hears that a job has ended, and withdraws it; the tickets that are open. Refuses to know: what is
+computed. Specs: ENGINE-74. Next: `ferrum.engine.stream`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from ferrum.engine.embedder import Embedder
+from ferrum.engine.embedding import EmbeddingJob
+from ferrum.errors import Cancelled, FerrumError
+from ferrum.types import Embedding
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddingTicket:
+    """A job on its way."""
+
+    def __init__(
+        self, job: EmbeddingJob, listener: Callable[[], None] | None, withdraw: Callable[[EmbeddingTicket], None]
+    ) -> None:
+        """`listener` is called once, in the engine's thread, when the job has ended, however it did. `withdraw`: asks
+        that thread to end it."""
+        self.job = job
+        self._listener, self._withdraw = listener, withdraw
+        self._done = threading.Event()
+
+    # ---- for any thread
+    @property
+    def finished(self) -> bool:
+        return self._done.is_set()
+
+    def result(self, timeout_s: float | None = None) -> list[Embedding]:
+        """Waits for the vectors. Raises TimeoutError if they take longer, or the error that ended the job."""
+        if not self._done.wait(timeout_s):
+            raise TimeoutError("the vectors are not computed yet")
+        return self.job.result()
+
+    def cancel(self) -> None:
+        """Ends the job with Cancelled and frees its blocks within a step. May be called at any time, and again."""
+        if not self.finished:
+            self._withdraw(self)
+
+    # ---- for the engine's thread
+    def close(self) -> None:
+        """The job has ended."""
+        self._done.set()
+        if self._listener is not None:
+            try:
+                self._listener()
+            except Exception:  # an event loop that is gone, for one, concerns nobody else
+                logger.exception("a listener failed")
+
+
+class OpenEmbeddings:
+    """The tickets whose jobs an embedder works on. For the engine's thread alone."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._tickets: list[EmbeddingTicket] = []
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    def add(self, ticket: EmbeddingTicket) -> None:
+        self._tickets.append(ticket)
+        self._embedder.add(ticket.job)
+        self._close_finished()  # a job without texts is finished already
+
+    def step(self) -> bool:
+        """As `Embedder.step`; whoever waits for what is finished then hears of it."""
+        stepped = self._embedder.step()
+        self._close_finished()
+        return stepped
+
+    def cancel(self, ticket: EmbeddingTicket) -> None:
+        """Too late is no error."""
+        self._embedder.cancel([ticket.job], Cancelled("the texts were withdrawn"))
+        self._close_finished()
+
+    def fail(self, error: FerrumError) -> None:
+        """Ends all of them with an error."""
+        self._embedder.cancel([ticket.job for ticket in self._tickets], error)
+        self._close_finished()
+
+    def _close_finished(self) -> None:
+        ended = [ticket for ticket in self._tickets if ticket.job.finished]
+        self._tickets = [ticket for ticket in self._tickets if not ticket.job.finished]
+        for ticket in ended:
+            ticket.close()
