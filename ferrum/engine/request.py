@@ -78,11 +78,12 @@ class Request:
             prompt_token_ids=tuple(prompt),
             usage=Usage(len(prompt), generated, min(first.cached, len(prompt))),
             timings=self.stopwatch.timings(len(prompt)),
-            prompt_logprobs=self._prompt_logprobs(),
+            prompt_logprobs=self.prompt_logprobs(),
             error=self.error,
         )
 
-    def _prompt_logprobs(self) -> tuple[Logprobs | None, ...] | None:
+    def prompt_logprobs(self) -> tuple[Logprobs | None, ...] | None:
+        """What is known of the prompt's tokens so far: of all of them once a token was generated."""
         if self.prompt_scores is None:
             return None
         spell = self.generations[0].spell

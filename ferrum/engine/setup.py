@@ -172,12 +172,12 @@ def build_scheduler(config: EngineConfig, size: Capacity, store: BlockStore, swa
     return Scheduler(manager, limits, find_order(config.scheduler), swap_cost)
 
 
-def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
+def build_grammars(read_tokenizer: Callable[[], Tokenizer], vocab_size: int) -> Callable[[StructuredOutputs], Grammar]:
     """What makes grammars for a model's vocabulary, which is read when the first one is asked for."""
 
     @cache
     def maker() -> GrammarMaker:
-        tokenizer = loaded.tokenizer
+        tokenizer = read_tokenizer()
         size = max((tokenizer.vocab_size, *(end + 1 for end in tokenizer.eos_token_ids)))  # ends may have no text
         vocabulary = Vocabulary(
             lambda: [tokenizer.token_bytes(token) for token in range(size)],
@@ -185,7 +185,7 @@ def build_grammars(loaded: Model) -> Callable[[StructuredOutputs], Grammar]:
             tokenizer.eos_token_ids,
             lambda text: tokenizer.encode(text, add_special_tokens=False),
         )
-        return GrammarMaker(vocabulary, loaded.config.vocab_size)
+        return GrammarMaker(vocabulary, vocab_size)
 
     return lambda structure: maker()(structure)
 

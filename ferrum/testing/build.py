@@ -17,7 +17,8 @@ from ferrum.kv.manager import KvManager
 from ferrum.sched.order import find_order
 from ferrum.sched.scheduler import Limits, Scheduler
 from ferrum.testing.flaky import FlakyPool, FlakyStore, Misfortune
-from ferrum.testing.stub import ByteTokenizer, NextToken, StubRunner, count_up
+from ferrum.testing.stub import NextToken, StubRunner, count_up
+from ferrum.text.byte_tokenizer import ByteTokenizer
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from ferrum.tensor.ops import Tensor
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.flaky import Misfortune
-from ferrum.testing.stub import EOS, StubRunner
+from ferrum.testing.stub import StubRunner
+from ferrum.text.byte_tokenizer import EOS
 from ferrum.types import FinishReason, Priority
 
 LETTERS = b"abc"

@@ -31,6 +31,10 @@ class ChatTemplates:
         """Is there any?"""
         return bool(self.sources)
 
+    def replaced(self, source: str) -> ChatTemplates:
+        """One template in the place of all, with the same special tokens."""
+        return ChatTemplates({DEFAULT: source}, **self._special_tokens)
+
     def plain(self, with_tools: bool = False) -> ChatTemplate | None:
         """The template of a conversation for which nobody has named one; None where the model has none. Raises
         TokenizerError where it has several and none is meant to be used without being named."""

@@ -13,7 +13,7 @@ import pytest
 from ferrum import LLM, SamplingParams
 from ferrum.backends.registry import load_backend
 from ferrum.conformance import plugin
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,7 +19,7 @@ from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.parts import Norm
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 CONFIG = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)

@@ -28,7 +28,7 @@ from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.testing.blocks import random_blocks
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.backends.company import Model, Part, Session, random_experts
 from tests.house.source import ROOT
 from tests.tiny import TinyModel, distance, tiny_config, tiny_params

@@ -32,7 +32,7 @@ GENERATE = """
 import sys
 from ferrum import LLM, SamplingParams
 from ferrum.backends.registry import load_backend
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
 ops = load_backend("auto", threads=2)

@@ -29,7 +29,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor, host_dtype
 from ferrum.tensor.weights import Dense
 from ferrum.testing.cuda_shim.device import ShimDevice
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import DecodeSteps
 from tests.cuda.shim import device_at
 from tests.engine.test_strict_backend import tiny_llm

@@ -19,7 +19,7 @@ import numpy as np
 from ferrum import LLM, SamplingParams
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.text.template_names import ChatTemplates
 from tests.tiny import TinyModel, tiny_config, tiny_params
 

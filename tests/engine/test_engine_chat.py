@@ -16,8 +16,8 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.engine.conversations import chat_options, chat_prompt
 from ferrum.errors import FerrumError, InvalidParameter, ModelWarning, RequestValidation, TokenizerError, Unsupported
-from ferrum.testing.stub import ByteTokenizer
 from ferrum.text import template_data
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.text.template_names import ChatTemplates
 from tests.sample.test_sampling_any import OBJECTS
 from tests.tiny import TinyModel, tiny_config, tiny_params

@@ -19,7 +19,7 @@ from ferrum.kv.storage import block_bytes
 from ferrum.load.model import LoadedModel, load_model
 from ferrum.load.resolve import resolve
 from ferrum.tensor.compositions import TensorOps
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import Priority
 from tests.tiny import TinyModel, tiny_config, tiny_params
 

@@ -14,7 +14,7 @@ from ferrum.config import EngineConfig
 from ferrum.errors import ResourceExhausted
 from ferrum.kv.storage import KvStorage, block_bytes
 from ferrum.tensor.ops import Tensor
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 ONE_BLOCK = block_bytes(tiny_config(), 4, "float32")

@@ -16,7 +16,7 @@ from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
 from ferrum.engine.thread import EngineThread
 from ferrum.errors import FerrumError
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 DAMAGED = 200

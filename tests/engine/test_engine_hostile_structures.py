@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from ferrum.errors import InvalidParameter, ModelError, ResourceExhausted
 from ferrum.sample import grammar, grammar_library, grammar_trial
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.testing.stub import EOS
+from ferrum.text.byte_tokenizer import EOS
 from tests.sample.following import MAKER, bytes_maker, say
 
 

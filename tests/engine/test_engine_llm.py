@@ -14,7 +14,7 @@ from ferrum.config import EngineConfig
 from ferrum.engine import llm as llm_module
 from ferrum.errors import FerrumError, InvalidParameter, ModelError, RequestValidation, Unsupported
 from ferrum.kv.storage import block_bytes
-from ferrum.testing.stub import EOS, ByteTokenizer
+from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 from ferrum.text.template_names import ChatTemplates
 from ferrum.types import FinishReason
 from tests.tiny import TinyModel, dense_logits, distance, tiny_config, tiny_params

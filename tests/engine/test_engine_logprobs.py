@@ -10,7 +10,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.errors import InvalidParameter
 from ferrum.sched import scheduler
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import Logprobs
 from tests.tiny import TinyModel, dense_logits, tiny_config, tiny_params
 

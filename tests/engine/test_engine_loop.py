@@ -23,7 +23,8 @@ from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
-from ferrum.testing.stub import BYTES, EOS, NextToken, StubRunner
+from ferrum.testing.stub import NextToken, StubRunner
+from ferrum.text.byte_tokenizer import BYTES, EOS
 from ferrum.types import Choice, FinishReason, Logprobs, Priority
 
 LETTERS = b"abcde"

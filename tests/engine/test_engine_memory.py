@@ -12,7 +12,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.errors import FerrumError, InvalidFormat, InvalidParameter, NotFound, RequestValidation, Unsupported
 from ferrum.kv.storage import block_bytes
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import Priority
 from tests.tiny import TinyModel, tiny_config, tiny_params
 

@@ -15,7 +15,7 @@ from ferrum.engine.llm import LLM
 from ferrum.model.params import DecoderParams
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.weights import Linear
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import DecodeSteps
 from tests.tiny import TinyModel, tiny_config, tiny_params
 

@@ -15,7 +15,7 @@ from ferrum.engine import llm as llm_module
 from ferrum.errors import InvalidFormat, InvalidParameter, NotFound, ResourceExhausted, Unsupported
 from ferrum.kv.storage import block_bytes
 from ferrum.tensor.compositions import TensorOps
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 PROMPT = list(range(40, 56))

@@ -20,7 +20,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
 from ferrum.sample import grammar
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.testing.stub import EOS, ByteTokenizer
+from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 from ferrum.types import FinishReason
 from tests.tiny import TinyModel, tiny_config, tiny_params
 

@@ -24,7 +24,7 @@ from ferrum.engine.thread import EngineThread
 from ferrum.errors import InvalidParameter, ModelError, SchedulerError
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import letters
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import FinishReason
 from tests.engine.pairs import GREEDY, SAMPLED, TEXT, Calls, make, together, wrong
 from tests.tiny import TinyModel, tiny_config, tiny_params

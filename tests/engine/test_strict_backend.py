@@ -18,7 +18,7 @@ from ferrum.sample.state import SamplingState
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import PRIMITIVES, Tensor
 from ferrum.testing.strict import Counts, StrictOps
-from ferrum.testing.stub import ByteTokenizer
+from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True, seed=1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ferrum.sample.grammar import GrammarMaker, MatcherGrammar, Vocabulary
 from ferrum.sampling_params import StructuredOutputs
-from ferrum.testing.stub import EOS, ByteTokenizer
+from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 
 SPACE = frozenset(b" \t\r\n")
 CLOSING = frozenset(b'"}]')

@@ -116,7 +116,7 @@ class ChatCompletion(Answer):
     system_fingerprint: str
     choices: list[ChatChoice]
     usage: UsageCounts
-    metadata: dict[str, str] | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class Delta(Answer):

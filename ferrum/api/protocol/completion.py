@@ -15,7 +15,7 @@ from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
 from ferrum.api.protocol.usage import UsageCounts
 
 CompletionFinish = Literal["stop", "length", "cancelled", "error"]
-Prompts = str | list[str] | list[int] | list[list[int]]
+Prompts = str | list[int] | list[str | list[int]]
 
 
 class CompletionRequest(SamplingBody):

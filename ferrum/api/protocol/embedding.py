@@ -16,13 +16,11 @@ from ferrum.api.protocol.base import Answer, Body
 class EmbeddingRequest(Body):
     """Texts or token ids, one or a list. `base64` is of little-endian float32."""
 
-    input: str | list[str] | list[int] | list[list[int]] = Field(union_mode="left_to_right")
+    input: str | list[int] | list[str | list[int]] = Field(union_mode="left_to_right")
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="So many leading numbers of each vector.")
-    pooling: Literal["auto", "mean", "last", "cls"] | None = Field(
-        None, description="auto: as the model's files say."
-    )
+    pooling: Literal["auto", "mean", "last", "cls"] | None = Field(None, description="auto: as the model's files say.")
     normalize: bool | None = Field(None, description="To length 1; true unless it is said.")
     truncate: bool | None = Field(None, description="A text that is too long is cut, and not refused.")
     user: str | None = None

@@ -2,7 +2,8 @@
 
 Owns: the fields that both have. Numbers are checked where they are used (`SamplingParams`), so that HTTP, Python and
 the command line refuse the same things in the same words. Refuses to know: prompts.
-Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters". Next: `ferrum.api.protocol.usage`.
+Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters".
+Next: `ferrum.api.protocol.usage`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class StreamOptions(Body):
 class JsonSchemaFormat(Body):
     """A JSON schema with a name."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: str | None = Field(None, min_length=1, max_length=64)
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     description: str | None = None
     strict: bool | None = Field(None, description="The answer always fits its schema: both values mean the same.")

@@ -1,0 +1,66 @@
+"""What all answers are made of: an id, a date, a name; log probabilities as the API writes them.
+
+Refuses to know: where they come from. Specs: API-05, API-14. Next: `ferrum.api.prompts`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.api.protocol.chat import ChatLogprobs, TokenLogprob, TopLogprob
+from ferrum.text.tokenizer import Tokenizer
+from ferrum.types import Logprob, Logprobs
+
+LEAST = -9999.0
+"""Stands for the logarithm of 0, which JSON cannot write."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first fields of an answer and of every chunk of it."""
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+        }
+
+
+def call_id() -> str:
+    """A name for a call, by which its result is given back."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+def written(logprob: float) -> float:
+    return max(logprob, LEAST)
+
+
+def token_logprob(tokenizer: Tokenizer, found: Logprobs, top: int) -> TokenLogprob:
+    """The token that stands in a place, the first of `found`, and the `top` most likely ones."""
+    (token, own), *_ = found.items()
+    best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
+    return TokenLogprob(
+        **_entry(tokenizer, token, own), top_logprobs=[TopLogprob(**_entry(tokenizer, *each)) for each in best]
+    )
+
+
+def _entry(tokenizer: Tokenizer, token: int, score: Logprob) -> dict[str, Any]:
+    return {
+        "token": score.decoded_token or "",
+        "logprob": written(score.logprob),
+        "bytes": list(tokenizer.token_bytes(token)),
+    }
+
+
+def chat_logprobs(scores: list[TokenLogprob]) -> ChatLogprobs:
+    return ChatLogprobs(content=scores, refusal=None)

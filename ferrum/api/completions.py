@@ -1,0 +1,258 @@
+"""`/v1/completions`: prompts that are gone on with as they are, whole or in chunks.
+
+Owns: several prompts in one request, each a request to the engine with choices of its own; echo; the old form of log
+probabilities. Refuses to know: HTTP, chat.
+Specs: API-20 to API-24. Next: `ferrum.api.embeddings`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ferrum.api.answering import Answering
+from ferrum.api.answers import Head, written
+from ferrum.api.errors import invalid
+from ferrum.api.merging import merged
+from ferrum.api.open_requests import Opened
+from ferrum.api.prompts import check_length, encoded
+from ferrum.api.protocol.completion import CompletionChoice, CompletionLogprobs, CompletionRequest, Completions
+from ferrum.api.protocol.usage import UsageCounts, usage_counts
+from ferrum.api.sampling import checked_stream, priority, sampling_params
+from ferrum.api.served import Served
+from ferrum.engine.prompts import as_prompts
+from ferrum.errors import InvalidParameter
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Choice, FinishReason, Logprobs, StreamChunk
+
+MOST_PROMPTS = 2048
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt as text and as tokens."""
+
+    text: str
+    ids: list[int]
+
+
+@dataclass
+class Scores:
+    """Log probabilities in the old form, and how much text they are of."""
+
+    offset: int = 0
+
+    def entries(self, rows: Sequence[tuple[int, Logprobs | None, str]], top: int) -> CompletionLogprobs:
+        """`rows`: token, what is known of it (None: nothing), its text."""
+        made = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+        for token, found, text in rows:
+            made.tokens.append(text)
+            made.token_logprobs.append(None if found is None else written(found[token].logprob))
+            made.top_logprobs.append(None if found is None else _best(found, token, top))
+            made.text_offset.append(self.offset)
+            self.offset += len(text)
+        return made
+
+
+def _best(found: Logprobs, token: int, top: int) -> dict[str, float]:
+    """By the text of tokens, the likelier one where two have the same: the token itself, and the `top` most likely."""
+    best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
+    table: dict[str, float] = {}
+    for _, score in [*best, (token, found[token])]:
+        text = score.decoded_token or ""
+        table[text] = max(table.get(text, float("-inf")), written(score.logprob))
+    return table
+
+
+@dataclass
+class CompletionCall:
+    """Prompts that the engine goes on with. Choice c of prompt p is number p · n + c of the answer."""
+
+    served: Served
+    body: CompletionRequest
+    head: Head
+    params: SamplingParams
+    prompts: list[Prompt]
+    answerings: list[Answering]
+    only_echo: bool
+
+    @classmethod
+    async def begin(
+        cls, served: Served, body: CompletionRequest, head: Head, opened: Opened, timeout_s: float | None
+    ) -> CompletionCall:
+        """Understands a request and submits its prompts."""
+        urgency = priority(body, served.scheduler)
+        params = _params(body)
+        prompts = await asyncio.to_thread(_prompts, served, body)
+        answerings = []
+        for prompt in prompts:
+            begun = await Answering.begin(served.thread, prompt.ids, params, priority=urgency, timeout_s=timeout_s)
+            answerings.append(opened.add(begun))
+        return cls(served, body, head, params, prompts, answerings, body.max_tokens == 0)
+
+    # ---- whole
+    async def answer(self) -> Completions:
+        """The answer, once all of it is complete."""
+        async for _ in merged([answering.chunks() for answering in self.answerings]):
+            pass
+        choices, prompt_tokens, tokens, cached = [], 0, 0, 0
+        for number, answering in enumerate(self.answerings):
+            completion = answering.completion()
+            prompt_tokens += completion.usage.prompt_tokens
+            tokens += 0 if self.only_echo else completion.usage.completion_tokens
+            cached += completion.usage.cached_tokens
+            for choice in completion.choices:
+                choices.append(self._choice(number, choice, completion.prompt_logprobs))
+        return Completions(
+            **self.head.fields("text_completion"), choices=choices, usage=usage_counts(prompt_tokens, tokens, cached)
+        )
+
+    def _choice(
+        self, number: int, choice: Choice, prompt_logprobs: Sequence[Logprobs | None] | None
+    ) -> CompletionChoice:
+        scores, shown, rows = Scores(), "", []
+        if self.body.echo:
+            shown = self.prompts[number].text
+            rows += self._prompt_rows(number, prompt_logprobs)
+        if not self.only_echo:
+            shown += choice.text
+            chunks = [*zip(choice.token_ids, choice.logprobs or (), strict=False)]
+            ends = choice.finish_reason is FinishReason.STOP
+            rows += [
+                (token, found, found[token].decoded_token or "")
+                for place, (token, found) in enumerate(chunks)
+                if not (ends and place == len(chunks) - 1 and self._is_hidden(token))
+            ]
+        more = self._ids(number, list(choice.token_ids))
+        return CompletionChoice(
+            index=number * self.params.n + choice.index,
+            text=shown,
+            logprobs=None if self.body.logprobs is None else scores.entries(rows, self.body.logprobs),
+            finish_reason=cast(Any, str(FinishReason.LENGTH if self.only_echo else choice.finish_reason)),
+            **more,
+        )
+
+    def _ids(self, number: int, token_ids: list[int]) -> dict[str, Any]:
+        if not self.body.return_token_ids:
+            return {}
+        ids = [] if self.only_echo else token_ids
+        return {"token_ids": ids, "prompt_token_ids": self.prompts[number].ids}
+
+    def _prompt_rows(
+        self, number: int, found: Sequence[Logprobs | None] | None
+    ) -> list[tuple[int, Logprobs | None, str]]:
+        ids = self.prompts[number].ids
+        known = found if found is not None else [None] * len(ids)
+        spell = self.served.tokenizer.token_text
+        return [(token, scores, spell(token)) for token, scores in zip(ids, known, strict=True)]
+
+    def _is_hidden(self, token: int) -> bool:
+        """Is it an end that is no text of the answer?"""
+        if self.params.include_stop_str_in_output:
+            return False
+        ends = () if self.params.ignore_eos else self.served.tokenizer.eos_token_ids
+        return token in ends or token in self.params.stop_token_ids
+
+    # ---- in chunks
+    async def stream(self) -> AsyncIterator[Completions]:
+        """The chunks of all choices, as they come; the first of each begins with the prompt if it is to be echoed."""
+        options = self.body.stream_options
+        told: dict[str, Any] = {"usage": None} if options and options.include_usage else {}
+        scores: dict[int, Scores] = {}
+        ended: set[int] = set()
+        async for number, (index, chunk) in merged([answering.chunks() for answering in self.answerings]):
+            place = number * self.params.n + index
+            first = place not in scores
+            made = self._streamed(number, place, chunk, scores.setdefault(place, Scores()), first)
+            if made is not None:
+                yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
+            if chunk.finish_reason is not None:
+                ended.add(place)
+        for number, answering in enumerate(self.answerings):
+            for choice in answering.completion().choices:
+                place = number * self.params.n + choice.index
+                if place not in ended:
+                    chunk = StreamChunk("", None, choice.finish_reason)
+                    made = self._streamed(number, place, chunk, scores.setdefault(place, Scores()), False)
+                    assert made is not None
+                    yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
+        if options is not None and options.include_usage:
+            yield Completions(**self.head.fields("text_completion"), choices=[], usage=self._usage())
+
+    def _streamed(
+        self, number: int, place: int, chunk: StreamChunk, scores: Scores, first: bool
+    ) -> CompletionChoice | None:
+        """None where there is nothing to say."""
+        rows: list[tuple[int, Logprobs | None, str]] = []
+        text = ""
+        if first and self.body.echo:
+            text = self.prompts[number].text
+            rows += self._prompt_rows(number, self.answerings[number].prompt_logprobs())
+        ends = chunk.finish_reason is FinishReason.STOP
+        if not self.only_echo:
+            text += chunk.text
+            if chunk.token_id is not None and chunk.logprobs and not (ends and self._is_hidden(chunk.token_id)):
+                rows.append((chunk.token_id, chunk.logprobs, chunk.logprobs[chunk.token_id].decoded_token or ""))
+        if not (text or rows or chunk.finish_reason is not None):
+            return None
+        reason = FinishReason.LENGTH if self.only_echo and chunk.finish_reason is not None else chunk.finish_reason
+        more: dict[str, Any] = {}
+        if self.body.return_token_ids and chunk.token_id is not None and not self.only_echo:
+            more["token_ids"] = [chunk.token_id]
+        return CompletionChoice(
+            index=place,
+            text=text,
+            logprobs=None if self.body.logprobs is None else scores.entries(rows, self.body.logprobs),
+            finish_reason=None if reason is None else cast(Any, str(reason)),
+            **more,
+        )
+
+    def _usage(self) -> UsageCounts:
+        usages = [answering.completion().usage for answering in self.answerings]
+        tokens = 0 if self.only_echo else sum(usage.completion_tokens for usage in usages)
+        return usage_counts(
+            sum(usage.prompt_tokens for usage in usages), tokens, sum(usage.cached_tokens for usage in usages)
+        )
+
+
+def _params(body: CompletionRequest) -> SamplingParams:
+    """Raises ApiError and InvalidParameter that name the field."""
+    checked_stream(body)
+    if body.stream_options is not None and body.stream_options.continuous_usage_stats:
+        told = "stream_options.continuous_usage_stats is not supported for completions"
+        raise invalid(told, "stream_options.continuous_usage_stats", "unsupported_parameter")
+    more: dict[str, Any] = {}
+    if body.max_tokens == 0:
+        if not body.echo:
+            raise InvalidParameter("max_tokens", "must be at least 1, unless the prompt is echoed")
+        more["max_tokens"] = 1  # whose token is dropped
+    elif body.max_tokens is not None:
+        more["max_tokens"] = body.max_tokens
+    if body.logprobs is not None:
+        more["logprobs"] = body.logprobs
+        if body.echo:
+            more["prompt_logprobs"] = body.logprobs
+    return sampling_params(body, **more)
+
+
+def _prompts(served: Served, body: CompletionRequest) -> list[Prompt]:
+    given = as_prompts(body.prompt)
+    if not given:
+        raise InvalidParameter("prompt", "holds no prompt")
+    if len(given) > MOST_PROMPTS:
+        raise InvalidParameter("prompt", f"must hold at most {MOST_PROMPTS} prompts, not {len(given)}")
+    return [_prompt(served, one) for one in given]
+
+
+def _prompt(served: Served, given: str | list[int]) -> Prompt:
+    if isinstance(given, str):
+        prompt = Prompt(given, encoded(served, given, add_special_tokens=True))
+    else:
+        outside = [token for token in given if not 0 <= token < served.vocab_size]
+        if outside:
+            raise InvalidParameter("prompt", f"holds token {outside[0]}; ids go from 0 to {served.vocab_size - 1}")
+        prompt = Prompt(served.tokenizer.decode(given, skip_special_tokens=False), given)
+    check_length(served, prompt.ids)
+    return prompt

@@ -1,0 +1,147 @@
+"""From the messages of a request to a prompt.
+
+Owns: what a chat template is given: roles that it knows, calls with their arguments as objects, tools, and a
+description of the tools in the system message where the template has no place for them. Refuses to know: sampling.
+Specs: API-12, API-31 to API-33. Next: `ferrum.api.tools`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ferrum.api.errors import invalid
+from ferrum.api.protocol.chat import ChatMessage
+from ferrum.api.protocol.tools import PastCall, ToolSpec
+from ferrum.api.served import Served
+from ferrum.engine.conversations import chat_options, chat_prompt
+from ferrum.errors import Unsupported, quoted
+from ferrum.text.chat import ChatTemplate
+
+TOOLS_TOLD = """You can call functions. Each is described by one line of JSON:
+<tools>
+{tools}
+</tools>
+To call one, write its name and its arguments as JSON between tags, and nothing after them:
+<tool_call>
+{{"name": "the name", "arguments": {{"the name of an argument": "its value"}}}}
+</tool_call>"""
+
+
+def render(
+    served: Served,
+    messages: Sequence[ChatMessage],
+    tools: Sequence[ToolSpec] = (),
+    *,
+    chat_template: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    documents: Sequence[Mapping[str, Any]] | None = None,
+    add_generation_prompt: bool | None = None,
+    continue_final_message: bool | None = None,
+) -> str:
+    """The prompt. Raises ApiError for what the template does not read, and what `chat_prompt` raises."""
+    if chat_template is not None and chat_template not in served.templates.sources:
+        known = ", ".join(map(quoted, sorted(served.templates.sources))) or "none"
+        raise invalid(
+            f"chat_template must be the name of one of the model's: {known}", "chat_template", "invalid_value"
+        )
+    template = _template(served, chat_template, bool(tools))
+    for name in ("documents",) if documents else ():
+        _check_read(template, name, name)
+    for name in variables or {}:
+        _check_read(template, name, f"chat_template_kwargs.{name}")
+    if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
+        raise invalid("messages end with two assistant messages: one of them is no answer", "messages", "invalid_value")
+    takes_tools = template.reads("tools")
+    chat = [_plain(message, template) for message in messages]
+    described = [tool.model_dump(exclude_unset=True) for tool in tools]
+    if not takes_tools:
+        chat = _told(chat, described)
+    goes_on = bool(continue_final_message)
+    options = chat_options(
+        tools=described if described and takes_tools else None,
+        documents=documents,
+        add_generation_prompt=not goes_on if add_generation_prompt is None else add_generation_prompt,
+        continue_final_message=goes_on,
+        chat_template=chat_template,
+        chat_template_kwargs=variables,
+    )
+    return chat_prompt(served.templates, chat, options, served.names[0])
+
+
+def _template(served: Served, name: str | None, with_tools: bool) -> ChatTemplate:
+    template = served.templates.plain(with_tools) if name is None else served.templates.named(name)
+    if template is None:
+        raise Unsupported("this model has no chat template: use /v1/completions")
+    return template
+
+
+def _check_read(template: ChatTemplate, name: str, field: str) -> None:
+    if not template.reads(name):
+        told = "is given, but the model's chat template does not read it"
+        raise invalid(f"{field} {told}", field, "unsupported_parameter")
+
+
+def _plain(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:
+    """The message as templates expect it."""
+    plain = message.model_dump(exclude_none=True, exclude={"tool_calls", "annotations"})
+    if message.role == "developer" and "developer" not in template.source:
+        plain["role"] = "system"
+    if message.tool_calls:
+        plain["tool_calls"] = [_call(call, number) for number, call in enumerate(message.tool_calls)]
+    if message.role != "assistant" and message.content is None:
+        raise invalid(f"messages have a {message.role} message without content", "messages", "invalid_value")
+    if message.refusal is not None and message.content is None:
+        plain["content"] = message.refusal
+    if message.role == "assistant" and "content" not in plain:
+        if not (message.tool_calls or message.reasoning_content or message.reasoning):
+            told = "messages have an assistant message without content and without tool_calls"
+            raise invalid(told, "messages", "invalid_value")
+        plain["content"] = ""
+    return plain
+
+
+def _call(call: PastCall, number: int) -> dict[str, Any]:
+    """Templates write the arguments as JSON themselves, and expect an object."""
+    arguments = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            read = json.loads(arguments) if arguments.strip() else {}
+        except (ValueError, RecursionError):
+            read = None
+        if not isinstance(read, dict):
+            told = f"messages have a call of {quoted(call.function.name)} whose arguments are no JSON object"
+            raise invalid(told, "messages", "invalid_value")
+        arguments = read
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id or f"call_{number}", "type": "function", "function": function}
+
+
+def _told(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The conversation for a template without tools: they are described in the system message, calls and their results
+    are written as text."""
+    messages = [_spelled(message) for message in chat]
+    if not tools:
+        return messages
+    told = TOOLS_TOLD.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    first = messages[0]
+    if first["role"] == "system" and isinstance(first["content"], str):
+        return [{**first, "content": f"{first['content']}\n\n{told}"}, *messages[1:]]
+    return [{"role": "system", "content": told}, *messages]
+
+
+def _spelled(message: dict[str, Any]) -> dict[str, Any]:
+    if message["role"] == "tool":
+        content = message["content"] if isinstance(message["content"], str) else _joined(message["content"])
+        return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
+    if calls := message.get("tool_calls"):
+        content = message["content"] if isinstance(message["content"], str) else _joined(message["content"])
+        written = [f"<tool_call>\n{json.dumps(call['function'], ensure_ascii=False)}\n</tool_call>" for call in calls]
+        rest = {key: value for key, value in message.items() if key != "tool_calls"}
+        return {**rest, "content": "\n".join([content, *written] if content else written)}
+    return message
+
+
+def _joined(parts: list[dict[str, Any]]) -> str:
+    return "\n".join(part.get("text") or part.get("refusal") or "" for part in parts)

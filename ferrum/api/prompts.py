@@ -1,0 +1,34 @@
+"""Texts become token ids, and are refused where they are too long.
+
+Owns: the error that says so in the words that clients know. Refuses to know: where texts come from.
+Specs: API-03, API-08. Next: `ferrum.api.chat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ferrum.api.errors import INVALID, ApiError
+from ferrum.api.served import Served
+
+
+def encoded(served: Served, text: str, *, add_special_tokens: bool) -> list[int]:
+    """The token ids of a text."""
+    return served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+
+def check_length(served: Served, ids: Sequence[int]) -> None:
+    """Raises ApiError for a prompt that leaves no room for an answer."""
+    longest = served.max_model_len
+    if len(ids) >= longest:
+        told = f"the prompt has {len(ids)} tokens and leaves no room for an answer in a context of {longest}"
+        facts = {"n_prompt_tokens": len(ids), "n_ctx": longest}
+        raise ApiError(400, told, INVALID, "messages", "context_length_exceeded", facts)
+
+
+def shows_special(served: Served) -> bool:
+    """Are there special tokens among those that the format of the model's answers is made of? They must be seen, or the
+    answer cannot be taken apart."""
+    tokenizer = served.tokenizer
+    special = {tokenizer.token_text(token) for token in tokenizer.special_ids}
+    return any(mark in special for mark in served.formats.marks)

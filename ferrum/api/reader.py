@@ -1,0 +1,65 @@
+"""The choices of an answer while they come: text taken apart, log probabilities kept with it.
+
+Owns: `ChoiceReader`, through which every chat goes, streamed or not, so that both say the same. Refuses to know: JSON,
+and how models write calls (`ferrum.replies`).
+Specs: API-11, API-14. Next: `ferrum.api.chat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from ferrum.replies.reply import CallArguments, CallBegins, Part, ReplyParser
+from ferrum.types import FinishReason, Logprobs, StreamChunk
+
+
+@dataclass(frozen=True)
+class News:
+    """What a chunk brought: parts of the reply, the token with its log probabilities, the end."""
+
+    parts: list[Part]
+    token_id: int | None
+    logprobs: Logprobs | None
+    finish: str | None
+
+
+@dataclass
+class ChoiceReader:
+    """One choice. `ends`: tokens that end an answer and are no text of it; `most_calls`: calls after so many are
+    dropped (`parallel_tool_calls: false` is 1)."""
+
+    parser: ReplyParser
+    ends: Collection[int]
+    most_calls: int | None = None
+    calls: int = field(default=0, init=False)
+
+    def push(self, chunk: StreamChunk) -> News:
+        """What is new with this chunk."""
+        parts = self.parser.push(chunk.text)
+        if chunk.finish_reason is not None:
+            parts = [*parts, *self.parser.finish()]
+        kept = [part for part in parts if self._keeps(part)]
+        is_end = chunk.finish_reason is FinishReason.STOP and chunk.token_id in self.ends
+        reason = None if chunk.finish_reason is None else self._finish(chunk.finish_reason)
+        return News(kept, chunk.token_id, None if is_end else chunk.logprobs, reason)
+
+    def close(self, reason: FinishReason) -> News:
+        """The end of a choice that was not let finish."""
+        return News([part for part in self.parser.finish() if self._keeps(part)], None, None, self._finish(reason))
+
+    def _keeps(self, part: Part) -> bool:
+        if isinstance(part, CallBegins):
+            self.calls = part.index + 1
+        return not (
+            isinstance(part, CallBegins | CallArguments)
+            and self.most_calls is not None
+            and part.index >= self.most_calls
+        )
+
+    def _finish(self, reason: FinishReason) -> str:
+        return "tool_calls" if reason is FinishReason.STOP and self.calls else str(reason)
+
+
+ReaderMaker = Callable[[], ChoiceReader]
+"""A new reader for each choice."""

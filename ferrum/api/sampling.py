@@ -1,0 +1,94 @@
+"""From the fields of a request to `SamplingParams`.
+
+Owns: which field is which parameter, and the one grammar that an answer can have. Refuses to know: prompts.
+Specs: API-04, API-10, API-13. Next: `ferrum.api.answering`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ferrum.api.errors import invalid
+from ferrum.api.protocol.sampling import ResponseFormat, SamplingBody, Structure
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.sampling_params import SamplingParams, StructuredOutputs
+from ferrum.types import Priority
+
+SAME = (
+    "n", "temperature", "top_p", "top_k", "min_p", "typical_p", "mirostat", "mirostat_tau", "mirostat_eta",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "stop_token_ids", "min_tokens",
+    "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logprobs_mode",
+)  # fmt: skip
+"""Fields that are parameters of the same name."""
+
+
+def sampling_params(body: SamplingBody, structure: StructuredOutputs | None = None, **more: Any) -> SamplingParams:
+    """The parameters of a request. `structure` is what else the answer must match, `more` are parameters by name.
+    Raises InvalidParameter and ApiError that name the field."""
+    given = {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    if body.logit_bias:
+        given["logit_bias"] = {_token(text): value for text, value in body.logit_bias.items()}
+    return SamplingParams(**{**given, **more}, structured_outputs=one_structure(body, structure))
+
+
+def one_structure(body: SamplingBody, structure: StructuredOutputs | None = None) -> StructuredOutputs | None:
+    """What the answer must match: by response_format, structured_outputs or tool_choice, of which one can be given."""
+    given = {
+        "tool_choice": structure,
+        "response_format": None if body.response_format is None else _of_format(body.response_format),
+        "structured_outputs": None if body.structured_outputs is None else _of_structure(body.structured_outputs),
+    }
+    found = {name: value for name, value in given.items() if value is not None}
+    if len(found) > 1:
+        names = " and ".join(found)
+        raise invalid(f"{names} each ask for a form of the whole answer: give one of them", [*found][-1], "conflict")
+    return next(iter(found.values()), None)
+
+
+def priority(body: SamplingBody, scheduler: str) -> Priority:
+    """How urgent the request is. Raises ApiError where it is told and no scheduler looks at it."""
+    if body.priority is None:
+        return Priority.NORMAL
+    if scheduler == "fifo":
+        told = "is given, but this server answers in the order of arrival: start it with --scheduler priority"
+        raise invalid(f"priority {told}", "priority", "unsupported_parameter")
+    return Priority[body.priority.upper()]
+
+
+def checked_stream(body: SamplingBody) -> None:
+    """Raises ApiError for options of a stream where none is asked for."""
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options needs stream to be true", "stream_options", "invalid_value")
+
+
+def _token(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 12):
+        raise invalid(f"logit_bias must have token ids as keys, not {quoted(text)}", "logit_bias", "invalid_value")
+    return int(text)
+
+
+def _of_format(form: ResponseFormat) -> StructuredOutputs | None:
+    if (form.json_schema is None) != (form.type != "json_schema"):
+        told = "is missing" if form.json_schema is None else f"is given, but the type is {form.type}"
+        raise invalid(f"response_format.json_schema {told}", "response_format.json_schema", "invalid_value")
+    if form.schema_ is not None and form.type != "json_object":
+        raise invalid("response_format.schema belongs to json_object", "response_format.schema", "invalid_value")
+    if form.type == "text":
+        return None
+    schema = form.schema_ if form.json_schema is None else form.json_schema.schema_
+    try:
+        return StructuredOutputs(json={"type": "object"} if schema is None else schema)
+    except InvalidParameter as error:
+        raise InvalidParameter("response_format", " ".join(map(str, error.args[1:]))) from error
+
+
+def _of_structure(structure: Structure) -> StructuredOutputs:
+    choice = None if structure.choice is None else tuple(structure.choice)
+    return StructuredOutputs(
+        structure.json_,
+        structure.regex,
+        choice,
+        structure.grammar,
+        structure.one_of_as_any_of,
+        structure.strict_formats,
+    )

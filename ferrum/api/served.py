@@ -1,0 +1,90 @@
+"""One model as it is served: the engine's thread, and what else its answers are made with.
+
+Owns: `Served`, whatever the model is: a loaded one, or a script. Refuses to know: requests.
+Specs: API-05. Next: `ferrum.api.service`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ferrum import __version__
+from ferrum.api.errors import ApiError
+from ferrum.engine.embedding import EmbeddingJob
+from ferrum.engine.llm import LLM
+from ferrum.engine.metrics import EngineMetrics
+from ferrum.engine.thread import EngineThread
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.replies.formats import AUTO, ReplyFormats, find_formats
+from ferrum.replies.json_calls import HERMES
+from ferrum.text.template_names import ChatTemplates
+from ferrum.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that answers. `names`: what requests may call it by; `scheduler`: the name of the scheduler's order."""
+
+    names: tuple[str, ...]
+    thread: EngineThread
+    tokenizer: Tokenizer
+    templates: ChatTemplates
+    formats: ReplyFormats
+    metrics: EngineMetrics
+    max_model_len: int
+    vocab_size: int
+    scheduler: str
+    embedding_job: Callable[..., EmbeddingJob]  # as `LLM.embedding_job`
+    pooling: str = "auto"  # of requests that do not say
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def fingerprint(self) -> str:
+        return f"b{__version__}"
+
+    def check_name(self, name: str | None) -> str:
+        """-> the name to answer with. Raises ApiError for a model that is not here."""
+        if name is None:
+            return self.names[0]
+        if name not in self.names:
+            told = f"the model {quoted(name)} does not exist here; there is {', '.join(map(quoted, self.names))}"
+            raise ApiError(404, told, "not_found_error", "model", "model_not_found")
+        return name
+
+
+def served(
+    llm: LLM,
+    names: Sequence[str] = (),
+    tool_parser: str = "auto",
+    reasoning_parser: str = "auto",
+    pooling: str = "auto",
+    chat_template: str | None = None,
+) -> Served:
+    """A loaded model, whose engine belongs to a thread of its own from now on. `chat_template`: Jinja in the place of
+    the model's own. Raises InvalidParameter for a parser that does not exist."""
+    for name in names:
+        if not name or not name.isprintable():
+            raise InvalidParameter("served_model_name", f"must be printable text, not {quoted(name)}")
+    templates = llm.chat_templates if chat_template is None else llm.chat_templates.replaced(chat_template)
+    template = "\n".join(templates.sources.values()) if templates else None
+    return Served(
+        names=tuple(dict.fromkeys(names)) or (llm.model_name,),
+        formats=formats_of(template, tool_parser, reasoning_parser),
+        tokenizer=llm.tokenizer,
+        templates=templates,
+        metrics=llm.metrics,
+        max_model_len=llm.max_model_len,
+        vocab_size=llm.config.vocab_size,
+        scheduler=llm.engine_config.scheduler,
+        embedding_job=llm.embedding_job,
+        pooling=pooling,
+        thread=EngineThread(llm.engine),
+    )
+
+
+def formats_of(template: str | None, tool_parser: str, reasoning_parser: str) -> ReplyFormats:
+    """The formats of answers. A model whose template has none for calls is told of that of Hermes in the prompt."""
+    found = find_formats(template, tool_parser, reasoning_parser)
+    return replace(found, tools=HERMES) if found.tools is None and tool_parser == AUTO else found

@@ -1,0 +1,190 @@
+"""Everything that can be asked of a model that is served: the one object that HTTP and batch files talk to.
+
+Owns: the calls, each with its errors before its first word. Refuses to know: HTTP, files.
+Specs: API-05 to API-07, API-50 to API-52. Next: `ferrum.api.stub`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ferrum.api.answers import Head
+from ferrum.api.chat import Chat
+from ferrum.api.completions import CompletionCall
+from ferrum.api.embeddings import embed
+from ferrum.api.open_requests import Opened, OpenRequests
+from ferrum.api.protocol.base import Answer
+from ferrum.api.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
+from ferrum.api.protocol.completion import CompletionRequest, Completions
+from ferrum.api.protocol.embedding import EmbeddingList, EmbeddingRequest
+from ferrum.api.protocol.tokens import (
+    DetokenizedText,
+    DetokenizeRequest,
+    ModelCard,
+    ModelList,
+    TokenizeRequest,
+    TokenizerInfo,
+    TokenList,
+)
+from ferrum.api.served import Served
+from ferrum.api.tokens import detokenize, tokenize, tokenizer_info
+from ferrum.engine.metrics import EngineMetrics
+from ferrum.engine.statistics import EngineStats
+
+Item = TypeVar("Item", bound=Answer)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, from wherever it comes. `request_id`: a name that the caller has given it, by which it can be
+    cancelled; `timeout_s`: after so many seconds it ends with an error."""
+
+    request_id: str | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """Is the service ready for requests? If not, why."""
+
+    ready: bool
+    reason: str | None = None
+
+
+class Service:
+    """A model that answers requests, on one event loop."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._requests = OpenRequests()
+        self._closed = False
+
+    # ---- what it is
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._served.names
+
+    @property
+    def metrics(self) -> EngineMetrics:
+        return self._served.metrics
+
+    def stats(self) -> EngineStats:
+        return self._served.thread.engine.stats()
+
+    def health(self) -> Health:
+        if self._closed:
+            return Health(False, "the engine is closed")
+        if self._requests.draining:
+            return Health(False, "the server is shutting down")
+        defect = self._served.thread.defect
+        return Health(defect is None, None if defect is None else str(defect))
+
+    def models(self) -> ModelList:
+        return ModelList(object="list", data=[self._card(name) for name in self.names])
+
+    def model(self, name: str) -> ModelCard:
+        """Raises ApiError for a model that is not here."""
+        return self._card(self._served.check_name(name))
+
+    # ---- text
+    async def chat(self, body: ChatRequest, call: Call) -> ChatCompletion:
+        with self._opened("chatcmpl", body.model, call) as (head, opened):
+            return await (await Chat.begin(self._served, body, head, opened, call.timeout_s)).answer()
+
+    async def chat_stream(self, body: ChatRequest, call: Call) -> AsyncIterator[ChatChunk]:
+        """The chunks. What is wrong with the request is raised at once, before there are any."""
+        with ExitStack() as until_begun:
+            head, opened = until_begun.enter_context(self._opened("chatcmpl", body.model, call))
+            chat = await Chat.begin(self._served, body, head, opened, call.timeout_s)
+            return _OpenStream(chat.stream(), until_begun.pop_all())
+
+    async def complete(self, body: CompletionRequest, call: Call) -> Completions:
+        with self._opened("cmpl", body.model, call) as (head, opened):
+            return await (await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)).answer()
+
+    async def complete_stream(self, body: CompletionRequest, call: Call) -> AsyncIterator[Completions]:
+        """The chunks. What is wrong with the request is raised at once, before there are any."""
+        with ExitStack() as until_begun:
+            head, opened = until_begun.enter_context(self._opened("cmpl", body.model, call))
+            completion = await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)
+            return _OpenStream(completion.stream(), until_begun.pop_all())
+
+    # ---- vectors and tokens
+    async def embed(self, body: EmbeddingRequest, call: Call) -> EmbeddingList:
+        with self._opened("embd", body.model, call) as (head, opened):
+            return await embed(self._served, body, head.model, opened, call.timeout_s)
+
+    async def tokenize(self, body: TokenizeRequest) -> TokenList:
+        self._served.check_name(body.model)
+        return await asyncio.to_thread(tokenize, self._served, body)
+
+    async def detokenize(self, body: DetokenizeRequest) -> DetokenizedText:
+        self._served.check_name(body.model)
+        return await asyncio.to_thread(detokenize, self._served, body)
+
+    def tokenizer_info(self) -> TokenizerInfo:
+        return tokenizer_info(self._served)
+
+    # ---- open requests
+    def cancel(self, request_id: str) -> bool:
+        """Ends an open request by the name that its caller gave it, or by the id of its answer; was there one? Its
+        answer is what has come so far, with the finish_reason "cancelled"."""
+        return self._requests.cancel(request_id)
+
+    def drain(self) -> None:
+        """From now on new requests are refused; open ones go on."""
+        self._requests.drain()
+
+    async def idle(self) -> None:
+        """Waits until no request is open."""
+        await self._requests.none_left()
+
+    def close(self) -> None:
+        """Ends open requests as cancelled, and the engine's thread."""
+        self._closed = True
+        self._requests.drain()
+        self._served.thread.close()
+
+    @contextmanager
+    def _opened(self, prefix: str, model: str | None, call: Call) -> Iterator[tuple[Head, Opened]]:
+        """A request that is open while the block runs. Raises ApiError for an unknown model too."""
+        name = self._served.check_name(model)
+        head = Head(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), name, self._served.fingerprint)
+        names = [head.id] if call.request_id is None else [head.id, call.request_id]
+        with self._requests.opened(names) as opened:
+            yield head, opened
+
+    def _card(self, name: str) -> ModelCard:
+        served = self._served
+        return ModelCard(
+            id=name, object="model", created=served.created, owned_by="ferrum", max_model_len=served.max_model_len
+        )
+
+
+class _OpenStream(AsyncIterator[Item]):
+    """The chunks of a request that stays open until they end or nobody listens any more. A class and not a generator,
+    because a generator that was never started cannot clean up after itself."""
+
+    def __init__(self, chunks: AsyncIterator[Item], open_request: ExitStack) -> None:
+        self._chunks = chunks
+        self._open_request = open_request
+
+    async def __anext__(self) -> Item:
+        try:
+            return await anext(self._chunks)
+        except BaseException:
+            self._open_request.close()
+            raise
+
+    async def aclose(self) -> None:
+        """Nobody listens any more."""
+        self._open_request.close()
+
+    def __del__(self) -> None:
+        self._open_request.close()

@@ -1,0 +1,213 @@
+"""A model that says what a script says: for whoever tests a program that talks to a server, without weights.
+
+Everything but the model is real: the engine, its memory, the sampler, grammars, formats of calls. A token is a byte.
+A script is JSON: {"answers": [{"when": a regular expression, "say": a text}, …], "default": a text, "delay_ms": 0,
+"chat_template": Jinja}. The first answer whose `when` is found in the last message (with its role in front, such as
+"<|user|>") is said, or in the prompt where there are no messages. Where a grammar forbids the next letter of the
+script, the model says whatever ends the text soonest.
+
+Owns: the script, the model made of it. Refuses to know: HTTP. Specs: API-60 to API-62. Next: `ferrum.server.settings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ferrum.api.served import Served, formats_of
+from ferrum.api.service import Service
+from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.config import EngineConfig
+from ferrum.engine.embedding import EmbeddingJob, as_options, check_text, token_lists
+from ferrum.engine.engine import Engine
+from ferrum.engine.metrics import EngineMetrics
+from ferrum.engine.prompts import as_prompts
+from ferrum.engine.setup import Capacity, build_grammars, build_scheduler
+from ferrum.engine.thread import EngineThread
+from ferrum.errors import InvalidParameter, NotFound
+from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
+from ferrum.text.template_names import ChatTemplates
+from ferrum.types import DecodeSteps, Pooling
+
+TEMPLATE = """{#- Calls are <tool_call>{"name": …, "arguments": …}</tool_call>, thoughts <think>…</think>. #}
+{%- if tools %}<|tools|>
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}{% endif %}
+{%- for message in messages %}<|{{ message.role }}|>
+{{ message.content }}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}
+{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>
+{% endif %}"""
+DIMENSIONS = 32
+"""Of the vectors of texts, which are made of a digest."""
+CERTAIN, LIKELY = 40.0, 20.0
+"""The logits of the script's next letter, and of what would end the text soonest."""
+SOONEST = [EOS, *b'"}]),:0eo']
+BLOCKS = 4096
+
+
+@dataclass(frozen=True)
+class Script:
+    """What a stub says."""
+
+    answers: Sequence[tuple[re.Pattern[str], str]]
+    default: str
+    delay_s: float = 0.0  # of every step
+    template: str = TEMPLATE
+
+    def answer(self, prompt: str) -> str:
+        """What it says to a prompt."""
+        turns = prompt.rsplit("<|assistant|>\n", 1)[0] if prompt.endswith("<|assistant|>\n") else prompt
+        last = turns[max(0, turns.rfind("\n<|")) :]
+        return next((say for when, say in self.answers if when.search(last)), self.default)
+
+
+def read_script(given: str | Path | Mapping[str, Any]) -> Script:
+    """A script from its file, or as it is in one. Raises NotFound, and InvalidParameter that says what is wrong."""
+    try:
+        value = given if isinstance(given, Mapping) else json.loads(Path(given).read_text(encoding="utf-8"))
+        answers = [(re.compile(each["when"], re.DOTALL), str(each["say"])) for each in value.get("answers", [])]
+        unknown = value.keys() - {"answers", "default", "delay_ms", "chat_template"}
+        if unknown:
+            raise InvalidParameter("stub", f"is a script with the unknown field {min(unknown)!r}")
+        delay = float(value.get("delay_ms", 0)) / 1000
+        return Script(answers, str(value.get("default", "")), delay, str(value.get("chat_template", TEMPLATE)))
+    except FileNotFoundError as error:
+        raise NotFound(f"there is no script {error.filename}") from None
+    except InvalidParameter:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
+        raise InvalidParameter("stub", f"is no script: {type(error).__name__}: {error}") from error
+
+
+class ScriptRunner:
+    """An executor whose model follows a script."""
+
+    decode_steps = DecodeSteps()
+
+    def __init__(self, script: Script) -> None:
+        self.ops: TensorOps = NumpyOps()
+        self.vocab_size = EOS + 1
+        self._script = script
+        self._tokenizer = ByteTokenizer()
+
+    def run(self, plan: StepPlan) -> Tensor:
+        """-> float32 [rows, vocab]."""
+        if self._script.delay_s:
+            time.sleep(self._script.delay_s)
+        logits = np.zeros((plan.rows, self.vocab_size), np.float32)
+        logits[:, SOONEST] = LIKELY - np.arange(len(SOONEST))
+        row = 0
+        for chunk in plan.chunks:
+            end = chunk.start + chunk.count
+            for place in range(end - chunk.rows, end):
+                wanted = self._next(chunk.sequence, place + 1)
+                if wanted is not None:
+                    logits[row, wanted] = CERTAIN
+                row += 1
+        return logits
+
+    def vectors(self, plan: StepPlan) -> Tensor:
+        """-> float32 [rows, DIMENSIONS]: a digest of the token and of those before it."""
+        rows = [
+            _digest(chunk.sequence.token_ids[: place + 1])
+            for chunk in plan.chunks
+            for place in range(chunk.start + chunk.count - chunk.rows, chunk.start + chunk.count)
+        ]
+        return np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
+
+    def _next(self, sequence: TokenSequence, length: int) -> int | None:
+        """The token that the script has after the first `length` ones; None where they are not what it says."""
+        prompt = sequence.token_ids[: sequence.prompt_length]
+        said = sequence.token_ids[sequence.prompt_length : length]
+        if length < sequence.prompt_length:
+            return sequence.token_ids[length]
+        answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
+        if list(answer[: len(said)]) != said:
+            return None
+        return answer[len(said)] if len(said) < len(answer) else EOS
+
+
+class _NoStore:
+    """Memory that holds nothing: the script needs none."""
+
+    def __init__(self, block_size: int) -> None:
+        self.block_size = block_size
+
+    def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None: ...
+
+    def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None: ...
+
+    def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None: ...
+
+    def read(self, blocks: Sequence[int]) -> dict[str, NDArray[Any]]:
+        return {}
+
+    def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None: ...
+
+
+def stub(
+    script: Script,
+    names: Sequence[str] = (),
+    config: EngineConfig | None = None,
+    tool_parser: str = "auto",
+    reasoning_parser: str = "auto",
+    pooling: str = "auto",
+) -> Served:
+    """A scripted model, ready to answer."""
+    config = EngineConfig() if config is None else config
+    tokenizer, runner, metrics = ByteTokenizer(), ScriptRunner(script), EngineMetrics()
+    longest = config.max_model_len or BLOCKS * config.block_size // 4
+    scheduler = build_scheduler(config, Capacity(longest, BLOCKS, 0), _NoStore(config.block_size), swap_cost=1.0)
+    grammars = build_grammars(lambda: tokenizer, runner.vocab_size)
+    engine = Engine(runner, scheduler, lambda: tokenizer, metrics, grammars=grammars)
+
+    def embedding_job(
+        inputs: Any,
+        *,
+        pooling: str = "auto",
+        normalize: bool = True,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> EmbeddingJob:
+        options = as_options(pooling, normalize, dimensions, auto=Pooling.LAST, hidden_size=DIMENSIONS)
+        texts = token_lists(as_prompts(inputs, "input"), lambda: tokenizer, longest, truncate)
+        return EmbeddingJob([check_text(text, runner.vocab_size, longest) for text in texts], options)
+
+    return Served(
+        names=tuple(dict.fromkeys(names)) or ("stub",),
+        formats=formats_of(script.template, tool_parser, reasoning_parser),
+        tokenizer=tokenizer,
+        templates=ChatTemplates({"default": script.template}),
+        metrics=metrics,
+        max_model_len=longest,
+        vocab_size=runner.vocab_size,
+        scheduler=config.scheduler,
+        embedding_job=embedding_job,
+        pooling=pooling,
+        thread=EngineThread(engine),
+    )
+
+
+def stub_service(script: str | Path | Mapping[str, Any], names: Sequence[str] = (), **more: Any) -> Service:
+    """A service over a scripted model; `more` as `stub` takes it."""
+    return Service(stub(read_script(script), names, **more))
+
+
+def _digest(token_ids: Sequence[int]) -> NDArray[np.float32]:
+    seed = hashlib.sha256(np.asarray(token_ids, np.int64).tobytes()).digest()
+    return (np.frombuffer(seed, np.uint8) / 128 - 1).astype(np.float32)
