@@ -13,6 +13,7 @@ from ferrum.cli.options import EngineOptions
 from ferrum.cli.progress import Progress
 
 if TYPE_CHECKING:
+    from ferrum.config import EngineConfig
     from ferrum.engine.llm import LLM
     from ferrum.load.resolve import Location
 
@@ -30,21 +31,27 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
     """Random weights in the shape of a known model, run as the flags say; `more` are fields of `EngineConfig`. A
     flag that is wrong by itself is refused before the weights are made."""
     with progress.during(f"making random weights like those of {shape}"):
-        from ferrum.config import EngineConfig, parse_memory
         from ferrum.engine.llm import LLM
         from ferrum.engine.setup import check_supported, make_backend
         from ferrum.load.random_model import random_model
         from ferrum.load.shapes import find_shape
 
         model = find_shape(shape)
-        values = {name: value for name, value in asdict(options).items() if name not in ("model", "offline")}
-        for name in ("kv_memory", "host_kv_memory"):
-            values[name] = parse_memory(name, values[name])
-        config = EngineConfig(**values, **more)
+        config = engine_config(options, **more)
         check_supported(config)
         ops = make_backend(config)
         random = random_model(f"{shape} (random)", model, options.dtype)
         return announced(LLM.from_loaded(random, ops, config), progress)
+
+
+def engine_config(options: EngineOptions, **more: Any) -> EngineConfig:
+    """The flags as an engine has them; `more` are further fields. Raises InvalidParameter."""
+    from ferrum.config import EngineConfig, parse_memory
+
+    values = {name: value for name, value in asdict(options).items() if name not in ("model", "offline")}
+    for name in ("kv_memory", "host_kv_memory"):
+        values[name] = parse_memory(name, values[name])
+    return EngineConfig(**values, **more)
 
 
 def announced(llm: LLM, progress: Progress) -> LLM:

@@ -28,6 +28,7 @@ MODULES = {
     "inspect": "models",
     "tokenize": "tokenize",
     "bench": "bench",
+    "serve": "serve",
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000

@@ -17,6 +17,7 @@ import click
 from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
+from ferrum.cli.server_flags import SERVER_FLAGS, ServerFlags
 from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -151,6 +152,11 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of the chat template; the command receives `flags: ChatFlags`."""
     return _gather(command, "flags", ChatFlags, CHAT_FLAGS)
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the flags of a server; the command receives `flags: ServerFlags`."""
+    return _gather(command, "flags", ServerFlags, SERVER_FLAGS)
 
 
 def _gather(

@@ -1,0 +1,148 @@
+"""Flags of a server: where it listens, who may ask, what a client may take.
+
+Owns: their names, defaults and help, and the objects they become. Keys come from three places: a flag that every user
+of the machine can read in the list of processes, a file, and the environment.
+Refuses to know: models. Specs: SERVER-31, SERVER-33, SERVER-72. Next: `ferrum.cli.serve`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ferrum.config import parse_memory
+from ferrum.errors import ConfigError, InvalidParameter
+
+if TYPE_CHECKING:
+    from ferrum.server.run import Terms
+    from ferrum.server.settings import ServerSettings
+
+KEY_VARIABLE = "FERRUM_API_KEY"
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+MOST_CONNECTIONS = 10_000
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_SECONDS = click.FloatRange(min=0.001)
+_COUNT = click.IntRange(min=1)
+
+SERVER_FLAGS = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
+                 help="0 takes a free one."),
+    click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
+                 help="A key that requests must have; may be repeated. Others on this machine can see it: better use "
+                      f"--api-key-file or ${KEY_VARIABLE}."),
+    click.option("--api-key-file", type=_FILE, metavar="FILE", help="Keys, one a line."),
+    click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
+                 help="A page from this origin may ask, such as https://example.org; * is any; may be repeated."),
+    click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
+                 help="A name by which this server may be called; * is any; may be repeated."),
+    click.option("--request-timeout", type=_SECONDS, metavar="S", help="End an answer that takes longer."),
+    click.option("--client-timeout", type=_SECONDS, default=60.0, show_default=True, metavar="S",
+                 help="For a request to arrive, and for a piece of an answer to be taken."),
+    click.option("--idle-timeout", type=_COUNT, default=75, show_default=True, metavar="S",
+                 help="Close a connection that nobody uses."),
+    click.option("--stream-comments", type=_SECONDS, default=15.0, show_default=True, metavar="S",
+                 help="Send a comment where a stream is silent for so long."),
+    click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
+                 help="At the end, for running answers to finish."),
+    click.option("--max-body-size", default="32MiB", show_default=True, metavar="SIZE", help="Of a request."),
+    click.option("--max-header-size", default="64KiB", show_default=True, metavar="SIZE", help="Of a request."),
+    click.option("--max-connections", type=_COUNT, metavar="N",
+                 help="Beyond so many, the one that has been quiet for the longest time is closed.  [default: as many "
+                      f"as the system allows, up to {MOST_CONNECTIONS}]"),
+    click.option("--ssl-certfile", type=_FILE, metavar="FILE", help="Certificate and chain, for https."),
+    click.option("--ssl-keyfile", type=_FILE, metavar="FILE", help="The certificate's key, without a password."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServerFlags:
+    """What the flags say; None where nothing was said."""
+
+    host: str
+    port: int
+    api_keys: tuple[str, ...]
+    api_key_file: Path | None
+    cors_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    request_timeout: float | None
+    client_timeout: float
+    idle_timeout: int
+    stream_comments: float
+    drain_timeout: float
+    max_body_size: str
+    max_header_size: str
+    max_connections: int | None
+    ssl_certfile: Path | None
+    ssl_keyfile: Path | None
+
+    def settings(self) -> ServerSettings:
+        """For the application. Raises InvalidParameter, ConfigError, OSError."""
+        from ferrum.server.settings import ServerSettings
+
+        keys = (*self.api_keys, *keys_of(self.api_key_file), *key_of_environment())
+        return ServerSettings(
+            api_keys=keys,
+            cors_origins=self.cors_origins,
+            allowed_hosts=self._hosts(bool(keys)),
+            max_body_bytes=parse_memory("max_body_size", self.max_body_size),
+            request_timeout_s=self.request_timeout,
+            keep_alive_s=self.stream_comments,
+        )
+
+    def terms(self) -> Terms:
+        """For the connections. Raises the same."""
+        from ferrum.server.connection import Bounds
+        from ferrum.server.run import Terms
+        from ferrum.server.sockets import allow_many_files
+        from ferrum.server.tls import TlsFiles
+
+        tls = None
+        if self.ssl_certfile is not None and self.ssl_keyfile is not None:
+            tls = TlsFiles(self.ssl_certfile, self.ssl_keyfile)
+            tls.check()
+        elif self.ssl_certfile is not None or self.ssl_keyfile is not None:
+            raise InvalidParameter(
+                "ssl_keyfile" if self.ssl_certfile is None else "ssl_certfile", "needs the other one"
+            )
+        possible = allow_many_files()
+        connections = self.max_connections or min(possible, MOST_CONNECTIONS)
+        return Terms(
+            bounds=Bounds(self.client_timeout, connections),
+            largest_head=parse_memory("max_header_size", self.max_header_size),
+            idle_s=self.idle_timeout,
+            drain_s=self.drain_timeout,
+            tls=tls,
+        )
+
+    def _hosts(self, with_keys: bool) -> tuple[str, ...]:
+        """A key keeps strangers out; without one, a server for this machine answers to this machine's names."""
+        from ferrum.server.settings import ANY
+        from ferrum.server.sockets import is_loopback
+
+        if self.allowed_hosts or not (with_keys or not is_loopback(self.host)):
+            return (*LOCAL_NAMES, self.host, *self.allowed_hosts)
+        return (ANY,)
+
+
+def keys_of(file: Path | None) -> tuple[str, ...]:
+    """The keys of a file. Raises ConfigError for a file without one: a server without keys is open."""
+    if file is None:
+        return ()
+    keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    if not keys:
+        raise ConfigError(f"there is no key in {file}")
+    return keys
+
+
+def key_of_environment() -> tuple[str, ...]:
+    """The key of $FERRUM_API_KEY. Raises ConfigError for an empty one, for the same reason."""
+    key = os.environ.get(KEY_VARIABLE)
+    if key is not None and not key.strip():
+        raise ConfigError(f"{KEY_VARIABLE} is empty: unset it for a server that everybody may ask")
+    return () if key is None else (key.strip(),)

@@ -1,0 +1,48 @@
+"""Answers and errors as HTTP has them.
+
+Owns: status, headers and bytes of an answer that comes at once. Refuses to know: what is answered.
+Specs: SERVER-02, SERVER-03. Next: `ferrum.server.endpoints`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ferrum.api.errors import ApiError
+from ferrum.api.protocol.base import Answer
+
+RETRY_AFTER_S = 1
+_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+GONE = 499
+"""The status that logs see where nobody was left to be answered, as nginx has it."""
+
+
+def answered(answer: Answer) -> Response:
+    return Response(answer.json_text(), media_type="application/json")
+
+
+def refused(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    """An error in OpenAI's form. Where the same request may succeed later, it says when to try again."""
+    later = {"retry-after": str(RETRY_AFTER_S)} if error.status in _LATER else {}
+    return JSONResponse(error.body(), error.status, {**later, **(headers or {})})
+
+
+def nobody() -> Response:
+    return Response(status_code=GONE)
+
+
+async def refused_by_route(request: Request, error: Exception) -> Response:
+    """What a router says where there is no such path, or no such method on it."""
+    status = getattr(error, "status_code", 500)
+    headers = getattr(error, "headers", None)
+    if status == HTTPStatus.NOT_FOUND:
+        return refused(ApiError(status, "there is nothing at this path", "not_found_error", code="not_found"))
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (headers or {}).get("Allow", "")
+        message = f"{request.method} has no meaning here{allowed and f': ask by {allowed}'}"
+        return refused(ApiError(status, message, code="method_not_allowed"), headers)
+    return refused(ApiError(status, str(getattr(error, "detail", "")) or HTTPStatus(status).phrase), headers)

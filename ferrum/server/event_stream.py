@@ -1,0 +1,85 @@
+"""Server-sent events: one for each part of an answer, sent when it is there.
+
+Owns: the form of events, the comments that keep a silent stream open, and the end: `[DONE]`, an error, or a client that
+has left, whose answer is then given up. Refuses to know: what the parts say.
+Specs: SERVER-21 to SERVER-24. Source: HTML standard, "Server-sent events"; OpenAI's API reference, "Streaming".
+Next: `ferrum.server.answers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ferrum.api.errors import ApiError, as_api_error
+from ferrum.api.protocol.base import Answer
+from ferrum.server.presence import ClientGone, while_connected
+
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies are to pass on every event at once
+DONE = b"data: [DONE]\n\n"
+COMMENT = b": the answer goes on\n\n"
+
+
+class EventStream(Response):
+    """Sends the parts of an answer. `named`: each event has a name, which is its part's `type`, as in /v1/responses;
+    otherwise events have no names and `[DONE]` is the last."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, parts: AsyncIterator[Answer], *, named: bool, keep_alive_s: float) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._parts = parts
+        self._named = named
+        self._keep_alive_s = keep_alive_s
+        self._last_s = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        self._last_s = asyncio.get_running_loop().time()
+        comments = asyncio.create_task(self._comment(send))
+        try:
+            with suppress(ClientGone):
+                await while_connected(receive, self._send_all(send))
+        finally:
+            comments.cancel()
+            close = getattr(self._parts, "aclose", None)
+            if close is not None:
+                await close()
+
+    async def _send_all(self, send: Send) -> None:
+        last = b"" if self._named else DONE
+        try:
+            async for part in self._parts:
+                await self._send(send, self._event(part))
+        except Exception as error:
+            last = self._error(as_api_error(error))
+        await self._send(send, last, more=False)
+
+    async def _send(self, send: Send, event: bytes, more: bool = True) -> None:
+        self._last_s = asyncio.get_running_loop().time()
+        await send({"type": "http.response.body", "body": event, "more_body": more})
+
+    async def _comment(self, send: Send) -> None:
+        """Proxies and clients close connections on which nothing comes."""
+        while True:
+            silent_s = asyncio.get_running_loop().time() - self._last_s
+            if silent_s >= self._keep_alive_s:
+                await self._send(send, COMMENT)
+            else:
+                await asyncio.sleep(self._keep_alive_s - silent_s)
+
+    def _event(self, part: Answer) -> bytes:
+        name = f"event: {part.type}\n" if self._named else ""  # type: ignore[attr-defined]  # each of these has one
+        return f"{name}data: {part.json_text()}\n\n".encode()
+
+    def _error(self, error: ApiError) -> bytes:
+        if self._named:
+            told = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+            return f"event: error\ndata: {json.dumps(told)}\n\n".encode()
+        return f"data: {json.dumps(error.body())}\n\n".encode()

@@ -1,0 +1,46 @@
+"""What an HTTP server is told: who may ask, and how much, how long.
+
+Owns: `ServerSettings`, its defaults and their limits. Refuses to know: the engine.
+Specs: SERVER-01. Next: `ferrum.server.strict_json`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ferrum.errors import InvalidParameter, quoted
+from ferrum.given import items, real, text, whole
+
+LONGEST_S = 30 * 24 * 3600.0
+ANY = "*"
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Times in seconds, sizes in bytes. None: there is no limit."""
+
+    api_keys: tuple[str, ...] = ()  # without one, everybody may ask
+    cors_origins: tuple[str, ...] = ()  # of pages elsewhere that a browser lets ask; "*" is any
+    allowed_hosts: tuple[str, ...] = (ANY,)  # by which this server may be called; "*" is any
+    max_body_bytes: int = 32 << 20
+    request_timeout_s: float | None = None  # for an answer, the time in the queue included
+    keep_alive_s: float = 15.0  # of silence in a stream, after which a comment says that it goes on
+
+    def __post_init__(self) -> None:
+        for name in ("api_keys", "cors_origins", "allowed_hosts"):
+            object.__setattr__(
+                self, name, tuple(_word(name, each) for each in items(name, getattr(self, name), "texts"))
+            )
+        whole("max_body_bytes", self.max_body_bytes, 1)
+        real("keep_alive_s", self.keep_alive_s, 0.001, LONGEST_S)
+        if self.request_timeout_s is not None:
+            real("request_timeout_s", self.request_timeout_s, 0.001, LONGEST_S)
+
+
+def _word(field: str, value: object) -> str:
+    """A text that can stand in a header. A key is shown to nobody."""
+    found = text(value)
+    if found is None or not found or not found.isprintable() or " " in found:
+        shown = "" if field == "api_keys" else f", not {quoted(value)}"
+        raise InvalidParameter(field, f"must hold texts of printable characters without spaces{shown}")
+    return found
