@@ -1,0 +1,122 @@
+"""Calls as tags, one for each argument: Qwen3-Coder and Seed-OSS.
+
+Owns: `<function=name><parameter=key>value</parameter></function>`, made JSON. A value stands there without quotes: what
+the tool's schema calls a string is one; anything else is JSON where it can be read so, and else a string.
+Refuses to know: reasoning. Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS.
+Next: `ferrum.replies.reasoning`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.replies.calls import CallText, Tool
+from ferrum.replies.json_calls import HERMES, JsonCalls
+from ferrum.replies.named_calls import WORD
+from ferrum.replies.parser import read_content
+from ferrum.replies.parts import Parts
+from ferrum.replies.source import SPACE, Source, Steps
+
+_FUNCTION, _PARAMETER = "<function=", "<parameter="
+_END_FUNCTION, _END_PARAMETER = "</function>", "</parameter>"
+
+
+@dataclass(frozen=True)
+class TaggedArguments:
+    """`around` is also understood around a call in JSON, in which tools that must be called are written. `tools`: where
+    the types of values are looked up."""
+
+    name: str
+    around: JsonCalls
+    tools: tuple[Tool, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return self.around.marks
+
+    @property
+    def written(self) -> CallText:
+        return self.around.written
+
+    def read(self, source: Source, parts: Parts, dropped: tuple[str, ...]) -> Steps[None]:
+        opening = self.around.opening
+        while mark := (yield from read_content(source, parts, (opening, _FUNCTION), dropped)):
+            source.mark(mark)
+            if mark == opening:
+                yield from source.space()
+                if not (yield from source.one_of(_FUNCTION)):
+                    yield from self.around.read_calls(source, parts)
+                    continue
+            yield from self._read_call(source, parts)
+
+    def _read_call(self, source: Source, parts: Parts) -> Steps[None]:
+        name = yield from source.all_of(WORD)
+        if not name or not (yield from source.one_of(">")):
+            parts.content(source.since_mark())
+            return
+        source.since_mark()
+        parts.call(name)
+        before, types = "{", self._types(name)
+        while True:
+            yield from source.space()
+            if not (yield from source.one_of(_PARAMETER)):
+                break
+            key = yield from _up_to(source, ">")
+            value = yield from _up_to(source, _END_PARAMETER)
+            if key is None or value is None:
+                return
+            parts.arguments(f"{before}{json.dumps(key)}: {_as_json(value, types.get(key))}")
+            before = ", "
+        if before == "{":
+            parts.arguments("{")
+        if (yield from source.peek()):
+            parts.arguments("}")
+        yield from source.closing(_END_FUNCTION)
+        yield from source.closing(*self.around.closing)
+
+    def _types(self, name: str) -> Mapping[str, Any]:
+        """The schemas of a tool's parameters."""
+        tool = next((tool for tool in self.tools if tool.name == name), None)
+        found = tool.parameters.get("properties") if tool else None
+        return found if isinstance(found, Mapping) else {}
+
+
+def _up_to(source: Source, mark: str) -> Steps[str | None]:
+    """The text before the mark, which is taken; None where it does not come."""
+    pieces = []
+    while True:
+        text, found = source.before((mark,))
+        pieces.append(text)
+        if found:
+            return "".join(pieces)
+        if source.ended:
+            return None
+        yield
+
+
+def _as_json(value: str, schema: Any) -> str:
+    """A value without the line ends that stand around it, as JSON."""
+    value = value.removeprefix("\n").removesuffix("\n")
+    if not (isinstance(schema, Mapping) and schema.get("type") == "string"):
+        try:
+            json.loads(value, parse_constant=float.fromhex)
+        except (ValueError, RecursionError):
+            pass
+        else:
+            return value.strip(SPACE)
+    return json.dumps(value, ensure_ascii=False)
+
+
+QWEN3_CODER = TaggedArguments("qwen3-coder", HERMES)
+SEED_OSS = TaggedArguments(
+    "seed",
+    JsonCalls(
+        "seed",
+        "<seed:tool_call>",
+        ("</seed:tool_call>",),
+        CallText("", '<seed:tool_call>\n{"name": "', '", "arguments": ', "}\n</seed:tool_call>", "\n", ""),
+    ),
+)

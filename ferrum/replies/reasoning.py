@@ -1,0 +1,68 @@
+"""Reasoning between two tags at the beginning of an answer.
+
+Owns: a row for each pair of tags. A prompt may end with the opening tag; then the answer begins inside. Some models put
+the answer between tags too. Refuses to know: calls; a tag of a call inside of reasoning is reasoning.
+Specs: REPLY-10, REPLY-11. Source: the chat templates of these models. Next: `ferrum.replies.formats`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ferrum.replies.parts import Parts
+from ferrum.replies.source import SPACE, Source, Steps
+
+
+@dataclass(frozen=True)
+class ReasoningFormat:
+    """`answer`: the tags around the answer, for models that write them."""
+
+    name: str
+    opening: str
+    closing: str
+    answer: tuple[str, str] | None = None
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (self.opening, self.closing, *(self.answer or ()))
+
+    @property
+    def written_reasoning(self) -> tuple[str, str, str]:
+        """What stands before reasoning, at its end, and between it and a call."""
+        return self.opening, self.closing, "\n\n"
+
+    def begins_inside(self, prompt: str) -> bool:
+        """Does the answer to this prompt begin with reasoning?"""
+        return prompt.rstrip(SPACE).endswith(self.opening)
+
+    def read(self, source: Source, parts: Parts, inside: bool) -> Steps[tuple[str, ...]]:
+        """Reads what stands before the answer, which is nothing where the answer begins at once. Gives the tags
+        that are no content from there on."""
+        space = yield from source.space()
+        if (yield from source.one_of(self.opening)) or inside:
+            yield from self._read_reasoning(source, parts)
+            space = yield from source.space()
+        if self.answer and (yield from source.one_of(self.answer[0])):
+            parts.tag()
+            return self.answer[1:]
+        parts.content(space)
+        return ()
+
+    def _read_reasoning(self, source: Source, parts: Parts) -> Steps[None]:
+        parts.tag()
+        while True:
+            text, mark = source.before((self.closing,))
+            parts.reasoning(text)
+            if mark is not None or source.ended:
+                break
+            yield
+        parts.tag()
+
+
+THINK = ReasoningFormat("think", "<think>", "</think>")
+SEED = ReasoningFormat("seed", "<seed:think>", "</seed:think>")
+MAGISTRAL = ReasoningFormat("mistral", "[THINK]", "[/THINK]")
+GRANITE = ReasoningFormat("granite", "<think>", "</think>", ("<response>", "</response>"))
+COMMAND_R = ReasoningFormat(
+    "command-r", "<|START_THINKING|>", "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+)
