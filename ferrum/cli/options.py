@@ -18,6 +18,7 @@ from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
 from ferrum.cli.server_flags import SERVER_FLAGS, ServerFlags
+from ferrum.cli.service_flags import SERVICE_FLAGS, ServiceFlags
 from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -155,8 +156,13 @@ def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the flags of a server; the command receives `flags: ServerFlags`."""
-    return _gather(command, "flags", ServerFlags, SERVER_FLAGS)
+    """Adds the flags of a server; the command receives `server: ServerFlags`."""
+    return _gather(command, "server", ServerFlags, SERVER_FLAGS)
+
+
+def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the flags of a model that answers requests; the command receives `service: ServiceFlags`."""
+    return _gather(command, "service", ServiceFlags, SERVICE_FLAGS)
 
 
 def _gather(

@@ -1,0 +1,99 @@
+"""Flags of a model that answers requests, and the service that they make.
+
+Owns: names, parsers, template and pooling of what is served, how many requests it takes, and the script in place of a
+model. Refuses to know: where requests come from. Specs: SERVER-73, SERVER-74. Next: `ferrum.cli.server_flags`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ferrum.errors import InvalidParameter
+
+if TYPE_CHECKING:
+    from ferrum.api.service import Service
+    from ferrum.cli.options import EngineOptions
+    from ferrum.cli.progress import Progress
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_COUNT = click.IntRange(min=1)
+
+SERVICE_FLAGS = (
+    click.option("--served-model-name", multiple=True, metavar="NAME",
+                 help="What requests call the model; may be repeated.  [default: its own name]"),
+    click.option("--max-num-seqs", type=_COUNT, default=64, show_default=True, metavar="N",
+                 help="Sequences at a time."),
+    click.option("--max-num-batched-tokens", type=_COUNT, default=256, show_default=True, metavar="N",
+                 help="Tokens of a step: with fewer, other streams flow on while a long prompt is read."),
+    click.option("--max-queue", "max_waiting", type=_COUNT, default=1000, show_default=True, metavar="N",
+                 help="Sequences that may wait; more are told to come again."),
+    click.option("--tool-parser", default="auto", show_default=True, metavar="NAME",
+                 help="How the model writes calls of tools: auto (as its template says), none, or a name."),
+    click.option("--reasoning-parser", default="auto", show_default=True, metavar="NAME",
+                 help="How it writes what it thinks, likewise."),
+    click.option("--chat-template", type=_FILE, metavar="FILE", help="Jinja in the place of the model's own."),
+    click.option("--pooling", type=click.Choice(["auto", "mean", "last", "cls"]), default="auto", show_default=True,
+                 help="What a vector of a text is made of, for requests that do not say."),
+    click.option("--stub", type=_FILE, metavar="FILE", help="Answers from this script in place of a model."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ServiceFlags:
+    """What the flags say."""
+
+    served_model_name: tuple[str, ...]
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_waiting: int
+    tool_parser: str
+    reasoning_parser: str
+    chat_template: Path | None
+    pooling: str
+    stub: Path | None
+
+    def service(self, engine: EngineOptions, progress: Progress) -> Service:
+        """The model, or the script, ready for requests. Raises FerrumError and OSError."""
+        template = None if self.chat_template is None else self.chat_template.read_text(encoding="utf-8")
+        if self.stub is not None:
+            return self._scripted(self.stub, template, engine)
+        from ferrum.cli.loading import load
+
+        llm = load(engine, progress, **self._capacity())
+        from ferrum.api.served import served
+        from ferrum.api.service import Service
+
+        return Service(served(llm, **self._manner(), chat_template=template))
+
+    def _scripted(self, file: Path, template: str | None, engine: EngineOptions) -> Service:
+        """A script, in an engine like that of the flags."""
+        if click.get_current_context().get_parameter_source("model") not in (None, ParameterSource.DEFAULT):
+            raise InvalidParameter("stub", "stands in place of a model: it cannot go with -m/--model")
+        from ferrum.api.service import Service
+        from ferrum.api.stub import read_script, stub
+        from ferrum.cli.loading import engine_config
+
+        script = read_script(file)
+        if template is not None:
+            script = replace(script, template=template)
+        return Service(stub(script, config=engine_config(engine, **self._capacity()), **self._manner()))
+
+    def _capacity(self) -> dict[str, int]:
+        return {
+            "max_num_seqs": self.max_num_seqs,
+            "max_num_batched_tokens": self.max_num_batched_tokens,
+            "max_waiting": self.max_waiting,
+        }
+
+    def _manner(self) -> dict[str, Any]:
+        return {
+            "names": self.served_model_name,
+            "tool_parser": self.tool_parser,
+            "reasoning_parser": self.reasoning_parser,
+            "pooling": self.pooling,
+        }
