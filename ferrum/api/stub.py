@@ -98,6 +98,7 @@ class ScriptRunner:
     """An executor whose model follows a script."""
 
     decode_steps = DecodeSteps()
+    encodes = False
 
     def __init__(self, script: Script) -> None:
         self.ops: TensorOps = NumpyOps()
