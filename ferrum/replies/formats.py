@@ -15,7 +15,7 @@ from ferrum.errors import InvalidParameter, quoted
 from ferrum.replies import reasoning
 from ferrum.replies.calls import Tool, ToolFormat
 from ferrum.replies.harmony import Harmony
-from ferrum.replies.json_calls import COMMAND_R, FIREFUNCTION, GRANITE, HERMES, MISTRAL_LIST, NEMOTRON
+from ferrum.replies.json_calls import APRIEL, COMMAND_R, FIREFUNCTION, GRANITE, HERMES, MISTRAL_LIST, NEMOTRON
 from ferrum.replies.llama3 import Llama3
 from ferrum.replies.named_calls import Functionary, Mistral
 from ferrum.replies.parser import PlainParser, StreamParser, read_content
@@ -39,6 +39,7 @@ _TOOLS: Signs[ToolFormat] = (
     ("<|channel|> <|message|> functions.", HARMONY),
     ("<seed:tool_call>", SEED_OSS),
     ("<tool_call> <function= <parameter=", QWEN3_CODER),
+    ("<tool_calls>[", APRIEL),
     ("<tool_call>", HERMES),
     ("[TOOL_CALLS] [ARGS]", Mistral()),
     ("[TOOL_CALLS]", MISTRAL_LIST),

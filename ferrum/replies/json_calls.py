@@ -90,4 +90,10 @@ NEMOTRON = JsonCalls(
     ("</TOOLCALL>",),
     CallText("<TOOLCALL>[", _NAME, _ARGUMENTS, "}", ", ", "]</TOOLCALL>"),
 )
+APRIEL = JsonCalls(
+    "apriel",
+    "<tool_calls>",
+    ("</tool_calls>",),
+    CallText("<tool_calls>[", _NAME, _ARGUMENTS, "}", ", ", "]</tool_calls>"),
+)
 FIREFUNCTION = JsonCalls("firefunction", "functools", (), CallText("functools[", _NAME, _ARGUMENTS, "}", ", ", "]"))

@@ -1,7 +1,8 @@
 """Calls as tags, one for each argument: Qwen3-Coder and Seed-OSS.
 
 Owns: `<function=name><parameter=key>value</parameter></function>`, made JSON. A value stands there without quotes: what
-the tool's schema calls a string is one; anything else is JSON where it can be read so, and else a string.
+the tool's schema calls a string is one; anything else is JSON where it can be read so, and else a string; nobody writes
+quotes around a string.
 Refuses to know: reasoning. Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS.
 Next: `ferrum.replies.reasoning`.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ferrum.replies.calls import CallText, Tool
 from ferrum.replies.json_calls import HERMES, JsonCalls
@@ -98,16 +99,20 @@ def _up_to(source: Source, mark: str) -> Steps[str | None]:
 
 
 def _as_json(value: str, schema: Any) -> str:
-    """A value without the line ends that stand around it, as JSON."""
-    value = value.removeprefix("\n").removesuffix("\n")
+    """A value as JSON. Where it begins on a line of its own, the line ends around it are not a part of it."""
+    if value.startswith("\n"):
+        value = value[1:].removesuffix("\n")
     if not (isinstance(schema, Mapping) and schema.get("type") == "string"):
         try:
-            json.loads(value, parse_constant=float.fromhex)
+            if not isinstance(json.loads(value, parse_constant=_no_constant), str):
+                return value.strip(SPACE)
         except (ValueError, RecursionError):
-            pass
-        else:
-            return value.strip(SPACE)
+            pass  # no JSON
     return json.dumps(value, ensure_ascii=False)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 QWEN3_CODER = TaggedArguments("qwen3-coder", HERMES)

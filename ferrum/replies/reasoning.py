@@ -15,16 +15,16 @@ from ferrum.replies.source import SPACE, Source, Steps
 
 @dataclass(frozen=True)
 class ReasoningFormat:
-    """`answer`: the tags around the answer, for models that write them."""
+    """`answers`: pairs of tags around the answer, for models that write them."""
 
     name: str
     opening: str
     closing: str
-    answer: tuple[str, str] | None = None
+    answers: tuple[tuple[str, str], ...] = ()
 
     @property
     def marks(self) -> tuple[str, ...]:
-        return (self.opening, self.closing, *(self.answer or ()))
+        return (self.opening, self.closing, *(tag for pair in self.answers for tag in pair))
 
     @property
     def written_reasoning(self) -> tuple[str, str, str]:
@@ -42,9 +42,10 @@ class ReasoningFormat:
         if (yield from source.one_of(self.opening)) or inside:
             yield from self._read_reasoning(source, parts)
             space = yield from source.space()
-        if self.answer and (yield from source.one_of(self.answer[0])):
-            parts.tag()
-            return self.answer[1:]
+        for opening, closing in self.answers:
+            if (yield from source.one_of(opening)):
+                parts.tag()
+                return (closing,)
         parts.content(space)
         return ()
 
@@ -62,7 +63,10 @@ class ReasoningFormat:
 THINK = ReasoningFormat("think", "<think>", "</think>")
 SEED = ReasoningFormat("seed", "<seed:think>", "</seed:think>")
 MAGISTRAL = ReasoningFormat("mistral", "[THINK]", "[/THINK]")
-GRANITE = ReasoningFormat("granite", "<think>", "</think>", ("<response>", "</response>"))
+GRANITE = ReasoningFormat("granite", "<think>", "</think>", (("<response>", "</response>"),))
 COMMAND_R = ReasoningFormat(
-    "command-r", "<|START_THINKING|>", "<|END_THINKING|>", ("<|START_RESPONSE|>", "<|END_RESPONSE|>")
+    "command-r",
+    "<|START_THINKING|>",
+    "<|END_THINKING|>",
+    (("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")),
 )
