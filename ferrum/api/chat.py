@@ -134,7 +134,7 @@ class Chat:
         async for index, news in self.news():
             parts[index] += news.parts
             if news.logprobs is not None:
-                scores[index].append(self._score(news))
+                scores[index].append(self.score(news))
             ends[index] = news.finish or ends[index]
         completion = self.answering.completion()
         more: dict[str, Any] = {}
@@ -174,7 +174,8 @@ class Chat:
             **more,
         )
 
-    def _score(self, news: News) -> TokenLogprob:
+    def score(self, news: News) -> TokenLogprob:
+        """The log probabilities of a token."""
         assert news.logprobs is not None
         return token_logprob(self.served.tokenizer, news.logprobs, self.body.top_logprobs or 0)
 
@@ -203,7 +204,7 @@ class Chat:
     def _more(self, news: News) -> dict[str, Any]:
         more: dict[str, Any] = {}
         if news.logprobs is not None and self.body.logprobs:
-            more["logprobs"] = chat_logprobs([self._score(news)])
+            more["logprobs"] = chat_logprobs([self.score(news)])
         if self.body.return_token_ids and news.token_id is not None:
             more["token_ids"] = [news.token_id]
         return more

@@ -23,6 +23,7 @@ from ferrum.api.protocol.base import Answer
 from ferrum.api.protocol.chat import ChatChunk, ChatCompletion, ChatRequest
 from ferrum.api.protocol.completion import CompletionRequest, Completions
 from ferrum.api.protocol.embedding import EmbeddingList, EmbeddingRequest
+from ferrum.api.protocol.responses import Response, ResponseEvent, ResponsesRequest
 from ferrum.api.protocol.tokens import (
     DetokenizedText,
     DetokenizeRequest,
@@ -32,6 +33,7 @@ from ferrum.api.protocol.tokens import (
     TokenizerInfo,
     TokenList,
 )
+from ferrum.api.responses import Responding
 from ferrum.api.served import Served
 from ferrum.api.tokens import detokenize, tokenize, tokenizer_info
 from ferrum.engine.metrics import EngineMetrics
@@ -94,30 +96,41 @@ class Service:
 
     # ---- text
     async def chat(self, body: ChatRequest, call: Call) -> ChatCompletion:
-        with self._opened("chatcmpl", body.model, call) as (head, opened):
+        with self._opened("chatcmpl-", body.model, call) as (head, opened):
             return await (await Chat.begin(self._served, body, head, opened, call.timeout_s)).answer()
 
     async def chat_stream(self, body: ChatRequest, call: Call) -> AsyncIterator[ChatChunk]:
         """The chunks. What is wrong with the request is raised at once, before there are any."""
         with ExitStack() as until_begun:
-            head, opened = until_begun.enter_context(self._opened("chatcmpl", body.model, call))
+            head, opened = until_begun.enter_context(self._opened("chatcmpl-", body.model, call))
             chat = await Chat.begin(self._served, body, head, opened, call.timeout_s)
             return _OpenStream(chat.stream(), until_begun.pop_all())
 
     async def complete(self, body: CompletionRequest, call: Call) -> Completions:
-        with self._opened("cmpl", body.model, call) as (head, opened):
+        with self._opened("cmpl-", body.model, call) as (head, opened):
             return await (await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)).answer()
 
     async def complete_stream(self, body: CompletionRequest, call: Call) -> AsyncIterator[Completions]:
         """The chunks. What is wrong with the request is raised at once, before there are any."""
         with ExitStack() as until_begun:
-            head, opened = until_begun.enter_context(self._opened("cmpl", body.model, call))
+            head, opened = until_begun.enter_context(self._opened("cmpl-", body.model, call))
             completion = await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)
             return _OpenStream(completion.stream(), until_begun.pop_all())
 
+    async def respond(self, body: ResponsesRequest, call: Call) -> Response:
+        with self._opened("resp_", body.model, call) as (head, opened):
+            return await (await Responding.begin(self._served, body, head, opened, call.timeout_s)).answer()
+
+    async def respond_stream(self, body: ResponsesRequest, call: Call) -> AsyncIterator[ResponseEvent]:
+        """The events. What is wrong with the request is raised at once, before there are any."""
+        with ExitStack() as until_begun:
+            head, opened = until_begun.enter_context(self._opened("resp_", body.model, call))
+            responding = await Responding.begin(self._served, body, head, opened, call.timeout_s)
+            return _OpenStream(responding.stream(), until_begun.pop_all())
+
     # ---- vectors and tokens
     async def embed(self, body: EmbeddingRequest, call: Call) -> EmbeddingList:
-        with self._opened("embd", body.model, call) as (head, opened):
+        with self._opened("embd-", body.model, call) as (head, opened):
             return await embed(self._served, body, head.model, opened, call.timeout_s)
 
     async def tokenize(self, body: TokenizeRequest) -> TokenList:
@@ -155,7 +168,7 @@ class Service:
     def _opened(self, prefix: str, model: str | None, call: Call) -> Iterator[tuple[Head, Opened]]:
         """A request that is open while the block runs. Raises ApiError for an unknown model too."""
         name = self._served.check_name(model)
-        head = Head(f"{prefix}-{secrets.token_hex(16)}", int(time.time()), name, self._served.fingerprint)
+        head = Head(f"{prefix}{secrets.token_hex(16)}", int(time.time()), name, self._served.fingerprint)
         names = [head.id] if call.request_id is None else [head.id, call.request_id]
         with self._requests.opened(names) as opened:
             yield head, opened
