@@ -24,6 +24,7 @@ from ferrum.api.protocol.responses import (
     Response,
     ResponseEvent,
     ResponsesRequest,
+    ResponseTool,
     ResponseUsage,
     Status,
     ToolName,
@@ -78,6 +79,8 @@ def _messages(body: ResponsesRequest) -> list[dict[str, Any]]:
         messages.append({"role": "system", "content": body.instructions})
     if isinstance(body.input, str):
         return [*messages, {"role": "user", "content": body.input}]
+    if not body.input:
+        raise invalid("input holds nothing", "input", "invalid_value")
     for number, item in enumerate(body.input):
         _add(messages, item, f"input[{number}]")
     return messages
@@ -114,7 +117,7 @@ def _add(messages: list[dict[str, Any]], item: InputItem, place: str) -> None:
 
 
 def _turn(messages: list[dict[str, Any]], role: str, field: str) -> dict[str, Any]:
-    """The message that a field of this role goes to: the last one, if it is the assistant's and has no such thing yet."""
+    """The message that a field of this role goes to: the last one, if it is the assistant's and has no such thing."""
     last = messages[-1] if messages else None
     if last is not None and last["role"] == role == "assistant" and field not in last and "tool_calls" not in last:
         return last
@@ -128,6 +131,11 @@ def _content(item: InputItem) -> Any:
     if isinstance(item.content, str):
         return item.content
     return [part.model_dump(exclude_none=True) for part in item.content or []]
+
+
+def _told(tool: ResponseTool) -> dict[str, Any]:
+    """A tool as clients expect to read it again."""
+    return {"strict": None, "parameters": None, **tool.model_dump(exclude_none=True)}
 
 
 @dataclass
@@ -198,9 +206,7 @@ class Responding:
             top_p=params.top_p,
             top_logprobs=body.top_logprobs or 0,
             tool_choice=choice.model_dump() if isinstance(choice, ToolName) else choice or "auto",
-            tools=[
-                {"strict": None, "parameters": None, **tool.model_dump(exclude_none=True)} for tool in body.tools or ()
-            ],
+            tools=[_told(tool) for tool in body.tools or ()],
             text={"format": form.model_dump(exclude_none=True, by_alias=True) if form else {"type": "text"}},
             reasoning={"effort": effort, "summary": None},
             max_output_tokens=body.max_output_tokens,

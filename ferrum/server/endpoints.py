@@ -18,6 +18,8 @@ from ferrum.api.protocol.base import Answer, Body
 from ferrum.api.protocol.chat import ChatCompletion, ChatRequest
 from ferrum.api.protocol.completion import CompletionRequest, Completions
 from ferrum.api.protocol.embedding import EmbeddingList, EmbeddingRequest
+from ferrum.api.protocol.responses import Response as ResponseBody
+from ferrum.api.protocol.responses import ResponsesRequest
 from ferrum.api.protocol.tokens import DetokenizedText, DetokenizeRequest, TokenizeRequest, TokenList
 from ferrum.api.service import Call, Service
 from ferrum.server.answers import answered, nobody, refused
@@ -50,6 +52,8 @@ def endpoints(service: Service) -> tuple[Endpoint, ...]:
                  service.chat, service.chat_stream),
         Endpoint("/v1/completions", "Go on with a text.", CompletionRequest, Completions,
                  service.complete, service.complete_stream),
+        Endpoint("/v1/responses", "Answer a conversation, in the newer form.", ResponsesRequest, ResponseBody,
+                 service.respond, service.respond_stream, named_events=True),
         Endpoint("/v1/embeddings", "Make vectors of texts.", EmbeddingRequest, EmbeddingList, service.embed),
         Endpoint("/tokenize", "Cut a text into tokens.", TokenizeRequest, TokenList,
                  lambda body, _call: service.tokenize(body)),
