@@ -3,7 +3,7 @@
 Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
 Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
 through the engine as any request does. Refuses to know: why it is fast.
-Specs: CLI-40 to CLI-46. Next: `docs/reading-path.md`.
+Specs: CLI-40 to CLI-46, BENCH-37. Next: `ferrum.load_test`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ferrum.cli.errors import Program
 from ferrum.cli.loading import load, load_random
 from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option
@@ -33,7 +34,21 @@ if TYPE_CHECKING:
 _COUNT = click.IntRange(min=1)
 
 
-@click.command()
+class Bench(Program):
+    """`bench` measures by itself; its command `serve` measures a server, and is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["serve"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "serve":
+            return None
+        from ferrum.cli.bench_serve import serve
+
+        return serve
+
+
+@click.group(cls=Bench, invoke_without_command=True)
 @click.option(
     "-p", "--prompt-len", type=_COUNT, default=512, show_default=True, metavar="N", help="Tokens of a prompt."
 )
@@ -53,6 +68,10 @@ def bench(
     prompt_len: int, gen_len: int, batch: int, repeats: int, shape: str | None, as_json: bool, engine: EngineOptions
 ) -> None:
     """Measure prefill and decode speed."""
+    context = click.get_current_context()
+    if context.invoked_subcommand:
+        check_nothing_given(context)
+        return
     progress = Progress()
     if shape is None:
         llm = load(engine, progress, max_num_seqs=batch)
@@ -87,6 +106,13 @@ def bench(
         told = f"{steps.total - steps.replayed} of {steps.total} decode steps were not replayed, which takes longer"
         progress.note(f"warning: {told}{why_not(steps)}")
     click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+
+
+def check_nothing_given(context: click.Context) -> None:
+    """Raises UsageError for flags before the name of another command, which would be ignored."""
+    for parameter in context.command.params:
+        if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[-1]} does not go with {context.invoked_subcommand}", context)
 
 
 def check_no_model() -> None:

@@ -60,7 +60,7 @@ class Program(click.Group):
 
     def _flags(self, ctx: click.Context) -> dict[str, str]:
         """The running command's flags by parameter name: {"top_p": "--top-p"}."""
-        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        command = self.get_command(ctx, ctx.invoked_subcommand) if ctx.invoked_subcommand else self
         options = [p for p in command.params if isinstance(p, click.Option)] if command else []
         return {option.name: max(option.opts, key=len) for option in options if option.name}
 
