@@ -1,7 +1,7 @@
 """Paged attention and the pool, by a loop over tokens.
 
-Owns: what a query sees (causal, windowed, grouped, soft-capped), where a position lies in the pool, with no mask and
-no padding: each query gathers exactly its own positions. Refuses to know: `ferrum.tensor`, backends.
+Owns: what a query sees (causal or not, windowed, grouped, soft-capped), where a position lies in the pool, with no
+mask and no padding: each query gathers exactly its own positions. Refuses to know: `ferrum.tensor`, backends.
 Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.weight_oracle`.
 """
 
@@ -61,13 +61,15 @@ def paged_attention(
     window: int | None,
     softcap: float | None,
     sinks: Array | None = None,
+    causal: bool = True,
 ) -> Expected:  # [tokens, heads, head_dim]
     value, magnitude = np.empty(query.shape), np.empty(query.shape)
     token = 0
     for (keys, values), count in zip(contexts, counts, strict=True):
         for position in range(len(keys) - count, len(keys)):
             first = 0 if window is None else max(0, position - window + 1)
-            seen = slice(first, position + 1)
+            last = position if causal else len(keys) - 1 if window is None else position + window - 1
+            seen = slice(first, last + 1)
             value[token], magnitude[token] = attend(query[token], keys[seen], values[seen], scale, softcap, sinks)
             token += 1
     longest = max(len(keys) for keys, _ in contexts)

@@ -43,6 +43,7 @@ class PagedCase:
     scale: float
     seed: int
     sinking: bool = False
+    causal: bool = True
 
     @property
     def heads(self) -> int:
@@ -57,8 +58,8 @@ class PagedCase:
         return 2 * _normal(self.random(5), (self.heads,)) if self.sinking else None
 
     @property
-    def parameters(self) -> tuple[float, int | None, float | None, Array | None]:
-        return self.scale, self.window, self.softcap, self.sinks
+    def parameters(self) -> tuple[float, int | None, float | None, Array | None, bool]:
+        return self.scale, self.window, self.softcap, self.sinks, self.causal
 
     def attention(self, ops: TensorOps, query_norm: Norm | None = None, key_norm: Norm | None = None) -> Attention:
         """As a part; its linears have no say in what is computed between them."""
@@ -76,6 +77,7 @@ class PagedCase:
             query_norm,
             key_norm,
             sinks,
+            self.causal,
         )
 
     def alone(self, sequence: int) -> PagedCase:
@@ -195,9 +197,13 @@ def lengths(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 @st.composite
 def paged_cases(
-    draw: st.DrawFn, windowed: bool | None = None, capped: bool | None = None, sinking: bool | None = None
+    draw: st.DrawFn,
+    windowed: bool | None = None,
+    capped: bool | None = None,
+    sinking: bool | None = None,
+    causal: bool | None = True,
 ) -> PagedCase:
-    """windowed, capped, sinking: True, False, or None for either."""
+    """windowed, capped, sinking, causal: True, False, or None for either."""
     contexts, counts = draw(lengths())
     block_size = draw(st.sampled_from(BLOCK_SIZES))
     needed = [math.ceil(context / block_size) for context in contexts]
@@ -225,6 +231,7 @@ def paged_cases(
         scale=draw(st.sampled_from([head_dim**-0.5, 0.1, 1.0])),
         seed=seed,
         sinking=_choose(draw, sinking),
+        causal=_choose(draw, causal),
     )
 
 

@@ -1,6 +1,6 @@
 """Properties of rotary embedding, the write to the pool and paged attention.
 
-Owns: the promises OPS-19 and OPS-30 to OPS-36. Refuses to know: how a kernel walks the blocks.
+Owns: the promises OPS-19, OPS-30 to OPS-36 and OPS-69. Refuses to know: how a kernel walks the blocks.
 Papers: RoPE 2104.09864, GQA 2305.13245, PagedAttention 2309.06180. Next: `ferrum.conformance.test_random`.
 """
 
@@ -67,8 +67,14 @@ def test_a_sink_takes_weight_and_gives_nothing(ops: TensorOps, case: PagedCase, 
     check_attention(ops, case, layout)
 
 
+@pytest.mark.clause("OPS-69")
+@given(case=paged_cases(causal=False), layout=layouts)
+def test_attention_that_is_not_causal_sees_later_positions_too(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_attention(ops, case, layout)
+
+
 @pytest.mark.clause("OPS-12")
-@given(case=paged_cases(), data=st.data())
+@given(case=paged_cases(causal=None), data=st.data())
 def test_a_sequence_attends_as_if_it_were_alone(ops: TensorOps, case: PagedCase, data: st.DataObject) -> None:
     sequence = data.draw(st.integers(0, len(case.contexts) - 1))
     query, layer = case.query(), case.layer(ops, with_new=True)
@@ -130,7 +136,8 @@ def head_norms(heads: int, head_dim: int) -> st.SearchStrategy[NormCase | None]:
 @pytest.mark.clause("OPS-18")
 @pytest.mark.clause("OPS-36")
 @pytest.mark.clause("OPS-37")
-@given(case=paged_cases(), data=st.data(), layout=layouts)
+@pytest.mark.clause("OPS-69")
+@given(case=paged_cases(causal=None), data=st.data(), layout=layouts)
 def test_rope_attention_normalises_rotates_writes_and_then_attends(
     ops: TensorOps, case: PagedCase, data: st.DataObject, layout: Any
 ) -> None:

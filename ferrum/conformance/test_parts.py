@@ -190,9 +190,9 @@ def test_a_token_is_computed_by_the_experts_that_its_router_chooses(
 
 
 @pytest.mark.clause("OPS-37")
-@given(data=st.data(), width=columns, tokens=few, scale=scales, learned=st.booleans())
-def test_embedded_scales_rows_and_adds_positions(
-    ops: TensorOps, data: st.DataObject, width: int, tokens: int, scale: float, learned: bool
+@given(data=st.data(), width=columns, tokens=few, scale=scales, learned=st.booleans(), common=st.booleans())
+def test_embedded_scales_rows_adds_to_them_and_normalises_the_sum(
+    ops: TensorOps, data: st.DataObject, width: int, tokens: int, scale: float, learned: bool, common: bool
 ) -> None:
     table, places = data.draw(weights(columns=width)), data.draw(weights(columns=width))
     ids = data.draw(integers((tokens,), "int32", 0, table.values.shape[0] - 1))
@@ -200,12 +200,21 @@ def test_embedded_scales_rows_and_adds_positions(
     expected = Expected(scale * table.values[ids], abs(scale) * table.sizes[ids])
     if learned:
         expected = Expected(expected.value + places.values[positions], expected.magnitude + places.sizes[positions])
-    embedding = Embedding(table.place(ops), scale, places.place(ops) if learned else None)
+    always = draw_input(data, width) if common else np.zeros(width)
+    expected = Expected(expected.value + always, expected.magnitude + np.abs(always))
+    norm = data.draw(parts.perhaps(parts.norms(width)))
+    embedding = Embedding(
+        table.place(ops),
+        scale,
+        places.place(ops) if learned else None,
+        lay(ops, always) if common else None,
+        parts.place(ops, norm),
+    )
     zero = np.zeros((1, 1), np.int32)
     fields = (ids, positions, ids, zero[0], zero[0], zero, zero[0])
     tensors = (ops.asarray(np.ascontiguousarray(field, np.int32), "int32") for field in fields)
     batch = StepBatch(*tensors, starts=[0], contexts=[0])
-    check(ops, "embedded", (embedding, batch), expected)
+    check(ops, "embedded", (embedding, batch), parts.normed(expected, norm))
 
 
 @pytest.mark.clause("OPS-37")

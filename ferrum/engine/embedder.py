@@ -115,7 +115,7 @@ class Embedder:
         budget = self._step_tokens
         for text in self._texts:
             left = text.sequence.pending
-            count = min(left, budget)
+            count = left if self._executor.encodes else min(left, budget)
             if not budget or (planned and count > budget) or not self._reserved(text):
                 break
             planned.append((text, text.chunk(count)))

@@ -30,6 +30,9 @@ class Executor(Protocol):
 
     ops: TensorOps
     vocab_size: int
+    encodes: bool
+    """Is the model an encoder? Then it has no logits, and tokens see all of their text, which must be computed at
+    once."""
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab]: the wanted rows of each chunk, chunks in order."""
@@ -65,7 +68,8 @@ class Runner:
     ) -> None:
         """`params` and `rotations` are on the backend; rotary tables reach as far as any sequence may."""
         self.ops = ops
-        self.vocab_size = params.head.linear.weight.rows
+        self.encodes = params.head is None
+        self.vocab_size = params.embedding.table.rows if params.head is None else params.head.linear.weight.rows
         self.storage = storage
         # one object for all steps: a backend knows recorded steps by it
         self._step = ForwardPass(params, rotations, storage.layers)

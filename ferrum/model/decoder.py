@@ -1,9 +1,9 @@
-"""The forward pass of a decoder, the whole of it.
+"""The forward pass of a decoder, the whole of it; that of an encoder is the same without a head.
 
 Owns: the order of operations in a transformer of any family. There is one pass for prefill, decode and any mixture: a
 decode is a prefill of one token. Refuses to know: families, backends, files, who owns the blocks, why a token is in the
 batch.
-Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745.
+Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, BERT 1810.04805.
 Next: `ferrum.backends.numpy_backend`.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ferrum.errors import Unsupported
 from ferrum.model.params import Branch, DecoderParams, FeedForward, Layer
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
@@ -27,6 +28,8 @@ def forward(
 ) -> Tensor:
     """-> logits [rows, vocab] of the packed tokens named in batch.logit_rows; keys and values of every token of the
     batch are written to `kv`. Each layer has its rotary tables (None: it does not rotate) and its KvLayer."""
+    if params.head is None:
+        raise Unsupported("the model is an encoder: it has no logits")
     return ops.logits(_wanted(ops, params, rotations, kv, batch), params.head)
 
 
@@ -37,8 +40,9 @@ def token_vectors(
     kv: Sequence[KvLayer],
     batch: StepBatch,
 ) -> Tensor:
-    """The same up to the head: [rows, hidden], what its linear would be given."""
-    return ops.normed(_wanted(ops, params, rotations, kv, batch), params.head.norm)
+    """The same up to the head: [rows, hidden], what its linear would be given. Of an encoder that is what its last
+    layer gives; its texts come whole, since their tokens see all of them."""
+    return ops.normed(_wanted(ops, params, rotations, kv, batch), None if params.head is None else params.head.norm)
 
 
 def _wanted(
@@ -66,6 +70,7 @@ def through(
                 x = _attend(ops, entering, branch, branch.body, x, tables, cache, batch)
             else:
                 x = _feed_forward(ops, entering, branch, branch.body, x)
+            x = ops.normed(x, branch.closing)
     return x
 
 

@@ -1,4 +1,4 @@
-"""The parameter tree of a decoder: every weight has one place and one name.
+"""The parameter tree of a model: every weight has one place and one name.
 
 Owns: `DecoderParams`, how parts make layers, and the walk over all that a tree holds. What families differ in is data
 here, never code: a part that a family lacks is None, a tied head is the embedding itself. Refuses to know: files
@@ -25,12 +25,14 @@ Body = Attention | FeedForward
 
 @dataclass(frozen=True, eq=False)
 class Branch(Part):
-    """What a layer adds to the residual stream x: scale · after(body(before(x)))."""
+    """What a layer adds to the residual stream x: scale · after(body(before(x))). `closing`: a norm of the sum, which
+    goes on in its place: in models whose norms stand behind the residual connection."""
 
     body: Body
     before: Norm | None
     after: Norm | None = None
     scale: float = 1.0
+    closing: Norm | None = None
 
 
 Stage = tuple[Branch, ...]
@@ -53,11 +55,12 @@ class Layer(Part):
 
 @dataclass(frozen=True, eq=False)
 class DecoderParams(Part):
-    """A whole decoder. A tied head is a Linear around the very object `embedding.table`."""
+    """A whole decoder. A tied head is a Linear around the very object `embedding.table`. An encoder is the same without
+    a head: it tells of no token what comes next."""
 
     embedding: Embedding
     layers: tuple[Layer, ...]
-    head: Head
+    head: Head | None
 
     def weights(self) -> Iterator[Weight]:
         """Every distinct matrix once."""

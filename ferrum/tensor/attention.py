@@ -1,15 +1,15 @@
 """Paged attention, the definition: gather each sequence's blocks, mask, softmax, weigh the values.
 
-Owns: what causal, grouped, windowed, soft-capped attention over a block table means. Slow and obvious on purpose.
-Refuses to know: who owns the blocks.
-Specs: OPS-30 to OPS-34, OPS-37, OPS-46. Papers: GQA 2305.13245, PagedAttention 2309.06180, sinks 2309.17453.
+Owns: what grouped, windowed, soft-capped attention, causal or not, over a block table means. Slow and obvious on
+purpose. Refuses to know: who owns the blocks.
+Specs: OPS-30 to OPS-34, OPS-37, OPS-46, OPS-69. Papers: GQA 2305.13245, PagedAttention 2309.06180, sinks 2309.17453.
 Next: `ferrum.tensor.experts`.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ferrum.tensor.batch import KvLayer, StepBatch
@@ -27,22 +27,24 @@ def paged_attention(
     layer: KvLayer,
     batch: StepBatch,
 ) -> Tensor:  # [tokens, heads, head_dim]
-    """Every query attends to the positions of its own sequence up to its own (causal), at most `window` of them
-    counting itself. Query head h reads key/value head h // (heads / kv_heads). Scores are scaled, then soft-capped:
-    softcap * tanh(score / softcap); a sink is one more score, whose value is 0. Slots past the context are never read:
-    they may hold anything, NaN included."""
+    """Every query attends to the positions of its own sequence up to its own (causal) or to all that are written, those
+    of this step among them; with a window only to those less than `window` away. Query head h reads key/value head
+    h // (heads / kv_heads). Scores are scaled, then soft-capped: softcap * tanh(score / softcap); a sink is one more
+    score, whose value is 0. Slots past the context are never read: they may hold anything, NaN included."""
     counts = [end - start for start, end in pairwise(batch.starts)]
     tables = ops.split(batch.block_tables, [1] * len(counts), 0)  # [1, max blocks] each
     outputs = []
     for own, table, context, count in zip(ops.split(query, counts, 0), tables, batch.contexts, counts, strict=True):
         keys, values = gather_context(ops, layer, ops.reshape(table, (-1,)), context)
-        sizes = together(ops, count)
-        ends = [context - count + end for end in accumulate(sizes)]
-        for queries, end in zip(ops.split(own, sizes, 0), ends, strict=True):
+        first = context - count
+        for queries in ops.split(own, together(ops, count), 0):
+            size = queries.shape[0]
+            end = first + size if attention.causal else context
             # what the last of them does not see is cut off: a masked position weighs nothing, but lengthens the sums
             seen_keys, seen_values = (ops.split(x, (end, context - end), 1)[0] for x in (keys, values))
-            visible = causal_mask(ops, queries.shape[0], end, attention.window)
+            visible = visibility(ops, first, size, end, attention)
             outputs.append(attend(ops, queries, seen_keys, seen_values, visible, attention))
+            first += size
     return ops.concat(outputs, 0)
 
 
@@ -66,15 +68,19 @@ def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) 
     return ops.cast(keys, ops.float_dtype), ops.cast(values, ops.float_dtype)
 
 
-def causal_mask(ops: TensorOps, count: int, context: int, window: int | None) -> Tensor:
-    """-> bool [count, context]: may query i, at position context - count + i, see position j?"""
+def visibility(ops: TensorOps, first: int, count: int, context: int, attention: Attention) -> Tensor:
+    """-> bool [count, context]: may query i, at position first + i, see position j?"""
     positions = ops.arange(context, "int64")
-    query_position = ops.reshape(ops.split(positions, (context - count, count), 0)[1], (count, 1))
+    query_position = ops.reshape(ops.split(positions, (first, count, context - first - count), 0)[1], (count, 1))
     key_position = ops.reshape(positions, (1, context))
     distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
-    visible = ops.less(ops.constant(-1, "int64"), distance)
+    visible = ops.full((count, context), True, "bool")
+    window, least = attention.window, 0 if attention.causal else None
     if window is not None:
         visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(window, "int64")))
+        least = 0 if attention.causal else 1 - window
+    if least is not None:
+        visible = ops.bitwise_and(visible, ops.less(ops.constant(least - 1, "int64"), distance))
     return visible
 
 

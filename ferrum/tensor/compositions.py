@@ -273,7 +273,9 @@ class Compositions(Primitives):
         x = self.embed(embedding.table, batch.token_ids)
         if embedding.scale != 1:
             x = self.mul(x, self.scalar(embedding.scale))
-        return x if embedding.positions is None else self.add(x, self.embed(embedding.positions, batch.positions))
+        if embedding.positions is not None:
+            x = self.add(x, self.embed(embedding.positions, batch.positions))
+        return self.normed(x if embedding.common is None else self.add(x, embedding.common), embedding.norm)
 
     def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         """[tokens, hidden] -> one [tokens, out] per linear: each linear of the same normalised x."""

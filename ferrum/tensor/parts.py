@@ -1,4 +1,4 @@
-"""What a decoder is made of, as objects: norms, attention, feed-forward parts, the embedding and the head.
+"""What a model is made of, as objects: norms, attention, feed-forward parts, the embedding and the head.
 
 Owns: the facts that a composition needs of each part. A part says what is computed, never for which family. A field
 that has a default changes nothing at it, so that a backend which does not know a field can see whether it is in use
@@ -42,16 +42,21 @@ class Norm(Part):
 
 @dataclass(frozen=True, eq=False)
 class Embedding(Part):
-    """A row of the table for each token, times `scale`, plus a row for its position where positions are learned."""
+    """norm(row of the table · scale + row of the position + common): a row for each token, one for its position where
+    positions are learned, and what all tokens have in common: an encoder's row for texts that are not the second of
+    two."""
 
     table: Weight  # [vocab, hidden]
     scale: float = 1.0
     positions: Weight | None = None  # [longest context, hidden]
+    common: Tensor | None = None  # float [hidden]
+    norm: Norm | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Attention(Part):
-    """Causal attention with grouped queries. Rotary tables are no part of it: they come with each step."""
+    """Attention with grouped queries, to positions up to the query's own. Rotary tables are no part of it: they come
+    with each step."""
 
     query: Linear  # [heads * head_dim, hidden]
     key: Linear  # [kv_heads * head_dim, hidden]
@@ -64,6 +69,7 @@ class Attention(Part):
     query_norm: Norm | None = None  # before the rotation; weight [head_dim] (every head), [heads, head_dim] (each its
     key_norm: Norm | None = None  # own) or [heads * head_dim] (all of them together)
     sinks: Tensor | None = None  # float [heads]: the score of a position without a value
+    causal: bool = True  # False: to later positions as well, as far as they are written; a window counts both ways
 
 
 @dataclass(frozen=True, eq=False)

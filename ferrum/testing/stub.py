@@ -62,6 +62,7 @@ class StubRunner:
     """An executor whose model is a Python function. Logits are 1 for the token it names and 0 for all others."""
 
     decode_steps = DecodeSteps()
+    encodes = False
 
     def __init__(self, store: StubStore, next_token: NextToken = count_up, vocab_size: int = BYTES + 1) -> None:
         """`store` is its memory. `plans` keeps every plan, as (start, count) of its chunks."""

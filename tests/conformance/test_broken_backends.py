@@ -68,7 +68,7 @@ class LoopAttention(NumpyOps):
         return score * scale if softcap is None else softcap * np.tanh(score * scale / softcap)
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
-        if attention.sinks is not None:
+        if attention.sinks is not None or not attention.causal:
             return super().paged_attention(query, attention, layer, batch)
         scale, window, softcap = attention.scale, attention.window, attention.softcap
         out = np.empty_like(query)
@@ -343,7 +343,7 @@ OPTIONAL = [
 SUITES: dict[type[Any], list[Callable[..., None]]] = {
     RopeTables: [test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends],
     Norm: [test_parts.test_normed_is_the_norm_that_a_model_has],
-    Embedding: [test_parts.test_embedded_scales_rows_and_adds_positions],
+    Embedding: [test_parts.test_embedded_scales_rows_adds_to_them_and_normalises_the_sum],
     Attention: [test_attention.test_rope_attention_normalises_rotates_writes_and_then_attends],
     GatedMlp: [test_parts.test_gated_gates_with_its_first_argument],
     PlainMlp: [test_parts.test_norm_activated_is_all_but_the_last_linear],
