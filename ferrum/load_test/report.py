@@ -31,10 +31,17 @@ def heading(result: dict[str, Any]) -> list[str]:
     parts = [f"{requests[name]} {name}" for name in ("failed", "unfinished") if requests[name]]
     return [
         f"{result['model']} at {result['url']}, {result['endpoint']}, {loop}",
+        f"{prompts(result['prompts'])}, seed {result['seed']}, answers of at most {result['max_tokens']} tokens",
         f"{requests['succeeded']} of {asked} requests succeeded in {result['wall_s']:.2f} s"
         + "".join(f", {part}" for part in parts)
         + (" (interrupted)" if result["interrupted"] else ""),
     ]
+
+
+def prompts(facts: dict[str, int]) -> str:
+    if "given" in facts:
+        return f"{facts['given']} given prompts"
+    return f"prompts of {facts['words']} random words" + (f", {facts['shared']} shared" if facts["shared"] else "")
 
 
 def rates(result: dict[str, Any]) -> list[str]:

@@ -42,11 +42,12 @@ def assert_refused(result: Result, code: int, *words: str) -> None:
 @pytest.mark.clause("BENCH-34")
 def test_the_report_and_the_object_say_the_same() -> None:
     with serving(lambda number, _body: error(429, "slow down") if number % 4 == 3 else ANSWER) as server:
-        shown = bench_serve(server.url, "--requests", 8, "--warmup", 0, "--slo", "ttft:60000", "-c", 2)
+        shown = bench_serve(server.url, "--requests", 8, "--warmup", 0, "--slo", "ttft:60000", "-c", 2, "--seed", 3)
         found = bench_serve(server.url, "--requests", 8, "--warmup", 0, "--slo", "ttft:60000", "-c", 2, "--json")
     assert (shown.exit_code, shown.stderr, found.exit_code, found.stderr) == (0, "", 0, "")
     for words in (
         f"first at {server.url}/v1, chat, closed loop of 2 users\n",
+        "prompts of 5 random words, seed 3, answers of at most 128 tokens\n",
         "6 of 8 requests succeeded", "2 failed", "30 counted by the server", "42 of them in prompts",
         "75.0% of requests: ttft ≤ 60000 ms", "first text (TTFT)", "per token (TPOT)", "gaps (ITL)",
         "whole answer (E2E)", "failed: 2 × status 429: slow down",
