@@ -59,7 +59,6 @@ class Harmony:
 
     def _message(self, source: Source, parts: Parts, header: str, said: set[str]) -> Steps[str]:
         """Reads the body of a message. Gives the mark with which another begins at once, or nothing."""
-        parts.tag()
         recipient = _RECIPIENT.search(header)
         to = recipient[1] if recipient and recipient[1] != "assistant" else ""
         if self.calls and to.startswith("functions."):
@@ -77,7 +76,7 @@ class Harmony:
                 again = False
             write(text)
 
-        return (yield from _body(source, say))
+        return (yield from _body(source, parts, say))
 
 
 def _arguments(source: Source, parts: Parts) -> Steps[str]:
@@ -85,9 +84,9 @@ def _arguments(source: Source, parts: Parts) -> Steps[str]:
     yield from source.space()
     if (yield from source.peek()) == "{":
         yield from read_value(source, parts.arguments, (*_ENDS, _START, _CHANNEL))
-        return (yield from _body(source, lambda _: None))
+        return (yield from _body(source, parts, lambda _: None))
     pieces: list[str] = []
-    mark = yield from _body(source, pieces.append)
+    mark = yield from _body(source, parts, pieces.append)
     parts.arguments(arguments_of("".join(pieces)))
     return mark
 
@@ -124,11 +123,13 @@ def _header(source: Source) -> Steps[str | None]:
         yield
 
 
-def _body(source: Source, say: Callable[[str], None]) -> Steps[str]:
+def _body(source: Source, parts: Parts, say: Callable[[str], None]) -> Steps[str]:
     """Reads up to the end of a message. Gives the mark with which another begins at once, or nothing."""
     while True:
         text, mark = source.before((*_ENDS, _START, _CHANNEL))
         say(text)
+        if mark is not None:
+            parts.tag()
         if mark is not None or source.ended:
             return mark if mark in (_START, _CHANNEL) else ""
         yield

@@ -19,7 +19,7 @@ from ferrum.sampling_params import StructuredOutputs
 
 LONGEST_REASONING = 4000
 """Characters: an answer that must be a call gets to it."""
-MOST_CALLS = 32
+MOST_CALLS = 16
 _NAME = re.compile(r"[\w.:-]+", re.ASCII)
 
 
