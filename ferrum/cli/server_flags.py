@@ -108,7 +108,7 @@ class ServerFlags:
             tls.check()
         elif self.ssl_certfile is not None or self.ssl_keyfile is not None:
             raise InvalidParameter(
-                "ssl_keyfile" if self.ssl_certfile is None else "ssl_certfile", "needs the other one"
+                "ssl_keyfile" if self.ssl_certfile is None else "ssl_certfile", "is one of two files: give both"
             )
         possible = allow_many_files()
         connections = self.max_connections or min(possible, MOST_CONNECTIONS)

@@ -100,7 +100,7 @@ class DrainingServer(uvicorn.Server):
     def cut(self) -> None:
         """Ends it at once."""
         self.should_exit = self.force_exit = True
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._abort)
 
     # ---- what uvicorn calls

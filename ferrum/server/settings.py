@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ferrum.errors import InvalidParameter, quoted
-from ferrum.given import items, real, text, whole
+from ferrum.given import one_or_more, real, text, whole
 
 LONGEST_S = 30 * 24 * 3600.0
 ANY = "*"
@@ -29,7 +29,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name in ("api_keys", "cors_origins", "allowed_hosts"):
             object.__setattr__(
-                self, name, tuple(_word(name, each) for each in items(name, getattr(self, name), "texts"))
+                self, name, tuple(_word(name, each) for each in one_or_more(name, getattr(self, name), "texts"))
             )
         whole("max_body_bytes", self.max_body_bytes, 1)
         real("keep_alive_s", self.keep_alive_s, 0.001, LONGEST_S)

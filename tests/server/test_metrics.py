@@ -1,0 +1,147 @@
+"""SERVER-40 to SERVER-43: metrics, and the document that describes everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from ferrum.engine.metrics import EngineMetrics
+from ferrum.server.metrics import histograms
+from tests.server.running import CHAT, application, ask
+
+LABELS = {"tier", "state", "kind", "finished_reason", "path", "status", "le"}
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[FastAPI]:
+    with application() as made:
+        yield made
+
+
+def samples(app: FastAPI) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    families = text_string_to_metric_families(ask(app, "GET", "/metrics").text)
+    return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+
+
+@pytest.mark.clause("SERVER-40")
+def test_the_numbers_are_those_of_the_engine() -> None:
+    with application() as app:
+        before = samples(app)
+        for _ in range(3):
+            usage = ask(app, "POST", "/v1/chat/completions", json=CHAT).json()["usage"]
+        after = samples(app)
+
+    def gained(name: str, **labels: str) -> float:
+        key = (f"ferrum_{name}", frozenset(labels.items()))
+        return after[key] - before[key]
+
+    assert gained("prompt_tokens_total") == 3 * usage["prompt_tokens"]
+    assert gained("generation_tokens_total") == 3 * usage["completion_tokens"]
+    assert gained("request_success_total", finished_reason="stop") == 3
+    assert gained("prefix_cache_hits_total") > 0
+    for name in ("time_to_first_token", "e2e_request_latency", "request_queue_time"):
+        assert gained(f"{name}_seconds_count") == 3
+    assert gained("inter_token_latency_seconds_count") == 3 * (usage["completion_tokens"] - 1)
+    assert after["ferrum_num_requests_running", frozenset()] == 0
+    assert after["ferrum_kv_cache_usage_perc", frozenset()] == 0
+    blocks = [value for (name, _), value in after.items() if name == "ferrum_kv_blocks"]
+    assert len(blocks) == 6 and sum(blocks) > 0
+
+
+@pytest.mark.clause("SERVER-40")
+@given(st.lists(st.floats(0, 1000), max_size=30))
+def test_a_histogram_is_told_in_full(values: list[float]) -> None:
+    metrics = EngineMetrics()
+    for value in values:
+        metrics.queue_time.observe(value)
+    [found] = [each for each in histograms(metrics) if each.name == "ferrum_request_queue_time_seconds"]
+    told = {each.labels.get("le", each.name.rsplit("_", 1)[1]): each.value for each in found.samples}
+    assert told["count"] == len(values) and told["sum"] == pytest.approx(sum(values))
+    for bound, count in told.items():
+        if bound not in ("count", "sum"):
+            assert count == sum(value <= float(bound) for value in values)
+
+
+@pytest.mark.clause("SERVER-41")
+@pytest.mark.clause("SERVER-42")
+@given(st.lists(st.text("abcxyz/", min_size=1, max_size=8), max_size=4))
+def test_requests_are_counted_and_nobody_chooses_a_label(app: FastAPI, names: list[str]) -> None:
+    def count(path: str, status: str) -> float:
+        key = ("ferrum_http_requests_total", frozenset({("path", path), ("status", status)}))
+        return samples(app).get(key, 0)
+
+    models, others = count("/v1/models/{model}", "4xx"), count("other", "4xx")
+    for name in names:
+        ask(app, "GET", f"/v1/models/{name}", headers={"X-Request-Id": name})
+        ask(app, "GET", f"/nothing/{name}")
+    assert count("/v1/models/{model}", "4xx") == models + len(names)
+    assert count("other", "4xx") == others + len(names)
+    for _, labels in samples(app):
+        assert {name for name, _ in labels} <= LABELS | {"implementation", "version"}
+        assert not any(value.startswith(("/nothing", "/v1/models/a")) for _, value in labels)
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    found: dict[str, Any] = ask(app, "GET", "/openapi.json").json()
+    return found
+
+
+def schema(app: FastAPI, path: str, method: str = "get") -> dict[str, Any]:
+    """That of the answer of status 200."""
+    whole = document(app)
+    content = whole["paths"][path][method]["responses"]["200"]["content"]
+    return {**content["application/json"]["schema"], "components": whole["components"]}
+
+
+@pytest.mark.clause("SERVER-43")
+def test_every_path_is_described_and_every_described_path_is_there(app: FastAPI) -> None:
+    described = {(path, method.upper()) for path, found in document(app)["paths"].items() for method in found}
+    there = {
+        (route.path_format, method)
+        for route in app.routes
+        if hasattr(route, "path_format")
+        for method in route.methods or ()
+    }
+    assert described == there - {("/openapi.json", "GET"), ("/openapi.json", "HEAD")}
+
+
+@pytest.mark.clause("SERVER-43")
+def test_answers_are_as_described(app: FastAPI) -> None:
+    for path in ("/v1/models", "/health", "/version", "/tokenizer_info"):
+        jsonschema.validate(ask(app, "GET", path).json(), schema(app, path))
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {**CHAT, "logprobs": True, "top_logprobs": 2},
+        "/v1/completions": {"prompt": "x", "echo": True, "logprobs": 1},
+        "/tokenize": {"prompt": "abc"},
+        "/detokenize": {"tokens": [97]},
+    }
+    for path, body in bodies.items():
+        response = ask(app, "POST", path, json=body)
+        assert response.status_code == 200, response.text
+        jsonschema.validate(response.json(), schema(app, path, "post"))
+
+
+@pytest.mark.clause("SERVER-43")
+def test_references_lead_somewhere(app: FastAPI) -> None:
+    whole = document(app)
+    text = json.dumps(whole)
+    for piece in text.split('"$ref": "')[1:]:
+        name = piece.split('"')[0].removeprefix("#/components/schemas/")
+        assert name in whole["components"]["schemas"]
+    ids = [operation["operationId"] for found in whole["paths"].values() for operation in found.values()]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.clause("SERVER-43")
+def test_keys_are_described() -> None:
+    with application(api_keys=("key",)) as app:
+        whole = ask(app, "GET", "/openapi.json", headers={"authorization": "Bearer key"}).json()
+    assert whole["security"] == [{"key": []}]

@@ -1,0 +1,106 @@
+"""SERVER-55 to SERVER-57: addresses, open files, files for TLS."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ferrum.errors import ConfigError, InvalidParameter
+from ferrum.server.run import Terms
+from ferrum.server.sockets import allow_many_files, bind, is_loopback, url
+from ferrum.server.tls import TlsFiles
+from tests.server.running import running
+
+
+@pytest.mark.clause("SERVER-55")
+def test_every_address_of_a_host_has_the_same_port() -> None:
+    for host in ("localhost", "127.0.0.1"):
+        sockets = bind(host, 0)
+        try:
+            assert len({each.getsockname()[1] for each in sockets}) == 1
+            assert all(is_loopback(each.getsockname()[0]) for each in sockets)
+        finally:
+            for each in sockets:
+                each.close()
+
+
+@pytest.mark.clause("SERVER-55")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_in_use_is_told(host: str) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"cannot listen on http://{host}:{port}: Address already in use"):
+            bind(host, port)
+
+
+@pytest.mark.clause("SERVER-55")
+@pytest.mark.parametrize("host", ["nowhere.invalid", "999.1.1.1", "a\u0000b", "x" * 300])
+def test_a_host_without_an_address_is_told(host: str) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        bind(host, 0)
+    assert caught.value.field == "host"
+
+
+@pytest.mark.clause("SERVER-55")
+def test_urls_can_be_opened() -> None:
+    assert url("127.0.0.1", 80) == "http://127.0.0.1:80"
+    assert url("::1", 80, "https") == "https://[::1]:80"
+
+
+@pytest.mark.clause("SERVER-56")
+def test_as_many_files_as_may_be() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        possible = allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+        assert possible > 0 and (before[1] == resource.RLIM_INFINITY or possible <= before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A certificate for 127.0.0.1 and its key, and the key behind a password."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificate, and is not here")
+    folder = tmp_path_factory.mktemp("tls")
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-days", "2", "-subj", "/CN=x",
+           "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]  # fmt: skip
+    locked = ["openssl", "rsa", "-aes256", "-passout", "pass:secret", "-in", "key.pem", "-out", "locked.pem"]
+    for command in ([*new, "-nodes"], locked):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    yield folder
+
+
+@pytest.mark.clause("SERVER-57")
+def test_https(files: Path) -> None:
+    tls = TlsFiles(files / "cert.pem", files / "key.pem")
+    tls.check()
+    trust = ssl.create_default_context(cafile=files / "cert.pem")
+    with running(terms=Terms(tls=tls)) as server:
+        assert httpx.get(f"https://127.0.0.1:{server.port}/health", verify=trust).json() == {"status": "ok"}
+
+
+@pytest.mark.clause("SERVER-57")
+@pytest.mark.parametrize(
+    ("certificate", "key", "told"),
+    [
+        ("cert.pem", "locked.pem", "password"),
+        ("nothing.pem", "key.pem", "there is no file"),
+        ("key.pem", "key.pem", "no certificate"),
+        ("cert.pem", "cert.pem", "no certificate"),
+    ],
+)
+def test_files_that_cannot_be_used(files: Path, certificate: str, key: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        TlsFiles(files / certificate, files / key).check()
