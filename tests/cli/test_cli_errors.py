@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -19,6 +20,8 @@ from ferrum.cli.options import debug_option
 from ferrum.engine.output import OutputText
 from ferrum.errors import InvalidParameter, NotFound, TokenizerError
 from tests.cli.conftest import CONFIG, CONTEXT, Invoke, command, environment
+
+NO_CUPY = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
 
 
 def assert_one_line(result: Result, code: int, *words: str) -> None:
@@ -114,7 +117,7 @@ def test_bad_models_to_describe(invoke: Invoke, tiny: Path, tmp_path: Path, case
         (["Hi", "-m", "smollm2-135m-instruc"], 1, "did you mean smollm2-135m-instruct"),
         (["Hi", "--backend", "abacus"], 1, "abacus"),
         (["Hi", "--backend", "abacus:Beads"], 1, "abacus"),
-        (["Hi", "--backend", "cupy"], 1, "cupy"),
+        pytest.param(["Hi", "--backend", "cupy"], 1, "cupy", marks=NO_CUPY),
         (["Hi", "--dtype", "int3"], 2, "--dtype"),
         (["x" * (CONTEXT + 1), "--raw"], 1, str(CONTEXT)),
         (["Hi", "--frequency"], 2, "--frequency"),
