@@ -13,6 +13,7 @@ from enum import Enum
 
 from ferrum.errors import InvalidParameter, quoted
 from ferrum.given import flag, real, text, whole
+from ferrum.types import Pooling
 
 
 class RopeScaling(Enum):
@@ -74,7 +75,8 @@ class ExpertsConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A decoder-only transformer. Differences between families are fields here, not code; defaults are Llama's."""
+    """A decoder-only transformer, or an encoder. Differences between families are fields here, not code; defaults are
+    Llama's."""
 
     architecture: str  # the family's name: "llama", "mistral"
     vocab_size: int
@@ -103,6 +105,8 @@ class ModelConfig:
     logit_scale: float = 1.0
     logit_softcap: float | None = None
     experts: ExpertsConfig | None = None
+    encoder: bool = False  # tokens see all of their text, and there is no head
+    pooling: Pooling | None = None  # how a text becomes one vector, where the files say it
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
 

@@ -20,6 +20,8 @@ from ferrum.sampling_params import SamplingParams
 from ferrum.sched.scheduler import Scheduler
 from ferrum.types import Priority
 
+ENCODER = "the model is an encoder: it makes vectors of texts (LLM.embed), and writes none"
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ferrum.engine.embedding import EmbeddingJob
 from ferrum.engine.runner import Executor
 from ferrum.errors import FerrumError, ModelError, ResourceExhausted
-from ferrum.kv.manager import KvManager
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import NO_BLOCKS, TokenSequence
 from ferrum.types import Pooling
 
@@ -79,11 +79,13 @@ class Embedder:
     """Computes jobs in the order in which they come. Its methods are called in turns of the engine that it shares the
     memory with."""
 
-    def __init__(self, executor: Executor, manager: KvManager, step_tokens: int) -> None:
-        """`step_tokens`: the most tokens of a step; only a text that must be computed at once may be longer."""
-        self._executor, self._manager, self._step_tokens = executor, manager, step_tokens
+    def __init__(self, executor: Executor, scheduler: Scheduler) -> None:
+        """The scheduler says how many tokens a step may have; only a text that must be computed at once may be longer.
+        It hears of none of this."""
+        self._executor, self._manager = executor, scheduler.manager
+        self._step_tokens = scheduler.limits.max_num_batched_tokens
         self._texts: list[_Text] = []  # only the first may have been begun
-        self._resets = manager.resets
+        self._resets = scheduler.manager.resets
 
     def add(self, job: EmbeddingJob) -> None:
         """Queues a job."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ferrum.engine.admission import Prepared, check_request, check_urgency
+from ferrum.engine.admission import ENCODER, Prepared, check_request, check_urgency
 from ferrum.engine.deadlines import Deadlines
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText, ending_ids
@@ -112,7 +112,10 @@ class Engine:
     # ---- requests
     def prepare(self, prompt_ids: Sequence[int], params: SamplingParams) -> Prepared:
         """A request that can be served, with its grammars made. Raises RequestValidation or InvalidParameter for one
-        that never can. Takes no turn and changes nothing: whatever is slow is done here, in the caller's thread."""
+        that never can, Unsupported where the model is an encoder. Takes no turn and changes nothing: whatever is slow
+        is done here, in the caller's thread."""
+        if self.executor.encodes:
+            raise Unsupported(ENCODER)
         token_ids = check_request(prompt_ids, params, self.executor.vocab_size, self.scheduler)
         structure = params.structured_outputs
         return Prepared(

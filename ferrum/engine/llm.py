@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
-from ferrum.engine.admission import check_ids
+from ferrum.engine.admission import ENCODER, check_ids
 from ferrum.engine.answers import answers, complete_each
 from ferrum.engine.conversations import ChatOptions, chat_options, chat_prompt
 from ferrum.engine.embedder import Embedder, compute
@@ -295,14 +295,13 @@ class LLM:
         truncate: bool = False,
     ) -> list[Embedding]:
         """One vector per input, in order: those of its tokens behind the final norm, pooled. An input is a text or a
-        list of token ids; `pooling`: "mean", "last", "cls", or "auto", which is what the model's files say, else
-        "last". `dimensions` keeps so many numbers, from the first; `normalize` makes the length of the vector 1;
-        `truncate` cuts inputs that do not fit in the context. Raises RequestValidation for an input without tokens or
-        with too many, InvalidParameter, ModelError where a number is not finite, ResourceExhausted where other
-        requests hold the memory."""
+        list of token ids; `pooling`: "mean", "last", "cls", or "auto", what the model's files say, else "mean" for an
+        encoder and "last" for a decoder. `dimensions` keeps so many numbers, from the first; `normalize` makes the
+        vector 1 long; `truncate` cuts inputs that do not fit in the context. Raises RequestValidation for an input
+        without tokens or with too many, InvalidParameter, ModelError where a number is not finite, ResourceExhausted
+        where other requests hold the memory."""
         job = self.embedding_job(inputs, pooling=pooling, normalize=normalize, dimensions=dimensions, truncate=truncate)
-        step_tokens = self.scheduler.limits.max_num_batched_tokens
-        compute(job, Embedder(self.runner, self.scheduler.manager, step_tokens), self._in_turn)
+        compute(job, Embedder(self.runner, self.scheduler), self._in_turn)
         return job.result()
 
     def embedding_job(
@@ -316,9 +315,10 @@ class LLM:
     ) -> EmbeddingJob:
         """What `embed` computes, checked and not yet begun: `EngineThread.embed` takes it. Takes no turn."""
         size, longest = self.config.hidden_size, self.max_model_len
-        options = as_options(pooling, normalize, dimensions, auto=Pooling.LAST, hidden_size=size)
-        given = as_prompts(inputs, "inputs")
-        texts = token_lists(given, lambda: self.tokenizer, longest, flag("truncate", truncate))
+        auto = self.config.pooling or (Pooling.MEAN if self.config.encoder else Pooling.LAST)
+        options = as_options(pooling, normalize, dimensions, auto=auto, hidden_size=size)
+        cut = flag("truncate", truncate)
+        texts = token_lists(as_prompts(inputs, "inputs"), lambda: self.tokenizer, longest, cut)
         return EmbeddingJob([check_text(text, self.config.vocab_size, longest) for text in texts], options)
 
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
@@ -366,6 +366,8 @@ class LLM:
         return self.tokenizer.encode(prompt, add_special_tokens=True) if isinstance(prompt, str) else prompt
 
     def _chat_ids(self, messages: Sequence[Message], options: ChatOptions) -> list[int]:
+        if self.config.encoder:
+            raise Unsupported(ENCODER)
         text = chat_prompt(self.chat_templates, messages, options, self.model_name)
         return self.tokenizer.encode(text, add_special_tokens=False)
 

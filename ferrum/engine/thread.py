@@ -114,9 +114,7 @@ class EngineThread:
         self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
-        scheduler = engine.scheduler
-        embedder = Embedder(engine.executor, scheduler.manager, scheduler.limits.max_num_batched_tokens)
-        self._embeddings = OpenEmbeddings(embedder)  # likewise
+        self._embeddings = OpenEmbeddings(Embedder(engine.executor, engine.scheduler))  # likewise
         self._lock = threading.Lock()  # over the next four
         self._coming = self._coming_jobs = 0  # sequences, jobs handed over that the engine does not have yet
         self._closed = False

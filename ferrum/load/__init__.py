@@ -17,6 +17,7 @@ here are NumPy, and the engine moves them.
 | `config_gguf`, `config_json`, `text_part`, `rope_gguf`, `rope_json` | how a model is described |
 | `limits`, `known_keys` | numbers that no model has; what may stand in a description besides |
 | `families`, `families_experts`, `families_gguf`, `family`, `layer_rules` | what families compute: a row for each |
+| `families_encoders`, `pooling` | the same of encoders; how texts become vectors, where files say it |
 | `layout`, `layouts_json`, `source` | where each tensor is; what a file of tensors offers |
 | `params`, `tree`, `features` | tensors to parts, parts to a decoder; what it computes, in words |
 | `shapes`, `random_model` | models without files: sizes, and random weights |

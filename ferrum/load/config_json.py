@@ -17,6 +17,7 @@ from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeScaling
 from ferrum.errors import InvalidFormat, quoted, warn
 from ferrum.fields import Fields, read_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
+from ferrum.load.families_encoders import ENCODER_FAMILIES
 from ferrum.load.family import COUNTS, HuggingFaceFamily
 from ferrum.load.known_keys import (
     CONFIG_HARMLESS,
@@ -46,6 +47,9 @@ ACTIVATION_NAMES = {
     "relu": "relu",
 }
 """transformers' names -> ours."""
+
+
+FAMILIES = {**HUGGING_FACE_FAMILIES, **ENCODER_FAMILIES}
 
 
 def config_fields(folder: Path) -> Fields:
@@ -207,19 +211,19 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
 
 def find_family(fields: Fields) -> HuggingFaceFamily:
     """The family that model_type names, or architectures where there is none. A class that is not known is told, since
-    it may compute something else; one that does not write texts is refused."""
+    it may compute something else; one that neither writes texts nor is an encoder's is refused."""
     classes = fields.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise fields.wrong("architectures", "a list of names")
-    known = {name.casefold(): kind for kind, f in HUGGING_FACE_FAMILIES.items() for name in f.classes}
+    known = {name.casefold(): kind for kind, f in FAMILIES.items() for name in f.classes}
     found = [known[name.casefold()] for name in classes if name.casefold() in known]
     kind = fields.text("model_type") if "model_type" in fields or not classes else next(iter(found), "")
     writes_on = any(name.endswith("ForCausalLM") for name in classes)
     if classes and not found and not (writes_on and kind in HUGGING_FACE_FAMILIES):
-        raise fields.refused("architectures", [f.causal_class for f in HUGGING_FACE_FAMILIES.values()])
-    if kind not in HUGGING_FACE_FAMILIES:
-        raise fields.refused("model_type", HUGGING_FACE_FAMILIES)
-    family = HUGGING_FACE_FAMILIES[kind]
+        raise fields.refused("architectures", [f.causal_class for f in FAMILIES.values()])
+    if kind not in FAMILIES:
+        raise fields.refused("model_type", FAMILIES)
+    family = FAMILIES[kind]
     if classes and kind not in found:
         named = ", ".join(map(quoted, classes[:3]))
         warn(f"{fields.where}: architectures names {named}; it is run as {family.causal_class}, as model_type says")

@@ -4,7 +4,7 @@ Owns: what each family computes where it is not what Llama computes, and which k
 (docs/adding-a-model.md). Refuses to know: the form of a row (`ferrum.load.family`), how rows are read
 (`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`).
 Specs: LOAD-22 to LOAD-24, LOAD-90. Source: transformers' configuration and modeling files.
-Next: `ferrum.load.limits`.
+Next: `ferrum.load.families_encoders`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig, Rop
 from ferrum.load.layout import Description
 
 COMPOSITIONS, ATTENTION, EXPERTS = "ferrum.tensor.compositions", "ferrum.tensor.attention", "ferrum.tensor.experts"
-ROPE, PARAMS = "ferrum.model.rope", "ferrum.model.params"
+ROPE, PARAMS, EMBEDDER = "ferrum.model.rope", "ferrum.model.params", "ferrum.engine.embedder"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def _stream(config: ModelConfig, learned: bool) -> Iterator[Feature]:
         yield Feature(f"embeddings times {config.embedding_scale:g}", COMPOSITIONS)
     if learned:
         yield Feature("learned positions, added to embeddings", COMPOSITIONS)
+    if config.encoder:
+        yield Feature("an encoder: vectors of texts, no next tokens", EMBEDDER)
     yield Feature("layer norm" if config.layer_norm else "root mean square norm", COMPOSITIONS)
     if config.parallel:
         yield Feature("attention and MLP side by side", PARAMS)
@@ -48,11 +50,15 @@ def _stream(config: ModelConfig, learned: bool) -> Iterator[Feature]:
 
 
 def _attention(config: ModelConfig, parts: set[str]) -> Iterator[Feature]:
+    if config.encoder:
+        yield Feature("attention to all of a text, later tokens too", ATTENTION)
     if config.kv_heads < config.heads:
         yield Feature(f"grouped queries, {config.heads // config.kv_heads} heads to a key", ATTENTION)
     if {"attention_after", "mlp_after"} & parts:
         both = {"attention_norm", "mlp_norm"} & parts
         yield Feature("norms before and after each branch" if both else "norms after each branch", PARAMS)
+    if {"attention_closing", "mlp_closing"} & parts:
+        yield Feature("norms behind each residual connection", PARAMS)
     if "query_norm" in parts:
         yield Feature("norms of queries and keys", COMPOSITIONS)
     windows = [kind.window for kind in config.kinds if kind.window is not None]
@@ -108,6 +114,10 @@ def _mixture(experts: ExpertsConfig) -> str:
 
 
 def _head(config: ModelConfig) -> Iterator[Feature]:
+    if config.pooling is not None:
+        yield Feature(f"vectors of texts: pooling {config.pooling}", EMBEDDER)
+    if config.encoder:
+        return
     if config.tie_embeddings:
         yield Feature("head tied to the embedding", PARAMS)
     if config.logit_scale != 1:

@@ -22,13 +22,17 @@ key and its value; or in turns."""
 @dataclass(frozen=True)
 class Layout:
     """Names of tensors in a file, without ".weight" or ".bias". `layer` maps the parts of a layer to names in which
-    {layer}, {expert} and {head} stand for numbers; a part that has no name there is none of the model's."""
+    {layer}, {expert} and {head} stand for numbers; a part that has no name there is none of the model's. An encoder has
+    neither `norm` nor `head`, which are empty."""
 
     embedding: str
     norm: str
     head: str
     layer: Mapping[str, str]
     positions: str | None = None
+    token_types: str | None = None
+    """Rows of which the first is added to every token: the others are for what only pairs of texts have."""
+    embedding_norm: str | None = None
     joined: Mapping[str, str] = field(default_factory=dict)
     """By part: how its tensor is shared, where not STACKED. Parts with the same name share a tensor, in their order."""
     interleaved: frozenset[str] = frozenset()
@@ -62,9 +66,10 @@ class Layout:
         if not self.prefix or any(name.startswith(self.prefix) for name in names):
             return self
         layer = {part: name.removeprefix(self.prefix) for part, name in self.layer.items()}
-        embedding, norm = self.embedding.removeprefix(self.prefix), self.norm.removeprefix(self.prefix)
-        positions = None if self.positions is None else self.positions.removeprefix(self.prefix)
-        return replace(self, embedding=embedding, norm=norm, positions=positions, layer=layer, prefix="")
+        places = ("embedding", "norm", "positions", "token_types", "embedding_norm")
+        named = {place: getattr(self, place) for place in places if getattr(self, place) is not None}
+        others = {place: name.removeprefix(self.prefix) for place, name in named.items()}
+        return replace(self, **others, layer=layer, prefix="")
 
     def without(self, parts: Collection[str]) -> Layout:
         """The same for a model that lacks some parts."""

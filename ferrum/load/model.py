@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,8 +111,10 @@ class _Folder(ModelFiles):
     @cached_property
     def description(self) -> Description:
         from ferrum.load import config_json
+        from ferrum.load.pooling import read_pooling
 
-        return config_json.describe(self._text, self.token_ids)
+        described = config_json.describe(self._text, self.token_ids)
+        return replace(described, config=replace(described.config, pooling=read_pooling(self.path)))
 
 
 class _GGUF(ModelFiles):

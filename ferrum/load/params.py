@@ -73,6 +73,9 @@ class Taker:
         as others, which then count."""
         embedding, head = f"{self.layout.embedding}.weight", f"{self.layout.head}.weight"
         table, left = (self.config.vocab_size, self.config.hidden_size), self.left
+        if self.config.encoder:
+            only = self.matrix(embedding, table)
+            return only, only
         if not self.config.tie_embeddings:
             if embedding in left and head not in left:
                 raise ModelError(
@@ -94,6 +97,18 @@ class Taker:
         if self.layout.positions is None:
             return None
         return self.matrix(f"{self.layout.positions}.weight", (self.config.max_positions, self.config.hidden_size))
+
+    def common(self) -> np.ndarray | None:
+        """The row of the first type of token: there is but one text."""
+        if self.layout.token_types is None:
+            return None
+        name = f"{self.layout.token_types}.weight"
+        types = self.source.describe(name).shape[:1]
+        common: np.ndarray = self.vector(name, (*types, self.config.hidden_size))[0]
+        return common
+
+    def embedding_norm(self) -> Norm | None:
+        return None if self.layout.embedding_norm is None else self._stream_norm(self.layout.embedding_norm)
 
     def last_norm(self) -> Norm:
         return self._stream_norm(self.layout.norm)
@@ -160,7 +175,8 @@ class Taker:
         """A norm of the residual stream. All of them have a bias or none has, and only centred ones may: any other
         bias is an unknown tensor."""
         norm = self.norm_at(name, (self.config.hidden_size,))
-        if not self.config.layer_norm or f"{self.layout.norm}.bias" not in self.source.names():
+        one = self.layout.norm or self.layout.embedding_norm
+        if not self.config.layer_norm or f"{one}.bias" not in self.source.names():
             return norm
         return replace(norm, bias=self.vector(f"{name}.bias", (self.config.hidden_size,)))
 

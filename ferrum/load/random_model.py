@@ -95,6 +95,12 @@ class _RandomParts:
             return None
         return self._generator.matrix(self._config.max_positions, self._config.hidden_size)
 
+    def common(self) -> np.ndarray | None:
+        return None if self._layout.token_types is None else np.zeros(self._config.hidden_size, np.float32)
+
+    def embedding_norm(self) -> Norm | None:
+        return None if self._layout.embedding_norm is None else self._ones(self._config.hidden_size)
+
     def linear(self, part: str, layer: int) -> Linear:
         rows, columns = self._shapes[part]
         return Linear(self._generator.matrix(rows, columns), self._bias(part, rows))

@@ -22,6 +22,8 @@ class Parts(Protocol):
     def table(self) -> Weight: ...  # the embedding
     def head(self) -> Linear: ...  # around the embedding itself where they are tied
     def positions(self) -> Weight | None: ...  # learned positions, if the model has them
+    def common(self) -> Tensor | None: ...  # what is added to every token, if anything is
+    def embedding_norm(self) -> Norm | None: ...
     def linear(self, part: str, layer: int) -> Linear: ...
     def experts(self, part: str, layer: int) -> list[Linear]: ...  # one for each expert
     def norm(self, part: str, layer: int) -> Norm | None: ...  # None where the model has none
@@ -32,8 +34,12 @@ class Parts(Protocol):
 
 def decoder(config: ModelConfig, parts: Parts) -> DecoderParams:
     """All layers, in order, and what is before and behind them."""
-    embedding = Embedding(parts.table(), config.embedding_scale, parts.positions())
+    embedding = Embedding(
+        parts.table(), config.embedding_scale, parts.positions(), parts.common(), parts.embedding_norm()
+    )
     layers = tuple(_layer(config, parts, number, kind) for number, kind in enumerate(config.kinds))
+    if config.encoder:
+        return DecoderParams(embedding, layers, None)
     head = Head(parts.last_norm(), parts.head(), config.logit_scale, config.logit_softcap)
     return DecoderParams(embedding, layers, head)
 
@@ -41,7 +47,13 @@ def decoder(config: ModelConfig, parts: Parts) -> DecoderParams:
 def _layer(config: ModelConfig, parts: Parts, number: int, kind: LayerKind) -> Layer:
     bodies = {"attention": _attention(config, parts, number, kind), "mlp": _mlp(config, parts, number, kind)}
     attention, mlp = (
-        Branch(body, parts.norm(f"{name}_norm", number), parts.norm(f"{name}_after", number), config.residual_scale)
+        Branch(
+            body,
+            parts.norm(f"{name}_norm", number),
+            parts.norm(f"{name}_after", number),
+            config.residual_scale,
+            parts.norm(f"{name}_closing", number),
+        )
         for name, body in bodies.items()
     )
     return Layer(((attention, mlp),) if config.parallel else ((attention,), (mlp,)), kind.rope)
@@ -61,6 +73,7 @@ def _attention(config: ModelConfig, parts: Parts, number: int, kind: LayerKind) 
         query_norm=parts.head_norm("query_norm", number, config.heads),
         key_norm=parts.head_norm("key_norm", number, config.kv_heads),
         sinks=parts.sinks(number),
+        causal=not config.encoder,
     )
 
 

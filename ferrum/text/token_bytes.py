@@ -1,10 +1,11 @@
-"""Which bytes a token stands for, in the two spellings that language models use.
+"""Which bytes a token stands for, in the three spellings that language models use.
 
 A byte-level vocabulary (GPT-2) writes every byte as one printable character. A SentencePiece vocabulary writes text
-plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". Once every token is a string of bytes,
+plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". WordPiece (BERT) writes words, and what goes
+on with one behind "##": spaces are lost, and put back before words. Once every token is a string of bytes,
 decoding is joining them, whole or one token at a time.
 
-Owns: both spellings, and recognising them in a tokenizer.json decoder. Refuses to know: encoding, special tokens.
+Owns: these spellings, and recognising them in a tokenizer.json decoder. Refuses to know: encoding, special tokens.
 Sources: https://github.com/openai/gpt-2 (`bytes_to_unicode`), Hugging Face tokenizers (decoders).
 Specs: TEXT-03, TEXT-04, TEXT-05. Next: `ferrum.text.gguf_tokenizer`.
 """
@@ -19,6 +20,8 @@ from typing import Any
 from ferrum.errors import Unsupported
 
 SENTENCEPIECE_SPACE = "▁"
+_TIDY = {" .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m", " do not": " don't",
+         " 's": "'s", " 've": "'ve", " 're": "'re"}  # fmt: skip
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -47,6 +50,7 @@ class TokenSpelling:
     replaces_space: bool = False  # "▁" stands for a space
     byte_fallback: bool = False  # "<0x0A>" stands for a byte
     strips_leading_space: bool = False
+    continuation: str | None = None  # what the pieces of a word but its first begin with; all others begin a word
 
     def token_bytes(self, token: str) -> bytes:
         """The bytes of one vocabulary entry. A byte-level entry with a character outside the alphabet is plain text
@@ -58,18 +62,30 @@ class TokenSpelling:
                 return token.encode()
         if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
             return bytes.fromhex(match[1])
+        if self.continuation is not None:
+            inside = token.startswith(self.continuation)
+            return (token.removeprefix(self.continuation) if inside else _tidied(f" {token}")).encode()
         return (token.replace(SENTENCEPIECE_SPACE, " ") if self.replaces_space else token).encode()
+
+
+def _tidied(word: str) -> str:
+    """A word of WordPiece and the space before it, which punctuation has not."""
+    for spaced, tidy in _TIDY.items():
+        word = word.replace(spaced, tidy)
+    return word
 
 
 def spelling_of(decoder: Mapping[str, Any] | None) -> TokenSpelling:
     """The spelling that the `decoder` object of a tokenizer.json undoes.
 
-    Raises `Unsupported` for any other decoder (WordPiece, CTC, …): a guess would garble text without a sign.
+    Raises `Unsupported` for any other decoder (CTC, …): a guess would garble text without a sign.
     """
     steps = list(_steps(decoder))
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
         return TokenSpelling(byte_level=True)
+    if kinds == ["WordPiece"] and steps[0].get("cleanup", True):
+        return TokenSpelling(strips_leading_space=True, continuation=steps[0].get("prefix", "##"))
     strips = False
     for position, step in enumerate(steps):
         match step:

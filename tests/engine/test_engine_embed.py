@@ -193,7 +193,7 @@ def test_a_number_that_is_not_finite_fails_its_own_job() -> None:
     engine = stub_engine(StubSettings())
     original = engine.executor.vectors
     engine.executor.vectors = lambda plan: original(plan) * np.array([[np.nan], [1]])  # type: ignore[method-assign]
-    embedder = Embedder(engine.executor, engine.scheduler.manager, 64)
+    embedder = Embedder(engine.executor, engine.scheduler)
     jobs = [EmbeddingJob([[1]], EmbeddingOptions(Pooling.LAST)) for _ in range(2)]
     for job in jobs:
         embedder.add(job)
@@ -208,9 +208,9 @@ def test_a_number_that_is_not_finite_fails_its_own_job() -> None:
 @pytest.mark.parametrize("when", range(1, 5))
 @pytest.mark.parametrize("withdrawn", [False, True])
 def test_a_text_begins_again_after_all_blocks_were_freed(when: int, withdrawn: bool) -> None:
-    engine = stub_engine(StubSettings(blocks=8))
+    engine = stub_engine(StubSettings(blocks=8, max_num_batched_tokens=6))
     manager = engine.scheduler.manager
-    embedder = Embedder(engine.executor, manager, step_tokens=6)
+    embedder = Embedder(engine.executor, engine.scheduler)
     job = EmbeddingJob([list(range(1, 14)), [1, 2, 3], [7] * 9], EmbeddingOptions(Pooling.MEAN))
     embedder.add(job)
     for _ in range(when):
@@ -249,7 +249,7 @@ def test_vectors_and_answers_share_the_engine() -> None:
     engine = stub_engine(StubSettings(blocks=40, max_num_batched_tokens=8))
     texts = [[number % 50 + 1] * (number % 30 + 1) for number in range(60)]
     expected_jobs = [job_of(text) for text in texts]
-    alone = Embedder(engine.executor, engine.scheduler.manager, 8)
+    alone = Embedder(engine.executor, engine.scheduler)
     for job in expected_jobs:
         alone.add(job)
     while alone.step():

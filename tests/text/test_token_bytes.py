@@ -23,6 +23,8 @@ from tests.text.small_tokenizers import (
     sentencepiece_backend,
 )
 
+WORD_PIECES = ["the", "[CLS]", "##s", "##'", "fox", ".", ",", "!", "?", "'", "n't", "'s", "do", "not", "do not", "a ."]
+
 
 @pytest.mark.clause("TEXT-04")
 def test_the_alphabet_is_the_librarys() -> None:
@@ -90,7 +92,7 @@ def test_metaspace(text: str, scheme: str) -> None:
 @pytest.mark.parametrize(
     "decoder",
     [
-        decoders.WordPiece(),
+        decoders.WordPiece(cleanup=False),
         decoders.BPEDecoder(),
         decoders.CTC(),
         decoders.Metaspace(replacement="_"),
@@ -110,6 +112,17 @@ def test_any_other_decoder_is_refused(decoder: decoders.Decoder | None) -> None:
         backend.decoder = decoder
     with pytest.raises(Unsupported, match="decoder"):
         Tokenizer(backend)
+
+
+@pytest.mark.clause("TEXT-77")
+@given(st.lists(st.sampled_from(WORD_PIECES), max_size=12))
+def test_word_pieces_decode_as_the_library_does(pieces: list[str]) -> None:
+    backend = tokenizers.Tokenizer(tokenizer_models.WordPiece({word: i for i, word in enumerate(WORD_PIECES)}))
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens(["[CLS]"])
+    # the library shows the sign where a text begins inside a word
+    ids = [backend.token_to_id(piece) for piece in ("the", *pieces)]
+    assert Tokenizer(backend).decode(ids) == backend.decode(ids)
 
 
 @pytest.mark.clause("TEXT-05")
