@@ -187,8 +187,11 @@ class _OpenStream(AsyncIterator[Item]):
     def __init__(self, chunks: AsyncIterator[Item], open_request: ExitStack) -> None:
         self._chunks = chunks
         self._open_request = open_request
+        self._closed = False
 
     async def __anext__(self) -> Item:
+        if self._closed:
+            raise StopAsyncIteration
         try:
             return await anext(self._chunks)
         except BaseException:
@@ -197,6 +200,7 @@ class _OpenStream(AsyncIterator[Item]):
 
     async def aclose(self) -> None:
         """Nobody listens any more."""
+        self._closed = True
         self._open_request.close()
 
     def __del__(self) -> None:

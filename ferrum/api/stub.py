@@ -42,21 +42,22 @@ from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 from ferrum.text.template_names import ChatTemplates
 from ferrum.types import DecodeSteps, Pooling
 
-TEMPLATE = """{#- Calls are <tool_call>{"name": …, "arguments": …}</tool_call>, thoughts <think>…</think>. #}
+TEMPLATE = r"""{#- Calls are <tool_call>{"name": …, "arguments": …}</tool_call>, thoughts <think>…</think>. #}
 {%- if tools %}<|tools|>
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}{% endif %}
+{% for tool in tools %}{{ tool | tojson }}{{ "\n" }}{% endfor %}{% endif %}
 {%- for message in messages %}<|{{ message.role }}|>
 {{ message.content }}
-{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}
-{% endfor %}
+{%- for call in message.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}{{ "\n" }}
+{%- endfor %}
 {%- if add_generation_prompt %}<|assistant|>
 {% endif %}"""
 DIMENSIONS = 32
 """Of the vectors of texts, which are made of a digest."""
-CERTAIN, LIKELY = 40.0, 20.0
-"""The logits of the script's next letter, and of what would end the text soonest."""
+CERTAIN, LIKELY, LESS = 100.0, 60.0, 4.0
+"""The logits of the script's next letter and of what would end the text soonest, and by how much the next is less."""
 SOONEST = [EOS, *b'"}]),:0eo']
+WHITE = b" \n\t\r"
+END_OF_THOUGHT = b"</think>"
 BLOCKS = 4096
 
 
@@ -111,7 +112,8 @@ class ScriptRunner:
         if self._script.delay_s:
             time.sleep(self._script.delay_s)
         logits = np.zeros((plan.rows, self.vocab_size), np.float32)
-        logits[:, SOONEST] = LIKELY - np.arange(len(SOONEST))
+        logits[:, SOONEST] = LIKELY - LESS * np.arange(len(SOONEST))
+        logits[:, list(WHITE)] = -LIKELY  # of which JSON may have any amount
         row = 0
         for chunk in plan.chunks:
             end = chunk.start + chunk.count
@@ -138,9 +140,30 @@ class ScriptRunner:
         if length < sequence.prompt_length:
             return sequence.token_ids[length]
         answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
-        if list(answer[: len(said)]) != said:
-            return None
+        return next_letter(answer, bytes(said))
+
+
+def next_letter(answer: bytes, said: bytes) -> int | None:
+    """The token that comes after `said` in an answer, white space aside, which a grammar may have put elsewhere. Where
+    something else was said: the next letter of what ends a thought, inside of one, or None."""
+    if answer.startswith(said):
         return answer[len(said)] if len(said) < len(answer) else EOS
+    left = answer
+    for letter in said.translate(None, WHITE):
+        left = left.lstrip(WHITE)
+        if left[:1] != bytes([letter]):
+            break
+        left = left[1:]
+    else:
+        return left[0] if left else EOS
+    thought = said.rpartition(b"<think>")
+    if thought[1] and END_OF_THOUGHT not in thought[2]:
+        return next(
+            END_OF_THOUGHT[length]
+            for length in reversed(range(len(END_OF_THOUGHT)))
+            if said.endswith(END_OF_THOUGHT[:length])
+        )
+    return None
 
 
 class _NoStore:

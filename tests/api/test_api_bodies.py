@@ -1,0 +1,242 @@
+"""API-01 to API-04, API-08, API-10, API-12, API-13: what is refused, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.api.errors import ApiError, as_api_error
+from ferrum.api.protocol.base import UNSUPPORTED, read
+from ferrum.api.protocol.chat import ChatRequest
+from ferrum.api.protocol.completion import CompletionRequest
+from ferrum.api.protocol.embedding import EmbeddingRequest
+from ferrum.api.protocol.responses import ResponsesRequest
+from ferrum.api.sampling import sampling_params
+from ferrum.config import EngineConfig
+from ferrum.errors import (
+    BackendError,
+    Cancelled,
+    InvalidParameter,
+    NotFound,
+    RequestValidation,
+    ResourceExhausted,
+    Timeout,
+    Unsupported,
+)
+from tests.api.asking import WEATHER, Json, asked, chat, parrot, refusal, whole
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+BODIES: list[tuple[Any, Json]] = [
+    (ChatRequest, {"messages": MESSAGES}),
+    (CompletionRequest, {"prompt": "Hi"}),
+    (EmbeddingRequest, {"input": "Hi"}),
+    (ResponsesRequest, {"input": "Hi"}),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.mark.clause("API-01")
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": ["Hi"]}, "messages[0]"),
+        ({"messages": [{}]}, "messages[0].role"),
+        ({"messages": [{"role": "wizard", "content": "Hi"}]}, "messages[0].role"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": "Hi", "colour": 1}]}, "messages[0].colour"),
+        ({"messages": MESSAGES, "temprature": 1}, "temprature"),
+        ({"messages": MESSAGES, "n": "1"}, "n"),
+        ({"messages": MESSAGES, "n": True}, "n"),
+        ({"messages": MESSAGES, "n": 1.5}, "n"),
+        ({"messages": MESSAGES, "max_tokens": 0}, "max_tokens"),
+        ({"messages": MESSAGES, "stop": ["a", 1]}, "stop[1]"),
+        ({"messages": MESSAGES, "top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"messages": MESSAGES, "tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"messages": MESSAGES, "response_format": {"type": "sound"}}, "response_format.type"),
+    ],
+)
+def test_what_is_wrong_in_a_body_is_named_by_its_place(body: Json, param: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(ChatRequest, body)
+    assert (caught.value.status, caught.value.param) == (400, param)
+    assert caught.value.message.startswith(param)
+    assert "pydantic" not in caught.value.message
+
+
+@pytest.mark.clause("API-01", "API-02")
+@given(field=st.text(max_size=8), value=JSON, kind=st.sampled_from(BODIES))
+def test_no_field_is_passed_over(field: str, value: Any, kind: tuple[Any, Json]) -> None:
+    model, body = kind
+    if field not in model.model_fields:
+        with pytest.raises(ApiError) as caught:
+            read(model, {**body, field: value})
+        assert caught.value.code == "unknown_parameter"
+
+
+@pytest.mark.clause("API-01")
+@given(value=JSON)
+def test_any_json_is_a_body_or_refused(value: Any) -> None:
+    for model, body in BODIES:
+        for given_body in (value, {**body, next(iter(body)): value}):
+            try:
+                assert isinstance(read(model, given_body), model)
+            except ApiError as error:
+                assert error.status == 400
+
+
+@pytest.mark.clause("API-02")
+@pytest.mark.parametrize(("model", "body"), BODIES)
+def test_fields_that_are_not_supported_take_null_and_refuse_the_rest_by_name(model: Any, body: Json) -> None:
+    for name, field in model.model_fields.items():
+        if UNSUPPORTED in (field.json_schema_extra or {}):
+            assert read(model, {**body, name: None})
+            with pytest.raises(ApiError) as caught:
+                read(model, {**body, name: {"some": "thing"}})
+            assert caught.value.code == "unsupported_parameter"
+            assert caught.value.param == name
+
+
+@pytest.mark.clause("API-02")
+def test_values_that_change_nothing_are_accepted() -> None:
+    body = {"store": False, "service_tier": "auto", "modalities": ["text"], "user": "x", "metadata": {"a": "b"}}
+    assert read(ChatRequest, {"messages": MESSAGES, **body})
+    assert refusal("chat", {"messages": MESSAGES, "store": True}).param == "store"
+
+
+@pytest.mark.clause("API-03")
+@pytest.mark.parametrize(
+    ("error", "status", "param"),
+    [
+        (InvalidParameter("top_p", "must be above 0"), 400, "top_p"),
+        (RequestValidation("too long"), 400, None),
+        (Unsupported("no such thing"), 400, None),
+        (NotFound("no such model"), 404, None),
+        (Timeout("too late"), 408, None),
+        (TimeoutError(), 408, None),
+        (ResourceExhausted("the queue is full"), 429, None),
+        (Cancelled("closed"), 503, None),
+        (BackendError("the device is gone"), 500, None),
+        (ZeroDivisionError("secret"), 500, None),
+        (RecursionError(), 400, None),
+    ],
+)
+def test_every_error_has_a_status(error: Exception, status: int, param: str | None) -> None:
+    found = as_api_error(error)
+    assert (found.status, found.param) == (status, param)
+    assert set(found.body()["error"]) == {"message", "type", "param", "code"}
+    assert found.message
+    assert "secret" not in found.message
+
+
+@pytest.mark.clause("API-04")
+@pytest.mark.parametrize("field", ["temperature", "top_p", "min_p", "presence_penalty", "repetition_penalty", "top_k"])
+def test_numbers_out_of_range_are_refused_in_the_words_of_python(field: str) -> None:
+    error = refusal("chat", {"messages": MESSAGES, field: -1000})
+    assert (error.status, error.param) == (400, field)
+
+
+@pytest.mark.clause("API-04")
+def test_fields_become_parameters_of_the_same_name() -> None:
+    values = {
+        "n": 2, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "typical_p": 0.9, "mirostat": 2,
+        "mirostat_tau": 4.0, "mirostat_eta": 0.2, "repetition_penalty": 1.1, "presence_penalty": 0.1,
+        "frequency_penalty": 0.2, "seed": 0, "stop_token_ids": [3], "min_tokens": 1, "ignore_eos": True,
+        "include_stop_str_in_output": True, "skip_special_tokens": False, "logprobs_mode": "processed_logprobs",
+    }  # fmt: skip
+    params = sampling_params(read(ChatRequest, {"messages": MESSAGES, **values, "stop": "x", "logit_bias": {"5": 1.5}}))
+    found = {name: getattr(params, name) for name in values}
+    assert {name: [*value] if isinstance(value, tuple) else value for name, value in found.items()} == values
+    assert (params.stop, params.logit_bias) == (("x",), {5: 1.5})
+    assert refusal("chat", {"messages": MESSAGES, "logit_bias": {"foo": 1}}).param == "logit_bias"
+
+
+@pytest.mark.clause("API-08")
+@pytest.mark.parametrize("kind", ["chat", "completion"])
+def test_a_prompt_that_is_too_long_says_both_numbers(kind: str) -> None:
+    body = {"prompt": "x" * 200} if kind == "completion" else {"messages": [{"role": "user", "content": "x" * 200}]}
+    error = refusal(kind, body, lambda: parrot(EngineConfig(max_model_len=100)))
+    assert (error.status, error.code) == (400, "context_length_exceeded")
+    told = error.body()["error"]
+    assert told["n_ctx"] == 100
+    assert told["n_prompt_tokens"] >= 200
+    assert str(told["n_prompt_tokens"]) in error.message
+
+
+@pytest.mark.clause("API-10")
+def test_an_answer_has_one_form_at_most() -> None:
+    both = {"response_format": {"type": "json_object"}, "structured_outputs": {"choice": ["a"]}}
+    assert refusal("chat", {"messages": MESSAGES, **both}).code == "conflict"
+    forced = {"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}}
+    assert refusal("chat", {"messages": MESSAGES, **forced}).code == "conflict"
+    bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "hiccup"}}}
+    assert refusal("chat", {"messages": MESSAGES, "response_format": bad}).status == 400
+
+
+@pytest.mark.clause("API-10")
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"response_format": {"type": "text"}}, "Hi {"),
+        ({"structured_outputs": {"choice": ["yes"]}}, "yes"),
+        ({"structured_outputs": {"regex": "[a-c]{3}d"}}, None),
+        ({"response_format": {"type": "json_object"}}, "{}"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"const": 7}}}}, "7"),
+        ({"response_format": {"type": "json_object", "schema": {"const": {"a": 7}}}}, '{"a":7}'),
+    ],
+)
+def test_the_form_of_an_answer_is_kept_to(form: Json, said: str | None) -> None:
+    answer = asked(lambda service: whole(service, "chat", chat("Hi {", seed=1, max_tokens=50, **form)))
+    content = answer["choices"][0]["message"]["content"]
+    assert said is None or content == said
+    if said is None:
+        assert len(content) == 4
+        assert content.endswith("d")
+
+
+@pytest.mark.clause("API-12")
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"documents": [{"title": "a"}]}, "documents"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs.enable_thinking"),
+        ({"reasoning_effort": "high"}, "chat_template_kwargs.reasoning_effort"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+    ],
+)
+def test_what_a_template_does_not_read_is_refused_by_name(more: Json, param: str) -> None:
+    assert refusal("chat", {"messages": MESSAGES, **more}).param == param
+
+
+@pytest.mark.clause("API-13")
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+        ({"priority": "high"}, "priority"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ],
+)
+def test_a_field_that_needs_another_is_refused_without_it(more: Json, param: str) -> None:
+    assert refusal("chat", {"messages": MESSAGES, **more}).param == param
+
+
+@pytest.mark.clause("API-13")
+def test_conversations_that_cannot_be_answered_are_refused() -> None:
+    twice = [*MESSAGES, {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert refusal("chat", {"messages": twice}).param == "messages"
+    assert refusal("chat", {"messages": [{"role": "user"}]}).param == "messages"
+    assert refusal("chat", {"messages": [*MESSAGES, {"role": "assistant"}]}).param == "messages"
