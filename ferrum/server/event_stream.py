@@ -53,12 +53,13 @@ class EventStream(Response):
                 await close()
 
     async def _send_all(self, send: Send) -> None:
-        last = b"" if self._named else DONE
+        last, count = b"" if self._named else DONE, 0
         try:
             async for part in self._parts:
                 await self._send(send, self._event(part))
+                count += 1
         except Exception as error:
-            last = self._error(as_api_error(error))
+            last = self._error(as_api_error(error), count)
         await self._send(send, last, more=False)
 
     async def _send(self, send: Send, event: bytes, more: bool = True) -> None:
@@ -78,8 +79,9 @@ class EventStream(Response):
         name = f"event: {part.type}\n" if self._named else ""  # type: ignore[attr-defined]  # each of these has one
         return f"{name}data: {part.json_text()}\n\n".encode()
 
-    def _error(self, error: ApiError) -> bytes:
+    def _error(self, error: ApiError, number: int) -> bytes:
         if self._named:
-            told = {"type": "error", "code": error.code, "message": error.message, "param": error.param}
+            told = {"type": "error", "sequence_number": number, "code": error.code, "message": error.message}
+            told["param"] = error.param
             return f"event: error\ndata: {json.dumps(told)}\n\n".encode()
         return f"data: {json.dumps(error.body())}\n\n".encode()

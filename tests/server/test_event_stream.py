@@ -134,6 +134,7 @@ def test_an_error_is_the_last_event(named: bool) -> None:
     assert json.loads(first["data"])["text"] == "so far"
     told = json.loads(last["data"])
     assert (told if named else told["error"])["message"] == "the engine failed"
+    assert told.get("sequence_number") == (1 if named else None)
     assert last.get("event") == ("error" if named else None)
     assert client.ended and parts.closed
 

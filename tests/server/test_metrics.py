@@ -120,6 +120,8 @@ def test_answers_are_as_described(app: FastAPI) -> None:
     bodies: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": {**CHAT, "logprobs": True, "top_logprobs": 2},
         "/v1/completions": {"prompt": "x", "echo": True, "logprobs": 1},
+        "/v1/responses": {"input": "hi"},
+        "/v1/embeddings": {"input": ["hi", "ho"]},
         "/tokenize": {"prompt": "abc"},
         "/detokenize": {"tokens": [97]},
     }
