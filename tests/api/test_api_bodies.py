@@ -190,7 +190,7 @@ def test_an_answer_has_one_form_at_most() -> None:
         ({"response_format": {"type": "text"}}, "Hi {"),
         ({"structured_outputs": {"choice": ["yes"]}}, "yes"),
         ({"structured_outputs": {"regex": "[a-c]{3}d"}}, None),
-        ({"response_format": {"type": "json_object"}}, "{}"),
+        ({"response_format": {"type": "json_object"}}, '{"":""}'),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"const": 7}}}}, "7"),
         ({"response_format": {"type": "json_object", "schema": {"const": {"a": 7}}}}, '{"a":7}'),
     ],
