@@ -46,6 +46,8 @@ def test_events_do_not_depend_on_how_bytes_arrive(texts: list[str], end: str, cu
 @pytest.mark.clause("BENCH-10")
 def test_data_of_several_lines_and_without_a_space() -> None:
     assert Events().take(b"data:a\ndata:  b\n\n\n\ndata\n\n: data: no\n\n") == [b"a\n b", b""]
+    events = Events()
+    assert (events.take(b"data: a\r"), events.take(b"\ndata: b\r\n\r\n")) == ([], [b"a\nb"])
 
 
 @pytest.mark.clause("BENCH-10")

@@ -103,6 +103,8 @@ def test_goodput_counts_answers_that_meet_every_goal(run: Run, limits: tuple[flo
 @pytest.mark.clause("BENCH-18")
 def test_goals_are_read_and_refused() -> None:
     assert read_goal("ttft:500") == Goal("ttft", 500.0) and read_goal("e2e:0.5") == Goal("e2e", 0.5)
+    exactly = figures(Timeline(0.0, 0.0, 1.0, (0.5,)))
+    assert exactly and Goal("ttft", 500.0).met(exactly) and not Goal("ttft", 499.0).met(exactly)
     for text in ("ttft", "ttft:", "ttft:x", "ttft:0", "ttft:-1", "ttft:nan", "ttft:inf", "itl:5", ":5", ""):
         with pytest.raises(InvalidParameter, match="slo"):
             read_goal(text)
