@@ -16,6 +16,7 @@ import numpy as np
 from ferrum.config import ExpertsConfig, LayerKind, ModelConfig, RopeConfig
 from ferrum.errors import InvalidFormat, ModelError, Unsupported
 from ferrum.fields import Fields
+from ferrum.load.families_encoders import GGUF_ENCODERS
 from ferrum.load.families_gguf import (
     CHOSEN,
     EXPERT_WIDTH,
@@ -40,8 +41,11 @@ from ferrum.load.known_keys import (
 )
 from ferrum.load.layout import Description, Layout
 from ferrum.load.limits import check_heads, depth, epsilon, head_dimension, numbers, positions
+from ferrum.load.pooling import gguf_pooling
 from ferrum.load.rope_gguf import read_rope, rope_of_windows
 from ferrum.load.token_ids import TokenIds, gguf_token_ids
+
+FAMILIES = {**GGUF_FAMILIES, **GGUF_ENCODERS}
 
 
 def token_ids(file: GGUFFile) -> TokenIds:
@@ -79,6 +83,7 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
         **given,
         experts=experts,
         tie_embeddings=f"{layout.head}.weight" not in file.tensors,
+        pooling=gguf_pooling(model),
         eos_token_ids=ids.eos_token_ids,
         bos_token_id=ids.bos_token_id,
     )
@@ -87,14 +92,14 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
 
 def _family(fields: Fields) -> tuple[str, GGUFFamily]:
     architecture = fields.text("general.architecture")
-    if architecture not in GGUF_FAMILIES:
-        raise fields.refused("general.architecture", GGUF_FAMILIES)
+    if architecture not in FAMILIES:
+        raise fields.refused("general.architecture", FAMILIES)
     if str(fields.get("general.type")) in GGUF_OTHER_TYPES:
         raise fields.refused("general.type", ["model"])
     for key in fields.values:
         if key.startswith(GGUF_FOREIGN) and not is_neutral(fields.get(key), (0, "", False)):
             raise fields.refused(key)
-    return architecture, GGUF_FAMILIES[architecture]
+    return architecture, FAMILIES[architecture]
 
 
 def _vocabulary(file: GGUFFile, layout: Layout) -> int:

@@ -218,6 +218,7 @@ def find_family(fields: Fields) -> HuggingFaceFamily:
     known = {name.casefold(): kind for kind, f in FAMILIES.items() for name in f.classes}
     found = [known[name.casefold()] for name in classes if name.casefold() in known]
     kind = fields.text("model_type") if "model_type" in fields or not classes else next(iter(found), "")
+    found = [other for other in found if (other in ENCODER_FAMILIES) == (kind in ENCODER_FAMILIES)]
     writes_on = any(name.endswith("ForCausalLM") for name in classes)
     if classes and not found and not (writes_on and kind in HUGGING_FACE_FAMILIES):
         raise fields.refused("architectures", [f.causal_class for f in FAMILIES.values()])

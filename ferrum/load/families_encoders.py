@@ -1,15 +1,19 @@
-"""The families of encoders of transformers, as data: a row for each `model_type` of config.json.
+"""The families of encoders, as data: a row for each `model_type` of config.json, and one for each architecture of GGUF.
 
-Owns: as `ferrum.load.families`, for models that write no texts: their tokens see all of a text, which becomes a vector.
-Refuses to know: pooling (`ferrum.load.pooling`).
-Specs: LOAD-95. Source: transformers' configuration and modeling files. Paper: BERT 1810.04805.
+Owns: as `ferrum.load.families` and `ferrum.load.families_gguf`, for models that write no texts: their tokens see all of
+a text, which becomes a vector. Refuses to know: pooling (`ferrum.load.pooling`).
+Specs: LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Paper: BERT 1810.04805.
 Next: `ferrum.load.pooling`.
 """
 
 from __future__ import annotations
 
 from ferrum.load import layouts_json as layouts
+from ferrum.load.families_gguf import GGUFFamily
 from ferrum.load.family import ALL_LINEARS, HuggingFaceFamily
+from ferrum.load.layout import Layout
+
+_ENCODER = {"layer_norm": True, "gated": False, "encoder": True}
 
 ENCODER_FAMILIES: dict[str, HuggingFaceFamily] = {
     "bert": HuggingFaceFamily(
@@ -19,7 +23,7 @@ ENCODER_FAMILIES: dict[str, HuggingFaceFamily] = {
         layout=layouts.BERT,
         words={"rms_norm_eps": "layer_norm_eps"},
         defaults={"rms_norm_eps": 1e-12, "hidden_act": "gelu", "max_position_embeddings": 512},
-        constants={"layer_norm": True, "gated": False, "rope": None, "encoder": True},
+        constants={**_ENCODER, "rope": None},
         biases=ALL_LINEARS,
         neutral={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
         harmless=frozenset(
@@ -33,5 +37,31 @@ ENCODER_FAMILIES: dict[str, HuggingFaceFamily] = {
                 "type_vocab_size",
             ]
         ),
+    ),
+}
+
+_PARTS = {
+    "query": "attn_q",
+    "key": "attn_k",
+    "value": "attn_v",
+    "output": "attn_output",
+    "attention_closing": "attn_output_norm",
+    "up": "ffn_up",
+    "down": "ffn_down",
+    "mlp_closing": "layer_output_norm",
+}
+GGUF_ENCODERS: dict[str, GGUFFamily] = {
+    "bert": GGUFFamily(
+        Layout(
+            "token_embd",
+            "",
+            "",
+            {part: f"blk.{{layer}}.{name}" for part, name in _PARTS.items()},
+            positions="position_embd",
+            token_types="token_types",
+            embedding_norm="token_embd_norm",
+        ),
+        always={**_ENCODER, "hidden_activation": "gelu"},
+        neutral={"attention.causal": (False,)},
     ),
 }

@@ -18,8 +18,8 @@ from ferrum.fields import LARGEST_JSON, Fields, read_json
 from ferrum.files import read_text
 from ferrum.types import Pooling
 
-GGUF_POOLING = {1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST}
-"""llama.cpp's numbers; 0 says none, 4 that a text is scored."""
+_GGUF = {1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST}
+"""llama.cpp's numbers; 0 says none."""
 
 _MODES = {
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -43,6 +43,15 @@ def read_pooling(folder: Path) -> Pooling | None:
     if unknown:
         raise Unsupported(f"{path}: module {quoted(unknown[0])} is not supported; supported: {', '.join(_KNOWN)}")
     return _mode(read_json(folder / pooling[0] / "config.json")) if pooling else None
+
+
+def gguf_pooling(model: Fields) -> Pooling | None:
+    """The same of the metadata of a GGUF file. Raises `Unsupported` for what is neither a way of pooling nor none: 4
+    says that texts are scored."""
+    number = model.integer("pooling_type", 0, low=-1)
+    if number not in (-1, 0, *_GGUF):
+        raise model.refused("pooling_type", map(str, _GGUF))
+    return _GGUF.get(number)
 
 
 def _modules(path: Path) -> list[Any]:

@@ -27,6 +27,7 @@ from ferrum.sched.plan import Chunk, StepPlan
 from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.compositions import TensorOps
 from tests.cuda.shim import device_at
+from tests.load.gguf_writer import Stored, Value, gguf_bytes
 from tests.model.encoders import ENCODERS, write_encoder
 
 TOLERANCE = 1e-5
@@ -151,6 +152,7 @@ def test_names_of_tensors_may_begin_with_bert_or_not(tmp_path: Path) -> None:
         ({"hidden_act": "tanh"}, "hidden_act"),
         ({"architectures": ["BertForSequenceClassification"]}, "architectures"),
         ({"architectures": ["BertLMHeadModel"]}, "architectures"),
+        ({"architectures": ["LlamaForCausalLM"]}, "architectures"),
         ({"architectures": [], "model_type": "albert"}, "model_type"),
     ],
 )
@@ -241,6 +243,76 @@ def test_inspect_says_what_it_is(tmp_path: Path) -> None:
         "vectors of texts: pooling cls",
     ]
     assert all(find_spec(feature.module) is not None for feature in told)
+
+
+# ---- GGUF
+NAMES = {
+    "attention.output.LayerNorm": "attn_output_norm",
+    "attention.output.dense": "attn_output",
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
+}
+"""Of gguf-py's tensor_mapping.py."""
+
+
+def write_gguf(name: str, path: Path, **keys: Value) -> Path:
+    """As llama.cpp's converter writes it, without a vocabulary."""
+    golden, tensors = ENCODERS[name], {}
+    for stored, array in golden.weights().items():
+        place, kind = stored.removeprefix("bert.").removeprefix("encoder.layer.").rsplit(".", 1)
+        number, _, part = place.partition(".") if place[0].isdigit() else ("", "", place)
+        if part in NAMES:
+            tensors[f"{f'blk.{number}.' if number else ''}{NAMES[part]}.{kind}"] = Stored.float32(array)
+    config = golden.config
+    sizes = {
+        "context_length": config["max_position_embeddings"],
+        "embedding_length": config["hidden_size"],
+        "feed_forward_length": config["intermediate_size"],
+        "block_count": config["num_hidden_layers"],
+        "attention.head_count": config["num_attention_heads"],
+    }
+    metadata = {f"bert.{key}": Value("uint32", size) for key, size in sizes.items()}
+    metadata["bert.attention.layer_norm_epsilon"] = Value("float32", config["layer_norm_eps"])
+    metadata["bert.attention.causal"] = Value("bool", False)
+    metadata["general.architecture"] = Value("string", "bert")
+    path.write_bytes(gguf_bytes({**metadata, **{f"bert.{key}": value for key, value in keys.items()}}, tensors))
+    return path
+
+
+@pytest.mark.clause("MODEL-17", "LOAD-140")
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_gguf_file_gives_the_same_vectors(backend: str, tmp_path: Path) -> None:
+    golden = ENCODERS["bert-wide"]
+    llm = LLM(str(write_gguf("bert-wide", tmp_path / "model.gguf")), backend=backend, kv_memory="4MiB")
+    assert error(token_vectors(llm, golden.tokens), golden.vectors) < TOLERANCE
+    with pytest.raises(Unsupported, match="encoder"):
+        llm.generate([[1, 2]])
+
+
+@pytest.mark.clause("LOAD-141")
+@pytest.mark.parametrize(("number", "expected"), [(0, None), (1, "mean"), (2, "cls"), (3, "last"), (4, Unsupported)])
+def test_the_pooling_of_a_gguf_file(number: int, expected: Any, tmp_path: Path) -> None:
+    path = write_gguf("bert-wide", tmp_path / "model.gguf", pooling_type=Value("uint32", number))
+    if expected is Unsupported:
+        with pytest.raises(Unsupported, match="pooling_type"):
+            load_model(path)
+    else:
+        assert load_model(path).config.pooling == expected
+
+
+@pytest.mark.clause("LOAD-140")
+def test_a_gguf_file_of_a_causal_encoder_is_refused(tmp_path: Path) -> None:
+    path = write_gguf("bert-wide", tmp_path / "model.gguf", **{"attention.causal": Value("bool", True)})
+    with pytest.raises(Unsupported, match="causal"):
+        load_model(path)
 
 
 # ---- the real one
