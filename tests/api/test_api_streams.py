@@ -104,6 +104,18 @@ def test_a_chat_streamed_and_joined_is_the_chat(
     assert answer["id"] != last["id"]
 
 
+@pytest.mark.clause("API-06")
+@given(
+    say=st.builds(str.__add__, st.sampled_from(["", "a", "<thi", "<"]), WORDS),
+    end=st.sampled_from(["", "<", "<tool_c"]),
+)
+def test_what_only_looks_like_the_beginning_of_a_tag_is_said_in_the_end(say: str, end: str) -> None:
+    body = chat(say + end, tools=[WEATHER])
+    answer = asked(lambda service: whole(service, "chat", body))
+    assert answer["choices"][0]["message"]["content"] == say + end
+    assert joined(asked(lambda service: chunks(service, "chat", body)))[0]["content"] == say + end
+
+
 @pytest.mark.clause("API-14")
 @given(say=WORDS, top=st.integers(0, 3))
 def test_tokens_of_logprobs_are_the_text(say: str, top: int) -> None:
