@@ -29,6 +29,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     alone, asked = not config.invocation_params.args, config.option
     if alone and config.pluginmanager.has_plugin("xdist") and asked.numprocesses is None:
         asked.numprocesses, asked.maxprocesses, asked.dist = "auto", MOST_PROCESSES, "worksteal"
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads wait for each other by spinning
 
 
 @pytest.fixture(scope="session")
