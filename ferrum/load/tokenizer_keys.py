@@ -118,17 +118,17 @@ def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
 
 # ---- GGUF
 GGUF_READ = words(
-    "add_bos_token add_eos_token add_space_prefix bos_token_id cls_token_id eom_token_id eos_token_id eot_token_id "
-    "fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id fim_suf_token_id "
-    "mask_token_id merges model padding_token_id pre precompiled_charsmap remove_extra_whitespaces scores "
-    "seperator_token_id "
-    "suppress_tokens token_type tokens unknown_token_id"
+    "add_bos_token add_eos_token add_sep_token add_space_prefix bos_token_id cls_token_id eom_token_id eos_token_id "
+    "eot_token_id fim_mid_token_id fim_pad_token_id fim_pre_token_id fim_rep_token_id fim_sep_token_id "
+    "fim_suf_token_id mask_token_id merges model normalizer.lowercase normalizer.strip_accents padding_token_id pre "
+    "precompiled_charsmap remove_extra_whitespaces scores seperator_token_id suppress_tokens token_type tokens "
+    "unknown_token_id"
 )
 """Keys that are read, behind "tokenizer.ggml."; beside them are the chat templates."""
 
 GGUF_HARMLESS = words(
-    # of two texts that are compared, and of a kind of tokenizer that is refused
-    "add_sep_token token_type_count normalizer.lowercase normalizer.strip_accents "
+    # of two texts that are compared
+    "token_type_count "
     # older names of marks in code
     "prefix_token_id suffix_token_id middle_token_id"
 )

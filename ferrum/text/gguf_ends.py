@@ -47,8 +47,13 @@ _VISIBLE = _words("<|channel|> <|message|> <|start|> <|constrain|>")
 _TELLING = _words("<|call|> <|calls|> <|return|> <|flush|> <|tool_response> <|plamo:eos|>")
 """Ends that tell what others mean."""
 _NAMED = ("eos", "eot", "eom")  # end of sequence, of turn, of message
-_DEFAULTS: Mapping[str, Mapping[str, int]] = {"llama": {"bos": 1, "eos": 2}, "t5": {"eos": 1}}
+_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "llama": {"bos": 1, "eos": 2},
+    "t5": {"eos": 1},
+    "bert": {"bos": 101, "eos": 102},
+}
 """Ids where the metadata names none, by the model of the tokenizer; control tokens only."""
+_OTHER_NAMES: Mapping[str, Mapping[str, str]] = {"bert": {"bos": "cls_token_id", "eos": "seperator_token_id"}}
 
 
 @dataclass(frozen=True)
@@ -92,12 +97,14 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
 
 
 def default_ids(fields: Fields, types: np.ndarray) -> dict[str, int]:
-    """The tokens that have a role where the metadata names none, by role: "bos", "eos"."""
-    return {
-        role: token
-        for role, token in _DEFAULTS.get(fields.text("model"), {}).items()
-        if token < len(types) and types[token] == TokenType.CONTROL
-    }
+    """The tokens that have a role where the metadata names none, by role: "bos", "eos". What "bert" puts around a text
+    may have another name."""
+    model = fields.text("model")
+    found: dict[str, int | None] = dict(_DEFAULTS.get(model, {}))
+    for role, key in _OTHER_NAMES.get(model, {}).items():
+        found[role] = token_id(fields, key, len(types), found[role])
+    known = {role: token for role, token in found.items() if token is not None and token < len(types)}
+    return {role: token for role, token in known.items() if types[token] == TokenType.CONTROL}
 
 
 def _of_code(fields: Fields, size: int, find: Callable[[str], int | None], role: str) -> int | None:

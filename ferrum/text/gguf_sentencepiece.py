@@ -10,7 +10,7 @@ the one with the smaller id is merged first; SentencePiece would merge the one t
 Owns: normalisation, merges from scores, the two models. Refuses to know: special tokens, BOS and end.
 Sources: https://github.com/google/sentencepiece (`bpe_model.cc`, `unigram_model.cc`, `normalizer.cc`), llama.cpp's
 `src/llama-vocab.cpp` for keys and defaults.
-Specs: TEXT-30 to TEXT-36. Next: `ferrum.text.stream`.
+Specs: TEXT-30 to TEXT-36. Next: `ferrum.text.gguf_wordpiece`.
 """
 
 from __future__ import annotations

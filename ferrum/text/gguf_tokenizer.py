@@ -1,7 +1,8 @@
 """The tokenizer that a GGUF file carries in its metadata.
 
 Owns: which kind of tokenizer it is, the byte-level kind, and the tokens that are special.
-Refuses to know: SentencePiece (`gguf_sentencepiece`), the file itself; `ferrum.load` hands over its metadata.
+Refuses to know: SentencePiece (`gguf_sentencepiece`), WordPiece (`gguf_wordpiece`), the file itself; `ferrum.load`
+hands over its metadata.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer).
 Specs: TEXT-09 to TEXT-12, TEXT-54. Next: `ferrum.text.gguf_ends`.
 """
@@ -26,6 +27,7 @@ from ferrum.text.gguf_sentencepiece import (
     sentencepiece_unigram,
 )
 from ferrum.text.gguf_tokens import PREFIX, TokenType, require, token_texts, token_types, vocabulary
+from ferrum.text.gguf_wordpiece import wordpiece, wordpiece_tokens
 from ferrum.text.native import ask
 from ferrum.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizer
 from ferrum.text.sentencepiece_text import SentencePieceText
@@ -37,7 +39,8 @@ _PHI_WITHOUT = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file") -> Tokenizer:
-    """Builds the tokenizer that GGUF metadata describes: byte-level BPE or SentencePiece. Errors call it `where`.
+    """Builds the tokenizer that GGUF metadata describes: byte-level BPE, SentencePiece or WordPiece. Errors call it
+    `where`.
 
     Control and unknown tokens and those named as BOS or end are special; user-defined tokens are matched in text but
     decode as ordinary text. Raises `Unsupported` for another tokenizer model or an unknown `tokenizer.ggml.pre`,
@@ -92,10 +95,13 @@ def _kind(fields: Fields) -> _Kind:
         case "t5":
             tokens, text = sentencepiece_tokens(fields), sentencepiece_text(fields)
             return _Kind(sentencepiece_unigram(fields, tokens, text), tokens, False, True, text)
+        case "bert":
+            tokens = wordpiece_tokens(fields)
+            return _Kind(wordpiece(fields, tokens), tokens, True, fields.flag("add_sep_token", True))
         case _:
             raise Unsupported(
-                f"the GGUF tokenizer model {quoted(model)} is not supported; byte-level BPE ('gpt2') and SentencePiece "
-                "('llama', 't5') are"
+                f"the GGUF tokenizer model {quoted(model)} is not supported; byte-level BPE ('gpt2'), SentencePiece "
+                "('llama', 't5') and WordPiece ('bert') are"
             )
 
 

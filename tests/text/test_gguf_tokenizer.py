@@ -40,7 +40,7 @@ def test_types_may_be_an_array() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model": "bert"}, "'bert'"),
+        ({"model": "plamo2"}, "'plamo2'"),
         ({"model": "rwkv"}, "'rwkv'"),
         ({"pre": "no-such-family"}, "'no-such-family'"),
     ],
