@@ -2,7 +2,7 @@
 
 Owns: the rules beyond JSON's grammar: UTF-8, finite numbers, no key twice, texts that UTF-8 can write and that hold no
 NUL, nesting that no walk has to fear. Refuses to know: which fields there are.
-Specs: SERVER-10 to SERVER-13. Source: RFC 8259; RFC 7493 (I-JSON), whose rules these mostly are.
+Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493 (I-JSON), whose rules these mostly are.
 Next: `ferrum.server.request_body`.
 """
 
@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections import Counter
+from itertools import islice
 from typing import Any, NoReturn
 
 from ferrum.api.errors import ApiError, invalid
@@ -19,11 +20,17 @@ from ferrum.errors import quoted
 
 DEEPEST = 128
 """Lists and objects inside each other. JSON schemas of real programs need about twenty."""
+MOST_PIECES = 1 << 20
+"""Texts, commas and brackets: as many tokens as that, or half as many texts. A body of the usual size can hold ten
+million empty objects, which are gigabytes once they are read."""
+_PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[,\[{]', re.DOTALL)  # never goes back
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
     """The object that the bytes are. Raises ApiError with the field where one can be named."""
+    if len(raw) > MOST_PIECES and next(islice(_PIECE.finditer(raw), MOST_PIECES, None), None):
+        raise ApiError(413, f"the body holds more than {MOST_PIECES} values", code="request_too_large")
     try:
         value = _DECODER.decode(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

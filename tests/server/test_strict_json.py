@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.api.errors import ApiError
-from ferrum.server.strict_json import DEEPEST, parse_object
+from ferrum.server.strict_json import DEEPEST, MOST_PIECES, parse_object
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"))
 VALUES = st.recursive(
@@ -76,6 +76,30 @@ def test_a_key_stands_once(first: Any, second: Any) -> None:
     once, again = json.dumps(first), json.dumps(second)
     for raw in (f'{{"a": {once}, "b": 0, "a": {again}}}', f'{{"x": [{{"a": {once}, "a": {again}}}]}}'):
         assert "'a' stands there twice" in refusal(raw.encode()).message
+
+
+@pytest.mark.clause("SERVER-17")
+@pytest.mark.parametrize(
+    ("item", "count", "fits"),
+    [
+        (b"1", MOST_PIECES // 2, True),
+        (b"1", MOST_PIECES + 1, False),
+        (b"{}", MOST_PIECES, False),
+        (b'""', MOST_PIECES, False),
+        (b"[]", MOST_PIECES, False),
+        (b'"' + b'\\",{[' * MOST_PIECES + b'"', 1, True),  # all of it is one text
+        (b'"' + b"\\" * 2 * MOST_PIECES, 1, None),  # which does not end
+    ],
+    ids=["numbers", "more numbers", "objects", "texts", "lists", "one text", "no end"],
+)
+def test_values_are_counted_before_they_are_made(item: bytes, count: int, fits: bool | None) -> None:
+    raw = b'{"x":[' + b",".join([item] * count) + b"]}"
+    if fits:
+        assert len(parse_object(raw)["x"]) == count
+    else:
+        with pytest.raises(ApiError) as caught:
+            parse_object(raw)
+        assert caught.value.status == (400 if fits is None else 413)
 
 
 @pytest.mark.clause("SERVER-12")
