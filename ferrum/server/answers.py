@@ -12,7 +12,7 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ferrum.api.errors import ApiError
+from ferrum.api.errors import ApiError, as_api_error
 from ferrum.api.protocol.base import Answer
 
 RETRY_AFTER_S = 1
@@ -46,3 +46,8 @@ async def refused_by_route(request: Request, error: Exception) -> Response:
         message = f"{request.method} has no meaning here{allowed and f': ask by {allowed}'}"
         return refused(ApiError(status, message, code="method_not_allowed"), headers)
     return refused(ApiError(status, str(getattr(error, "detail", "")) or HTTPStatus(status).phrase), headers)
+
+
+async def refused_by_defect(request: Request, error: Exception) -> Response:
+    """What is said where something fails that nobody has foreseen."""
+    return refused(as_api_error(error))

@@ -17,7 +17,7 @@ from ferrum import __version__
 from ferrum.api.service import Service
 from ferrum.server import endpoints, questions
 from ferrum.server.access import Callers, Keys
-from ferrum.server.answers import refused_by_route
+from ferrum.server.answers import refused_by_defect, refused_by_route
 from ferrum.server.envelope import ID_HEADER, Envelope
 from ferrum.server.metrics import CountedRequests, Published
 from ferrum.server.openapi import document
@@ -35,7 +35,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
         docs_url=None,  # these pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: refused_by_route},
+        exception_handlers={HTTPException: refused_by_route, Exception: refused_by_defect},
     )
     for endpoint in posted:
         _route(app, endpoint.path, "POST", endpoints.handler(endpoint, settings))

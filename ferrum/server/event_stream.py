@@ -65,7 +65,7 @@ class EventStream(Response):
     async def _send(self, send: Send, event: bytes, more: bool = True) -> None:
         self._last_s = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": event, "more_body": more})
-        await asyncio.sleep(0)  # sending waits for nothing as long as buffers have room, and others want to send as well
+        await asyncio.sleep(0)  # sending waits for nothing while buffers have room, and others want to send as well
 
     async def _comment(self, send: Send) -> None:
         """Proxies and clients close connections on which nothing comes."""

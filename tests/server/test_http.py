@@ -121,6 +121,21 @@ def test_errors_of_the_service(stream: bool, error: Exception, status: int, late
     assert "a secret" not in told["message"]
 
 
+@pytest.mark.clause("SERVER-02")
+def test_a_defect_has_the_form_of_an_error_too() -> None:
+    def fail() -> None:
+        raise RuntimeError("a secret of the server")
+
+    async def asked(app: FastAPI) -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get("/fail")
+
+    with application() as app:
+        app.add_api_route("/fail", fail)
+        assert "secret" not in is_error(asyncio.run(asked(app)), 500)["message"]
+
+
 @pytest.mark.clause("SERVER-04")
 def test_answers_are_those_of_the_service(app: FastAPI) -> None:
     answer = ask(app, "POST", "/v1/chat/completions", json=CHAT)
