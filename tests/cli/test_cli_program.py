@@ -61,7 +61,7 @@ def test_help_explains_every_flag(invoke: Invoke, name: str | None) -> None:
 
 @pytest.mark.clause("CLI-21")
 def test_commands_are_those_there_are() -> None:
-    assert list(program.commands) == ["generate", "chat", "pull", "models", "inspect", "tokenize", "bench"]
+    assert list(program.commands) == ["generate", "chat", "pull", "models", "inspect", "tokenize", "bench", "serve"]
 
 
 @pytest.mark.clause("CLI-23")
