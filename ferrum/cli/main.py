@@ -29,6 +29,7 @@ MODULES = {
     "tokenize": "tokenize",
     "bench": "bench",
     "serve": "serve",
+    "batch": "batch",
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000

@@ -18,8 +18,9 @@ RANKS = {
     "engine": 4,
     "ferrum": 5,  # the package itself: `from ferrum import LLM`
     "api": 6,
-    "server": 7, "batch": 7, "load_test": 7,
-    "cli": 8,
+    "server": 7, "load_test": 7,
+    "batch": 8,  # reads JSON as the server does
+    "cli": 9,
 }  # fmt: skip
 CORE = {"errors", "files", "children", "paths", "fields", "given", "config", "sampling_params", "types"}
 EXEMPT = {"conformance", "testing"}

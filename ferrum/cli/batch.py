@@ -1,0 +1,131 @@
+"""`ferrum-ref batch IN.jsonl -o OUT.jsonl`: a file of requests, answered line by line.
+
+Owns: the order of things (both files are looked at before a model is loaded), what is said on stderr, the exit code: 0
+where every line has an answer without an error, 1 where lines have errors, 130 after Ctrl-C.
+Refuses to know: how lines are answered. Specs: BATCH-30 to BATCH-33. Next: `docs/batch.md`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ferrum.cli.errors import FAILED
+from ferrum.cli.options import EngineOptions, debug_option, engine_options, service_options
+from ferrum.cli.progress import Progress
+from ferrum.cli.service_flags import ServiceFlags
+from ferrum.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ferrum.batch.run import Run
+
+TOKENS_OF_A_STEP = 2048
+"""Nobody waits for a stream here: long prompts need not be read in small pieces."""
+
+
+@click.command(context_settings={"default_map": {"max_num_batched_tokens": TOKENS_OF_A_STEP}})
+@click.argument("requests", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
+              help="Answers, one a line, as they come; a file that is there is gone on with.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N",
+              help="With a line's custom_id, the seed of each line that has none.")  # fmt: skip
+@click.option("--retry-errors", is_flag=True, help="Answer lines again whose answers are errors.")
+@service_options
+@engine_options
+@debug_option
+def batch(
+    requests: str, output: Path, seed: int, retry_errors: bool, service: ServiceFlags, engine: EngineOptions
+) -> None:
+    """Answer a file of requests.
+
+    Each line of IN (- for standard input) is a request in the form of OpenAI's batch files. The same command once more
+    goes on where the last one was stopped.
+    """
+    check_installed()
+    from ferrum.batch.answer_file import answer_file
+    from ferrum.batch.ledger import Ledger
+    from ferrum.batch.run import Run
+    from ferrum.batch.source import request_file
+
+    progress = Progress()
+    with request_file(requests) as file, answer_file(output) as answers, Ledger() as ledger:
+        run = Run(file, answers, ledger, seed)
+        with progress.during(f"reading {requests}"):
+            run.take_stock(retry_errors=retry_errors)
+        run.watch = Watch(run, progress).show
+        try:
+            if not run.complete:
+                answer(run, service, engine, progress)
+        except KeyboardInterrupt:
+            progress.note(f"{state(run)}; the same command goes on")
+            raise
+        progress.note(state(run))
+        if ledger.counts.failed:
+            raise click.exceptions.Exit(FAILED)
+
+
+def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progress) -> None:
+    """Answers all lines that have no answer yet."""
+    from ferrum.batch.answering import LINES_A_SEQUENCE, Answerer, answer_all
+
+    service = flags.service(engine, progress)
+
+    async def answer_and_close() -> None:
+        try:
+            run.check_model(service.names)
+            run.watch()
+            at_a_time = LINES_A_SEQUENCE * flags.max_num_seqs
+            await answer_all(Answerer(service, run.seed), run.lines(), at_a_time, run.keep)
+        finally:
+            service.close()  # while there is a loop for the engine's last news
+
+    asyncio.run(answer_and_close())
+    run.check_complete()
+
+
+class Watch:
+    """How far a run is, and how long it still takes."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self._run = run
+        self._progress = progress
+        self._began = time.monotonic()
+        self._before = run.ledger.counts.answered
+
+    def show(self) -> None:
+        counts = self._run.ledger.counts
+        passed, news = time.monotonic() - self._began, counts.answered - self._before
+        told = f"{counts.answered} of {counts.lines} lines, {counts.failed} with errors"
+        if news and passed:
+            left = duration((counts.lines - counts.answered) * passed / news)
+            told += f", {self._run.tokens / passed:.0f} tok/s, {left} left"
+        self._progress.show(told)
+
+
+def state(run: Run) -> str:
+    """What has become of the lines."""
+    counts = run.ledger.counts
+    told = f"{counts.answered} of {counts.lines} lines answered"
+    if counts.failed:
+        told += f", {counts.failed} with errors (--retry-errors answers them again)"
+    if counts.strange:
+        told += f"; {counts.strange} more answers are there, to lines that the input does not have"
+    return told
+
+
+def duration(seconds: float) -> str:
+    """75 -> "1:15"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def check_installed() -> None:
+    """Raises ConfigError where a package of the extra is missing."""
+    if find_spec("pydantic") is None:
+        raise ConfigError("batch files need pydantic: pip install 'ferrum-ref[server]'")

@@ -1,0 +1,218 @@
+"""BATCH-06 to BATCH-09 and BATCH-20 to BATCH-23: what a service says to lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from ferrum.api.protocol.chat import ChatRequest
+from ferrum.api.service import Service
+from ferrum.api.stub import read_script, stub, stub_service
+from ferrum.batch.answering import Answerer, answer_all
+from ferrum.batch.request_line import RequestLine, derived_seed
+from ferrum.batch.result_line import Result, read_result
+from ferrum.config import EngineConfig
+from ferrum.errors import InternalError
+from tests.batch.files import chat_line, essence, line_of
+
+SCRIPT = {"answers": [{"when": "count", "say": "one two three"}], "default": "Hello – „you“"}
+
+
+def results(service: Service, values: Sequence[Any], *, at_a_time: int = 8, seed: int = 0) -> list[dict[str, Any]]:
+    """The lines that become of lines, in the order in which they came."""
+    kept: list[Result] = []
+    lines = [line_of(value, number) for number, value in enumerate(values, start=1)]
+    asyncio.run(answer_all(Answerer(service, seed), lines, at_a_time, kept.append))
+    for result in kept:
+        written = read_result(result.text.encode())
+        assert written is not None and (written.id, written.failed) == (result.id, result.failed)
+    return [json.loads(result.text) for result in kept]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    made = stub_service(SCRIPT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def small() -> Iterator[Service]:
+    """One that takes two sequences, and lets two wait."""
+    made = Service(stub(read_script({**SCRIPT, "delay_ms": 1}), config=EngineConfig(max_num_seqs=2, max_waiting=2)))
+    yield made
+    made.close()
+
+
+def line(url: str, **body: Any) -> dict[str, Any]:
+    return {"custom_id": f"{url} {sorted(body)}", "method": "POST", "url": url, "body": body}
+
+
+@pytest.mark.clause("BATCH-07", "BATCH-23")
+def test_every_endpoint_answers_as_a_server_does(service: Service) -> None:
+    values = [
+        chat_line("chat", "count"),
+        line("/v1/completions", prompt=["<|user|>\ncount", "x"], max_tokens=5),
+        line("/v1/responses", input="count"),
+        line("/v1/embeddings", input=["x", "y"]),
+    ]
+    found = {answer["custom_id"].split(" ")[0]: answer for answer in results(service, values)}
+    assert all(answer["error"] is None and answer["response"]["status_code"] == 200 for answer in found.values())
+    bodies = {name: answer["response"]["body"] for name, answer in found.items()}
+    assert bodies["chat"]["choices"][0]["message"]["content"] == "one two three"
+    assert [choice["index"] for choice in bodies["/v1/completions"]["choices"]] == [0, 1]
+    assert bodies["/v1/responses"]["output"][0]["content"][0]["text"] == "one two three"
+    assert [len(item["embedding"]) for item in bodies["/v1/embeddings"]["data"]] == [32, 32]
+
+
+@pytest.mark.clause("BATCH-07")
+def test_the_body_is_what_the_service_gives_byte_for_byte(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    original = service.chat
+
+    async def chat(*given: Any) -> Any:
+        answer = await original(*given)
+        told.append(answer.json_text())
+        return answer
+
+    monkeypatch.setattr(service, "chat", chat)
+    kept: list[Result] = []
+    asyncio.run(answer_all(Answerer(service, 0), [line_of(chat_line("ä"))], 1, kept.append))
+    assert f'"body":{told[0]}}},"error":null}}\n' in kept[0].text
+    assert kept[0].tokens == len("Hello – „you“".encode()) + 1
+
+
+@pytest.mark.clause("BATCH-08", "BATCH-09")
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"stream": True}, 400, "stream"),
+        ({"stream": True, "stream_options": {"include_usage": True}}, 400, "stream"),
+        ({"model": "gpt-9"}, 404, "model"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"unheard_of": 1}, 400, "unheard_of"),
+        ({"messages": []}, 400, "messages"),
+        ({"seed": "x"}, 400, "seed"),
+        ({"max_tokens": 0}, 400, "max_tokens"),
+    ],
+)
+def test_what_a_server_refuses_is_refused_likewise(
+    service: Service, body: dict[str, Any], status: int, param: str
+) -> None:
+    (answer,) = results(service, [chat_line("a", **body)])
+    assert answer["error"] is None and answer["response"]["status_code"] == status
+    assert answer["response"]["body"]["error"]["param"] == param
+
+
+@pytest.mark.clause("BATCH-06", "BATCH-23")
+def test_seeds_and_answers_depend_on_nothing_around_a_line(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: dict[str, int | None] = {}
+    original = service.chat
+
+    async def chat(body: ChatRequest, call: Any) -> Any:
+        seeds[str(body.messages[0].content)] = body.seed
+        return await original(body, call)
+
+    monkeypatch.setattr(service, "chat", chat)
+    values = [chat_line(name, f"{name} count", **({"seed": 5} if name == "c" else {})) for name in "abcdef"]
+    first = results(service, values, seed=3)
+    assert seeds == {f"{name} count": 5 if name == "c" else derived_seed(name, 3) for name in "abcdef"}
+    random.Random(0).shuffle(values)
+    second = results(service, values, seed=3, at_a_time=2)
+    assert sorted(map(essence, first), key=str) == sorted(map(essence, second), key=str)
+
+
+@pytest.mark.clause("BATCH-20")
+def test_no_more_lines_are_taken_than_can_be_open(service: Service) -> None:
+    taken, kept = 0, 0
+
+    def lines() -> Iterator[RequestLine]:
+        nonlocal taken
+        for number in range(40):
+            taken += 1
+            assert taken <= kept + 3
+            yield line_of(chat_line(str(number)))
+
+    def keep(_: Result) -> None:
+        nonlocal kept
+        kept += 1
+
+    asyncio.run(answer_all(Answerer(service, 0), lines(), 3, keep))
+    assert taken == kept == 40
+
+
+@pytest.mark.clause("BATCH-21")
+def test_a_line_without_room_waits_and_one_that_never_has_room_is_told_so(small: Service) -> None:
+    values = [chat_line(f"{number}", n=1 + number % 3) for number in range(12)]
+    values.insert(4, {**line("/v1/completions", prompt=["x"] * 9), "custom_id": "many"})
+    found = {answer["custom_id"]: answer for answer in results(small, values, at_a_time=12)}
+    assert len(found) == len(values)
+    assert found.pop("many")["response"]["body"]["error"]["code"] == "queue_full"
+    for number in range(12):
+        assert len(found[str(number)]["response"]["body"]["choices"]) == 1 + number % 3
+
+
+@pytest.mark.clause("BATCH-21")
+def test_a_line_at_which_the_engine_fails_takes_no_other_with_it() -> None:
+    service = stub_service({**SCRIPT, "delay_ms": 1})
+    executor = service._served.thread.engine.executor
+    original, poison = executor.run, b"poison"
+
+    def run(plan: Any) -> Any:
+        if any(poison in bytes(token & 255 for token in chunk.sequence.token_ids) for chunk in plan.chunks):
+            raise RuntimeError("it cannot be computed")
+        return original(plan)
+
+    executor.run = run
+    values = [chat_line(f"{number}", "poison" if number in (3, 17) else "count") for number in range(40)]
+    try:
+        found = {answer["custom_id"]: answer["response"]["status_code"] for answer in results(service, values)}
+    finally:
+        service.close()
+    assert found == {f"{number}": 500 if number in (3, 17) else 200 for number in range(40)}
+
+
+class Death(BaseException):
+    """Nothing that a step may raise."""
+
+
+@pytest.mark.clause("BATCH-22")
+def test_the_end_of_the_engine_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = stub_service({**SCRIPT, "delay_ms": 1})
+    kept: list[Result] = []
+
+    def keep(result: Result) -> None:
+        kept.append(result)
+        if len(kept) == 3:
+            monkeypatch.setattr(service._served.thread.engine, "step", die)
+
+    def die() -> None:
+        raise Death
+
+    lines = [line_of(chat_line(str(number))) for number in range(50)]
+    try:
+        with pytest.raises(InternalError, match="the engine's thread ended"):
+            asyncio.run(answer_all(Answerer(service, 0), lines, 2, keep))
+    finally:
+        service.close()
+    assert 3 <= len(kept) < 8 and not any(result.failed for result in kept)
+
+
+@pytest.mark.clause("BATCH-08")
+def test_a_defect_at_one_line_is_its_answer_alone(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = service.chat
+
+    async def chat(body: ChatRequest, call: Any) -> Any:
+        if body.messages[0].content == "bad":
+            raise ValueError("secret details")
+        return await original(body, call)
+
+    monkeypatch.setattr(service, "chat", chat)
+    found = {answer["custom_id"]: answer for answer in results(service, [chat_line("a", "bad"), chat_line("b")])}
+    assert found["a"]["response"]["status_code"] == 500 and "secret" not in str(found["a"])
+    assert found["b"]["response"]["status_code"] == 200
