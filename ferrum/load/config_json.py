@@ -159,7 +159,11 @@ class _Sizes:
 
     def max_positions(self) -> int:
         default = self.family.defaults.get("max_position_embeddings", 2048)
-        return positions(self.fields, self.family.word("max_position_embeddings"), default)
+        key, first = self.family.word("max_position_embeddings"), self.family.layout.first_position
+        rows = positions(self.fields, key, default)
+        if rows <= first:
+            raise self.fields.wrong(key, f"a number above {first}")
+        return rows - first
 
     def epsilon(self) -> float:
         return epsilon(self.fields, self.family.word("rms_norm_eps"), self.family.defaults.get("rms_norm_eps", 1e-6))

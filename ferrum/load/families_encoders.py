@@ -2,11 +2,14 @@
 
 Owns: as `ferrum.load.families` and `ferrum.load.families_gguf`, for models that write no texts: their tokens see all of
 a text, which becomes a vector. Refuses to know: pooling (`ferrum.load.pooling`).
-Specs: LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Paper: BERT 1810.04805.
+Specs: LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Papers: BERT 1810.04805,
+RoBERTa 1907.11692.
 Next: `ferrum.load.pooling`.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from ferrum.load import layouts_json as layouts
 from ferrum.load.families_gguf import GGUFFamily
@@ -15,28 +18,38 @@ from ferrum.load.layout import Layout
 
 _ENCODER = {"layer_norm": True, "gated": False, "encoder": True}
 
+_BERT = HuggingFaceFamily(
+    "bert",
+    "BertModel",
+    "BertForMaskedLM",
+    layout=layouts.BERT,
+    words={"rms_norm_eps": "layer_norm_eps"},
+    defaults={"rms_norm_eps": 1e-12, "hidden_act": "gelu", "max_position_embeddings": 512},
+    constants={**_ENCODER, "rope": None},
+    biases=ALL_LINEARS,
+    neutral={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
+    harmless=frozenset(
+        [
+            "directionality",
+            "pooler_fc_size",
+            "pooler_num_attention_heads",
+            "pooler_num_fc_layers",
+            "pooler_size_per_head",
+            "pooler_type",
+            "type_vocab_size",
+        ]
+    ),
+)
+_ROBERTA = replace(
+    _BERT,
+    layout=layouts.ROBERTA,
+    neutral={**_BERT.neutral, "pad_token_id": (1,)},  # positions are counted from the one after it
+)
 ENCODER_FAMILIES: dict[str, HuggingFaceFamily] = {
-    "bert": HuggingFaceFamily(
-        "bert",
-        "BertModel",
-        "BertForMaskedLM",
-        layout=layouts.BERT,
-        words={"rms_norm_eps": "layer_norm_eps"},
-        defaults={"rms_norm_eps": 1e-12, "hidden_act": "gelu", "max_position_embeddings": 512},
-        constants={**_ENCODER, "rope": None},
-        biases=ALL_LINEARS,
-        neutral={"is_decoder": (False,), "position_embedding_type": ("absolute",)},
-        harmless=frozenset(
-            [
-                "directionality",
-                "pooler_fc_size",
-                "pooler_num_attention_heads",
-                "pooler_num_fc_layers",
-                "pooler_size_per_head",
-                "pooler_type",
-                "type_vocab_size",
-            ]
-        ),
+    "bert": _BERT,
+    "roberta": replace(_ROBERTA, name="roberta", causal_class="RobertaModel", base_class="RobertaForMaskedLM"),
+    "xlm-roberta": replace(
+        _ROBERTA, name="xlm-roberta", causal_class="XLMRobertaModel", base_class="XLMRobertaForMaskedLM"
     ),
 }
 

@@ -30,6 +30,8 @@ class Layout:
     head: str
     layer: Mapping[str, str]
     positions: str | None = None
+    first_position: int = 0
+    """The row of the first position; those before it are for padding."""
     token_types: str | None = None
     """Rows of which the first is added to every token: the others are for what only pairs of texts have."""
     embedding_norm: str | None = None

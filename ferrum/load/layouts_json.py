@@ -153,37 +153,46 @@ FALCON = replace(
 FALCON_TWO_NORMS = _but(FALCON, attention_norm="ln_attn", mlp_norm="ln_mlp")
 
 # ---- encoders
-_MODULES_ABOVE = ("pooler.dense", "cls.predictions.transform.dense", "cls.predictions.decoder", "cls.seq_relationship")
+_MODULES_ABOVE = (
+    *("pooler.dense", "cls.predictions.transform.dense", "cls.predictions.decoder", "cls.seq_relationship"),
+    *("lm_head.dense", "lm_head.decoder"),
+)
 _ABOVE_AN_ENCODER = {
     **{f"{module}.weight": 2 for module in _MODULES_ABOVE},
     **{f"{module}.bias": 1 for module in _MODULES_ABOVE},
     **dict.fromkeys(("cls.predictions.transform.LayerNorm.weight", "cls.predictions.transform.LayerNorm.bias"), 1),
-    "cls.predictions.bias": 1,
+    **dict.fromkeys(("lm_head.layer_norm.weight", "lm_head.layer_norm.bias"), 1),
+    **dict.fromkeys(("cls.predictions.bias", "lm_head.bias"), 1),
 }
 """What it was trained with: no part of what it makes of a text's tokens."""
-BERT = Layout(
-    "bert.embeddings.word_embeddings",
-    "",
-    "",
-    {
-        part: f"bert.encoder.layer.{{layer}}.{name}"
-        for part, name in {
-            "query": "attention.self.query",
-            "key": "attention.self.key",
-            "value": "attention.self.value",
-            "output": "attention.output.dense",
-            "attention_closing": "attention.output.LayerNorm",
-            "up": "intermediate.dense",
-            "down": "output.dense",
-            "mlp_closing": "output.LayerNorm",
-        }.items()
-    },
-    positions="bert.embeddings.position_embeddings",
-    token_types="bert.embeddings.token_type_embeddings",
-    embedding_norm="bert.embeddings.LayerNorm",
-    derived={**_DERIVED, **_ABOVE_AN_ENCODER},
-    prefix="bert.",
-)
+
+
+def _encoder(prefix: str, first_position: int = 0) -> Layout:
+    places = {
+        "query": "attention.self.query",
+        "key": "attention.self.key",
+        "value": "attention.self.value",
+        "output": "attention.output.dense",
+        "attention_closing": "attention.output.LayerNorm",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+        "mlp_closing": "output.LayerNorm",
+    }
+    return Layout(
+        f"{prefix}embeddings.word_embeddings",
+        "",
+        "",
+        {part: f"{prefix}encoder.layer.{{layer}}.{name}" for part, name in places.items()},
+        positions=f"{prefix}embeddings.position_embeddings",
+        first_position=first_position,
+        token_types=f"{prefix}embeddings.token_type_embeddings",
+        embedding_norm=f"{prefix}embeddings.LayerNorm",
+        derived={**_DERIVED, **_ABOVE_AN_ENCODER},
+        prefix=prefix,
+    )
+
+
+BERT, ROBERTA = _encoder("bert."), _encoder("roberta.", first_position=2)
 
 # ---- experts
 _PARTS = ("gate", "up", "down")

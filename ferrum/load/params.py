@@ -96,7 +96,9 @@ class Taker:
     def positions(self) -> Weight | None:
         if self.layout.positions is None:
             return None
-        return self.matrix(f"{self.layout.positions}.weight", (self.config.max_positions, self.config.hidden_size))
+        first = self.layout.first_position
+        shape = (first + self.config.max_positions, self.config.hidden_size)
+        return self.matrix(f"{self.layout.positions}.weight", shape, slice(first, None) if first else None)
 
     def common(self) -> np.ndarray | None:
         """The row of the first type of token: there is but one text."""

@@ -25,9 +25,12 @@ WIDE = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidde
         "max_position_embeddings": 64, "layer_norm_eps": 1e-3}  # fmt: skip
 ODD = {"vocab_size": 97, "hidden_size": 40, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 2,
        "max_position_embeddings": 48, "hidden_act": "relu", "type_vocab_size": 3}  # fmt: skip
+ROBERTA = {"type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": 66}
 MODELS = {
     "bert-wide": ("bert", WIDE, AutoModel),
     "bert-odd": ("bert", ODD, AutoModelForMaskedLM),
+    "roberta-odd": ("roberta", {**ODD, **ROBERTA}, AutoModelForMaskedLM),
+    "xlm-roberta-wide": ("xlm-roberta", {**WIDE, **ROBERTA}, AutoModel),
 }
 TOKENS = 40
 SENTENCES = (
@@ -49,7 +52,7 @@ def make(name: str) -> tuple[Encoder, np.ndarray]:
         arrays = load_file(folder / "model.safetensors")
     tensors = {key: (str(array.dtype), array.shape) for key, array in sorted(arrays.items())}
     seed = sum(name.encode())
-    tokens = np.random.RandomState(seed).randint(0, sizes["vocab_size"], TOKENS).tolist()
+    tokens = np.random.RandomState(seed).randint(2, sizes["vocab_size"], TOKENS).tolist()  # padding has no position
     encoder = Encoder(name, config, tensors, seed, tokens)
     with tempfile.TemporaryDirectory() as place:
         model = AutoModel.from_pretrained(write_encoder(encoder, Path(place)), attn_implementation="eager").eval()

@@ -169,6 +169,15 @@ def test_a_missing_tensor_is_named(without: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.clause("LOAD-140")
+def test_positions_may_be_counted_from_the_one_after_padding(tmp_path: Path) -> None:
+    assert load_model(write_encoder(ENCODERS["roberta-odd"], tmp_path / "a")).config.max_positions == 64
+    with pytest.raises(Unsupported, match="pad_token_id"):
+        load_model(changed("roberta-odd", tmp_path / "b", pad_token_id=0))
+    with pytest.raises(FerrumError, match="max_position_embeddings"):
+        load_model(changed("roberta-odd", tmp_path / "c", max_position_embeddings=2))
+
+
+@pytest.mark.clause("LOAD-140")
 def test_nothing_of_a_golden_is_passed_over(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for name in ENCODERS:
         load_model(write_encoder(ENCODERS[name], tmp_path / name))
