@@ -166,6 +166,11 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
             assert scores["top_logprobs"][0] is None
             assert len(scores["tokens"]) == len(scores["token_logprobs"]) == len(scores["top_logprobs"])
             assert "".join(scores["tokens"]) == choice["text"]
+            assert all(
+                choice["text"].startswith(token, offset)
+                for token, offset in zip(scores["tokens"], scores["text_offset"], strict=True)
+            )
+            assert scores["text_offset"] == sorted(set(scores["text_offset"]))
             assert len(scores["tokens"]) >= len(prompt)
             for token, score, top in list(
                 zip(scores["tokens"], scores["token_logprobs"], scores["top_logprobs"], strict=True)
