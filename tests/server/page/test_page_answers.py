@@ -101,6 +101,55 @@ def test_a_reload_keeps_all_and_half_an_answer_too(page: Browser) -> None:
     page.until(NOTHING_RUNS)  # nobody waits for the rest
 
 
+@pytest.mark.clause("PAGE-05")
+def test_an_answer_is_kept_while_it_is_written(page: Browser) -> None:
+    kept = "return JSON.parse(localStorage.getItem('ferrum.turns'))?.[0].answer.text.length"
+    begin(page, "Tell a story.")
+    page.until(f"{kept} > 50")
+    put_away = "localStorage.clear(); dispatchEvent(new Event('pagehide'));"
+    assert page.run(put_away + kept) > 50
+    page.press("Escape")
+    page.until(IDLE)
+    page.run("turns[0].answer.finish = null; save()")  # as a browser leaves it that is killed
+    page.reload()
+    assert page.run(TURNS)[0][2] == "interrupted"
+
+
+@pytest.mark.clause("PAGE-05")
+def test_where_there_is_little_room_the_words_are_kept(page: Browser) -> None:
+    page.run("""
+        const store = Storage.prototype.setItem;
+        Storage.prototype.setItem = function (key, value) {
+            if (value.length > 2000) throw new DOMException('', 'QuotaExceededError');
+            store.call(this, key, value);
+        };""")
+    ask(page, "What is the capital?")
+    assert page.count(".chip") > 0 and page.count("#notice:not([hidden])") == 0
+    page.reload()
+    assert page.run(TURNS) == [["What is the capital?", CAPITAL, "stop"]] and page.count(".chip") == 0
+
+
+@pytest.mark.clause("PAGE-05")
+def test_a_conversation_goes_on_in_another_tab(page: Browser) -> None:
+    ask(page, "What is the capital?")
+    page.run("""
+        const turn = { question: 'From elsewhere', answer: { ...newAnswer(), text: 'Yes.', finish: 'stop' } };
+        localStorage.setItem('ferrum.turns', JSON.stringify([...turns, turn]));
+        dispatchEvent(new StorageEvent('storage', { key: 'ferrum.turns' }));""")
+    assert [question for question, _, _ in page.run(TURNS)] == ["What is the capital?", "From elsewhere"]
+    assert page.count(".turn") == 2 and page.text(f"{LAST_ANSWER} .text") == "Yes."
+
+
+@pytest.mark.clause("PAGE-06")
+def test_a_stream_without_an_end_is_an_answer_that_was_interrupted(page: Browser) -> None:
+    page.run("""
+        const chunk = { choices: [{ index: 0, delta: { content: 'Half an' }, finish_reason: null }] };
+        window.fetch = async () => new Response(`data: ${JSON.stringify(chunk)}\n\n`);""")
+    ask(page, "Hello.")
+    assert page.run(TURNS) == [["Hello.", "Half an", "interrupted"]]
+    assert "connection" in page.text(".note")
+
+
 @pytest.mark.clause("PAGE-06")
 def test_a_question_that_fails_goes_back_to_the_box(page: Browser) -> None:
     ask(page, "What is the capital?")
