@@ -9,7 +9,6 @@ Refuses to know: files. Specs: BATCH-06, BATCH-09, BATCH-20 to BATCH-23. Next: `
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from typing import Any
@@ -33,9 +32,10 @@ Keep = Callable[[Result], None]
 
 
 class Answerer:
-    """Asks a service."""
+    """Asks a service, about at most `at_a_time` lines at a time. To be used on one event loop."""
 
-    def __init__(self, service: Service, seed: int) -> None:
+    def __init__(self, service: Service, seed: int, at_a_time: int) -> None:
+        self.at_a_time = at_a_time
         self._service = service
         self._seed = seed
         self._endpoints: dict[str, tuple[type[Body], Callable[[Any, Call], Awaitable[Answer]]]] = {
@@ -44,22 +44,44 @@ class Answerer:
             "/v1/responses": (ResponsesRequest, service.respond),
             "/v1/embeddings": (EmbeddingRequest, service.embed),
         }
+        self._room = at_a_time  # lines that may be open now
+        self._open = 0  # lines that are
+        self._again = 0  # lines that wait to be tried again, before all others
+        self._news = asyncio.Event()
 
     async def result(self, line: RequestLine) -> Result:
-        """What becomes of the line. Raises PERHAPS_OF_OTHERS."""
+        """What becomes of the line. Raises the error that was the end of the engine: no line is to be answered with
+        that."""
         if line.fault is not None:
             return faulty(line, line.fault)
-        try:
-            return answered(line, await self._answer(line))
-        except PERHAPS_OF_OTHERS:
-            raise
-        except Exception as error:
-            return refused(line, as_api_error(error))
+        again = False
+        while True:
+            alone = await self._enter(again)
+            try:
+                answer = await self._answer(line)
+                self._room = min(self._room + 1, self.at_a_time)
+                return answered(line, answer)
+            except PERHAPS_OF_OTHERS as error:
+                if not self._service.health().ready:
+                    raise
+                if alone:
+                    return refused(line, as_api_error(error))
+                self._room, again = max(1, self._open - 1), True
+            except Exception as error:
+                return refused(line, as_api_error(error))
+            finally:
+                self._open -= 1
+                self._news.set()
 
-    def check_alive(self, error: Exception) -> None:
-        """Raises the error if it was the end of the engine: no line is to be answered with that."""
-        if not self._service.health().ready:
-            raise error
+    async def _enter(self, again: bool) -> bool:
+        """Waits until there is room for one more. -> whether nobody else will be there meanwhile."""
+        self._again += again
+        while self._open >= self._room or (self._again and not again):
+            self._news.clear()
+            await self._news.wait()
+        self._again -= again
+        self._open += 1
+        return self._room == 1
 
     async def _answer(self, line: RequestLine) -> Answer:
         assert line.body is not None and line.custom_id is not None
@@ -72,38 +94,19 @@ class Answerer:
         return await ask(read(wanted, body), Call())
 
 
-async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], at_a_time: int, keep: Keep) -> None:
+async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], keep: Keep) -> None:
     """Answers all lines, begun in their order; `keep` gets each result when it is there."""
-    coming, again = iter(lines), deque[RequestLine]()
-    open_lines: dict[asyncio.Task[Result], RequestLine] = {}
-    room = at_a_time
+    coming, begun = iter(lines), set[asyncio.Task[Result]]()
     try:
         while True:
-            while again and len(open_lines) < room:
-                _open(open_lines, answerer, again.popleft())
-            for line in islice(coming, max(0, room - len(open_lines))):
-                _open(open_lines, answerer, line)
-            if not open_lines:
+            for line in islice(coming, answerer.at_a_time - len(begun)):
+                begun.add(asyncio.create_task(answerer.result(line)))
+            if not begun:
                 return
-            alone = len(open_lines) == 1
-            done, _ = await asyncio.wait(open_lines, return_when=asyncio.FIRST_COMPLETED)
+            done, begun = await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                line = open_lines.pop(task)
-                try:
-                    keep(task.result())
-                    room = min(room + 1, at_a_time)
-                except PERHAPS_OF_OTHERS as error:
-                    answerer.check_alive(error)
-                    if alone:
-                        keep(refused(line, as_api_error(error)))
-                    else:
-                        again.append(line)
-                        room = max(1, len(open_lines))
+                keep(task.result())
     finally:
-        for task in open_lines:
+        for task in begun:
             task.cancel()
-        await asyncio.gather(*open_lines, return_exceptions=True)
-
-
-def _open(open_lines: dict[asyncio.Task[Result], RequestLine], answerer: Answerer, line: RequestLine) -> None:
-    open_lines[asyncio.create_task(answerer.result(line))] = line
+        await asyncio.gather(*begun, return_exceptions=True)

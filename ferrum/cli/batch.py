@@ -79,8 +79,8 @@ def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progr
         try:
             run.check_model(service.names)
             run.watch()
-            at_a_time = LINES_A_SEQUENCE * flags.max_num_seqs
-            await answer_all(Answerer(service, run.seed), run.lines(), at_a_time, run.keep)
+            answerer = Answerer(service, run.seed, LINES_A_SEQUENCE * flags.max_num_seqs)
+            await answer_all(answerer, run.lines(), run.keep)
         finally:
             service.close()  # while there is a loop for the engine's last news
 

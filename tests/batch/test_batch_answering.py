@@ -27,7 +27,7 @@ def results(service: Service, values: Sequence[Any], *, at_a_time: int = 8, seed
     """The lines that become of lines, in the order in which they came."""
     kept: list[Result] = []
     lines = [line_of(value, number) for number, value in enumerate(values, start=1)]
-    asyncio.run(answer_all(Answerer(service, seed), lines, at_a_time, kept.append))
+    asyncio.run(answer_all(Answerer(service, seed, at_a_time), lines, kept.append))
     for result in kept:
         written = read_result(result.text.encode())
         assert written is not None and (written.id, written.failed) == (result.id, result.failed)
@@ -82,7 +82,7 @@ def test_the_body_is_what_the_service_gives_byte_for_byte(service: Service, monk
 
     monkeypatch.setattr(service, "chat", chat)
     kept: list[Result] = []
-    asyncio.run(answer_all(Answerer(service, 0), [line_of(chat_line("ä"))], 1, kept.append))
+    asyncio.run(answer_all(Answerer(service, 0, 1), [line_of(chat_line("ä"))], kept.append))
     assert f'"body":{told[0]}}},"error":null}}\n' in kept[0].text
     assert kept[0].tokens == len("Hello – „you“".encode()) + 1
 
@@ -142,19 +142,19 @@ def test_no_more_lines_are_taken_than_can_be_open(service: Service) -> None:
         nonlocal kept
         kept += 1
 
-    asyncio.run(answer_all(Answerer(service, 0), lines(), 3, keep))
+    asyncio.run(answer_all(Answerer(service, 0, 3), lines(), keep))
     assert taken == kept == 40
 
 
 @pytest.mark.clause("BATCH-21")
 def test_a_line_without_room_waits_and_one_that_never_has_room_is_told_so(small: Service) -> None:
-    values = [chat_line(f"{number}", n=1 + number % 3) for number in range(12)]
+    values = [chat_line(f"{number}", n=1 + number % 2) for number in range(12)]
     values.insert(4, {**line("/v1/completions", prompt=["x"] * 9), "custom_id": "many"})
     found = {answer["custom_id"]: answer for answer in results(small, values, at_a_time=12)}
     assert len(found) == len(values)
     assert found.pop("many")["response"]["body"]["error"]["code"] == "queue_full"
     for number in range(12):
-        assert len(found[str(number)]["response"]["body"]["choices"]) == 1 + number % 3
+        assert len(found[str(number)]["response"]["body"]["choices"]) == 1 + number % 2
 
 
 @pytest.mark.clause("BATCH-21")
@@ -197,7 +197,7 @@ def test_the_end_of_the_engine_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> 
     lines = [line_of(chat_line(str(number))) for number in range(50)]
     try:
         with pytest.raises(InternalError, match="the engine's thread ended"):
-            asyncio.run(answer_all(Answerer(service, 0), lines, 2, keep))
+            asyncio.run(answer_all(Answerer(service, 0, 2), lines, keep))
     finally:
         service.close()
     assert 3 <= len(kept) < 8 and not any(result.failed for result in kept)
