@@ -2,7 +2,7 @@
 
 Owns: several prompts in one request, each a request to the engine with choices of its own; echo; the old form of log
 probabilities. Refuses to know: HTTP, chat.
-Specs: API-20 to API-24. Next: `ferrum.api.embeddings`.
+Specs: API-20 to API-24. Next: `ferrum.api.response_items`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Texts become token ids, and are refused where they are too long.
 
 Owns: the error that says so in the words that clients know. Refuses to know: where texts come from.
-Specs: API-03, API-08. Next: `ferrum.api.chat`.
+Specs: API-03, API-08. Next: `ferrum.api.open_requests`.
 """
 
 from __future__ import annotations

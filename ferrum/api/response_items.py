@@ -2,7 +2,7 @@
 
 Owns: which item is open, and the events that tell of each from its beginning to its end. What the events build up is
 what the whole response holds. Refuses to know: the response around them.
-Specs: API-45. Next: `ferrum.api.embeddings`.
+Specs: API-45. Next: `ferrum.api.responses`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One model as it is served: the engine's thread, and what else its answers are made with.
 
 Owns: `Served`, whatever the model is: a loaded one, or a script. Refuses to know: requests.
-Specs: API-05. Next: `ferrum.api.service`.
+Specs: API-05. Next: `ferrum.api.conversation`.
 """
 
 from __future__ import annotations
