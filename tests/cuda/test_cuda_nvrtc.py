@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 import pytest
@@ -62,18 +59,11 @@ def complaints(found: dict[str, Needs], said: str, variant: Variant, architectur
     return wrong
 
 
-@cache
-def compiling() -> dict[tuple[Variant, str], Future[tuple[dict[str, Needs], str]]]:
-    """All of them, on every processor."""
-    pool = ThreadPoolExecutor(os.cpu_count())
-    return {pair: pool.submit(needs, *pair) for pair in compilations()}
-
-
 @needs_nvrtc
 @pytest.mark.clause("CUDA-02")
 @pytest.mark.parametrize(("variant", "architecture"), compilations(), ids=named)
 def test_a_source_compiles_within_its_budget(variant: Variant, architecture: str) -> None:
-    found, said = compiling()[variant, architecture].result()
+    found, said = needs(variant, architecture)
     assert set(found) == set(signatures(source(variant[0])))
     assert complaints(found, said, variant, architecture) == []
 
