@@ -94,6 +94,7 @@ def test_the_time_is_that_of_one_request() -> None:
 def test_an_answer_that_nobody_takes_ends() -> None:
     with running(terms=terms()) as server, server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)  # whose answers are 25 million bytes
+        assert status(connection.recv(1000)) == 200
         deadline = time.monotonic() + 30
         while server.server.server_state.connections:
             assert time.monotonic() < deadline
