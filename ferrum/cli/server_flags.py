@@ -125,7 +125,7 @@ class ServerFlags:
         from ferrum.server.settings import ANY
         from ferrum.server.sockets import is_loopback
 
-        if self.allowed_hosts or not (with_keys or not is_loopback(self.host)):
+        if self.allowed_hosts or (is_loopback(self.host) and not with_keys):
             return (*LOCAL_NAMES, self.host, *self.allowed_hosts)
         return (ANY,)
 
