@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.server.page.browser import Browser
+from tests.server.page.browser import PATIENCE_S, Browser
 from tests.server.suites.serving import Server, served
 
 CAPITAL = "The capital is **Paris**.\n\n- one\n- two\n\n```python\nif a < b:\n    print(1)\n```\n"
@@ -92,3 +93,11 @@ def running(server: Server) -> float:
         found = re.search(r"^ferrum_num_requests_running (\S+)$", answer.read().decode(), re.MULTILINE)
     assert found is not None
     return float(found[1])
+
+
+def rests(server: Server) -> bool:
+    """Does the engine come to compute nothing?"""
+    end = time.monotonic() + PATIENCE_S
+    while running(server) and time.monotonic() < end:
+        time.sleep(0.02)
+    return running(server) == 0

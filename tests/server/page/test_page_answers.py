@@ -18,13 +18,13 @@ from tests.server.page.steps import (
     IDLE,
     LAST_ANSWER,
     LAST_QUESTION,
-    NOTHING_RUNS,
     READY,
     RETRY,
     STORY,
     TURNS,
     ask,
     begin,
+    rests,
     running,
     scripted,
     sent,
@@ -74,14 +74,13 @@ def test_an_answer_is_stopped_and_the_server_computes_no_more_of_it(page: Browse
     _, text, finish = page.run(TURNS)[0]
     assert STORY.startswith(text) and len(text) < len(STORY) and finish == "stopped"
     assert "Stopped." in page.text(".note")
-    page.until(NOTHING_RUNS)
-    assert running(server) == 0
+    assert rests(server)
     ask(page, "What is the capital?")  # and the next one is answered
     assert page.run(TURNS)[1][1] == CAPITAL
 
 
 @pytest.mark.clause("PAGE-05")
-def test_a_reload_keeps_all_and_half_an_answer_too(page: Browser) -> None:
+def test_a_reload_keeps_all_and_half_an_answer_too(page: Browser, server: Server) -> None:
     ask(page, "What is the capital?")
     tokens = page.count(".chip")
     set_to(page, "system", "Be brief.")
@@ -98,7 +97,7 @@ def test_a_reload_keeps_all_and_half_an_answer_too(page: Browser) -> None:
     assert page.count(".turn:first-child .chip") == tokens > 0
     assert page.run(BOX) == "What I was about to say"
     assert page.text("#in-use") == "system message · temperature 0.5"
-    page.until(NOTHING_RUNS)  # nobody waits for the rest
+    assert rests(server), "nobody waits for the rest"
 
 
 @pytest.mark.clause("PAGE-05")
