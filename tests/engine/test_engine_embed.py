@@ -301,10 +301,11 @@ def noting(order: list[str], name: str, call: Callable[[Any], Any]) -> Callable[
 def test_they_wait_for_memory_that_requests_hold() -> None:
     engine = stub_engine(StubSettings(blocks=15))
     with EngineThread(engine) as thread:
+        started = threading.Event()
+        thread.call(lambda: started.wait(PATIENCE) and None)  # the request comes first, and holds most of it
         ticket = thread.submit([1] * 40, SamplingParams(temperature=0, max_tokens=15, ignore_eos=True))
-        chunks = iter(ticket)
-        next(chunks)
         job = thread.embed(job_of([2] * 50))
+        started.set()
         assert job.result(PATIENCE)[0].prompt_tokens == 50
         assert len(ticket.result(PATIENCE).token_ids) == 15
 
