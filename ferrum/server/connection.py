@@ -9,7 +9,6 @@ Specs: SERVER-50 to SERVER-54. Source: RFC 9112. Next: `ferrum.server.sockets`.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -19,6 +18,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ferrum.api.errors import ApiError
+from ferrum.server.answers import refused
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,11 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = json.dumps(error.body()).encode()
-            headers = [
-                ("content-type", "application/json"),
-                ("content-length", str(len(body))),
-                ("connection", "close"),
-            ]
+            response = refused(error, {"connection": "close"})
             reason = HTTPStatus(error.status).phrase.encode()
             for event in (
-                h11.Response(status_code=error.status, headers=headers, reason=reason),
-                h11.Data(data=body),
+                h11.Response(status_code=error.status, headers=response.raw_headers, reason=reason),
+                h11.Data(data=bytes(response.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
