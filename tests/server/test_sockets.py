@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -22,15 +22,15 @@ from tests.server.running import running
 
 
 @pytest.mark.clause("SERVER-55")
-def test_every_address_of_a_host_has_the_same_port() -> None:
-    for host in ("localhost", "127.0.0.1"):
-        sockets = bind(host, 0)
-        try:
-            assert len({each.getsockname()[1] for each in sockets}) == 1
-            assert all(is_loopback(each.getsockname()[0]) for each in sockets)
-        finally:
-            for each in sockets:
-                each.close()
+def test_every_address_of_a_host_has_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(host: str, port: int, **_: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    with ExitStack() as opened:
+        places = [opened.enter_context(closing(each)).getsockname() for each in bind("box", 0)]
+    assert [address for address, _ in places] == ["127.0.0.1", "127.0.0.2"]
+    assert len({port for _, port in places}) == 1
 
 
 @pytest.mark.clause("SERVER-55")
@@ -51,7 +51,9 @@ def test_a_host_without_an_address_is_told(host: str) -> None:
 
 
 @pytest.mark.clause("SERVER-55")
-def test_urls_can_be_opened() -> None:
+def test_urls_and_loopback() -> None:
+    assert is_loopback("localhost") and is_loopback("127.9.9.9") and is_loopback("::1")
+    assert not is_loopback("0.0.0.0") and not is_loopback("::") and not is_loopback("localhost.example")
     assert url("127.0.0.1", 80) == "http://127.0.0.1:80"
     assert url("::1", 80, "https") == "https://[::1]:80"
 
