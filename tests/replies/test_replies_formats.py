@@ -95,6 +95,7 @@ F = ToolCall("f", '{"a": 1}')
         ('<tool_call>{"name": "f"}', Reply("", "", (ToolCall("f", "{}"),))),
         ('<tool_call>{"name": "f", "arguments": null}', Reply("", "", (ToolCall("f", "{}"),))),
         ('<tool_call>{"name": "f", "arguments": 12}', Reply("", "", (ToolCall("f", "12"),))),
+        ('<tool_call>{"name": "f", "arguments": 12 }', Reply("", "", (ToolCall("f", "12"),))),
         ('<tool_call>{"name": "f", "arguments": "hm"}', Reply("", "", (ToolCall("f", '"hm"'),))),
         ('<tool_call>{"name": "f", "arguments": "{\\"a\\": 1}"}', Reply("", "", (F,))),
         ('<tool_call>{"arguments": {"a": 1}, "name": "f"}', Reply("", "", (F,))),
