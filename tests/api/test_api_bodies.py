@@ -111,7 +111,11 @@ def test_fields_that_are_not_supported_take_null_and_refuse_the_rest_by_name(mod
 def test_values_that_change_nothing_are_accepted() -> None:
     body = {"store": False, "service_tier": "auto", "modalities": ["text"], "user": "x", "metadata": {"a": "b"}}
     assert read(ChatRequest, {"messages": MESSAGES, **body})
-    assert refusal("chat", {"messages": MESSAGES, "store": True}).param == "store"
+    for value in (True, 0, 0.0):
+        assert refusal("chat", {"messages": MESSAGES, "store": value}).param == "store"
+    for value in (True, 2, 1.0):
+        assert refusal("completion", {"prompt": "x", "best_of": value}).param == "best_of"
+    assert read(CompletionRequest, {"prompt": "x", "best_of": 1})
 
 
 @pytest.mark.clause("API-03")

@@ -8,9 +8,9 @@ Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from ferrum.api.errors import ApiError, invalid
 from ferrum.errors import quoted
@@ -32,6 +32,16 @@ class Answer(BaseModel):
 
     def json_text(self) -> str:
         return self.model_dump_json(exclude_unset=True)
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("must be false")
+    return value
+
+
+Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "const": False})]
+"""A flag that can only be false. (A Literal would take 0 as well, which equals False.)"""
 
 
 def unsupported(why: str = "is not supported") -> Any:

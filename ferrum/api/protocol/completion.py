@@ -6,7 +6,7 @@ Next: `ferrum.api.protocol.responses`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ class CompletionRequest(SamplingBody):
     prompt: Prompts = Field(union_mode="left_to_right")
     echo: bool | None = Field(None, description="The text begins with the prompt.")
     logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    best_of: Literal[1] | None = unsupported("is not supported: say n, and choose")
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = unsupported("is not supported: say n, and choose")
     suffix: None = unsupported()
 
 

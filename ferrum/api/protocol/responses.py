@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body, unsupported
+from ferrum.api.protocol.base import Answer, Body, Off, unsupported
 from ferrum.api.protocol.chat import Part, TokenLogprob
 from ferrum.api.protocol.sampling import MOST_LOGPROBS
 from ferrum.api.protocol.tools import NAME
@@ -78,7 +78,7 @@ class ReasoningConfig(Body):
 
 
 class ResponseStreamOptions(Body):
-    include_obfuscation: Literal[False] | None = unsupported("is not supported: nothing is obfuscated")
+    include_obfuscation: Off | None = unsupported("is not supported: nothing is obfuscated")
 
 
 class ResponsesRequest(Body):
@@ -99,10 +99,10 @@ class ResponsesRequest(Body):
     text: TextConfig | None = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
-    store: Literal[False] | None = unsupported("can only be false: this server keeps nothing")
+    store: Off | None = unsupported("can only be false: this server keeps nothing")
     truncation: Literal["disabled"] | None = unsupported('can only be "disabled": nothing is left out')
     service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
-    background: Literal[False] | None = unsupported("can only be false: this server keeps nothing")
+    background: Off | None = unsupported("can only be false: this server keeps nothing")
     previous_response_id: None = unsupported("is not supported, since nothing is kept: send the whole conversation")
     conversation: None = unsupported("is not supported, since nothing is kept: send the whole conversation")
     prompt: None = unsupported()

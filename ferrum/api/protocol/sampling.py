@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Body, unsupported
+from ferrum.api.protocol.base import Body, Off, unsupported
 
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
@@ -23,7 +23,7 @@ class StreamOptions(Body):
 
     include_usage: bool | None = Field(None, description="A last chunk tells the counts of tokens.")
     continuous_usage_stats: bool | None = Field(None, description="Every chunk tells them.")
-    include_obfuscation: Literal[False] | None = unsupported("is not supported: nothing is obfuscated")
+    include_obfuscation: Off | None = unsupported("is not supported: nothing is obfuscated")
 
 
 class JsonSchemaFormat(Body):
@@ -98,4 +98,4 @@ class SamplingBody(Body):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
-    store: Literal[False] | None = unsupported("can only be false: this server keeps nothing")
+    store: Off | None = unsupported("can only be false: this server keeps nothing")
