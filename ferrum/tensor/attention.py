@@ -74,7 +74,7 @@ def visibility(ops: TensorOps, first: int, count: int, context: int, attention: 
     query_position = ops.reshape(ops.split(positions, (first, count, context - first - count), 0)[1], (count, 1))
     key_position = ops.reshape(positions, (1, context))
     distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
-    visible = ops.full((count, context), True, "bool")
+    visible = ops.broadcast_to(ops.constant(True, "bool"), (count, context))
     window, least = attention.window, 0 if attention.causal else None
     if window is not None:
         visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(window, "int64")))
