@@ -31,11 +31,12 @@ from ferrum.api.protocol.tools import Call as ToolCall
 from ferrum.api.protocol.tools import CallDelta, FunctionCall
 from ferrum.api.protocol.usage import UsageCounts, usage_counts
 from ferrum.api.reader import ChoiceReader, News
-from ferrum.api.sampling import checked_stream, priority, sampling_params
+from ferrum.api.sampling import checked_stream, one_structure, priority, sampling_params
 from ferrum.api.served import Served
 from ferrum.api.tools import tool_use
 from ferrum.errors import InvalidParameter
 from ferrum.replies.reply import CallArguments, CallBegins, Content, Part, Reasoning, joined
+from ferrum.replies.thought_grammar import after_thought
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion, FinishReason
 
@@ -77,13 +78,18 @@ def understood(served: Served, body: ChatRequest) -> Asked:
         more["logprobs"] = body.top_logprobs or 0
     if body.skip_special_tokens is None and shows_special(served):
         more["skip_special_tokens"] = False
-    params = sampling_params(body, use.structure(served.formats, prompt), **more)
+    forced = use.structure(served.formats, prompt)
+    structure = one_structure(body, forced)
+    if structure is not None and forced is None:
+        structure = after_thought(served.formats, prompt, structure)
+    params = sampling_params(body, structure, **more)
     ids = encoded(served, prompt, add_special_tokens=False)
     check_length(served, ids)
+    reads_calls = bool(use.forced or (use.told and served.formats.tools is not None))
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else {*served.tokenizer.eos_token_ids})
     hidden = frozenset() if params.include_stop_str_in_output else ends
     return Asked(
-        ids, params, lambda: ChoiceReader(served.formats.parser(prompt, bool(use.told), use.tools), hidden, use.most)
+        ids, params, lambda: ChoiceReader(served.formats.parser(prompt, reads_calls, use.tools), hidden, use.most)
     )
 
 

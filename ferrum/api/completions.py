@@ -20,7 +20,7 @@ from ferrum.api.open_requests import Opened
 from ferrum.api.prompts import check_length, encoded
 from ferrum.api.protocol.completion import CompletionChoice, CompletionLogprobs, CompletionRequest, Completions
 from ferrum.api.protocol.usage import UsageCounts, usage_counts
-from ferrum.api.sampling import checked_stream, priority, sampling_params
+from ferrum.api.sampling import checked_stream, one_structure, priority, sampling_params
 from ferrum.api.served import Served
 from ferrum.engine.prompts import as_prompts
 from ferrum.errors import InvalidParameter
@@ -234,7 +234,7 @@ def _params(body: CompletionRequest) -> SamplingParams:
         more["logprobs"] = body.logprobs
         if body.echo:
             more["prompt_logprobs"] = body.logprobs
-    return sampling_params(body, **more)
+    return sampling_params(body, one_structure(body), **more)
 
 
 def _prompts(served: Served, body: CompletionRequest) -> list[Prompt]:

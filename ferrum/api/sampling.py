@@ -23,18 +23,19 @@ SAME = (
 
 
 def sampling_params(body: SamplingBody, structure: StructuredOutputs | None = None, **more: Any) -> SamplingParams:
-    """The parameters of a request. `structure` is what else the answer must match, `more` are parameters by name.
-    Raises InvalidParameter and ApiError that name the field."""
+    """The parameters of a request. `structure` is what the answer must match (`one_structure` and what is made of it),
+    `more` are parameters by name. Raises InvalidParameter and ApiError that name the field."""
     given = {name: value for name in SAME if (value := getattr(body, name)) is not None}
     if body.logit_bias:
         given["logit_bias"] = {_token(text): value for text, value in body.logit_bias.items()}
-    return SamplingParams(**{**given, **more}, structured_outputs=one_structure(body, structure))
+    return SamplingParams(**{**given, **more}, structured_outputs=structure)
 
 
-def one_structure(body: SamplingBody, structure: StructuredOutputs | None = None) -> StructuredOutputs | None:
-    """What the answer must match: by response_format, structured_outputs or tool_choice, of which one can be given."""
+def one_structure(body: SamplingBody, forced: StructuredOutputs | None = None) -> StructuredOutputs | None:
+    """What the answer must match: by response_format, structured_outputs or tool_choice (`forced`), of which one can be
+    given."""
     given = {
-        "tool_choice": structure,
+        "tool_choice": forced,
         "response_format": None if body.response_format is None else _of_format(body.response_format),
         "structured_outputs": None if body.structured_outputs is None else _of_structure(body.structured_outputs),
     }

@@ -2,7 +2,7 @@
 
 Owns: the names of all formats, what in a template tells of each, and the parser that a format of reasoning and a format
 of calls make together. Refuses to know: how any of them is read.
-Specs: REPLY-14, REPLY-15. Next: `ferrum.replies.tool_grammar`.
+Specs: REPLY-14, REPLY-15. Next: `ferrum.replies.thought_grammar`.
 """
 
 from __future__ import annotations

@@ -15,10 +15,9 @@ from typing import Any
 from ferrum.errors import InvalidParameter, quoted
 from ferrum.replies.calls import Tool
 from ferrum.replies.formats import ReplyFormats
+from ferrum.replies.thought_grammar import literal, thought_rules
 from ferrum.sampling_params import StructuredOutputs
 
-LONGEST_REASONING = 4000
-"""Characters: an answer that must be a call gets to it."""
 MOST_CALLS = 16
 _NAME = re.compile(r"[\w.:-]+", re.ASCII)
 
@@ -29,26 +28,15 @@ def tool_grammar(formats: ReplyFormats, tools: Sequence[Tool], *, parallel: bool
     if not tools:
         raise InvalidParameter("tools", "must hold a tool, since one must be called")
     written = formats.calls.written
-    calls = f"call ({_text(written.between)} call){{0,{MOST_CALLS - 1}}}" if parallel and written.between else "call"
+    calls = f"call ({literal(written.between)} call){{0,{MOST_CALLS - 1}}}" if parallel and written.between else "call"
     if parallel and not written.between:
         calls = f"call{{1,{MOST_CALLS}}}"
-    reasoning, rules = _reasoning(formats, prompt)
-    parts = (reasoning, _text(written.begin), calls, _text(written.end))
-    before, after = written.before_arguments, _text(written.after_arguments)
-    each = (f"{_text(written.before_name + _name(tool) + before)} %json {_schema(tool)} {after}" for tool in tools)
+    thought, rules = thought_rules(formats, prompt)
+    parts = (thought, literal(written.begin), calls, literal(written.end))
+    before, after = written.before_arguments, literal(written.after_arguments)
+    each = (f"{literal(written.before_name + _name(tool) + before)} %json {_schema(tool)} {after}" for tool in tools)
     lines = (f"start: {' '.join(filter(None, parts))}", *rules, "call: " + "\n    | ".join(each))
     return StructuredOutputs(grammar="\n".join(lines))
-
-
-def _reasoning(formats: ReplyFormats, prompt: str) -> tuple[str, tuple[str, ...]]:
-    """What stands before the calls, and the rules that it needs."""
-    if formats.reasoning is None:
-        return "", ()
-    opening, closing, after = formats.reasoning.written_reasoning
-    thought = f"thought {_text(after)}"
-    if not formats.reasoning.begins_inside(prompt):
-        thought = f"({_text(opening)} {thought})?"
-    return thought, (f"thought[suffix={_text(closing)}]: /(?s:.{{0,{LONGEST_REASONING}}})/",)
 
 
 def _name(tool: Tool) -> str:
@@ -64,8 +52,3 @@ def _schema(tool: Tool) -> str:
         raise InvalidParameter("tools", f"{tool.name}: the arguments of a tool are an object, not {quoted(kind)}")
     schema: Mapping[str, Any] = {**tool.parameters, "type": "object"}
     return json.dumps(schema, ensure_ascii=False)
-
-
-def _text(text: str) -> str:
-    """A text as Lark has it; nothing for none."""
-    return json.dumps(text, ensure_ascii=False) if text else ""

@@ -208,6 +208,15 @@ def test_the_form_of_an_answer_is_kept_to(form: Json, said: str | None) -> None:
         assert content.endswith("d")
 
 
+@pytest.mark.clause("API-10")
+def test_the_form_is_that_of_what_comes_after_the_thoughts() -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": {"const": {"a": 7}}}}
+    body = chat('<think>Seven, {"a": 8}?</think>\n\n{"a":7}', response_format=form, max_tokens=200)
+    message = asked(lambda service: whole(service, "chat", body))["choices"][0]["message"]
+    assert message["content"] == '{"a":7}'
+    assert message["reasoning_content"] == 'Seven, {"a": 8}?'
+
+
 @pytest.mark.clause("API-12")
 @pytest.mark.parametrize(
     ("more", "param"),

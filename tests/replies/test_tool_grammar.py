@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
-from ferrum.replies import tool_grammar as module
+from ferrum.replies import thought_grammar as module
 from ferrum.replies.calls import Tool
 from ferrum.replies.formats import ReplyFormats, find_formats
 from ferrum.replies.reply import Reply, joined
@@ -65,7 +65,7 @@ def test_what_the_grammar_allows_is_parsed_and_fits(
 ) -> None:
     formats = find_formats(None, tools, reasoning)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "LONGEST_REASONING", 20)  # a walk at random does not find its end
+        patch.setattr(module, "LONGEST_THOUGHT", 20)  # a walk at random does not find its end
         structure = tool_grammar(formats, [Tool(*each) for each in made.items()], parallel=parallel, prompt=prompt)
     answers = [some_answer(structure, rng, 2000) for _ in range(4)]
     for answer in filter(None, answers):
@@ -83,7 +83,7 @@ CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 
 @pytest.mark.clause("REPLY-16", "REPLY-17")
 def test_an_answer_may_reason_and_must_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_REASONING", 200)
+    monkeypatch.setattr(module, "LONGEST_THOUGHT", 200)
     formats = find_formats(None, "hermes", "think")
     one = tool_grammar(formats, [F], parallel=False, prompt="")
     many = tool_grammar(formats, [F], parallel=True, prompt="")
@@ -101,8 +101,8 @@ def test_an_answer_may_reason_and_must_call(monkeypatch: pytest.MonkeyPatch) -> 
         (one, CALL.replace("1", "null"), False),
         (inside, CALL, False),
         (inside, thought.removeprefix("<think>") + CALL, True),
-        (one, f"<think>{'a' * module.LONGEST_REASONING}</think>\n\n{CALL}", True),
-        (one, f"<think>{'a' * module.LONGEST_REASONING}a</think>\n\n{CALL}", False),
+        (one, f"<think>{'a' * module.LONGEST_THOUGHT}</think>\n\n{CALL}", True),
+        (one, f"<think>{'a' * module.LONGEST_THOUGHT}a</think>\n\n{CALL}", False),
     ]:
         assert fits(structure, text) == allowed
 
