@@ -15,10 +15,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jinja2.meta
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -114,14 +116,27 @@ class Translator:
 
     async def rendered(self, request: Request, fields: dict[str, Any]) -> Response:
         """A conversation as the text that the template makes of it."""
-        if self.given.reasoning == "off":
-            fields = {**fields, "chat_template_kwargs": {"enable_thinking": False}}
-        tokens = await self.send(request, "/tokenize", fields)
+        now = datetime.now()
+        variables = {  # that llama.cpp gives to every template
+            "enable_thinking": self.given.reasoning != "off",
+            "date_string": now.strftime("%d %b %Y"),
+            "datetime": now.strftime("%b %d %Y %H:%M:%S"),
+            "functions": json.dumps(fields.get("tools") or [], indent=4),
+        }
+        read = {name: value for name, value in variables.items() if name in self.template_reads()}
+        tokens = await self.send(request, "/tokenize", {**fields, "chat_template_kwargs": read})
         await tokens.aread()
         if tokens.status_code != 200:
             return passed_on(tokens)
         text = await self.client.post("/detokenize", json={"tokens": tokens.json()["tokens"]})
         return JSONResponse({"prompt": text.json()["prompt"]})
+
+    def template_reads(self) -> set[str]:
+        """The names of the variables that the template takes from outside: others are refused."""
+        if self.given.chat_template_file is None:
+            return set()
+        text = Path(self.given.chat_template_file).read_text(encoding="utf-8")
+        return jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(text))
 
     async def send(self, request: Request, path: str, fields: Any) -> httpx.Response:
         own = {"host", "content-length", "accept-encoding", "connection"}
