@@ -16,7 +16,7 @@ from ferrum.api.protocol.chat import ChatMessage
 from ferrum.api.protocol.tools import PastCall, ToolSpec
 from ferrum.api.served import Served
 from ferrum.engine.conversations import chat_options, chat_prompt
-from ferrum.errors import Unsupported, quoted
+from ferrum.errors import TokenizerError, Unsupported, quoted
 from ferrum.text.chat import ChatTemplate
 
 TOOLS_TOLD = """You can call functions. Each is described by one line of JSON:
@@ -40,7 +40,8 @@ def render(
     add_generation_prompt: bool | None = None,
     continue_final_message: bool | None = None,
 ) -> str:
-    """The prompt. Raises ApiError for what the template does not read, and what `chat_prompt` raises."""
+    """The prompt. Raises ApiError for what the template does not read or refuses, and what else `chat_prompt`
+    raises."""
     if chat_template is not None and chat_template not in served.templates.sources:
         known = ", ".join(map(quoted, sorted(served.templates.sources))) or "none"
         raise invalid(
@@ -67,11 +68,17 @@ def render(
         chat_template=chat_template,
         chat_template_kwargs=variables,
     )
-    return chat_prompt(served.templates, chat, options, served.names[0])
+    try:
+        return chat_prompt(served.templates, chat, options, served.names[0])
+    except TokenizerError as error:  # such as "roles must alternate": another conversation can be rendered
+        raise invalid(str(error), "messages", "invalid_value") from error
 
 
 def _template(served: Served, name: str | None, with_tools: bool) -> ChatTemplate:
-    template = served.templates.plain(with_tools) if name is None else served.templates.named(name)
+    try:
+        template = served.templates.plain(with_tools) if name is None else served.templates.named(name)
+    except TokenizerError as error:  # several templates, and none of them is the usual one
+        raise invalid(str(error), "chat_template", "invalid_value") from error
     if template is None:
         raise Unsupported("this model has no chat template: use /v1/completions")
     return template
@@ -126,8 +133,9 @@ def _told(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[
         return messages
     told = TOOLS_TOLD.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
     first = messages[0]
-    if first["role"] == "system" and isinstance(first["content"], str):
-        return [{**first, "content": f"{first['content']}\n\n{told}"}, *messages[1:]]
+    if first["role"] == "system":
+        before = first["content"] if isinstance(first["content"], str) else _joined(first["content"])
+        return [{**first, "content": f"{before}\n\n{told}"}, *messages[1:]]
     return [{"role": "system", "content": told}, *messages]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from ferrum.api.errors import ApiError, as_api_error
 from ferrum.api.protocol.base import UNSUPPORTED, read
@@ -15,6 +16,8 @@ from ferrum.api.protocol.completion import CompletionRequest
 from ferrum.api.protocol.embedding import EmbeddingRequest
 from ferrum.api.protocol.responses import ResponsesRequest
 from ferrum.api.sampling import sampling_params
+from ferrum.api.service import Service
+from ferrum.api.stub import stub
 from ferrum.config import EngineConfig
 from ferrum.errors import (
     BackendError,
@@ -26,7 +29,7 @@ from ferrum.errors import (
     Timeout,
     Unsupported,
 )
-from tests.api.asking import WEATHER, Json, asked, chat, parrot, refusal, whole
+from tests.api.asking import WEATHER, Json, Parrot, asked, chat, parrot, refusal, whole
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 BODIES: list[tuple[Any, Json]] = [
@@ -93,6 +96,23 @@ def test_any_json_is_a_body_or_refused(value: Any) -> None:
                 assert isinstance(read(model, given_body), model)
             except ApiError as error:
                 assert error.status == 400
+
+
+@pytest.mark.clause("API-01")
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [1] * 10},
+        {"messages": [{"role": "user", "content": [{}] * 10}]},
+        {"messages": MESSAGES, "tools": [0] * 10},
+        {"messages": MESSAGES, "stop_token_ids": ["x"] * 10},
+    ],
+)
+def test_of_a_list_of_mistakes_the_first_is_told(body: Json) -> None:
+    """The others would take time and memory, and nobody would read them."""
+    with pytest.raises(ValidationError) as caught:
+        ChatRequest.model_validate(body)
+    assert caught.value.error_count() <= 3
 
 
 @pytest.mark.clause("API-02")
@@ -229,6 +249,16 @@ def test_the_form_is_that_of_what_comes_after_the_thoughts() -> None:
 )
 def test_what_a_template_does_not_read_is_refused_by_name(more: Json, param: str) -> None:
     assert refusal("chat", {"messages": MESSAGES, **more}).param == param
+
+
+@pytest.mark.clause("API-03", "API-12")
+@pytest.mark.parametrize(
+    "template",
+    ["{{ raise_exception('roles must alternate') }}", "{{ messages[0].content.a.b }}", "{{ messages[7].content }}"],
+)
+def test_a_conversation_that_the_template_refuses_is_the_mistake_of_the_caller(template: str) -> None:
+    error = refusal("chat", {"messages": MESSAGES}, lambda: Service(stub(Parrot((), "", template=template))))
+    assert (error.status, error.param) == (400, "messages")
 
 
 @pytest.mark.clause("API-13")

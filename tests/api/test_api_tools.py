@@ -106,6 +106,8 @@ def test_a_template_without_tools_is_told_of_them_as_text() -> None:
     assert '{"name": "get_weather", "arguments": {"city": "Rome"}}' in rest
     assert "<tool_response>\nsunny\n</tool_response>" in rest
     assert "[system]" not in rendered(CONVERSATION[1:2], WITHOUT_TOOLS, [])
+    parts = [{"type": "text", "text": "Be brief."}]
+    assert rendered([{**CONVERSATION[0], "content": parts}, *CONVERSATION[1:]], WITHOUT_TOOLS, [WEATHER]) == prompt
 
 
 @pytest.mark.clause("API-12")
