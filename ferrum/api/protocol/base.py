@@ -8,15 +8,30 @@ Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from ferrum.api.errors import ApiError, invalid
 from ferrum.errors import quoted
 
 UNSUPPORTED = "x-unsupported"
 Model = TypeVar("Model", bound="Body")
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _FirstMistake:
+    """As pydantic's `FailFast`, which cannot be part of a union, since it has no hash."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return {**handler(source), "fail_fast": True}
+
+
+Many = Annotated[list[Item], _FirstMistake()]
+"""A list of which the first mistake is told: a list of a million mistakes must not become a million errors."""
 
 
 class Body(BaseModel):
@@ -54,6 +69,9 @@ def read(model: type[Model], value: Any) -> Model:
     """A body from plain data, as JSON gives it. Raises ApiError that names the first field that is wrong."""
     if not isinstance(value, Mapping):
         raise invalid(f"the body must be a JSON object, not {quoted(value)}")
+    unknown = next((name for name in value if name not in model.model_fields), None)
+    if unknown is not None:
+        raise _unknown(_place((unknown,)))
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -74,12 +92,29 @@ def told(model: type[BaseModel], error: ValidationError) -> ApiError:
     if isinstance(extra, dict) and UNSUPPORTED in extra:
         return invalid(f"{place} {extra[UNSUPPORTED]}", place, "unsupported_parameter")
     if problem["type"] == "extra_forbidden":
-        return invalid(f"{place} is no field of this request", place, "unknown_parameter")
+        return _unknown(place)
     if problem["type"] == "missing":
         return invalid(f"{place} is missing", place, "missing_required_parameter")
-    what = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    what = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     says = what if what != problem["msg"] and problem["type"] == "value_error" else f"must be {what}"
     return invalid(f"{place} {says}, not {quoted(problem['input'])}", place, "invalid_value")
+
+
+_KINDS = {
+    "model_type": "an object",
+    "dict_type": "an object",
+    "list_type": "a list",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "none_required": "null",
+}
+"""What a field must be, by the type of error that pydantic tells."""
+
+
+def _unknown(place: str) -> ApiError:
+    return invalid(f"{place} is no field of this request", place, "unknown_parameter")
 
 
 def _depth(place: tuple[int | str, ...]) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body, unsupported
+from ferrum.api.protocol.base import Answer, Body, Many, unsupported
 from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
 from ferrum.api.protocol.tools import Call, CallDelta, NamedTool, PastCall, ToolSpec
 from ferrum.api.protocol.usage import UsageCounts
@@ -30,9 +30,9 @@ class ChatMessage(Body):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
+    content: str | Many[Part] | None = None
     name: str | None = None
-    tool_calls: list[PastCall] | None = None
+    tool_calls: Many[PastCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -45,23 +45,23 @@ class ChatMessage(Body):
 class ChatRequest(SamplingBody):
     """A conversation to go on with, and how."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Many[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     max_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    tools: list[ToolSpec] | None = None
+    tools: Many[ToolSpec] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     chat_template: str | None = Field(None, description="The name of one of the model's templates.")
     chat_template_kwargs: dict[str, Any] | None = None
-    documents: list[dict[str, Any]] | None = None
+    documents: Many[dict[str, Any]] | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
         None, description="Goes to the chat template, and is refused where that does not read it."
     )
-    modalities: list[Literal["text"]] | None = unsupported('can only be ["text"]')
+    modalities: Many[Literal["text"]] | None = unsupported('can only be ["text"]')
     audio: None = unsupported()
     functions: None = unsupported("is not supported: say tools")
     function_call: None = unsupported("is not supported: say tool_choice")

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, unsupported
+from ferrum.api.protocol.base import Answer, Many, unsupported
 from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
 from ferrum.api.protocol.usage import UsageCounts
 
 CompletionFinish = Literal["stop", "length", "cancelled", "error"]
-Prompts = str | list[int] | list[str | list[int]]
+Prompts = str | Many[int] | Many[str | Many[int]]
 
 
 class CompletionRequest(SamplingBody):

@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body
+from ferrum.api.protocol.base import Answer, Body, Many
 
 
 class EmbeddingRequest(Body):
     """Texts or token ids, one or a list. `base64` is of little-endian float32."""
 
-    input: str | list[int] | list[str | list[int]] = Field(union_mode="left_to_right")
+    input: str | Many[int] | Many[str | Many[int]] = Field(union_mode="left_to_right")
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1, description="So many leading numbers of each vector.")

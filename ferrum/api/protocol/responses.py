@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body, Off, unsupported
+from ferrum.api.protocol.base import Answer, Body, Many, Off, unsupported
 from ferrum.api.protocol.chat import Part, TokenLogprob
 from ferrum.api.protocol.sampling import MOST_LOGPROBS
 from ferrum.api.protocol.tools import NAME
@@ -28,15 +28,15 @@ class InputItem(Body):
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | list[Part | ReasoningPart] | None = None
+    content: str | Many[Part | ReasoningPart] | None = None
     id: str | None = None
     status: str | None = None
     phase: str | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[Part] | None = None
-    summary: list[ReasoningPart] | None = None
+    output: str | Many[Part] | None = None
+    summary: Many[ReasoningPart] | None = None
     encrypted_content: None = unsupported()
 
 
@@ -84,15 +84,15 @@ class ResponseStreamOptions(Body):
 class ResponsesRequest(Body):
     """A text, or items of a conversation, to be answered."""
 
-    input: str | list[InputItem]
+    input: str | Many[InputItem]
     model: str | None = None
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     temperature: float | None = None
     top_p: float | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    include: list[Literal["message.output_text.logprobs"]] | None = None
-    tools: list[ResponseTool] | None = None
+    include: Many[Literal["message.output_text.logprobs"]] | None = None
+    tools: Many[ResponseTool] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolName | None = None
     parallel_tool_calls: bool | None = None
     reasoning: ReasoningConfig | None = None

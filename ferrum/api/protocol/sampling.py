@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Body, Off, unsupported
+from ferrum.api.protocol.base import Body, Many, Off, unsupported
 
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
@@ -48,7 +48,7 @@ class Structure(Body):
 
     json_: dict[str, Any] | str | None = Field(None, alias="json")
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Many[str] | None = None
     grammar: str | None = None
     one_of_as_any_of: bool = False
     strict_formats: bool = False
@@ -67,7 +67,7 @@ class SamplingBody(Body):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = Field(None, description="Token id -> what is added to its logit.")
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | Many[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
@@ -81,7 +81,7 @@ class SamplingBody(Body):
     mirostat_eta: float | None = None
     repetition_penalty: float | None = None
     min_tokens: int | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: Many[int] | None = None
     ignore_eos: bool | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None

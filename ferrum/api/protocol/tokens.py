@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body
+from ferrum.api.protocol.base import Answer, Body, Many
 from ferrum.api.protocol.chat import ChatMessage
 from ferrum.api.protocol.tools import ToolSpec
 
@@ -21,8 +21,8 @@ class TokenizeRequest(Body):
     model: str | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: list[ChatMessage] | None = Field(None, min_length=1)
-    tools: list[ToolSpec] | None = None
+    messages: Many[ChatMessage] | None = Field(None, min_length=1)
+    tools: Many[ToolSpec] | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     add_special_tokens: bool | None = Field(None, description="Of a text; true unless it is said.")
@@ -47,7 +47,7 @@ class TokenList(Answer):
 
 class DetokenizeRequest(Body):
     model: str | None = None
-    tokens: list[int]
+    tokens: Many[int]
 
 
 class DetokenizedText(Answer):
