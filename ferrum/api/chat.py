@@ -31,7 +31,7 @@ from ferrum.api.protocol.tools import Call as ToolCall
 from ferrum.api.protocol.tools import CallDelta, FunctionCall
 from ferrum.api.protocol.usage import UsageCounts, usage_counts
 from ferrum.api.reader import ChoiceReader, News
-from ferrum.api.sampling import checked_stream, one_structure, priority, sampling_params
+from ferrum.api.sampling import checked_stream, form_named, one_structure, priority, sampling_params
 from ferrum.api.served import Served
 from ferrum.api.tools import tool_use
 from ferrum.errors import InvalidParameter
@@ -84,7 +84,7 @@ def understood(served: Served, body: ChatRequest) -> Asked:
         structure = after_thought(served.formats, prompt, structure)
     params = sampling_params(body, structure, **more)
     ids = encoded(served, prompt, add_special_tokens=False)
-    check_length(served, ids)
+    check_length(served, ids, "messages")
     reads_calls = bool(use.forced or (use.told and served.formats.tools is not None))
     ends = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else {*served.tokenizer.eos_token_ids})
     hidden = frozenset() if params.include_stop_str_in_output else ends
@@ -112,11 +112,13 @@ class Chat:
         cls, served: Served, body: ChatRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> Chat:
         """Understands a request and submits it."""
+        served.check_writes()
         urgency = priority(body, served.scheduler)
         asked = await asyncio.to_thread(understood, served, body)
-        answering = await Answering.begin(
-            served.thread, asked.prompt_ids, asked.params, priority=urgency, timeout_s=timeout_s
-        )
+        with form_named(body):
+            answering = await Answering.begin(
+                served.thread, asked.prompt_ids, asked.params, priority=urgency, timeout_s=timeout_s
+            )
         return cls(served, body, asked, opened.add(answering), head)
 
     async def news(self) -> AsyncIterator[tuple[int, News]]:

@@ -20,10 +20,10 @@ from ferrum.api.open_requests import Opened
 from ferrum.api.prompts import check_length, encoded
 from ferrum.api.protocol.completion import CompletionChoice, CompletionLogprobs, CompletionRequest, Completions
 from ferrum.api.protocol.usage import UsageCounts, usage_counts
-from ferrum.api.sampling import checked_stream, one_structure, priority, sampling_params
+from ferrum.api.sampling import checked_stream, form_named, one_structure, priority, sampling_params
 from ferrum.api.served import Served
 from ferrum.engine.prompts import as_prompts
-from ferrum.errors import InvalidParameter
+from ferrum.errors import InvalidParameter, quoted
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Choice, FinishReason, Logprobs, StreamChunk
 
@@ -83,12 +83,19 @@ class CompletionCall:
         cls, served: Served, body: CompletionRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> CompletionCall:
         """Understands a request and submits its prompts."""
+        served.check_writes()
         urgency = priority(body, served.scheduler)
         params = _params(body)
         prompts = await asyncio.to_thread(_prompts, served, body)
+        if len(prompts) * params.n > served.most_waiting:
+            told = f"holds {len(prompts)} prompts with {params.n} choices each, and at most {served.most_waiting}"
+            raise InvalidParameter(
+                "prompt", f"{told} choices can wait for their turn: ask for them in several requests"
+            )
         answerings = []
         for prompt in prompts:
-            begun = await Answering.begin(served.thread, prompt.ids, params, priority=urgency, timeout_s=timeout_s)
+            with form_named(body):
+                begun = await Answering.begin(served.thread, prompt.ids, params, priority=urgency, timeout_s=timeout_s)
             answerings.append(opened.add(begun))
         return cls(served, body, head, params, prompts, answerings, body.max_tokens == 0)
 
@@ -164,8 +171,7 @@ class CompletionCall:
         ended: set[int] = set()
         async for number, (index, chunk) in merged([answering.chunks() for answering in self.answerings]):
             place = number * self.params.n + index
-            first = place not in scores
-            made = self._streamed(number, place, chunk, scores.setdefault(place, Scores()), first)
+            made = self._streamed(number, place, chunk, scores)
             if made is not None:
                 yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
             if chunk.finish_reason is not None:
@@ -174,17 +180,18 @@ class CompletionCall:
             for choice in answering.completion().choices:
                 place = number * self.params.n + choice.index
                 if place not in ended:
-                    chunk = StreamChunk("", None, choice.finish_reason)
-                    made = self._streamed(number, place, chunk, scores.setdefault(place, Scores()), False)
+                    made = self._streamed(number, place, StreamChunk("", None, choice.finish_reason), scores)
                     assert made is not None
                     yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
         if options is not None and options.include_usage:
             yield Completions(**self.head.fields("text_completion"), choices=[], usage=self._usage())
 
     def _streamed(
-        self, number: int, place: int, chunk: StreamChunk, scores: Scores, first: bool
+        self, number: int, place: int, chunk: StreamChunk, scores: dict[int, Scores]
     ) -> CompletionChoice | None:
-        """None where there is nothing to say."""
+        """None where there is nothing to say. `scores`: those of the choices that have begun, by their places."""
+        first = place not in scores
+        own = scores.setdefault(place, Scores())
         rows: list[tuple[int, Logprobs | None, str]] = []
         text = ""
         if first and self.body.echo:
@@ -195,16 +202,16 @@ class CompletionCall:
             text += chunk.text
             if chunk.token_id is not None and chunk.logprobs and not (ends and self._is_hidden(chunk.token_id)):
                 rows.append((chunk.token_id, chunk.logprobs, chunk.logprobs[chunk.token_id].decoded_token or ""))
-        if not (text or rows or chunk.finish_reason is not None):
+        more = self._ids(number, [] if chunk.token_id is None else [chunk.token_id])
+        if not first:
+            more.pop("prompt_token_ids", None)
+        if not (text or rows or more or chunk.finish_reason is not None):
             return None
         reason = FinishReason.LENGTH if self.only_echo and chunk.finish_reason is not None else chunk.finish_reason
-        more: dict[str, Any] = {}
-        if self.body.return_token_ids and chunk.token_id is not None and not self.only_echo:
-            more["token_ids"] = [chunk.token_id]
         return CompletionChoice(
             index=place,
             text=text,
-            logprobs=None if self.body.logprobs is None else scores.entries(rows, self.body.logprobs),
+            logprobs=None if self.body.logprobs is None else own.entries(rows, self.body.logprobs),
             finish_reason=None if reason is None else cast(Any, str(reason)),
             **more,
         )
@@ -252,7 +259,9 @@ def _prompt(served: Served, given: str | list[int]) -> Prompt:
     else:
         outside = [token for token in given if not 0 <= token < served.vocab_size]
         if outside:
-            raise InvalidParameter("prompt", f"holds token {outside[0]}; ids go from 0 to {served.vocab_size - 1}")
+            raise InvalidParameter(
+                "prompt", f"holds token {quoted(outside[0])}; ids go from 0 to {served.vocab_size - 1}"
+            )
         prompt = Prompt(served.tokenizer.decode(given, skip_special_tokens=False), given)
-    check_length(served, prompt.ids)
+    check_length(served, prompt.ids, "prompt")
     return prompt

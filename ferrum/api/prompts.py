@@ -17,13 +17,13 @@ def encoded(served: Served, text: str, *, add_special_tokens: bool) -> list[int]
     return served.tokenizer.encode(text, add_special_tokens=add_special_tokens)
 
 
-def check_length(served: Served, ids: Sequence[int]) -> None:
-    """Raises ApiError for a prompt that leaves no room for an answer."""
+def check_length(served: Served, ids: Sequence[int], field: str) -> None:
+    """Raises ApiError for a prompt that leaves no room for an answer. `field`: where the request has it."""
     longest = served.max_model_len
     if len(ids) >= longest:
         told = f"the prompt has {len(ids)} tokens and leaves no room for an answer in a context of {longest}"
         facts = {"n_prompt_tokens": len(ids), "n_ctx": longest}
-        raise ApiError(400, told, INVALID, "messages", "context_length_exceeded", facts)
+        raise ApiError(400, told, INVALID, field, "context_length_exceeded", facts)
 
 
 def shows_special(served: Served) -> bool:

@@ -7,7 +7,7 @@ Specs: API-11, API-14. Next: `ferrum.api.answers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ferrum.replies.reply import CallArguments, CallBegins, Part, ReplyParser
@@ -59,7 +59,3 @@ class ChoiceReader:
 
     def _finish(self, reason: FinishReason) -> str:
         return "tool_calls" if reason is FinishReason.STOP and self.calls else str(reason)
-
-
-ReaderMaker = Callable[[], ChoiceReader]
-"""A new reader for each choice."""

@@ -6,6 +6,8 @@ Specs: API-04, API-10, API-13. Next: `ferrum.api.answering`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ferrum.api.errors import invalid
@@ -44,6 +46,18 @@ def one_structure(body: SamplingBody, forced: StructuredOutputs | None = None) -
         names = " and ".join(found)
         raise invalid(f"{names} each ask for a form of the whole answer: give one of them", [*found][-1], "conflict")
     return next(iter(found.values()), None)
+
+
+@contextmanager
+def form_named(body: SamplingBody) -> Iterator[None]:
+    """What is wrong with the form of the answer is told of the field that asks for it."""
+    try:
+        yield
+    except InvalidParameter as error:
+        if error.field != "structured_outputs" or body.structured_outputs is not None:
+            raise
+        formed = body.response_format is not None and body.response_format.type != "text"
+        raise InvalidParameter("response_format" if formed else "tools", " ".join(map(str, error.args[1:]))) from error
 
 
 def priority(body: SamplingBody, scheduler: str) -> Priority:

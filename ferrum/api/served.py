@@ -16,7 +16,7 @@ from ferrum.engine.embedding import EmbeddingJob
 from ferrum.engine.llm import LLM
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.thread import EngineThread
-from ferrum.errors import InvalidParameter, quoted
+from ferrum.errors import InvalidParameter, Unsupported, quoted
 from ferrum.replies.formats import AUTO, ReplyFormats, find_formats
 from ferrum.replies.json_calls import HERMES
 from ferrum.text.template_names import ChatTemplates
@@ -43,6 +43,16 @@ class Served:
     @property
     def fingerprint(self) -> str:
         return f"b{__version__}"
+
+    @property
+    def most_waiting(self) -> int:
+        """Choices that can wait for their turn."""
+        return self.thread.engine.scheduler.limits.max_waiting
+
+    def check_writes(self) -> None:
+        """Raises Unsupported for a model that writes no text."""
+        if self.thread.engine.executor.encodes:
+            raise Unsupported("this model is an encoder, which makes vectors and no text: use /v1/embeddings")
 
     def check_name(self, name: str | None) -> str:
         """-> the name to answer with. Raises ApiError for a model that is not here."""

@@ -140,7 +140,7 @@ class ScriptRunner:
         if length < sequence.prompt_length:
             return sequence.token_ids[length]
         answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
-        return next_letter(answer, bytes(said))
+        return next_letter(answer, bytes(token for token in said if token != EOS))  # which may have been ignored
 
 
 def next_letter(answer: bytes, said: bytes) -> int | None:

@@ -19,7 +19,7 @@ from ferrum.api.protocol.tokens import (
     TokenPiece,
 )
 from ferrum.api.served import Served
-from ferrum.errors import InvalidParameter
+from ferrum.errors import InvalidParameter, quoted
 
 
 def tokenize(served: Served, body: TokenizeRequest) -> TokenList:
@@ -44,7 +44,7 @@ def detokenize(served: Served, body: DetokenizeRequest) -> DetokenizedText:
     """The text of tokens, special ones included."""
     for token in body.tokens:
         if not 0 <= token < served.vocab_size:
-            raise InvalidParameter("tokens", f"holds {token}; ids go from 0 to {served.vocab_size - 1}")
+            raise InvalidParameter("tokens", f"holds {quoted(token)}; ids go from 0 to {served.vocab_size - 1}")
     text = served.tokenizer.decode(body.tokens, skip_special_tokens=False)
     return DetokenizedText(prompt=text, content=text)
 

@@ -192,7 +192,7 @@ def test_a_prompt_that_is_too_long_says_both_numbers(kind: str) -> None:
     error = refusal(kind, body, lambda: parrot(EngineConfig(max_model_len=100)))
     assert (error.status, error.code) == (400, "context_length_exceeded")
     told = error.body()["error"]
-    assert told["n_ctx"] == 100
+    assert (told["n_ctx"], told["param"]) == (100, "prompt" if kind == "completion" else "messages")
     assert told["n_prompt_tokens"] >= 200
     assert str(told["n_prompt_tokens"]) in error.message
 
@@ -203,8 +203,25 @@ def test_an_answer_has_one_form_at_most() -> None:
     assert refusal("chat", {"messages": MESSAGES, **both}).code == "conflict"
     forced = {"tools": [WEATHER], "tool_choice": "required", "response_format": {"type": "json_object"}}
     assert refusal("chat", {"messages": MESSAGES, **forced}).code == "conflict"
-    bad = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "hiccup"}}}
-    assert refusal("chat", {"messages": MESSAGES, "response_format": bad}).status == 400
+
+
+@pytest.mark.clause("API-10", "API-03")
+def test_a_form_that_cannot_be_kept_to_is_told_of_the_field_that_asks_for_it() -> None:
+    hiccup = {"type": "object", "properties": {"a": {"type": "hiccup"}}}
+    form = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": hiccup}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": hiccup}}
+    own = {"structured_outputs": {"json": hiccup}}
+    cases: list[tuple[str, Json, str]] = [
+        ("chat", {"messages": MESSAGES, **form}, "response_format"),
+        ("chat", {"messages": MESSAGES, **own}, "structured_outputs"),
+        ("chat", {"messages": MESSAGES, "tools": [tool], "tool_choice": "required"}, "tools"),
+        ("completion", {"prompt": "Hi", **form}, "response_format"),
+        ("completion", {"prompt": "Hi", **own}, "structured_outputs"),
+    ]
+    for kind, body, param in cases:
+        error = refusal(kind, body)
+        assert (error.status, error.param) == (400, param)
+        assert "hiccup" in error.message
 
 
 @pytest.mark.clause("API-10")

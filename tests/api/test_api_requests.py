@@ -18,6 +18,7 @@ from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.protocol.embedding import EmbeddingRequest
 from ferrum.api.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from ferrum.api.service import Call, Service
+from ferrum.api.stub import ScriptRunner
 from tests.api.asking import Json, asked, chat, hidden, parrot, refusal, whole
 
 LONG = "word " * 2000
@@ -181,6 +182,7 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
         ({"prompt": [[999]]}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": ["x"] * 501, "n": 2}, "prompt"),
     ):
         assert refusal("completion", bad).param == param
     only = asked(
@@ -188,6 +190,17 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
     )
     assert only["choices"][0]["text"] == texts[0] == "".join(only["choices"][0]["logprobs"]["tokens"])
     assert only["usage"]["completion_tokens"] == 0
+
+
+@pytest.mark.clause("API-03")
+@pytest.mark.parametrize(("kind", "body"), [("chat", chat("x")), ("completion", {"prompt": hidden("x")})])
+def test_an_encoder_that_is_asked_for_text_says_what_it_is(
+    kind: str, body: Json, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptRunner, "encodes", True)
+    error = refusal(kind, body)
+    assert error.status == 400
+    assert "encoder" in error.message
 
 
 @pytest.mark.clause("API-40")

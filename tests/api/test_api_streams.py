@@ -134,13 +134,14 @@ def test_tokens_of_logprobs_are_the_text(say: str, top: int) -> None:
     echo=st.booleans(),
     scores=st.sampled_from([None, 0, 2]),
     length=st.sampled_from([1, 30]),
+    ids=st.booleans(),
 )
 def test_a_completion_streamed_and_joined_is_the_completion(
-    says: list[str], n: int, echo: bool, scores: int | None, length: int
+    says: list[str], n: int, echo: bool, scores: int | None, length: int, ids: bool
 ) -> None:
     body = {
         "prompt": [hidden(say) for say in says], "n": n, "echo": echo, "logprobs": scores, "max_tokens": length,
-        "stream_options": {"include_usage": True},
+        "return_token_ids": ids, "stream_options": {"include_usage": True},
     }  # fmt: skip
 
     async def ask(service: Service) -> tuple[Json, list[Json]]:
@@ -151,14 +152,17 @@ def test_a_completion_streamed_and_joined_is_the_completion(
     found: dict[int, Any] = {}
     for part in parts:
         for choice in part["choices"]:
-            one = found.setdefault(choice["index"], ["", [], [], [], [], None])
+            one = found.setdefault(choice["index"], ["", [], [], [], [], [], [], None])
             one[0] += choice["text"]
             for number, name in enumerate(("tokens", "token_logprobs", "top_logprobs", "text_offset"), start=1):
                 one[number] += (choice["logprobs"] or {}).get(name, [])
-            one[5] = choice["finish_reason"]
+            one[5] += choice.get("token_ids", [])
+            one[6] += choice.get("prompt_token_ids", [])
+            one[7] = choice["finish_reason"]
     for index, choice in enumerate(answer["choices"]):
         scored = choice["logprobs"] or {}
         lists = [scored.get(name, []) for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset")]
+        lists += [choice.get("token_ids", []), choice.get("prompt_token_ids", [])]
         assert choice["index"] == index
         assert found[index] == [choice["text"], *lists, choice["finish_reason"]]
         begins = body["prompt"][index // n]

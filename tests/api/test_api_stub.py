@@ -33,6 +33,14 @@ def test_it_says_what_the_script_has_for_the_last_message(seed: int, n: int, tem
     assert say(("user", "The weather?"), ("assistant", "Wait."), ("tool", "21 degrees")) == {"Thanks."}
 
 
+@pytest.mark.clause("API-60")
+def test_its_answer_goes_on_where_its_end_is_ignored() -> None:
+    answer = asked(lambda service: whole(service, "chat", chat("Hm.", ignore_eos=True, max_tokens=8)))
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["content"].startswith("Hm.")
+
+
 @pytest.mark.clause("API-61")
 def test_a_grammar_is_stronger_and_the_text_ends_soon() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array"}}, "required": ["a", "b"]}
