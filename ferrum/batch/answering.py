@@ -28,7 +28,7 @@ LINES_A_SEQUENCE = 2
 """Lines that are open for each sequence that the engine computes at a time: the next ones are ready when it is."""
 PERHAPS_OF_OTHERS = (ResourceExhausted, InternalError, DeviceError, BackendError)
 """Errors that a line may have because of others."""
-Keep = Callable[[Result], None]
+Keep = Callable[[Result], object]
 
 
 class Answerer:
@@ -96,7 +96,7 @@ class Answerer:
 
 async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], keep: Keep) -> None:
     """Answers all lines, begun in their order; `keep` gets each result when it is there."""
-    coming, begun = iter(lines), set[asyncio.Task[Result]]()
+    coming, begun, done = iter(lines), set[asyncio.Task[Result]](), set[asyncio.Task[Result]]()
     try:
         while True:
             for line in islice(coming, answerer.at_a_time - len(begun)):
@@ -109,4 +109,4 @@ async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], keep: Kee
     finally:
         for task in begun:
             task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
+        await asyncio.gather(*begun, *done, return_exceptions=True)  # whatever happened to them, somebody has seen it

@@ -7,7 +7,7 @@ Specs: BATCH-10 to BATCH-19. Next: `ferrum.batch.answering`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -49,13 +49,6 @@ class Run:
             if written.model is not None and len(self.models) < MOST_MODELS:
                 self.models.add(written.model)
 
-    def check_model(self, names: tuple[str, ...]) -> None:
-        """Raises ConfigError where another model has answered before."""
-        others = sorted(self.models.difference(names))
-        if others:
-            told = f"the answers that are there are those of {listed(others)}, and this is {listed(names)}"
-            raise ConfigError(f"{told}: the rest belongs in a new file")
-
     def lines(self) -> Iterator[RequestLine]:
         """Those without an answer, read as they are asked for. Raises InvalidFormat where the file of requests is no
         longer what it was."""
@@ -68,12 +61,14 @@ class Run:
             if waits:
                 yield line
 
-    def keep(self, result: Result) -> None:
-        """Writes a result, if the line has none yet."""
-        if self.ledger.answer(result.id, failed=result.failed):
+    def keep(self, result: Result) -> bool:
+        """Writes a result, if the line has none yet. -> whether it had none."""
+        news = self.ledger.answer(result.id, failed=result.failed)
+        if news:
             self.answers.append(result.text)
             self.tokens += result.tokens
             self.watch()
+        return news
 
     @property
     def complete(self) -> bool:
@@ -84,6 +79,14 @@ class Run:
         """Raises InvalidFormat where lines have gone without having been answered."""
         if not self.complete:
             raise _changed()
+
+
+def check_model(models: Collection[str], names: tuple[str, ...]) -> None:
+    """Raises ConfigError where a model has answered before that is not the one with these names."""
+    others = sorted(set(models).difference(names))
+    if others:
+        told = f"the answers that are there are those of {listed(others)}, and this is {listed(names)}"
+        raise ConfigError(f"{told}: the rest belongs in a new file")
 
 
 def _changed() -> InvalidFormat:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ferrum.cli.errors import FAILED
-from ferrum.cli.options import EngineOptions, debug_option, engine_options, service_options
+from ferrum.cli.options import EngineOptions, debug_option, engine_options, ray_options, service_options
 from ferrum.cli.progress import Progress
+from ferrum.cli.ray_flags import RayFlags, replica_maker
 from ferrum.cli.service_flags import ServiceFlags
 from ferrum.errors import ConfigError
 
@@ -35,11 +36,18 @@ TOKENS_OF_A_STEP = 2048
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N",
               help="With a line's custom_id, the seed of each line that has none.")  # fmt: skip
 @click.option("--retry-errors", is_flag=True, help="Answer lines again whose answers are errors.")
+@ray_options
 @service_options
 @engine_options
 @debug_option
 def batch(
-    requests: str, output: Path, seed: int, retry_errors: bool, service: ServiceFlags, engine: EngineOptions
+    requests: str,
+    output: Path,
+    seed: int,
+    retry_errors: bool,
+    ray: RayFlags,
+    service: ServiceFlags,
+    engine: EngineOptions,
 ) -> None:
     """Answer a file of requests.
 
@@ -47,6 +55,7 @@ def batch(
     goes on where the last one was stopped.
     """
     check_installed()
+    ray.check()
     from ferrum.batch.answer_file import answer_file
     from ferrum.batch.ledger import Ledger
     from ferrum.batch.run import Run
@@ -60,7 +69,10 @@ def batch(
         run.watch = Watch(run, progress).show
         try:
             if not run.complete:
-                answer(run, service, engine, progress)
+                if ray.ray:
+                    answer_on_replicas(run, ray, service, engine)
+                else:
+                    answer(run, service, engine, progress)
         except KeyboardInterrupt:
             progress.note(f"{state(run)}; the same command goes on")
             raise
@@ -72,12 +84,13 @@ def batch(
 def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progress) -> None:
     """Answers all lines that have no answer yet."""
     from ferrum.batch.answering import LINES_A_SEQUENCE, Answerer, answer_all
+    from ferrum.batch.run import check_model
 
     service = flags.service(engine, progress)
 
     async def answer_and_close() -> None:
         try:
-            run.check_model(service.names)
+            check_model(run.models, service.names)
             run.watch()
             answerer = Answerer(service, run.seed, LINES_A_SEQUENCE * flags.max_num_seqs)
             await answer_all(answerer, run.lines(), run.keep)
@@ -85,6 +98,21 @@ def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progr
             service.close()  # while there is a loop for the engine's last news
 
     asyncio.run(answer_and_close())
+    run.check_complete()
+
+
+def answer_on_replicas(run: Run, ray: RayFlags, flags: ServiceFlags, engine: EngineOptions) -> None:
+    """The same on several machines."""
+    from ferrum.batch.answering import LINES_A_SEQUENCE
+    from ferrum.batch.ray_answering import Replicas, answer_on_ray
+    from ferrum.server.ray_cluster import cluster
+
+    number = ray.replicas or 1
+    run.watch()
+    with cluster(ray.address, number, engine.backend, engine.threads) as share:
+        at_a_time = LINES_A_SEQUENCE * flags.max_num_seqs
+        make = replica_maker(flags, engine)
+        answer_on_ray(Replicas(number, make, share, at_a_time, run.seed, frozenset(run.models)), run.lines, run.keep)
     run.check_complete()
 
 

@@ -16,6 +16,7 @@ import click
 
 from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
+from ferrum.cli.ray_flags import RAY_FLAGS, RayFlags
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
 from ferrum.cli.server_flags import SERVER_FLAGS, ServerFlags
 from ferrum.cli.service_flags import SERVICE_FLAGS, ServiceFlags
@@ -163,6 +164,11 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a model that answers requests; the command receives `service: ServiceFlags`."""
     return _gather(command, "service", ServiceFlags, SERVICE_FLAGS)
+
+
+def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the flags of a command that can run on several machines; the command receives `ray: RayFlags`."""
+    return _gather(command, "ray", RayFlags, RAY_FLAGS)
 
 
 def _gather(

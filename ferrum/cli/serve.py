@@ -10,24 +10,32 @@ from importlib.util import find_spec
 
 import click
 
-from ferrum.cli.options import EngineOptions, debug_option, engine_options, server_options, service_options
+from ferrum.cli.options import EngineOptions, debug_option, engine_options, ray_options, server_options, service_options
 from ferrum.cli.progress import Progress
+from ferrum.cli.ray_flags import RayFlags, refuse_beside, replica_maker
 from ferrum.cli.server_flags import ServerFlags
 from ferrum.cli.service_flags import ServiceFlags
-from ferrum.errors import ConfigError
+from ferrum.errors import ConfigError, InvalidParameter
 
 KILLED = 128
 """Exit codes from here on are signals."""
+RAY_DECIDES = ("client_timeout", "max_header_size", "max_connections")
+"""Flags of connections, which with --ray are Ray's."""
 
 
 @click.command()
 @server_options
 @service_options
 @engine_options
+@ray_options
 @debug_option
-def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions) -> None:
+def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray: RayFlags) -> None:
     """Serve the OpenAI API over HTTP."""
     check_installed()
+    ray.check()
+    if ray.ray:
+        serve_on_replicas(server, service, engine, ray)
+        return
     from ferrum.server.app import make_app
     from ferrum.server.run import serve as serve_until_signal
     from ferrum.server.sockets import bind, is_loopback, url
@@ -45,6 +53,26 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions) -> 
         answering.close()
     if cut_by is not None:
         raise click.exceptions.Exit(KILLED + cut_by)
+
+
+def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray: RayFlags) -> None:
+    """The same on several machines."""
+    refuse_beside(RAY_DECIDES)
+    if server.port == 0:
+        raise InvalidParameter("port", "cannot be 0 with --ray: all machines listen on the same one")
+    from ferrum.server.ray_app import Deployment, serve_on_ray
+    from ferrum.server.ray_cluster import cluster
+    from ferrum.server.sockets import url
+
+    settings, terms, progress = server.settings(), server.terms(), Progress()
+    number = ray.replicas or 1
+    where = url(server.host, server.port, "http" if terms.tls is None else "https")
+    with cluster(ray.address, number, engine.backend, engine.threads) as share:
+        ongoing = service.max_num_seqs + service.max_waiting
+        make = replica_maker(service, engine)
+        places = (server.host, server.port, terms.idle_s, terms.drain_s, terms.tls)
+        deployment = Deployment(make, settings, share, number, ongoing, *places)
+        serve_on_ray(deployment, lambda: progress.note(f"listening on {where}"))
 
 
 def check_installed() -> None:

@@ -72,7 +72,8 @@ class ServiceFlags:
 
     def _scripted(self, file: Path, template: str | None, engine: EngineOptions) -> Service:
         """A script, in an engine like that of the flags."""
-        if click.get_current_context().get_parameter_source("model") not in (None, ParameterSource.DEFAULT):
+        context = click.get_current_context(silent=True)  # there is none in a replica
+        if context is not None and context.get_parameter_source("model") not in (None, ParameterSource.DEFAULT):
             raise InvalidParameter("stub", "stands in place of a model: it cannot go with -m/--model")
         from ferrum.api.service import Service
         from ferrum.api.stub import read_script, stub

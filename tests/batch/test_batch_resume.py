@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from ferrum.batch import answer_file as answer_files
 from ferrum.batch.lines import raw_lines
 from ferrum.batch.request_line import RequestLine, read_line
+from ferrum.batch.run import check_model
 from ferrum.errors import ConfigError, InvalidFormat
 from tests.batch.files import answers_in, as_jsonl, chat_line, made_up, opened
 
@@ -195,9 +196,9 @@ def test_answers_to_other_requests_of_the_same_name_are_refused(files: tuple[Pat
 def test_answers_of_another_model_are_refused(files: tuple[Path, Path]) -> None:
     answer_some(files, "ab")
     with opened(*files) as run:
-        run.check_model(("made-up", "other"))
+        check_model(run.models, ("made-up", "other"))
         with pytest.raises(ConfigError, match="'made-up', and this is 'other'"):
-            run.check_model(("other",))
+            check_model(run.models, ("other",))
 
 
 @pytest.mark.clause("BATCH-11")

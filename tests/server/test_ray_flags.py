@@ -1,0 +1,43 @@
+"""BATCH-40, SERVER-84: the flags of several machines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ferrum.cli import ray_flags
+from ferrum.cli.main import program
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("stub.json", "in.jsonl"):
+        (tmp_path / name).write_text("{}")
+
+
+COMMANDS = [["serve", "--stub", "stub.json"], ["batch", "in.jsonl", "-o", "out.jsonl", "--stub", "stub.json"]]
+
+
+@pytest.mark.clause("BATCH-40")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+def test_several_machines_need_ray(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_flags, "find_spec", lambda _: None)
+    ran = CliRunner().invoke(program, [*command, "--ray"])
+    assert (ran.exit_code, ran.stderr) == (1, "error: several machines need Ray: pip install 'ferrum-ref[ray]'\n")
+    for flag, value in (("--replicas", "2"), ("--address", "auto")):
+        ran = CliRunner().invoke(program, [*command, flag, value])
+        assert ran.exit_code == 2 and ran.stderr.startswith(f"error: {flag}: ") and "needs --ray" in ran.stderr
+
+
+@pytest.mark.clause("SERVER-84")
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--client-timeout", "5"), ("--max-header-size", "1MiB"), ("--max-connections", "9"), ("--port", "0")],
+)
+def test_what_is_up_to_ray_cannot_be_set(flag: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
+    ran = CliRunner().invoke(program, ["serve", "--stub", "stub.json", "--ray", flag, value])
+    assert ran.exit_code == 2 and ran.stderr.startswith(f"error: {flag}: ")
