@@ -60,15 +60,13 @@ def understood(served: Served, body: ChatRequest) -> Asked:
             "max_tokens", "and max_completion_tokens differ: max_tokens is the old name of the other"
         )
     use = tool_use(body.tools, body.tool_choice, body.parallel_tool_calls)
-    variables = dict(body.chat_template_kwargs or {})
-    if body.reasoning_effort is not None:
-        variables.setdefault("reasoning_effort", body.reasoning_effort)
     prompt = render(
         served,
         body.messages,
         use.told,
         chat_template=body.chat_template,
-        variables=variables,
+        variables=body.chat_template_kwargs,
+        reasoning_effort=body.reasoning_effort,
         documents=body.documents,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
@@ -198,8 +196,10 @@ class Chat:
             tokens += news.token_id is not None
             usage = usage_counts(len(self.asked.prompt_ids), tokens) if counts else None
             if index not in begun:
+                ids = {"prompt_token_ids": self.asked.prompt_ids} if self.body.return_token_ids and not begun else {}
                 begun.add(index)
-                yield self._chunk(index, Delta(role="assistant", content=None), usage)
+                begins = DeltaChoice(index=index, delta=Delta(role="assistant", content=None), finish_reason=None)
+                yield self._made([begins], usage, **ids)
             delta = _delta(news.parts)
             more = self._more(news)
             if delta is not None or more:
@@ -223,10 +223,10 @@ class Chat:
         choice = DeltaChoice(index=index, delta=delta, finish_reason=cast(Any, finish), **more)
         return self._made([choice], usage)
 
-    def _made(self, choices: list[DeltaChoice], usage: UsageCounts | None) -> ChatChunk:
+    def _made(self, choices: list[DeltaChoice], usage: UsageCounts | None, **more: Any) -> ChatChunk:
         options = self.body.stream_options
         told: dict[str, Any] = {"usage": usage} if usage is not None or (options and options.include_usage) else {}
-        return ChatChunk(**self.head.fields("chat.completion.chunk"), choices=choices, **told)
+        return ChatChunk(**self.head.fields("chat.completion.chunk"), choices=choices, **told, **more)
 
 
 def usage_of(completion: Completion) -> UsageCounts:

@@ -36,6 +36,7 @@ def render(
     *,
     chat_template: str | None = None,
     variables: Mapping[str, Any] | None = None,
+    reasoning_effort: str | None = None,
     documents: Sequence[Mapping[str, Any]] | None = None,
     add_generation_prompt: bool | None = None,
     continue_final_message: bool | None = None,
@@ -48,10 +49,12 @@ def render(
             f"chat_template must be the name of one of the model's: {known}", "chat_template", "invalid_value"
         )
     template = _template(served, chat_template, bool(tools))
-    for name in ("documents",) if documents else ():
-        _check_read(template, name, name)
+    if documents:
+        _check_read(template, "documents", "documents")
     for name in variables or {}:
         _check_read(template, name, f"chat_template_kwargs.{name}")
+    if reasoning_effort is not None:
+        variables = _with_effort(template, variables or {}, reasoning_effort)
     if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
         raise invalid("messages end with two assistant messages: one of them is no answer", "messages", "invalid_value")
     takes_tools = template.reads("tools")
@@ -88,6 +91,15 @@ def _check_read(template: ChatTemplate, name: str, field: str) -> None:
     if not template.reads(name):
         told = "is given, but the model's chat template does not read it"
         raise invalid(f"{field} {told}", field, "unsupported_parameter")
+
+
+def _with_effort(template: ChatTemplate, variables: Mapping[str, Any], effort: str) -> Mapping[str, Any]:
+    """The effort is a variable too."""
+    name = "reasoning_effort"
+    _check_read(template, name, name)
+    if variables.get(name, effort) != effort:
+        raise invalid(f"{name} and chat_template_kwargs.{name} differ: give one of them", name, "conflict")
+    return {**variables, name: effort}
 
 
 def _plain(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:

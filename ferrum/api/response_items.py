@@ -33,25 +33,25 @@ class ResponseItems:
         self._open: type[Part] | None = None  # what the open item is made of
         self._id = self._text = self._name = self._call = ""
         self._logprobs: list[TokenLogprob] = []
-        self._call_index = -1
+        self._unsaid: list[TokenLogprob] = []  # of tokens whose text, if it is words, has yet to come
 
     def push(self, news: News) -> list[Event]:
         """The events that tell the news."""
         events: list[Event] = []
-        scored = [self._score(news)] if self._score is not None and news.logprobs is not None else []
+        if self._score is not None and news.logprobs is not None:
+            self._unsaid.append(self._score(news))
         for part in news.parts:
             match part:
                 case Reasoning() | Content():
-                    events += self._say(type(part), part.text, scored)
-                    scored = []  # once, where a token ends one part and begins the next
+                    events += self._say(type(part), part.text)
                 case CallBegins():
                     events += self._begin_call(part)
                 case CallArguments():
                     self._text += part.text
                     more = {"item_id": self._id, "output_index": len(self.items), "delta": part.text}
                     events.append(("response.function_call_arguments.delta", more))
-        if scored and self._open is Content:
-            self._logprobs += scored
+        if self._open not in (None, Content):
+            self._unsaid = []  # of thoughts and calls they are not told
         if self._open is Reasoning and news.token_id is not None:
             self.reasoning_tokens += 1
         if news.finish is not None:
@@ -60,7 +60,7 @@ class ResponseItems:
             events += self._close()
         return events
 
-    def _say(self, kind: type[Part], text: str, scored: list[TokenLogprob]) -> Iterator[Event]:
+    def _say(self, kind: type[Part], text: str) -> Iterator[Event]:
         if self._open is not kind:
             yield from self._close()
             yield from self._begin_text(kind)
@@ -69,6 +69,7 @@ class ResponseItems:
         if kind is Reasoning:
             yield "response.reasoning_text.delta", {**place, "delta": text}
         else:
+            scored, self._unsaid = self._unsaid, []
             self._logprobs += scored
             yield "response.output_text.delta", {**place, "delta": text, "logprobs": scored}
 

@@ -130,7 +130,7 @@ def _turn(messages: list[dict[str, Any]], role: str, field: str) -> dict[str, An
 def _content(item: InputItem) -> Any:
     if isinstance(item.content, str):
         return item.content
-    return [part.model_dump(exclude_none=True) for part in item.content or []]
+    return [part.model_dump(exclude_none=True, exclude={"annotations", "logprobs"}) for part in item.content or []]
 
 
 def _told(tool: ResponseTool) -> dict[str, Any]:

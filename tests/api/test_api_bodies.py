@@ -125,6 +125,10 @@ def test_fields_that_are_not_supported_take_null_and_refuse_the_rest_by_name(mod
                 read(model, {**body, name: {"some": "thing"}})
             assert caught.value.code == "unsupported_parameter"
             assert caught.value.param == name
+    for field in ("audio", "function_call"):
+        with pytest.raises(ApiError) as caught:
+            read(ChatRequest, {"messages": [{**MESSAGES[0], field: {}}]})
+        assert (caught.value.code, caught.value.param) == ("unsupported_parameter", f"messages[0].{field}")
 
 
 @pytest.mark.clause("API-02")
@@ -260,7 +264,7 @@ def test_the_form_is_that_of_what_comes_after_the_thoughts() -> None:
     [
         ({"documents": [{"title": "a"}]}, "documents"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs.enable_thinking"),
-        ({"reasoning_effort": "high"}, "chat_template_kwargs.reasoning_effort"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
     ],
 )

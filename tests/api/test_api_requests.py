@@ -19,7 +19,8 @@ from ferrum.api.protocol.embedding import EmbeddingRequest
 from ferrum.api.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from ferrum.api.service import Call, Service
 from ferrum.api.stub import ScriptRunner
-from tests.api.asking import Json, asked, chat, hidden, parrot, refusal, whole
+from tests.api.asking import WEATHER, Json, asked, chat, hidden, parrot, refusal, whole
+from tests.api.test_api_streams import replies
 
 LONG = "word " * 2000
 
@@ -263,6 +264,33 @@ def test_items_of_a_response_become_the_messages_of_a_chat() -> None:
     response, answer = asked(ask)
     assert response["output"][0]["content"][0]["text"] == answer["choices"][0]["message"]["content"] == "done"
     assert response["usage"]["input_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+@pytest.mark.clause("API-44")
+@given(say=replies())
+def test_the_output_of_a_response_comes_back_as_input(say: str) -> None:
+    function = {"type": "function", **WEATHER["function"]}
+    include = ["message.output_text.logprobs"]
+
+    async def ask(service: Service) -> tuple[Json, Json]:
+        body = {"input": hidden(say), "include": include, "tools": [function]}
+        output = (await whole(service, "response", body))["output"]
+        results = [
+            {"type": "function_call_output", "call_id": item["call_id"], "output": "7"}
+            for item in output
+            if item["type"] == "function_call"
+        ]
+        again = [{"role": "user", "content": "Hi"}, *output, *results, {"role": "user", "content": hidden("done")}]
+        return await whole(service, "response", {"input": again}), output
+
+    response, output = asked(ask)
+    assert response["output"][0]["content"][0]["text"] == "done"
+    texts = [part["text"] for item in output for part in item.get("content", [])]
+    assert response["usage"]["input_tokens"] > sum(len(text.encode()) for text in texts if "<think>" not in say)
+
+
+@pytest.mark.clause("API-44")
+def test_items_that_are_none_are_refused() -> None:
     assert refusal("response", {"input": []}).param == "input"
     assert refusal("response", {"input": [{"type": "function_call"}]}).param == "input[0].call_id"
     assert refusal("response", {"input": "x", "previous_response_id": "y"}).param == "previous_response_id"

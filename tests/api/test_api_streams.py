@@ -91,6 +91,7 @@ def test_a_chat_streamed_and_joined_is_the_chat(
 
     answer, parts = asked(ask)
     assert {choice["index"]: told(choice) for choice in answer["choices"]} == joined(parts)
+    assert parts[0]["prompt_token_ids"] == answer["prompt_token_ids"]
     *interior, last = parts
     assert last["choices"] == []
     for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
@@ -224,3 +225,19 @@ def test_the_events_of_a_response_build_up_its_output(say: str, tools: bool, len
     ]
     assert texts == [item["text"] for item in items]
     assert answer["usage"]["output_tokens"] == last["usage"]["output_tokens"]
+
+
+@pytest.mark.clause("API-14", "API-45")
+@given(say=WORDS)
+def test_logprobs_of_a_response_are_of_all_its_words(say: str) -> None:
+    body: Json = {"input": hidden(f"<think>Hm</think>a{say}"), "include": ["message.output_text.logprobs"]}
+    parts = asked(lambda service: chunks(service, "response", body))
+    (item,) = parts[-1]["response"]["output"][1:]
+    (content,) = item["content"]
+    assert b"".join(bytes(entry["bytes"]) for entry in content["logprobs"]).decode() == content["text"] == f"a{say}"
+    told = [entry for part in parts if part["type"] == "response.output_text.delta" for entry in part["logprobs"]]
+    assert told == content["logprobs"]
+    plain: Json = {"input": hidden(say), "include": ["message.output_text.logprobs"]}
+    for item in asked(lambda service: whole(service, "response", plain))["output"]:
+        (content,) = item["content"]
+        assert b"".join(bytes(entry["bytes"]) for entry in content["logprobs"]).decode() == say

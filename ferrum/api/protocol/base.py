@@ -91,6 +91,8 @@ def told(model: type[BaseModel], error: ValidationError) -> ApiError:
     extra = field.json_schema_extra if field is not None else None
     if isinstance(extra, dict) and UNSUPPORTED in extra:
         return invalid(f"{place} {extra[UNSUPPORTED]}", place, "unsupported_parameter")
+    if problem["type"] == "none_required":  # only a field that is not supported has no other type, wherever it is
+        return invalid(f"{place} is not supported", place, "unsupported_parameter")
     if problem["type"] == "extra_forbidden":
         return _unknown(place)
     if problem["type"] == "missing":
@@ -108,7 +110,6 @@ _KINDS = {
     "int_type": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
-    "none_required": "null",
 }
 """What a field must be, by the type of error that pydantic tells."""
 

@@ -146,3 +146,4 @@ class ChatChunk(Answer):
     system_fingerprint: str
     choices: list[DeltaChoice]
     usage: UsageCounts | None = None
+    prompt_token_ids: list[int] | None = None  # of the first

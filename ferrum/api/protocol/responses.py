@@ -23,12 +23,19 @@ class ReasoningPart(Body):
     text: str
 
 
+class ItemPart(Part):
+    """A part of a content. What an answer's part has beside its text is accepted and says nothing."""
+
+    annotations: list[Any] | None = Field(None, max_length=0)
+    logprobs: Many[Any] | None = None
+
+
 class InputItem(Body):
     """A message, a call, the result of a call, or thoughts: what an answer's `output` holds comes back as it was."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | Many[Part | ReasoningPart] | None = None
+    content: str | Many[ItemPart | ReasoningPart] | None = None
     id: str | None = None
     status: str | None = None
     phase: str | None = None
