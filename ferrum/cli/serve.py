@@ -7,6 +7,7 @@ HTTP. Specs: SERVER-55, SERVER-60 to SERVER-63, SERVER-70, SERVER-71. Next: `doc
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from ferrum.cli.ray_flags import RayFlags, refuse_beside, replica_maker
 from ferrum.cli.server_flags import ServerFlags
 from ferrum.cli.service_flags import ServiceFlags
 from ferrum.errors import ConfigError, InvalidParameter
+
+if TYPE_CHECKING:
+    from ferrum.server.settings import ServerSettings
 
 KILLED = 128
 """Exit codes from here on are signals."""
@@ -38,13 +42,12 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray
         return
     from ferrum.server.app import make_app
     from ferrum.server.run import serve as serve_until_signal
-    from ferrum.server.sockets import bind, is_loopback, url
+    from ferrum.server.sockets import bind, url
 
     settings, terms, progress = server.settings(), server.terms(), Progress()
     sockets = bind(server.host, server.port)
     where = url(server.host, sockets[0].getsockname()[1], "http" if terms.tls is None else "https")
-    if not settings.api_keys and not is_loopback(server.host):
-        progress.note("warning: whoever reaches this address can ask: --api-key-file asks for a key")
+    warn_of_strangers(server.host, settings, progress)
     answering = service.service(engine, progress)
     try:
         app = make_app(answering, settings)
@@ -65,6 +68,7 @@ def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: Engine
     from ferrum.server.sockets import url
 
     settings, terms, progress = server.settings(), server.terms(), Progress()
+    warn_of_strangers(server.host, settings, progress)
     number = ray.replicas or 1
     where = url(server.host, server.port, "http" if terms.tls is None else "https")
     with cluster(ray.address, number, engine.backend, engine.threads) as share:
@@ -73,6 +77,14 @@ def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: Engine
         places = (server.host, server.port, terms.idle_s, terms.drain_s, terms.tls)
         deployment = Deployment(make, settings, share, number, ongoing, *places)
         serve_on_ray(deployment, lambda: progress.note(f"listening on {where}"))
+
+
+def warn_of_strangers(host: str, settings: ServerSettings, progress: Progress) -> None:
+    """Where others than this machine can ask, and no key is needed."""
+    from ferrum.server.sockets import is_loopback
+
+    if not settings.api_keys and not is_loopback(host):
+        progress.note("warning: whoever reaches this address can ask: --api-key-file asks for a key")
 
 
 def check_installed() -> None:

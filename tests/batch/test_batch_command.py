@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +19,7 @@ from ferrum.batch.ledger import Counts
 from ferrum.cli import batch
 from ferrum.cli.main import program
 from tests.batch.files import answers_in, as_jsonl, chat_line, essence
+from tests.cli.conftest import write_model
 from tests.house.source import ROOT
 
 SCRIPT = {"answers": [{"when": "count", "say": "one two three four"}], "default": "Hello!", "delay_ms": 2}
@@ -115,6 +117,39 @@ def test_what_is_told_and_with_which_code(place: Path) -> None:
     (place / "in.jsonl").write_bytes(good + as_jsonl([chat_line("c")]))
     told = "error: the answers that are there are those of 'stub', and this is 'x'"
     assert run("--served-model-name", "x", output="other.jsonl")[1].startswith(told)
+
+
+@pytest.mark.clause("BATCH-06", "BATCH-23")
+def test_sampled_answers_of_a_model_depend_on_their_line_alone(place: Path) -> None:
+    write_model(place / "tiny")
+    values = [chat_line(f"r{number}", f"say {number // 2}", max_tokens=8, n=1 + number % 2) for number in range(24)]
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/completions", {"prompt": ["a", "b"], "max_tokens": 5}),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 5}),
+    ]
+    values += [{"custom_id": url, "method": "POST", "url": url, "body": body} for url, body in bodies]
+    flags = ["batch", "in.jsonl", "-m", "tiny", "--backend", "numpy", "--deterministic", "-o"]
+    (place / "in.jsonl").write_bytes(as_jsonl(values))
+    assert CliRunner().invoke(program, [*flags, "one.jsonl"]).exit_code == 0
+    random.Random(1).shuffle(values)
+    (place / "in.jsonl").write_bytes(as_jsonl(values[:7]))
+    more = ["two.jsonl", "--max-num-seqs", "3", "--max-num-batched-tokens", "16"]
+    assert CliRunner().invoke(program, [*flags, *more]).exit_code == 0
+    (place / "in.jsonl").write_bytes(as_jsonl(values))
+    assert CliRunner().invoke(program, [*flags, *more]).exit_code == 0
+    one, two = (
+        {each["custom_id"]: texts(each) for each in answers_in(place / name)} for name in ("one.jsonl", "two.jsonl")
+    )
+    assert one == two and len(one) == 26
+    same_prompt = [one[f"r{number}"][0] for number in (0, 1)]
+    assert same_prompt[0] != same_prompt[1]  # each line has a seed of its own
+
+
+def texts(answer: dict[str, Any]) -> list[str]:
+    body = answer["response"]["body"]
+    if "output" in body:
+        return [item["content"][0]["text"] for item in body["output"]]
+    return [choice["text"] if "text" in choice else choice["message"]["content"] for choice in body["choices"]]
 
 
 @pytest.mark.clause("BATCH-33")
