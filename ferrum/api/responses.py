@@ -7,13 +7,14 @@ Specs: API-44 to API-46. Next: `ferrum.api.embeddings`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ferrum.api.answers import Head
 from ferrum.api.chat import Chat
-from ferrum.api.errors import invalid
+from ferrum.api.errors import ApiError, as_api_error, invalid
 from ferrum.api.open_requests import Opened
 from ferrum.api.protocol.base import read
 from ferrum.api.protocol.chat import ChatRequest
@@ -31,11 +32,17 @@ from ferrum.api.protocol.responses import (
 )
 from ferrum.api.response_items import ResponseItems
 from ferrum.api.served import Served
+from ferrum.errors import InvalidParameter
 
 SAME = ("model", "temperature", "top_p", "parallel_tool_calls", "seed", "top_k", "min_p", "repetition_penalty",
         "chat_template_kwargs", "priority")  # fmt: skip
 """Fields that a chat has under the same name."""
 LOGPROBS = "message.output_text.logprobs"
+OWN_NAMES = {
+    "messages": "input", "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format", "reasoning_effort": "reasoning.effort",
+}  # fmt: skip
+"""Fields of a chat, and what they are called here."""
 
 
 def as_chat(body: ResponsesRequest) -> ChatRequest:
@@ -62,6 +69,14 @@ def as_chat(body: ResponsesRequest) -> ChatRequest:
     if body.text is not None and body.text.format is not None:
         asked["response_format"] = _format(body)
     return read(ChatRequest, {**asked, "messages": _messages(body)})
+
+
+def in_own_words(error: ApiError) -> ApiError:
+    """An error of the chat that a request stands for, told of a field of the request."""
+    name = next(iter(re.split(r"[.\[]", error.param or "")))
+    if name not in OWN_NAMES:
+        return error
+    return replace(error, param=OWN_NAMES[name], message=f"{OWN_NAMES[name]}, as a chat has it: {error.message}")
 
 
 def _format(body: ResponsesRequest) -> dict[str, Any]:
@@ -96,9 +111,8 @@ def _add(messages: list[dict[str, Any]], item: InputItem, place: str) -> None:
             _turn(messages, item.role, "content")["content"] = _content(item)
         case "reasoning":
             parts = item.content if isinstance(item.content, list) and item.content else item.summary or []
-            _turn(messages, "assistant", "reasoning_content")["reasoning_content"] = "".join(
-                part.text or "" for part in parts
-            )
+            if thoughts := "".join(part.text or "" for part in parts):
+                _turn(messages, "assistant", "reasoning_content")["reasoning_content"] = thoughts
         case "function_call":
             if item.call_id is None or item.name is None:
                 lacks = "call_id" if item.call_id is None else "name"
@@ -151,7 +165,10 @@ class Responding:
         cls, served: Served, body: ResponsesRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> Responding:
         """Understands a request and submits it."""
-        return cls(body, await Chat.begin(served, as_chat(body), head, opened, timeout_s), head)
+        try:
+            return cls(body, await Chat.begin(served, as_chat(body), head, opened, timeout_s), head)
+        except (ApiError, InvalidParameter) as error:
+            raise in_own_words(as_api_error(error)) from error
 
     async def answer(self) -> Response:
         """The response, once it is complete."""

@@ -292,5 +292,9 @@ def test_the_output_of_a_response_comes_back_as_input(say: str) -> None:
 @pytest.mark.clause("API-44")
 def test_items_that_are_none_are_refused() -> None:
     assert refusal("response", {"input": []}).param == "input"
+    assert refusal("response", {"input": [{"type": "reasoning", "summary": []}]}).param == "input"
+    assert refusal("response", {"input": "x" * 20_000}).param == "input"
+    assert refusal("response", {"input": "x", "reasoning": {"effort": "low"}}).param == "reasoning.effort"
+    assert refusal("response", {"input": "x", "max_output_tokens": 1 << 70}).param == "max_output_tokens"
     assert refusal("response", {"input": [{"type": "function_call"}]}).param == "input[0].call_id"
     assert refusal("response", {"input": "x", "previous_response_id": "y"}).param == "previous_response_id"
