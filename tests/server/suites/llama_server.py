@@ -136,7 +136,8 @@ class Translator:
         if self.given.chat_template_file is None:
             return set()
         text = Path(self.given.chat_template_file).read_text(encoding="utf-8")
-        return jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(text))
+        parsed = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)
+        return jinja2.meta.find_undeclared_variables(parsed)
 
     async def send(self, request: Request, path: str, fields: Any) -> httpx.Response:
         own = {"host", "content-length", "accept-encoding", "connection"}
