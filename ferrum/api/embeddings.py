@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferrum.api.errors import ApiError
 from ferrum.api.open_requests import Opened
 from ferrum.api.protocol.embedding import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from ferrum.api.served import Served
 from ferrum.engine.embedding_ticket import EmbeddingTicket
-from ferrum.errors import InvalidParameter
+from ferrum.errors import Cancelled, InvalidParameter
 
 MOST_INPUTS = 2048
 
@@ -25,7 +26,8 @@ MOST_INPUTS = 2048
 async def embed(
     served: Served, body: EmbeddingRequest, model: str, opened: Opened, timeout_s: float | None
 ) -> EmbeddingList:
-    """The vectors, in the order of the texts. Raises what `LLM.embedding_job` raises, and TimeoutError."""
+    """The vectors, in the order of the texts. Raises what `LLM.embedding_job` raises, TimeoutError, and ApiError
+    once the request is cancelled."""
     if isinstance(body.input, list) and not body.input:
         raise InvalidParameter("input", "holds no text")
     if isinstance(body.input, list) and isinstance(body.input[0], str | list) and len(body.input) > MOST_INPUTS:
@@ -44,7 +46,12 @@ async def embed(
     opened.add(ticket)
     async with asyncio.timeout(timeout_s):
         await done.wait()
-    found = ticket.result()
+    try:
+        found = ticket.result()
+    except Cancelled as error:
+        if not opened.cancelled:
+            raise
+        raise ApiError(499, "the request was cancelled", code="cancelled") from error  # clients do not ask again
     tokens = sum(each.prompt_tokens for each in found)
     written = _base64 if body.encoding_format == "base64" else _numbers
     return EmbeddingList(

@@ -31,6 +31,10 @@ class Opened:
         self._begun: list[Cancellable] = []
         self._cancelled = False
 
+    @property
+    def cancelled(self) -> bool:
+        return self._cancelled
+
     def add(self, begun: Begun) -> Begun:
         """What was begun for this request ends with it."""
         self._begun.append(begun)

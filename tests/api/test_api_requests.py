@@ -103,6 +103,20 @@ def test_a_stream_is_cancelled_by_the_id_of_its_answer() -> None:
     asked(cancel)
 
 
+@pytest.mark.clause("API-50")
+def test_vectors_that_are_cancelled_are_not_asked_for_again() -> None:
+    async def cancel(service: Service) -> None:
+        body = read(EmbeddingRequest, {"input": [LONG] * 20})
+        task = asyncio.ensure_future(service.embed(body, Call("mine")))
+        await asyncio.sleep(0)
+        assert service.cancel("mine")
+        with pytest.raises(ApiError) as caught:
+            await task
+        assert (caught.value.status, caught.value.code) == (499, "cancelled")
+
+    asked(cancel)
+
+
 @pytest.mark.clause("API-51")
 def test_draining_refuses_new_requests_and_lets_open_ones_end() -> None:
     async def drain(service: Service) -> None:
