@@ -100,6 +100,7 @@ def test_a_stream_that_is_dropped_unread_leaves_the_engine() -> None:
         gc.collect()
         await asyncio.wait_for(service.idle(), 30)
         await until(lambda: not service.stats().running and not service.stats().waiting)
+        assert service.metrics.generation_tokens < len(LONG), "it was not let finish"
 
     asked(drop)
 

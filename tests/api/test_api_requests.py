@@ -46,6 +46,7 @@ def test_a_stream_that_is_left_frees_its_blocks() -> None:
         assert free(service) < before
         await stream.aclose()
         await settled(service)
+        assert service.metrics.generation_tokens < len(LONG), "it was not let finish"
         assert free(service) == before
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
@@ -65,6 +66,7 @@ def test_a_request_that_nobody_waits_for_frees_its_blocks() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         await settled(service)
+        assert service.metrics.generation_tokens < len(LONG), "it was not let finish"
         assert free(service) == before
 
     asked(leave)
