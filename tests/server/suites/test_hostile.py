@@ -90,7 +90,7 @@ def test_hostile_bodies_are_refused(server: Server, path: str) -> None:
     for name, body in {**BROKEN, **members}.items():
         answer = httpx.post(server.url + path, content=body, headers={"content-type": "application/json"}, timeout=30)
         assert is_refusal(answer), f"{name}: {answer.status_code} {answer.text[:300]}"
-    assert is_served(server)
+    assert httpx.post(server.url + path, json=ORDINARY[path], timeout=30).status_code == 200
 
 
 @pytest.mark.suites
