@@ -2,7 +2,7 @@
 
 Owns: the order of things: prompt, tools, parameters, the engine, the reader, the answer. A whole answer is made of the
 same news as a stream. Refuses to know: HTTP.
-Specs: API-10 to API-16. Next: `ferrum.api.merging`.
+Specs: API-06, API-10 to API-14. Next: `ferrum.api.merging`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: several prompts in one request, each a request to the engine with choices of its own; echo; the old form of log
 probabilities. Refuses to know: HTTP, chat.
-Specs: API-20 to API-24. Next: `ferrum.api.response_items`.
+Specs: API-06, API-20 to API-22. Next: `ferrum.api.response_items`.
 """
 
 from __future__ import annotations
@@ -263,5 +263,7 @@ def _prompt(served: Served, given: str | list[int]) -> Prompt:
                 "prompt", f"holds token {quoted(outside[0])}; ids go from 0 to {served.vocab_size - 1}"
             )
         prompt = Prompt(served.tokenizer.decode(given, skip_special_tokens=False), given)
+    if not prompt.ids:
+        raise InvalidParameter("prompt", "has no tokens")
     check_length(served, prompt.ids, "prompt")
     return prompt

@@ -2,7 +2,7 @@
 
 Owns: what a chat template is given: roles that it knows, calls with their arguments as objects, tools, and a
 description of the tools in the system message where the template has no place for them. Refuses to know: sampling.
-Specs: API-12, API-31 to API-33. Next: `ferrum.api.tools`.
+Specs: API-12, API-32. Next: `ferrum.api.tools`.
 """
 
 from __future__ import annotations

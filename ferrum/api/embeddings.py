@@ -1,7 +1,7 @@
 """`/v1/embeddings`: texts as vectors.
 
 Refuses to know: HTTP, and how a vector is computed (`ferrum.engine.embedder`).
-Specs: API-40, API-41. Next: `ferrum.api.tokens`.
+Specs: API-40, API-50. Next: `ferrum.api.tokens`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ferrum.api.open_requests import Opened
 from ferrum.api.protocol.embedding import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from ferrum.api.served import Served
 from ferrum.engine.embedding_ticket import EmbeddingTicket
-from ferrum.errors import Cancelled, InvalidParameter
+from ferrum.errors import Cancelled, InvalidParameter, RequestValidation
 
 MOST_INPUTS = 2048
 
@@ -36,7 +36,10 @@ async def embed(
     for name in ("normalize", "truncate"):
         if (value := getattr(body, name)) is not None:
             wanted[name] = value
-    job = await asyncio.to_thread(served.embedding_job, body.input, **wanted)
+    try:
+        job = await asyncio.to_thread(served.embedding_job, body.input, **wanted)
+    except RequestValidation as error:  # of a text: it is empty, or too long
+        raise InvalidParameter("input", f"cannot become vectors: {error}") from error
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def hear() -> None:

@@ -2,7 +2,7 @@
 
 Owns: `ChoiceReader`, through which every chat goes, streamed or not, so that both say the same. Refuses to know: JSON,
 and how models write calls (`ferrum.replies`).
-Specs: API-11, API-14. Next: `ferrum.api.answers`.
+Specs: API-06, API-14, API-31, API-33. Next: `ferrum.api.answers`.
 """
 
 from __future__ import annotations

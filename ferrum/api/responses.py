@@ -2,7 +2,7 @@
 
 Owns: the translation of a request to a chat, and of a chat's news to items and events. Nothing is kept after it.
 Refuses to know: HTTP, and how a chat is answered.
-Specs: API-44 to API-46. Next: `ferrum.api.embeddings`.
+Specs: API-44, API-45. Next: `ferrum.api.embeddings`.
 """
 
 from __future__ import annotations

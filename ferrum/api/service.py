@@ -1,7 +1,7 @@
 """Everything that can be asked of a model that is served: the one object that HTTP and batch files talk to.
 
 Owns: the calls, each with its errors before its first word. Refuses to know: HTTP, files.
-Specs: API-05 to API-07, API-50 to API-52. Next: `ferrum.api.stub`.
+Specs: API-05 to API-07, API-50, API-51. Next: `ferrum.api.stub`.
 """
 
 from __future__ import annotations

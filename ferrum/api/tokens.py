@@ -1,6 +1,6 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`: the tokenizer, for programs that prepare prompts themselves.
 
-Refuses to know: HTTP. Specs: API-42. Next: `ferrum.api.service`.
+Refuses to know: HTTP. Specs: API-13, API-42. Next: `ferrum.api.service`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,27 @@ from ferrum.api.protocol.tokens import (
 from ferrum.api.served import Served
 from ferrum.errors import InvalidParameter, quoted
 
+NEEDS = {
+    "add_special_tokens": ("prompt", "messages"),
+    "add_special": ("content",),
+    "tools": ("messages",),
+    "add_generation_prompt": ("messages",),
+    "chat_template_kwargs": ("messages",),
+}
+"""What fields are said of."""
+
 
 def tokenize(served: Served, body: TokenizeRequest) -> TokenList:
-    """Raises ApiError where there is not exactly one of prompt, content and messages."""
+    """Raises ApiError where there is not exactly one of prompt, content and messages, or something of another."""
     given = [name for name in ("prompt", "content", "messages") if getattr(body, name) is not None]
     if len(given) != 1:
         told = " and ".join(given) + " are given" if given else "nothing is given"
         raise invalid(
             f"the request needs one of prompt, content and messages: {told}", given[-1] if given else "prompt"
         )
+    for name, kinds in NEEDS.items():
+        if getattr(body, name) is not None and given[0] not in kinds:
+            raise invalid(f"{name} belongs to {' and '.join(kinds)}, and {given[0]} is given", name, "invalid_value")
     ids = _ids(served, body)
     told_ids: list[Any] = (
         [TokenPiece(id=token, piece=_piece(served, token)) for token in ids] if body.with_pieces else ids

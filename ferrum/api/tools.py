@@ -1,7 +1,7 @@
 """Which tools a model is told of, and whether it must call one.
 
 Owns: the meaning of tool_choice and parallel_tool_calls. Refuses to know: how calls are written (`ferrum.replies`).
-Specs: API-30 to API-33. Next: `ferrum.api.sampling`.
+Specs: API-30, API-31. Next: `ferrum.api.sampling`.
 """
 
 from __future__ import annotations

@@ -65,6 +65,14 @@ def test_a_token_that_ends_the_text_is_told_only_where_it_is_text(kept: bool) ->
     assert completion["choices"][0]["logprobs"]["tokens"] == list(said)
 
 
+@pytest.mark.clause("API-14")
+def test_the_token_that_ends_a_stop_string_is_one_that_the_model_wrote() -> None:
+    answer = asked(lambda service: whole(service, "chat", chat("abcd", logprobs=True, stop=["bc"])))
+    (choice,) = answer["choices"]
+    assert choice["message"]["content"] == "a"
+    assert [entry["token"] for entry in choice["logprobs"]["content"]] == ["a", "b", "c"]
+
+
 @pytest.mark.clause("API-12")
 def test_tags_that_are_special_tokens_are_seen_where_they_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the tag before thoughts is a special token: the byte 1."""
@@ -122,7 +130,7 @@ def test_an_echo_alone_ends_by_its_length(ask: Any) -> None:
 
 @pytest.mark.clause("API-14")
 def test_the_logarithm_of_nothing_can_be_written() -> None:
-    more = {"logprobs_mode": "processed_logprobs", "structured_outputs": {"regex": "a"}}
+    more = {"logprobs_mode": "processed_logprobs", "structured_outputs": {"regex": "ab"}}
 
     async def ask(service: Service) -> tuple[Json, Json]:
         talk = await whole(service, "chat", chat("x", logprobs=True, top_logprobs=2, **more))
@@ -131,5 +139,5 @@ def test_the_logarithm_of_nothing_can_be_written() -> None:
     talk, completion = asked(ask)
     *_, entry = talk["choices"][0]["logprobs"]["content"]
     assert [top["logprob"] for top in entry["top_logprobs"]] == [0, -9999]
-    (top,) = completion["choices"][0]["logprobs"]["top_logprobs"]
+    *_, top = completion["choices"][0]["logprobs"]["top_logprobs"]
     assert sorted(top.values()) == [-9999, 0]

@@ -19,6 +19,7 @@ from ferrum.api.protocol.embedding import EmbeddingRequest
 from ferrum.api.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from ferrum.api.service import Call, Service
 from ferrum.api.stub import ScriptRunner
+from ferrum.errors import InvalidParameter
 from tests.api.asking import WEATHER, Json, asked, chat, hidden, parrot, refusal, whole
 from tests.api.test_api_streams import replies
 
@@ -124,9 +125,12 @@ def test_draining_refuses_new_requests_and_lets_open_ones_end() -> None:
     async def drain(service: Service) -> None:
         assert service.health().ready
         stream = await service.chat_stream(read(ChatRequest, chat("to the end", stream=True)), Call())
+        other = asyncio.ensure_future(service.chat(read(ChatRequest, chat("sooner")), Call()))
+        await asyncio.sleep(0)
         service.drain()
         assert not service.health().ready
         idle = asyncio.ensure_future(service.idle())
+        await other
         with pytest.raises(ApiError) as caught:
             await service.chat(read(ChatRequest, chat("x")), Call())
         assert caught.value.status == 503
@@ -198,6 +202,8 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
     for bad, param in (
         ({"prompt": [[999]]}, "prompt"),
         ({"prompt": []}, "prompt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": ["x"] * 501, "n": 2}, "prompt"),
     ):
@@ -238,6 +244,38 @@ def test_vectors_come_in_order_and_base64_is_the_same_numbers(texts: list[str]) 
         assert abs(float(np.linalg.norm(vector)) - 1) < 1e-5
     assert all(len(answer["data"][0]["embedding"]) == 4 for answer in single)
     assert numbers["usage"]["prompt_tokens"] == sum(len(text.encode()) for text in texts)
+
+
+@pytest.mark.clause("API-03")
+@pytest.mark.parametrize("given_input", ["", [], [""], [[]], [[999]], ["x"] * 2049, "x" * 20_000])
+def test_texts_that_cannot_become_vectors_are_refused_by_name(given_input: Any) -> None:
+    async def ask(service: Service) -> None:
+        with pytest.raises(InvalidParameter) as caught:
+            await service.embed(read(EmbeddingRequest, {"input": given_input}), Call())
+        assert caught.value.field == "input"
+
+    asked(ask)
+
+
+@pytest.mark.clause("API-13")
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "x", "content": "x"}, "content"),
+        ({"prompt": "x", "add_special": True}, "add_special"),
+        ({"content": "x", "add_special_tokens": True}, "add_special_tokens"),
+        ({"content": "x", "tools": [WEATHER]}, "tools"),
+        ({"prompt": "x", "chat_template_kwargs": {"a": 1}}, "chat_template_kwargs"),
+    ],
+)
+def test_what_is_said_of_something_else_is_not_passed_over(body: Json, param: str) -> None:
+    async def ask(service: Service) -> None:
+        with pytest.raises(ApiError) as caught:
+            await service.tokenize(read(TokenizeRequest, body))
+        assert (caught.value.status, caught.value.param) == (400, param)
+
+    asked(ask)
 
 
 @pytest.mark.clause("API-42")

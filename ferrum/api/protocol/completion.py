@@ -1,6 +1,6 @@
 """`/v1/completions`: prompts that are gone on with as they are.
 
-Refuses to know: how an answer is made. Specs: API-20 to API-24. Source: OpenAI's API reference, "Completions (legacy)".
+Refuses to know: how an answer is made. Specs: API-20 to API-22. Source: OpenAI's API reference, "Completions (legacy)".
 Next: `ferrum.api.protocol.responses`.
 """
 

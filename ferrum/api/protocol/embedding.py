@@ -1,6 +1,6 @@
 """`/v1/embeddings`: texts as vectors.
 
-Refuses to know: how a vector is made. Specs: API-40, API-41. Source: OpenAI's API reference, "Embeddings".
+Refuses to know: how a vector is made. Specs: API-40. Source: OpenAI's API reference, "Embeddings".
 Next: `ferrum.api.protocol.tokens`.
 """
 

@@ -1,6 +1,6 @@
 """`/v1/responses`: the newer form of a conversation, without memory of earlier ones.
 
-Refuses to know: how an answer is made. Specs: API-44 to API-46. Source: OpenAI's API reference, "Responses".
+Refuses to know: how an answer is made. Specs: API-44, API-45. Source: OpenAI's API reference, "Responses".
 Next: `ferrum.api.protocol.embedding`.
 """
 

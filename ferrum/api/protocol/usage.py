@@ -23,10 +23,12 @@ class UsageCounts(Answer):
     prompt_tokens_details: PromptDetails | None = None
 
 
-def usage_counts(prompt: int, completion: int, cached: int = 0) -> UsageCounts:
+def usage_counts(prompt: int, completion: int, cached: int | None = None) -> UsageCounts:
+    """`cached`: None while it is not known."""
+    total = prompt + completion
+    if cached is None:
+        return UsageCounts(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
+    details = PromptDetails(cached_tokens=cached)
     return UsageCounts(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=prompt + completion,
-        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+        prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, prompt_tokens_details=details
     )
