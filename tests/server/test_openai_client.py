@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 
@@ -272,3 +273,46 @@ def test_raw_answers_and_streams_that_are_left(client: openai.OpenAI) -> None:
     next(iter(stream))
     stream.close()
     assert client.chat.completions.create(model="stub", messages=HELLO).choices[0].message.content == ANSWER
+
+
+@pytest.mark.clause("SUITE-01")
+def test_a_client_that_does_not_wait() -> None:
+    with live_server({"default": ANSWER, "delay_ms": 50}) as url:
+        patient = client_of(url)
+        with pytest.raises(openai.APITimeoutError):
+            patient.with_options(timeout=0.3).chat.completions.create(model="stub", messages=HELLO)
+        assert (
+            patient.chat.completions.create(model="stub", messages=HELLO, max_tokens=2).choices[0].message.content
+            == "He"
+        )
+
+
+@pytest.mark.clause("SUITE-01")
+def test_the_asynchronous_client(address: str) -> None:
+    async def talk() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0) as client:
+
+            async def one(number: int) -> str:
+                stream = await client.chat.completions.create(
+                    model="stub", messages=HELLO, stream=True, max_completion_tokens=number, seed=number
+                )
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+            return await asyncio.gather(*(one(number) for number in range(1, 9)))
+
+    assert asyncio.run(talk()) == [ANSWER[:number] for number in range(1, 9)]
+
+
+@pytest.mark.clause("SUITE-01")
+def test_tools_of_responses(client: openai.OpenAI) -> None:
+    tool = {"type": "function", "name": "weather", "parameters": WEATHER["function"]["parameters"], "strict": True}
+    asked = [{"role": "user", "content": "What is the weather in Oslo?"}]
+    answer = client.responses.create(model="stub", input=asked, tools=[tool])
+    (call,) = [item for item in answer.output if item.type == "function_call"]
+    assert (call.name, json.loads(call.arguments)) == ("weather", {"city": "Oslo"})
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}
+    told = client.responses.create(model="stub", input=[*asked, call, result, *HELLO], tools=[tool])
+    assert told.output_text == ANSWER
+    with client.responses.stream(model="stub", input=asked, tools=[tool], tool_choice="required") as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        assert json.loads("".join(deltas)) == {"city": "Oslo"}
