@@ -141,3 +141,12 @@ def test_the_logarithm_of_nothing_can_be_written() -> None:
     assert [top["logprob"] for top in entry["top_logprobs"]] == [0, -9999]
     *_, top = completion["choices"][0]["logprobs"]["top_logprobs"]
     assert sorted(top.values()) == [-9999, 0]
+
+
+@pytest.mark.clause("API-22")
+def test_a_token_that_is_unlikely_is_told_beside_the_likely_ones() -> None:
+    body = {"prompt": hidden("xy"), "logprobs": 1, "structured_outputs": {"regex": "ab"}}
+    answer = asked(lambda service: whole(service, "completion", body))
+    scores = answer["choices"][0]["logprobs"]
+    assert sorted(scores["top_logprobs"][0]) == ["a", "x"]
+    assert scores["top_logprobs"][0]["a"] == scores["token_logprobs"][0] < scores["top_logprobs"][0]["x"]

@@ -47,8 +47,10 @@ def test_a_required_call_parses_and_its_arguments_are_valid(say: str, seed: int)
 @pytest.mark.clause("API-30", "API-33")
 def test_a_named_tool_is_called_once() -> None:
     named = {"type": "function", "function": {"name": "get_time"}}
-    body = chat(CALL, tools=[WEATHER, TIME], tool_choice=named, max_tokens=2000)
-    assert [name for name, _ in calls(body)] == ["get_time"]
+    twice = '<tool_call>{"name": "get_time", "arguments": {}}</tool_call>\n' * 2
+    for say in (CALL, twice):
+        body = chat(say, tools=[WEATHER, TIME], tool_choice=named, max_tokens=2000)
+        assert [name for name, _ in calls(body)] == ["get_time"]
     wrong = {"type": "function", "function": {"name": "get_date"}}
     assert refusal("chat", chat("", tools=[WEATHER], tool_choice=wrong)).param == "tool_choice"
     assert refusal("chat", chat("", tools=[WEATHER, WEATHER])).param == "tools"
