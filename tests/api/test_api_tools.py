@@ -56,6 +56,14 @@ def test_a_named_tool_is_called_once() -> None:
     assert refusal("chat", chat("", tools=[WEATHER, WEATHER])).param == "tools"
 
 
+@pytest.mark.clause("API-33")
+def test_a_call_that_was_cut_off_is_not_one_to_carry_out() -> None:
+    answer = asked(lambda service: whole(service, "chat", chat(CALL, tools=[WEATHER], max_tokens=len(CALL) - 20)))
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "length"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
+
+
 @pytest.mark.clause("API-30")
 def test_without_tools_or_with_none_what_looks_like_a_call_is_content() -> None:
     for more in ({}, {"tools": []}, {"tools": None}, {"tools": [WEATHER], "tool_choice": "none"}):
