@@ -51,10 +51,6 @@ def render(
     template = _template(served, chat_template, bool(tools))
     if documents:
         _check_read(template, "documents", "documents")
-    for name in variables or {}:
-        _check_read(template, name, f"chat_template_kwargs.{name}")
-    if reasoning_effort is not None:
-        variables = _with_effort(template, variables or {}, reasoning_effort)
     if [message.role for message in messages[-2:]] == ["assistant", "assistant"]:
         raise invalid("messages end with two assistant messages: one of them is no answer", "messages", "invalid_value")
     takes_tools = template.reads("tools")
@@ -69,7 +65,7 @@ def render(
         add_generation_prompt=not goes_on if add_generation_prompt is None else add_generation_prompt,
         continue_final_message=goes_on,
         chat_template=chat_template,
-        chat_template_kwargs=variables,
+        chat_template_kwargs=_variables(template, variables or {}, reasoning_effort),
     )
     try:
         return chat_prompt(served.templates, chat, options, served.names[0])
@@ -93,8 +89,12 @@ def _check_read(template: ChatTemplate, name: str, field: str) -> None:
         raise invalid(f"{field} {told}", field, "unsupported_parameter")
 
 
-def _with_effort(template: ChatTemplate, variables: Mapping[str, Any], effort: str) -> Mapping[str, Any]:
-    """The effort is a variable too."""
+def _variables(template: ChatTemplate, variables: Mapping[str, Any], effort: str | None) -> Mapping[str, Any]:
+    """All variables of the template; the effort is one too."""
+    for each in variables:
+        _check_read(template, each, f"chat_template_kwargs.{each}")
+    if effort is None:
+        return variables
     name = "reasoning_effort"
     _check_read(template, name, name)
     if variables.get(name, effort) != effort:

@@ -17,6 +17,7 @@ from ferrum.api.errors import ApiError
 from ferrum.api.open_requests import Opened
 from ferrum.api.protocol.embedding import EmbeddingItem, EmbeddingList, EmbeddingRequest, EmbeddingUsage
 from ferrum.api.served import Served
+from ferrum.engine.embedding import EmbeddingJob
 from ferrum.engine.embedding_ticket import EmbeddingTicket
 from ferrum.errors import Cancelled, InvalidParameter, RequestValidation
 
@@ -26,20 +27,9 @@ MOST_INPUTS = 2048
 async def embed(
     served: Served, body: EmbeddingRequest, model: str, opened: Opened, timeout_s: float | None
 ) -> EmbeddingList:
-    """The vectors, in the order of the texts. Raises what `LLM.embedding_job` raises, TimeoutError, and ApiError
-    once the request is cancelled."""
-    if isinstance(body.input, list) and not body.input:
-        raise InvalidParameter("input", "holds no text")
-    if isinstance(body.input, list) and isinstance(body.input[0], str | list) and len(body.input) > MOST_INPUTS:
-        raise InvalidParameter("input", f"must hold at most {MOST_INPUTS} texts, not {len(body.input)}")
-    wanted: dict[str, Any] = {"pooling": body.pooling or served.pooling, "dimensions": body.dimensions}
-    for name in ("normalize", "truncate"):
-        if (value := getattr(body, name)) is not None:
-            wanted[name] = value
-    try:
-        job = await asyncio.to_thread(served.embedding_job, body.input, **wanted)
-    except RequestValidation as error:  # of a text: it is empty, or too long
-        raise InvalidParameter("input", f"cannot become vectors: {error}") from error
+    """The vectors, in the order of the texts. Raises what `LLM.embedding_job` raises, TimeoutError, and
+    ApiError once the request is cancelled."""
+    job = await asyncio.to_thread(_job, served, body)
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def hear() -> None:
@@ -66,6 +56,22 @@ async def embed(
         model=model,
         usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens),
     )
+
+
+def _job(served: Served, body: EmbeddingRequest) -> EmbeddingJob:
+    """The texts as tokens, and what is wanted of them. Raises InvalidParameter that names the field."""
+    if isinstance(body.input, list) and not body.input:
+        raise InvalidParameter("input", "holds no text")
+    if isinstance(body.input, list) and isinstance(body.input[0], str | list) and len(body.input) > MOST_INPUTS:
+        raise InvalidParameter("input", f"must hold at most {MOST_INPUTS} texts, not {len(body.input)}")
+    wanted: dict[str, Any] = {"pooling": body.pooling or served.pooling, "dimensions": body.dimensions}
+    for name in ("normalize", "truncate"):
+        if (value := getattr(body, name)) is not None:
+            wanted[name] = value
+    try:
+        return served.embedding_job(body.input, **wanted)
+    except RequestValidation as error:  # of a text: it is empty, or too long
+        raise InvalidParameter("input", f"cannot become vectors: {error}") from error
 
 
 def _numbers(vector: NDArray[np.float32]) -> list[float]:

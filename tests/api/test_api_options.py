@@ -123,7 +123,7 @@ def test_a_response_tells_how_much_it_thought_and_what_is_not_complete() -> None
 @pytest.mark.clause("API-21")
 @pytest.mark.parametrize("ask", [whole, chunks])
 def test_an_echo_alone_ends_by_its_length(ask: Any) -> None:
-    body = {"prompt": hidden("x"), "echo": True, "max_tokens": 0}
+    body = {"prompt": hidden(""), "echo": True, "max_tokens": 0}  # of which the model would say nothing more
     found = asked(lambda service: ask(service, "completion", body))
     assert (found[-1] if ask is chunks else found)["choices"][0]["finish_reason"] == "length"
 
