@@ -3,7 +3,7 @@
 Owns: which tokens a step computes, the blocks that they borrow meanwhile, and pooling: the vectors of a text's tokens,
 which are what the head would be given, become one. Several texts share a step, whoever asked for them; a long one takes
 several steps, but with an encoder, whose tokens see all of their text and so need all of it. Refuses to know: requests
-for tokens, threads.
+for tokens, but whether any wait; threads.
 Specs: ENGINE-70 to ENGINE-74. Paper: Sentence-BERT 1908.10084. Next: `ferrum.engine.embedding_ticket`.
 """
 
@@ -82,7 +82,7 @@ class Embedder:
     def __init__(self, executor: Executor, scheduler: Scheduler) -> None:
         """The scheduler says how many tokens a step may have; only a text that must be computed at once may be longer.
         It hears of none of this."""
-        self._executor, self._manager = executor, scheduler.manager
+        self._executor, self._scheduler, self._manager = executor, scheduler, scheduler.manager
         self._step_tokens = scheduler.limits.max_num_batched_tokens
         self._texts: list[_Text] = []  # only the first may have been begun
         self._resets = scheduler.manager.resets
@@ -118,7 +118,11 @@ class Embedder:
         for text in self._texts:
             left = text.sequence.pending
             count = left if self._executor.encodes else min(left, budget)
-            if not budget or (planned and count > budget) or not self._reserved(text):
+            if not budget or (planned and count > budget):
+                break
+            if planned and count < left and self._scheduler.waiting:
+                break  # between two long texts nothing is borrowed: who waits for memory may have all of it then
+            if not self._reserved(text):
                 break
             planned.append((text, text.chunk(count)))
             budget -= min(count, budget)

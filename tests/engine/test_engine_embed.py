@@ -311,6 +311,38 @@ def test_they_wait_for_memory_that_requests_hold() -> None:
 
 
 @pytest.mark.clause("ENGINE-74")
+def test_requests_wait_for_memory_that_a_text_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferrum.engine.engine.MOST_IDLE_STEPS", 3)
+    engine = stub_engine(StubSettings(blocks=15, max_num_batched_tokens=2))
+    with EngineThread(engine) as thread:
+        started, borrowed = threading.Event(), threading.Event()
+        thread.call(lambda: started.wait(PATIENCE) and None)
+        job = thread.embed(job_of([2] * 50))  # 25 steps with 13 of the 15 blocks
+        thread.call(lambda: thread.call(borrowed.set))
+        started.set()
+        assert borrowed.wait(PATIENCE)
+        ticket = thread.submit([1] * 40, SamplingParams(temperature=0, max_tokens=5, ignore_eos=True))
+        assert len(ticket.result(PATIENCE).token_ids) == 5
+        assert job.result(PATIENCE)[0].prompt_tokens == 50
+
+
+@pytest.mark.clause("ENGINE-74")
+@pytest.mark.parametrize("length", [9, 11, 12])
+def test_many_texts_keep_no_request_from_memory(length: int) -> None:
+    engine = stub_engine(StubSettings(blocks=8, max_num_batched_tokens=8))
+    embedder = Embedder(engine.executor, engine.scheduler)
+    jobs = [job_of([2] * length) for _ in range(50)]
+    for job in jobs:
+        embedder.add(job)
+    embedder.step()
+    request = engine.submit([1] * 20, SamplingParams(temperature=0, max_tokens=4, ignore_eos=True))
+    while not request.finished:
+        engine.step()
+        embedder.step()
+    assert sum(job.finished for job in jobs) < 10
+
+
+@pytest.mark.clause("ENGINE-74")
 def test_what_can_never_be_computed_fails() -> None:
     engine = stub_engine(StubSettings(blocks=2, max_waiting=2))
     with EngineThread(engine) as thread:
