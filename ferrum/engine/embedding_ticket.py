@@ -68,9 +68,11 @@ class OpenEmbeddings:
         return len(self._tickets)
 
     def add(self, ticket: EmbeddingTicket) -> None:
+        if ticket.job.finished:  # it has no texts
+            ticket.close()
+            return
         self._tickets.append(ticket)
         self._embedder.add(ticket.job)
-        self._close_finished()  # a job without texts is finished already
 
     def step(self) -> bool:
         """As `Embedder.step`; whoever waits for what is finished then hears of it."""
