@@ -16,6 +16,8 @@ from ferrum.errors import ConfigError, InvalidParameter, quoted
 SPARE_FILES = 100
 """Descriptors that are kept for everything that is no connection."""
 MOST_CONNECTIONS = 1 << 20
+ALWAYS_ALLOWED = 10_240
+"""Open files that macOS allows where it names no limit; it refuses "no limit" itself (OPEN_MAX in its setrlimit(2))."""
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 
 
@@ -72,7 +74,9 @@ def allow_many_files() -> int:
     import resource  # not on Windows
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):  # some systems allow less than they say
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for most in (hard, max(soft, ALWAYS_ALLOWED)):
+        with suppress(ValueError, OSError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            break
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(soft - SPARE_FILES, SPARE_FILES)

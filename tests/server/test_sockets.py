@@ -70,6 +70,21 @@ def test_as_many_files_as_may_be() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.clause("SERVER-56")
+def test_a_system_that_refuses_its_own_limit_is_asked_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [256, resource.RLIM_INFINITY]  # of macOS
+
+    def set_limits(_: int, wanted: tuple[int, int]) -> None:
+        if wanted[0] == resource.RLIM_INFINITY:
+            raise ValueError("current limit exceeds maximum limit")
+        limits[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_limits)
+    assert allow_many_files() > 10_000
+    assert limits == [10_240, resource.RLIM_INFINITY]
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A certificate for 127.0.0.1 and its key, and the key behind a password."""
