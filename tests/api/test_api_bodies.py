@@ -199,6 +199,9 @@ def test_a_prompt_that_is_too_long_says_both_numbers(kind: str) -> None:
     assert (told["n_ctx"], told["param"]) == (100, "prompt" if kind == "completion" else "messages")
     assert told["n_prompt_tokens"] >= 200
     assert str(told["n_prompt_tokens"]) in error.message
+    if kind == "completion":
+        error = refusal(kind, {"prompt": "x" * 100}, lambda: parrot(EngineConfig(max_model_len=100)))
+        assert error.code == "context_length_exceeded"  # there is no room for a single token
 
 
 @pytest.mark.clause("API-10")
