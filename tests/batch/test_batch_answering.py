@@ -9,17 +9,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ferrum.api.protocol.chat import ChatRequest
+from ferrum.api.protocol.completion import CompletionRequest
+from ferrum.api.protocol.responses import ResponsesRequest
 from ferrum.api.service import Service
 from ferrum.api.stub import read_script, stub, stub_service
 from ferrum.batch.answering import Answerer, answer_all
-from ferrum.batch.request_line import RequestLine, derived_seed
+from ferrum.batch.request_line import URLS, RequestLine, derived_seed
 from ferrum.batch.result_line import Result, read_result
 from ferrum.config import EngineConfig
 from ferrum.errors import InternalError
 from tests.batch.files import chat_line, essence, line_of
 
+TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=5)
 SCRIPT = {"answers": [{"when": "count", "say": "one two three"}], "default": "Hello – „you“"}
 
 
@@ -107,6 +112,34 @@ def test_what_a_server_refuses_is_refused_likewise(
     (answer,) = results(service, [chat_line("a", **body)])
     assert answer["error"] is None and answer["response"]["status_code"] == status
     assert answer["response"]["body"]["error"]["param"] == param
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(TEXTS, inside, max_size=3),
+    max_leaves=6,
+)
+FIELDS = sorted({*ChatRequest.model_fields, *CompletionRequest.model_fields, *ResponsesRequest.model_fields, "input"})
+
+
+@pytest.mark.clause("BATCH-04", "BATCH-08")
+@given(
+    st.lists(
+        st.builds(
+            lambda url, body: {"custom_id": "x", "method": "POST", "url": url, "body": body},
+            st.sampled_from(URLS),
+            st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4).map(
+                lambda more: {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2, **more}
+            )
+            | st.dictionaries(st.sampled_from(FIELDS), ANYTHING, max_size=4),
+        ),
+        max_size=4,
+    )
+)
+def test_any_body_gets_one_answer(service: Service, values: list[dict[str, Any]]) -> None:
+    found = results(service, [{**value, "custom_id": str(number)} for number, value in enumerate(values)])
+    assert sorted(int(answer["custom_id"]) for answer in found) == list(range(len(values)))
+    assert all(answer["response"]["status_code"] < 500 for answer in found)
 
 
 @pytest.mark.clause("BATCH-06", "BATCH-23")
