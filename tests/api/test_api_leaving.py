@@ -1,14 +1,16 @@
-"""API-03, API-06, API-07, API-50: requests that are left or cancelled before their answer has begun."""
+"""API-03, API-06, API-07, API-20, API-50: requests that are left or cancelled before their answer has begun."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from ferrum.api.merging import merged
 from ferrum.api.protocol.base import read
 from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.protocol.completion import CompletionRequest
@@ -148,3 +150,24 @@ def test_of_several_prompts_none_stays_where_one_is_refused(monkeypatch: pytest.
         assert [ticket.result().choices[0].finish_reason for ticket in tickets] == ["cancelled"] * 2
 
     asked(ask)
+
+
+@pytest.mark.clause("API-20")
+def test_where_one_of_several_streams_fails_nobody_waits_for_the_others() -> None:
+    async def endless() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    async def failing() -> AsyncIterator[int]:
+        yield 2
+        raise ValueError("it failed")
+
+    async def read_all() -> list[tuple[int, int]]:
+        found = []
+        async with asyncio.timeout(30):
+            with pytest.raises(ValueError, match="it failed"):
+                async for item in merged([endless(), failing()]):
+                    found.append(item)
+        return found
+
+    assert asyncio.run(read_all()) == [(0, 1), (1, 2)]

@@ -294,11 +294,11 @@ def test_tokens_joined_are_the_text(text: str) -> None:
 
 @pytest.mark.clause("API-44")
 def test_items_of_a_response_become_the_messages_of_a_chat() -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    calls = [{"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}} for name in "cd"]
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
-        {"role": "assistant", "content": "Wait.", "reasoning_content": "Hm.", "tool_calls": [call]},
+        {"role": "assistant", "content": "Wait.", "reasoning_content": "Hm.", "tool_calls": calls},
         {"role": "tool", "tool_call_id": "c", "content": "7"},
         {"role": "user", "content": hidden("done")},
     ]
@@ -306,7 +306,7 @@ def test_items_of_a_response_become_the_messages_of_a_chat() -> None:
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
         {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},
         {"type": "message", "role": "assistant", "id": "m", "status": "completed", "content": "Wait."},
-        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        *({"type": "function_call", "call_id": name, "name": "f", "arguments": "{}"} for name in "cd"),
         {"type": "function_call_output", "call_id": "c", "output": "7"},
         {"role": "user", "content": hidden("done")},
     ]

@@ -12,6 +12,7 @@ from ferrum.api.conversation import render
 from ferrum.api.protocol.base import read
 from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.served import Served
+from ferrum.api.service import Service
 from ferrum.api.stub import stub
 from tests.api.asking import TIME, WEATHER, Json, Parrot, asked, chat, chunks, refusal, whole
 
@@ -118,6 +119,17 @@ def test_a_template_without_tools_is_told_of_them_as_text() -> None:
     assert "[system]" not in rendered(CONVERSATION[1:2], WITHOUT_TOOLS, [])
     parts = [{"type": "text", "text": "Be brief."}]
     assert rendered([{**CONVERSATION[0], "content": parts}, *CONVERSATION[1:]], WITHOUT_TOOLS, [WEATHER]) == prompt
+
+
+@pytest.mark.clause("API-32")
+def test_a_model_whose_template_has_no_tools_can_call() -> None:
+    def made() -> Service:
+        return Service(stub(Parrot((), "", template=WITHOUT_TOOLS)))
+
+    answer = asked(lambda service: whole(service, "chat", chat(CALL, tools=[WEATHER])), made)
+    (choice,) = answer["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
 
 
 @pytest.mark.clause("API-12")
