@@ -73,3 +73,18 @@ def test_gauges_move(page: Browser) -> None:
     page.until("return !document.querySelector('#device .counts').textContent.startsWith('0 held')")
     page.press("Escape")
     page.until(NOTHING_RUNS)
+
+
+@pytest.mark.clause("PAGE-08")
+def test_gauges_come_back_after_a_server_that_went_away_in_the_middle(page: Browser) -> None:
+    page.run("""
+        const old = window.fetch;
+        window.broken = true;
+        window.fetch = async (path, options) => {
+            const response = await old(path, options);
+            if (path === '/metrics' && window.broken) response.text = () => Promise.reject(new TypeError('network error'));
+            return response;
+        };""")
+    page.until("return document.getElementById('engine').hidden")
+    page.run("window.broken = false")
+    page.until("return !document.getElementById('engine').hidden")
