@@ -82,7 +82,7 @@ def test_gauges_come_back_after_a_server_that_went_away_in_the_middle(page: Brow
         window.broken = true;
         window.fetch = async (path, options) => {
             const response = await old(path, options);
-            if (path === '/metrics' && window.broken) response.text = () => Promise.reject(new TypeError('network error'));
+            if (path === '/metrics' && window.broken) response.text = () => Promise.reject(new TypeError('gone'));
             return response;
         };""")
     page.until("return document.getElementById('engine').hidden")
