@@ -9,6 +9,7 @@ Specs: SERVER-50 to SERVER-54. Source: RFC 9112. Next: `ferrum.server.sockets`.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -29,11 +30,31 @@ class Bounds:
     connections: int = 10_000
 
 
+class BoundedHeads(h11.Connection):
+    """h11 has a limit to heads that are not complete yet. Here it is the limit of those that come in one piece, too."""
+
+    def __init__(self, largest_head: int) -> None:
+        super().__init__(h11.SERVER, largest_head)
+        self._largest_head = largest_head
+
+    def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            come, _ = self.trailing_data
+            if len(come) > self._largest_head and not _BLANK_LINE.search(come, 0, self._largest_head):
+                raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+        return super().next_event()
+
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+
+
 class Connection(H11Protocol):
     """A client's connection."""
 
     def __init__(self, *, bounds: Bounds, **given: Any) -> None:
         super().__init__(**given)
+        if self.config.h11_max_incomplete_event_size is not None:
+            self.conn = BoundedHeads(self.config.h11_max_incomplete_event_size)
         self._bounds = bounds
         self._arrival: asyncio.TimerHandle | None = None  # runs while a request is coming
         self._taking: asyncio.TimerHandle | None = None  # runs while nothing can be written
