@@ -40,11 +40,12 @@ async def refused_by_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = getattr(error, "headers", None)
     if status == HTTPStatus.NOT_FOUND:
-        return refused(ApiError(status, "there is nothing at this path", "not_found_error", code="not_found"))
+        told = "there is nothing at this path: /openapi.json names those that there are"
+        return refused(ApiError(status, told, "not_found_error", code="not_found"))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((headers or {}).get("Allow", "").split(", ")))
         message = f"{request.method} has no meaning here{allowed and f': ask by {allowed}'}"
-        return refused(ApiError(status, message, code="method_not_allowed"), headers)
+        return refused(ApiError(status, message, code="method_not_allowed"), {"Allow": allowed})
     return refused(ApiError(status, str(getattr(error, "detail", "")) or HTTPStatus(status).phrase), headers)
 
 

@@ -50,7 +50,8 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
 
 
 def _route(app: FastAPI, path: str, method: str, handle: Any) -> None:
-    app.add_api_route(path, handle, methods=[method], response_model=None, include_in_schema=False)
+    methods = ["GET", "HEAD"] if method == "GET" else [method]  # some monitors ask for the head alone
+    app.add_api_route(path, handle, methods=methods, response_model=None, include_in_schema=False)
 
 
 def _wrap(app: FastAPI, settings: ServerSettings, published: Published) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from ferrum.errors import ConfigError
 from ferrum.server.connection import Bounds, Connection
 from ferrum.server.tls import TlsFiles
 
@@ -89,7 +90,10 @@ class DrainingServer(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        try:
+            await super().startup(sockets=sockets)
+        except OSError as error:  # two programs may bind an address, as long as none listens there
+            raise ConfigError(f"cannot listen: {error.strerror or error}") from None
         self._loop = asyncio.get_running_loop()
         self._ready()
 

@@ -21,7 +21,7 @@ from ferrum.api.service import Service
 from ferrum.errors import InvalidParameter, ResourceExhausted
 from ferrum.server.app import make_app
 from ferrum.server.settings import ServerSettings
-from tests.server.running import CHAT, SCRIPT, application, ask, is_error, scripted
+from tests.server.running import CHAT, SCRIPT, application, ask, is_error, running, scripted
 
 POSTED = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/tokenize", "/detokenize"]
 LIMIT = 200_000
@@ -69,7 +69,16 @@ def test_a_path_or_a_method_that_is_not_there(app: FastAPI) -> None:
     assert is_error(ask(app, "GET", "/v1/nothing"), 404)["type"] == "not_found_error"
     response = ask(app, "DELETE", "/health")
     is_error(response, 405)
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.clause("SERVER-18")
+def test_a_head_without_its_body() -> None:
+    with running() as server:
+        for path, status in (("/health", 200), ("/", 200), ("/v1/models", 200), ("/v1/models/other", 404)):
+            whole, head = httpx.get(server.url + path), httpx.head(server.url + path)
+            assert head.status_code == whole.status_code == status and head.content == b""
+            assert head.headers["content-length"] == whole.headers["content-length"]
 
 
 @pytest.mark.clause("SERVER-02")

@@ -110,7 +110,7 @@ def test_every_path_is_described_and_every_described_path_is_there(app: FastAPI)
         if hasattr(route, "path_format")
         for method in route.methods or ()
     }
-    assert described == there - {("/openapi.json", "GET"), ("/openapi.json", "HEAD")}
+    assert described == {each for each in there if each[1] != "HEAD"} - {("/openapi.json", "GET")}
 
 
 @pytest.mark.clause("SERVER-43")

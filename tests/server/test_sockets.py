@@ -15,10 +15,11 @@ import httpx
 import pytest
 
 from ferrum.errors import ConfigError, InvalidParameter
-from ferrum.server.run import Terms
+from ferrum.server.app import make_app
+from ferrum.server.run import DrainingServer, Terms, configured
 from ferrum.server.sockets import allow_many_files, bind, is_loopback, url
 from ferrum.server.tls import TlsFiles
-from tests.server.running import running
+from tests.server.running import running, scripted
 
 
 @pytest.mark.clause("SERVER-55")
@@ -40,6 +41,16 @@ def test_a_port_in_use_is_told(host: str) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on http://{host}:{port}: Address already in use"):
             bind(host, port)
+
+
+@pytest.mark.clause("SERVER-55")
+def test_of_two_servers_that_start_at_once_the_later_one_is_told() -> None:
+    with scripted() as service, closing(bind("127.0.0.1", 0)[0]) as first:
+        server = DrainingServer(configured(make_app(service), Terms()), service, drain_s=1)
+        # some systems know it when the address is bound
+        with pytest.raises(ConfigError, match="cannot listen"), closing(bind(*first.getsockname())[0]) as later:
+            first.listen()
+            server.run([later])
 
 
 @pytest.mark.clause("SERVER-55")
