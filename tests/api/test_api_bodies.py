@@ -286,6 +286,18 @@ def test_a_conversation_that_the_template_refuses_is_the_mistake_of_the_caller(t
     assert (error.status, error.param) == (400, "messages")
 
 
+@pytest.mark.clause("API-12")
+def test_an_effort_that_is_said_twice_must_be_the_same() -> None:
+    def made() -> Service:
+        return Service(stub(Parrot((), "", template="{{ reasoning_effort }}{{ messages[0].content }}")))
+
+    variables = {"chat_template_kwargs": {"reasoning_effort": "low"}}
+    error = refusal("chat", chat("x", reasoning_effort="high", **variables), made)
+    assert (error.status, error.param, error.code) == (400, "reasoning_effort", "conflict")
+    same = chat("x", reasoning_effort="low", **variables)
+    assert asked(lambda service: whole(service, "chat", same), made)["choices"][0]["message"]["content"] == "x"
+
+
 @pytest.mark.clause("API-13")
 @pytest.mark.parametrize(
     ("more", "param"),
