@@ -7,7 +7,6 @@ Refuses to know: how lines are answered. Specs: BATCH-30 to BATCH-33. Next: `doc
 
 from __future__ import annotations
 
-import asyncio
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +55,8 @@ def batch(
     """
     check_installed()
     ray.check()
+    if str(output) == "-":
+        raise click.BadParameter("must be a file: the next run looks there for what is answered", param_hint="--output")
     from ferrum.batch.answer_file import answer_file
     from ferrum.batch.ledger import Ledger
     from ferrum.batch.run import Run
@@ -83,6 +84,8 @@ def batch(
 
 def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progress) -> None:
     """Answers all lines that have no answer yet."""
+    import asyncio
+
     from ferrum.batch.answering import LINES_A_SEQUENCE, Answerer, answer_all
     from ferrum.batch.run import check_model
 

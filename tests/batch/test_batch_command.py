@@ -160,6 +160,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(place: Path) -> None:
     assert code == 1 and told.startswith("error: line 2 has the custom_id 'a'")
     (place / "in.jsonl").write_bytes(as_jsonl([chat_line("a")]))
     assert run(output="/dev/null")[1].startswith("error: /dev/null is not a regular file")
+    assert run(output="-")[0] == 2 and not (place / "-").exists()
     assert run(output="nowhere/out.jsonl")[1].startswith("error: there is no folder")
     assert not (place / "nowhere").exists()
     assert run(output="missing.jsonl", source="nothing.jsonl")[0] == 2
