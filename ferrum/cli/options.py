@@ -16,10 +16,7 @@ import click
 
 from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
-from ferrum.cli.ray_flags import RAY_FLAGS, RayFlags
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
-from ferrum.cli.server_flags import SERVER_FLAGS, ServerFlags
-from ferrum.cli.service_flags import SERVICE_FLAGS, ServiceFlags
 from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -158,16 +155,22 @@ def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a server; the command receives `server: ServerFlags`."""
+    from ferrum.cli.server_flags import SERVER_FLAGS, ServerFlags
+
     return _gather(command, "server", ServerFlags, SERVER_FLAGS)
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a model that answers requests; the command receives `service: ServiceFlags`."""
+    from ferrum.cli.service_flags import SERVICE_FLAGS, ServiceFlags
+
     return _gather(command, "service", ServiceFlags, SERVICE_FLAGS)
 
 
 def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a command that can run on several machines; the command receives `ray: RayFlags`."""
+    from ferrum.cli.ray_flags import RAY_FLAGS, RayFlags
+
     return _gather(command, "ray", RayFlags, RAY_FLAGS)
 
 
