@@ -6,10 +6,12 @@ Refuses to know: where they come from. Specs: API-05, API-14. Next: `ferrum.api.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ferrum.api.protocol.chat import ChatLogprobs, TokenLogprob, TopLogprob
+from ferrum.api.protocol.usage import PromptLogprob, PromptLogprobs
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.types import Logprob, Logprobs
 
@@ -64,3 +66,19 @@ def _entry(tokenizer: Tokenizer, token: int, score: Logprob) -> dict[str, Any]:
 
 def chat_logprobs(scores: list[TokenLogprob]) -> ChatLogprobs:
     return ChatLogprobs(content=scores, refusal=None)
+
+
+def prompt_scores(scores: Sequence[Logprobs | None] | None, top: int) -> PromptLogprobs:
+    """What is known of the tokens of a prompt: of each itself, and of the `top` most likely ones in its place."""
+    return [None if found is None else _of_place(found, top) for found in scores or ()]
+
+
+def _of_place(found: Logprobs, top: int) -> dict[str, PromptLogprob]:
+    own = next(iter(found))
+    return {
+        str(token): PromptLogprob(
+            logprob=written(score.logprob), rank=score.rank, decoded_token=score.decoded_token or ""
+        )
+        for token, score in found.items()
+        if token == own or score.rank <= top
+    }

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from ferrum.api.answering import Answering
-from ferrum.api.answers import Head, call_id, chat_logprobs, token_logprob
+from ferrum.api.answers import Head, call_id, chat_logprobs, prompt_scores, token_logprob
 from ferrum.api.conversation import render
 from ferrum.api.open_requests import Opened
 from ferrum.api.prompts import check_length, encoded, shows_special
@@ -74,6 +74,8 @@ def understood(served: Served, body: ChatRequest) -> Asked:
     more: dict[str, Any] = {"max_tokens": body.max_completion_tokens or body.max_tokens}
     if body.logprobs:
         more["logprobs"] = body.top_logprobs or 0
+    if body.prompt_logprobs is not None:
+        more["prompt_logprobs"] = body.prompt_logprobs
     if body.skip_special_tokens is None and shows_special(served):
         more["skip_special_tokens"] = False
     forced = use.structure(served.formats, prompt)
@@ -146,6 +148,8 @@ class Chat:
         more: dict[str, Any] = {}
         if self.body.return_token_ids:
             more["prompt_token_ids"] = self.asked.prompt_ids
+        if self.body.prompt_logprobs is not None:
+            more["prompt_logprobs"] = prompt_scores(completion.prompt_logprobs, self.body.prompt_logprobs)
         return ChatCompletion(
             **self.head.fields("chat.completion"),
             choices=[

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ferrum.api.answering import Answering
-from ferrum.api.answers import Head, written
+from ferrum.api.answers import Head, prompt_scores, written
 from ferrum.api.errors import invalid
 from ferrum.api.merging import merged
 from ferrum.api.open_requests import Opened
@@ -133,6 +133,8 @@ class CompletionCall:
                 if not (ends and place == len(chunks) - 1 and self._is_hidden(token))
             ]
         more = self._ids(number, list(choice.token_ids))
+        if self.body.prompt_logprobs is not None:
+            more["prompt_logprobs"] = prompt_scores(prompt_logprobs, self.body.prompt_logprobs)
         return CompletionChoice(
             index=number * self.params.n + choice.index,
             text=shown,
@@ -228,8 +230,8 @@ def _params(body: CompletionRequest) -> SamplingParams:
     """Raises ApiError and InvalidParameter that name the field."""
     checked_stream(body)
     if body.stream_options is not None and body.stream_options.continuous_usage_stats:
-        told = "stream_options.continuous_usage_stats is not supported for completions"
-        raise invalid(told, "stream_options.continuous_usage_stats", "unsupported_parameter")
+        refusal = "stream_options.continuous_usage_stats is not supported for completions"
+        raise invalid(refusal, "stream_options.continuous_usage_stats", "unsupported_parameter")
     more: dict[str, Any] = {}
     if body.max_tokens == 0:
         if not body.echo:
@@ -239,8 +241,9 @@ def _params(body: CompletionRequest) -> SamplingParams:
         more["max_tokens"] = body.max_tokens
     if body.logprobs is not None:
         more["logprobs"] = body.logprobs
-        if body.echo:
-            more["prompt_logprobs"] = body.logprobs
+    told = [count for count in (body.prompt_logprobs, body.logprobs if body.echo else None) if count is not None]
+    if told:
+        more["prompt_logprobs"] = max(told)
     return sampling_params(body, one_structure(body), **more)
 
 

@@ -71,7 +71,9 @@ def priority(body: SamplingBody, scheduler: str) -> Priority:
 
 
 def checked_stream(body: SamplingBody) -> None:
-    """Raises ApiError for options of a stream where none is asked for."""
+    """Raises ApiError for options of a stream where none is asked for, and for what a stream does not tell."""
+    if body.stream and body.prompt_logprobs is not None:
+        raise invalid("prompt_logprobs is not told in a stream", "prompt_logprobs", "unsupported_parameter")
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options needs stream to be true", "stream_options", "invalid_value")
 

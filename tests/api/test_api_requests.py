@@ -352,3 +352,29 @@ def test_items_that_are_none_are_refused() -> None:
     assert refusal("response", {"input": "x", "max_output_tokens": 1 << 70}).param == "max_output_tokens"
     assert refusal("response", {"input": [{"type": "function_call"}]}).param == "input[0].call_id"
     assert refusal("response", {"input": "x", "previous_response_id": "y"}).param == "previous_response_id"
+
+
+@pytest.mark.clause("API-23")
+@given(top=st.integers(0, 3), n=st.integers(1, 2), echo=st.booleans(), scores=st.sampled_from([None, 0, 2]))
+def test_what_is_known_of_a_prompt_is_told_by_token_ids(top: int, n: int, echo: bool, scores: int | None) -> None:
+    text = hidden("ab")
+
+    async def ask(service: Service) -> tuple[Json, Json]:
+        completion = {"prompt": text, "prompt_logprobs": top, "n": n, "echo": echo, "logprobs": scores}
+        answer = await whole(service, "chat", chat("ab", prompt_logprobs=top, n=n, return_token_ids=True))
+        return answer, await whole(service, "completion", completion)
+
+    answer, completion = asked(ask)
+    told = [(answer["prompt_token_ids"], answer["prompt_logprobs"])]
+    told += [(list(text.encode()), choice["prompt_logprobs"]) for choice in completion["choices"]]
+    for ids, (first, *rest) in told:
+        assert first is None
+        assert len(rest) == len(ids) - 1
+        for token, place in zip(ids[1:], rest, strict=True):
+            assert str(token) in place
+            assert top <= len(place) <= top + 1
+            ranks = {score["rank"] for score in place.values()}
+            assert ranks >= set(range(1, top + 1))
+    for kind, body in (("chat", chat("x")), ("completion", {"prompt": text})):
+        assert refusal(kind, {**body, "stream": True, "prompt_logprobs": 1}).param == "prompt_logprobs"
+        assert refusal(kind, {**body, "prompt_logprobs": -1}).param == "prompt_logprobs"

@@ -7,6 +7,7 @@ Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -97,9 +98,18 @@ def told(model: type[BaseModel], error: ValidationError) -> ApiError:
         return _unknown(place)
     if problem["type"] == "missing":
         return invalid(f"{place} is missing", place, "missing_required_parameter")
-    what = _KINDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    says = what if what != problem["msg"] and problem["type"] == "value_error" else f"must be {what}"
+    says = _says(problem["type"], problem["msg"])
     return invalid(f"{place} {says}, not {quoted(problem['input'])}", place, "invalid_value")
+
+
+def _says(kind: str, message: str) -> str:
+    """What a field must be, from the type and the words of pydantic's error."""
+    if kind in _KINDS:
+        return f"must be {_KINDS[kind]}"
+    return _SHOULD.sub("must ", message.removeprefix("Value error, ")).partition(" after validation")[0]
+
+
+_SHOULD = re.compile(r"^\w+ should ")
 
 
 _KINDS = {

@@ -13,7 +13,7 @@ from pydantic import Field
 from ferrum.api.protocol.base import Answer, Body, Many, unsupported
 from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
 from ferrum.api.protocol.tools import Call, CallDelta, NamedTool, PastCall, ToolSpec
-from ferrum.api.protocol.usage import UsageCounts
+from ferrum.api.protocol.usage import PromptLogprobs, UsageCounts
 
 FinishName = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 
@@ -117,6 +117,7 @@ class ChatCompletion(Answer):
     choices: list[ChatChoice]
     usage: UsageCounts
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class Delta(Answer):

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ferrum.api.protocol.base import Answer, Many, unsupported
 from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
-from ferrum.api.protocol.usage import UsageCounts
+from ferrum.api.protocol.usage import PromptLogprobs, UsageCounts
 
 CompletionFinish = Literal["stop", "length", "cancelled", "error"]
 Prompts = str | Many[int] | Many[str | Many[int]]
@@ -44,6 +44,7 @@ class CompletionChoice(Answer):
     finish_reason: CompletionFinish | None
     token_ids: list[int] | None = None
     prompt_token_ids: list[int] | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class Completions(Answer):

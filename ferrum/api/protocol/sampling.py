@@ -86,6 +86,9 @@ class SamplingBody(Body):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] | None = None
+    prompt_logprobs: int | None = Field(
+        None, ge=0, le=MOST_LOGPROBS, description="What is known of the prompt's tokens; not in a stream."
+    )
     structured_outputs: Structure | None = None
     priority: Literal["low", "normal", "high", "critical"] | None = Field(
         None, description="How urgent the request is; needs a server that was started with --scheduler priority."

@@ -1,4 +1,4 @@
-"""Counts of tokens, as every answer tells them.
+"""Counts of tokens, as every answer tells them; what is known of the tokens of a prompt.
 
 Refuses to know: where they come from. Specs: API-05. Next: `ferrum.api.protocol.tools`.
 """
@@ -12,6 +12,18 @@ class PromptDetails(Answer):
     """Of the tokens of a prompt."""
 
     cached_tokens: int  # that were in memory already
+
+
+class PromptLogprob(Answer):
+    """Of a token in its place. `rank`: 1 is the most likely."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptLogprob] | None]
+"""vLLM's form: by token id, for each token of the prompt; of the first nothing is known: null."""
 
 
 class UsageCounts(Answer):
