@@ -115,6 +115,26 @@ def test_of_a_list_of_mistakes_the_first_is_told(body: Json) -> None:
     assert caught.value.error_count() <= 3
 
 
+@pytest.mark.clause("API-01")
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"messages": []}, "messages must have at least 1 item, not []"),
+        ({"messages": MESSAGES, "n": 0}, "n must be greater than or equal to 1, not 0"),
+        ({"messages": MESSAGES, "n": "1"}, "n must be a whole number, not '1'"),
+        ({"messages": MESSAGES, "store": True}, "store can only be false: this server keeps nothing"),
+        (
+            {"messages": MESSAGES, "response_format": {"type": "json_schema", "json_schema": {"name": ""}}},
+            "response_format.json_schema.name must have at least 1 character, not ''",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(body: Json, told: str) -> None:
+    with pytest.raises(ApiError) as caught:
+        read(ChatRequest, body)
+    assert caught.value.message == told
+
+
 @pytest.mark.clause("API-02")
 @pytest.mark.parametrize(("model", "body"), BODIES)
 def test_fields_that_are_not_supported_take_null_and_refuse_the_rest_by_name(model: Any, body: Json) -> None:
