@@ -21,7 +21,8 @@ from click.testing import CliRunner
 from ferrum.cli.main import program
 from tests.server.running import CHAT, SCRIPT, ask, is_error, running
 
-SLOW = {"default": "a" * 200, "delay_ms": 5}
+SLOW = {"default": "a" * 500, "delay_ms": 5}
+"""Long enough to look at a server that ends."""
 
 
 @contextmanager
@@ -55,10 +56,10 @@ def test_a_signal_lets_answers_finish(tmp_path: Path) -> None:
             lines = answer.iter_lines()
             next(lines)
             process.send_signal(signal.SIGTERM)
-            while (health := httpx.get(f"{address}/health")).status_code == 200:
+            while (health := client.get("/health")).status_code == 200:
                 time.sleep(0.01)
             is_error(health, 503)
-            refused = httpx.post(f"{address}/v1/chat/completions", json=CHAT)
+            refused = client.post("/v1/chat/completions", json=CHAT)
             is_error(refused, 503)
             assert "retry-after" in refused.headers
             *_, last = [line for line in lines if line]
