@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 LAST_BYTES_S = 5
 """For clients to take the ends of answers that are finished."""
+TEXT_THREADS = 4
+"""For what is done beside the event loop: large bodies, prompts, grammars. asyncio would take more where there are more
+cores, and the C library may keep for each thread what the largest text has taken there, which is half a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class DrainingServer(uvicorn.Server):
         except OSError as error:  # two programs may bind an address, as long as none listens there
             raise ConfigError(f"cannot listen: {error.strerror or error}") from None
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(TEXT_THREADS, "ferrum-text"))
         self._ready()
 
     def drain(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -70,6 +72,15 @@ def test_a_path_or_a_method_that_is_not_there(app: FastAPI) -> None:
     response = ask(app, "DELETE", "/health")
     is_error(response, 405)
     assert response.headers["allow"] == "GET, HEAD"
+
+
+@pytest.mark.clause("SERVER-19")
+def test_texts_do_not_take_ever_more_threads() -> None:
+    body = {"prompt": "a" * 100_000}
+    with running() as server, ThreadPoolExecutor(30) as clients:
+        asked = [clients.submit(httpx.post, f"{server.url}/tokenize", json=body, timeout=60) for _ in range(60)]
+        assert {each.result().status_code for each in asked} == {200}
+        assert 1 <= sum(thread.name.startswith("ferrum-text") for thread in threading.enumerate()) <= 4
 
 
 @pytest.mark.clause("SERVER-18")
