@@ -46,10 +46,12 @@ def prompts(facts: dict[str, int]) -> str:
 
 def rates(result: dict[str, Any]) -> list[str]:
     rate, count = result["throughput"], result["tokens"]
+    chunks, usage = count["counted_by_chunks"], count["counted_by_usage"]
     counted = "counted by the server"
-    if count["counted_by_chunks"]:
-        part = "" if not count["counted_by_usage"] else f" of {count['counted_by_chunks']} answers"
-        counted = f"the server does not count{part}: chunks of text"
+    if chunks and usage:
+        counted += f", in {chunks} of {chunks + usage} answers by chunks of text"
+    elif chunks:
+        counted = "counted by chunks of text: the server does not count"
     found = [
         row("requests", rate["requests_s"], "/s"),
         row("output tokens", rate["output_tok_s"], f"/s   {count['output']} {counted}"),

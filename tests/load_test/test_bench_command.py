@@ -71,8 +71,11 @@ def test_the_report_of_an_open_loop_says_how_late_the_client_was() -> None:
         )
     assert "completions, open loop, 1000 requests/s, at most 2 under way\n" in shown.stdout
     assert "client was late" in shown.stdout
-    assert "11 the server does not count of 1 answers: chunks of text" in shown.stdout
+    assert "11 counted by the server, in 1 of 3 answers by chunks of text" in shown.stdout
     assert "all tokens" not in shown.stdout
+    with serving(uncounted) as server:
+        shown = bench_serve(server.url, "--requests", 1, "--warmup", 0)
+    assert "1 counted by chunks of text: the server does not count\n" in shown.stdout
 
 
 @pytest.mark.clause("BENCH-05")
