@@ -55,6 +55,7 @@ def batch(
     """
     check_installed()
     ray.check()
+    service.check()
     if str(output) == "-":
         raise click.BadParameter("must be a file: the next run looks there for what is answered", param_hint="--output")
     from ferrum.batch.answer_file import answer_file

@@ -37,6 +37,7 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray
     """Serve the OpenAI API over HTTP."""
     check_installed()
     ray.check()
+    service.check()
     if ray.ray:
         serve_on_replicas(server, service, engine, ray)
         return

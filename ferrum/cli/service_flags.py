@@ -57,6 +57,12 @@ class ServiceFlags:
     pooling: str
     stub: Path | None
 
+    def check(self) -> None:
+        """Raises InvalidParameter where a model is named beside a script: one of the two would be ignored."""
+        source = click.get_current_context().get_parameter_source("model")
+        if self.stub is not None and source is not ParameterSource.DEFAULT:
+            raise InvalidParameter("stub", "stands in place of a model: it cannot go with -m/--model")
+
     def service(self, engine: EngineOptions, progress: Progress) -> Service:
         """The model, or the script, ready for requests. Raises FerrumError and OSError."""
         template = None if self.chat_template is None else self.chat_template.read_text(encoding="utf-8")
@@ -72,9 +78,6 @@ class ServiceFlags:
 
     def _scripted(self, file: Path, template: str | None, engine: EngineOptions) -> Service:
         """A script, in an engine like that of the flags."""
-        context = click.get_current_context(silent=True)  # there is none in a replica
-        if context is not None and context.get_parameter_source("model") not in (None, ParameterSource.DEFAULT):
-            raise InvalidParameter("stub", "stands in place of a model: it cannot go with -m/--model")
         from ferrum.api.service import Service
         from ferrum.api.stub import read_script, stub
         from ferrum.cli.loading import engine_config

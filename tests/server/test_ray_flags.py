@@ -41,3 +41,14 @@ def test_what_is_up_to_ray_cannot_be_set(flag: str, value: str, monkeypatch: pyt
     monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
     ran = CliRunner().invoke(program, ["serve", "--stub", "stub.json", "--ray", flag, value])
     assert ran.exit_code == 2 and ran.stderr.startswith(f"error: {flag}: ")
+
+
+@pytest.mark.clause("SERVER-73")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("more", [[], ["--ray"]], ids=str)
+def test_a_model_beside_a_script_is_refused(
+    command: list[str], more: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
+    ran = CliRunner().invoke(program, [*command, *more, "-m", "x"])
+    assert ran.exit_code == 2 and ran.stderr.startswith("error: --stub: ")
