@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from ferrum.engine.metrics import EngineMetrics
-from ferrum.server.metrics import histograms
+from ferrum.engine.statistics import EngineStats
+from ferrum.kv.pressure import PressureLevel
+from ferrum.kv.statistics import KvCounters, TierUsage
+from ferrum.server.metrics import counters, gauges, histograms
+from ferrum.types import FinishReason
 from tests.server.running import CHAT, application, ask
 
 LABELS = {"tier", "state", "kind", "finished_reason", "path", "status", "le"}
@@ -68,6 +72,30 @@ def test_a_histogram_is_told_in_full(values: list[float]) -> None:
     for bound, count in told.items():
         if bound not in ("count", "sum"):
             assert count == sum(value <= float(bound) for value in values)
+
+
+@pytest.mark.clause("SERVER-40")
+def test_each_number_stands_under_its_own_name() -> None:
+    device, host = TierUsage(total=10, free=5, cached=3, held=2), TierUsage(total=24, free=7, cached=8, held=9)
+    kv = KvCounters(queried_tokens=11, hit_tokens=12)
+    stats = EngineStats(13, 14, 15, 16, 17, 18, device, host, PressureLevel.NORMAL, kv)
+    metrics = EngineMetrics()
+    metrics.prompt_tokens, metrics.generation_tokens = 19, 20
+    found = [*gauges(stats), *counters(stats, metrics)]
+    told = {(each.name, *each.labels.values()): each.value for family in found for each in family.samples}
+    ended = {key for key in told if key[0] == "ferrum_request_success_total"}
+    assert {key: value for key, value in told.items() if key not in ended} == {
+        ("ferrum_num_requests_waiting",): 13, ("ferrum_num_requests_running",): 14,
+        ("ferrum_engine_steps_total",): 15, ("ferrum_computed_tokens_total",): 16,
+        ("ferrum_num_preemptions_total", "recompute"): 17, ("ferrum_num_preemptions_total", "swap"): 18,
+        ("ferrum_kv_cache_usage_perc",): 0.2,
+        ("ferrum_kv_blocks", "device", "free"): 5, ("ferrum_kv_blocks", "device", "cached"): 3,
+        ("ferrum_kv_blocks", "device", "held"): 2, ("ferrum_kv_blocks", "host", "free"): 7,
+        ("ferrum_kv_blocks", "host", "cached"): 8, ("ferrum_kv_blocks", "host", "held"): 9,
+        ("ferrum_prefix_cache_queries_total",): 11, ("ferrum_prefix_cache_hits_total",): 12,
+        ("ferrum_prompt_tokens_total",): 19, ("ferrum_generation_tokens_total",): 20,
+    }  # fmt: skip
+    assert {reason for _, reason in ended} == set(FinishReason)
 
 
 @pytest.mark.clause("SERVER-41")
