@@ -302,3 +302,11 @@ def test_parts_make_a_reply() -> None:
         CallArguments(0, "}"),
     ]
     assert joined([*parts, Content("c")]) == Reply("bc", "a", (ToolCall("f", "{}"), ToolCall("g", "")))
+
+
+@pytest.mark.clause("REPLY-04")
+def test_white_space_before_a_call_is_kept_between_content_only() -> None:
+    call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    for text, content in ((f"\n\n{call}\nb", "b"), (f"a\n\n{call}\nb", "a\n\nb"), (f"a\n\n{call}\n", "a")):
+        parser = find_formats(None, "hermes", "none").parser("", True)
+        assert joined([*parser.push(text), *parser.finish()]).content == content
