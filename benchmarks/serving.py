@@ -60,6 +60,8 @@ def running(command: list[str], port: int) -> Iterator[str]:
                 if process.poll() is not None:
                     raise RuntimeError(f"{command[:3]} ended with {process.returncode}") from None
                 time.sleep(0.1)
+        else:
+            raise RuntimeError(f"{command[:3]} did not answer within {START_S} s")
         yield address
     finally:
         process.terminate()

@@ -125,13 +125,8 @@ class CompletionCall:
             rows += self._prompt_rows(number, prompt_logprobs)
         if not self.only_echo:
             shown += choice.text
-            chunks = [*zip(choice.token_ids, choice.logprobs or (), strict=False)]
-            ends = choice.finish_reason is FinishReason.STOP
-            rows += [
-                (token, found, found[token].decoded_token or "")
-                for place, (token, found) in enumerate(chunks)
-                if not (ends and place == len(chunks) - 1 and self._is_hidden(token))
-            ]
+            told = zip(choice.token_ids, choice.logprobs or (), strict=False)
+            rows += [(token, found, found[token].decoded_token or "") for token, found in told]
         more = self._ids(number, list(choice.token_ids))
         if self.body.prompt_logprobs is not None:
             more["prompt_logprobs"] = prompt_scores(prompt_logprobs, self.body.prompt_logprobs)
@@ -156,13 +151,6 @@ class CompletionCall:
         known = found if found is not None else [None] * len(ids)
         spell = self.served.tokenizer.token_text
         return [(token, scores, spell(token)) for token, scores in zip(ids, known, strict=True)]
-
-    def _is_hidden(self, token: int) -> bool:
-        """Is it an end that is no text of the answer?"""
-        if self.params.include_stop_str_in_output:
-            return False
-        ends = () if self.params.ignore_eos else self.served.tokenizer.eos_token_ids
-        return token in ends or token in self.params.stop_token_ids
 
     # ---- in chunks
     async def stream(self) -> AsyncIterator[Completions]:
@@ -199,10 +187,9 @@ class CompletionCall:
         if first and self.body.echo:
             text = self.prompts[number].text
             rows += self._prompt_rows(number, self.answerings[number].prompt_logprobs())
-        ends = chunk.finish_reason is FinishReason.STOP
         if not self.only_echo:
             text += chunk.text
-            if chunk.token_id is not None and chunk.logprobs and not (ends and self._is_hidden(chunk.token_id)):
+            if chunk.token_id is not None and chunk.logprobs:
                 rows.append((chunk.token_id, chunk.logprobs, chunk.logprobs[chunk.token_id].decoded_token or ""))
         more = self._ids(number, [] if chunk.token_id is None else [chunk.token_id])
         if not first:

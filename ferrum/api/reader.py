@@ -38,7 +38,7 @@ class ChoiceReader:
         """What is new with this chunk."""
         parts = self.parser.push(chunk.text)
         if chunk.finish_reason is not None:
-            parts = [*parts, *self.parser.finish()]
+            parts = [*parts, *self.parser.finish(cut=chunk.finish_reason is not FinishReason.STOP)]
         kept = [part for part in parts if self._keeps(part)]
         is_end = chunk.finish_reason is FinishReason.STOP and chunk.token_id in self.ends
         reason = None if chunk.finish_reason is None else self._finish(chunk.finish_reason)
@@ -46,7 +46,9 @@ class ChoiceReader:
 
     def close(self, reason: FinishReason) -> News:
         """The end of a choice that was not let finish."""
-        return News([part for part in self.parser.finish() if self._keeps(part)], None, None, self._finish(reason))
+        return News(
+            [part for part in self.parser.finish(cut=True) if self._keeps(part)], None, None, self._finish(reason)
+        )
 
     def _keeps(self, part: Part) -> bool:
         if isinstance(part, CallBegins):

@@ -133,8 +133,11 @@ def _key(source: Source) -> Steps[str | None]:
 
 def _read_object(source: Source, parts: Parts, stops: tuple[str, ...]) -> Steps[bool]:
     """Reads the value of a call that has begun; is it whole? An object is said as it comes."""
-    if (yield from source.peek()) == "{":
+    first = yield from source.peek()
+    if first == "{":
         return (yield from read_value(source, parts.arguments, stops))
+    if not first:  # the answer ends here: not even `{}` was said
+        return False
     value: list[str] = []
     whole = yield from read_value(source, value.append, stops)
     parts.arguments(arguments_of("".join(value)))

@@ -26,9 +26,10 @@ class StreamParser:
         next(self._reader, None)
         return self._parts.fetched()
 
-    def finish(self) -> list[Part]:
-        self._source.end()
-        next(self._reader, None)
+    def finish(self, *, cut: bool = False) -> list[Part]:
+        if not cut:  # else the reader goes on waiting for what would have told
+            self._source.end()
+            next(self._reader, None)
         self._parts.end()
         return self._parts.fetched()
 
@@ -39,7 +40,7 @@ class PlainParser:
     def push(self, text: str) -> list[Part]:
         return [Content(text)] if text else []
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, cut: bool = False) -> list[Part]:
         return []
 
 

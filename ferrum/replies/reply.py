@@ -51,8 +51,9 @@ class ReplyParser(Protocol):
         """The parts that this text makes certain."""
         ...
 
-    def finish(self) -> list[Part]:
-        """The answer is over: the parts that were held back."""
+    def finish(self, *, cut: bool = False) -> list[Part]:
+        """The answer is over: the parts that were held back. `cut`: it did not end by itself, but was cut off; what may
+        have been the beginning of a tag or of a call is then left out."""
         ...
 
 

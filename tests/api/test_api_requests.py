@@ -170,7 +170,7 @@ def test_answers_have_the_name_that_was_asked_for() -> None:
     assert (error.status, error.code, error.param) == (404, "model_not_found", "model")
 
 
-@pytest.mark.clause("API-20", "API-21", "API-22")
+@pytest.mark.clause("API-20", "API-21", "API-22", "API-24")
 def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
     texts = [hidden("ab"), hidden("xyz")]
     ids = [list(text.encode()) for text in texts]
@@ -187,9 +187,9 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
             assert scores["token_logprobs"][0] is None
             assert scores["top_logprobs"][0] is None
             assert len(scores["tokens"]) == len(scores["token_logprobs"]) == len(scores["top_logprobs"])
-            assert "".join(scores["tokens"]) == choice["text"]
+            assert "".join(scores["tokens"]) == choice["text"] + "<eos>"
             assert all(
-                choice["text"].startswith(token, offset)
+                (choice["text"] + "<eos>").startswith(token, offset)
                 for token, offset in zip(scores["tokens"], scores["text_offset"], strict=True)
             )
             assert scores["text_offset"] == sorted(set(scores["text_offset"]))

@@ -208,8 +208,8 @@ def written(draw: st.DrawFn, tools: str, reasoning: str) -> Written:
     ]
     calls = () if tools == "none" else tuple(made)
     before, after = draw(texts), draw(texts.filter(lambda text: text[:1] not in tuple(";,]")))
-    if tools == "llama3" and (not calls or not before.startswith("{")):
-        before = "" if calls else before
+    if tools == "llama3" and calls:  # which stand at the beginning
+        before = ""
     gap = draw(spaces) if before else ""
     thought = draw(raw_texts.filter(without_tags)).strip(SPACE) if reasoning != "none" else ""
     prompt, text = "Q: ", ""
