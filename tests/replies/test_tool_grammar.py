@@ -16,7 +16,7 @@ from ferrum.replies import thought_grammar as module
 from ferrum.replies.calls import Tool
 from ferrum.replies.formats import ReplyFormats, find_formats
 from ferrum.replies.reply import Reply, joined
-from ferrum.replies.tool_grammar import tool_grammar
+from ferrum.replies.tool_grammar import MOST_CALLS, tool_grammar
 from tests.replies.writing import WRITERS, names
 from tests.sample.following import fits, some_answer
 
@@ -71,7 +71,7 @@ def test_what_the_grammar_allows_is_parsed_and_fits(
     for answer in filter(None, answers):
         reply = read(formats, prompt, answer)
         assert reply.content == ""
-        assert len(reply.tool_calls) == 1 or (parallel and 1 < len(reply.tool_calls) <= module.MOST_CALLS)
+        assert len(reply.tool_calls) == 1 or (parallel and 1 < len(reply.tool_calls) <= MOST_CALLS)
         for call in reply.tool_calls:
             jsonschema.validate(json.loads(call.arguments), made[call.name])
     assert any(answers)
