@@ -1,7 +1,7 @@
 """What a program is told when its request cannot be answered: a status, and an error in OpenAI's form.
 
 Owns: `ApiError`, and which of the project's errors becomes which status. Refuses to know: HTTP.
-Specs: API-01 to API-03. Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.protocol.base`.
+Specs: API-01 to API-03. Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.strict_json`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from starlette.requests import Request
 
 from ferrum.api.errors import ApiError
 from ferrum.api.protocol.base import Body, read
+from ferrum.api.strict_json import parse_object
 from ferrum.server.presence import ClientGone
-from ferrum.server.strict_json import parse_object
 
 LARGE = 64 << 10
 """Bytes; taking apart so many takes about a millisecond, for which other streams can wait."""

@@ -1,7 +1,7 @@
 """What an HTTP server is told: who may ask, and how much, how long.
 
 Owns: `ServerSettings`, its defaults and their limits. Refuses to know: the engine.
-Specs: SERVER-01. Next: `ferrum.server.strict_json`.
+Specs: SERVER-01. Next: `ferrum.server.request_body`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.api.errors import ApiError
-from ferrum.server.strict_json import DEEPEST, MOST_PIECES, parse_object
+from ferrum.api.strict_json import DEEPEST, MOST_PIECES, parse_object
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"))
 VALUES = st.recursive(

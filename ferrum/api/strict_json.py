@@ -3,7 +3,7 @@
 Owns: the rules beyond JSON's grammar: UTF-8, finite numbers, no key twice, texts that UTF-8 can write and that hold no
 NUL, nesting that no walk has to fear. Refuses to know: which fields there are.
 Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493 (I-JSON), whose rules these mostly are.
-Next: `ferrum.server.request_body`.
+Next: `ferrum.api.protocol.base`.
 """
 
 from __future__ import annotations
