@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferrum.api.errors import ApiError
+from ferrum.api.strict_json import parse_object
 from ferrum.batch.lines import MOST_BYTES, RawLine
 from ferrum.errors import quoted
 from ferrum.sample.randomness import SEED_BITS
-from ferrum.server.strict_json import parse_object
 
 ID_PREFIX = "batch_req_"
 FIELDS = ("custom_id", "method", "url", "body")
