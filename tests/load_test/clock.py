@@ -32,6 +32,13 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._scripted.now
 
 
+def be_busy(seconds: float) -> None:
+    """The program computes for so long, and nothing else can happen meanwhile."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, _Loop)
+    loop._scripted.now += seconds
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine from the time 0 on."""
     with asyncio.Runner(loop_factory=_Loop) as runner:

@@ -14,7 +14,7 @@ from ferrum.load_test.arrivals import poisson
 from ferrum.load_test.load import Load, Run
 from ferrum.load_test.plan import Plan
 from ferrum.load_test.timeline import Timeline
-from tests.load_test.clock import run
+from tests.load_test.clock import be_busy, run
 
 COUNT = st.integers(1, 12)
 USERS = st.integers(1, 5)
@@ -75,6 +75,25 @@ def test_a_limit_makes_requests_late_and_keeps_their_plan(requests: int, seed: i
         assert timeline.planned == pytest.approx(at)
         assert timeline.sent == pytest.approx(max(at, free))
         free = timeline.sent + 3.0
+
+
+@pytest.mark.clause("BENCH-21")
+@pytest.mark.clause("BENCH-22")
+@given(requests=COUNT, seed=SEED, busy=st.floats(0, 3))
+def test_a_client_that_is_busy_is_late_and_keeps_the_plan(requests: int, seed: int, busy: float) -> None:
+    async def ask(_number: int, planned: float) -> Timeline:
+        sent = asyncio.get_running_loop().time()
+        be_busy(busy)
+        return Timeline(planned, sent, sent + busy, (sent + busy,))
+
+    plan = Plan(requests, concurrency=None, rate=2.0, seed=seed)
+    result = run(Load(plan, ask, lambda _load: None).run(asyncio.Event()))
+    times = list(islice(poisson(2.0, seed), requests))
+    assert [timeline.planned for timeline in result.timelines] == pytest.approx(times)
+    free = 0.0
+    for timeline, at in zip(result.timelines, times, strict=True):
+        assert timeline.sent == pytest.approx(max(at, free))
+        free = timeline.sent + busy
 
 
 @pytest.mark.clause("BENCH-23")

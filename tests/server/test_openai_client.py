@@ -198,7 +198,7 @@ def test_completions(client: openai.OpenAI, loose: openai.OpenAI) -> None:
     echoed = loose.completions.create(**asked, echo=True, logprobs=2).choices[0]
     assert echoed.text == "once upon" + answer.choices[0].text
     assert echoed.logprobs is not None
-    assert "".join(echoed.logprobs.tokens or []) == echoed.text
+    assert "".join(echoed.logprobs.tokens or []) == echoed.text + "<eos>"
     assert (echoed.logprobs.token_logprobs or [0])[0] is None
     several = client.completions.create(model="stub", prompt=["once upon", "Hello", "once upon"], n=2, max_tokens=4)
     assert [choice.index for choice in several.choices] == list(range(6))
