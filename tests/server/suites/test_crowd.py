@@ -125,10 +125,12 @@ def test_a_server_that_is_asked_to_end_answers_what_runs_and_refuses_what_is_new
     async def crowd(server: Server) -> tuple[Counter[str], Counter[str]]:
         async with client_of(server) as client, client_of(server) as late:
             await late.get("/health")  # a connection that is there already
-            running = [asyncio.create_task(streamed(client, asked(n, 200))) for n in range(16)]
-            await asyncio.sleep(1.0)
+            running = [asyncio.create_task(streamed(client, asked(n, LONG // 4))) for n in range(16)]
+            while metric((await late.get("/metrics")).text, "num_requests_running") < len(running):
+                await asyncio.sleep(0.05)
             server.process.send_signal(signal.SIGTERM)
-            await asyncio.sleep(0.3)
+            while (await late.get("/health")).status_code == 200:
+                await asyncio.sleep(0.05)
             new = Counter([await refused(late, n) for n in range(5)])
             return Counter(await asyncio.gather(*running)), new
 
