@@ -92,7 +92,21 @@ def read_script(given: str | Path | Mapping[str, Any]) -> Script:
     except InvalidParameter:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise InvalidParameter("stub", f"is no script: {type(error).__name__}: {error}") from error
+        raise InvalidParameter("stub", f"is no script: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a script, in the words of whoever read it."""
+    match error:
+        case KeyError():
+            return f"an answer has no {error}"
+        case json.JSONDecodeError():
+            return f"it is no JSON: {error}"
+        case re.error():
+            return f"a `when` is no regular expression: {error}"
+        case OSError():
+            return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 class ScriptRunner:
