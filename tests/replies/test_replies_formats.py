@@ -258,6 +258,7 @@ def test_without_tools_a_call_is_content(tools: str, data: st.DataObject) -> Non
         ("<|start_header_id|> {{ '\"parameters\": ' }}", "llama3", None),
         ("<|start|>assistant<|channel|>analysis<|message|> to=functions.", "harmony", "harmony"),
         ("<tool_call>{{ name }}<arg_key>{{ key }}</arg_key> <think>", None, "think"),
+        ('<tool_call> {"name" ]<]minimax[>[ <think>', None, "think"),
     ],
 )  # fmt: skip
 def test_a_template_tells_the_formats(template: str, tools: str | None, reasoning: str | None) -> None:

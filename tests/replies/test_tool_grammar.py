@@ -94,6 +94,8 @@ def test_an_answer_may_reason_and_must_call(monkeypatch: pytest.MonkeyPatch) -> 
         (one, thought + CALL, True),
         (one, f"{CALL}\n{CALL}", False),
         (many, f"{CALL}\n{CALL}", True),
+        (many, "\n".join([CALL] * MOST_CALLS), True),
+        (many, "\n".join([CALL] * (MOST_CALLS + 1)), False),
         (one, "", False),
         (one, "a" + CALL, False),
         (one, thought, False),
