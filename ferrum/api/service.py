@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ferrum.api.answers import Head
 from ferrum.api.chat import Chat
@@ -39,7 +39,21 @@ from ferrum.api.tokens import detokenize, tokenize, tokenizer_info
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.statistics import EngineStats
 
-Item = TypeVar("Item", bound=Answer)
+Item = TypeVar("Item", bound=Answer, covariant=True)
+Whole = TypeVar("Whole", bound=Answer, covariant=True)
+Text = TypeVar("Text", ChatRequest, CompletionRequest, ResponsesRequest)
+
+
+class Begun(Protocol[Whole, Item]):
+    """A request that the engine is answering: its answer is told whole, or in chunks."""
+
+    async def answer(self) -> Whole: ...
+
+    def stream(self) -> AsyncIterator[Item]: ...
+
+
+Begin = Callable[[Served, Text, Head, Opened, float | None], Awaitable[Begun[Whole, Item]]]
+"""Understands a request and submits it."""
 
 
 @dataclass(frozen=True)
@@ -96,37 +110,35 @@ class Service:
 
     # ---- text
     async def chat(self, body: ChatRequest, call: Call) -> ChatCompletion:
-        with self._opened("chatcmpl-", body.model, call) as (head, opened):
-            return await (await Chat.begin(self._served, body, head, opened, call.timeout_s)).answer()
+        return await self._whole(Chat.begin, "chatcmpl-", body, call)
 
     async def chat_stream(self, body: ChatRequest, call: Call) -> AsyncIterator[ChatChunk]:
-        """The chunks. What is wrong with the request is raised at once, before there are any."""
-        with ExitStack() as until_begun:
-            head, opened = until_begun.enter_context(self._opened("chatcmpl-", body.model, call))
-            chat = await Chat.begin(self._served, body, head, opened, call.timeout_s)
-            return _OpenStream(chat.stream(), until_begun.pop_all())
+        return await self._streamed(Chat.begin, "chatcmpl-", body, call)
 
     async def complete(self, body: CompletionRequest, call: Call) -> Completions:
-        with self._opened("cmpl-", body.model, call) as (head, opened):
-            return await (await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)).answer()
+        return await self._whole(CompletionCall.begin, "cmpl-", body, call)
 
     async def complete_stream(self, body: CompletionRequest, call: Call) -> AsyncIterator[Completions]:
-        """The chunks. What is wrong with the request is raised at once, before there are any."""
-        with ExitStack() as until_begun:
-            head, opened = until_begun.enter_context(self._opened("cmpl-", body.model, call))
-            completion = await CompletionCall.begin(self._served, body, head, opened, call.timeout_s)
-            return _OpenStream(completion.stream(), until_begun.pop_all())
+        return await self._streamed(CompletionCall.begin, "cmpl-", body, call)
 
     async def respond(self, body: ResponsesRequest, call: Call) -> Response:
-        with self._opened("resp_", body.model, call) as (head, opened):
-            return await (await Responding.begin(self._served, body, head, opened, call.timeout_s)).answer()
+        return await self._whole(Responding.begin, "resp_", body, call)
 
     async def respond_stream(self, body: ResponsesRequest, call: Call) -> AsyncIterator[ResponseEvent]:
-        """The events. What is wrong with the request is raised at once, before there are any."""
+        return await self._streamed(Responding.begin, "resp_", body, call)
+
+    async def _whole(self, begin: Begin[Text, Whole, Item], prefix: str, body: Text, call: Call) -> Whole:
+        with self._opened(prefix, body.model, call) as (head, opened):
+            return await (await begin(self._served, body, head, opened, call.timeout_s)).answer()
+
+    async def _streamed(
+        self, begin: Begin[Text, Whole, Item], prefix: str, body: Text, call: Call
+    ) -> AsyncIterator[Item]:
+        """The chunks. What is wrong with the request is raised at once, before there are any."""
         with ExitStack() as until_begun:
-            head, opened = until_begun.enter_context(self._opened("resp_", body.model, call))
-            responding = await Responding.begin(self._served, body, head, opened, call.timeout_s)
-            return _OpenStream(responding.stream(), until_begun.pop_all())
+            head, opened = until_begun.enter_context(self._opened(prefix, body.model, call))
+            begun = await begin(self._served, body, head, opened, call.timeout_s)
+            return _OpenStream(begun.stream(), until_begun.pop_all())
 
     # ---- vectors and tokens
     async def embed(self, body: EmbeddingRequest, call: Call) -> EmbeddingList:

@@ -11,7 +11,7 @@ import pydantic
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
-from tests.server.live import live_server
+from tests.server.running import running
 
 SCRIPT = {
     "answers": [
@@ -47,8 +47,8 @@ class Person(pydantic.BaseModel):
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with live_server(SCRIPT) as url:
-        yield url
+    with running(SCRIPT) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
@@ -256,10 +256,10 @@ def test_errors_are_the_classes_of_the_client(client: openai.OpenAI) -> None:
 
 @pytest.mark.clause("SUITE-01")
 def test_keys_of_the_client() -> None:
-    with live_server(SCRIPT, api_keys=("right",)) as url:
-        right = client_of(url, "right")
+    with running(SCRIPT, api_keys=("right",)) as server:
+        right = client_of(server.url, "right")
         assert right.chat.completions.create(model="stub", messages=HELLO).choices[0].message.content == ANSWER
-        wrong = client_of(url, "wrong")
+        wrong = client_of(server.url, "wrong")
         with pytest.raises(openai.AuthenticationError):
             wrong.chat.completions.create(model="stub", messages=HELLO)
 
@@ -277,8 +277,8 @@ def test_raw_answers_and_streams_that_are_left(client: openai.OpenAI) -> None:
 
 @pytest.mark.clause("SUITE-01")
 def test_a_client_that_does_not_wait() -> None:
-    with live_server({"default": ANSWER, "delay_ms": 50}) as url:
-        patient = client_of(url)
+    with running({"default": ANSWER, "delay_ms": 50}) as server:
+        patient = client_of(server.url)
         with pytest.raises(openai.APITimeoutError):
             patient.with_options(timeout=0.3).chat.completions.create(model="stub", messages=HELLO)
         assert (
