@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ferrum.replies.formats import find_formats
 from ferrum.replies.reply import Reply, joined
+from tests.replies.writing import WRITERS, written, written_in_harmony
 
 FORMATS = find_formats(None, "hermes", "think")
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": "<b>"}}\n</tool_call>'
@@ -28,6 +29,24 @@ def test_half_a_tag_is_no_word_of_an_answer(place: int) -> None:
     assert whole.content.startswith(reply.content.rstrip())
     assert len(reply.tool_calls) <= WHOLE[:place].count("arguments")
     for ours, full in zip(reply.tool_calls, whole.tool_calls, strict=False):
+        assert full.arguments.startswith(ours.arguments)
+
+
+@pytest.mark.clause("REPLY-19")
+@pytest.mark.parametrize("tools", [*WRITERS, "harmony"])
+@given(data=st.data())
+def test_an_answer_cut_anywhere_is_the_beginning_of_the_whole_one(tools: str, data: st.DataObject) -> None:
+    harmony = tools == "harmony"
+    formats = find_formats(None, tools, "harmony" if harmony else "think")
+    whole = data.draw(written_in_harmony() if harmony else written(tools, "think"))
+    place = data.draw(st.integers(0, len(whole.text)))
+    parser = formats.parser(whole.prompt, True)
+    reply = joined([*parser.push(whole.text[:place]), *parser.finish(cut=True)])
+    assert whole.reply.reasoning.startswith(reply.reasoning.rstrip())
+    assert whole.reply.content.startswith(reply.content.rstrip())
+    assert len(reply.tool_calls) <= len(whole.reply.tool_calls)
+    for ours, full in zip(reply.tool_calls, whole.reply.tool_calls, strict=False):
+        assert ours.name == full.name
         assert full.arguments.startswith(ours.arguments)
 
 
