@@ -6,23 +6,21 @@ computed. Specs: ENGINE-74. Next: `ferrum.engine.stream`.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
 from ferrum.engine.embedder import Embedder
 from ferrum.engine.embedding import EmbeddingJob
+from ferrum.engine.listener import Listener, tell
 from ferrum.errors import Cancelled, FerrumError
 from ferrum.types import Embedding
-
-logger = logging.getLogger(__name__)
 
 
 class EmbeddingTicket:
     """A job on its way."""
 
     def __init__(
-        self, job: EmbeddingJob, listener: Callable[[], None] | None, withdraw: Callable[[EmbeddingTicket], None]
+        self, job: EmbeddingJob, listener: Listener | None, withdraw: Callable[[EmbeddingTicket], None]
     ) -> None:
         """`listener` is called once, in the engine's thread, when the job has ended, however it did. `withdraw`: asks
         that thread to end it."""
@@ -50,11 +48,7 @@ class EmbeddingTicket:
     def close(self) -> None:
         """The job has ended."""
         self._done.set()
-        if self._listener is not None:
-            try:
-                self._listener()
-            except Exception:  # an event loop that is gone, for one, concerns nobody else
-                logger.exception("a listener failed")
+        tell(self._listener)
 
 
 class OpenEmbeddings:

@@ -17,6 +17,7 @@ from ferrum.engine.embedder import Embedder
 from ferrum.engine.embedding import EmbeddingJob
 from ferrum.engine.embedding_ticket import EmbeddingTicket, OpenEmbeddings
 from ferrum.engine.engine import Engine
+from ferrum.engine.listener import Listener, tell
 from ferrum.engine.request import Request
 from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted, memory_told
 from ferrum.sampling_params import SamplingParams
@@ -25,8 +26,6 @@ from ferrum.types import Completion, Priority, StreamChunk
 logger = logging.getLogger(__name__)
 
 Command = Callable[[], None]
-Listener = Callable[[], None]
-"""Called in the engine's thread when a ticket has news: it must be quick, and must not call the engine."""
 IndexedChunk = tuple[int, StreamChunk]
 """The number of the choice, and what it says."""
 
@@ -88,7 +87,7 @@ class Ticket:
             for chunk in generation.chunks[self._shown[index] :]:
                 self._chunks.put((index, chunk))
             self._shown[index] = len(generation.chunks)
-        self._tell()
+        tell(self._listener)
 
     def close(self, error: FerrumError | None) -> None:
         """Nothing more will come."""
@@ -96,14 +95,7 @@ class Ticket:
             self._error = error
             self._done.set()
             self._chunks.put(None)
-            self._tell()
-
-    def _tell(self) -> None:
-        if self._listener is not None:
-            try:
-                self._listener()
-            except Exception:  # an event loop that is gone, for one, concerns nobody else
-                logger.exception("a listener failed")
+            tell(self._listener)
 
 
 class EngineThread:
