@@ -296,8 +296,8 @@ class Engine:
     def _idle(self) -> None:
         """Nothing to run, which is an error in the long run if requests wait for nobody: what is held while none of
         them runs is borrowed by texts that become vectors, and comes back."""
-        waits = self.has_work and not self.scheduler.manager.device.held
-        self._idle_steps = self._idle_steps + 1 if waits else 0
+        borrowed = not self.scheduler.running and self.scheduler.manager.device.held
+        self._idle_steps = self._idle_steps + 1 if self.has_work and not borrowed else 0
         if self._idle_steps > MOST_IDLE_STEPS:
             raise InternalError("requests wait, but the scheduler has nothing to run")
 

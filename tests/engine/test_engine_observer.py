@@ -224,9 +224,12 @@ def test_statistics_are_a_picture_of_the_moment() -> None:
 
 
 @pytest.mark.clause("SCHED-10")
-def test_an_engine_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [0, 2])
+def test_an_engine_that_cannot_go_on_says_so(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     engine = stub_engine(StubSettings(), letters)
     engine.submit([97], ENDLESS)
+    for _ in range(steps):  # after which it runs, and holds blocks
+        engine.step()
     monkeypatch.setattr(engine.scheduler, "plan", lambda: StepPlan(()))
     with pytest.raises(InternalError, match="nothing to run"):
         for _ in range(2000):
