@@ -242,6 +242,11 @@ def test_a_form_that_cannot_be_kept_to_is_told_of_the_field_that_asks_for_it() -
         ("chat", {"messages": MESSAGES, **form}, "response_format"),
         ("chat", {"messages": MESSAGES, **own}, "structured_outputs"),
         ("chat", {"messages": MESSAGES, "tools": [tool], "tool_choice": "required"}, "tools"),
+        (
+            "chat",
+            {"messages": MESSAGES, "tools": [tool], "tool_choice": "required", "response_format": {"type": "text"}},
+            "tools",
+        ),
         ("completion", {"prompt": "Hi", **form}, "response_format"),
         ("completion", {"prompt": "Hi", **own}, "structured_outputs"),
         ("response", {"input": "Hi", "text": {"format": {"type": "json_schema", "schema": hiccup}}}, "text.format"),

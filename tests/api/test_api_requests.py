@@ -20,6 +20,7 @@ from ferrum.api.protocol.tokens import DetokenizeRequest, TokenizeRequest
 from ferrum.api.service import Call, Service
 from ferrum.api.stub import ScriptRunner
 from ferrum.errors import InvalidParameter
+from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 from tests.api.asking import WEATHER, Json, asked, chat, hidden, parrot, refusal, whole
 from tests.api.test_api_streams import replies
 
@@ -255,6 +256,41 @@ def test_texts_that_cannot_become_vectors_are_refused_by_name(given_input: Any) 
         assert caught.value.field == "input"
 
     asked(ask)
+
+
+@pytest.mark.clause("API-40")
+def test_a_text_of_many_tokens_is_one_text() -> None:
+    async def ask(service: Service) -> int:
+        return len((await service.embed(read(EmbeddingRequest, {"input": [65] * 2049}), Call())).data)
+
+    assert asked(ask) == 1
+
+
+@pytest.mark.clause("API-42")
+@pytest.mark.parametrize(
+    ("body", "added"),
+    [
+        ({"prompt": "x"}, True),  # as vLLM
+        ({"prompt": "x", "add_special_tokens": False}, False),
+        ({"content": "x"}, False),  # as llama.cpp
+        ({"content": "x", "add_special": True}, True),
+        ({"messages": [{"role": "user", "content": "x"}]}, False),  # the template writes them
+    ],
+)
+def test_special_tokens_are_added_as_each_server_adds_them(
+    body: Json, added: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Beginning(ByteTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            return [EOS] * add_special_tokens + super().encode(text, add_special_tokens=add_special_tokens)
+
+    monkeypatch.setattr("ferrum.api.stub.ByteTokenizer", Beginning)
+
+    async def ask(service: Service) -> bool:
+        tokens: Any = (await service.tokenize(read(TokenizeRequest, body))).tokens
+        return tokens[0] == EOS
+
+    assert asked(ask) == added
 
 
 @pytest.mark.clause("API-13")
