@@ -11,9 +11,10 @@ import pytest
 from ferrum.api.conversation import render
 from ferrum.api.protocol.base import read
 from ferrum.api.protocol.chat import ChatRequest
-from ferrum.api.served import Served
+from ferrum.api.served import Served, formats_of
 from ferrum.api.service import Service
 from ferrum.api.stub import stub
+from ferrum.replies.json_calls import HERMES
 from tests.api.asking import TIME, WEATHER, Json, Parrot, asked, chat, chunks, refusal, whole
 
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "Rome"}}</tool_call>'
@@ -123,6 +124,9 @@ def test_a_template_without_tools_is_told_of_them_as_text() -> None:
 
 @pytest.mark.clause("API-32")
 def test_a_model_whose_template_has_no_tools_can_call() -> None:
+    assert formats_of(WITHOUT_TOOLS, "auto", "auto").tools is HERMES
+    assert formats_of(WITHOUT_TOOLS, "none", "auto").tools is None
+
     def made() -> Service:
         return Service(stub(Parrot((), "", template=WITHOUT_TOOLS)))
 

@@ -167,6 +167,7 @@ def test_tags_around_the_answer_are_dropped_where_both_may_stand() -> None:
     granite = find_formats(None, "none", "granite")
     assert whole(granite, "<think>a</think><response>b</response>") == Reply("b", "a", ())
     assert whole(granite, "<response>b</response>") == Reply("b", "", ())
+    assert whole(granite, "<response>b\n</response>\n") == Reply("b", "", ())
     assert whole(granite, "a <response>b</response>") == Reply("a <response>b</response>", "", ())
     command = find_formats(None, "command-r", "command-r")
     assert whole(command, "<|START_TEXT|>b<|END_TEXT|>") == Reply("b", "", ())

@@ -19,6 +19,7 @@ FORMS = [
     (StructuredOutputs(json={"const": {"a": 1}}), '{"a":1}', '{"a":2}'),
     (StructuredOutputs(choice=("yes", 'n"o')), 'n"o', "maybe"),
     (StructuredOutputs(regex="a/b\n[0-9]\\/"), "a/b\n7/", "a/b 7/"),
+    (StructuredOutputs(regex="a\\\nb"), "a\nb", "a\\nb"),
 ]
 
 
