@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.protocol.completion import CompletionRequest
 from ferrum.api.protocol.responses import ResponsesRequest
-from ferrum.api.service import Service
+from ferrum.api.service import Call, Service
 from ferrum.api.stub import read_script, stub, stub_service
 from ferrum.batch.answering import Answerer, answer_all
 from ferrum.batch.request_line import URLS, RequestLine, derived_seed
@@ -177,6 +177,31 @@ def test_no_more_lines_are_taken_than_can_be_open(service: Service) -> None:
 
     asyncio.run(answer_all(Answerer(service, 0, 3), lines(), keep))
     assert taken == kept == 40
+
+
+@pytest.mark.clause("BATCH-20")
+def test_no_more_lines_are_asked_at_a_time_after_many_have_succeeded(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, open_now, most = service.chat, 0, 0
+
+    async def counted(body: ChatRequest, call: Call) -> Any:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            return await chat(body, call)
+        finally:
+            open_now -= 1
+
+    monkeypatch.setattr(service, "chat", counted)
+
+    async def ask() -> list[Result]:
+        answerer = Answerer(service, 0, 2)
+        return await asyncio.gather(*(answerer.result(line_of(chat_line(f"{number}"))) for number in range(8)))
+
+    assert not any(result.failed for result in asyncio.run(ask()))
+    assert most == 2
 
 
 @pytest.mark.clause("BATCH-21")

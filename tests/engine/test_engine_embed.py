@@ -29,12 +29,15 @@ PATIENCE = 30.0
 TEXTS = st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=40), min_size=1, max_size=5)
 
 
+BEGINNING = 0
+
+
 class FramingTokenizer(ByteTokenizer):
     """One special token before every text and two behind it."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         own = super().encode(text, add_special_tokens=add_special_tokens)
-        return [EOS, *own, EOS, EOS] if add_special_tokens else own
+        return [BEGINNING, *own, EOS, EOS] if add_special_tokens else own
 
 
 def tiny_llm(deterministic: bool = False, dtype: str = "float64", **engine: Any) -> LLM:
@@ -143,7 +146,7 @@ def test_a_cut_text_keeps_what_belongs_around_it() -> None:
     assert llm.embed([[1] * 100], truncate=True)[0].prompt_tokens == 64
     for longest in range(1, 12):
         kept = encode_cut(FramingTokenizer(), "abcdef", longest)
-        assert kept == [EOS, *list(b"abcdef")[: max(0, longest - 3)], EOS, EOS][:longest]
+        assert kept == [BEGINNING, *list(b"abcdef")[: max(0, longest - 3)], EOS, EOS][:longest]
 
 
 def interrupted(llm: LLM, error: type[BaseException]) -> None:
@@ -372,7 +375,8 @@ def test_a_withdrawn_job_ends_and_so_do_all_at_the_close() -> None:
     first.cancel()
     assert second.result(PATIENCE)[0].prompt_tokens == 30
     failing = thread.embed(job_of([2] * 30), listener=lambda: 1 / 0)  # type: ignore[arg-type,return-value]
-    assert failing.result(PATIENCE)
+    other = thread.embed(job_of([2] * 30))
+    assert failing.result(PATIENCE) and other.result(PATIENCE)
     gate.clear()
     thread.call(lambda: gate.wait(PATIENCE) and None)
     left = thread.embed(job_of([2] * 30))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ferrum.load_test.answer import Answer
 from ferrum.load_test.events import Events
 from ferrum.load_test.figures import figures
-from ferrum.load_test.timeline import BROKEN, NO_TEXT, TOLD, Failure, Timeline, Usage
+from ferrum.load_test.timeline import BROKEN, NO_CONNECTION, NO_TEXT, TIMED_OUT, TOLD, Failure, Timeline, Usage
 from tests.load_test.scripted import DONE, ROLE, STOP, delta, event, usage
 
 ENDS = ("\n", "\r\n", "\r")
@@ -104,6 +104,7 @@ def test_the_first_token_is_the_first_chunk_with_text(events: list[bytes], texts
     ],
 )
 def test_an_answer_that_is_none_says_why(events: list[bytes], failure: Failure) -> None:
+    assert len({NO_CONNECTION, TIMED_OUT, BROKEN, TOLD, NO_TEXT}) == 5
     assert heard(*events).failure == failure
 
 
