@@ -86,7 +86,7 @@ def test_deterministic_vectors_know_nothing_of_each_other(
 def test_auto_is_the_last_token_and_texts_go_through_the_tokenizer() -> None:
     llm = tiny_llm()
     (found,) = llm.embed("ab", normalize=False)
-    np.testing.assert_allclose(found.vector, expected([EOS, 97, 98, EOS, EOS], "last"), rtol=1e-5)
+    np.testing.assert_allclose(found.vector, expected([BEGINNING, 97, 98, EOS, EOS], "last"), rtol=1e-5)
     assert found.prompt_tokens == 5
     (again, other) = llm.embed(["ab", np.array([1, 2])], normalize=False)  # type: ignore[list-item]
     np.testing.assert_array_equal(again.vector, found.vector)
