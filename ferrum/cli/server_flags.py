@@ -40,7 +40,7 @@ SERVER_FLAGS = (
     click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
                  help="A page from this origin may ask, such as https://example.org; * is any; may be repeated."),
     click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
-                 help="A name by which this server may be called; * is any; may be repeated."),
+                 help="Without a key: one more name by which this server may be called; * is any; may be repeated."),
     click.option("--request-timeout", type=_SECONDS, metavar="S", help="End an answer that takes longer."),
     click.option("--client-timeout", type=_SECONDS, default=60.0, show_default=True, metavar="S",
                  help="For a request to arrive, and for a piece of an answer to be taken."),
