@@ -16,7 +16,9 @@ from ferrum.api.errors import ApiError
 from ferrum.api.protocol.base import read
 from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.protocol.embedding import EmbeddingRequest
+from ferrum.api.protocol.responses import ResponsesRequest
 from ferrum.api.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from ferrum.api.responses import as_chat
 from ferrum.api.service import Call, Service
 from ferrum.api.stub import ScriptRunner
 from ferrum.errors import InvalidParameter
@@ -354,6 +356,17 @@ def test_items_of_a_response_become_the_messages_of_a_chat() -> None:
     response, answer = asked(ask)
     assert response["output"][0]["content"][0]["text"] == answer["choices"][0]["message"]["content"] == "done"
     assert response["usage"]["input_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+@pytest.mark.clause("API-44")
+def test_words_after_a_call_are_a_message_of_their_own() -> None:
+    items = [
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "message", "role": "assistant", "content": "So."},
+    ]
+    called, said = as_chat(read(ResponsesRequest, {"input": items})).messages
+    assert called.tool_calls and called.content is None
+    assert said.content == "So." and not said.tool_calls
 
 
 @pytest.mark.clause("API-44")

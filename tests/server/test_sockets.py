@@ -35,6 +35,17 @@ def test_every_address_of_a_host_has_the_same_port(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.clause("SERVER-55")
+def test_a_port_that_is_in_use_at_one_of_the_addresses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(host: str, port: int, **_: object) -> list[object]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.1", "127.0.0.2")]
+
+    with closing(socket.create_server(("127.0.0.2", 0))) as taken:
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        with pytest.raises(ConfigError, match="Address already in use"):
+            bind("box", taken.getsockname()[1])
+
+
+@pytest.mark.clause("SERVER-55")
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_port_in_use_is_told(host: str) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
