@@ -125,6 +125,8 @@ class ServerFlags:
         from ferrum.server.settings import ANY
         from ferrum.server.sockets import is_loopback
 
+        if self.allowed_hosts and with_keys:
+            raise InvalidParameter("allowed_hosts", "counts only where there is no key, and one is given")
         if self.allowed_hosts or (is_loopback(self.host) and not with_keys):
             return (*LOCAL_NAMES, self.host, *self.allowed_hosts)
         return (ANY,)

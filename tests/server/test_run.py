@@ -197,6 +197,8 @@ def test_who_may_ask_follows_from_the_flags(tmp_path: Path) -> None:
     assert (status(app, host="box.example"), status(app, host="evil.example")) == (200, 403)
     _, app, _, _ = assembled("--stub", script, "--host", "0.0.0.0")
     assert status(app, host="whatever.example") == 200
+    code, told = run("--port", "0", "--stub", script, "--allowed-host", "box.example", "--api-key", "one")
+    assert code == 2 and "--allowed-host" in told
 
 
 @pytest.mark.clause("SERVER-72")
