@@ -2,7 +2,7 @@
 
 Owns: the files that sentence-transformers puts beside a model, and GGUF's numbers for the same. A step that is not
 known is refused: without it, vectors would be others. Refuses to know: how vectors are pooled.
-Specs: LOAD-96. Source: the `models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`.
+Specs: LOAD-141. Source: the `models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`.
 Next: `ferrum.load.limits`.
 """
 

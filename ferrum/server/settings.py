@@ -31,6 +31,8 @@ class ServerSettings:
             object.__setattr__(
                 self, name, tuple(_word(name, each) for each in one_or_more(name, getattr(self, name), "texts"))
             )
+        origins = tuple(origin.lower().rstrip("/") for origin in self.cors_origins)  # as browsers write them
+        object.__setattr__(self, "cors_origins", origins)
         whole("max_body_bytes", self.max_body_bytes, 1)
         real("keep_alive_s", self.keep_alive_s, 0.001, LONGEST_S)
         if self.request_timeout_s is not None:

@@ -24,7 +24,7 @@ CLOSED = ["/v1/models", "/metrics", "/openapi.json", "/tokenizer_info", "/nothin
 
 @pytest.fixture(scope="module")
 def keyed() -> Iterator[FastAPI]:
-    with application(api_keys=KEYS, cors_origins=("https://page.example",)) as made:
+    with application(api_keys=KEYS, cors_origins=("https://Page.example/",)) as made:  # as people write it
         yield made
 
 
