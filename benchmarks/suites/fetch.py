@@ -1,0 +1,111 @@
+"""Packages that hold test data: where they come from, and how they get into a folder.
+
+Owns: the table of versions; fetching by the usual tools, checking the bytes, unpacking. A package is fetched once.
+Refuses to know: what is tested. Specs: SUITE-11. Next: `benchmarks/suites/explained.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+class Missing(Exception):
+    """A package that cannot be had, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """*sdist*: a source distribution, by pip. *npm*: a package, by npm. *installed*: what `pip install '.[test]'` has
+    brought, in this version."""
+
+    name: str
+    version: str
+    kind: Literal["sdist", "npm", "installed"]
+    sha256: str = ""
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.version}"
+
+
+LLAMA_CPP = Package(
+    "llama-cpp-python", "0.3.36", "sdist", "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+)
+JSON_SCHEMAS = Package(
+    "json-schema-test-suite", "0.0.10", "npm", "0b54234c9ae1c164deefae9f45c1491f18852b6d5748c093279597b7ae0e328c"
+)
+ONNX = Package("onnx", "1.23.2", "installed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a suite's cases come from: the package, and what of it, as a heading of the table."""
+
+    package: Package
+    holds: str
+
+    def within(self, data: Path) -> Path:
+        """The contents of the package: what stands in the one folder at the top of its archive."""
+        return data / self.package.folder
+
+
+def fetch(package: Package, data: Path) -> None:
+    """Have the package in `data`, or installed; raises Missing."""
+    if package.kind == "installed":
+        _check_installed(package)
+    elif not (data / package.folder).is_dir():
+        with tempfile.TemporaryDirectory() as scratch:
+            archive = _download(package, Path(scratch))
+            if hashlib.sha256(archive.read_bytes()).hexdigest() != package.sha256:
+                raise Missing(
+                    f"{archive.name} is not the file that was published as {package.folder} when this was written"
+                )
+            unpack(archive, data / package.folder)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """The contents of the one folder at the top of a .tar.gz, as `folder`: whole, or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        with tarfile.open(archive) as opened:
+            opened.extractall(scratch, filter="data")
+        tops = os.listdir(scratch)
+        if len(tops) != 1:
+            raise Missing(f"{archive.name} has {len(tops)} entries at its top, where one folder should be")
+        (Path(scratch) / tops[0]).rename(folder)
+
+
+def _check_installed(package: Package) -> None:
+    try:
+        found = importlib.metadata.version(package.name)
+    except importlib.metadata.PackageNotFoundError:
+        found = "missing"
+    if found != package.version:
+        raise Missing(f"needs {package.name} {package.version} (it is {found} here): pip install '.[test]'")
+
+
+def _download(package: Package, folder: Path) -> Path:
+    """The archive, from wherever pip or npm are set up to look."""
+    pinned = {"sdist": f"{package.name}=={package.version}", "npm": f"{package.name}@{package.version}"}[package.kind]
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package.name, "-d", ".", pinned]
+    _call(pip if package.kind == "sdist" else ["npm", "pack", "--silent", pinned], folder)
+    return next(path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz")))
+
+
+def _call(command: Sequence[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise Missing(f"{command[0]} is not installed") from None
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"`{' '.join(command)}` failed with {error.returncode}") from None

@@ -1,0 +1,101 @@
+"""The scoreboard of other people's tests: its reasons, its files, its table."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suites import explained, fetch, table
+from benchmarks.suites.verdict import Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+REASONS = """
+[[explained]]
+reason = "They round down."
+cases = ["div_*", "[odd]"]
+
+[[explained]]
+reason = "There are no strings."
+kinds = ["strings*"]
+"""
+
+
+def judged(tmp_path: Path, *verdicts: Verdict) -> tuple[list[str], list[str]]:
+    """Cases without a reason, reasons without a case."""
+    (tmp_path / "some.toml").write_text(REASONS)
+    said = explained.reasons("some", tmp_path)
+    return [each.case for each in explained.unexplained(verdicts, said)], explained.unneeded(verdicts, said)
+
+
+@pytest.mark.clause("SUITE-10")
+def test_a_difference_needs_a_reason_and_a_reason_needs_a_case(tmp_path: Path) -> None:
+    div, odd = Verdict("div_int", "different", "-1, expected -2"), Verdict("[odd]", "different")
+    text = Verdict("text", "refused", "strings of bytes")
+    assert judged(tmp_path, div, odd, text) == ([], [])
+    assert judged(tmp_path, replace(div, outcome="equal"), odd, text) == ([], ["div_*"])
+    assert judged(tmp_path, div, Verdict("o", "different"), text) == (["o"], ["[odd]"])
+    # kinds are those of refusals
+    assert judged(tmp_path, div, odd, Verdict("x", "different", "strings")) == (["x"], ["strings*"])
+    # a refusal says what it refuses
+    assert judged(tmp_path, div, odd, text, Verdict("mute", "refused")) == (["mute"], [])
+    assert judged(tmp_path, div, odd, text, Verdict("fp4", "refused", "4 bits")) == ([], [])
+    assert explained.reasons("another", tmp_path) == []
+
+
+def archive(path: Path, *names: str) -> Path:
+    with tarfile.open(path, "w:gz") as opened:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            entry.size = 2
+            opened.addfile(entry, io.BytesIO(b"hi"))
+    return path
+
+
+@pytest.mark.clause("SUITE-11")
+def test_an_archive_becomes_a_folder_whole_or_not_at_all(tmp_path: Path) -> None:
+    fetch.unpack(archive(tmp_path / "good.tgz", "package/a/b.txt"), tmp_path / "data" / "good")
+    assert (tmp_path / "data" / "good" / "a" / "b.txt").read_text() == "hi"
+    with pytest.raises(tarfile.OutsideDestinationError):
+        fetch.unpack(archive(tmp_path / "bad.tgz", "package/a.txt", "../../b.txt"), tmp_path / "data" / "bad")
+    with pytest.raises(fetch.Missing, match="2 entries"):
+        fetch.unpack(archive(tmp_path / "two.tgz", "a/a.txt", "b/b.txt"), tmp_path / "data" / "two")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["good"]
+
+
+@pytest.mark.clause("SUITE-11")
+def test_only_the_bytes_that_are_known_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = archive(tmp_path / "some.tgz", "package/a.txt")
+    monkeypatch.setattr(fetch, "_download", lambda package, folder: made)
+    package = fetch.Package("some", "1.0", "npm", "0" * 64)
+    with pytest.raises(fetch.Missing, match="is not the file that was published"):
+        fetch.fetch(package, tmp_path / "data")
+    with pytest.raises(fetch.Missing, match="needs no-such-package 1"):
+        fetch.fetch(fetch.Package("no-such-package", "1", "installed"), tmp_path)
+
+
+@pytest.mark.clause("SUITE-12")
+def test_rows_are_counted_merged_and_put_between_two_comments(tmp_path: Path) -> None:
+    verdicts = [Verdict("a", "equal"), Verdict("b", "equal"), Verdict("c", "different"), Verdict("d", "refused", "why")]
+    new = table.count("second on x", "theirs", verdicts, 1.26, "2026-01-02")
+    assert (new.tried, new.equal, new.different, new.refused, new.seconds) == (3, 2, 1, 1, 1.3)
+    old = [replace(new, suite=name, equal=7) for name in ("second on x", "second on y", "first", "server")]
+    rows = table.merged(old, [new], ["first", "second"])
+    assert [(row.suite, row.equal) for row in rows] == [
+        ("first", 7),
+        ("second on x", 2),
+        ("second on y", 7),
+        ("server", 7),
+    ]
+    table.write(rows, tmp_path / "others.json")
+    assert table.read(tmp_path / "others.json") == rows
+    readme = tmp_path / "README.md"
+    readme.write_text(f"a\n{table.OPENS}\nold\n{table.CLOSES}\nb\n")
+    table.put_into(readme, [new])
+    assert table.block(readme.read_text())[1].splitlines()[2] == "| theirs | 3 | 2 | 1 | 1 |"
+    assert readme.read_text().startswith("a\n") and readme.read_text().endswith(f"{table.CLOSES}\nb\n")
+    with pytest.raises(ValueError, match="there is no"):
+        table.block("no table")
