@@ -1,19 +1,20 @@
-"""Which backends the suite runs on, and the fixture `ops` that gives one.
+"""Which backends the suite runs on, and the fixtures that give one: `ops`, and `variant` with other options.
 
-Owns: the default backends, the parsing of `--backend`, the marker `clause`, the Hypothesis profile of this suite.
-Refuses to know: what is tested. Specs: OPS. Next: `ferrum.conformance.strategies`.
+Owns: the default backends, the marker `clause`, the Hypothesis profile of this suite.
+Refuses to know: what is tested. Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from functools import cache
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from ferrum.backends.registry import load_backend
 from ferrum.conformance import plugin
+from ferrum.conformance.named import NotDeclared, made, variant_of
 from ferrum.errors import FerrumError
 from ferrum.tensor.compositions import TensorOps
 from ferrum.testing.cuda_shim.compiler import compiler
@@ -40,7 +41,7 @@ def default_backends() -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "ops" in metafunc.fixturenames:
+    if "backend" in metafunc.fixturenames:
         named = metafunc.config.getoption("--backend", default=[])
         for name in named:  # one that cannot be made ends the run with one sentence, instead of every test with it
             try:
@@ -48,17 +49,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             except FerrumError as error:
                 pytest.exit(f"--backend {name}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
         names = named or default_backends()
-        metafunc.parametrize("ops", names, indirect=True, scope="session")
+        metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def ops(request: pytest.FixtureRequest) -> TensorOps:
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the backend under test."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def ops(backend: str) -> TensorOps:
     """The backend under test, made once per run."""
-    return made(str(request.param))
+    return made(backend)
 
 
-@cache
-def made(spelling: str) -> TensorOps:
-    """A backend by its name, with @float64 behind it for another float type."""
-    name, _, float_dtype = spelling.partition("@")
-    return load_backend(name, float_dtype=float_dtype) if float_dtype else load_backend(name)
+@pytest.fixture(scope="session")
+def variant(backend: str) -> Callable[..., TensorOps]:
+    """`variant(deterministic=True)` is the backend under test with that option, made once per run; the test is skipped
+    where the class does not take it."""
+
+    def make(**options: Any) -> TensorOps:
+        try:
+            return variant_of(backend, **options)
+        except NotDeclared as reason:
+            pytest.skip(str(reason))
+
+    return make
