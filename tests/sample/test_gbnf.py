@@ -204,6 +204,7 @@ def test_a_long_grammar_is_read_in_time_and_a_large_one_stays_small() -> None:
         'start: a\na: "x" (\n  a )  // no end',
         'start: a "b"\na: "x" a -> name',
         'start: a{2}\n?a: "x" | b\nb: b "z"',
+        'start: b-c\nb-c: "x" a\na: "y" b-c',
     ],
 )
 def test_a_lark_rule_without_an_end_is_refused(text: str) -> None:
@@ -226,6 +227,8 @@ def test_a_lark_rule_without_an_end_is_refused(text: str) -> None:
         "start: a\na[max_tokens=3]: /x/ a",
         'start: a -> b\na: "x" | a -> a',
         "start: missing",
+        'start: a\na: b | a-call\nb: "x"\na-call: b "(" a? ")"',
+        'start: _A-B a-\n_A-B: "x"\na-: "y"',
     ],
 )
 def test_a_lark_rule_that_can_end_is_the_librarys_affair(text: str) -> None:
