@@ -30,6 +30,7 @@ MODULES = {
     "bench": "bench",
     "serve": "serve",
     "batch": "batch",
+    "spec": "spec",
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000

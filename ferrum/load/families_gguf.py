@@ -1,7 +1,7 @@
 """Model families of GGUF as data: where a file keeps each tensor of ours, and what llama.cpp knows of an architecture.
 
 Owns: the table that a new architecture adds a row to. Refuses to know: how files are read (`ferrum.load.config_gguf`).
-Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-139. Source: llama.cpp's converter, `llama-model.cpp` and `models`.
+Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-136. Source: llama.cpp's converter, `llama-model.cpp` and `models`.
 Next: `ferrum.load.rope_gguf`.
 """
 

@@ -1,0 +1,120 @@
+"""The clauses of `specs/`: what the project promises, read from the Markdown that states it.
+
+Owns: the form of a clause (`specs/README.md`), where the files of clauses are in a checkout and beside an installed
+package, and the tests that `specs/INDEX.md` names. Refuses to know: how a clause is shown, and whether it is true.
+Specs: CLI-93, CLI-95, HOUSE-13. Next: `ferrum.cli.definitions`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ferrum.errors import NotFound
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that `ferrum` lies in: a checkout, or the place of installed packages."""
+INDEX = "INDEX.md"
+NO_CLAUSES = {"README.md", INDEX}
+"""Files of `specs/` that are about clauses and state none."""
+INSTALLED = "share/ferrum-ref/specs"
+"""Where setup.cfg puts the files, under the folder of an installation."""
+
+HEADING = re.compile(r"^### (?P<id>\S+) (?P<title>.+)$", re.MULTILINE)
+SECTION = re.compile(r"^##? ", re.MULTILINE)
+KEPT_BY = re.compile(r"\s*\bKept by:\s+(?P<words>(?:`[^`]*`|[^.`]|\.(?!\s|$))+)\.")
+PLACE = re.compile(r"(?:(?P<names>(?:`[^`/]+`(?:, | and )?)+) in )?`(?P<path>[^`]*/[^`]*)`")
+INDEXED = re.compile(r"^- \*\*\[(?P<id>\S+)\]")
+PROVED_BY = re.compile(r"^  - proved by \[[^\]]+\]\(\.\./(?P<path>[^)]+)\)(?:: (?P<names>.*))?$")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or folder that keeps a clause, and the names in it that do, if not all of it does."""
+
+    path: str  # from the root of the project: "ferrum/kv/pool.py"
+    names: tuple[str, ...] = ()  # "BlockPool._evict"
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One promise."""
+
+    id: str  # "KV-07"
+    title: str  # the promise in a sentence
+    why: str
+    kept_by: str  # the words after "Kept by:", on one line; empty where there are none
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The code that `kept_by` names."""
+        found = PLACE.finditer(self.kept_by)
+        return tuple(Place(place["path"], tuple(quotations(place["names"]))) for place in found)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One file of clauses."""
+
+    name: str  # "KV", with which the ids of its clauses begin
+    title: str
+    clauses: tuple[Clause, ...]
+
+
+def quotations(text: str | None) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]+)`", text or "")
+
+
+def read_subject(name: str, text: str) -> Subject:
+    """The clauses of one file, in their order there."""
+    parts = HEADING.split(text)  # what comes before the first clause, then id, title and body of each
+    title = re.sub(rf"^# (?:{name}: )?(.*)[\s\S]*", r"\1", parts[0].lstrip())
+    bodies = (SECTION.split(body)[0] for body in parts[3::3])
+    return Subject(name, title, tuple(map(_clause, parts[1::3], parts[2::3], bodies)))
+
+
+def _clause(identifier: str, title: str, body: str) -> Clause:
+    kept = KEPT_BY.search(body)
+    why = body if kept is None else body[: kept.start()] + body[kept.end() :]
+    return Clause(identifier, title, why.strip(), "" if kept is None else " ".join(kept["words"].split()))
+
+
+def read_subjects(folder: Path) -> list[Subject]:
+    """All clauses, by file."""
+    files = sorted(path for path in folder.glob("*.md") if path.name not in NO_CLAUSES)
+    return [read_subject(path.stem, path.read_text(encoding="utf-8")) for path in files]
+
+
+def read_index(text: str) -> Mapping[str, tuple[str, ...]]:
+    """The tests that prove each clause, as pytest names them: `tests/kv/test_kv_pool.py::test_release`."""
+    tests: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if entry := INDEXED.match(line):
+            of_clause = tests.setdefault(entry["id"], [])
+        elif proof := PROVED_BY.match(line):
+            of_clause += [f"{proof['path']}::{name}" for name in quotations(proof["names"])] or [proof["path"]]
+    return {identifier: tuple(names) for identifier, names in tests.items()}
+
+
+def specs_folder() -> Path:
+    """Where the files of clauses are, or NotFound."""
+    checkout = ROOT / "specs"
+    if (ROOT / "setup.cfg").is_file() and (checkout / INDEX).is_file():
+        return checkout
+    for folder in (ROOT / INSTALLED, *_recorded()):
+        if (folder / INDEX).is_file():
+            return folder
+    raise NotFound(f"this installation lacks {INSTALLED}, which holds the clauses; install ferrum-ref again, with pip")
+
+
+def _recorded() -> list[Path]:
+    """Where the installer says that it put them: only it knows, as it may have been told any folder."""
+    try:
+        files = metadata.files("ferrum-ref") or []
+    except metadata.PackageNotFoundError:
+        return []
+    return [Path(str(file.locate())).parent for file in files if file.as_posix().endswith(f"{INSTALLED}/{INDEX}")]

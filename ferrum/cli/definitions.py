@@ -1,0 +1,40 @@
+"""Where a name is defined in a source file.
+
+Owns: the search, by syntax in Python and by words in every other language. Refuses to know: why anybody asks.
+Specs: CLI-93, HOUSE-13. Next: `ferrum.cli.spec`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def line_of(path: Path, name: str) -> int | None:
+    """The line on which `name`, which may be a method (`BlockPool.release`), is defined; None where it is not."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return next((line for found, line in _python(ast.parse(text)) if found == name), None)
+    return _other(text, name.rpartition(".")[2])
+
+
+def _python(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple[str, int]]:
+    """(name, line) of functions, classes and variables of a module, and of those in its classes."""
+    for child in node.body:
+        if isinstance(child, Definition):
+            yield within + child.name, child.lineno
+        if isinstance(child, ast.ClassDef):
+            yield from _python(child, f"{within}{child.name}.")
+        targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
+        yield from ((within + target.id, child.lineno) for target in targets if isinstance(target, ast.Name))
+
+
+def _other(text: str, name: str) -> int | None:
+    """In C++ and JavaScript: the first line outside of comments that has the word before a bracket, `=` or its end."""
+    word = re.compile(rf"^(?!\s*(?://|\*)).*\b{re.escape(name)}\b(?:\s*[({{=]|$)", re.MULTILINE)
+    found = word.search(text)
+    return None if found is None else text.count("\n", 0, found.start()) + 1

@@ -1,0 +1,114 @@
+"""`ferrum-ref spec`: what the project promises, the code that keeps it, the tests that prove it.
+
+Owns: how clauses are chosen and shown. Refuses to know: how they are written down (`ferrum.cli.clauses`).
+Specs: CLI-93 to CLI-96. Next: `ferrum.testing.profiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import Any
+
+import click
+
+from ferrum.cli.clauses import INDEX, ROOT, Clause, Place, Subject, read_index, read_subjects, specs_folder
+from ferrum.cli.definitions import line_of
+from ferrum.cli.options import debug_option, json_option
+from ferrum.cli.terminal import as_json as json_line
+from ferrum.errors import listed
+
+NEAREST = 5
+"""Ids that are offered in place of one that does not exist."""
+
+
+@click.command()
+@click.argument("id", required=False, metavar="[ID]")
+@json_option
+@debug_option
+def spec(id: str | None, as_json: bool) -> None:
+    """Print clause ID, why it holds, the code that keeps it and the tests that prove it.
+
+    Where ID is only the word before the number, such as KV, all clauses that begin with it; without ID, these words.
+    """
+    folder = specs_folder()
+    subjects = read_subjects(folder)
+    if id is None:
+        click.echo(json_line([about(subject) for subject in subjects]) if as_json else contents(subjects))
+        return
+    chosen = choose(subjects, id)
+    if isinstance(chosen, Subject):
+        click.echo(json_line(as_list(chosen)) if as_json else listing(chosen))
+        return
+    tests = read_index((folder / INDEX).read_text(encoding="utf-8")).get(chosen.id, ())
+    click.echo(json_line(as_object(chosen, tests)) if as_json else full(chosen, tests))
+
+
+def choose(subjects: Sequence[Subject], wanted: str) -> Subject | Clause:
+    """The file or clause of this name, whatever its case."""
+    known: dict[str, Subject | Clause] = {subject.name: subject for subject in subjects}
+    known |= {clause.id: clause for subject in subjects for clause in subject.clauses}
+    if found := known.get(wanted.upper()):
+        return found
+    near = sorted(known, key=lambda name: -SequenceMatcher(None, wanted.upper(), name).ratio())[:NEAREST]
+    raise click.UsageError(f"there is no clause {listed([wanted])}; the nearest are {', '.join(near)}")
+
+
+def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | None]]:
+    """(path, name, line) of everything that keeps a clause; no line where the source is not at hand."""
+    for place in places:
+        path = ROOT / place.path
+        for name in place.names:
+            yield place.path, name, line_of(path, name) if path.is_file() else None
+        if not place.names:
+            yield place.path, None, None
+
+
+def contents(subjects: Sequence[Subject]) -> str:
+    """Every file of clauses on a line."""
+    return "\n".join(f"{s.name:<8}{len(s.clauses):>4}  {s.title}" for s in subjects)
+
+
+def listing(subject: Subject) -> str:
+    """The clauses of one file, each on a line."""
+    rows = [f"{clause.id:<10}{clause.title}" for clause in subject.clauses]
+    return "\n".join([f"{subject.name}: {subject.title}", "", *rows])
+
+
+def full(clause: Clause, tests: Sequence[str]) -> str:
+    """Everything about one clause."""
+    where = [
+        path if name is None else f"{path}{'' if line is None else f':{line}'}  {name}"
+        for path, name, line in located(clause.places)
+    ]
+    parts = [f"{clause.id} {clause.title}", clause.why]
+    parts.append(block("kept by", where or [clause.kept_by]))
+    parts.append(block("proved by", tests))
+    return "\n\n".join(part for part in parts if part)
+
+
+def block(title: str, lines: Sequence[str]) -> str:
+    """A title, and lines below it."""
+    return "\n  ".join([title, *lines])
+
+
+def about(subject: Subject) -> dict[str, Any]:
+    """What --json prints of a file among others."""
+    return {"id": subject.name, "title": subject.title, "clauses": len(subject.clauses)}
+
+
+def as_list(subject: Subject) -> list[dict[str, Any]]:
+    """What --json prints of one file."""
+    return [{"id": clause.id, "title": clause.title} for clause in subject.clauses]
+
+
+def as_object(clause: Clause, tests: Sequence[str]) -> dict[str, Any]:
+    """What --json prints of one clause."""
+    return {
+        "id": clause.id,
+        "title": clause.title,
+        "why": clause.why,
+        "kept_by": clause.kept_by,
+        "places": [{"path": path, "name": name, "line": line} for path, name, line in located(clause.places)],
+        "tests": list(tests),
+    }
