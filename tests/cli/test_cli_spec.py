@@ -34,8 +34,14 @@ def test_every_clause_is_found_and_told_in_full(subject: clauses.Subject) -> Non
     assert listing(subject).splitlines()[2:] == [f"{clause.id:<10}{clause.title}" for clause in subject.clauses]
     for clause in subject.clauses:
         assert choose(SUBJECTS, clause.id.lower()) is clause
-        told = full(clause, TESTS[clause.id])
-        parts = (clause.id, clause.title, clause.why, *(place.path for place in clause.places), *TESTS[clause.id])
+        told = full(clause, TESTS.get(clause.id, ()))
+        parts = (
+            clause.id,
+            clause.title,
+            clause.why,
+            *(place.path for place in clause.places),
+            *TESTS.get(clause.id, ()),
+        )
         assert [part for part in parts if part not in told] == []
 
 
