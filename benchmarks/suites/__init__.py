@@ -12,5 +12,5 @@ or, where what is tested is a backend and every backend is a row of its own,
 has its reason in `differences/MODULE.toml`: see `explained`.
 """
 
-SUITES: tuple[str, ...] = ()
+SUITES: tuple[str, ...] = ("onnx_nodes",)
 """The modules, in the order of the table."""
