@@ -1,6 +1,6 @@
 """Which backends the suite runs on, and the fixtures that give one: `ops`, and `variant` with other options.
 
-Owns: the default backends, the marker `clause`, the Hypothesis profile of this suite.
+Owns: the default backends, the marker `clause`, what the options of `plugin` do to pytest.
 Refuses to know: what is tested. Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
 """
 
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ferrum.conformance import plugin
+from ferrum.conformance.levels import load_level
 from ferrum.conformance.named import NotDeclared, made, variant_of
+from ferrum.conformance.order import in_order, mark_known
+from ferrum.conformance.record import watched
+from ferrum.conformance.recorder import RECORDER, Recorder
+from ferrum.conformance.report import summary, written
 from ferrum.errors import FerrumError
 from ferrum.tensor.compositions import TensorOps
 from ferrum.testing.cuda_shim.compiler import compiler
@@ -29,7 +35,39 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clause(id): the clause of specs/ that this test proves")
-    load_profile()
+    profile, name = load_profile(), config.getoption("--level", default=None)
+    level = load_level(name) if name else None
+    if level is not None or config.getoption("--report", default=None):
+        seed = config.getoption("--hypothesis-seed", default=None)
+        config.pluginmanager.register(
+            Recorder(level, f"level {name}" if name else f"profile {profile}", seed), RECORDER
+        )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    try:
+        mark_known(config.getoption("--xfails-file", default=None), items)  # before -k leaves any out
+    except FerrumError as error:
+        raise pytest.UsageError(str(error)) from None
+    yield
+    in_order(items)  # after pytest has its own idea of the order
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    recorder, form = config.pluginmanager.get_plugin(RECORDER), config.getoption("--report", default=None)
+    if recorder is None:
+        return
+    run = recorder.run()
+    for backend in run.backends:
+        terminalreporter.write_line(summary(backend))
+    if form is None:
+        return
+    file = config.getoption("--report-file")
+    if file is None:
+        terminalreporter.write_line(written(run, form))
+    else:
+        Path(file).write_text(written(run, form), encoding="utf-8")
 
 
 def default_backends() -> list[str]:
@@ -59,9 +97,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def ops(backend: str) -> TensorOps:
+def ops(backend: str, pytestconfig: pytest.Config) -> TensorOps:
     """The backend under test, made once per run."""
-    return made(backend)
+    return watched(made(backend)) if pytestconfig.pluginmanager.has_plugin(RECORDER) else made(backend)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Run one operation the way every property wants it run.
 
 Owns: calling an operation and, where a backend overrides a composition, the composition it replaces; checking on the
-way that no input was changed. Refuses to know: which operations there are.
+way that no input was changed; noting what was checked, and telling Hypothesis which examples came closest to failing.
+Refuses to know: which operations there are.
 Specs: OPS-09, OPS-11. Next: `ferrum.conformance.test_primitives`.
 """
 
@@ -9,12 +10,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from hypothesis import currently_in_test_context, target
+from hypothesis.errors import InvalidArgument
 
+from ferrum.conformance.named import overrides
 from ferrum.conformance.oracles import Expected
+from ferrum.conformance.record import note_check
 from ferrum.conformance.strategies import Host
 from ferrum.conformance.tolerances import assert_close, assert_same
 from ferrum.tensor.compositions import COMPOSITIONS, Compositions, TensorOps
@@ -40,8 +46,9 @@ def host(ops: TensorOps, x: Tensor) -> Host:
 
 def variants(ops: TensorOps, name: str) -> list[Callable[..., Any]]:
     """The operation as the backend has it, then the composition that it overrides, if it does."""
+    note_check(name)
     own = [getattr(ops, name)]
-    if name in COMPOSITIONS and getattr(type(ops), name) is not getattr(Compositions, name):
+    if name in COMPOSITIONS and overrides(ops, name):
         own.append(functools.partial(getattr(Compositions, name), ops))
     return own
 
@@ -56,6 +63,14 @@ def call_unchanged(ops: TensorOps, function: Callable[..., Any], arguments: tupl
     return result
 
 
+def note_closeness(name: str, share: float) -> None:
+    """An accepted answer is wrong by this share of the tolerance: examples that make it larger are worth a try."""
+    note_check(name, share)
+    if currently_in_test_context():
+        with suppress(InvalidArgument):  # Hypothesis takes one number of an operation and example: the first
+            target(share, label=name)
+
+
 def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expected | Host) -> None:
     """Every variant of the operation gives, in the backend's float type, what the oracle says."""
     for function in variants(ops, name):
@@ -64,7 +79,7 @@ def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expe
         assert len(results) == len(expected), f"{name} gave {len(results)} results, expected {len(expected)}"
         for one, wanted in zip(results, expected, strict=True):
             assert str(one.dtype) == ops.float_dtype, f"{name} gave {one.dtype}, expected {ops.float_dtype}"
-            assert_close(host(ops, one), wanted, ops.float_dtype)
+            note_closeness(name, assert_close(host(ops, one), wanted, ops.float_dtype))
 
 
 def check_same(ops: TensorOps, name: str, arguments: tuple[Any, ...], expected: Host, dtype: str) -> None:

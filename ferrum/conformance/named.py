@@ -12,7 +12,7 @@ from typing import Any
 
 from ferrum.backends.registry import load_backend
 from ferrum.errors import InvalidParameter, Unsupported
-from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.compositions import Compositions, TensorOps
 
 
 class NotDeclared(Exception):
@@ -34,3 +34,8 @@ def variant_of(spelling: str, **options: Any) -> TensorOps:
         return made(spelling, **options)
     except (InvalidParameter, Unsupported) as error:
         raise NotDeclared(f"{spelling} does not declare this: {error}") from None
+
+
+def overrides(ops: TensorOps, name: str) -> bool:
+    """Has the backend a composition of this name of its own?"""
+    return getattr(type(ops), name) is not getattr(Compositions, name)

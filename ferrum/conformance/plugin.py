@@ -1,19 +1,31 @@
-"""The pytest option `--backend`.
+"""The options of pytest that the suite adds.
 
-Owns: one command-line option. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads the
+Owns: their names and help. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads the
 command line before it finds this package's conftest: the distribution registers it as a pytest plugin.
-Refuses to know: backends, Hypothesis. Next: `ferrum.conformance.conftest`.
+Refuses to know: backends, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.conftest`.
 """
 
 from __future__ import annotations
 
 import pytest
 
+from ferrum.conformance.levels import LEVELS
+
 NAME = "ferrum.conformance.plugin"
 """The name under which the distribution must register this module in the entry-point group `pytest11`."""
 
-HELP = "backend to test: a name or package.module:Class, with @float64 for another float type (repeatable)"
+BACKEND = "backend to test: a name or package.module:Class, with @float64 for another float type (repeatable)"
+LEVEL = "how thoroughly to look: smoke (seconds), full (before a release), stress (at night); without it the profile"
+XFAILS = "properties known to fail: one a line, as the report spells it, * for anything, # before the reason"
+REPORT = "write a report: md, json or html"
+REPORT_FILE = "where the report goes; without it, to the end of the output"
+FORMATS = ("md", "json", "html")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("ferrum").addoption("--backend", action="append", default=[], metavar="NAME", help=HELP)
+    group = parser.getgroup("ferrum")
+    group.addoption("--backend", action="append", default=[], metavar="NAME", help=BACKEND)
+    group.addoption("--level", choices=list(LEVELS), help=LEVEL)
+    group.addoption("--xfails-file", metavar="FILE", help=XFAILS)
+    group.addoption("--report", choices=FORMATS, help=REPORT)
+    group.addoption("--report-file", metavar="FILE", help=REPORT_FILE)

@@ -41,8 +41,9 @@ TOLERANCES = {
 }
 
 
-def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> None:
-    """Same shape, same places of NaN and of either infinity, and elsewhere within the tolerance of `dtype`."""
+def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> float:
+    """Same shape, same places of NaN and of either infinity, and elsewhere within the tolerance of `dtype`. Returns the
+    largest error as a share of the tolerance."""
     wanted = expected if isinstance(expected, Expected) else exact(expected)
     assert actual.shape == wanted.value.shape, f"shape {actual.shape}, expected {wanted.value.shape}"
     given = actual.astype(np.float64)
@@ -55,9 +56,12 @@ def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype:
     error = np.abs(np.where(special, 0, given) - finite)
     size = np.maximum(sizes, np.abs(finite))
     allowed = tolerance.absolute + tolerance.relative * max(1.0, math.sqrt(wanted.terms) / 4) * size
-    assert (error <= allowed).all(), _report("an element is too far off", given, wanted.value, error / allowed)
+    shares = error / allowed
+    assert (shares <= 1).all(), _report("an element is too far off", given, wanted.value, shares)
     limit = tolerance.absolute * math.sqrt(error.size) + tolerance.l2 * np.linalg.norm(size)
-    assert np.linalg.norm(error) <= limit, _report("relative L2 error is too large", given, wanted.value, error)
+    length = np.linalg.norm(error)
+    assert length <= limit, _report("relative L2 error is too large", given, wanted.value, error)
+    return float(max(shares.max(initial=0.0), length / limit if limit else 0.0))
 
 
 def assert_same(actual: NDArray[Any], expected: NDArray[Any]) -> None:

@@ -1,0 +1,110 @@
+"""What a run of the suite found out, by backend and by operation.
+
+Owns: the finding of one property, and what findings add up to. Refuses to know: pytest, how a report looks.
+Specs: CONFORM-04. Next: `ferrum.conformance.report`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.conformance.named import overrides
+from ferrum.conformance.record import OPERATIONS
+from ferrum.tensor.compositions import COMPOSITIONS, TensorOps
+from ferrum.tensor.ops import PRIMITIVES
+
+OUTCOMES = ("passed", "failed", "skipped", "xfailed")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Of one property. checked: its operations, and the largest error as a share of the tolerance; case: the smallest
+    that failed; reason: why it was passed over."""
+
+    backend: str
+    name: str
+    examples: int
+    checked: dict[str, float]
+    outcome: str
+    seconds: float
+    case: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class OperationResult:
+    """Of all properties of one operation. own: does the backend write it itself? worst: the largest error as a share of
+    the tolerance, 0 where answers must be equal; case: of the first property that failed."""
+
+    name: str
+    kind: str
+    own: bool
+    properties: int
+    examples: int
+    worst: float
+    outcomes: dict[str, int]
+    case: str
+
+
+@dataclass(frozen=True)
+class BackendResult:
+    """All that a run says of one backend."""
+
+    backend: str
+    name: str
+    made_by: str
+    float_dtype: str
+    options: dict[str, Any]
+    own: list[str]
+    inherited: list[str]
+    outcomes: dict[str, int]
+    seconds: float
+    operations: list[OperationResult]
+    findings: list[Finding]
+
+    @property
+    def not_covered(self) -> list[str]:
+        return [operation.name for operation in self.operations if not operation.properties]
+
+    def having(self, outcome: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.outcome == outcome]
+
+
+def counted(findings: Sequence[Finding]) -> dict[str, int]:
+    found = Counter(finding.outcome for finding in findings)
+    return {outcome: found[outcome] for outcome in OUTCOMES}
+
+
+def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> BackendResult:
+    """findings: those of this backend."""
+    own = [name for name in COMPOSITIONS if overrides(ops, name)]
+    return BackendResult(
+        backend=spelling,
+        name=ops.name,
+        made_by=f"{type(ops).__module__}:{type(ops).__qualname__}",
+        float_dtype=ops.float_dtype,
+        options={name: getattr(ops, name) for name in ("deterministic", "compute", "threads", "on_host")},
+        own=own,
+        inherited=[name for name in COMPOSITIONS if name not in own],
+        outcomes=counted(findings),
+        seconds=sum(finding.seconds for finding in findings),
+        operations=[_of_operation(name, name in PRIMITIVES or name in own, findings) for name in OPERATIONS],
+        findings=list(findings),
+    )
+
+
+def _of_operation(name: str, own: bool, findings: Sequence[Finding]) -> OperationResult:
+    about = [finding for finding in findings if name in finding.checked]
+    return OperationResult(
+        name=name,
+        kind="primitive" if name in PRIMITIVES else "composition",
+        own=own,
+        properties=len(about),
+        examples=sum(finding.examples for finding in about),
+        worst=max((finding.checked[name] for finding in about), default=0.0),
+        outcomes=counted(about),
+        case=next((finding.case for finding in about if finding.outcome == "failed"), ""),
+    )

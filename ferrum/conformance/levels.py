@@ -1,0 +1,48 @@
+"""How thoroughly the suite looks: `--level smoke`, `full` or `stress`.
+
+Owns: the levels, as numbers. A level is never another set of promises: every property runs at every level.
+Refuses to know: properties; Hypothesis, until a level is chosen. Specs: CONFORM-03. Next: `ferrum.conformance.trial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Level:
+    """examples: of each property. repeatable: the same ones on every run? shrinking: seconds in which a property that
+    fails looks for its smallest failing case; all_shrinking: of all such properties together."""
+
+    examples: int
+    repeatable: bool
+    shrinking: float
+    all_shrinking: float
+
+
+LEVELS: Mapping[str, Level] = {
+    "smoke": Level(examples=5, repeatable=True, shrinking=3, all_shrinking=15),
+    "full": Level(examples=100, repeatable=True, shrinking=5, all_shrinking=60),
+    "stress": Level(examples=2000, repeatable=False, shrinking=60, all_shrinking=600),
+}
+"""smoke: after every change. full: before a release. stress: every night."""
+
+
+def load_level(name: str) -> Level:
+    """Tell Hypothesis. Properties that are defined from now on keep to the level."""
+    from hypothesis import Phase, settings
+
+    level = LEVELS[name]
+    profile = f"conformance-{name}"
+    settings.register_profile(
+        profile,
+        settings(),
+        max_examples=level.examples,
+        derandomize=level.repeatable,
+        report_multiple_bugs=False,
+        print_blob=False,
+        phases=[phase for phase in Phase if phase is not Phase.explain],  # explaining takes longer than shrinking
+    )
+    settings.load_profile(profile)
+    return level

@@ -1,0 +1,65 @@
+"""Which properties run, in which order: those of small things before those of what is made of them.
+
+Owns: the order of the suite's files, the name of a property, which does not depend on how its backend is spelled, and
+the marking of those that are known to fail.
+Refuses to know: what is tested. Specs: CONFORM-02. Next: `ferrum.conformance.report`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ferrum.conformance.xfails import check_all_match, read_xfails
+
+HERE = Path(__file__).parent
+
+FIRST = ("primitives", "edges", "shapes", "random", "compositions", "parts", "attention", "choosing")
+"""Names of files, without `test_`. Others come behind them."""
+
+
+def is_ours(item: pytest.Item) -> bool:
+    """Is it a property of this suite, and not a test of whoever runs both together?"""
+    return item.path.parent == HERE
+
+
+def backend_of(item: pytest.Item) -> str | None:
+    """The name of the backend that this property is about to judge."""
+    spec = getattr(item, "callspec", None)
+    return None if spec is None else spec.params.get("backend")
+
+
+def name_of(item: pytest.Item) -> str:
+    """test_activations[numpy-relu] -> test_activations[relu]"""
+    backend = backend_of(item)
+    if backend is None:
+        return item.name
+    name, _, parameters = item.name.partition("[")
+    parts = parameters.removesuffix("]").removeprefix(backend).removeprefix("-")
+    return f"{name}[{parts}]" if parts else name
+
+
+def in_order(items: list[pytest.Item]) -> None:
+    """Sort the properties among the items, one backend after the other; the places of other tests stay theirs."""
+    places = [place for place, item in enumerate(items) if is_ours(item)]
+    backends = list(dict.fromkeys(backend_of(items[place]) for place in places))
+
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        name = item.path.stem.removeprefix("test_")
+        return backends.index(backend_of(item)), FIRST.index(name) if name in FIRST else len(FIRST)
+
+    for place, item in zip(places, sorted((items[place] for place in places), key=rank), strict=True):
+        items[place] = item
+
+
+def mark_known(file: str | None, items: list[pytest.Item]) -> None:
+    """Mark what the file lists. Raises ConfigError for a file that is not as it should be."""
+    if file is None:
+        return
+    ours, known = [item for item in items if is_ours(item)], read_xfails(Path(file))
+    check_all_match(Path(file), known, map(name_of, ours))
+    for item in ours:
+        for one in known:
+            if one.matches(name_of(item)):
+                item.add_marker(pytest.mark.xfail(reason=one.reason, strict=True))

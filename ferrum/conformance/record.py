@@ -1,0 +1,68 @@
+"""What a property asked of a backend, and how far the answers were from the truth.
+
+Owns: the record of the property that runs, and the watching of a backend's operations. A watched backend is the same
+object: its methods are covered by ones that note their names.
+Refuses to know: pytest, Hypothesis, how a report looks. Specs: CONFORM-04. Next: `ferrum.conformance.recorder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+from ferrum.tensor.compositions import COMPOSITIONS, TensorOps
+from ferrum.tensor.ops import PRIMITIVES
+
+OPERATIONS = (*PRIMITIVES, *COMPOSITIONS)
+
+
+@dataclass
+class Record:
+    """called: what the property itself called, not what that called in turn. checked: what it held against an oracle,
+    and the largest error of an accepted answer, as a share of the tolerance; 0 where answers must be equal."""
+
+    called: set[str] = field(default_factory=set)
+    checked: dict[str, float] = field(default_factory=dict)
+    depth: int = 0
+
+    def check(self, name: str, share: float = 0.0) -> None:
+        self.checked[name] = max(share, self.checked.get(name, 0.0))
+
+
+CURRENT: ContextVar[Record | None] = ContextVar("record of the running property", default=None)
+
+
+def note_check(name: str, share: float = 0.0) -> None:
+    """The running property has held this operation against an oracle."""
+    record = CURRENT.get()
+    if record is not None:
+        record.check(name, share)
+
+
+def watched(ops: TensorOps) -> TensorOps:
+    """The same backend, whose operations from now on tell the record of the running property."""
+    covers = vars(ops)
+    for name in OPERATIONS:
+        if name not in covers:
+            covers[name] = _telling(name, getattr(ops, name))
+    return ops
+
+
+def _telling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(operation)
+    def run(*arguments: Any, **named: Any) -> Any:
+        record = CURRENT.get()
+        if record is None:
+            return operation(*arguments, **named)
+        if record.depth == 0:
+            record.called.add(name)
+        record.depth += 1
+        try:
+            return operation(*arguments, **named)
+        finally:
+            record.depth -= 1
+
+    return run

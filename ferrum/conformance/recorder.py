@@ -1,0 +1,124 @@
+"""The run of the suite, written down: a pytest plugin that `--level` and `--report` switch on.
+
+Owns: what pytest tells of every property, and the time that the search for smallest cases may take altogether. Each
+property's findings travel in its pytest report, so that they also arrive from another process.
+Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05. Next: `ferrum.conformance.findings`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from ferrum import __version__
+from ferrum.conformance.findings import Finding, add_up
+from ferrum.conformance.levels import Level
+from ferrum.conformance.named import made
+from ferrum.conformance.order import backend_of, is_ours, name_of
+from ferrum.conformance.record import CURRENT, OPERATIONS, Record
+from ferrum.conformance.report import Run
+from ferrum.conformance.trial import Trial
+
+KEY = RECORDER = "ferrum.conformance.recorder"
+"""Of the plugin, and of what it adds to reports."""
+
+
+class Recorder:
+    """level: None where the usual profile holds, and a search for the smallest case takes as long as it takes."""
+
+    def __init__(self, level: Level | None, chosen: str, seed: str | None) -> None:
+        """chosen: what the report calls the level or profile; seed: as pytest was told."""
+        self._level, self._chosen, self._seed = level, chosen, seed
+        self._started = time.perf_counter()
+        self._searched = 0.0  # seconds, by all properties
+        self._findings: list[Finding] = []
+
+    def run(self) -> Run:
+        """What is known by now."""
+        spelled = dict.fromkeys(finding.backend for finding in self._findings)
+        results = [
+            add_up(backend, made(backend), [each for each in self._findings if each.backend == backend])
+            for backend in spelled
+        ]
+        repeatable = settings().derandomize
+        seed = "the same examples on every run" if repeatable else f"seed {self._seed or 'of the moment'}"
+        return Run(__version__, self._chosen, seed, time.perf_counter() - self._started, results)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        backend = backend_of(item)
+        if backend is None or not is_ours(item):
+            return (yield)
+        record, trial = Record(), Trial(self._seconds())
+        token = CURRENT.set(record)
+        try:
+            with trial.around(item.obj):  # type: ignore[attr-defined]
+                return (yield)
+        finally:
+            CURRENT.reset(token)
+            self._searched += trial.spent
+            told = {"backend": backend, "name": name_of(item), "examples": trial.examples}
+            item.user_properties.append((KEY, {**told, "checked": _subjects(item, record)}))
+
+    def _seconds(self) -> float:
+        if self._level is None:
+            return float("inf")
+        return min(self._level.shrinking, max(0.0, self._level.all_shrinking - self._searched))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.excinfo is not None and is_ours(item):
+            report.user_properties.append((f"{KEY}.case", smallest_case(call.excinfo.value)))
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        told = dict(report.user_properties).get(KEY)
+        if report.when == "call" and isinstance(told, dict):
+            case = str(dict(report.user_properties).get(f"{KEY}.case", ""))
+            self._findings.append(Finding(**told, outcome=outcome_of(report), seconds=report.duration, case=case,
+                                         reason=_reason(report)))  # fmt: skip
+
+
+MOVES = {"asarray", "to_numpy", "empty", "full", "zeros", "ones", "arange", "constant", "scalar", "cast",
+         "reshape", "permute", "broadcast_to", "split", "concat", "transpose"}  # fmt: skip
+"""What a property may call to have something to work on."""
+
+
+def _subjects(item: pytest.Item, record: Record) -> dict[str, float]:
+    """The operations that a property is about, and the largest share of the tolerance that it saw: those it checks
+    against an oracle or has in its name; else those it calls."""
+    named = getattr(item, "callspec").params.get("name")  # noqa: B009
+    checked = {**dict.fromkeys({named} & set(OPERATIONS), 0.0), **record.checked}
+    return checked or dict.fromkeys(sorted(record.called - MOVES or record.called), 0.0)
+
+
+def outcome_of(report: pytest.TestReport) -> str:
+    """passed, failed, skipped or xfailed."""
+    return "xfailed" if report.skipped and hasattr(report, "wasxfail") else report.outcome
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a property was passed over, or is known to fail."""
+    if not report.skipped:
+        return ""
+    known = getattr(report, "wasxfail", None)
+    return str(known) if known is not None else str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[index]
+
+
+LONGEST_CASE = 1200
+"""Characters of a case that a report shows."""
+
+
+def smallest_case(error: BaseException) -> str:
+    """What was wrong, and the arguments with which Hypothesis found it."""
+    notes = "\n".join(getattr(error, "__notes__", ()))
+    lines = [line for line in notes.splitlines() if not line.lstrip().startswith("ops=")]
+    told = "\n".join([f"{type(error).__name__}: {error}".strip(), *lines])
+    return told if len(told) <= LONGEST_CASE else f"{told[:LONGEST_CASE]} …"

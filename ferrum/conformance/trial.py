@@ -1,0 +1,74 @@
+"""One property as Hypothesis runs it: how many examples, and for how long it looks for the smallest that fails.
+
+Owns: the count, and the end of the search for the smallest failing case. Hypothesis allows itself five minutes for
+each property; a backend that is wrong everywhere would be told so after hours.
+Refuses to know: what a property says. Specs: CONFORM-05. Next: `ferrum.conformance.record`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from hypothesis import reject
+from hypothesis.control import current_build_context
+from hypothesis.errors import UnsatisfiedAssumption
+
+
+class Trial:
+    """Examples of one property. `seconds`: how long the search for the smallest failing case may take."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.examples = 0
+        self._failed_at: float | None = None
+        self._after = 0  # attempts since the first failure
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the property failed first."""
+        return 0.0 if self._failed_at is None else time.perf_counter() - self._failed_at
+
+    @contextmanager
+    def around(self, property_: Callable[..., Any]) -> Iterator[None]:
+        """While it lasts, examples of this property are counted."""
+        handle = getattr(property_, "hypothesis", None)
+        if handle is None:  # one without examples is tried once
+            self.examples = 1
+            yield
+            return
+        tested = handle.inner_test
+        handle.inner_test = self._counted(tested)
+        try:
+            yield
+        finally:
+            handle.inner_test = tested
+
+    def _counted(self, tested: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(tested)
+        def run(*arguments: Any, **named: Any) -> Any:
+            if self._is_over():
+                reject()
+            self.examples += self._failed_at is None
+            try:
+                return tested(*arguments, **named)
+            except UnsatisfiedAssumption:
+                self.examples -= self._failed_at is None
+                raise
+            except Exception:
+                if self._failed_at is None:
+                    self._failed_at = time.perf_counter()
+                raise
+
+        return run
+
+    def _is_over(self) -> bool:
+        """Hypothesis repeats the first failure before it looks for smaller ones, and the smallest one at the end to
+        report it. To both, what failed must fail again."""
+        if self._failed_at is None or current_build_context().is_final:
+            return False
+        self._after += 1
+        return self._after > 1 and self.spent > self.seconds

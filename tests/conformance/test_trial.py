@@ -1,0 +1,77 @@
+"""The search for the smallest failing case has an end, and what it has found by then is reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+from hypothesis import Phase, assume, given, settings
+from hypothesis import strategies as st
+
+from ferrum.conformance.levels import LEVELS, Level
+from ferrum.conformance.trial import Trial
+
+
+def failing(tried: list[int]) -> Callable[[], None]:
+    """A property of numbers below 1000 that notes what it was given."""
+
+    @settings(max_examples=200, database=None, derandomize=True, report_multiple_bugs=False,
+              phases=[Phase.generate, Phase.shrink])  # fmt: skip
+    @given(number=st.integers(0, 10**9))
+    def property_(number: int) -> None:
+        tried.append(number)
+        assert number < 1000, f"{number} is too large"
+
+    return property_
+
+
+def failure(seconds: float) -> tuple[str, list[int]]:
+    tried: list[int] = []
+    property_ = failing(tried)
+    with pytest.raises(AssertionError) as caught, Trial(seconds).around(property_):
+        property_()
+    return str(caught.value), tried
+
+
+@pytest.mark.clause("CONFORM-05")
+def test_without_an_end_the_smallest_case_is_found() -> None:
+    said, _ = failure(math.inf)
+    assert said.startswith("1000 is too large")
+
+
+@pytest.mark.clause("CONFORM-05")
+def test_at_the_end_the_case_that_was_found_is_reported() -> None:
+    """It fails once more where Hypothesis repeats it: nothing is called flaky."""
+    said, tried = failure(0)
+    first = next(number for number in tried if number >= 1000)
+    assert said.startswith(f"{first} is too large")
+    assert set(tried[tried.index(first) :]) == {first}
+
+
+@pytest.mark.clause("CONFORM-04")
+def test_examples_are_counted_but_for_those_that_do_not_fit() -> None:
+    tried: list[int] = []
+
+    @settings(max_examples=20, database=None, derandomize=True)
+    @given(number=st.integers())
+    def property_(number: int) -> None:
+        assume(number % 2)
+        tried.append(number)
+
+    trial = Trial(0)
+    with trial.around(property_):
+        property_()
+    assert trial.examples == len(tried) > 0
+    assert trial.spent == 0
+    property_()  # as it was: what is tried afterwards is not counted
+    assert trial.examples < len(tried)
+
+
+@pytest.mark.clause("CONFORM-03")
+def test_levels_differ_in_numbers_only() -> None:
+    smoke, full, stress = LEVELS.values()
+    assert list(LEVELS) == ["smoke", "full", "stress"]
+    assert smoke.examples < full.examples < stress.examples
+    assert all(isinstance(level, Level) and level.shrinking <= level.all_shrinking for level in LEVELS.values())
+    assert not stress.repeatable  # every night looks elsewhere
