@@ -3,7 +3,7 @@
 Owns: the profiles `few` (5 examples, for what is run once more under other conditions), `dev` (25), `ci` (100) and
 `nightly` (2000); `few` and `ci` take the same ones on every run. The environment variable HYPOTHESIS_PROFILE chooses;
 without it, `ci` where CI is set and `dev` elsewhere.
-Refuses to know: what is tested. Next: `ferrum.conformance`.
+Refuses to know: what is tested. Specs: HOUSE-17. Next: `ferrum.conformance`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def load_profile() -> str:
     """Register the profiles and load the chosen one; returns its name."""
     # no deadline: the first call of a JIT-compiled kernel takes seconds, the second microseconds
     suppressed = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
-    common = settings(deadline=None, suppress_health_check=suppressed, print_blob=True)
+    # of Hypothesis's own profiles: where CI is set it loads another, which repeats its examples
+    plain = settings.get_profile("default")
+    common = settings(plain, deadline=None, suppress_health_check=suppressed, print_blob=True)
     settings.register_profile("few", common, max_examples=5, derandomize=True)
     settings.register_profile("dev", common, max_examples=25)
     settings.register_profile("ci", common, max_examples=100, derandomize=True)
