@@ -65,9 +65,6 @@ class KvStorage:
     def __init__(
         self, ops: TensorOps, config: ModelConfig, blocks: int, block_size: int, dtype: str, host_blocks: int = 0
     ) -> None:
-        self.blocks = blocks
-        self.host_blocks = host_blocks
-        self.block_size = block_size
         self.dtype = dtype
         self.bytes = blocks * block_bytes(config, block_size, dtype)
         keys = (config.kv_heads, config.head_dim, block_size)

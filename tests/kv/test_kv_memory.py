@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
-from ferrum.errors import InternalError, Unsupported
+from ferrum.errors import InternalError, InvalidParameter, Unsupported
 from ferrum.kv.block_table import BlockTable, blocks_for
 from ferrum.kv.storage import KvStorage, block_bytes, blocks_within
 from tests.house.source import ROOT
@@ -108,8 +109,35 @@ def test_a_budget_is_used_and_kept(memory: int, size: int, dtype: str) -> None:
 
 @pytest.mark.clause("KV-08")
 def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="int8"):
+    with pytest.raises(Unsupported, match="'int8'; known: float64, float32, float16, bfloat16$"):
         block_bytes(tiny_config(), 16, "int8")
+
+
+class FullOps(NumpyOps):
+    """Memory that is not there: `device` or `host` says where."""
+
+    def __init__(self, full: str) -> None:
+        super().__init__()
+        self.full = full
+
+    def empty(self, shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        if self.full == "device":
+            raise MemoryError
+        return super().empty(shape, dtype)
+
+    def host_array(self, shape: tuple[int, ...], dtype: str) -> Any:
+        if self.full == "host":
+            raise MemoryError
+        return super().host_array(shape, dtype)
+
+
+@pytest.mark.clause("KV-44")
+@pytest.mark.parametrize(("full", "field", "blocks"), [("device", "kv_memory", 3), ("host", "host_kv_memory", 5)])
+def test_a_tier_without_memory_is_told_by_its_parameter_and_its_bytes(full: str, field: str, blocks: int) -> None:
+    size = blocks * block_bytes(tiny_config(), 4, "float32")
+    with pytest.raises(InvalidParameter, match=f"^{field} asks for {size} bytes") as caught:
+        KvStorage(FullOps(full), tiny_config(), 3, 4, "float32", 5)
+    assert caught.value.field == field
 
 
 LIMITED = """

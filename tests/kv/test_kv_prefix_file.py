@@ -243,7 +243,7 @@ def test_contents_that_do_not_fit_are_refused(tmp_path: Path, change: Callable[[
 def test_metadata_that_was_tampered_with_is_refused(tmp_path: Path, changed: Metadata) -> None:
     path = saved(tmp_path)
     rewrite(path, lambda _, metadata: metadata.update(changed))
-    refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat, f"^{path} (is|was) ")
 
 
 @pytest.mark.clause("KV-35")
@@ -391,5 +391,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     manager = manager_of("numpy", "float32")
     fill(manager, TEXT)
     for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path / "a\0b"):
-        with pytest.raises(InvalidParameter, match="cannot be written"):
+        with pytest.raises(InvalidParameter, match=r"cannot be written: .*\w") as caught:
             save_prefix(manager, b"root", TEXT, path)
+        assert caught.value.field == "path" and str(path) in str(caught.value)
+        assert "None" not in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ferrum.errors import DeviceError, InvalidParameter, ResourceExhausted
+from ferrum.errors import DeviceError, InternalError, InvalidParameter, ResourceExhausted
 from ferrum.kv.pressure import PressureGauge, PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.testing.audit import audit
@@ -170,6 +170,27 @@ def test_a_day_in_numbers() -> None:
 
 
 @pytest.mark.clause("KV-41")
+def test_moves_of_several_rounds_add_up() -> None:
+    manager, store = make_manager(4, 4, 3, prefix_caching=False)
+    table = serve(manager, store, TEXT)
+    for moves in (1, 2, 3):
+        manager.swap_out(table, 8)
+        manager.swap_in(table)
+        assert (manager.counters().swapped_out, manager.counters().swapped_in) == (2 * moves, 2 * moves)
+
+
+@pytest.mark.clause("KV-06")
+def test_without_a_host_tier_nothing_is_swapped() -> None:
+    manager, store = make_manager(4, 4)
+    table = serve(manager, store, TEXT)
+    with pytest.raises(ResourceExhausted, match="^there is no host tier to swap to$"):
+        manager.swap_out(table, 8)
+    with pytest.raises(InternalError, match="^there is no host tier to swap from$"):
+        manager.swap_in(table)
+    audit(manager, [table])
+
+
+@pytest.mark.clause("KV-41")
 def test_counters_are_a_copy_and_usage_is_of_now() -> None:
     manager, store = make_manager(4, 4, 3)
     before = manager.counters()
@@ -218,7 +239,9 @@ def test_after_a_reset_memory_is_as_new(policy: str) -> None:
     heard: list[PressureLevel] = []
     manager.gauge.subscribe(heard.append)
     manager.reserve(tables[1], 1, 8)
-    manager.reset()
+    for resets in (1, 2, 3):
+        manager.reset()
+        assert manager.resets == resets
     assert manager.usage() == (TierUsage(4, 4, 0, 0), TierUsage(4, 4, 0, 0))
     assert (heard, known(manager, TEXT)) == ([CRITICAL, NORMAL], [])
     remember(manager, store, TEXT)

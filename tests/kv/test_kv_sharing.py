@@ -188,13 +188,23 @@ def test_a_fork_does_not_offer_what_only_its_source_has_computed() -> None:
     assert other.recorded == 0 and other.blocks == source.blocks[:1]
 
 
+@pytest.mark.clause("KV-30")
+def test_a_fork_goes_by_its_own_tokens_from_where_it_parts() -> None:
+    manager, store = make_manager(8, 4)
+    source, target, other = serve(manager, store, TEXT), manager.new_table(), [*TEXT[:4], 1, 1, 1, 1]
+    manager.fork(source, target, 4)
+    compute(manager, store, target, other, 4)
+    assert [hit.block for hit in manager.find(manager.new_table(), TEXT)] == source.blocks
+    assert [hit.block for hit in manager.find(manager.new_table(), other)] == target.blocks
+
+
 @pytest.mark.clause("KV-06", "KV-18")
 def test_what_cannot_be_forked_is_refused() -> None:
     manager, store = make_manager(8, 4)
     source, taken = serve(manager, store, TEXT), serve(manager, store, [1, 1, 1, 1])
     for target, positions in ((taken, 4), (manager.new_table(), 9)):
         before = target.blocks[:]
-        with pytest.raises(InternalError):
+        with pytest.raises(InternalError, match=f"a table of 8 positions cannot be forked at {positions}"):
             manager.fork(source, target, positions)
         assert target.blocks == before
     audit(manager, [source, taken])
