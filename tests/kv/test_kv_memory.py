@@ -109,7 +109,7 @@ def test_a_budget_is_used_and_kept(memory: int, size: int, dtype: str) -> None:
 
 @pytest.mark.clause("KV-08")
 def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match="'int8'; known: float64, float32, float16, bfloat16$"):
+    with pytest.raises(Unsupported, match=r"'int8'; known: float64, float32, float16, bfloat16$"):
         block_bytes(tiny_config(), 16, "int8")
 
 

@@ -183,9 +183,9 @@ def test_moves_of_several_rounds_add_up() -> None:
 def test_without_a_host_tier_nothing_is_swapped() -> None:
     manager, store = make_manager(4, 4)
     table = serve(manager, store, TEXT)
-    with pytest.raises(ResourceExhausted, match="^there is no host tier to swap to$"):
+    with pytest.raises(ResourceExhausted, match=r"^there is no host tier to swap to$"):
         manager.swap_out(table, 8)
-    with pytest.raises(InternalError, match="^there is no host tier to swap from$"):
+    with pytest.raises(InternalError, match=r"^there is no host tier to swap from$"):
         manager.swap_in(table)
     audit(manager, [table])
 
