@@ -60,7 +60,8 @@ def _check_complete(name: str, made: type[Compositions]) -> None:
     """Raises BackendError for a class that lacks primitives: those of the protocol itself do nothing."""
     missing = [each for each in PRIMITIVES if getattr(made, each) is getattr(Primitives, each)]
     if missing:
-        raise BackendError(f"backend {name!r} lacks primitives: {', '.join(missing)}")
+        wanted = inspect.getsource(getattr(Primitives, missing[0])).strip()
+        raise BackendError(f"backend {name!r} lacks primitives: {', '.join(missing)}. The first is to be: {wanted}")
 
 
 def _best(given: Mapping[str, Any]) -> str:

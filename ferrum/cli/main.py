@@ -31,6 +31,7 @@ MODULES = {
     "serve": "serve",
     "batch": "batch",
     "spec": "spec",
+    "conformance": "conformance",
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000

@@ -7,6 +7,8 @@ Refuses to know: pytest, properties. Specs: CONFORM. Next: `ferrum.conformance.s
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from typing import Any
 
@@ -21,7 +23,10 @@ class NotDeclared(Exception):
 
 @cache
 def made(spelling: str, **options: Any) -> TensorOps:
-    """A backend by its name, with @float64 behind it for another float type."""
+    """A backend by its name, with @float64 behind it for another float type. A module that is named may lie in the
+    current folder; what is installed comes first."""
+    if ":" in spelling and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # and stays: the module may import its neighbours later
     name, _, float_dtype = spelling.partition("@")
     chosen = {"float_dtype": float_dtype, **options} if float_dtype else options
     return load_backend(name, **chosen)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from ferrum.conformance.levels import LEVELS
+from ferrum.conformance.report import FORMATS
 
 NAME = "ferrum.conformance.plugin"
 """The name under which the distribution must register this module in the entry-point group `pytest11`."""
@@ -19,7 +20,6 @@ LEVEL = "how thoroughly to look: smoke (seconds), full (before a release), stres
 XFAILS = "properties known to fail: one a line, as the report spells it, * for anything, # before the reason"
 REPORT = "write a report: md, json or html"
 REPORT_FILE = "where the report goes; without it, to the end of the output"
-FORMATS = ("md", "json", "html")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -54,6 +54,7 @@ def watched(ops: TensorOps) -> TensorOps:
 def _telling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(operation)
     def run(*arguments: Any, **named: Any) -> Any:
+        __tracebackhide__ = True  # pytest shows the property, not who watches it
         record = CURRENT.get()
         if record is None:
             return operation(*arguments, **named)

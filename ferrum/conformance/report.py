@@ -9,8 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from ferrum.conformance.findings import BackendResult
+if TYPE_CHECKING:
+    from ferrum.conformance.findings import BackendResult
+
+FORMATS = ("md", "json", "html")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Run:
 
 
 def written(run: Run, form: str) -> str:
-    """The report in this format."""
+    """The report in one of FORMATS."""
     if form == "json":
         return json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n"
     from jinja2 import Environment, PackageLoader

@@ -50,6 +50,7 @@ class Trial:
     def _counted(self, tested: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(tested)
         def run(*arguments: Any, **named: Any) -> Any:
+            __tracebackhide__ = True  # pytest shows the property, not who watches it
             if self._is_over():
                 reject()
             self.examples += self._failed_at is None
