@@ -235,6 +235,46 @@ def paged_cases(
     )
 
 
+def placed_case(
+    contexts: tuple[int, ...],
+    counts: tuple[int, ...],
+    *,
+    block_size: int = 16,
+    kv_heads: int = 1,
+    group: int = 1,
+    head_dim: int = 64,
+    kv_dtype: str = "float",
+    window: int | None = None,
+    softcap: float | None = None,
+    sinking: bool = False,
+    causal: bool = True,
+) -> PagedCase:
+    """A step of these sizes: blocks lie anywhere in a pool that holds a few more."""
+    needed = [math.ceil(context / block_size) for context in contexts]
+    blocks = sum(needed) + 2
+    seed = sum(contexts)
+    shuffled = iter(np.random.default_rng(seed).permutation(blocks - 1).tolist())
+    tables = tuple(tuple(next(shuffled) for _ in range(count)) for count in needed)
+    return PagedCase(
+        contexts,
+        counts,
+        tables,
+        blocks,
+        max(needed) + 1,
+        block_size,
+        kv_heads,
+        group,
+        head_dim,
+        kv_dtype,
+        window,
+        softcap,
+        head_dim**-0.5,
+        seed,
+        sinking,
+        causal,
+    )
+
+
 def _choose(draw: st.DrawFn, wanted: bool | None) -> bool:
     return draw(st.booleans()) if wanted is None else wanted
 

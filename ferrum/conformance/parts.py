@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ferrum.conformance import oracles
 from ferrum.conformance.oracles import ACTIVATIONS, Array, Expected
@@ -140,11 +141,17 @@ class ExpertsCase:
 
     def is_clear(self, x: Expected) -> bool:
         """Does no token hesitate between two experts?"""
+        return bool(self.clear_tokens(x).all())
+
+    def clear_tokens(self, x: Expected) -> NDArray[np.bool_]:
+        """Which tokens do not hesitate between two experts?"""
         scores = self.scores(x)
         ordered = -np.sort(-scores.value, -1)
         doubt = 1e-4 * scores.magnitude.max(-1)
-        gaps = ordered[:, self.chosen - 1] - ordered[:, self.chosen] if self.chosen < ordered.shape[1] else np.inf
-        return bool((gaps > doubt).all())
+        if self.chosen == ordered.shape[1]:
+            return np.ones(len(ordered), bool)
+        clear: NDArray[np.bool_] = ordered[:, self.chosen - 1] - ordered[:, self.chosen] > doubt
+        return clear
 
     def expect(self, x: Expected) -> Expected:
         """Token by token."""

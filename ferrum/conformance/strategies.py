@@ -1,7 +1,7 @@
 """What to try: shapes, values, memory layouts, weights.
 
 Owns: Hypothesis strategies for the inputs of every operation, and how a host array becomes a tensor in a given layout.
-Refuses to know: what is computed with them. Specs: OPS. Next: `ferrum.conformance.paged`.
+Refuses to know: what is computed with them. Specs: OPS. Next: `ferrum.conformance.large`.
 
 Small arrays are drawn element by element, so that a failure shrinks to a few readable numbers; large ones come from a
 drawn seed, because drawing them would take all the time there is.

@@ -100,6 +100,10 @@ def test_query_heads_share_key_heads_in_consecutive_groups(ops: TensorOps) -> No
 @pytest.mark.clause("OPS-35")
 @given(case=paged_cases(), layout=layouts)
 def test_kv_write_touches_its_slots_and_no_others(ops: TensorOps, case: PagedCase, layout: Any) -> None:
+    check_kv_write(ops, case, layout)
+
+
+def check_kv_write(ops: TensorOps, case: PagedCase, layout: Any) -> None:
     keys, values = case.pool(ops, with_new=False)
     key, value = case.fresh(1), case.fresh(2)
     for slot, new_key, new_value in zip(case.slots(), key, value, strict=True):
