@@ -1,0 +1,129 @@
+"""mutmut, run in a copy of the tree: it makes the mutants of one room and runs the tests that pass through each.
+
+Owns: its settings, its command line, what its answers mean. A test that fails or takes too long kills a mutant.
+Refuses to know: which survivors are good ones. Specs: PROOF-21. Next: `meta_tests.mutants.review`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from meta_tests.mutants.rooms import Room
+
+KILLED = {"killed", "segfault"}
+LATE = "timeout"
+NO_NAME = "no-mutant-has-this-name*"
+_CHANGED = re.compile(r"^([-+])(?!--|\+\+)(.*)$", re.MULTILINE)
+_CLASS = "ǁ"
+_SETTINGS = """
+[tool.mutmut]
+source_paths = ["{source}"]
+also_copy = ["ferrum", "tests", "specs", "docs", "benchmarks", "examples", "meta_tests", "README.md"]
+pytest_add_cli_args_test_selection = [{tests}]
+pytest_add_cli_args = ["--hypothesis-seed=0", "-p", "no:cacheprovider"]
+timeout_multiplier = 5
+use_git_change_detection = false
+"""
+
+
+class CannotRun(Exception):
+    """Nothing was judged: mutmut is missing, or the tests fail without a mutant."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`place`: the function, as `ferrum.kv.pool.BlockPool.share`. `was`, `becomes`: its changed lines, unindented."""
+
+    place: str
+    was: str
+    becomes: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What became of a room's mutants. There are `total`, of which `killed + late + survivors` were judged."""
+
+    room: str
+    total: int
+    killed: int
+    late: int
+    survivors: tuple[Mutant, ...]
+
+
+class Mutmut:
+    """`folder` is a copy of the tree, which is this object's own from now on."""
+
+    def __init__(self, folder: Path, room: Room, jobs: int) -> None:
+        self.folder, self.room, self.jobs = folder, room, jobs
+        tests = ", ".join(f'"{path}"' for path in room.tests)
+        with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
+            file.write(_SETTINGS.format(source=room.source, tests=tests))
+
+    def judge(self, sample: int | None, seed: int) -> Judged:
+        """All mutants, or as many as `sample`, drawn by `seed`."""
+        if sample is None:
+            self._run()
+            names = sorted(self._states())
+        else:
+            # a name that does not exist ends the run where all mutants are made and none is judged
+            told = self._call("run", NO_NAME).stdout
+            every = sorted(self._states())
+            if not every:
+                raise CannotRun(told[-4000:])
+            names = random.Random(seed).sample(every, min(sample, len(every)))
+            self._run(*names)
+        return self._judged(names)
+
+    def _judged(self, names: list[str]) -> Judged:
+        states = self._states()
+        outcomes = [states[name] for name in names]
+        if "not checked" in outcomes:
+            raise CannotRun("mutmut has stopped before the end")
+        killed, late = sum(state in KILLED for state in outcomes), outcomes.count(LATE)
+        alive = sorted(name for name in names if states[name] not in KILLED | {LATE})
+        return Judged(self.room.name, len(states), killed, late, tuple(map(self._mutant, alive)))
+
+    def _run(self, *names: str) -> None:
+        done = self._call("run", *names)
+        if done.returncode:
+            raise CannotRun(done.stdout[-4000:])
+
+    def _states(self) -> Mapping[str, str]:
+        """mutmut's word for each mutant, by its name."""
+        lines = self._call("results", "--all", "true").stdout.splitlines()
+        return dict(line.strip().rsplit(": ", 1) for line in lines if "__mutmut_" in line)
+
+    def _mutant(self, name: str) -> Mutant:
+        changed = _CHANGED.findall(self._call("show", name).stdout)
+        was, becomes = (" ".join(text.strip() for sign, text in changed if sign == side) for side in "-+")
+        return Mutant(place_of(name), was, becomes)
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "mutmut", *arguments]
+        if arguments[0] == "run":
+            command[4:4] = ["--max-children", str(self.jobs)]
+        return subprocess.run(command, cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+
+
+def place_of(name: str) -> str:
+    """
+    >>> place_of("ferrum.kv.pool.xǁBlockPoolǁshare__mutmut_3"), place_of("ferrum.kv.prefix.x_array_digest__mutmut_1")
+    ('ferrum.kv.pool.BlockPool.share', 'ferrum.kv.prefix.array_digest')
+    """
+    module, _, function = name.rpartition("__mutmut_")[0].rpartition(".")
+    inner = function[2:] if function.startswith("x_") else function[2:].replace(_CLASS, ".")
+    return f"{module}.{inner}"
+
+
+def _environment() -> dict[str, str]:
+    """Threads of a forked child that NumPy or Numba would need are not there, so each has one."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    return {"HYPOTHESIS_PROFILE": "dev", **os.environ, **threads}
