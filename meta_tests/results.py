@@ -1,0 +1,80 @@
+"""The table of faults and of the tests that found them, as Markdown.
+
+Owns: its form, written and read again, so that one room can be judged anew. Refuses to know: how it came about.
+Specs: PROOF-04. Next: `meta_tests.run`.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+from meta_tests.fault import Fault
+
+SURVIVED = "**none: it survives**"
+_ROW = re.compile(r"^\| (?P<name>\S+) \| (?P<room>\S+) \| (?P<harm>.*) \| (?P<by>.*) \| (?P<seconds>[\d.]+) \|$")
+_PARAMETERS = re.compile(r"\[.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """`by`: the test that found it first, without parameters; None where none did."""
+
+    by: str | None
+    seconds: float
+
+
+def read(path: Path) -> dict[str, Row]:
+    """The rows by the names of their faults; none where there is no file."""
+    if not path.is_file():
+        return {}
+    found = filter(None, map(_ROW.match, path.read_text(encoding="utf-8").splitlines()))
+    return {
+        row["name"]: Row(None if row["by"] == SURVIVED else row["by"].strip("`"), float(row["seconds"]))
+        for row in found
+    }
+
+
+def row_of(caught_by: str | None, seconds: float) -> Row:
+    """Parameters are many, and hold any character."""
+    return Row(None if caught_by is None else _PARAMETERS.sub("", caught_by).replace("|", " "), round(seconds, 1))
+
+
+def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
+    """The whole file. Faults without a row are not in it."""
+    judged = [fault for fault in faults if fault.name in rows]
+    caught = [fault for fault in judged if rows[fault.name].by is not None]
+    return "\n".join(
+        [
+            "# Planted faults, and the tests that found them",
+            "",
+            f"Caught: {len(caught)} of {len(judged)}. Judged by `python -m meta_tests` on {date.today()}, "
+            f"{platform.machine()}, Python {platform.python_version()}. Each fault was there alone, and the tests",
+            "are those of its room: the first that failed is named, and the seconds until then, with pytest's start.",
+            "",
+            "| room | faults | caught |",
+            "|---|---|---|",
+            *_totals(judged, rows),
+            "",
+            "| fault | room | what goes wrong | found first by | s |",
+            "|---|---|---|---|---|",
+            *(_line(fault, rows[fault.name]) for fault in judged),
+            "",
+        ]
+    )
+
+
+def _totals(judged: Iterable[Fault], rows: Mapping[str, Row]) -> Iterable[str]:
+    by_room: dict[str, list[bool]] = {}
+    for fault in judged:
+        by_room.setdefault(fault.room, []).append(rows[fault.name].by is not None)
+    return (f"| {room} | {len(found)} | {sum(found)} |" for room, found in by_room.items())
+
+
+def _line(fault: Fault, row: Row) -> str:
+    by = SURVIVED if row.by is None else f"`{row.by}`"
+    return f"| {fault.name} | {fault.room} | {fault.harm.replace('|', ' ')} | {by} | {row.seconds:.1f} |"

@@ -1,0 +1,109 @@
+"""Every fault judged: the control first, then one fault after the other, several copies at a time.
+
+Owns: who gets which copy, and how long a judgement may take. Refuses to know: how a fault is planted, how tests are
+run. Specs: PROOF-03, PROOF-04. Next: `meta_tests.results`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+
+from meta_tests.fault import Fault
+from meta_tests.judge import CannotJudge, judge
+from meta_tests.tree import TreeCopy
+
+LOOKS = ("few", "ci")
+"""Profiles of Hypothesis, which take the same examples on every run. Most faults are found with a few examples; those
+that are not are looked at again."""
+CONTROL_S = 3600.0
+TIMES, MORE_S = 5, 120.0
+"""A judgement may take so many times as long as the control, and so many seconds more."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a fault. `problem`: why it could not be judged."""
+
+    fault: Fault
+    caught_by: str | None
+    seconds: float
+    problem: str | None = None
+
+
+Tell = Callable[[str], None]
+
+
+def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcome]:
+    """Outcomes as they come. Raises CannotJudge where the tests fail without a fault."""
+    left = dict.fromkeys(faults, 0.0)  # not found yet, and the seconds of the looks so far
+    with _copies(jobs) as copies, ThreadPoolExecutor(jobs) as workers:
+        for profile in LOOKS:
+            limits = _controls(copies, workers, left, profile, tell)
+            for outcome in _looked_at(copies, workers, left, profile, limits):
+                left[outcome.fault] += outcome.seconds
+                if outcome.problem is not None or outcome.caught_by is not None:
+                    yield replace(outcome, seconds=left.pop(outcome.fault))
+    yield from (Outcome(fault, None, seconds) for fault, seconds in left.items())
+
+
+Copies = SimpleQueue[TreeCopy]
+Limits = dict[tuple[str, ...], float]
+
+
+def _controls(copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, tell: Tell) -> Limits:
+    """The tests pass without a fault -> how long a judgement by each set of them may take."""
+    sets = dict.fromkeys(fault.control for fault in faults)
+
+    def passes(arguments: tuple[str, ...]) -> float:
+        with _one(copies) as copy:
+            verdict = judge(copy.folder, arguments, profile, CONTROL_S)
+        if verdict.caught_by is not None:
+            raise CannotJudge(f"without a fault, pytest {' '.join(arguments)} fails: {verdict.caught_by}")
+        tell(f"without a fault, {profile}: {' '.join(arguments)} pass in {verdict.seconds:.0f} s")
+        return TIMES * verdict.seconds + MORE_S
+
+    return dict(zip(sets, workers.map(passes, sets), strict=True))
+
+
+def _looked_at(
+    copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, limits: Limits
+) -> Iterator[Outcome]:
+    def look(fault: Fault) -> Outcome:
+        with _one(copies) as copy:
+            try:
+                with copy.planted(fault.plant):
+                    verdict = judge(copy.folder, fault.tests, profile, limits[fault.control])
+            except (ValueError, CannotJudge) as error:
+                return Outcome(fault, None, 0.0, str(error))
+        return Outcome(fault, verdict.caught_by, verdict.seconds)
+
+    waiting = [workers.submit(look, fault) for fault in faults]
+    try:
+        yield from (done.result() for done in as_completed(waiting))
+    finally:
+        for each in waiting:
+            each.cancel()
+
+
+@contextmanager
+def _copies(count: int) -> Iterator[Copies]:
+    with tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder:
+        free: Copies = SimpleQueue()
+        for number in range(count):
+            free.put(TreeCopy(Path(folder) / str(number)))
+        yield free
+
+
+@contextmanager
+def _one(copies: Copies) -> Iterator[TreeCopy]:
+    copy = copies.get()
+    try:
+        yield copy
+    finally:
+        copies.put(copy)

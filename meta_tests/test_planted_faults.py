@@ -1,0 +1,109 @@
+"""PROOF-01 to PROOF-04: the faults fit today's source, and the runner tells the truth about them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from meta_tests import results
+from meta_tests.fault import ROOT, Fault, Plant, source_faults
+from meta_tests.judge import CannotJudge, judge
+from meta_tests.planted import FOLDER
+from meta_tests.run import judge_all
+from meta_tests.tree import TreeCopy
+
+FAULTS = source_faults()
+
+
+FILE = "tests/core/test_errors.py"
+
+
+def fault(name: str, was: str, becomes: str) -> Fault:
+    tests = (FILE, "-k", "shown")
+    return Fault(name, "core", "Toys break.", tests, tests, Plant("ferrum/errors.py", was, becomes))
+
+
+SEEN = fault("seen", "text if len(text) <= SHOWN else", "text if len(text) else")
+UNSEEN = fault("unseen", "Base class: one clear sentence", "Base class: a clear sentence")
+
+
+@pytest.mark.clause("PROOF-01")
+@pytest.mark.parametrize("one", FAULTS, ids=lambda one: f"{one.room}-{one.name}")
+def test_a_fault_has_its_place_in_the_source_which_still_compiles(one: Fault) -> None:
+    assert one.plant is not None and one.plant.was != one.plant.becomes
+    path = ROOT / one.plant.file
+    changed = one.plant.applied_to(path.read_text(encoding="utf-8"))
+    if path.suffix == ".py":
+        compile(changed, one.plant.file, "exec")
+
+
+@pytest.mark.clause("PROOF-02")
+def test_faults_have_names_and_say_what_goes_wrong() -> None:
+    assert [name for name, count in Counter(one.name for one in FAULTS).items() if count > 1] == []
+    assert [one.name for one in FAULTS if not one.harm.endswith((".", ")")) or "\n" in one.harm] == []
+    for one in FAULTS:
+        assert one.tests and all((ROOT / path).exists() for path in one.tests if path.startswith(("tests/", "ferrum/")))
+
+
+@pytest.mark.clause("PROOF-01")
+def test_a_text_that_stands_twice_or_nowhere_is_no_place() -> None:
+    for was in ("x", "y"):
+        with pytest.raises(ValueError, match="not once"):
+            Plant("a.py", was, "z").applied_to("x x")
+    assert Plant("a.py", "x", "z").applied_to("x y") == "z y"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> TreeCopy:
+    return TreeCopy(tmp_path_factory.mktemp("copy"))
+
+
+@pytest.mark.clause("PROOF-03")
+def test_a_fault_is_planted_in_the_copy_and_taken_out_again(copy: TreeCopy) -> None:
+    path = Path("ferrum/errors.py")
+    sound = (ROOT / path).read_bytes()
+    with pytest.raises(RuntimeError), copy.planted(SEEN.plant):
+        assert (copy.folder / path).read_bytes() != sound
+        raise RuntimeError
+    assert (copy.folder / path).read_bytes() == sound == (ROOT / path).read_bytes()
+
+
+@pytest.mark.clause("PROOF-03")
+def test_tests_of_another_package_judge_nothing(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CannotJudge, match="ended with 4"):
+        judge(copy.folder, ("tests/core/no_such_file.py",), "few", 300)
+    monkeypatch.setattr("meta_tests.judge.FOLDER", "NOT_" + FOLDER)
+    monkeypatch.setenv(FOLDER, str(ROOT / "specs"))
+    with pytest.raises(CannotJudge, match="not from the copy"):
+        judge(copy.folder, SEEN.tests, "few", 300)
+
+
+@pytest.mark.clause("PROOF-04")
+def test_the_runner_tells_what_finds_a_fault_and_what_nobody_finds() -> None:
+    told: list[str] = []
+    nowhere = fault("nowhere", "no such text", "another")
+    found = {each.fault.name: each for each in judge_all([SEEN, UNSEEN, nowhere], 2, told.append)}
+    assert found["seen"].caught_by is not None and found["seen"].caught_by.startswith(FILE + "::")
+    assert (found["unseen"].caught_by, found["unseen"].problem) == (None, None)
+    assert found["nowhere"].problem is not None
+    assert len(told) == 2, "the tests were not seen to pass without a fault, once for each look"
+
+
+@pytest.mark.clause("PROOF-04")
+def test_tests_that_fail_without_a_fault_judge_nothing() -> None:
+    sick = replace(SEEN, control=(FILE, "-k", "nothing_has_this_name"))
+    with pytest.raises(CannotJudge):
+        list(judge_all([sick], 1, lambda _: None))
+
+
+@pytest.mark.clause("PROOF-04")
+def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = {"seen": results.row_of("a.py::test_b[x | y]", 1.23), "unseen": results.row_of(None, 20.0)}
+    path = tmp_path / "table.md"
+    path.write_text(results.written([SEEN, UNSEEN, replace(SEEN, name="other")], rows), encoding="utf-8")
+    assert results.read(path) == rows == {"seen": results.Row("a.py::test_b", 1.2), "unseen": results.Row(None, 20.0)}
+    assert "Caught: 1 of 2." in path.read_text(encoding="utf-8")
+    assert results.read(tmp_path / "nothing.md") == {}
