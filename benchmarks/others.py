@@ -6,7 +6,9 @@
 For each suite: how many cases were tried and equal, how many differ and whether each of them has its reason in
 `suites/differences/`, how many were refused because the project does not do such things. The exit code is 1 for a
 difference without a reason, and for a reason that nothing needs any more; 2 for a suite that does not exist or whose
-data cannot be had. A full run writes `results/others.json`, and with --readme the table in README.md.
+data cannot be had, after the others. Where all is well results go to `results/others.json`, and with --readme into
+README.md's table.
+Rows of the server's suites come from `pytest -m suites` (tests/server/suites/README.md).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from ferrum.errors import FerrumError
 
 BACKENDS = ("numpy", "numba")
 MOST_SHOWN = 20
+MOST_TOLD = 300  # characters of each
 
 
 def arguments() -> argparse.Namespace:
@@ -108,21 +111,23 @@ def main() -> int:
         for name in SUITES:
             print(f"{name:16} {whose(importlib.import_module(f'suites.{name}'), '')}")
         return 0
-    rows, wrong = [], []
-    try:
-        for name in given.suites or SUITES:
+    rows, wrong, missing = [], [], False
+    for name in given.suites or SUITES:
+        try:
             found = judge(name, given.data, given.backend or BACKENDS, not given.backend)
-            rows += found[0]
-            wrong += found[1]
-    except (Missing, FerrumError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        return 2
-    keep(rows, given.json, given.readme, not given.backend)
+        except (Missing, FerrumError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            missing = True
+            continue
+        rows += found[0]
+        wrong += found[1]
+    if not wrong:
+        keep(rows, given.json, given.readme, not given.backend)
     for line in wrong[:MOST_SHOWN]:
-        print(line)
+        print(line[:MOST_TOLD])
     if len(wrong) > MOST_SHOWN:
         print(f"and {len(wrong) - MOST_SHOWN} more")
-    return 1 if wrong else 0
+    return 2 if missing else int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -12,5 +12,13 @@ or, where what is tested is a backend and every backend is a row of its own,
 has its reason in `differences/MODULE.toml`: see `explained`.
 """
 
-SUITES: tuple[str, ...] = ("onnx_nodes",)
+SUITES: tuple[str, ...] = (
+    "onnx_nodes",
+    "vocabularies",
+    "templates",
+    "jinja",
+    "grammars",
+    "json_schemas",
+    "samplers",
+)
 """The modules, in the order of the table."""

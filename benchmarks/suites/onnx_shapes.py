@@ -138,10 +138,12 @@ def cut(ops: Ops, node: Node) -> Tensor:
 
 
 def scatter(ops: Ops, node: Node, indices: Sequence[Host], updates: Host) -> Tensor:
+    """Index arrays of several axes become rows of indices, which is what `put` is given."""
     if node.get("reduction", "none") != "none":
         raise node.refuse("with a reduction")
-    x = copy(ops, node.host(0))
-    ops.put(x, [index(ops, each, x.shape[axis]) for axis, each in enumerate(indices)], place(ops, updates))
+    x, rest = copy(ops, node.host(0)), updates.shape[indices[0].ndim :]
+    places = [index(ops, each.reshape(-1), x.shape[axis]) for axis, each in enumerate(indices)]
+    ops.put(x, places, place(ops, updates.reshape(-1, *rest)))
     return x
 
 

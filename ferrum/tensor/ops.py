@@ -16,8 +16,8 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   types that NEEDED names. Operands of one call have one type, but for conditions, which are bool, and indices: int64,
   and int32 in `take` and `put`. `put` may be given a permuted view, and writes to what that views.
 - **Shapes.** The operands of arithmetic and comparison, and the three of `where`, broadcast; leading axes of `matmul`
-  and `take_along` are equal; `values` of `put` has the shape of x[i0, i1, …]; `concat` is given one tensor at least.
-  Any shape may be ().
+  and `take_along` are equal; the indices of `put` have one axis, and `values` the shape of x[i0, i1, …]; `concat` is
+  given one tensor at least. Any shape may be ().
 - **No rows.** Any axis may have length 0, but one that `max`, `argmax`, `argsort` or `matmul` runs along.
 - **NaN.** `maximum` and `max` pass it on; `argmax` gives the index of the first; `argsort` puts it before every number.
 - **Not given**: a negative index or one out of range, the same place twice in one `put`, division of integers by 0, a

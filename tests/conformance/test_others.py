@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.suites import explained, fetch, table
+from benchmarks.suites import array_api, explained, fetch, table
 from benchmarks.suites.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +73,7 @@ def test_only_the_bytes_that_are_known_are_unpacked(tmp_path: Path, monkeypatch:
     package = fetch.Package("some", "1.0", "npm", "0" * 64)
     with pytest.raises(fetch.Missing, match="is not the file that was published"):
         fetch.fetch(package, tmp_path / "data")
-    with pytest.raises(fetch.Missing, match="needs no-such-package 1"):
+    with pytest.raises(fetch.Missing, match="it needs no-such-package 1, which is missing here"):
         fetch.fetch(fetch.Package("no-such-package", "1", "installed"), tmp_path)
 
 
@@ -99,3 +99,21 @@ def test_rows_are_counted_merged_and_put_between_two_comments(tmp_path: Path) ->
     assert readme.read_text().startswith("a\n") and readme.read_text().endswith(f"{table.CLOSES}\nb\n")
     with pytest.raises(ValueError, match="there is no"):
         table.block("no table")
+
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="a" name="passes"/>
+<testcase classname="a" name="skips"><skipped message="takes no threads"/></testcase>
+<testcase classname="a" name="fails"><failure message="too far off">long</failure></testcase>
+<testcase classname="a" name="breaks"><error message="no backend">long</error></testcase>
+</testsuite></testsuites>"""
+
+
+@pytest.mark.clause("SUITE-15")
+def test_a_report_of_the_suite_becomes_verdicts() -> None:
+    assert list(array_api.ended(REPORT)) == [
+        Verdict("a::passes", "equal"),
+        Verdict("a::skips", "refused", "takes no threads"),
+        Verdict("a::fails", "different", "too far off"),
+        Verdict("a::breaks", "different", "no backend"),
+    ]
