@@ -14,6 +14,8 @@ has its reason in `differences/MODULE.toml`: see `explained`.
 
 SUITES: tuple[str, ...] = (
     "onnx_nodes",
+    "array_api",
+    "pytorch",
     "vocabularies",
     "templates",
     "jinja",
