@@ -63,6 +63,17 @@ def test_half_of_the_text_is_worth_waiting_for(shared: int, own: int, waits: boo
 
 
 @pytest.mark.clause("SCHED-30")
+@pytest.mark.parametrize(("own", "waits"), [(1, True), (2, False)])
+def test_one_token_is_worth_waiting_for_where_it_is_half(own: int, waits: bool) -> None:
+    world = World(block_size=1, budget=200)
+    world.add([0, *letters(1, 20)])
+    second = world.add([0, *letters(2, own)])
+    world.step()
+    assert second.state is (WAITING if waits else RUNNING)
+    world.drain(30)
+
+
+@pytest.mark.clause("SCHED-30")
 def test_what_is_known_already_does_not_count_as_coming() -> None:
     """Of the second text, 32 tokens are cached, 8 are being computed, 12 are its own: it does not wait."""
     world = World(budget=200)
