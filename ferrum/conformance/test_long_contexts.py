@@ -2,7 +2,7 @@
 
 Owns: the promise OPS-77 of attention: contexts beyond a thousand positions, chunks and batches of many sequences, wide
 heads and groups, large blocks, slots and positions that no 16-bit number counts. One size for each property.
-Refuses to know: how a kernel walks the blocks. Next: `specs/OPS.md`.
+Refuses to know: how a kernel walks the blocks. Next: `ferrum.conformance.test_types`.
 """
 
 from __future__ import annotations

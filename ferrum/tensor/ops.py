@@ -20,6 +20,8 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   given one tensor at least. Any shape may be ().
 - **No rows.** Any axis may have length 0, but one that `max`, `argmax`, `argsort` or `matmul` runs along.
 - **NaN.** `maximum` and `max` pass it on; `argmax` gives the index of the first; `argsort` puts it before every number.
+- **Small numbers.** What computes may take a number below the smallest normal one of its type for 0, before and after;
+  what moves, chooses or casts keeps it.
 - **Not given**: a negative index or one out of range, the same place twice in one `put`, division of integers by 0, a
   shift by the width or more, signed integers that overflow, a cast to an integer of what that type does not hold. An
   axis may be counted from the end.
