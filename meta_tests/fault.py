@@ -6,6 +6,7 @@ Specs: PROOF-01, PROOF-02. Next: `meta_tests.tree`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ class Fault:
     tests: tuple[str, ...]
     control: tuple[str, ...]
     plant: Plant | None
+
+
+def close_tests(fault: Fault) -> tuple[str, ...]:
+    """The test files among the fault's tests that import the changed file themselves: most often they find it."""
+    if fault.plant is None:
+        return ()
+    module = re.compile(rf"\b{re.escape(fault.plant.file.removesuffix('.py').replace('/', '.'))}\b")
+    files = [path for name in fault.tests for path in sorted((ROOT / name).rglob("test_*.py"))]
+    return tuple(str(path.relative_to(ROOT)) for path in files if module.search(path.read_text(encoding="utf-8")))
 
 
 def source_faults() -> list[Fault]:

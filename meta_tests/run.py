@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
-from meta_tests.fault import Fault
+from meta_tests.fault import Fault, close_tests
 from meta_tests.judge import CannotJudge, judge
 from meta_tests.tree import TreeCopy
 
-LOOKS = ("few", "ci")
-"""Profiles of Hypothesis, which take the same examples on every run. Most faults are found with a few examples; those
-that are not are looked at again."""
+LOOKS = (("few", True), ("few", False), ("ci", False))
+"""Profiles of Hypothesis, which take the same examples on every run, and whether only the tests next to the fault are
+run. Most faults are found by these with a few examples; those that are not are looked at again."""
 CONTROL_S = 3600.0
 TIMES, MORE_S = 5, 120.0
 """A judgement may take so many times as long as the control, and so many seconds more."""
@@ -43,9 +43,10 @@ def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcom
     """Outcomes as they come. Raises CannotJudge where the tests fail without a fault."""
     left = dict.fromkeys(faults, 0.0)  # not found yet, and the seconds of the looks so far
     with _copies(jobs) as copies, ThreadPoolExecutor(jobs) as workers:
-        for profile in LOOKS:
-            limits = _controls(copies, workers, left, profile, tell)
-            for outcome in _looked_at(copies, workers, left, profile, limits):
+        limits: Limits = {}
+        for profile, only_close in LOOKS:
+            limits |= _controls(copies, workers, left, profile, limits, tell)
+            for outcome in _looked_at(copies, workers, left, profile, only_close, limits):
                 left[outcome.fault] += outcome.seconds
                 if outcome.problem is not None or outcome.caught_by is not None:
                     yield replace(outcome, seconds=left.pop(outcome.fault))
@@ -53,14 +54,17 @@ def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcom
 
 
 Copies = SimpleQueue[TreeCopy]
-Limits = dict[tuple[str, ...], float]
+Limits = dict[tuple[tuple[str, ...], str], float]
 
 
-def _controls(copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, tell: Tell) -> Limits:
-    """The tests pass without a fault -> how long a judgement by each set of them may take."""
-    sets = dict.fromkeys(fault.control for fault in faults)
+def _controls(
+    copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, known: Limits, tell: Tell
+) -> Limits:
+    """The tests pass without a fault -> how long a judgement by each set of them may take, where that is not known."""
+    sets = [key for key in dict.fromkeys((fault.control, profile) for fault in faults) if key not in known]
 
-    def passes(arguments: tuple[str, ...]) -> float:
+    def passes(key: tuple[tuple[str, ...], str]) -> float:
+        arguments = key[0]
         with _one(copies) as copy:
             verdict = judge(copy.folder, arguments, profile, CONTROL_S)
         if verdict.caught_by is not None:
@@ -72,13 +76,16 @@ def _controls(copies: Copies, workers: Executor, faults: Iterable[Fault], profil
 
 
 def _looked_at(
-    copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, limits: Limits
+    copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, only_close: bool, limits: Limits
 ) -> Iterator[Outcome]:
     def look(fault: Fault) -> Outcome:
+        tests = close_tests(fault) if only_close else fault.tests
+        if not tests:
+            return Outcome(fault, None, 0.0)
         with _one(copies) as copy:
             try:
                 with copy.planted(fault.plant):
-                    verdict = judge(copy.folder, fault.tests, profile, limits[fault.control])
+                    verdict = judge(copy.folder, tests, profile, limits[fault.control, profile])
             except (ValueError, CannotJudge) as error:
                 return Outcome(fault, None, 0.0, str(error))
         return Outcome(fault, verdict.caught_by, verdict.seconds)
