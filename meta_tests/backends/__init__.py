@@ -24,7 +24,7 @@ def faults() -> tuple[Fault, ...]:
 
 def controls() -> tuple[Control, ...]:
     """Every backend that the suite has to accept."""
-    return tuple(Control(each, vars(each)["permitted"]) for each in backends() if "permitted" in vars(each))
+    return tuple(Control(each, *vars(each)["permitted"]) for each in backends() if "permitted" in vars(each))
 
 
 def backends() -> Iterator[type[Compositions]]:

@@ -46,13 +46,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Control:
-    """A backend that looks faulty and is not: the contract permits what it does."""
+    """A backend that looks faulty and is not: the contract permits what it does, and so do these properties."""
 
     backend: type[Compositions]
     reason: str
+    proofs: tuple[Proof, ...]
 
 
-def caught_by(name: str, **arguments: Any) -> Callable[[Backend], Backend]:
+def caught_by(name: str, /, **arguments: Any) -> Callable[[Backend], Backend]:
     """Marks a backend as faulty. Several marks name several properties, each of which finds the fault."""
 
     def mark(backend: Backend) -> Backend:
@@ -63,11 +64,11 @@ def caught_by(name: str, **arguments: Any) -> Callable[[Backend], Backend]:
     return mark
 
 
-def permitted(reason: str) -> Callable[[Backend], Backend]:
-    """Marks a backend as a control."""
+def permitted(reason: str, *names: str) -> Callable[[Backend], Backend]:
+    """Marks a backend as a control, which these properties accept."""
 
     def mark(backend: Backend) -> Backend:
-        backend.permitted = reason  # type: ignore[attr-defined]
+        backend.permitted = (reason, tuple(Proof(name, {}) for name in names))  # type: ignore[attr-defined]
         return backend
 
     return mark

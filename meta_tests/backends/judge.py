@@ -6,9 +6,10 @@ Owns: copies of the suite's modules whose properties stop at the first failure. 
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import pkgutil
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -25,8 +26,12 @@ MANY, FEW = 1000, 5
 
 def survives(ops: Compositions, proof: Proof, examples: int = MANY) -> bool:
     """Does a property hold on this backend? One that is skipped says nothing against it."""
+    judged = properties(examples)[proof.property]
+    arguments: dict[str, Any] = {**proof.arguments, "ops": ops}
+    if "variant" in inspect.signature(judged).parameters:
+        arguments["variant"] = partial(type(ops))
     try:
-        properties(examples)[proof.property](ops=ops, **proof.arguments)
+        judged(**arguments)
     except pytest.skip.Exception:
         return True
     except Exception:
