@@ -61,7 +61,7 @@ def test_help_explains_every_flag(invoke: Invoke, name: str | None) -> None:
 
 @pytest.mark.clause("CLI-21")
 def test_commands_are_those_there_are() -> None:
-    names = "generate chat pull models inspect tokenize bench serve batch spec"
+    names = "generate chat pull models inspect tokenize bench serve batch spec conformance"
     assert list(program.commands) == names.split()
 
 
