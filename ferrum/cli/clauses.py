@@ -54,6 +54,11 @@ class Clause:
         found = PLACE.finditer(self.kept_by)
         return tuple(Place(place["path"], tuple(quotations(place["names"]))) for place in found)
 
+    @property
+    def says_more(self) -> bool:
+        """Has `kept_by` other words than those that name code?"""
+        return bool(re.sub(r"\band\b|\W", "", PLACE.sub("", self.kept_by)))
+
 
 @dataclass(frozen=True)
 class Subject:

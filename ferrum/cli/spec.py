@@ -66,12 +66,14 @@ def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | No
 
 def contents(subjects: Sequence[Subject]) -> str:
     """Every file of clauses on a line."""
-    return "\n".join(f"{s.name:<8}{len(s.clauses):>4}  {s.title}" for s in subjects)
+    longest = max(len(subject.name) for subject in subjects)
+    return "\n".join(f"{s.name:<{longest}}  {len(s.clauses):>3}  {s.title}" for s in subjects)
 
 
 def listing(subject: Subject) -> str:
     """The clauses of one file, each on a line."""
-    rows = [f"{clause.id:<10}{clause.title}" for clause in subject.clauses]
+    longest = max(len(clause.id) for clause in subject.clauses)
+    rows = [f"{clause.id:<{longest}}  {clause.title}" for clause in subject.clauses]
     return "\n".join([f"{subject.name}: {subject.title}", "", *rows])
 
 
@@ -81,9 +83,9 @@ def full(clause: Clause, tests: Sequence[str]) -> str:
         path if name is None else f"{path}{'' if line is None else f':{line}'}  {name}"
         for path, name, line in located(clause.places)
     ]
-    parts = [f"{clause.id} {clause.title}", clause.why]
-    parts.append(block("kept by", where or [clause.kept_by]))
-    parts.append(block("proved by", tests))
+    if clause.says_more:
+        where.insert(0, clause.kept_by)
+    parts = [f"{clause.id} {clause.title}", clause.why, block("kept by", where), block("proved by", tests)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -31,7 +31,9 @@ TESTS = read_index((ROOT / "specs" / INDEX).read_text(encoding="utf-8"))
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_every_clause_is_found_and_told_in_full(subject: clauses.Subject) -> None:
     assert choose(SUBJECTS, subject.name.lower()) is subject
-    assert listing(subject).splitlines()[2:] == [f"{clause.id:<10}{clause.title}" for clause in subject.clauses]
+    assert [line.split(maxsplit=1) for line in listing(subject).splitlines()[2:]] == [
+        [clause.id, clause.title] for clause in subject.clauses
+    ]
     for clause in subject.clauses:
         assert choose(SUBJECTS, clause.id.lower()) is clause
         told = full(clause, TESTS.get(clause.id, ()))
@@ -69,8 +71,17 @@ def test_without_an_id_the_files_are_listed(invoke: Invoke) -> None:
 
 
 @pytest.mark.clause("CLI-93")
-def test_a_clause_that_no_file_keeps_alone_tells_the_words(invoke: Invoke) -> None:
-    assert "kept by\n  everything\n" in invoke("spec", "MODEL-12").stdout
+@pytest.mark.parametrize(
+    ("kept_by", "lines"),
+    [
+        ("everything", ["  everything"]),
+        ("`ferrum/a/` and `ferrum/b/`", ["  ferrum/a/", "  ferrum/b/"]),
+        ("every module of `ferrum/a/`", ["  every module of `ferrum/a/`", "  ferrum/a/"]),
+    ],
+)
+def test_words_beside_the_names_of_files_are_told(kept_by: str, lines: list[str]) -> None:
+    told = full(Clause("A-01", "It holds.", "", kept_by), ["tests/a.py"])
+    assert told.splitlines() == ["A-01 It holds.", "", "kept by", *lines, "", "proved by", "  tests/a.py"]
 
 
 @pytest.mark.clause("CLI-94")
