@@ -19,6 +19,7 @@ SUITES: tuple[str, ...] = (
     "vocabularies",
     "templates",
     "jinja",
+    "replies",
     "grammars",
     "json_schemas",
     "samplers",

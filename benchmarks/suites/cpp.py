@@ -9,6 +9,7 @@ Specs: SUITE-20. Next: `benchmarks/suites/vocabularies.py`.
 from __future__ import annotations
 
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ _TOKENS = re.compile(
     r"""(?P<space>\s+|//[^\n]*|/\*.*?\*/|^[ ]*\#[^\n]*)
     |(?P<raw>(?:u8|[uUL])?R"(?P<mark>[^(\s]*)\((?P<inside>.*?)\)(?P=mark)")
     |(?P<text>(?:u8|[uUL])?"(?P<plain>(?:\\.|[^"\\])*)")
-    |(?P<character>'(?:\\.|[^'\\])+')
+    |(?P<character>'(?P<single>(?:\\.|[^'\\])+)')
     |(?P<number>0x[0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?P<suffix>[fFuUlL]*)
     |(?P<name>[A-Za-z_]\w*(?:::\w+)*)
     |(?P<sign>.)""",
@@ -25,7 +26,7 @@ _TOKENS = re.compile(
 )
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]+)|([0-7]{1,3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _NAMED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"f": b"\f", b"v": b"\v", b"a": b"\a", b"\n": b""}
-_CONSTANTS: Mapping[str, Any] = {"true": True, "false": False, "nullptr": None}
+_CONSTANTS: dict[str, Any] = {"true": True, "false": False, "nullptr": None}
 
 
 class NotUnderstood(ValueError):
@@ -47,11 +48,11 @@ class Reader:
     def __init__(
         self,
         source: str,
-        names: Mapping[str, Any] | None = None,
+        names: dict[str, Any] | None = None,
         functions: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.source = source
-        self._names = {**_CONSTANTS, **(names or {})}
+        self._names = ChainMap({} if names is None else names, _CONSTANTS)  # a caller may learn more of them
         self._functions = functions or {}
         self._tokens = [*_read_tokens(source), _Token("end", "", None, len(source))]
         self._place = 0
@@ -70,15 +71,36 @@ class Reader:
             raise NotUnderstood(f"{len(found)} calls of {name} were read, but {written} are written")
         return found
 
+    def chains(self, name: str, method: str, last: str) -> list[dict[str, list[Any]]]:
+        """Each chain that begins with `name.method(…)` and ends with `.last()`: what every method in it is given."""
+        found = []
+        for place in range(len(self._tokens) - 3):
+            if [token.text for token in self._tokens[place : place + 4]] == [name, ".", method, "("]:
+                self._place, chain = place + 1, dict[str, list[Any]]()
+                while last not in chain:
+                    self._take(".")
+                    called = self._take().text
+                    self._take("(")
+                    chain[called] = self._list(")")
+                found.append(chain)
+        written = len(re.findall(rf"^[ \t]+{re.escape(name)}\.{re.escape(method)}\(", self.source, re.MULTILINE))
+        if len(found) != written:
+            raise NotUnderstood(f"{len(found)} chains of {name}.{method} were read, but {written} are written")
+        return found
+
     def values(self, name: str) -> list[Any]:
         """What every variable of that name is given where it is declared: `type name = value`, `type name {values}`."""
         found = []
         for place, token in enumerate(self._tokens[1:-2], 1):
             before, follows = self._tokens[place - 1], self._tokens[place + 1].text
-            if token.text == name and follows in ("=", "{") and (before.kind == "name" or before.text in (">", "&")):
+            if (
+                token.text == name
+                and follows in ("=", "{")
+                and (before.kind == "name" or before.text in (">", "&", "*"))
+            ):
                 self._place = place + (2 if follows == "=" else 1)
                 found.append(self._sum())
-        written = len(re.findall(rf"^[ \t]*[\w:<> ]+ {re.escape(name)}\s*[={{]", self.source, re.MULTILINE))
+        written = len(re.findall(rf"^[ \t]*[\w:<>* ]+ {re.escape(name)}\s*[={{]", self.source, re.MULTILINE))
         if len(found) != written:
             raise NotUnderstood(f"{len(found)} values of {name} were read, but {written} are written")
         return found
@@ -113,7 +135,7 @@ class Reader:
         token = self._take()
         if token.kind in ("text", "raw"):
             return token.value + "".join(self._joined())
-        if token.kind == "number":
+        if token.kind in ("number", "character"):
             return token.value
         if token.kind == "sign" and token.text == "{":
             return self._list("}")
@@ -156,6 +178,8 @@ def _read_tokens(source: str) -> Iterator[_Token]:
             kind, value = "raw", match["inside"]
         elif match["text"] is not None:
             kind, value = "text", _unescaped(match["plain"])
+        elif match["character"] is not None:
+            kind, value = "character", _unescaped(match["single"])
         elif match["number"] is not None:
             kind, value = "number", _number(match["number"], match["suffix"])
         yield _Token(kind, text, value, match.start())

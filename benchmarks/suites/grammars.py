@@ -6,6 +6,7 @@ Specs: SUITE-21. Next: `benchmarks/suites/json_schemas.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def run(data: Path) -> Iterator[Verdict]:
             for about, text, fit, others in reader.calls(function):
                 yield from _texts(f"{language}/{field}/{about}", field, text, fit, others)
     yield from _senseless(Reader((folder / "tests/test-grammar-integration.cpp").read_text(encoding="utf-8")))
+    yield from _parsed((folder / "tests/test-grammar-parser.cpp").read_text(encoding="utf-8"))
     yield from _converted((folder / "tests/test-json-schema-to-grammar.cpp").read_text(encoding="utf-8"))
     for path in sorted((folder / "grammars").glob("*.gbnf")):
         yield _made(f"file/{path.name}", "grammar", path.read_text(encoding="utf-8"), True)
@@ -60,6 +62,14 @@ def _senseless(reader: Reader) -> Iterator[Verdict]:
     for name in SENSELESS:
         for number, text in enumerate(reader.values(name)):
             yield _made(f"senseless/{name}/{number}", "grammar", text, HAS_SENSE in text)
+
+
+def _parsed(source: str) -> Iterator[Verdict]:
+    """Grammars that can be read and some that cannot; what llama.cpp's parser makes of them is its own affair."""
+    reader = Reader(source, dict.fromkeys(re.findall(r"\bLLAMA_GRETYPE_\w+", source)))
+    for name, wanted in (("verify_parsing", True), ("verify_failure", False)):
+        for number, (text, *_) in enumerate(reader.calls(name)):
+            yield _made(f"parsed/{name}/{number}", "grammar", text, wanted)
 
 
 def _converted(source: str) -> Iterator[Verdict]:

@@ -2,7 +2,7 @@
 
 Owns: how a case of `tests/test-jinja.cpp` is written: a template, variables in braces, the text that is expected.
 Refuses to know: how C++ is read, which differences are explained.
-Specs: SUITE-21. Next: `benchmarks/suites/grammars.py`.
+Specs: SUITE-21. Next: `benchmarks/suites/replies.py`.
 """
 
 from __future__ import annotations

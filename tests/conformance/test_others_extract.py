@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.suites import grammars, jinja, json_schemas, samplers, templates
+from benchmarks.suites import grammars, jinja, json_schemas, replies, samplers, templates
 from benchmarks.suites.cpp import NotUnderstood, Reader
 
 FILE = r'''
@@ -23,7 +23,7 @@ static void all() {
     try("a\n\"b\" \x41\102 \u00e9\
 c" /* here */ "d", -1);
     try(R"""({"x": [1]})""" + call("e", 2), 0.1f/2.0f);  // and here
-    try({{"k", list({1, true, nullptr})}, u8R"(raw\n)", {}}, 1e3);
+    try({{"k", list({1, true, nullptr})}, u8R"(raw\n)", {}}, 1e3, '\'');
 }
 std::vector<Pair> pairs { {"one", 1}, };
 const std::string name = "try(2)";
@@ -40,11 +40,28 @@ def test_calls_and_values_are_read_as_they_are_written() -> None:
     assert file.calls("try") == [
         ['a\n"b" AB éc' + "d", -1],
         ['{"x": [1]}ee', 0.05],
-        [[["k", (1, True, None)], "raw\\n", []], 1000.0],
+        [[["k", (1, True, None)], "raw\\n", []], 1000.0, "'"],
     ]
     assert file.values("pairs") == [[["one", 1]]]
     assert file.values("name") == ["try(2)"]
     assert file.calls("nothing") == []
+
+
+@pytest.mark.clause("SUITE-20")
+def test_a_chain_of_calls_is_read_to_its_last() -> None:
+    source = """void a() {
+    it.test("x").tools({1}) // a comment
+        .strict().run();
+    that.test("y").run();
+    it.test(FINE).run();
+}
+"""
+    assert reader(source).chains("it", "test", "run") == [
+        {"test": ["x"], "tools": [[1]], "strict": [], "run": []},
+        {"test": [1], "run": []},
+    ]
+    with pytest.raises(NotUnderstood, match=r"line 2: \. is expected, not ;"):
+        reader("{\n    it.test(1);\n}\n").chains("it", "test", "run")
 
 
 @pytest.mark.clause("SUITE-20")
@@ -123,6 +140,42 @@ def test_a_wrong_rendering_of_a_conversation_is_a_difference(tmp_path: Path, mon
 
 
 @pytest.mark.clause("SUITE-21")
+def test_an_answer_that_is_parsed_in_another_way_is_a_difference(tmp_path: Path) -> None:
+    source = """
+    const common_chat_msg message_call = simple_assist_msg("", "why", "f", "{\\"x\\": 1}");
+    static common_chat_tool f_tool{ "f", "It.", R"({"type": "object"})" };
+    {
+        auto tst = peg_tester("models/templates/hermes.jinja", debug);
+        const std::string call = R"(<tool_call>{"name": "f", "arguments": {"x":1}}</tool_call>)";
+        tst.test("<think>why</think>" + call)
+            .reasoning_format(COMMON_REASONING_FORMAT_AUTO)
+            .tools({ f_tool })
+            .expect(message_call)
+            .run();
+        tst.test("why").expect_content("because").run();
+        tst.test(call).expect_content(call).run();
+        tst.test("y").messages({}).continue_final_message(COMMON_CHAT_CONTINUATION).run();
+        auto tst2 = peg_tester(path, debug);
+        tst2.test("x").run();
+    }
+    """
+    files = {
+        f"{LLAMA}tests/test-chat.cpp": source,
+        f"{LLAMA}models/templates/hermes.jinja": "<think> <tool_call> {{ messages[0].content }}",
+    }
+    assert list(outcomes(replies, tmp_path, files).items()) == [
+        ("hermes/0", "equal"),
+        ("hermes/1", "different"),
+        ("hermes/2", "equal"),
+        ("hermes/3", "refused"),
+        ("several/100", "refused"),
+    ]
+    lost = source.replace("    }\n", "        tst3.test(1).run();\n    }\n")
+    with pytest.raises(NotUnderstood, match="5 cases were read, but 6 are written"):
+        outcomes(replies, tmp_path, {f"{LLAMA}tests/test-chat.cpp": lost})
+
+
+@pytest.mark.clause("SUITE-21")
 def test_a_grammar_that_takes_another_text_is_a_difference(tmp_path: Path) -> None:
     integration = """
     test_grammar("ab", R"(root ::= "a" "b"?)", {"a", "ab", "b"}, {"", "a"});
@@ -134,6 +187,10 @@ def test_a_grammar_that_takes_another_text_is_a_difference(tmp_path: Path) -> No
     files = {
         f"{LLAMA}tests/test-grammar-integration.cpp": integration,
         f"{LLAMA}tests/test-grammar-llguidance.cpp": '    test_grammar("x", "start: /x/", {"x"}, {"x"});\n',
+        f"{LLAMA}tests/test-grammar-parser.cpp": """
+            verify_failure(R"(root ::= "a")");
+            verify_parsing(R"(root ::= "a")", {{LLAMA_GRETYPE_CHAR, 'a'}});
+        """,
         f"{LLAMA}tests/test-json-schema-to-grammar.cpp": '    test({SUCCESS, "any", "{}", "root ::= root"});\n',
         f"{LLAMA}grammars/one.gbnf": 'root ::= "1"',
     }
@@ -150,6 +207,8 @@ def test_a_grammar_that_takes_another_text_is_a_difference(tmp_path: Path) -> No
         "lark/grammar/x/does not fit/0": "different",
         "senseless/hard_str/0": "equal",
         "senseless/grammar_str/0": "different",
+        "parsed/verify_parsing/0": "equal",
+        "parsed/verify_failure/0": "different",
         "converted/json/any": "equal",
         "converted/gbnf/any": "refused",
         "file/one.gbnf": "equal",
