@@ -1,0 +1,155 @@
+"""Properties where a kernel is nearly right: numbers that cancel, overflow or fall just beside a boundary, and ties.
+
+Owns: promises that other modules own as well, at values that random ones seldom meet.
+Refuses to know: ordinary values. Next: `ferrum.conformance.test_shapes`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from ferrum.conformance import oracles, parts
+from ferrum.conformance.harness import check, check_same, host, variants
+from ferrum.conformance.oracles import exact
+from ferrum.conformance.paged import PagedCase, paged_cases
+from ferrum.conformance.strategies import Layout, LinearCase, WeightCase, lay
+from ferrum.conformance.test_attention import check_attention
+from ferrum.conformance.tolerances import assert_close, assert_same
+from ferrum.tensor.compositions import TensorOps
+
+
+@pytest.mark.clause("OPS-04")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_equal_compares_numbers_and_not_bits(ops: TensorOps, dtype: str) -> None:
+    x = np.tile([math.nan, 0.0, -0.0, math.inf, 1.0], 7)
+    y = np.tile([math.nan, -0.0, 0.0, math.inf, 1.0], 7)
+    arguments = lay(ops, x, dtype=dtype), lay(ops, y, dtype=dtype)
+    check_same(ops, "equal", arguments, np.tile([False, True, True, True, True], 7), "bool")
+    check_same(ops, "less", arguments, np.zeros(35, bool), "bool")
+
+
+@pytest.mark.clause("OPS-02", "OPS-04")
+@pytest.mark.parametrize("count", [3, 4099])
+def test_float64_is_added_up_in_float64(ops: TensorOps, count: int) -> None:
+    """Probabilities are added up so on every backend."""
+    x = np.random.default_rng(count).random((2, count))
+    tensor = lay(ops, x, dtype="float64")
+    for name, expected in (("sum", oracles.total(x, -1)), ("cumsum", oracles.running_total(x, -1))):
+        assert_close(host(ops, getattr(ops, name)(tensor, -1)), expected, "float64")
+
+
+@pytest.mark.clause("OPS-15")
+@pytest.mark.parametrize("width", [6, 64, 1100])
+def test_layer_norm_of_numbers_that_are_nearly_one(ops: TensorOps, width: int) -> None:
+    """The mean of squares less the square of the mean would have nothing left."""
+    random = np.random.default_rng(width)
+    x = (1000 + random.standard_normal((5, width))).astype(np.float32).astype(np.float64)
+    weight, bias = random.standard_normal((2, width)).astype(np.float32).astype(np.float64)
+    expected = oracles.layer_norm(x, weight, bias, 1e-5)
+    check(ops, "layer_norm", (lay(ops, x), lay(ops, weight), lay(ops, bias), 1e-5), expected)
+
+
+# ---- attention
+@pytest.mark.clause("OPS-30", "OPS-32", "OPS-37")
+@given(case=paged_cases(windowed=None, capped=False, causal=None))
+def test_scores_may_be_of_any_size(ops: TensorOps, case: PagedCase) -> None:
+    """Exponentials of them overflow, or all of a row are nothing, unless the largest is taken away first."""
+    check_attention(ops, replace(case, scale=1000.0), Layout.CONTIGUOUS)
+
+
+@pytest.mark.clause("OPS-30", "OPS-32")
+def test_a_low_score_alone_has_all_the_weight(ops: TensorOps) -> None:
+    contexts, counts, tables = (9, 40), (9, 3), ((0,), (2, 1, 3))
+    case = PagedCase(contexts, counts, tables, 5, 4, 16, 2, 2, 16, "float", 1, None, 1000.0, 0)
+    check_attention(ops, case, Layout.CONTIGUOUS)
+
+
+# ---- experts
+@pytest.mark.clause("OPS-39")
+def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps) -> None:
+    """A router's rows may be equal, and an untrained router's are."""
+    random = np.random.default_rng(0)
+
+    def linear(rows: int, columns: int) -> LinearCase:
+        values = random.standard_normal((rows, columns)).astype(np.float32)
+        return LinearCase(WeightCase("dense", values, Layout.CONTIGUOUS), None)
+
+    router = np.repeat(random.standard_normal((2, 32)), 3, 0).astype(np.float32)  # three of one score, and three
+    mlps = tuple(
+        parts.GatedCase(linear(16, 32), linear(16, 32), linear(32, 16), "silu", None, 0.0) for _ in range(len(router))
+    )
+    same = LinearCase(WeightCase("dense", router, Layout.CONTIGUOUS), None)
+    case = parts.ExpertsCase(same, mlps, 2, True, None, None)
+    x = random.standard_normal((7, 32)).astype(np.float32).astype(np.float64)
+    check(ops, "norm_experts", (lay(ops, x), None, case.place(ops)), case.expect(exact(x)))
+
+
+# ---- random numbers
+@pytest.mark.clause("OPS-21")
+def test_uniform_counts_on(ops: TensorOps) -> None:
+    """Beyond a block of threads as well."""
+    count, key = 70000, 2**40 + 7
+    some = [*range(0, count, 997), 1023, 1024, 1025, 65535, 65536, count - 1]
+    expected = np.array([oracles.uniform(i, key, 3) for i in some], np.float32)
+    for draw in variants(ops, "uniform"):
+        assert_same(host(ops, draw((count,), key, 3))[some], expected)
+
+
+# ---- choosing
+@pytest.mark.clause("OPS-74")
+def test_a_number_just_below_one_draws_the_last_token(ops: TensorOps) -> None:
+    """As float32 it would be 1, which no running sum passes."""
+    x = np.zeros((2, 50))
+    x[1, 40:] = -math.inf
+    settings = np.array([[1.0, 0, 1, 0, 1 - 1e-8]] * 2)
+    for choose in variants(ops, "choose"):
+        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert found.tolist() == [49, 39]
+
+
+@pytest.mark.clause("OPS-74")
+def test_a_draw_is_as_fine_as_its_number(ops: TensorOps) -> None:
+    """The running sum of a vocabulary has neighbours that float32 does not tell apart."""
+    vocabulary, rows = 20000, 24
+    random = np.random.default_rng(5)
+    x = random.standard_normal((rows, vocabulary)).astype(np.float32).astype(np.float64)
+    unit = random.random(rows)
+    settings = np.column_stack([np.ones(rows), np.zeros(rows), np.ones(rows), np.zeros(rows), unit])
+    running = np.cumsum(np.exp(x - x.max(-1, keepdims=True)).astype(np.longdouble), -1)
+    wanted = (unit[:, None] * running[:, -1:]).astype(np.longdouble)
+    assert (np.abs(running - wanted) > 1e-9 * running[:, -1:]).all()  # no rounding of a float64 decides
+    expected = np.argmax(running > wanted, -1)
+    for choose in variants(ops, "choose"):
+        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert found.tolist() == expected.tolist()
+
+
+# ---- what the host holds
+@pytest.mark.clause("OPS-76")
+def test_host_arrays_are_not_shared(ops: TensorOps) -> None:
+    first, second = (ops.host_array((3, 4), ops.float_dtype) for _ in range(2))
+    ops.store(lay(ops, np.ones((3, 4))), first, range(3))
+    ops.store(lay(ops, np.zeros((3, 4))), second, range(3))
+    assert_same(host(ops, ops.fetch(first, range(3), ops.float_dtype)), np.ones((3, 4)))
+
+
+@pytest.mark.clause("OPS-09", "OPS-76")
+def test_what_was_fetched_stays(ops: TensorOps) -> None:
+    """The places of a block that came back are another block's at once."""
+    places = ops.host_array((5, 4), ops.float_dtype)
+    ops.store(lay(ops, np.ones((5, 4))), places, range(5))
+    found = ops.fetch(places, [1, 2, 3], ops.float_dtype)
+    ops.store(lay(ops, np.zeros((5, 4))), places, range(5))
+    assert_same(host(ops, found), np.ones((3, 4)))
+
+
+@pytest.mark.clause("OPS-66")
+def test_one_tensor_read_leaves_another_alone(ops: TensorOps) -> None:
+    first = ops.to_numpy(lay(ops, np.ones((3, 4))))
+    ops.to_numpy(lay(ops, np.zeros((3, 4))))
+    assert_same(first, np.ones((3, 4)))
