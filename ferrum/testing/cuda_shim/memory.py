@@ -9,6 +9,7 @@ Refuses to know: kernels. Specs: CUDA-14. Next: `ferrum.testing.cuda_shim.device
 from __future__ import annotations
 
 import math
+import weakref
 from collections import defaultdict
 from typing import Any
 
@@ -66,12 +67,10 @@ class _Piece:
     """What all views of an array hold on to."""
 
     def __init__(self, memory: Memory, raw: np.ndarray, size: int) -> None:
-        self._memory, self._raw, self._size = memory, raw, size
+        self._raw, self._size = raw, size
+        weakref.finalize(self, memory.give_back, raw, size).atexit = False  # an interpreter that ends has no use for it
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
         inside = self._raw[GUARD : GUARD + self._size]
         return {"shape": inside.shape, "typestr": "|u1", "data": (inside.ctypes.data, False), "version": 3}
-
-    def __del__(self) -> None:
-        self._memory.give_back(self._raw, self._size)
