@@ -60,14 +60,11 @@ class BackendResult:
     options: dict[str, Any]
     own: list[str]
     inherited: list[str]
+    not_covered: list[str]
     outcomes: dict[str, int]
     seconds: float
     operations: list[OperationResult]
     findings: list[Finding]
-
-    @property
-    def not_covered(self) -> list[str]:
-        return [operation.name for operation in self.operations if not operation.properties]
 
     def having(self, outcome: str) -> list[Finding]:
         return [finding for finding in self.findings if finding.outcome == outcome]
@@ -80,7 +77,8 @@ def counted(findings: Sequence[Finding]) -> dict[str, int]:
 
 def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> BackendResult:
     """findings: those of this backend."""
-    own = [name for name in COMPOSITIONS if overrides(ops, name)]
+    own = [name for name in OPERATIONS if name in COMPOSITIONS and overrides(ops, name)]
+    operations = [_of_operation(name, name in PRIMITIVES or name in own, findings) for name in OPERATIONS]
     return BackendResult(
         backend=spelling,
         name=ops.name,
@@ -88,10 +86,11 @@ def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> Backen
         float_dtype=ops.float_dtype,
         options={name: getattr(ops, name) for name in ("deterministic", "compute", "threads", "on_host")},
         own=own,
-        inherited=[name for name in COMPOSITIONS if name not in own],
+        inherited=[name for name in OPERATIONS if name in COMPOSITIONS and name not in own],
+        not_covered=[operation.name for operation in operations if not operation.properties],
         outcomes=counted(findings),
         seconds=sum(finding.seconds for finding in findings),
-        operations=[_of_operation(name, name in PRIMITIVES or name in own, findings) for name in OPERATIONS],
+        operations=operations,
         findings=list(findings),
     )
 

@@ -8,6 +8,7 @@ Refuses to know: what is tested. Specs: CONFORM-02. Next: `ferrum.conformance.re
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from ferrum.conformance.xfails import check_all_match, read_xfails
 
 HERE = Path(__file__).parent
 
-FIRST = ("primitives", "edges", "shapes", "random", "compositions", "parts", "attention", "choosing")
+FIRST = ("primitives", "types", "edges", "shapes", "random", "compositions", "parts", "attention", "choosing")
 """Names of files, without `test_`. Others come behind them."""
 
 
@@ -24,10 +25,16 @@ def is_ours(item: pytest.Item) -> bool:
     return item.path.parent == HERE
 
 
+def parameter(item: pytest.Item, name: str) -> Any:
+    """What a property is given under this name; None where it is given nothing."""
+    spec = getattr(item, "callspec", None)
+    return None if spec is None else spec.params.get(name)
+
+
 def backend_of(item: pytest.Item) -> str | None:
     """The name of the backend that this property is about to judge."""
-    spec = getattr(item, "callspec", None)
-    return None if spec is None else spec.params.get("backend")
+    found = parameter(item, "backend")
+    return None if found is None else str(found)
 
 
 def name_of(item: pytest.Item) -> str:

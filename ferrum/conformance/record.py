@@ -16,7 +16,10 @@ from typing import Any
 from ferrum.tensor.compositions import COMPOSITIONS, TensorOps
 from ferrum.tensor.ops import PRIMITIVES
 
-OPERATIONS = (*PRIMITIVES, *COMPOSITIONS)
+ABOUT_THE_BACKEND = ("own_memory", "on_compile", "decode_steps")
+"""Compositions in name only: they say something, and compute nothing."""
+
+OPERATIONS = tuple(name for name in (*PRIMITIVES, *COMPOSITIONS) if name not in ABOUT_THE_BACKEND)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from ferrum import __version__
 from ferrum.conformance.findings import Finding, add_up
 from ferrum.conformance.levels import Level
 from ferrum.conformance.named import made
-from ferrum.conformance.order import backend_of, is_ours, name_of
+from ferrum.conformance.order import backend_of, is_ours, name_of, parameter
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record
 from ferrum.conformance.report import Run
 from ferrum.conformance.trial import Trial
@@ -62,7 +62,7 @@ class Recorder:
             CURRENT.reset(token)
             self._searched += trial.spent
             told = {"backend": backend, "name": name_of(item), "examples": trial.examples}
-            item.user_properties.append((KEY, {**told, "checked": _subjects(item, record)}))
+            item.user_properties.append((KEY, {**told, "checked": subjects(parameter(item, "name"), record)}))
 
     def _seconds(self) -> float:
         if self._level is None:
@@ -91,11 +91,10 @@ MOVES = {"asarray", "to_numpy", "empty", "full", "zeros", "ones", "arange", "con
 """What a property may call to have something to work on."""
 
 
-def _subjects(item: pytest.Item, record: Record) -> dict[str, float]:
+def subjects(name: object, record: Record) -> dict[str, float]:
     """The operations that a property is about, and the largest share of the tolerance that it saw: those it checks
-    against an oracle or has in its name; else those it calls."""
-    named = getattr(item, "callspec").params.get("name")  # noqa: B009
-    checked = {**dict.fromkeys({named} & set(OPERATIONS), 0.0), **record.checked}
+    against an oracle, or the one for which it is named; else those it calls."""
+    checked = {**({name: 0.0} if isinstance(name, str) and name in OPERATIONS else {}), **record.checked}
     return checked or dict.fromkeys(sorted(record.called - MOVES or record.called), 0.0)
 
 
@@ -120,5 +119,6 @@ def smallest_case(error: BaseException) -> str:
     """What was wrong, and the arguments with which Hypothesis found it."""
     notes = "\n".join(getattr(error, "__notes__", ()))
     lines = [line for line in notes.splitlines() if not line.lstrip().startswith("ops=")]
-    told = "\n".join([f"{type(error).__name__}: {error}".strip(), *lines])
+    message = str(error).partition("\nassert ")[0]  # what pytest adds is about the suite's own variables
+    told = "\n".join([f"{type(error).__name__}: {message}".strip(), *lines])
     return told if len(told) <= LONGEST_CASE else f"{told[:LONGEST_CASE]} …"
