@@ -8,6 +8,7 @@ Refuses to know: which operation takes them. Specs: OPS-77. Next: `ferrum.confor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -36,16 +37,21 @@ class LargeWeight(WeightCase):
         return self.known[1]
 
 
+@cache
+def blocks_read(kind: str) -> tuple[Host, Array, Array]:
+    """DISTINCT blocks of this kind: their bytes, values and sizes. Nobody writes them."""
+    pool = random_blocks(kind, (DISTINCT, block_size(kind)), np.random.default_rng(0), zeros=0.05)
+    return pool, *weight_oracle.dequantize(kind, pool)
+
+
 def large_weight(kind: str, rows: int, columns: int, seed: int = 0) -> WeightCase:
     """Every block is one of DISTINCT, at random."""
     random = np.random.default_rng((seed, rows, columns))
     if kind in FLOAT_KINDS:
         return WeightCase("dense", random.standard_normal((rows, columns)).astype(host_dtype(kind)), Layout.CONTIGUOUS)
-    size = block_size(kind)
-    pool = random_blocks(kind, (DISTINCT, size), random, zeros=0.05)
-    chosen = random.integers(0, DISTINCT, (rows, columns // size))
-    values, sizes = (each[chosen].reshape(rows, columns) for each in weight_oracle.dequantize(kind, pool))
-    return LargeWeight(kind, pool[chosen].reshape(rows, -1), Layout.CONTIGUOUS, (values, sizes))
+    chosen = random.integers(0, DISTINCT, (rows, columns // block_size(kind)))
+    data, values, sizes = (each[chosen].reshape(rows, -1) for each in blocks_read(kind))
+    return LargeWeight(kind, data, Layout.CONTIGUOUS, (values, sizes))
 
 
 def large_linear(kind: str, rows: int, columns: int, seed: int = 0) -> LinearCase:

@@ -2,7 +2,7 @@
 
 Owns: strategies for norms, MLPs, experts, embeddings and heads, whose every field is drawn, and their oracles in
 float64. Refuses to know: which operation takes them.
-Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.harness`.
+Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.calls`.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   shift by the width or more, signed integers that overflow, a cast to an integer of what that type does not hold. An
   axis may be counted from the end.
 - **The host.** `asarray` may alias the host's memory or copy it, even later: until the next `to_numpy` the caller does
-  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor: the caller
-  does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
+  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor, but nothing
+  else: the caller does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
 - **Options.** A class takes those that it has a meaning for, as keywords with defaults: `float_dtype` (below);
   `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
 - **Errors.** A device that is absent or fails is a `ferrum.errors.DeviceError`. The engine goes on where it was blocks
@@ -92,7 +92,7 @@ class Primitives(Protocol):
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor: ...  # -> [shape], every element `value`
     def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; not of float16, bfloat16 or bool
     def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # to nearest even; to an integer: towards 0; may be a view
-    def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # uint8 [..., n] -> [..., n / new bytes], same bytes
+    def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # uint8 [..., n] -> [..., n / new bytes]; may be a view
 
     # ---- shape
     def reshape(self, x: Tensor, shape: Shape) -> Tensor: ...  # row-major order kept; one -1 allowed; may be a view
