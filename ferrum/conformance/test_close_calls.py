@@ -62,6 +62,17 @@ def test_unsigned_integers_have_no_sign_as_floats(ops: TensorOps, to: str) -> No
         check_same(ops, "cast", (lay(ops, x, dtype=dtype), to), x.astype(to), to)
 
 
+@pytest.mark.clause("OPS-15")
+def test_a_norm_at_the_place_of_another_is_another(ops: TensorOps) -> None:
+    """Python gives a new object the address, and so the id, of one that is gone."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((3, 48)).astype(np.float32).astype(np.float64)
+    for epsilon in (1e-6, 1e-3) * 4:
+        weight = random.standard_normal(48).astype(np.float32).astype(np.float64)
+        case = parts.NormCase(weight, None, epsilon, False)
+        check(ops, "normed", (lay(ops, x), case.place(ops)), case.expect(exact(x)))
+
+
 # ---- attention
 @pytest.mark.clause("OPS-30", "OPS-32", "OPS-37")
 @given(case=paged_cases(windowed=None, capped=False, causal=None))

@@ -165,6 +165,7 @@ class HeadsInSixteens(LoopAttention):
         return super().scores(keys[:, :whole], query[:whole], attention)
 
 
+@caught_by("test_scores_may_be_of_any_size")
 class ExponentialsOfScores(LoopAttention):
     """Does not shift scores by the largest of them: some exponentials overflow."""
 
@@ -174,6 +175,7 @@ class ExponentialsOfScores(LoopAttention):
         return (powers / powers.sum())[: len(scores)]
 
 
+@caught_by("test_a_low_score_alone_has_all_the_weight")
 class RunningMaximumFromZero(LoopAttention):
     """Begins the running maximum of an online softmax with 0: exponentials of low scores vanish."""
 

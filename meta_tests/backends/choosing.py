@@ -67,6 +67,7 @@ class TopKOf64(OtherSettings):
         return settings
 
 
+@caught_by("test_a_number_just_below_one_draws_the_last_token")
 class SettingsInSingle(OtherSettings):
     """Reads settings as float32: a number just below a boundary falls on it."""
 
@@ -146,6 +147,7 @@ class DropsWhatCrosses(Patched):
         return np.where(back | (p == 1), x, -math.inf)
 
 
+@caught_by("test_a_draw_is_as_fine_as_its_number")
 class SharesInSingle(Patched):
     """Adds probabilities up in float32."""
 

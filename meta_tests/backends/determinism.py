@@ -79,11 +79,8 @@ class ChunksAttendTogether(NumpyOps):
             self.deterministic = mode
 
 
-class SplitsByTheLongest(NumpyOps):
-    """Splits every context by the longest one of the step."""
-
-    def softmax(self, x: Tensor) -> Tensor:
-        return super().softmax(x)
+class NormsOfManyRows(NumpyOps):
+    """Adds the squares of a row up from the other end where there is more than one row."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         if not self.deterministic or len(x) <= 1:

@@ -37,18 +37,21 @@ class OneWorkspace(NumpyOps):
         return place
 
 
+@caught_by("test_results_outlast_later_calls", name="exp")
 class RingOfTwo(OneWorkspace):
     """Has two buffers for its results: the third is written over the first."""
 
     buffers = 2
 
 
+@caught_by("test_results_outlast_later_calls", name="exp")
 class RingOfFour(OneWorkspace):
     """Has four buffers for its results: the fifth is written over the first."""
 
     buffers = 4
 
 
+@caught_by("test_results_outlast_later_calls", name="linear, float32")
 class WorkspaceOfProducts(OneWorkspace):
     """Writes every product into the same memory."""
 
@@ -59,6 +62,7 @@ class WorkspaceOfProducts(OneWorkspace):
         return self.lent("linear", super().linear(x, linear))
 
 
+@caught_by("test_results_outlast_later_calls", name="paged_attention")
 class WorkspaceOfAttention(OneWorkspace):
     """Writes what every layer's attention gives into the same memory."""
 
@@ -69,6 +73,7 @@ class WorkspaceOfAttention(OneWorkspace):
         return self.lent("attention", super().paged_attention(query, *rest))
 
 
+@caught_by("test_results_outlast_later_calls", name="rms_norm")
 class WorkspaceOfNorms(OneWorkspace):
     """Writes every norm into the same memory."""
 
@@ -107,7 +112,7 @@ class ConstantsOfAnyType(NumpyOps):
         return super().constant(value, dtype) if value != 1 else kept.setdefault(dtype[0], super().constant(1, dtype))
 
 
-@caught_by("test_dequantize_reads_the_bytes", kind="q6_k")
+@caught_by("test_a_weight_at_the_place_of_another_is_another", kind="float32")
 class WeightsByIdentity(NumpyOps):
     """Keeps dequantised weights by the address of their object, which the next model's weight may have."""
 
@@ -116,7 +121,7 @@ class WeightsByIdentity(NumpyOps):
         return kept.setdefault((id(weight), weight.shape), super().dequantize(weight))
 
 
-@caught_by("test_dequantize_reads_the_bytes", kind="float16")
+@caught_by("test_a_weight_is_what_its_bytes_are_now", kind="float16")
 class WeightsByAddress(NumpyOps):
     """Keeps dequantised weights by where their bytes lie, whatever stands there now."""
 
@@ -126,7 +131,7 @@ class WeightsByAddress(NumpyOps):
         return kept.setdefault((place, weight.kind, weight.shape), super().dequantize(weight))
 
 
-@caught_by("test_normed_is_the_norm_that_a_model_has")
+@caught_by("test_a_norm_at_the_place_of_another_is_another")
 class NormsByIdentity(NumpyOps):
     """Keeps what it knows of a norm by the address of its object, which the next norm may have."""
 
@@ -232,6 +237,7 @@ class SharedZeros(NumpyOps):
         return vars(self).setdefault("kept", {}).setdefault((shape, dtype), made) if value == 0 and shape else made
 
 
+@caught_by("test_one_tensor_read_leaves_another_alone")
 class AliasesWhatItReads(NumpyOps):
     """Gives the host an array that later calls write to."""
 

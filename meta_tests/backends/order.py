@@ -114,6 +114,7 @@ class IndicesOf32Bits(NumpyOps):
         return super().argmax(x, axis).astype(np.int32)
 
 
+@caught_by("test_what_a_wide_type_tells_apart_is_told_apart", name="float64")
 class OrderInFloat32(NumpyOps):
     """Sorts float64 by what float32 keeps of it."""
 
@@ -121,6 +122,7 @@ class OrderInFloat32(NumpyOps):
         return super().argsort(x.astype(np.float32) if x.dtype == np.float64 else x)
 
 
+@caught_by("test_what_a_wide_type_tells_apart_is_told_apart", name="int64")
 class OrderOfIntegersInFloat32(NumpyOps):
     """Sorts integers by what float32 keeps of them."""
 

@@ -49,6 +49,7 @@ class OneLessInTheVariance(NumpyOps):
         return y if bias is None else y + bias
 
 
+@caught_by("test_layer_norm_of_numbers_that_are_nearly_one", width=6)
 class VarianceInOnePass(NumpyOps):
     """Takes the mean of squares less the square of the mean, which cancel."""
 
@@ -292,6 +293,7 @@ class DropsACrowd(NumpyOps):
         return y
 
 
+@caught_by("test_of_experts_with_one_score_the_first_is_chosen")
 class LastExpertOnATie(NumpyOps):
     """Prefers the last of two experts with one score."""
 

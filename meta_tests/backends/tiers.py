@@ -43,6 +43,7 @@ class FetchesInOrder(NumpyOps):
         return super().fetch(places, sorted(rows), dtype)
 
 
+@caught_by("test_what_was_fetched_stays")
 class FetchesAView(NumpyOps):
     """Gives a window on the host's memory: the next block that is stored there shows through."""
 
@@ -53,6 +54,7 @@ class FetchesAView(NumpyOps):
         )
 
 
+@caught_by("test_host_arrays_are_not_shared")
 class OneHostArray(NumpyOps):
     """Gives everybody who asks for a host array of one shape the same one."""
 
@@ -60,6 +62,7 @@ class OneHostArray(NumpyOps):
         return vars(self).setdefault("kept", {}).setdefault((shape, dtype), super().host_array(shape, dtype))
 
 
+@caught_by("test_a_move_keeps_every_bit", name="store and fetch", dtype="float64")
 class StoresInSingle(NumpyOps):
     """Moves every float by way of float32."""
 
