@@ -26,7 +26,7 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   shift by the width or more, signed integers that overflow, a cast to an integer of what that type does not hold. An
   axis may be counted from the end.
 - **The host.** `asarray` may alias the host's memory or copy it, even later: until the next `to_numpy` the caller does
-  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor, but nothing
+  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor and nothing
   else: the caller does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
 - **Options.** A class takes those that it has a meaning for, as keywords with defaults: `float_dtype` (below);
   `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
