@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     recorder, form = config.pluginmanager.get_plugin(RECORDER), config.getoption("--report", default=None)
-    if recorder is None:
+    if recorder is None or hasattr(config, "workerinput"):  # a process of pytest-xdist knows a part only
         return
     run = recorder.run()
     for backend in run.backends:
