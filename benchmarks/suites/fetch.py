@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,12 +24,11 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """*sdist*: a source distribution, by pip. *npm*: a package, by npm. *installed*: what `pip install '.[test]'` has
-    brought, in this version."""
+    """*sdist*: a source distribution, by pip. *installed*: what `pip install '.[test]'` brings, in this version."""
 
     name: str
     version: str
-    kind: Literal["sdist", "npm", "installed"]
+    kind: Literal["sdist", "installed"]
     sha256: str = ""
 
     @property
@@ -97,17 +95,11 @@ def _check_installed(package: Package) -> None:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The archive, from wherever pip or npm are set up to look."""
-    pinned = {"sdist": f"{package.name}=={package.version}", "npm": f"{package.name}@{package.version}"}[package.kind]
+    """The archive, from wherever pip is set up to look."""
+    pinned = f"{package.name}=={package.version}"
     pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package.name, "-d", ".", pinned]
-    _call(pip if package.kind == "sdist" else ["npm", "pack", "--silent", pinned], folder)
-    return next(path for path in folder.iterdir() if path.name.endswith((".tar.gz", ".tgz")))
-
-
-def _call(command: Sequence[str], folder: Path) -> None:
     try:
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise Missing(f"{command[0]} is not installed") from None
+        subprocess.run(pip, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
-        raise Missing(f"`{' '.join(command)}` failed with {error.returncode}") from None
+        raise Missing(f"`pip {' '.join(pip[3:])}` failed with {error.returncode}") from None
+    return next(folder.glob("*.tar.gz"))
