@@ -44,7 +44,7 @@ def _run(faults: Sequence[Fault], chosen: Sequence[Fault], jobs: int, report: Pa
     rows = {} if report is None else results.read(report)
     bad = 0
     for outcome in judge_all(chosen, jobs, _tell):
-        verdict = outcome.problem or outcome.caught_by or "SURVIVES"
+        verdict = outcome.problem or results.row_of(outcome.caught_by, outcome.seconds).by or "SURVIVES"
         _tell(f"{outcome.fault.room} {outcome.fault.name}: {verdict} ({outcome.seconds:.0f} s)")
         bad += outcome.caught_by is None
         rows.pop(outcome.fault.name, None)

@@ -1,11 +1,12 @@
 """Tests, run in a copy of the tree: did one of them fail, which one first, and after how long?
 
-Owns: the call of pytest and what its exit code means. Refuses to know: which fault is there.
+Owns: the options of pytest and what its exit code means. Refuses to know: which fault is there.
 Specs: PROOF-03, PROOF-04. Next: `meta_tests.results`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from meta_tests.planted import FOLDER
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::.*?|\S+)(?: - .*)?$", re.MULTILINE)
 _PASSED, _FAILURES, _INTERRUPTED = 0, 1, 2
 LONGEST_OUTPUT = 4000
+OPTIONS = ("-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-p", "meta_tests.planted")
 
 
 class CannotJudge(Exception):
@@ -34,42 +36,61 @@ class Verdict:
     seconds: float
 
 
-def judge(folder: Path, arguments: Sequence[str], profile: str, limit_s: float) -> Verdict:
-    """Runs the tests up to the first that fails, with a profile of Hypothesis. A run that does not end within the limit
-    has failed too, as it does for everybody who waits for it. Raises CannotJudge."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider",
-               "-p", "meta_tests.planted", *arguments]  # fmt: skip
-    started = time.monotonic()
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=_environment(folder, profile),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            return Verdict(f"no end within {limit_s:.0f} s", limit_s)
-        finally:
-            process.kill()
-    seconds = time.monotonic() - started
-    if process.returncode == _PASSED:
-        return Verdict(None, seconds)
-    found = _FAILED.search(output)
-    if process.returncode not in (_FAILURES, _INTERRUPTED) or found is None:
-        raise CannotJudge(f"pytest {' '.join(arguments)} ended with {process.returncode}:\n{output[-LONGEST_OUTPUT:]}")
-    return Verdict(found[1], seconds)
+class Judge:
+    """Judges one copy. To be closed, or used by `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._output = folder / ".output"
+        self._nursery = subprocess.Popen(
+            [sys.executable, "-m", "meta_tests.nursery"],
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._nursery:
+            self._nursery.kill()
+
+    def judge(self, arguments: Sequence[str], profile: str, limit_s: float) -> Verdict:
+        """Runs the tests up to the first that fails, with a profile of Hypothesis. A run that does not end within the
+        limit has failed too, as it does for everybody who waits for it. Raises CannotJudge."""
+        started = time.monotonic()
+        code = self._run([*OPTIONS, *arguments], profile, limit_s)
+        seconds = time.monotonic() - started
+        if code is None:
+            return Verdict(f"no end within {limit_s:.0f} s", seconds)
+        if code == _PASSED:
+            return Verdict(None, seconds)
+        output = self._output.read_text(encoding="utf-8", errors="replace")
+        found = _FAILED.search(output)
+        if code not in (_FAILURES, _INTERRUPTED) or found is None:
+            raise CannotJudge(f"pytest {' '.join(arguments)} ended with {code}:\n{output[-LONGEST_OUTPUT:]}")
+        return Verdict(found[1], seconds)
+
+    def _run(self, arguments: Sequence[str], profile: str, limit_s: float) -> int | None:
+        assert self._nursery.stdin is not None and self._nursery.stdout is not None
+        order = {"arguments": arguments, "profile": profile, "limit_s": limit_s, "output": str(self._output)}
+        self._nursery.stdin.write(json.dumps(order) + "\n")
+        answer = self._nursery.stdout.readline()
+        if not answer:
+            raise CannotJudge("the process that runs the tests has ended")
+        code: int | None = json.loads(answer)
+        return code
 
 
-def _environment(folder: Path, profile: str) -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     """Programs that tests start find the copy as well; kernels are compiled from its source and kept beside it."""
     return {
         **os.environ,
         FOLDER: str(folder),
         "PYTHONPATH": str(folder),
         "NUMBA_CACHE_DIR": str(folder / ".kernels"),
-        "HYPOTHESIS_PROFILE": profile,
         "OPENBLAS_NUM_THREADS": "1",
     }

@@ -9,13 +9,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
 from meta_tests.fault import Fault, close_tests
-from meta_tests.judge import CannotJudge, judge
+from meta_tests.judge import CannotJudge, Judge
 from meta_tests.tree import TreeCopy
 
 LOOKS = (("few", True), ("few", False), ("ci", False))
@@ -53,7 +53,7 @@ def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcom
     yield from (Outcome(fault, None, seconds) for fault, seconds in left.items())
 
 
-Copies = SimpleQueue[TreeCopy]
+Copies = SimpleQueue[tuple[TreeCopy, Judge]]
 Limits = dict[tuple[tuple[str, ...], str], float]
 
 
@@ -65,8 +65,8 @@ def _controls(
 
     def passes(key: tuple[tuple[str, ...], str]) -> float:
         arguments = key[0]
-        with _one(copies) as copy:
-            verdict = judge(copy.folder, arguments, profile, CONTROL_S)
+        with _one(copies) as (_, judge):
+            verdict = judge.judge(arguments, profile, CONTROL_S)
         if verdict.caught_by is not None:
             raise CannotJudge(f"without a fault, pytest {' '.join(arguments)} fails: {verdict.caught_by}")
         tell(f"without a fault, {profile}: {' '.join(arguments)} pass in {verdict.seconds:.0f} s")
@@ -82,10 +82,10 @@ def _looked_at(
         tests = close_tests(fault) if only_close else fault.tests
         if not tests:
             return Outcome(fault, None, 0.0)
-        with _one(copies) as copy:
+        with _one(copies) as (copy, judge):
             try:
                 with copy.planted(fault.plant):
-                    verdict = judge(copy.folder, tests, profile, limits[fault.control, profile])
+                    verdict = judge.judge(tests, profile, limits[fault.control, profile])
             except (ValueError, CannotJudge) as error:
                 return Outcome(fault, None, 0.0, str(error))
         return Outcome(fault, verdict.caught_by, verdict.seconds)
@@ -100,15 +100,16 @@ def _looked_at(
 
 @contextmanager
 def _copies(count: int) -> Iterator[Copies]:
-    with tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder, ExitStack() as judges:
         free: Copies = SimpleQueue()
         for number in range(count):
-            free.put(TreeCopy(Path(folder) / str(number)))
+            copy = TreeCopy(Path(folder) / str(number))
+            free.put((copy, judges.enter_context(Judge(copy.folder))))
         yield free
 
 
 @contextmanager
-def _one(copies: Copies) -> Iterator[TreeCopy]:
+def _one(copies: Copies) -> Iterator[tuple[TreeCopy, Judge]]:
     copy = copies.get()
     try:
         yield copy

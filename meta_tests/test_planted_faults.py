@@ -10,7 +10,7 @@ import pytest
 
 from meta_tests import results
 from meta_tests.fault import ROOT, Fault, Plant, source_faults
-from meta_tests.judge import CannotJudge, judge
+from meta_tests.judge import CannotJudge, Judge
 from meta_tests.planted import FOLDER
 from meta_tests.run import judge_all
 from meta_tests.tree import TreeCopy
@@ -73,12 +73,19 @@ def test_a_fault_is_planted_in_the_copy_and_taken_out_again(copy: TreeCopy) -> N
 
 @pytest.mark.clause("PROOF-03")
 def test_tests_of_another_package_judge_nothing(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CannotJudge, match="ended with 4"):
-        judge(copy.folder, ("tests/core/no_such_file.py",), "few", 300)
     monkeypatch.setattr("meta_tests.judge.FOLDER", "NOT_" + FOLDER)
     monkeypatch.setenv(FOLDER, str(ROOT / "specs"))
-    with pytest.raises(CannotJudge, match="not from the copy"):
-        judge(copy.folder, SEEN.tests, "few", 300)
+    with Judge(copy.folder) as judge, pytest.raises(CannotJudge, match="not from the copy"):
+        judge.judge(SEEN.tests, "few", 300)
+
+
+@pytest.mark.clause("PROOF-04")
+def test_tests_without_an_end_have_failed_and_those_that_are_not_there_judge_nothing(copy: TreeCopy) -> None:
+    with Judge(copy.folder) as judge:
+        assert judge.judge(SEEN.tests, "few", 0.01).caught_by == "no end within 0 s"
+        assert judge.judge(SEEN.tests, "few", 300).caught_by is None
+        with pytest.raises(CannotJudge, match="ended with 4"):
+            judge.judge(("tests/core/no_such_file.py",), "few", 300)
 
 
 @pytest.mark.clause("PROOF-04")
