@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from ferrum.cli.clauses import INDEX, Clause, Place, Subject, read_subjects
@@ -39,6 +40,7 @@ def test_files() -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
+@cache
 def proofs() -> dict[str, dict[str, list[str]]]:
     """The tests that prove each clause, by file."""
     found: dict[str, dict[str, list[str]]] = {}
