@@ -9,39 +9,31 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ferrum.conformance import plugin
-from ferrum.conformance.levels import load_level
 from ferrum.conformance.named import NotDeclared, made, variant_of
 from ferrum.conformance.order import in_order, mark_known
 from ferrum.conformance.record import watched
-from ferrum.conformance.recorder import RECORDER, Recorder
-from ferrum.conformance.report import summary, written
+from ferrum.conformance.recorder import RECORDER
 from ferrum.errors import FerrumError
 from ferrum.tensor.compositions import TensorOps
 from ferrum.testing.cuda_shim.compiler import compiler
 from ferrum.testing.profiles import load_profile
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
     # in a source tree nothing has registered the plugin, and this file is found early enough to stand in for it
     if not pluginmanager.has_plugin(plugin.NAME):
-        plugin.pytest_addoption(parser)
+        pluginmanager.register(plugin, plugin.NAME)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clause(id): the clause of specs/ that this test proves")
-    profile, name = load_profile(), config.getoption("--level", default=None)
-    level = load_level(name) if name else None
-    if level is not None or config.getoption("--report", default=None):
-        seed = config.getoption("--hypothesis-seed", default=None)
-        config.pluginmanager.register(
-            Recorder(level, f"level {name}" if name else f"profile {profile}", seed), RECORDER
-        )
+    if config.getoption("--level", default=None) is None:  # which is a profile of its own
+        load_profile()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -52,22 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         raise pytest.UsageError(str(error)) from None
     yield
     in_order(items)  # after pytest has its own idea of the order
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    recorder, form = config.pluginmanager.get_plugin(RECORDER), config.getoption("--report", default=None)
-    if recorder is None or hasattr(config, "workerinput"):  # a process of pytest-xdist knows a part only
-        return
-    run = recorder.run()
-    for backend in run.backends:
-        terminalreporter.write_line(summary(backend))
-    if form is None:
-        return
-    file = config.getoption("--report-file")
-    if file is None:
-        terminalreporter.write_line(written(run, form))
-    else:
-        Path(file).write_text(written(run, form), encoding="utf-8")
 
 
 def default_backends() -> list[str]:

@@ -1,7 +1,8 @@
 """The options of pytest that the suite adds.
 
-Owns: their names and help. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads the
-command line before it finds this package's conftest: the distribution registers it as a pytest plugin.
+Owns: their names and help, and that a run with some of them is written down. It is a module of its own, free of heavy
+imports, because `pytest --pyargs` reads the command line before it finds this package's conftest: the distribution
+registers it as a pytest plugin.
 Refuses to know: backends, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.conftest`.
 """
 
@@ -29,3 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--xfails-file", metavar="FILE", help=XFAILS)
     group.addoption("--report", choices=FORMATS, help=REPORT)
     group.addoption("--report-file", metavar="FILE", help=REPORT_FILE)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Here rather than in the conftest, which a process that shares its tests out to others never reads."""
+    if config.getoption("--level") or config.getoption("--report"):
+        from ferrum.conformance.recorder import start
+
+        start(config)

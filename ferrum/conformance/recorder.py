@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,15 +17,26 @@ from hypothesis import settings
 
 from ferrum import __version__
 from ferrum.conformance.findings import Finding, add_up
-from ferrum.conformance.levels import Level
+from ferrum.conformance.levels import Level, load_level
 from ferrum.conformance.named import made
 from ferrum.conformance.order import backend_of, is_ours, name_of, parameter
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record
-from ferrum.conformance.report import Run
+from ferrum.conformance.report import Run, summary, written
 from ferrum.conformance.trial import Trial
+from ferrum.testing.profiles import load_profile
 
 KEY = RECORDER = "ferrum.conformance.recorder"
 """Of the plugin, and of what it adds to reports."""
+
+
+def start(config: pytest.Config) -> None:
+    """Choose the level, and write down what happens from now on."""
+    name, seed = config.getoption("--level"), config.getoption("--hypothesis-seed", default=None)
+    if name is None:
+        recorder = Recorder(None, f"profile {load_profile()}", seed)
+    else:
+        recorder = Recorder(load_level(name), f"level {name}", seed)
+    config.pluginmanager.register(recorder, RECORDER)
 
 
 class Recorder:
@@ -84,6 +96,17 @@ class Recorder:
             case = str(dict(report.user_properties).get(f"{KEY}.case", ""))
             self._findings.append(Finding(**told, outcome=outcome_of(report), seconds=report.duration, case=case,
                                          reason=_reason(report)))  # fmt: skip
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        if hasattr(config, "workerinput"):  # a process of pytest-xdist, which knows a part only
+            return
+        run, form, file = self.run(), config.getoption("--report"), config.getoption("--report-file")
+        for backend in run.backends:
+            terminalreporter.write_line(summary(backend))
+        if form is not None and file is not None:
+            Path(file).write_text(written(run, form), encoding="utf-8")
+        elif form is not None:
+            terminalreporter.write_line(written(run, form))
 
 
 MOVES = {"asarray", "to_numpy", "empty", "full", "zeros", "ones", "arange", "constant", "scalar", "cast",
