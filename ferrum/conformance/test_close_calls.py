@@ -146,6 +146,27 @@ def test_a_draw_is_as_fine_as_its_number(ops: TensorOps) -> None:
         assert found.tolist() == (tokens + np.tile([0, 1], 8)).tolist()
 
 
+@pytest.mark.clause("OPS-74")
+def test_of_equal_logits_top_k_keeps_the_first(ops: TensorOps) -> None:
+    x = np.tile([0.0, 2.0, 1.0, 2.0, 2.0, 1.0], (4, 1))
+    settings = np.tile([1.0, 2, 1, 0, 0], (4, 1))
+    settings[:, 4] = 0.0, 0.4, 0.6, 1 - 1e-8
+    for choose in variants(ops, "choose"):
+        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert found.tolist() == [1, 1, 3, 3]
+
+
+@pytest.mark.clause("OPS-74")
+def test_what_has_no_weight_is_never_drawn(ops: TensorOps) -> None:
+    """Not even by the number 0, before which nothing comes."""
+    x = np.array([[-math.inf, -math.inf, 1.0, -math.inf, 1.0, -math.inf]] * 3)
+    settings = np.tile([1.0, 0, 1, 0, 0], (3, 1))
+    settings[:, 4] = 0.0, 0.5, 1 - 1e-8
+    for choose in variants(ops, "choose"):
+        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert found.tolist() == [2, 4, 4]
+
+
 # ---- what the host holds
 @pytest.mark.clause("OPS-76")
 def test_host_arrays_are_not_shared(ops: TensorOps) -> None:

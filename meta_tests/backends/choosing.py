@@ -49,7 +49,7 @@ class ForgetsTheTemperature(OtherSettings):
         return settings
 
 
-@caught_by("test_choose_draws_what_the_settings_leave")
+@caught_by("test_choose_from_a_vocabulary", count=49152)
 class TopKOfZero(OtherSettings):
     """Takes a top_k of 0, which keeps all, for 1."""
 
@@ -106,7 +106,7 @@ class Patched(NumpyOps):
         return np.where((cold | ~finite)[:, 0], best, drawn)
 
 
-@caught_by("test_choose_draws_what_the_settings_leave")
+@caught_by("test_choose_from_a_vocabulary", count=49152)
 class TopPBeforeTopK(Patched):
     """Applies top_p before top_k."""
 
@@ -114,7 +114,7 @@ class TopPBeforeTopK(Patched):
         return self.min_p_of(self.top_k_of(self.top_p_of(x, top_p), top_k), min_p)
 
 
-@caught_by("test_choose_draws_what_the_settings_leave")
+@caught_by("test_choose_from_a_vocabulary", count=151936)
 class MinPFirst(Patched):
     """Applies min_p before top_k and top_p."""
 
@@ -122,7 +122,7 @@ class MinPFirst(Patched):
         return self.top_p_of(self.top_k_of(self.min_p_of(x, min_p), top_k), top_p)
 
 
-@caught_by("test_choose_draws_what_the_settings_leave")
+@caught_by("test_of_equal_logits_top_k_keeps_the_first")
 class KeepsTies(Patched):
     """Keeps every logit that equals the k-th, as a threshold does."""
 
@@ -166,7 +166,7 @@ class MinPOfTheSum(Patched):
         return np.where(kept | (weights == 1), x, -math.inf)
 
 
-@caught_by("test_choose_draws_what_the_settings_leave")
+@caught_by("test_what_has_no_weight_is_never_drawn")
 class DrawsWithoutWeight(Patched):
     """Draws a token of weight 0 where the number is 0 (as in pytorch #4858)."""
 

@@ -180,7 +180,7 @@ class ValuesAreRotated(Fused):
         return (query, key, value), attention, tables, batch
 
 
-@caught_by("test_rope_attention_normalises_rotates_writes_and_then_attends")
+@caught_by("test_rope_attention_far_along", name="a position beyond 16 bits")
 class KeysGrow(Fused):
     """Multiplies keys, too, with what queries grow by."""
 

@@ -58,7 +58,7 @@ class HalfSaturates(NumpyOps):
         return super().cast(np.where(np.isfinite(x), np.clip(x, -65504, 65504), x) if dtype == "float16" else x, dtype)
 
 
-@caught_by("test_dequantize_reads_the_bytes", kind="float16")
+@caught_by("test_every_short_float_is_a_long_one", dtype="float16", to="float32")
 class FlushesSmallHalves(NumpyOps):
     """Takes float16 below the normal ones for 0."""
 
