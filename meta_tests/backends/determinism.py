@@ -9,8 +9,10 @@ from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Attention
 from ferrum.tensor.weights import Linear
+from meta_tests.backends.fault import caught_by
 
 
+@caught_by("test_a_row_of_a_product_has_the_bits_that_it_has_alone", name="linear", kind="float32")
 class ProductsOfTheBatch(NumpyOps):
     """Says that it is deterministic, and multiplies with a library that adds many rows up in another order."""
 
@@ -18,6 +20,7 @@ class ProductsOfTheBatch(NumpyOps):
         return np.matmul(x, y)
 
 
+@caught_by("test_a_row_has_the_bits_that_it_has_alone", name="softmax", width=70)
 class SplitsByTheCrowd(NumpyOps):
     """Splits a row's sum into more parts where there are fewer rows."""
 
@@ -32,6 +35,7 @@ class SplitsByTheCrowd(NumpyOps):
         return total
 
 
+@caught_by("test_a_second_call_gives_the_same_bits", name="softmax")
 class AddsAsTheyCome(NumpyOps):
     """Adds parts of a sum up in the order in which threads end: another one at every call."""
 
@@ -44,6 +48,7 @@ class AddsAsTheyCome(NumpyOps):
         return super().sum(np.roll(x, self.calls, axis), axis)
 
 
+@caught_by("test_a_second_call_gives_the_same_bits", name="norm_activated")
 class ProductsAsTheyCome(NumpyOps):
     """Adds parts of a product up in the order in which threads end: another one at every call."""
 
@@ -58,6 +63,7 @@ class ProductsAsTheyCome(NumpyOps):
         return y if linear.bias is None else y + linear.bias
 
 
+@caught_by("test_a_row_of_a_product_has_the_bits_that_it_has_alone", name="linear", kind="float32")
 class ManyTokensAnotherKernel(NumpyOps):
     """Changes to another order of additions where a step has more than 8 tokens."""
 
@@ -68,6 +74,7 @@ class ManyTokensAnotherKernel(NumpyOps):
         return y if linear.bias is None else y + linear.bias
 
 
+@caught_by("test_attention_has_the_same_bits_however_a_text_is_cut", features="plain")
 class ChunksAttendTogether(NumpyOps):
     """Multiplies all queries of a chunk at once, over the positions that the last of them sees."""
 
@@ -79,6 +86,7 @@ class ChunksAttendTogether(NumpyOps):
             self.deterministic = mode
 
 
+@caught_by("test_a_row_has_the_bits_that_it_has_alone", name="rms_norm", width=256)
 class NormsOfManyRows(NumpyOps):
     """Adds the squares of a row up from the other end where there is more than one row."""
 
@@ -88,6 +96,7 @@ class NormsOfManyRows(NumpyOps):
         return super().rms_norm(x[..., ::-1], weight[..., ::-1], epsilon)[..., ::-1]
 
 
+@caught_by("test_a_row_has_the_bits_that_it_has_alone", name="exp", width=70)
 class TailOfTheStep(NumpyOps):
     """Computes the last rows of a step, which fill no register, with another exponential."""
 
