@@ -6,8 +6,8 @@
 For each suite: how many cases were tried and equal, how many differ and whether each of them has its reason in
 `suites/differences/`, how many were refused because the project does not do such things. The exit code is 1 for a
 difference without a reason, and for a reason that nothing needs any more; 2 for a suite that does not exist or whose
-data cannot be had, after the others. Where all is well results go to `results/others.json`, and with --readme into
-README.md's table.
+data cannot be had, after the others. Where all is well results go to `results/others.json`; --readme makes the table in
+README.md of that file.
 Rows of the server's suites come from `pytest -m suites` (tests/server/suites/README.md).
 """
 
@@ -42,7 +42,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path.home() / ".cache" / "ferrum-others", metavar="FOLDER")
     parser.add_argument("--backend", action="append", metavar="NAME", help="for suites of operations, instead of ours")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="where results go")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument(
+        "--readme",
+        action="store_true",
+        help="put the table of the last results into README.md; runs nothing but what is named",
+    )
     given = parser.parse_args()
     if unknown := set(given.suites) - set(SUITES):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
@@ -112,7 +116,7 @@ def main() -> int:
             print(f"{name:16} {whose(importlib.import_module(f'suites.{name}'), '')}")
         return 0
     rows, wrong, missing = [], [], False
-    for name in given.suites or SUITES:
+    for name in given.suites or ([] if given.readme else SUITES):
         try:
             found = judge(name, given.data, given.backend or BACKENDS, not given.backend)
         except (Missing, FerrumError) as error:

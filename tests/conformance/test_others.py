@@ -70,7 +70,7 @@ def test_an_archive_becomes_a_folder_whole_or_not_at_all(tmp_path: Path) -> None
 def test_only_the_bytes_that_are_known_are_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = archive(tmp_path / "some.tgz", "package/a.txt")
     monkeypatch.setattr(fetch, "_download", lambda package, folder: made)
-    package = fetch.Package("some", "1.0", "npm", "0" * 64)
+    package = fetch.Package("some", "1.0", "sdist", "0" * 64)
     with pytest.raises(fetch.Missing, match="is not the file that was published"):
         fetch.fetch(package, tmp_path / "data")
     with pytest.raises(fetch.Missing, match="it needs no-such-package 1, which is missing here"):
@@ -99,6 +99,14 @@ def test_rows_are_counted_merged_and_put_between_two_comments(tmp_path: Path) ->
     assert readme.read_text().startswith("a\n") and readme.read_text().endswith(f"{table.CLOSES}\nb\n")
     with pytest.raises(ValueError, match="there is no"):
         table.block("no table")
+
+
+@pytest.mark.clause("SUITE-12")
+def test_the_table_in_the_readme_is_that_of_the_last_results() -> None:
+    rows = table.read()
+    assert table.block((ROOT / "README.md").read_text(encoding="utf-8"))[1] == table.rendered(rows), (
+        "python benchmarks/others.py --readme"
+    )
 
 
 REPORT = """<testsuites><testsuite>

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.suites import SUITES, table
+from benchmarks.suites.verdict import Outcome, Verdict
 from tests.server.suites.places import HERE
 
 
@@ -42,25 +47,52 @@ def run(
     return outcomes
 
 
-def explanations(path: Path) -> Iterator[tuple[str, str]]:
-    """(test, reason) from a file of `[[explained]]` tables. In a test, * stands for anything."""
-    for table in tomllib.loads(path.read_text(encoding="utf-8"))["explained"]:
-        yield from ((test, table["reason"]) for test in table["tests"])
+@dataclass(frozen=True)
+class Explained:
+    """Why a test fails; in its name * stands for anything. Refused: it asks for what the server says it does not do."""
+
+    test: str
+    reason: str
+    refused: bool
+
+    def means(self, name: str) -> bool:
+        return re.fullmatch(re.escape(self.test).replace(r"\*", ".*"), name) is not None
+
+
+def explanations(path: Path) -> Iterator[Explained]:
+    """From a file of `[[explained]]` tables."""
+    for each in tomllib.loads(path.read_text(encoding="utf-8"))["explained"]:
+        yield from (Explained(test, each["reason"], each.get("refused", False)) for test in each["tests"])
 
 
 def unexplained(outcomes: Mapping[str, str], path: Path) -> list[str]:
     """What disagrees with the file: failures without a reason, reasons without a failure, and reasons for success."""
-    said = [test for test, _ in explanations(path)]
+    said = list(explanations(path))
     wrong = []
     for name, outcome in outcomes.items():
-        explained = any(_means(test, name) for test in said)
+        explained = any(each.means(name) for each in said)
         if outcome == "failed" and not explained:
             wrong.append(f"fails without a reason: {name}")
         if outcome == "passed" and explained:
             wrong.append(f"passes in spite of a reason: {name}")
-    idle = [test for test in said if not any(_means(test, name) for name in outcomes)]
+    idle = [each.test for each in said if not any(each.means(name) for name in outcomes)]
     return wrong + [f"there is no test {test}" for test in idle]
 
 
-def _means(test: str, name: str) -> bool:
-    return re.fullmatch(re.escape(test).replace(r"\*", ".*"), name) is not None
+def keep(suite: str, whose: str, outcomes: Mapping[str, str], start: float, path: Path | None = None) -> None:
+    """Put the counts into the file that README.md's table is made of, if FERRUM_KEEP_RESULTS is set. `path` has the
+    explanations. A test that was skipped counts as refused."""
+    if os.environ.get("FERRUM_KEEP_RESULTS"):
+        refused = [each for each in explanations(path) if each.refused] if path else []
+        verdicts = [
+            Verdict(name, verdict(outcome, any(each.means(name) for each in refused)))
+            for name, outcome in outcomes.items()
+        ]
+        row = table.count(suite, whose, verdicts, time.perf_counter() - start, datetime.date.today().isoformat())
+        table.write(table.merged(table.read(), [row], SUITES))
+
+
+def verdict(outcome: str, refused: bool) -> Outcome:
+    if outcome == "passed":
+        return "equal"
+    return "refused" if refused or outcome == "skipped" else "different"

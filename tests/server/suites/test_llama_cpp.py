@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def program(folder: Path) -> Path:
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-03")
 def test_the_server_tests_of_llama_cpp(tmp_path: Path, smollm2_path: Path, encoder_path: Path) -> None:
+    start = time.perf_counter()
     python = places.python("llama_cpp")
     tests = places.source("llama_cpp_python") / "vendor" / "llama.cpp" / "tools" / "server" / "tests"
     given = {
@@ -58,5 +60,9 @@ def test_the_server_tests_of_llama_cpp(tmp_path: Path, smollm2_path: Path, encod
     }
     selected = [f"unit/test_{name}.py" for name in FILES]
     outcomes = foreign.run(python, tests, ["-m", "not slow", *selected], tmp_path, given, ["llama_plugin"])
-    assert foreign.unexplained(outcomes, places.HERE / "llama_cpp.toml") == []
+    reasons = places.HERE / "llama_cpp.toml"
+    assert foreign.unexplained(outcomes, reasons) == []
     assert sum(outcome == "passed" for outcome in outcomes.values()) >= ENOUGH
+    foreign.keep(
+        "llama_cpp_server", "llama.cpp (llama-cpp-python 0.3.36), tests of its server", outcomes, start, reasons
+    )

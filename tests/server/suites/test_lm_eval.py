@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.server.suites import places
+from tests.server.suites import foreign, places
 from tests.server.suites.serving import served
 
 TASKS = ["ferrum_choice", "ferrum_generate"]
@@ -47,6 +48,7 @@ def written_tasks(folder: Path) -> Path:
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-05")
 def test_lm_eval_scores_as_transformers_does(tmp_path: Path) -> None:
+    start, outcomes = time.perf_counter(), {}
     python, model = places.python("lm_eval"), tmp_path / "model"
     subprocess.run([python, str(places.HERE / "make_random_model.py"), str(model)], check=True)
     tasks = written_tasks(tmp_path / "tasks")
@@ -62,6 +64,8 @@ def test_lm_eval_scores_as_transformers_does(tmp_path: Path) -> None:
                 assert [float(each) for each, _ in mine] == pytest.approx([float(each) for each, _ in theirs], rel=1e-4)
             for task in TASKS:
                 assert numbers(ours[task]) == numbers(scores[task])
+                outcomes.update({f"{backend} {task} {number}": "passed" for number in range(len(told[task]))})
+    foreign.keep("lm_eval", "lm-evaluation-harness, answers as transformers gives them", outcomes, start)
 
 
 def numbers(scores: dict[str, Any]) -> dict[str, Any]:
