@@ -33,7 +33,7 @@ def tokenizer(metadata: dict[str, Any]) -> Tokenizer:
 
 
 @pytest.mark.clause("TEXT-09")
-@pytest.mark.parametrize("case", GOLDENS["texts"], ids=lambda case: ascii(case["text"][:20]))
+@pytest.mark.parametrize("case", GOLDENS["texts"], ids=range(len(GOLDENS["texts"])))
 def test_encodes_and_decodes_as_published(tokenizer: Tokenizer, case: dict[str, Any]) -> None:
     assert tokenizer.encode(case["text"], add_special_tokens=True) == case["ids"]
     assert tokenizer.decode(case["ids"]) == case["decoded"]
