@@ -33,6 +33,9 @@ def load_level(name: str) -> Level:
     """Tell Hypothesis. Properties that are defined from now on keep to the level."""
     from hypothesis import Phase, settings
 
+    from ferrum.testing.profiles import load_profile
+
+    load_profile()  # what all profiles have in common, a level has too
     level = LEVELS[name]
     profile = f"conformance-{name}"
     settings.register_profile(

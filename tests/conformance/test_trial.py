@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 
 import pytest
-from hypothesis import Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from ferrum.conformance.levels import LEVELS, Level
+from ferrum.conformance.levels import LEVELS, Level, load_level
 from ferrum.conformance.trial import Trial
 
 
@@ -75,3 +75,18 @@ def test_levels_differ_in_numbers_only() -> None:
     assert smoke.examples < full.examples < stress.examples
     assert all(isinstance(level, Level) and level.shrinking <= level.all_shrinking for level in LEVELS.values())
     assert not stress.repeatable  # every night looks elsewhere
+
+
+@pytest.mark.clause("CONFORM-03")
+@pytest.mark.parametrize("name", LEVELS)
+def test_a_level_sets_what_it_says_and_no_deadline(name: str) -> None:
+    """A kernel's first call compiles it, and takes seconds."""
+    before = settings.get_current_profile_name()
+    try:
+        level, chosen = load_level(name), settings()
+    finally:
+        settings.load_profile(before)
+    assert (chosen.max_examples, chosen.derandomize) == (level.examples, level.repeatable)
+    assert chosen.deadline is None
+    assert HealthCheck.too_slow in chosen.suppress_health_check
+    assert Phase.shrink in chosen.phases and Phase.target in chosen.phases
