@@ -4,7 +4,7 @@ Owns: the list of faults and controls, read from the modules of this package. Ev
 finds it (`@caught_by`), or why it is no fault (`@permitted`); the first line of its docstring says what a real kernel
 does wrong. A fault's `spelling` is what `pytest --pyargs ferrum.conformance --backend` takes.
 Refuses to know: how a fault is judged (`meta_tests.backends.judge`).
-Specs: OPS-11, PROOF.
+Specs: OPS-11, PROOF-20, PROOF-21.
 """
 
 from __future__ import annotations

@@ -23,14 +23,14 @@ def name(value: object) -> str:
     return "-".join([value.property, *map(str, value.arguments.values())]) if isinstance(value, Proof) else str(value)
 
 
-@pytest.mark.clause("OPS-11")
+@pytest.mark.clause("OPS-11", "PROOF-20")
 @pytest.mark.parametrize(("fault", "proof"), FAULTS, ids=name)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_faulty_backend_is_caught(fault: Fault, proof: Proof) -> None:
     assert not survives(fault.backend(), proof), f"{proof.property} does not notice: {fault.sentence}"
 
 
-@pytest.mark.clause("OPS-11")
+@pytest.mark.clause("PROOF-21")
 @pytest.mark.parametrize("proof", PROOFS, ids=name)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_what_catches_a_fault_passes_without_it(proof: Proof) -> None:
@@ -47,7 +47,7 @@ def test_another_right_way_passes(control: Control, proof: Proof) -> None:
     assert survives(control.backend(), proof, FEW)
 
 
-@pytest.mark.clause("OPS-11")
+@pytest.mark.clause("PROOF-20")
 def test_every_backend_here_says_what_it_is() -> None:
     """A line of text each; and all but bases are judged."""
     for backend in backends():
