@@ -73,10 +73,11 @@ def judge(name: str, data: Path, backends: Sequence[str], built_in: bool) -> tup
     for label, run in runs(name, suite, data, backends):
         start = time.perf_counter()
         verdicts = list(run())
-        row = table.count(label, whose(suite, label), verdicts, time.perf_counter() - start, today())
+        seconds = time.perf_counter() - start
+        row = table.count(label, whose(suite, label), verdicts, today())
         print(
             f"{label}: {row.tried} tried, {row.equal} equal, {row.different} different, {row.refused} refused, "
-            f"{row.seconds} s"
+            f"{seconds:.1f} s"
         )
         rows.append(row)
         everything += verdicts

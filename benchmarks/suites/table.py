@@ -28,7 +28,6 @@ class Row:
     equal: int
     different: int
     refused: int
-    seconds: float
     date: str
 
     @property
@@ -36,10 +35,10 @@ class Row:
         return self.equal + self.different
 
 
-def count(suite: str, whose: str, verdicts: Iterable[Verdict], seconds: float, date: str) -> Row:
+def count(suite: str, whose: str, verdicts: Iterable[Verdict], date: str) -> Row:
     counted = Counter(verdict.outcome for verdict in verdicts)
     numbers = (counted[outcome] for outcome in ("equal", "different", "refused"))
-    return Row(suite, whose, *numbers, seconds=round(seconds, 1), date=date)
+    return Row(suite, whose, *numbers, date=date)
 
 
 def read(path: Path = RESULTS) -> list[Row]:

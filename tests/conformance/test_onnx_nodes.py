@@ -30,7 +30,7 @@ def test_node_tests_give_what_onnx_expects(name: str) -> None:
     assert explained.unexplained(found, said) == []
     assert explained.unneeded(found, said) == []
     (kept,) = [row for row in table.read() if row.suite == f"onnx_nodes on {name}"]
-    counted = table.count(kept.suite, kept.whose, found, kept.seconds, kept.date)
+    counted = table.count(kept.suite, kept.whose, found, kept.date)
     assert counted == kept, "python benchmarks/others.py onnx_nodes; then with --readme"
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def unexplained(outcomes: Mapping[str, str], path: Path) -> list[str]:
     return wrong + [f"there is no test {test}" for test in idle]
 
 
-def keep(suite: str, whose: str, outcomes: Mapping[str, str], start: float, path: Path | None = None) -> None:
+def keep(suite: str, whose: str, outcomes: Mapping[str, str], path: Path | None = None) -> None:
     """Put the counts into the file that README.md's table is made of, if FERRUM_KEEP_RESULTS is set. `path` has the
     explanations. A test that was skipped counts as refused."""
     if os.environ.get("FERRUM_KEEP_RESULTS"):
@@ -88,7 +87,7 @@ def keep(suite: str, whose: str, outcomes: Mapping[str, str], start: float, path
             Verdict(name, verdict(outcome, any(each.means(name) for each in refused)))
             for name, outcome in outcomes.items()
         ]
-        row = table.count(suite, whose, verdicts, time.perf_counter() - start, datetime.date.today().isoformat())
+        row = table.count(suite, whose, verdicts, datetime.date.today().isoformat())
         table.write(table.merged(table.read(), [row], SUITES))
 
 

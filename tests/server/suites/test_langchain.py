@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ ENOUGH = 45  # images, sound and PDF files are skipped
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-04")
 def test_the_standard_tests_of_langchain(tmp_path: Path) -> None:
-    start = time.perf_counter()
     python = places.python("langchain")
     cases = shutil.copy(places.HERE / "langchain_cases.py", tmp_path)  # away from this project's conftest.py
     names = ("--served-model-name", "first", "--served-model-name", "second")
@@ -26,4 +24,4 @@ def test_the_standard_tests_of_langchain(tmp_path: Path) -> None:
         outcomes = foreign.run(python, tmp_path, [*loops, cases], tmp_path, {"FERRUM_URL": f"{server.url}/v1"})
     assert [name for name, outcome in outcomes.items() if outcome == "failed"] == []
     assert sum(outcome == "passed" for outcome in outcomes.values()) >= ENOUGH
-    foreign.keep("langchain", "langchain-tests, integrations of chat models and embeddings", outcomes, start)
+    foreign.keep("langchain", "langchain-tests, integrations of chat models and embeddings", outcomes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def program(folder: Path) -> Path:
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-03")
 def test_the_server_tests_of_llama_cpp(tmp_path: Path, smollm2_path: Path, encoder_path: Path) -> None:
-    start = time.perf_counter()
     python = places.python("llama_cpp")
     tests = places.source("llama_cpp_python") / "vendor" / "llama.cpp" / "tools" / "server" / "tests"
     given = {
@@ -63,6 +61,4 @@ def test_the_server_tests_of_llama_cpp(tmp_path: Path, smollm2_path: Path, encod
     reasons = places.HERE / "llama_cpp.toml"
     assert foreign.unexplained(outcomes, reasons) == []
     assert sum(outcome == "passed" for outcome in outcomes.values()) >= ENOUGH
-    foreign.keep(
-        "llama_cpp_server", "llama.cpp (llama-cpp-python 0.3.36), tests of its server", outcomes, start, reasons
-    )
+    foreign.keep("llama_cpp_server", "llama.cpp (llama-cpp-python 0.3.36), tests of its server", outcomes, reasons)
