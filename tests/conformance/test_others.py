@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import sys
 import tarfile
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.suites import array_api, explained, fetch, table
+from benchmarks.suites import SUITES, array_api, explained, fetch, table
 from benchmarks.suites.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +107,7 @@ def test_rows_are_counted_merged_and_put_between_two_comments(tmp_path: Path) ->
 @pytest.mark.clause("SUITE-12")
 def test_the_table_in_the_readme_is_that_of_the_last_results() -> None:
     rows = table.read()
+    assert {row.suite.split()[0] for row in rows} >= set(SUITES)
     assert table.block((ROOT / "README.md").read_text(encoding="utf-8"))[1] == table.rendered(rows), (
         "python benchmarks/others.py --readme"
     )
@@ -115,6 +119,24 @@ REPORT = """<testsuites><testsuite>
 <testcase classname="a" name="fails"><failure message="too far off">long</failure></testcase>
 <testcase classname="a" name="breaks"><error message="no backend">long</error></testcase>
 </testsuite></testsuites>"""
+
+
+@pytest.mark.clause("SUITE-10")
+def test_the_command_keeps_results_where_all_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    others, suite = importlib.import_module("others"), types.ModuleType("suites.made_up")
+    suite.SOURCE = fetch.Source(fetch.Package("pytest", pytest.__version__, "installed"), "made up")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "suites.made_up", suite)
+    monkeypatch.setattr(others, "SUITES", ("made_up",))
+    monkeypatch.setattr(sys, "argv", ["others.py", "made_up", "--json", str(tmp_path / "results.json")])
+    for outcome, code in (("different", 1), ("equal", 0)):
+        suite.run = lambda data, outcome=outcome: iter([Verdict("one", outcome)])  # type: ignore[attr-defined]
+        assert others.main() == code
+        assert (tmp_path / "results.json").exists() == (code == 0)
+    (row,) = table.read(tmp_path / "results.json")
+    assert (row.suite, row.equal, row.whose) == ("made_up", 1, f"pytest {pytest.__version__}, made up")
+    suite.SOURCE = fetch.Source(fetch.Package("pytest", "0.1", "installed"), "made up")  # type: ignore[attr-defined]
+    assert others.main() == 2
 
 
 @pytest.mark.clause("SUITE-15")
