@@ -51,6 +51,16 @@ def contiguous(device: Device, x: Array) -> Array:
     return out
 
 
+def lined_up(device: Device, x: Array) -> Array:
+    """x itself where it has no gaps and begins at a multiple of 16 bytes, so that kernels can read four float32 at
+    once, else a copy that does."""
+    if x.flags.c_contiguous and not device.address(x) % 16:
+        return x
+    out = device.empty(x.shape, str(x.dtype))
+    _copy(device, x, out)
+    return out
+
+
 def unary(device: Device, name: str, x: Array) -> Array | None:
     """exp, log, rsqrt, tanh, erf, cos or sin of every element; None where the kernel cannot take x."""
     dtype, axes = str(x.dtype), _axes(x.shape, x)

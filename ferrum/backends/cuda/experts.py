@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ferrum.backends.cuda.device import Array, Device
-from ferrum.backends.cuda.elementwise import contiguous
+from ferrum.backends.cuda.elementwise import contiguous, lined_up
 from ferrum.backends.cuda.products import FORMATS, ROWS, Products, gate_facts, has_kernel, plain, warps_of_block
 from ferrum.errors import InternalError
 from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
@@ -67,7 +67,7 @@ class ExpertKernels:
         if table is None:
             raise InternalError("nobody asked whether this mixture fits, or it does not")
         tokens, chosen = x.shape[0], experts.chosen
-        x = contiguous(device, x)
+        x = lined_up(device, x)
         weights, numbers = self._routed(x, experts)
         inner = device.empty((tokens, chosen, table.middle), "float32")
         groups, pairs = -(-table.middle // (ROWS // 2)), tokens * chosen

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferrum.backends.cuda.device import Array, Device
-from ferrum.backends.cuda.elementwise import contiguous
+from ferrum.backends.cuda.elementwise import contiguous, lined_up
 from ferrum.backends.cuda.launch import Kernel, Size
 from ferrum.tensor.parts import ACTIVATIONS, GatedMlp, sets_beyond
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
@@ -82,7 +82,7 @@ class Products:
             and len(formats) == 1
             and None not in formats
             and shapes == {x.shape[1:]}
-            and self.reads(x)
+            and str(x.dtype) == "float32"
             and all(plain(each.bias) for each in linears)
         )
 
@@ -91,10 +91,6 @@ class Products:
         same = mlp.gate.weight.rows == mlp.up.weight.rows
         return same and has_kernel(mlp) and self.fits(x, (mlp.gate, mlp.up))
 
-    def reads(self, x: Array) -> bool:
-        """Can kernels read these activations, four at a time?"""
-        return str(x.dtype) == "float32" and not (x.flags.c_contiguous and self._device.address(x) % 16)
-
     def few(self, x: Array, linears: Sequence[Linear], residual: Array | None = None, scale: float = 1.0) -> Array:
         """[tokens, columns] -> [tokens, rows of all linears]: scale · (x · weightᵀ + bias) + residual."""
         (tokens, columns), rows = x.shape, [each.weight.rows for each in linears]
@@ -102,7 +98,7 @@ class Products:
         kernel, grid, block = self._prepared("linear_few", linears[0].weight, tokens, sum(-(-n // ROWS) for n in rows))
         weights, biases = ([getattr(each, name) for each in linears] for name in ("weight", "bias"))
         kernel(
-            grid, block, contiguous(self._device, x), *_filled((each.data for each in weights), None),
+            grid, block, lined_up(self._device, x), *_filled((each.data for each in weights), None),
             *_filled(biases, None), *_filled(rows, 0),
             None if residual is None else contiguous(self._device, residual), scale, tokens, columns, out,
         )  # fmt: skip
@@ -114,7 +110,7 @@ class Products:
         out = self._device.empty((tokens, rows), "float32")
         kernel, grid, block = self._prepared("gated_few", mlp.gate.weight, tokens, -(-rows // (ROWS // 2)))
         kernel(
-            grid, block, contiguous(self._device, x), mlp.gate.weight.data, mlp.up.weight.data, mlp.gate.bias,
+            grid, block, lined_up(self._device, x), mlp.gate.weight.data, mlp.up.weight.data, mlp.gate.bias,
             mlp.up.bias, rows, *gate_facts(mlp), tokens, columns, out,
         )  # fmt: skip
         return out
