@@ -1,6 +1,6 @@
 """`python -m meta_tests.mutants`: mutates rooms and counts what their tests kill; exit code 1 where it is too little.
 
-Owns: the options and what is printed. Specs: PROOF-21. Next: `meta_tests.mutants.rooms`.
+Owns: the options and what is printed. Specs: PROOF-30. Next: `meta_tests.mutants.rooms`.
 """
 
 from __future__ import annotations

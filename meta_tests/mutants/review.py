@@ -1,7 +1,7 @@
 """Survivors that somebody has looked at: `survivors.toml` says which may live, and why.
 
 Owns: reading that file and finding the entry of a mutant. Refuses to know: how mutants are made.
-Specs: PROOF-22. Next: `meta_tests.mutants.table`.
+Specs: PROOF-31. Next: `meta_tests.mutants.table`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """RESULTS.md: one row a room, then the survivors of each with what the review says.
 
 Owns: its form, and the share of mutants killed with its 95 % interval (Wilson 1927), which a sample needs.
-Refuses to know: mutmut. Specs: PROOF-21, PROOF-22. Next: `meta_tests.mutants.rooms`.
+Refuses to know: mutmut. Specs: PROOF-30, PROOF-31. Next: `meta_tests.mutants.rooms`.
 """
 
 from __future__ import annotations

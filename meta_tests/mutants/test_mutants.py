@@ -48,7 +48,7 @@ def toy(tmp_path: Path) -> Mutmut:
     return Mutmut(tmp_path, Room("toy", ("tests/toy",)), 1)
 
 
-@pytest.mark.clause("PROOF-21")
+@pytest.mark.clause("PROOF-30")
 def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut) -> None:
     judged = toy.judge(sample=1_000, seed=7)
     assert judged.killed + judged.late + len(judged.survivors) == judged.total
@@ -57,21 +57,21 @@ def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut) ->
     assert judged.killed >= 2  # each branch of `larger`
 
 
-@pytest.mark.clause("PROOF-21")
+@pytest.mark.clause("PROOF-30")
 def test_tests_that_fail_without_a_mutant_judge_nothing(toy: Mutmut) -> None:
     (toy.folder / "tests/toy/test_toy.py").write_text(TESTS + "    assert doubled(1) == 3\n")
     with pytest.raises(CannotRun):
         toy.judge(sample=None, seed=0)
 
 
-@pytest.mark.clause("PROOF-21")
+@pytest.mark.clause("PROOF-30")
 def test_names_of_functions_are_read_from_those_of_mutants() -> None:
     assert place_of("ferrum.kv.pool.xǁBlockPoolǁshare__mutmut_3") == "ferrum.kv.pool.BlockPool.share"
     assert place_of("ferrum.kv.prefix.x_array_digest__mutmut_12") == "ferrum.kv.prefix.array_digest"
     assert place_of("ferrum.kv.prefix.x__private__mutmut_1") == "ferrum.kv.prefix._private"
 
 
-@pytest.mark.clause("PROOF-22")
+@pytest.mark.clause("PROOF-31")
 def test_every_entry_of_the_review_is_about_code_that_is_there() -> None:
     sources = {path: path.read_text() for room in ROOMS.values() for path in (ROOT / room.source).glob("*.py")}
     for entry in review.read():
@@ -81,7 +81,7 @@ def test_every_entry_of_the_review_is_about_code_that_is_there() -> None:
         assert any(re.search(entry.was, line) for text in about for line in text.splitlines()), entry
 
 
-@pytest.mark.clause("PROOF-22")
+@pytest.mark.clause("PROOF-31")
 def test_equivalent_mutants_do_not_count_and_accepted_ones_do() -> None:
     entries = [
         Entry("ferrum.kv.*", "a", "b", "equivalent", "the same"),
@@ -97,7 +97,7 @@ def test_equivalent_mutants_do_not_count_and_accepted_ones_do() -> None:
     assert result.counted == (7, 9)
 
 
-@pytest.mark.clause("PROOF-21")
+@pytest.mark.clause("PROOF-30")
 @given(st.integers(1, 10_000), st.data())
 def test_the_interval_holds_the_share_and_narrows(could: int, data: st.DataObject) -> None:
     died = data.draw(st.integers(0, could))
@@ -109,7 +109,7 @@ def test_the_interval_holds_the_share_and_narrows(could: int, data: st.DataObjec
     assert table.interval(92, 100) == pytest.approx((0.8501, 0.9589), abs=1e-4)
 
 
-@pytest.mark.clause("PROOF-21")
+@pytest.mark.clause("PROOF-30")
 def test_the_rows_of_rooms_that_were_not_judged_stay(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     mutant = Mutant("ferrum.kv.pool.f", "a | b", "c")

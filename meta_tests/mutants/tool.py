@@ -1,7 +1,7 @@
 """mutmut, run in a copy of the tree: it makes the mutants of one room and runs the tests that pass through each.
 
 Owns: its settings, its command line, what its answers mean. A test that fails or takes too long kills a mutant.
-Refuses to know: which survivors are good ones. Specs: PROOF-21. Next: `meta_tests.mutants.review`.
+Refuses to know: which survivors are good ones. Specs: PROOF-30. Next: `meta_tests.mutants.review`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _CHANGED = re.compile(r"^([-+])(?!--|\+\+)(.*)$", re.MULTILINE)
 _CLASS = "ǁ"
 _SETTINGS = """
 [tool.mutmut]
-source_paths = ["{source}"]
-also_copy = ["ferrum", "tests", "specs", "docs", "benchmarks", "examples", "meta_tests", "README.md"]
+source_paths = [{package}]
+only_mutate = [{source}]
+do_not_mutate = [{left_out}]
+also_copy = ["tests", "specs", "docs", "benchmarks", "examples", "meta_tests", "README.md"]
 pytest_add_cli_args_test_selection = [{tests}]
-pytest_add_cli_args = ["--hypothesis-seed=0", "-p", "no:cacheprovider"]
+pytest_add_cli_args = ["--hypothesis-seed=0", "-p", "no:cacheprovider", {options}]
 timeout_multiplier = 5
+track_dependencies = false
 use_git_change_detection = false
 """
 
@@ -62,9 +65,8 @@ class Mutmut:
 
     def __init__(self, folder: Path, room: Room, jobs: int) -> None:
         self.folder, self.room, self.jobs = folder, room, jobs
-        tests = ", ".join(f'"{path}"' for path in room.tests)
         with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
-            file.write(_SETTINGS.format(source=room.source, tests=tests))
+            file.write(_settings(room))
 
     def judge(self, sample: int | None, seed: int) -> Judged:
         """All mutants, or as many as `sample`, drawn by `seed`."""
@@ -111,6 +113,19 @@ class Mutmut:
             command[4:4] = ["--max-children", str(self.jobs)]
         return subprocess.run(command, cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+
+
+def _settings(room: Room) -> str:
+    def quoted(*words: str) -> str:
+        return ", ".join(f'"{word}"' for word in words)
+
+    return _SETTINGS.format(
+        package=quoted(room.source.partition("/")[0]),
+        source=quoted(f"{room.source}/*"),
+        left_out=quoted(*room.left_out),
+        tests=quoted(*room.tests),
+        options=quoted(*room.options),
+    )
 
 
 def place_of(name: str) -> str:
