@@ -24,9 +24,8 @@ from ferrum.errors import ConfigError, FerrumError
 
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("--level", type=click.Choice(list(LEVELS)),
-              help="How thoroughly to look: after every change, before a release, at night.  [default: as the "
-                   "environment variable HYPOTHESIS_PROFILE says]")  # fmt: skip
+@click.option("--level", type=click.Choice(list(LEVELS)), default="full", show_default=True,
+              help="How thoroughly to look: after every change, before a release, at night.")  # fmt: skip
 @click.option("--xfails-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
               help="Properties that are known to fail: one a line, * for anything, # before the reason.")  # fmt: skip
 @click.option("--report", type=click.Choice(FORMATS),
@@ -39,7 +38,7 @@ from ferrum.errors import ConfigError, FerrumError
 @debug_option
 def conformance(
     names: tuple[str, ...],
-    level: str | None,
+    level: str,
     xfails_file: str | None,
     report: str | None,
     output: Path | None,
@@ -56,7 +55,8 @@ def conformance(
     check_installed()
     make_once(names)
     chosen = [part for name in names for part in ("--backend", name)]
-    for flag, value in (("--level", level), ("--xfails-file", xfails_file), ("-k", only), ("--report", report)):
+    chosen += ["--level", level]
+    for flag, value in (("--xfails-file", xfails_file), ("-k", only), ("--report", report)):
         chosen += [] if value is None else [flag, str(value)]
     chosen += ["-x"] if exitfirst else []
     with TemporaryDirectory() as folder:

@@ -75,18 +75,23 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def ops(backend: str, pytestconfig: pytest.Config) -> TensorOps:
     """The backend under test, made once per run."""
-    return watched(made(backend)) if pytestconfig.pluginmanager.has_plugin(RECORDER) else made(backend)
+    return watched(made(backend)) if is_recorded(pytestconfig) else made(backend)
+
+
+def is_recorded(config: pytest.Config) -> bool:
+    return config.pluginmanager.has_plugin(RECORDER)
 
 
 @pytest.fixture(scope="session")
-def variant(backend: str) -> Callable[..., TensorOps]:
+def variant(backend: str, pytestconfig: pytest.Config) -> Callable[..., TensorOps]:
     """`variant(deterministic=True)` is the backend under test with that option, made once per run; the test is skipped
     where the class does not take it."""
 
     def make(**options: Any) -> TensorOps:
         try:
-            return variant_of(backend, **options)
+            other = variant_of(backend, **options)
         except NotDeclared as reason:
             pytest.skip(str(reason))
+        return watched(other) if is_recorded(pytestconfig) else other
 
     return make
