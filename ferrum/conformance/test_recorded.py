@@ -1,7 +1,7 @@
 """Properties of recorded steps: a replay has the bits of the step itself, whatever the batch that it is given.
 
 Owns: the promises OPS-41 and OPS-63 for every backend; one that records nothing is passed over. The step is a layer of
-a decoder, made of a few parts. Refuses to know: what a recording is. Next: `specs/OPS.md`.
+a decoder, made of a few parts. Refuses to know: what a recording is. Next: `ferrum.conformance.test_ends`.
 """
 
 from __future__ import annotations
