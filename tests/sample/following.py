@@ -14,14 +14,14 @@ SPACE = frozenset(b" \t\r\n")
 CLOSING = frozenset(b'"}]')
 
 
-def bytes_maker() -> GrammarMaker:
-    """Of grammars for a vocabulary of bytes."""
+def bytes_maker(rows: int = 0) -> GrammarMaker:
+    """Of grammars for a vocabulary of bytes; `rows`: logits beyond it."""
     tokenizer = ByteTokenizer()
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     vocabulary = Vocabulary(
         lambda: tokens, tokenizer.special_ids, (EOS,), lambda text: tokenizer.encode(text, add_special_tokens=False)
     )
-    return GrammarMaker(vocabulary, tokenizer.vocab_size)
+    return GrammarMaker(vocabulary, tokenizer.vocab_size + rows)
 
 
 MAKER = bytes_maker()

@@ -181,6 +181,23 @@ def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int,
     assert (weights / weights.max()).tobytes() == expected.tobytes() or weights.tobytes() == expected.tobytes()
 
 
+@pytest.mark.clause("SAMPLE-04")
+@pytest.mark.parametrize(("size", "top_p", "kept"), [(4, 0.5, 2), (4, 0.76, 4), (2048, 0.75, 1536), (5000, 0.9, 4500)])
+def test_of_equal_tokens_top_p_keeps_the_first_ones_until_their_share_is_reached(
+    size: int, top_p: float, kept: int
+) -> None:
+    """The last two go beyond the tokens that the fast way sorts first."""
+    found = find_candidates(np.zeros(size, np.float32), SamplingParams(top_p=top_p))
+    assert found.ids is None and np.flatnonzero(found.weights).tolist() == list(range(kept))
+
+
+@pytest.mark.clause("SAMPLE-02")
+def test_top_p_counts_what_min_p_takes_away_afterwards() -> None:
+    row = np.log([0.4, 0.3, 0.2, 0.1])
+    found = find_candidates(row, SamplingParams(top_p=0.75, min_p=0.45))  # the other way round two were left
+    assert np.flatnonzero(found.weights).tolist() == [0, 1, 2]
+
+
 @pytest.mark.clause("SAMPLE-08")
 @given(data=st.data(), unit=st.sampled_from([0.0, 1 - 2.0**-24, 0.5]))
 def test_only_the_support_is_drawn(data: st.DataObject, unit: float) -> None:

@@ -19,6 +19,7 @@ from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
 from ferrum.sample.sampler import Sampled, sample
 from ferrum.sampling_params import SamplingParams
+from ferrum.tensor.random import key_words
 from tests.sample.distribution import (
     Past,
     any_params,
@@ -91,6 +92,13 @@ def test_different_seeds_and_positions_give_different_numbers() -> None:
     units = {random_unit(seed, position) for seed in range(-20, 20) for position in range(20)}
     assert len(units) > 795  # of 800; 24 bits collide once in twenty thousand pairs
     assert 0.4 < sum(units) / len(units) < 0.6
+
+
+@pytest.mark.clause("SAMPLE-09")
+@given(low=st.integers(0, 2**32 - 1), high=st.integers(0, 2**32 - 1))
+def test_every_bit_of_a_seed_counts(low: int, high: int) -> None:
+    assert key_words(high << 32 | low) == (low, high)
+    assert key_words(-1 - (high << 32 | low)) != key_words(1 + (high << 32 | low))
 
 
 @pytest.mark.clause("SAMPLE-10")

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
 from ferrum.sample import schema_keywords
+from ferrum.sample.refusals import CannotFollow
 from ferrum.sample.schema import followed
 from ferrum.sampling_params import StructuredOutputs
-from tests.sample.following import MAKER, fits, some_answer
+from tests.sample.following import MAKER, bytes_maker, fits, some_answer
 
 INTEGER, OBJECT = {"type": "integer"}, {"type": "object"}
 
@@ -446,3 +447,27 @@ def test_ordinary_schemas_take_no_time_and_large_ones_have_limits() -> None:
         {**OBJECT, "allOf": [choice] * 40, "$defs": {"x": False}, "properties": {"a": {"$ref": "#/$defs/x"}}}
     )
     assert "too many ways" in told or "too large" in told or "takes more" in told
+
+
+@pytest.mark.clause("SAMPLE-46")
+@given(names=st.lists(KEYS, min_size=1, max_size=4), most=st.integers(0, 3))
+def test_a_key_that_is_required_twice_is_one_key(names: list[str], most: int) -> None:
+    schema = {**OBJECT, "properties": dict.fromkeys("abc", INTEGER), "additionalProperties": False}
+
+    def kept(required: list[str]) -> Any:
+        try:
+            return followed({**schema, "required": required, "maxProperties": most})
+        except CannotFollow as error:
+            return str(error)
+
+    assert kept(names) == kept(list(dict.fromkeys(names)))
+
+
+@pytest.mark.clause("SAMPLE-28")
+def test_rows_of_a_head_without_a_token_are_never_allowed() -> None:
+    structure = StructuredOutputs(regex="a[ab]*")
+    own, padded = MAKER(structure), bytes_maker(61)(structure)
+    for byte in b"aba":
+        assert padded.allowed().tolist() == [*own.allowed().tolist(), *([False] * 61)]
+        own.accept(byte)
+        padded.accept(byte)
