@@ -59,11 +59,11 @@ def source_faults() -> list[Fault]:
 
 
 def _listed(path: Path) -> list[Fault]:
-    """A file names the tests of its room once; a fault may name others."""
+    """A list names the tests of its room once, and for some files of the source those that are about them."""
     listed = tomllib.loads(path.read_text(encoding="utf-8"))
     found = []
     for entry in listed["fault"]:
-        tests = tuple(entry.get("tests", listed["tests"]))
+        tests = tuple(entry.get("tests") or listed.get("tests_of", {}).get(entry["file"]) or listed["tests"])
         plant = Plant(entry["file"], entry["was"], entry["becomes"])
         found.append(Fault(entry["name"], path.stem, entry["harm"], tests, tests, plant))
     return found
