@@ -7,7 +7,7 @@ a decoder, made of a few parts. Refuses to know: what a recording is. Next: `fer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -157,6 +157,15 @@ def test_two_models_have_recordings_of_their_own(ops: TensorOps) -> None:
     for seed in (1, 2):
         for eager, replayed in models:
             check_replays(eager, replayed, decodes(ops, [[0, 1]] * 3, seed))
+
+
+@pytest.mark.clause("OPS-41")
+def test_a_replay_gives_rows_in_the_order_that_is_wanted(ops: TensorOps) -> None:
+    skip_without_recordings(ops)
+    turned = ops.asarray(np.array([2, 1, 0], np.int32), "int32")
+    prompts, *steps = decodes(ops, [[0, 1, 2]] * 4, 0)
+    mixed = [replace(batch, logit_rows=turned) if number % 2 else batch for number, batch in enumerate(steps)]
+    check_replays(Model(ops), Model(ops), [prompts, *mixed])
 
 
 @pytest.mark.clause("OPS-41", "OPS-61")
