@@ -218,6 +218,20 @@ def test_prompts_of_every_kind_and_what_is_known_of_their_tokens() -> None:
     assert only["usage"]["completion_tokens"] == 0
 
 
+@pytest.mark.clause("API-20")
+def test_every_choice_of_every_prompt_has_a_number_of_its_own() -> None:
+    body = {"prompt": [hidden("ab"), hidden("xyz")], "n": 3}
+    choices = asked(lambda service: whole(service, "completion", body))["choices"]
+    assert [(choice["index"], choice["text"]) for choice in choices] == [*enumerate(["ab"] * 3 + ["xyz"] * 3)]
+
+
+@pytest.mark.clause("API-24")
+def test_offsets_are_places_in_the_text_whatever_a_token_is_long() -> None:
+    body = {"prompt": [[EOS, *hidden("x").encode()]], "echo": True, "logprobs": 0}
+    (choice,) = asked(lambda service: whole(service, "completion", body))["choices"]
+    assert choice["logprobs"]["text_offset"][:3] == [0, len("<eos>"), len("<eos>*")]
+
+
 @pytest.mark.clause("API-03")
 @pytest.mark.parametrize(("kind", "body"), [("chat", chat("x")), ("completion", {"prompt": hidden("x")})])
 def test_an_encoder_that_is_asked_for_text_says_what_it_is(
@@ -268,6 +282,25 @@ def test_a_text_of_many_tokens_is_one_text() -> None:
     assert asked(ask) == 1
 
 
+class Beginning(ByteTokenizer):
+    """Puts a token in front of a text."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [EOS] * add_special_tokens + super().encode(text, add_special_tokens=add_special_tokens)
+
+
+@pytest.mark.clause("API-25")
+@pytest.mark.parametrize(("kind", "added"), [("chat", False), ("completion", True)])
+def test_a_raw_prompt_gets_a_beginning_and_a_conversation_has_its_own(
+    kind: str, added: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ferrum.api.stub.ByteTokenizer", Beginning)
+    body = {**(chat("x") if kind == "chat" else {"prompt": hidden("x")}), "return_token_ids": True}
+    answer = asked(lambda service: whole(service, kind, body))
+    ids = answer["prompt_token_ids"] if kind == "chat" else answer["choices"][0]["prompt_token_ids"]
+    assert (ids[0] == EOS) == added
+
+
 @pytest.mark.clause("API-42")
 @pytest.mark.parametrize(
     ("body", "added"),
@@ -282,10 +315,6 @@ def test_a_text_of_many_tokens_is_one_text() -> None:
 def test_special_tokens_are_added_as_each_server_adds_them(
     body: Json, added: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Beginning(ByteTokenizer):
-        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-            return [EOS] * add_special_tokens + super().encode(text, add_special_tokens=add_special_tokens)
-
     monkeypatch.setattr("ferrum.api.stub.ByteTokenizer", Beginning)
 
     async def ask(service: Service) -> bool:

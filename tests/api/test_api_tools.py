@@ -66,6 +66,14 @@ def test_a_call_that_was_cut_off_is_not_one_to_carry_out() -> None:
     assert choice["message"]["tool_calls"][0]["function"]["name"] == "get_weather"
 
 
+@pytest.mark.clause("API-33")
+@pytest.mark.parametrize(("say", "content"), [(CALL, None), (f"Wait. {CALL}", "Wait."), ("", "")])
+def test_the_content_of_an_answer_that_is_only_calls_is_null(say: str, content: str | None) -> None:
+    (choice,) = asked(lambda service: whole(service, "chat", chat(say, tools=[WEATHER])))["choices"]
+    assert choice["message"]["content"] == content
+    assert choice["finish_reason"] == ("tool_calls" if CALL in say else "stop")
+
+
 @pytest.mark.clause("API-30")
 def test_without_tools_or_with_none_what_looks_like_a_call_is_content() -> None:
     for more in ({}, {"tools": []}, {"tools": None}, {"tools": [WEATHER], "tool_choice": "none"}):

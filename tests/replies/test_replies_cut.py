@@ -69,3 +69,10 @@ def test_what_ends_too_early(text: str, cut: bool, calls: list[tuple[str, str]],
     reply = joined([*parser.push(text), *parser.finish(cut=cut)])
     assert [(call.name, call.arguments) for call in reply.tool_calls] == calls
     assert reply.content == content
+
+
+@pytest.mark.clause("REPLY-04")
+@given(space=st.text(" \t\n", max_size=4), text=st.sampled_from(["a", "<b>", "a <think> b"]))
+def test_white_space_before_an_answer_without_thoughts_is_content(space: str, text: str) -> None:
+    parser = FORMATS.parser("", False)
+    assert joined([*parser.push(space + text), *parser.finish()]).content == space + text
