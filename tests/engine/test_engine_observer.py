@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,6 +140,17 @@ def test_a_priority_can_be_changed() -> None:
     run(engine)
     for request, prompt in ((first, [97]), (second, [98])):
         assert list(request.completion().token_ids) == alone(prompt, ENDLESS, 60)[0]
+
+
+@pytest.mark.clause("ENGINE-26")
+def test_a_priority_is_that_of_all_choices() -> None:
+    engine = stub_engine(StubSettings(max_num_seqs=1, scheduler="priority"), letters)
+    first, second = engine.submit([97], ENDLESS), engine.submit([98], replace(ENDLESS, n=2))
+    engine.step()
+    engine.update_priority(second, Priority.CRITICAL)
+    while not second.finished:
+        engine.step()
+    assert len(first.completion().token_ids) == 1
 
 
 @pytest.mark.clause("ENGINE-27")
