@@ -79,6 +79,7 @@ class RowsWithoutGaps(NumbaOps):
         return super().linear(x, linear)
 
 
+@caught_by("test_a_replay_gives_rows_in_the_order_that_is_wanted")
 class RecordsAnyOrder(NumbaOps):
     """Replays a step for rows that are wanted in another order than it was recorded for."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from functools import cache, partial
 from types import ModuleType
@@ -70,7 +71,14 @@ def _copy(name: str) -> ModuleType | None:
     """A module of the suite, imported a second time."""
     if not name.startswith("test_"):
         return None
-    spec: Any = importlib.util.find_spec(f"ferrum.conformance.{name}")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
+    full = f"ferrum.conformance.{name}"
+    spec: Any = importlib.util.find_spec(full)
+    made, usual = importlib.util.module_from_spec(spec), sys.modules.get(full)
+    sys.modules[full] = made  # dataclasses look for the module that they are made in
+    try:
+        spec.loader.exec_module(made)
+    finally:
+        del sys.modules[full]
+        if usual is not None:
+            sys.modules[full] = usual
     return made

@@ -14,12 +14,12 @@ from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import Tensor
 from ferrum.types import DecodeSteps
-from meta_tests.backends.fault import permitted
+from meta_tests.backends.fault import caught_by, permitted
 
 FIELDS = ("token_ids", "positions", "slots", "seq_starts", "context_lens", "block_tables", "logit_rows")
 
 
-@permitted("it is right: a step on a copy of the batch is the step")
+@permitted("it is right: a step on a copy of the batch is the step", "test_two_models_have_recordings_of_their_own")
 class ReplayOps(NumpyOps):
     """Keeps a batch of its own for each shape of a step, fills it, and runs the step on that."""
 
@@ -57,30 +57,35 @@ class ReplayOps(NumpyOps):
         return self._counts.get(step, DecodeSteps())
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class StaleTables(ReplayOps):
     """Reads the block tables of the first batch of a shape."""
 
     updated = tuple(name for name in FIELDS if name != "block_tables")
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class StalePositions(ReplayOps):
     """Rotates by the positions of the first batch of a shape."""
 
     updated = tuple(name for name in FIELDS if name != "positions")
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class StaleSlots(ReplayOps):
     """Writes to the slots of the first batch of a shape."""
 
     updated = tuple(name for name in FIELDS if name != "slots")
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class StaleTokens(ReplayOps):
     """Embeds the tokens of the first batch of a shape."""
 
     updated = tuple(name for name in FIELDS if name != "token_ids")
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class StaleContexts(ReplayOps):
     """Holds the lengths of contexts as numbers of the launch: those of the first batch of a shape."""
 
@@ -88,6 +93,7 @@ class StaleContexts(ReplayOps):
         return own
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class CutsWideTables(ReplayOps):
     """Has a table as wide as the first batch's, and cuts later ones (as in nano-vllm #190)."""
 
@@ -102,6 +108,7 @@ class CutsWideTables(ReplayOps):
             own[...] = new
 
 
+@caught_by("test_a_replay_has_the_bits_of_the_step", name="dense")
 class ResultOfTheNext(ReplayOps):
     """Gives its own memory away: the next replay writes over a result."""
 
@@ -111,6 +118,7 @@ class ResultOfTheNext(ReplayOps):
         return kept
 
 
+@caught_by("test_two_models_have_recordings_of_their_own")
 class ReplaysAnotherModel(ReplayOps):
     """Knows a step by its code: two models whose steps are one function share a recording."""
 
