@@ -265,7 +265,8 @@ class CupyOps(ArrayModuleOps):
     def linear_add(
         self, x: Tensor, linear: Linear, residual: Tensor, after: Norm | None = None, scale: float = 1.0
     ) -> Tensor:
-        if after is None and self._is_few(x, linear) and self._products.fits(x, (linear,)):
+        fits = after is None and residual.shape == (x.shape[0], linear.weight.rows)
+        if fits and self._is_few(x, linear) and self._products.fits(x, (linear,)):
             return self._products.few(x, (linear,), residual, scale)
         return super().linear_add(x, linear, residual, after, scale)
 
@@ -290,7 +291,7 @@ class CupyOps(ArrayModuleOps):
 
     # ---- attention
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
-        if self._attention.writes(layer):
+        if self._attention.writes(layer) and layer.takes(key, value, slots.shape[0]):
             self._attention.write(layer, key, value, slots)
         else:
             super().kv_write(layer, key, value, slots)
@@ -311,6 +312,7 @@ class CupyOps(ArrayModuleOps):
     ) -> Tensor:
         width = attention.head_dim
         fits = self._attention.fits(layer, attention, projections[0].shape[1] // width, width, tables)
+        fits = fits and layer.takes(projections[1], projections[2], projections[0].shape[0])
         if not fits or not self._attention.reaches(layer, batch):
             return super().rope_attention(projections, attention, tables, layer, batch)
         query = self.head_norm(projections[0], attention.query_norm, width)

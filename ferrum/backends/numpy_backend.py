@@ -18,6 +18,7 @@ import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.recorded_steps import RecordedSteps, every_row_in_order
+from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import Tensor, host_dtype
@@ -39,6 +40,8 @@ class NumpyOps(ArrayModuleOps):
     name = "numpy"
 
     def __init__(self, float_dtype: str = "float32", deterministic: bool = False) -> None:
+        if float_dtype not in ("float32", "float64"):
+            raise InvalidParameter("float_dtype", f"must be float32 or float64, not {float_dtype!r}")
         self.float_dtype = float_dtype
         self.deterministic = deterministic
 
@@ -250,7 +253,7 @@ class NumbaOps(NumpyOps):
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
         cache = self._kernels.cache(layer)
-        if cache is None or not len(slots):
+        if cache is None or not len(slots) or not layer.takes(key, value, len(slots)):
             super().kv_write(layer, key, value, slots)
         else:
             key, value = (self._kernels.rows(x, x.shape[1] * x.shape[2]) for x in (key, value))
@@ -273,6 +276,7 @@ class NumbaOps(NumpyOps):
     ) -> Tensor:
         cache, rotation = self._kernels.cache(layer), None if tables is None else self._kernels.rotation(tables)
         fits = cache is not None and (tables is None or rotation is not None) and projections[0].size
+        fits = fits and layer.takes(projections[1], projections[2], projections[0].shape[0])
         if cache is None or not fits or not self._knows(attention, projections[0].shape[1] // attention.head_dim):
             return super().rope_attention(projections, attention, tables, layer, batch)
         query = self._rows(self.head_norm(projections[0], attention.query_norm, attention.head_dim))

@@ -1,6 +1,6 @@
 """Properties of what is odd: axes of length 0 wherever one may be, and a NaN, which is neither lost nor passed around.
 
-Owns: the promises OPS-68 and OPS-80. Refuses to know: ordinary values. Next: `specs/OPS.md`.
+Owns: the promises OPS-68 and OPS-80. Refuses to know: ordinary values. Next: `ferrum.conformance.test_refusals`.
 """
 
 from __future__ import annotations

@@ -54,6 +54,12 @@ class KvLayer:
     def block_size(self) -> int:
         return int(self.keys.shape[3])
 
+    def takes(self, key: Tensor, value: Tensor, tokens: int) -> bool:
+        """Are key and value those of so many tokens: [tokens, kv_heads, head_dim] or [tokens, kv_heads * head_dim]?"""
+        _, kv_heads, head_dim, _ = self.keys.shape
+        whole = ((tokens, kv_heads, head_dim), (tokens, kv_heads * head_dim))
+        return tuple(key.shape) == tuple(value.shape) and tuple(key.shape) in whole
+
 
 @dataclass(frozen=True, eq=False)
 class RopeTables:

@@ -32,6 +32,8 @@ dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new t
   `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
 - **Errors.** A device that is absent or fails is a `ferrum.errors.DeviceError`. The engine goes on where it was blocks
   that were moved, and takes RuntimeError and MemoryError for the same there; elsewhere the step ends, and its requests.
+- **Refused**, by whatever exception: a type that is none of DTYPES, an activation that is none of ACTIVATIONS, shapes
+  that do not fit. What was only to be read is as it was.
 - **Threads.** Only one thread calls at a time, but not always the same one.
 """
 
