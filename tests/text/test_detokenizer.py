@@ -58,6 +58,7 @@ def split_into_tokens(data: st.DataObject, text: bytes) -> list[int]:
 @example((byte_level(), [BYTE_IDS[0xED], BYTE_IDS[0xA0], BYTE_IDS[0x80]]), True)  # a surrogate is not UTF-8
 @example((sentencepiece(), [3 + 0x20, 3 + 0x20]), True)  # only the first space is encoding's own
 @example((sentencepiece(), [1, 3 + 0xE6, 3 + 0x41]), False)
+@example((sentencepiece(), [1, 3 + 0x20, 3 + 0x41]), True)  # what is skipped is no beginning
 def test_a_stream_adds_up_to_the_text(case: tuple[Tokenizer, list[int]], skip: bool) -> None:
     tokenizer, ids = case
     stream = IncrementalDetokenizer(tokenizer, skip)
