@@ -90,8 +90,9 @@ def test_a_low_score_alone_has_all_the_weight(ops: TensorOps) -> None:
 
 # ---- experts
 @pytest.mark.clause("OPS-39")
+@pytest.mark.parametrize("middle", [16, 64])  # kernels take rows of whole groups
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: int) -> None:
+def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: int, middle: int) -> None:
     """A router's rows may be equal, and an untrained router's are. Whole numbers: any order of summation gives equal
     scores."""
     random = np.random.default_rng(0)
@@ -102,7 +103,7 @@ def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: i
 
     router = np.repeat(random.integers(-4, 5, (2, 32)), 3, 0).astype(np.float32)  # three of one score, and three
     *mlps, shared = (
-        parts.GatedCase(linear(16, 32), linear(16, 32), linear(32, 16), "silu", None, 0.0) for _ in range(7)
+        parts.GatedCase(linear(middle, 32), linear(middle, 32), linear(32, middle), "silu", None, 0.0) for _ in range(7)
     )
     same = LinearCase(WeightCase("dense", router, Layout.CONTIGUOUS), None)
     case = parts.ExpertsCase(same, tuple(mlps), 2, True, shared, linear(1, 32))

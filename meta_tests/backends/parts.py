@@ -186,7 +186,7 @@ class DropsACrowd(NumpyOps):
         return y
 
 
-@caught_by("test_of_experts_with_one_score_the_first_is_chosen", tokens=7)
+@caught_by("test_of_experts_with_one_score_the_first_is_chosen", tokens=7, middle=16)
 class LastExpertOnATie(NumpyOps):
     """Prefers the last of two experts with one score."""
 
