@@ -1,4 +1,4 @@
-"""PROOF-01 to PROOF-04: the faults fit today's source, and the runner tells the truth about them."""
+"""PROOF-01 to PROOF-05: the faults fit today's source, and the runner tells the truth about them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from meta_tests.run import judge_all
 from meta_tests.tree import TreeCopy
 
 FAULTS = source_faults()
+TABLE = ROOT / "meta_tests" / "RESULTS.md"
 
 
 FILE = "tests/core/test_errors.py"
@@ -114,3 +115,10 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert results.read(path) == rows == {"seen": results.Row("a.py::test_b", 1.2), "unseen": results.Row(None, 20.0)}
     assert "Caught: 1 of 2." in path.read_text(encoding="utf-8")
     assert results.read(tmp_path / "nothing.md") == {}
+
+
+@pytest.mark.clause("PROOF-05")
+def test_the_table_names_every_fault_and_none_survives() -> None:
+    rows = results.read(TABLE)
+    assert [one.name for one in FAULTS if one.name not in rows] == [], "judge these: python -m meta_tests --report …"
+    assert [name for name, row in rows.items() if row.by is None] == []
