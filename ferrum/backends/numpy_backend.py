@@ -18,7 +18,6 @@ import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.recorded_steps import RecordedSteps, every_row_in_order
-from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import Tensor, host_dtype
@@ -40,8 +39,6 @@ class NumpyOps(ArrayModuleOps):
     name = "numpy"
 
     def __init__(self, float_dtype: str = "float32", deterministic: bool = False) -> None:
-        if float_dtype not in ("float32", "float64"):
-            raise InvalidParameter("float_dtype", f"must be float32 or float64, not {float_dtype!r}")
         self.float_dtype = float_dtype
         self.deterministic = deterministic
 

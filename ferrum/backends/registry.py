@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ferrum.backends.cuda import probe
 from ferrum.errors import BackendError, FerrumError, InvalidParameter, NotFound
 from ferrum.tensor.compositions import Compositions, TensorOps
-from ferrum.tensor.ops import PRIMITIVES, Primitives
+from ferrum.tensor.ops import FLOATS, PRIMITIVES, Primitives
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoints
@@ -47,6 +47,8 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
     for option in given:
         if option not in known:
             raise InvalidParameter(option, f"is not an option of backend {name!r}")
+    if given.get("float_dtype", "float32") not in FLOATS:
+        raise InvalidParameter("float_dtype", f"must be {' or '.join(FLOATS)}, not {given['float_dtype']!r}")
     _check_complete(name, make)
     try:
         return make(**given)

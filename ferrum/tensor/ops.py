@@ -53,22 +53,24 @@ Shape = tuple[int, ...]
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint64", "uint32", "uint8", "bool")
 """Names of the element types that every backend stores."""
 
-_FLOATS = ("float32", "float64")
+FLOATS = ("float32", "float64")
+"""What a backend's float type may be."""
+
 _SIGNED = ("int64", "int32")  # positions, slots, ranks
 _BITS = ("uint64", "uint8")  # random numbers, packed weights
 
 NEEDED: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("add", "sub", "mul"), (*_FLOATS, *_SIGNED, *_BITS)),
-    **dict.fromkeys(("div", "matmul", "exp", "log", "rsqrt", "tanh", "erf", "cos", "sin"), _FLOATS),
-    **dict.fromkeys(("maximum", "sum", "max", "cumsum"), (*_FLOATS, *_SIGNED)),
+    **dict.fromkeys(("add", "sub", "mul"), (*FLOATS, *_SIGNED, *_BITS)),
+    **dict.fromkeys(("div", "matmul", "exp", "log", "rsqrt", "tanh", "erf", "cos", "sin"), FLOATS),
+    **dict.fromkeys(("maximum", "sum", "max", "cumsum"), (*FLOATS, *_SIGNED)),
     "floor_divide": _SIGNED,
-    "less": (*_FLOATS, *_SIGNED),
-    "where": (*_FLOATS, "int64"),
-    "equal": (*_FLOATS, *_SIGNED, "bool"),
+    "less": (*FLOATS, *_SIGNED),
+    "where": (*FLOATS, "int64"),
+    "equal": (*FLOATS, *_SIGNED, "bool"),
     **dict.fromkeys(("bitwise_and", "bitwise_xor"), (*_BITS, "bool")),
     "right_shift": _BITS,
-    "argmax": (*_FLOATS, "int8"),
-    "argsort": (*_FLOATS, "int64"),
+    "argmax": (*FLOATS, "int8"),
+    "argsort": (*FLOATS, "int64"),
 }
 """The types for which a primitive that computes is needed. Both floats, because one is the backend's own and random
 numbers and sampling have parts in the other."""

@@ -51,6 +51,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("elsewhere_backends:Fails", {}, BackendError, "no such device"),
         ("elsewhere_backends:Half", {}, BackendError, "lacks primitives: asarray, to_numpy"),
         ("numpy", {"threads": 2}, InvalidParameter, "threads"),
+        ("elsewhere_backends:Works", {"float_dtype": "float16"}, InvalidParameter, "float32 or float64"),
     ],
 )
 @pytest.mark.usefixtures("elsewhere")
