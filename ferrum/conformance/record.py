@@ -25,7 +25,8 @@ OPERATIONS = tuple(name for name in (*PRIMITIVES, *COMPOSITIONS) if name not in 
 @dataclass
 class Record:
     """called: what the property itself called, not what that called in turn. checked: what it held against an oracle,
-    and the largest error of an accepted answer, as a share of the tolerance; 0 where answers must be equal."""
+    and the largest error of an answer, as a share of the tolerance: 0 where an answer that must be equal is, infinite
+    where an error has no size."""
 
     called: set[str] = field(default_factory=set)
     checked: dict[str, float] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """How close is close enough.
 
-Owns: one table of tolerances per float type and one comparison. Refuses to know: which operation is compared.
+Owns: one table of tolerances per float type, one comparison, and the words for what it finds. Refuses to know: which operation is compared.
 Specs: OPS. Next: `ferrum.conformance.strategies`.
 
 Where the numbers come from, u being the unit roundoff (2**-24 in float32):
@@ -41,27 +41,50 @@ TOLERANCES = {
 }
 
 
-def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> float:
-    """Same shape, same places of NaN and of either infinity, and elsewhere within the tolerance of `dtype`. Returns the
-    largest error as a share of the tolerance."""
+@dataclass(frozen=True)
+class Closeness:
+    """share: the largest error as a share of the tolerance, infinite where an error has no size; fault: what is wrong,
+    empty where all is well."""
+
+    share: float
+    fault: str = ""
+
+
+def closeness(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> Closeness:
+    """Is the shape the same, are NaN and either infinity in the same places, and is the rest within the tolerance of
+    `dtype`?"""
     wanted = expected if isinstance(expected, Expected) else exact(expected)
-    assert actual.shape == wanted.value.shape, f"shape {actual.shape}, expected {wanted.value.shape}"
+    if actual.shape != wanted.value.shape:
+        return Closeness(math.inf, f"shape {actual.shape}, expected {wanted.value.shape}")
     given = actual.astype(np.float64)
     special = ~np.isfinite(wanted.value)
     agree = (given == wanted.value) | (np.isnan(given) & np.isnan(wanted.value))  # infinities also in sign
     misplaced = np.where(special, ~agree, ~np.isfinite(given))
-    assert not misplaced.any(), _report("nan or inf in the wrong place", given, wanted.value, misplaced)
+    if misplaced.any():
+        return Closeness(math.inf, f"nan or inf in the wrong place: {_worst(given, wanted.value, misplaced)}")
     tolerance = TOLERANCES[dtype]
     finite, sizes = np.where(special, 0, wanted.value), np.where(special, 0, wanted.magnitude)
     error = np.abs(np.where(special, 0, given) - finite)
     size = np.maximum(sizes, np.abs(finite))
     allowed = tolerance.absolute + tolerance.relative * max(1.0, math.sqrt(wanted.terms) / 4) * size
     shares = error / allowed
-    assert (shares <= 1).all(), _report("an element is too far off", given, wanted.value, shares)
+    if not (shares <= 1).all():
+        worst = f"{_worst(given, wanted.value, shares)}, allowed error: {_at_worst(allowed, shares):.2g}"
+        return Closeness(float(shares.max()), f"an element is too far off: {worst}")
     limit = tolerance.absolute * math.sqrt(error.size) + tolerance.l2 * np.linalg.norm(size)
     length = np.linalg.norm(error)
-    assert length <= limit, _report("relative L2 error is too large", given, wanted.value, error)
-    return float(max(shares.max(initial=0.0), length / limit if limit else 0.0))
+    share = float(max(shares.max(initial=0.0), length / limit if limit else 0.0))
+    if length <= limit:
+        return Closeness(share)
+    worst = f"{length:.2g}, allowed: {limit:.2g}; the largest part of it is {_worst(given, wanted.value, error)}"
+    return Closeness(share, f"the elements together are too far off (L2): {worst}")
+
+
+def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> float:
+    """Fails with what is wrong. Returns the largest error as a share of the tolerance."""
+    found = closeness(actual, expected, dtype)
+    assert not found.fault, found.fault
+    return found.share
 
 
 def assert_same(actual: NDArray[Any], expected: NDArray[Any]) -> None:
@@ -73,8 +96,12 @@ def assert_same(actual: NDArray[Any], expected: NDArray[Any]) -> None:
     assert given.shape == wanted.shape, f"shape {given.shape}, expected {wanted.shape}"
 
 
-def _report(sentence: str, given: NDArray[Any], wanted: NDArray[Any], badness: NDArray[Any]) -> str:
-    """The sentence and the worst element."""
-    worst = np.unravel_index(int(np.argmax(badness)), badness.shape)
-    place = [int(i) for i in worst]
-    return f"{sentence}: at {place} {given[worst]!r}, expected {wanted[worst]!r} (shape {given.shape})"
+def _at_worst(values: NDArray[Any], badness: NDArray[Any]) -> float:
+    return float(values[np.unravel_index(int(np.argmax(badness)), badness.shape)])
+
+
+def _worst(given: NDArray[Any], wanted: NDArray[Any], badness: NDArray[Any]) -> str:
+    """The worst element, and where it is."""
+    place = [int(i) for i in np.unravel_index(int(np.argmax(badness)), badness.shape)]
+    there = f"{_at_worst(given, badness)}, expected {_at_worst(wanted, badness)}"
+    return f"at {place} of shape {list(given.shape)}: {there}"
