@@ -94,7 +94,7 @@ def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expe
         for one, wanted in zip(results, expected, strict=True):
             found = closeness(host(ops, one), wanted, ops.float_dtype)
             note_closeness(name, found.share)
-            assert not found.fault, found.fault
+            found.check()
 
 
 def check_same(ops: TensorOps, name: str, arguments: tuple[Any, ...], expected: Host, dtype: str) -> None:
