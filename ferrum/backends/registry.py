@@ -54,8 +54,8 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
         return make(**given)
     except FerrumError:
         raise
-    except Exception as error:
-        raise BackendError(f"backend {name!r} cannot run: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise BackendError(f"backend {name!r} cannot run: {_told(error)}") from error
 
 
 def _check_complete(name: str, made: type[Compositions]) -> None:
@@ -91,11 +91,20 @@ def _entry_points() -> EntryPoints:
 
 def _load_class(target: str) -> type[Compositions]:
     module_name, _, attribute = target.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        raise BackendError(
+            f"backend {target!r} cannot be imported: a module is named, not a file: package.module:Class"
+        )
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a foreign module does at import
-        raise BackendError(f"backend {target!r} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a foreign module does at import
+        raise BackendError(f"backend {target!r} cannot be imported: {_told(error)}") from error
     made = getattr(module, attribute, None)
     if not (isinstance(made, type) and issubclass(made, Compositions)):
-        raise NotFound(f"module {module_name!r} has no backend class {attribute!r}")
+        file = getattr(module, "__file__", None)  # often another than the caller means
+        raise NotFound(f"module {module_name!r}{f' is {file} and' if file else ''} has no backend class {attribute!r}")
     return made
+
+
+def _told(error: BaseException) -> str:
+    return f"it ends the process with {error}" if isinstance(error, SystemExit) else str(error)

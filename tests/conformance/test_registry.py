@@ -27,12 +27,17 @@ class Half(Compositions):
 class Fails(NumpyOps):
     def __init__(self):
         raise OSError("no such device")
+
+class Leaves(NumpyOps):
+    def __init__(self):
+        raise SystemExit(0)
 """
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere_backends.py").write_text(MODULE)
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -43,7 +48,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("numpyy", {}, NotFound, "'numpyy'"),
         ("nowhere.to.be.found:Ops", {}, BackendError, "nowhere"),
         ("elsewhere_backends:Missing", {}, NotFound, "Missing"),
-        ("os:path", {}, NotFound, "no backend class 'path'"),
+        ("os:path", {}, NotFound, r"module 'os' is .*os\.py and has no backend class 'path'"),
+        ("sys:path", {}, NotFound, "module 'sys' has no backend class 'path'"),
+        ("./mine:MyOps", {}, BackendError, "a module is named, not a file"),
+        ("mine.py:MyOps", {}, BackendError, "a module is named, not a file"),
+        ("leaving:MyOps", {}, BackendError, "'leaving:MyOps' cannot be imported: it ends the process with 3"),
+        ("elsewhere_backends:Leaves", {}, BackendError, "cannot run: it ends the process with 0"),
         (":", {}, BackendError, "cannot be imported"),
         (".x:Y", {}, BackendError, "cannot be imported"),
         (None, {}, InvalidParameter, "backend must be a name"),
