@@ -30,6 +30,7 @@ do_not_mutate = [{left_out}]
 also_copy = ["tests", "specs", "docs", "benchmarks", "examples", "meta_tests", "README.md"]
 pytest_add_cli_args_test_selection = [{tests}]
 pytest_add_cli_args = ["--hypothesis-seed=0", "-p", "no:cacheprovider", {options}]
+process_isolation = "forkserver"  # or a mutant begins with what the tests before it have left in caches
 timeout_multiplier = 5
 track_dependencies = false
 use_git_change_detection = false
