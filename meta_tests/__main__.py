@@ -24,7 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         help="one fault (repeatable)")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=2, help="copies of the tree that are judged at a time")
     parser.add_argument("--report", type=Path, help="a Markdown file; its rows about other faults stay")
+    parser.add_argument("--rewrite", action="store_true", help="judge nothing: only write the report from its own rows")
     given = parser.parse_args(arguments)
+    if given.rewrite:
+        if given.report is None:
+            parser.error("--rewrite writes a report; --report says which")
+        given.report.write_text(results.written(faults, results.read(given.report)), encoding="utf-8")
+        return 0
     chosen = [fault for fault in faults if _wanted(fault, given.room, given.name)]
     try:
         bad = _run(faults, chosen, given.jobs, given.report)

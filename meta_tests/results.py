@@ -52,9 +52,10 @@ def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
         [
             "# Planted faults, and the tests that found them",
             "",
-            f"Caught: {len(caught)} of {len(judged)}. Judged by `python -m meta_tests` on {date.today()}, "
-            f"{platform.machine()}, Python {platform.python_version()}. Each fault was there alone, and the tests",
-            "are those of its room: the first that failed is named, and the seconds until then, with pytest's start.",
+            f"Caught: {len(caught)} of {len(judged)}. Judged room by room by the judge of `python -m meta_tests`, last "
+            f"on {date.today()}, {platform.machine()}, Python {platform.python_version()}.",
+            "Each fault was there alone, and the tests are those of its room: the first that failed is named, and the",
+            "seconds until then, with pytest's start, on a machine that did other things as well.",
             "",
             "| room | faults | caught |",
             "|---|---|---|",
@@ -64,8 +65,31 @@ def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
             "|---|---|---|---|---|",
             *(_line(fault, rows[fault.name]) for fault in judged),
             "",
+            *_backends(),
+            "",
         ]
     )
+
+
+def _backends() -> Iterable[str]:
+    """The faulty backends, which need no run of their own to be told of."""
+    from meta_tests import backends
+
+    every = backends.faults()
+    yield from (
+        "## Faulty backends",
+        "",
+        f"Caught: {len(every)} of {len(every)}. Every run of the tests (`meta_tests/backends/test_faults.py`) fails where "
+        "one is not caught by each property that it names, and where",
+        "that property does not pass without the fault. `python -m meta_tests --room backends` has the whole suite look "
+        "at each.",
+        "",
+        "| fault | what a kernel does wrong | found by |",
+        "|---|---|---|",
+    )
+    for fault in every:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(proof.property for proof in fault.proofs))
+        yield f"| {fault.name} | {fault.sentence.replace('|', ' ')} | {names} |"
 
 
 def _totals(judged: Iterable[Fault], rows: Mapping[str, Row]) -> Iterable[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from meta_tests import results
+from meta_tests import backends, results
+from meta_tests.__main__ import main
 from meta_tests.fault import ROOT, Fault, Plant, source_faults
 from meta_tests.judge import CannotJudge, Judge
 from meta_tests.planted import FOLDER
@@ -122,3 +123,17 @@ def test_the_table_names_every_fault_and_none_survives() -> None:
     rows = results.read(TABLE)
     assert [one.name for one in FAULTS if one.name not in rows] == [], "judge these: python -m meta_tests --report …"
     assert [name for name, row in rows.items() if row.by is None] == []
+
+
+@pytest.mark.clause("PROOF-05")
+def test_the_table_names_every_faulty_backend() -> None:
+    text = TABLE.read_text(encoding="utf-8")
+    missing = [each.name for each in backends.faults() if f"| {each.name} |" not in text]
+    assert missing == [], "python -m meta_tests --rewrite --report meta_tests/RESULTS.md"
+
+
+def test_a_report_is_written_from_its_own_rows(tmp_path: Path) -> None:
+    path = tmp_path / "report.md"
+    path.write_text(TABLE.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main(["--rewrite", "--report", str(path)]) == 0
+    assert results.read(path) == results.read(TABLE)
