@@ -79,10 +79,10 @@ def _backends() -> Iterable[str]:
     yield from (
         "## Faulty backends",
         "",
-        f"Caught: {len(every)} of {len(every)}. Every run of the tests (`meta_tests/backends/test_faults.py`) fails where "
-        "one is not caught by each property that it names, and where",
-        "that property does not pass without the fault. `python -m meta_tests --room backends` has the whole suite look "
-        "at each.",
+        f"Caught: {len(every)} of {len(every)}. Every run of the tests (`meta_tests/backends/test_faults.py`) fails "
+        "where one is not caught by each property that it names,",
+        "and where that property does not pass without the fault. `python -m meta_tests --room backends` has the whole "
+        "suite look at each.",
         "",
         "| fault | what a kernel does wrong | found by |",
         "|---|---|---|",
