@@ -1,13 +1,14 @@
 """Other people's tests: fetches the test data that others publish in packages, runs it, and counts.
 
-    pip install '.[test]' && python benchmarks/others.py              # every suite; --list tells which there are
+    pip install '.[test]' './examples/ferrum-array-api[torch]'
+    python benchmarks/others.py                                       # every suite; --list tells which there are
     python benchmarks/others.py onnx_nodes --backend my_module:MyOps  # one of them, on a backend of yours
 
 For each suite: how many cases were tried and equal, how many differ and whether each of them has its reason in
 `suites/differences/`, how many were refused because the project does not do such things. The exit code is 1 for a
-difference without a reason, and for a reason that nothing needs any more; 2 for a suite that does not exist or whose
-data cannot be had, after the others. Where all is well results go to `results/others.json`; --readme makes the table in
-README.md of that file.
+difference without a reason, for a reason that nothing needs any more, and for a suite without cases; 2 for a suite that
+does not exist or whose data cannot be had, after the others. Where all is well results go to `results/others.json`;
+--readme makes the table in README.md of that file.
 Rows of the server's suites come from `pytest -m suites` (tests/server/suites/README.md).
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from suites import SUITES, explained, table
-from suites.fetch import Missing, fetch
+from suites.fetch import Missing, fetch, version
 from suites.verdict import Verdict
 
 from ferrum.backends.registry import load_backend
@@ -57,7 +58,7 @@ def runs(
     name: str, suite: Any, data: Path, backends: Sequence[str]
 ) -> Iterator[tuple[str, partial[Iterator[Verdict]]]]:
     """Each row that a suite will have, and what makes its verdicts."""
-    if not hasattr(suite, "run_on"):
+    if not suite.SOURCE.of_backends:
         yield name, partial(suite.run, data)
         return
     for backend in backends:
@@ -81,6 +82,7 @@ def judge(name: str, data: Path, backends: Sequence[str], built_in: bool) -> tup
         )
         rows.append(row)
         everything += verdicts
+        wrong += [] if verdicts else [f"{label}: there are no cases"]
         wrong += [
             f"{label}: {each.case} {each.outcome}: {each.detail}" for each in explained.unexplained(verdicts, said)
         ]
@@ -93,7 +95,7 @@ def whose(suite: Any, label: str) -> str:
     """A heading of the table: "onnx 1.23.2, node tests, on numba"."""
     package = suite.SOURCE.package
     _, on, backend = label.partition(" on ")
-    return f"{package.name} {package.version}, {suite.SOURCE.holds}{f', on {backend}' if on else ''}"
+    return f"{package.name} {version(package)}, {suite.SOURCE.holds}{f', on {backend}' if on else ''}"
 
 
 def today() -> str:

@@ -4,7 +4,7 @@ A suite module has `SOURCE`, an object of `fetch.Source`, and a generator of ver
 
     def run(data: Path) -> Iterator[Verdict]
 
-or, where what is tested is a backend and every backend is a row of its own,
+or, where `SOURCE.of_backends` says that what is tested is a backend and every backend is a row of its own,
 
     def run_on(ops: TensorOps, data: Path) -> Iterator[Verdict]
 

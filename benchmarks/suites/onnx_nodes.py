@@ -26,7 +26,7 @@ from .onnx_rows import ROWS
 from .onnx_shapes import SHAPES
 from .verdict import Verdict
 
-SOURCE = Source(ONNX, "node tests")
+SOURCE = Source(ONNX, "node tests", of_backends=True)
 
 OPERATORS: Mapping[str, Callable[[Any, Node], Tensor | Sequence[Tensor]]] = {
     **ELEMENTWISE,

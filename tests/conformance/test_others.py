@@ -9,6 +9,7 @@ import tarfile
 import types
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,26 @@ def test_only_the_bytes_that_are_known_are_unpacked(tmp_path: Path, monkeypatch:
         fetch.fetch(package, tmp_path / "data")
     with pytest.raises(fetch.Missing, match="it needs no-such-package 1, which is missing here"):
         fetch.fetch(fetch.Package("no-such-package", "1", "installed"), tmp_path)
+    any_version = fetch.Package("pytest", "", "installed")
+    fetch.fetch(any_version, tmp_path)
+    assert fetch.version(any_version) == pytest.__version__
+    with pytest.raises(fetch.Missing, match="it needs no-such-package, which is missing here"):
+        fetch.fetch(replace(any_version, name="no-such-package"), tmp_path)
+
+
+@pytest.mark.clause("SUITE-11")
+def test_pip_knows_the_hash_before_it_runs_anything_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pip(command: list[str], cwd: Path, **options: Any) -> None:
+        asked.append((cwd / command[command.index("-r") + 1]).read_text())
+        archive(cwd / "some-1.0.tar.gz", "package/a.txt")
+
+    asked: list[str] = []
+    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    with pytest.raises(fetch.Missing, match="is not the file"):
+        fetch.fetch(fetch.Package("some", "1.0", "sdist", "0" * 64), tmp_path / "data")
+    assert asked == [f"some==1.0 --hash=sha256:{'0' * 64}\n"]
 
 
 @pytest.mark.clause("SUITE-12")
@@ -135,6 +156,8 @@ def test_the_command_keeps_results_where_all_is_explained(tmp_path: Path, monkey
         assert (tmp_path / "results.json").exists() == (code == 0)
     (row,) = table.read(tmp_path / "results.json")
     assert (row.suite, row.equal, row.whose) == ("made_up", 1, f"pytest {pytest.__version__}, made up")
+    suite.run = lambda data: iter([])  # type: ignore[attr-defined]
+    assert others.main() == 1  # a suite that finds no cases is not well
     suite.SOURCE = fetch.Source(fetch.Package("pytest", "0.1", "installed"), "made up")  # type: ignore[attr-defined]
     assert others.main() == 2
 

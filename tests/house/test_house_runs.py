@@ -16,7 +16,7 @@ from ferrum.testing.profiles import load_profile
 from tests.house.source import ROOT
 
 COMMANDS = {
-    "pip install .[dev]": "setup.cfg",
+    "pip install .[dev] ./examples/ferrum-array-api[torch]": "examples/ferrum-array-api/pyproject.toml",
     "pytest": "tests/conftest.py",
     "python -m meta_tests": "meta_tests/__main__.py",
     "python -m meta_tests.mutants": "meta_tests/mutants/__main__.py",
