@@ -301,6 +301,19 @@ def resealed(contents: dict[str, Any], metadata: Metadata) -> None:
     metadata["digest"] = _digest(json.loads(metadata["token_ids"]), contents)
 
 
+@pytest.mark.clause("KV-35")
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_more_or_fewer_blocks_than_the_tokens_fill_are_refused(tmp_path: Path, blocks: int) -> None:
+    path = saved(tmp_path)
+
+    def resize(contents: dict[str, Any], metadata: Metadata) -> None:
+        contents.update({name: np.resize(array, (blocks, *array.shape[1:])) for name, array in contents.items()})
+        resealed(contents, metadata)
+
+    rewrite(path, resize)
+    refuse(manager_of("numpy", "float32"), path, InvalidFormat)
+
+
 @pytest.mark.clause("KV-43")
 def test_one_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path)

@@ -63,6 +63,12 @@ def test_sentencepiece_tokens(token: str, expected: bytes) -> None:
 
 
 @pytest.mark.clause("TEXT-05")
+@pytest.mark.parametrize("token", ["<0x41>b", "a<0x41>", "<0x4>", "<0x411>", "<0x4G>", "<0x41>\n"])
+def test_what_only_looks_like_a_byte_stands_for_its_text(token: str) -> None:
+    assert TokenSpelling(byte_fallback=True, replaces_space=True).token_bytes(token) == token.encode()
+
+
+@pytest.mark.clause("TEXT-05")
 @given(st.text(alphabet=" helot日😀", max_size=20), st.booleans())
 def test_sentencepiece_decodes_text_as_the_library_does(text: str, skip: bool) -> None:
     backend = sentencepiece_backend()
