@@ -4,7 +4,8 @@ It has imported what the tests need and what is none of the tree's; so a child i
 modules as they are then, the fault among them. `python -m meta_tests.nursery` reads an order a line, in JSON, and
 answers each with a line.
 
-Owns: the forking, and the time that a child may take. Refuses to know: faults, what the output of tests means.
+Owns: the forking, the time that a child may take, and the end of what its tests have started. Refuses to know: faults,
+what the output of tests means.
 Specs: PROOF-03. Next: `meta_tests.judge`.
 """
 
@@ -28,6 +29,7 @@ def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> 
     """The exit code of pytest with these arguments, whose output goes to a file; None where the time was over."""
     child = os.fork()
     if not child:
+        os.setpgid(0, 0)
         signal.setitimer(signal.ITIMER_REAL, limit_s)  # whose signal ends the child
         os.environ["HYPOTHESIS_PROFILE"] = profile
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -40,7 +42,11 @@ def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> 
         finally:
             sys.stdout.flush()
             os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    finally:
+        with suppress(OSError):  # no such group: nothing is left
+            os.killpg(child, signal.SIGKILL)  # programs that its tests have started
     return None if code == -signal.SIGALRM else code
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +90,29 @@ def test_tests_without_an_end_have_failed_and_those_that_are_not_there_judge_not
         assert judge.judge(SEEN.tests, "few", 300).caught_by is None
         with pytest.raises(CannotJudge, match="ended with 4"):
             judge.judge(("tests/core/no_such_file.py",), "few", 300)
+
+
+LEAVES = """
+import os, subprocess
+
+def test_leaves_a_program_behind():
+    with open("pipe", "w") as pipe:
+        subprocess.Popen(["sleep", "600"], stdout=pipe)
+"""
+
+
+@pytest.mark.clause("PROOF-04")
+def test_what_tests_have_started_ends_with_them(copy: TreeCopy) -> None:
+    """Servers of a run that takes too long would be there for ever."""
+    (copy.folder / "tests/core/test_leaves.py").write_text(LEAVES, encoding="utf-8")
+    os.mkfifo(copy.folder / "pipe")
+    reader = os.open(copy.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with Judge(copy.folder) as judge:
+        assert judge.judge(("tests/core/test_leaves.py",), "few", 300).caught_by is None
+    readable, _, _ = select.select([reader], [], [], 60)
+    os.set_blocking(reader, True)
+    assert readable and os.read(reader, 1) == b""  # nobody is left who could write
+    os.close(reader)
 
 
 @pytest.mark.clause("PROOF-04")
