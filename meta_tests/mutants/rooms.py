@@ -26,15 +26,19 @@ class Room:
         return self.source.rpartition("/")[2]
 
 
+QUICK = ("-p", "meta_tests.planted")
+"""A test that fails stops at its first failing example: nobody reads the smallest one."""
+
 ROOMS = {
     room.name: room
     for room in (
-        Room("ferrum/kv", ("tests/kv",)),
-        Room("ferrum/sched", ("tests/sched",)),
+        Room("ferrum/kv", ("tests/kv",), options=QUICK),
+        Room("ferrum/sched", ("tests/sched",), options=QUICK),
         Room(
             "ferrum/sample",
             ("tests/sample",),
             options=(  # a deep stack, and time
+                *QUICK,
                 "--deselect=tests/sample/test_sampling_any.py",
                 "-k",
                 "not refusal_tells_the_place and not in_time and not takes_long and not no_time "
@@ -46,15 +50,15 @@ ROOMS = {
             "ferrum/tensor",
             ("ferrum/conformance",),
             ("ferrum/tensor/ops.py",),
-            ("--backend=numpy", "-k", "not no_operation_is_forgotten"),
+            (*QUICK, "--backend=numpy", "-k", "not no_operation_is_forgotten"),
         ),
         # a process without the packages of this one
         Room(
             "ferrum/load",
             ("tests/load",),
             ("ferrum/load/pip.py", "ferrum/load/pip_child.py"),
-            ("--deselect=tests/load/test_load_pip.py",),
+            (*QUICK, "--deselect=tests/load/test_load_pip.py"),
         ),
-        Room("ferrum/text", ("tests/text",)),
+        Room("ferrum/text", ("tests/text",), options=QUICK),
     )
 }

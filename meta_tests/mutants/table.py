@@ -73,11 +73,11 @@ def update(path: Path, results: Sequence[Reviewed]) -> None:
 
 def row(result: Reviewed) -> str:
     judged, (died, could) = result.judged, result.counted
-    share = f"{result.share:.1%}"
-    tried = judged.killed + judged.late + len(judged.survivors)
-    if tried < judged.total:
+    tried, share = str(judged.tried), f"{result.share:.1%}"
+    if judged.tried < judged.total:
         low, high = interval(died, could)
         share += f" ({low:.1%} to {high:.1%})"
+        tried += f", seed {judged.seed}"
     cells = (judged.room, judged.total, tried, judged.killed, judged.late, result.count("equivalent"),
              result.count("accepted"), result.count(None), share)  # fmt: skip
     return f"| {' | '.join(map(str, cells))} |"

@@ -51,7 +51,7 @@ def toy(tmp_path: Path) -> Mutmut:
 @pytest.mark.clause("PROOF-30")
 def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut) -> None:
     judged = toy.judge(sample=1_000, seed=7)
-    assert judged.killed + judged.late + len(judged.survivors) == judged.total
+    assert judged.tried == judged.total and judged.seed == 7
     assert Mutant("toy.numbers.doubled", "return a * 2", "return a * 3") in judged.survivors
     assert Mutant("toy.numbers.larger", "return a if a > b else b", "return a if a >= b else b") in judged.survivors
     assert judged.killed >= 2  # each branch of `larger`
@@ -113,7 +113,8 @@ def test_the_interval_holds_the_share_and_narrows(could: int, data: st.DataObjec
 def test_the_rows_of_rooms_that_were_not_judged_stay(tmp_path: Path) -> None:
     path = tmp_path / "RESULTS.md"
     mutant = Mutant("ferrum.kv.pool.f", "a | b", "c")
-    first, second = (table.Reviewed(Judged(name, 9, 8, 0, (mutant,)), []) for name in ("kv", "text"))
+    first, second = (table.Reviewed(Judged(name, 10, 8, 0, (mutant,), 7), []) for name in ("kv", "text"))
+    assert "| 10 | 9, seed 7 | 8 |" in table.row(first)
     table.update(path, [first, second])
     written = path.read_text()
     assert written.count("not reviewed\n") == 2 and table.row(first) in written and table.row(second) in written

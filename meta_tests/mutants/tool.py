@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from meta_tests.mutants.rooms import Room
+from meta_tests.planted import FOLDER
 
 KILLED = {"killed", "segfault"}
 LATE = "timeout"
@@ -52,13 +53,19 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a room's mutants. There are `total`, of which `killed + late + survivors` were judged."""
+    """What became of a room's mutants. There are `total`, of which `tried` were judged, drawn by `seed` where they
+    are a sample."""
 
     room: str
     total: int
     killed: int
     late: int
     survivors: tuple[Mutant, ...]
+    seed: int | None = None
+
+    @property
+    def tried(self) -> int:
+        return self.killed + self.late + len(self.survivors)
 
 
 class Mutmut:
@@ -82,16 +89,16 @@ class Mutmut:
                 raise CannotRun(told[-4000:])
             names = random.Random(seed).sample(every, min(sample, len(every)))
             self._run(*names)
-        return self._judged(names)
+        return self._judged(names, None if sample is None else seed)
 
-    def _judged(self, names: list[str]) -> Judged:
+    def _judged(self, names: list[str], seed: int | None) -> Judged:
         states = self._states()
         outcomes = [states[name] for name in names]
         if "not checked" in outcomes:
             raise CannotRun("mutmut has stopped before the end")
         killed, late = sum(state in KILLED for state in outcomes), outcomes.count(LATE)
         alive = sorted(name for name in names if states[name] not in KILLED | {LATE})
-        return Judged(self.room.name, len(states), killed, late, tuple(map(self._mutant, alive)))
+        return Judged(self.room.name, len(states), killed, late, tuple(map(self._mutant, alive)), seed)
 
     def _run(self, *names: str) -> None:
         done = self._call("run", *names)
@@ -112,8 +119,8 @@ class Mutmut:
         command = [sys.executable, "-m", "mutmut", *arguments]
         if arguments[0] == "run":
             command[4:4] = ["--max-children", str(self.jobs)]
-        return subprocess.run(command, cwd=self.folder, env=_environment(), stdin=subprocess.DEVNULL, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+        return subprocess.run(command, cwd=self.folder, env=_environment(self.folder), text=True, check=False,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
 
 def _settings(room: Room) -> str:
@@ -139,7 +146,7 @@ def place_of(name: str) -> str:
     return f"{module}.{inner}"
 
 
-def _environment() -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     """Threads of a forked child that NumPy or Numba would need are not there, so each has one."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {"HYPOTHESIS_PROFILE": "dev", **os.environ, **threads}
+    return {"HYPOTHESIS_PROFILE": "dev", **os.environ, **threads, FOLDER: str(folder)}
