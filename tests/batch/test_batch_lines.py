@@ -96,6 +96,30 @@ def test_a_line_that_is_no_request_is_told_with_its_number(value: Any, code: str
 
 
 @pytest.mark.clause("BATCH-04")
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"method": "GET"}, "method must be \"POST\", not 'GET'"),
+        ({"method": "post"}, "not 'post'"),
+        ({"url": "/v1/files"}, ", not '/v1/files'"),
+        ({"body": [1]}, "body must be an object, not [1]"),
+        ({"custom_id": 7}, "custom_id must be a text, not 7"),
+        ({"priority": 1, "user": 2}, "'priority' is no field of a line"),
+    ],
+)
+def test_a_fault_is_told_with_what_is_wrong(changed: dict[str, Any], told: str) -> None:
+    fault = line_of({**GOOD, **changed}).fault
+    assert fault is not None and fault.message.endswith(told)
+
+
+@pytest.mark.clause("BATCH-04")
+@pytest.mark.parametrize("field", GOOD)
+def test_the_field_that_is_missing_is_named(field: str) -> None:
+    fault = line_of({key: value for key, value in GOOD.items() if key != field}).fault
+    assert fault is not None and fault.message.endswith(f"{field} is missing")
+
+
+@pytest.mark.clause("BATCH-04")
 @given(st.binary(max_size=60))
 @example(b"{}")
 def test_no_line_raises(content: bytes) -> None:

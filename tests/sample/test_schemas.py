@@ -391,6 +391,7 @@ def test_a_one_of_whose_parts_are_apart_is_followed(options: list[Any]) -> None:
     [
         [INTEGER, {"type": "number", "minimum": 3}],
         [{"enum": [1, 2]}, {"enum": [2.0]}],
+        [INTEGER, {"enum": [2.0, 2.5]}],
         [{}, INTEGER],
         [{**OBJECT, "required": ["a"]}, {**OBJECT, "required": ["b"]}],
         [{"type": "string", "pattern": "a"}, {"type": "string", "pattern": "b"}],

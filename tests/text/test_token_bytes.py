@@ -23,7 +23,26 @@ from tests.text.small_tokenizers import (
     sentencepiece_backend,
 )
 
-WORD_PIECES = ["the", "[CLS]", "##s", "##'", "fox", ".", ",", "!", "?", "'", "n't", "'s", "do", "not", "do not", "a ."]
+WORD_PIECES = [
+    "the",
+    "[CLS]",
+    "##s",
+    "##'",
+    "##s##",
+    "##a##s",
+    "fox",
+    ".",
+    ",",
+    "!",
+    "?",
+    "'",
+    "n't",
+    "'s",
+    "do",
+    "not",
+    "do not",
+    "a .",
+]
 
 
 @pytest.mark.clause("TEXT-04")
