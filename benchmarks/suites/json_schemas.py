@@ -62,7 +62,7 @@ def _verdicts(place: str, made: StructuredOutputs | InvalidParameter, tests: lis
 def _written(value: Any) -> Iterator[str]:
     """A value as JSON, in each order of its keys."""
     if isinstance(value, list):
-        for parts in product(*(list(_written(part)) for part in value)):
+        for parts in product(*(list(islice(_written(part), MOST_ORDERS)) for part in value)):
             yield f"[{', '.join(parts)}]"
     elif isinstance(value, dict):
         for order in permutations(value):
