@@ -92,9 +92,7 @@ def _entry_points() -> EntryPoints:
 def _load_class(target: str) -> type[Compositions]:
     module_name, _, attribute = target.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
-        raise BackendError(
-            f"backend {target!r} cannot be imported: a module is named, not a file: package.module:Class"
-        )
+        raise BackendError(f"backend {target!r} cannot be imported: name a module, not a file: package.module:Class")
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a foreign module does at import
