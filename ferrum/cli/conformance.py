@@ -1,15 +1,15 @@
 """`ferrum-ref conformance`: does a backend keep the promises of the protocol?
 
 Owns: the command, and what becomes of pytest's exit codes. Refuses to know: the properties, and what they find.
-Specs: CONFORM-07 to CONFORM-09. Next: `ferrum.cli.generate`.
+Specs: CONFORM-07 to CONFORM-12. Next: `ferrum.cli.generate`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext, redirect_stdout
-from importlib.util import find_spec
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,7 @@ from ferrum.cli.errors import FAILED, INTERRUPTED, OK, USAGE
 from ferrum.cli.options import debug_option
 from ferrum.conformance.levels import LEVELS
 from ferrum.conformance.report import FORMATS
-from ferrum.errors import ConfigError, FerrumError
+from ferrum.errors import FerrumError
 
 
 @click.command()
@@ -52,8 +52,8 @@ def conformance(
     """
     if output is not None and report is None:
         raise click.UsageError("-o says where a report goes; --report says which")
-    check_installed()
-    make_once(names)
+    names = tuple(dict.fromkeys(names))
+    check(names, output)
     chosen = [part for name in names for part in ("--backend", name)]
     chosen += ["--level", level]
     for flag, value in (("--xfails-file", xfails_file), ("-k", only), ("--report", report)):
@@ -62,46 +62,61 @@ def conformance(
     with TemporaryDirectory() as folder:
         file = output or Path(folder, "report")
         to_stdout = report is not None and output is None
-        code = run([*chosen, "--report-file", str(file)], aside=to_stdout)
+        with surroundings(folder):
+            code = run([*chosen, "--report-file", str(file)], aside=to_stdout)
         if to_stdout and file.exists():
             click.echo(file.read_text("utf-8"), nl=False)
-    raise click.exceptions.Exit(code)
+    if code == NOTHING_RAN:
+        raise BadUsage(f"-k {only!r} matches no property")
+    raise click.exceptions.Exit(CODES.get(code, FAILED))
 
 
-def check_installed() -> None:
-    """Raises ConfigError where a package of the extra is missing."""
-    missing = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"the suite needs {' and '.join(missing)}: pip install 'ferrum-ref[conformance]'")
-
-
-class NotToBeMade(click.ClickException):
-    """The backend that was named cannot be tried: bad usage, not a property that failed."""
+class BadUsage(click.ClickException):
+    """What was asked for cannot be tried: not a property that failed."""
 
     exit_code = USAGE
 
 
-def make_once(names: tuple[str, ...]) -> None:
-    """Make every backend now, and let the suite have it: one that cannot be made is one line."""
-    from ferrum.conformance.named import made
+def check(names: tuple[str, ...], output: Path | None) -> None:
+    """Look for everything that can be told before the suite runs. Every backend is made, and the suite has it."""
+    from ferrum.conformance.admission import admit, check_installed
+    from ferrum.conformance.report import check_writable
 
-    for name in names:
-        try:
-            made(name)
-        except FerrumError as error:
-            raise NotToBeMade(str(error)) from error
+    try:
+        check_installed()
+        if output is not None:
+            check_writable(output)
+        admit(names)
+    except FerrumError as error:
+        raise BadUsage(str(error)) from error
+
+
+@contextmanager
+def surroundings(folder: str) -> Iterator[None]:
+    """While it lasts, no variable tells pytest what to do, and what Hypothesis stores goes into this folder."""
+    before = dict(os.environ)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+        os.environ.pop(name, None)
+    os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+NOTHING_RAN = 5
+CODES = {0: OK, 2: INTERRUPTED, 4: USAGE}
+"""From pytest's exit codes to ours; any other is a failure."""
 
 
 def run(options: list[str], *, aside: bool) -> int:
-    """Run the suite in this process, whatever settings of pytest the current folder has; returns the exit code. aside:
-    say how it goes on standard error."""
+    """Run the suite in this process, whatever the current folder has for pytest; returns pytest's exit code. aside: say
+    how it goes on standard error."""
     import pytest
 
-    fixed = ["--pyargs", "ferrum.conformance", "-p", "ferrum.conformance.plugin", "-p", "no:cacheprovider", "-q",
-             "-c", os.devnull, "--rootdir", os.getcwd(), "--tb=short", "--continue-on-collection-errors",
-             "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # fmt: skip
+    fixed = ["--pyargs", "ferrum.conformance", "-p", "ferrum.conformance.plugin", "-p", "ferrum.conformance.conftest",
+             "--noconftest", "-c", os.devnull, "--rootdir", os.getcwd(), "-p", "no:cacheprovider", "-q", "--tb=short",
+             "--continue-on-collection-errors", "-W", "ignore::pytest.PytestAssertRewriteWarning"]  # fmt: skip
     with redirect_stdout(sys.stderr) if aside else nullcontext():
-        code = pytest.main([*fixed, *options])
-    known = {pytest.ExitCode.OK: OK, pytest.ExitCode.INTERRUPTED: INTERRUPTED, pytest.ExitCode.USAGE_ERROR: USAGE,
-             pytest.ExitCode.NO_TESTS_COLLECTED: USAGE}  # fmt: skip
-    return known.get(pytest.ExitCode(code), FAILED)
+        return int(pytest.main([*fixed, *options]))

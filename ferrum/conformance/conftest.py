@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
 
 from ferrum.conformance import plugin
 from ferrum.conformance.named import NotDeclared, made, variant_of
-from ferrum.conformance.order import in_order, mark_known
+from ferrum.conformance.order import LISTED, in_order, mark_known, under_own_names
 from ferrum.conformance.record import watched
 from ferrum.conformance.recorder import RECORDER
 from ferrum.errors import FerrumError
@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark_known(config.getoption("--xfails-file", default=None), items)  # before -k leaves any out
     except FerrumError as error:
         raise pytest.UsageError(str(error)) from None
-    yield
+    with under_own_names(items):
+        yield
     in_order(items)  # after pytest has its own idea of the order
 
 
@@ -56,14 +57,18 @@ def default_backends() -> list[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        named = metafunc.config.getoption("--backend", default=[])
-        for name in named:  # one that cannot be made ends the run with one sentence, instead of every test with it
-            try:
-                made(name)
-            except FerrumError as error:
-                pytest.exit(f"--backend {name}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
-        names = named or default_backends()
-        metafunc.parametrize("backend", names, indirect=True, scope="session")
+        names = metafunc.config.getoption("--backend", default=[]) or default_backends()
+        metafunc.parametrize("backend", list(dict.fromkeys(names)), indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and call.excinfo is None and report.failed and LISTED in item.stash:
+        report.longrepr = item.stash[LISTED]
+    return report
 
 
 @pytest.fixture(scope="session")

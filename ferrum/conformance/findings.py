@@ -1,7 +1,7 @@
 """What a run of the suite found out, by backend and by operation.
 
 Owns: the finding of one property, and what findings add up to. Refuses to know: pytest, how a report looks.
-Specs: CONFORM-04. Next: `ferrum.conformance.report`.
+Specs: CONFORM-04. Next: `ferrum.conformance.versions`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from ferrum.conformance.named import overrides
 from ferrum.conformance.record import OPERATIONS
+from ferrum.conformance.versions import version_of
 from ferrum.tensor.compositions import COMPOSITIONS, TensorOps
 from ferrum.tensor.ops import PRIMITIVES
 
@@ -37,7 +38,8 @@ class Finding:
 @dataclass(frozen=True)
 class OperationResult:
     """Of all properties of one operation. own: does the backend write it itself? worst: the largest error as a share of
-    the tolerance, 0 where answers must be equal; case: of the first property that failed."""
+    the tolerance, 0 where answers must be equal, infinite where an error has no size; case: of the first
+    property that failed."""
 
     name: str
     kind: str
@@ -56,6 +58,8 @@ class BackendResult:
     backend: str
     name: str
     made_by: str
+    package: str
+    package_version: str | None
     float_dtype: str
     options: dict[str, Any]
     own: list[str]
@@ -77,12 +81,15 @@ def counted(findings: Sequence[Finding]) -> dict[str, int]:
 
 def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> BackendResult:
     """findings: those of this backend."""
+    package = type(ops).__module__.partition(".")[0]
     own = [name for name in OPERATIONS if name in COMPOSITIONS and overrides(ops, name)]
     operations = [_of_operation(name, name in PRIMITIVES or name in own, findings) for name in OPERATIONS]
     return BackendResult(
         backend=spelling,
         name=ops.name,
         made_by=f"{type(ops).__module__}:{type(ops).__qualname__}",
+        package=package,
+        package_version=version_of(package),
         float_dtype=ops.float_dtype,
         options={name: getattr(ops, name) for name in ("deterministic", "compute", "threads", "on_host")},
         own=own,

@@ -42,6 +42,7 @@ def load_level(name: str) -> Level:
         profile,
         settings(),
         max_examples=level.examples,
+        database=None,  # a level means the same on every machine, and leaves nothing behind
         derandomize=level.repeatable,
         report_multiple_bugs=False,
         print_blob=False,

@@ -2,7 +2,7 @@
 
 Owns: how such a name is spelled (`numpy`, `package.module:Class`, `numpy@float64`), that each backend is made once a
 run, and what is said of an option that it does not have.
-Refuses to know: pytest, properties. Specs: CONFORM. Next: `ferrum.conformance.strategies`.
+Refuses to know: pytest, properties. Specs: CONFORM. Next: `ferrum.conformance.admission`.
 """
 
 from __future__ import annotations

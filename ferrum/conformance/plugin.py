@@ -1,17 +1,20 @@
 """The options of pytest that the suite adds.
 
-Owns: their names and help, and that a run with some of them is written down. It is a module of its own, free of heavy
-imports, because `pytest --pyargs` reads the command line before it finds this package's conftest: the distribution
-registers it as a pytest plugin.
-Refuses to know: backends, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.conftest`.
+Owns: their names and help, that values which cannot be used end the run before it begins, with one sentence, and that a
+run with some of them is written down. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads
+the command line before it finds this package's conftest: the distribution registers it as a pytest plugin.
+Refuses to know: properties, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.conftest`.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ferrum.conformance.levels import LEVELS
-from ferrum.conformance.report import FORMATS
+from ferrum.conformance.report import FORMATS, check_writable
+from ferrum.errors import FerrumError
 
 NAME = "ferrum.conformance.plugin"
 """The name under which the distribution must register this module in the entry-point group `pytest11`."""
@@ -34,7 +37,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Here rather than in the conftest, which a process that shares its tests out to others never reads."""
-    if config.getoption("--level") or config.getoption("--report"):
+    recorded = bool(config.getoption("--level") or config.getoption("--report"))
+    asked_for = recorded or config.getoption("--backend") or any("ferrum.conformance" in each for each in config.args)
+    if asked_for and not hasattr(config, "workerinput"):  # a process of pytest-xdist comes after the one that asked
+        try:
+            check(config)
+        except FerrumError as error:
+            raise pytest.UsageError(str(error)) from None
+    if recorded:
         from ferrum.conformance.recorder import start
 
         start(config)
+
+
+def check(config: pytest.Config) -> None:
+    """Raises FerrumError."""
+    from ferrum.conformance.admission import admit, check_installed
+
+    check_installed()
+    if file := config.getoption("--report-file"):
+        check_writable(Path(file))
+    admit(config.getoption("--backend"))

@@ -1,64 +1,99 @@
 """The run of the suite, written down: a pytest plugin that `--level` and `--report` switch on.
 
-Owns: what pytest tells of every property, and the time that the search for smallest cases may take altogether. Each
-property's findings travel in its pytest report, so that they also arrive from another process.
-Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05. Next: `ferrum.conformance.findings`.
+Owns: what pytest tells of every property, the time that the search for smallest cases may take altogether, and what a
+run must have seen to be a success. Each property's findings travel in its pytest report, so that they also arrive from
+another process.
+Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05, CONFORM-10. Next: `ferrum.conformance.scope`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from ferrum import __version__
 from ferrum.conformance.findings import Finding, add_up
 from ferrum.conformance.levels import Level, load_level
 from ferrum.conformance.named import made
 from ferrum.conformance.order import backend_of, is_ours, name_of, parameter
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record
 from ferrum.conformance.report import Run, summary, written
+from ferrum.conformance.scope import Scope, properties_in, scope_of
 from ferrum.conformance.trial import Trial
+from ferrum.conformance.versions import versions
 from ferrum.testing.profiles import load_profile
 
 KEY = RECORDER = "ferrum.conformance.recorder"
-"""Of the plugin, and of what it adds to reports."""
+"""Of the plugin, and of what it adds to reports and to the output of a process."""
 
 
 def start(config: pytest.Config) -> None:
     """Choose the level, and write down what happens from now on."""
     name, seed = config.getoption("--level"), config.getoption("--hypothesis-seed", default=None)
-    if name is None:
-        recorder = Recorder(None, f"profile {load_profile()}", seed)
-    else:
-        recorder = Recorder(load_level(name), f"level {name}", seed)
+    profile, level = (load_profile(), None) if name is None else (None, load_level(name))
+    recorder = Recorder(name, level, profile, seed if isinstance(seed, int) else None)
     config.pluginmanager.register(recorder, RECORDER)
 
 
 class Recorder:
     """level: None where the usual profile holds, and a search for the smallest case takes as long as it takes."""
 
-    def __init__(self, level: Level | None, chosen: str, seed: str | None) -> None:
-        """chosen: what the report calls the level or profile; seed: as pytest was told."""
-        self._level, self._chosen, self._seed = level, chosen, seed
+    def __init__(self, name: str | None, level: Level | None, profile: str | None, seed: int | None) -> None:
+        """name: of the level."""
+        self._name, self._level, self._profile, self._seed = name, level, profile, seed
         self._started = time.perf_counter()
         self._searched = 0.0  # seconds, by all properties
+        self._scope = Scope()
+        self._ended = ""
         self._findings: list[Finding] = []
 
     def run(self) -> Run:
         """What is known by now."""
         spelled = dict.fromkeys(finding.backend for finding in self._findings)
-        results = [
-            add_up(backend, made(backend), [each for each in self._findings if each.backend == backend])
-            for backend in spelled
-        ]
-        repeatable = settings().derandomize
-        seed = "the same examples on every run" if repeatable else f"seed {self._seed or 'of the moment'}"
-        return Run(__version__, self._chosen, seed, time.perf_counter() - self._started, results)
+        return Run(
+            level=self._name,
+            profile=self._profile,
+            repeatable=settings().derandomize,
+            seed=None if settings().derandomize else self._seed,
+            selection=self._scope.selection(),
+            interrupted=self._interrupted(),
+            versions=versions(),
+            seconds=time.perf_counter() - self._started,
+            backends=[
+                add_up(backend, made(backend), [each for each in self._findings if each.backend == backend])
+                for backend in spelled
+            ],
+        )
+
+    def _interrupted(self) -> str | None:
+        """Why properties did not run that were to; None where all did."""
+        left = self._scope.selected - len(self._findings)
+        told = f"{left} of {self._scope.selected} properties did not run"
+        return None if left <= 0 else f"{told} ({self._ended})" if self._ended else told
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        self._scope = scope_of(items, config)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self._scope = replace(self._scope, selected=len(properties_in(session.items)))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        try:
+            return (yield)
+        except session.Interrupted:
+            raise
+        except KeyboardInterrupt:  # of which pytest would show the place in some library
+            raise session.Interrupted("Ctrl-C") from None
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self._ended = str(excinfo.value)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -93,16 +128,43 @@ class Recorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         told = dict(report.user_properties).get(KEY)
         if report.when == "call" and isinstance(told, dict):
-            case = str(dict(report.user_properties).get(f"{KEY}.case", ""))
+            told_of_listed = report.longrepr if report.failed and isinstance(report.longrepr, str) else ""
+            case = str(dict(report.user_properties).get(f"{KEY}.case", told_of_listed))
             self._findings.append(Finding(**told, outcome=outcome_of(report), seconds=report.duration, case=case,
                                          reason=_reason(report)))  # fmt: skip
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Of pytest-xdist: only its processes know what there is to run."""
+        told = getattr(node, "workeroutput", {}).get(KEY)
+        if told is not None:
+            self._scope = Scope(**told)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if hasattr(session.config, "workerinput"):
+            session.config.workeroutput[KEY] = asdict(self._scope)  # type: ignore[attr-defined]
+            return
+        self._ended = self._ended or str(session.shouldfail or session.shouldstop or "")
+        is_all = not session.config.option.collectonly and session.exitstatus == pytest.ExitCode.OK
+        if is_all and (self._interrupted() or self._without_success(session.config)):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _without_success(self, config: pytest.Config) -> list[str]:
+        """Backends of which nothing passed."""
+        passed = {finding.backend for finding in self._findings if finding.outcome == "passed"}
+        named = config.getoption("--backend") or [finding.backend for finding in self._findings]
+        return [name for name in dict.fromkeys(named) if name not in passed]
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-        if hasattr(config, "workerinput"):  # a process of pytest-xdist, which knows a part only
+        if hasattr(config, "workerinput") or not self._scope.selected:  # a process of pytest-xdist knows a part only
             return
         run, form, file = self.run(), config.getoption("--report"), config.getoption("--report-file")
         for backend in run.backends:
             terminalreporter.write_line(summary(backend))
+        for name in self._without_success(config):
+            terminalreporter.write_line(f"{name}: no property passed")
+        if not run.complete:
+            terminalreporter.write_line(run.partial())
         if form is not None and file is not None:
             Path(file).write_text(written(run, form), encoding="utf-8")
         elif form is not None:

@@ -1,15 +1,20 @@
 """The report of a run: Markdown, JSON, or a page of HTML that needs nothing else.
 
-Owns: how findings are written down. Refuses to know: how they came about. Specs: CONFORM-04.
-Next: `ferrum.conformance.oracles`.
+Owns: how findings are written down, and whether a file can be. Refuses to know: how they came about.
+Specs: CONFORM-04, CONFORM-10. Next: `ferrum.conformance.oracles`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ferrum.errors import ConfigError
 
 if TYPE_CHECKING:
     from ferrum.conformance.findings import BackendResult
@@ -19,25 +24,67 @@ FORMATS = ("md", "json", "html")
 
 @dataclass(frozen=True)
 class Run:
-    """level: or the Hypothesis profile; seed: what chose the examples."""
+    """level, or the Hypothesis profile where none was chosen. repeatable: the same examples on every run; else they
+    follow from the seed, None where that was drawn. selection: what was left out before the run; interrupted: why it
+    ended early."""
 
-    version: str
-    level: str
-    seed: str
+    level: str | None
+    profile: str | None
+    repeatable: bool
+    seed: int | None
+    selection: str | None
+    interrupted: str | None
+    versions: Mapping[str, str]
     seconds: float
     backends: Sequence[BackendResult]
 
+    @property
+    def complete(self) -> bool:
+        return self.selection is None and self.interrupted is None
+
+    def head(self) -> str:
+        """What ran, on one line."""
+        how = f"level {self.level}" if self.level else f"profile {self.profile}"
+        seed = "of the moment" if self.seed is None else self.seed
+        examples = "the same examples on every run" if self.repeatable else f"seed {seed}"
+        versions = ", ".join(text if name == "platform" else f"{name} {text}" for name, text in self.versions.items())
+        return f"{versions}; {how}, {examples}, {self.seconds:.1f} s."
+
+    def partial(self) -> str:
+        """What is missing; empty where all of the suite ran."""
+        told = [text for text in (self.selection, self.interrupted) if text]
+        return f"This is not the whole suite: {'; '.join(told)}." if told else ""
+
+
+def check_writable(file: Path) -> None:
+    """Raises ConfigError where no report can be written."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"the report cannot be written to {file}: there is no folder {folder}")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        raise ConfigError(f"the report cannot be written to {file}")
+
 
 def written(run: Run, form: str) -> str:
-    """The report in one of FORMATS."""
+    """The report in one of FORMATS. JSON has null for an error without a size."""
     if form == "json":
-        return json.dumps(asdict(run), indent=1, ensure_ascii=False) + "\n"
+        told = sizes_only({"complete": run.complete, **asdict(run)})
+        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("ferrum.conformance"), autoescape=form == "html", trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(f"report.{form}").render(run=run)
+
+
+def sizes_only(value: Any) -> Any:
+    """The same with None for each infinity."""
+    if isinstance(value, dict):
+        return {name: sizes_only(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [sizes_only(each) for each in value]
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def summary(backend: BackendResult) -> str:

@@ -1,7 +1,8 @@
 """What a backend's author knows to be broken: `--xfails-file`.
 
-Owns: the file's form. One property a line, as the report spells it, `test_activations[relu]`; `*` stands for anything;
-`#` starts a comment, which is the reason. It is strict: a property that is listed and passes fails the run, and a line
+Owns: the file's form. One property a line, as the report spells it, `test_activations[relu]`, or as pytest does,
+`test_parts.py::test_activations[numpy-relu]`; `*` stands for anything; `#` starts a comment, which is the reason. It is
+strict: a property that is listed and passes fails the run, and a line
 that no property matches is an error.
 Refuses to know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.order`.
 """
@@ -18,14 +19,17 @@ from ferrum.errors import ConfigError
 
 @dataclass(frozen=True)
 class Known:
-    """One line of the file."""
+    """One line of the file; `pattern` is without the path that pytest puts before a name."""
 
     line: int
     pattern: str
     reason: str
 
-    def matches(self, name: str) -> bool:
-        return re.fullmatch(re.escape(self.pattern).replace(r"\*", ".*"), name) is not None
+    def matches(self, *names: str) -> bool:
+        """Is a property meant that has these names?"""
+        plain = self.pattern.removesuffix("[*]")  # any parameters, and none
+        expression = "|".join(re.escape(each).replace(r"\*", ".*") for each in (self.pattern, plain))
+        return any(re.fullmatch(expression, name) for name in names)
 
 
 def read_xfails(path: Path) -> list[Known]:
@@ -38,12 +42,12 @@ def read_xfails(path: Path) -> list[Known]:
     for number, line in enumerate(text.splitlines(), 1):
         pattern, _, reason = (part.strip() for part in line.partition("#"))
         if pattern:
-            known.append(Known(number, pattern, reason or "known to be broken"))
+            known.append(Known(number, pattern.rpartition("::")[2], reason or "known to be broken"))
     return known
 
 
 def check_all_match(path: Path, known: Iterable[Known], names: Iterable[str]) -> None:
-    """Raises ConfigError for the first line that names no property."""
+    """names: all that any property has. Raises ConfigError for the first line that names no property."""
     every = set(names)
     for one in known:
         if not any(one.matches(name) for name in every):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ from ferrum.conformance.oracles import exact
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record, note_check, watched
 from ferrum.conformance.recorder import LONGEST_CASE, smallest_case, subjects
 from ferrum.conformance.report import Run, summary, written
+from ferrum.conformance.scope import Scope
 from ferrum.conformance.tolerances import TOLERANCES, assert_close
+from ferrum.conformance.versions import version_of, versions
 
 FORMATS = ("md", "json", "html")
 
@@ -160,19 +164,68 @@ def test_findings_add_up_by_operation() -> None:
     assert "1 passed, 1 failed, 1 skipped, 1 xfailed" in summary(result)
 
 
+def run_of(findings: list[Finding], **more: Any) -> Run:
+    usual = {"level": "smoke", "profile": None, "repeatable": False, "seed": 7, "selection": None, "interrupted": None,
+             "versions": {"ferrum": "1.2.3", "platform": "Linux"}, "seconds": 2.5}  # fmt: skip
+    return Run(**{**usual, **more}, backends=[add_up("x:Y", OwnRelu(), findings)])
+
+
 @pytest.mark.clause("CONFORM-04")
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_report_says_what_was_found(form: str) -> None:
-    run = Run("1.2.3", "level smoke", "seed 7", 2.5, [add_up("x:Y", OwnRelu(), FINDINGS)])
-    text = written(run, form)
-    for told in ("1.2.3", "level smoke", "seed 7", "x:Y", "OwnRelu", "float32", "test_two", "a known one",
+    text = written(run_of(FINDINGS), form)
+    for told in ("1.2.3", "smoke", "7", "x:Y", "OwnRelu", "float32", "test_two", "a known one",
                  "it does not take deterministic", "0.75", "softcapped"):  # fmt: skip
         assert told in text
     assert ("&lt;1&gt; &amp; [2]" if form == "html" else "<1> & [2]") in text
+    assert "not the whole suite" not in text
     if form == "json":
-        assert json.loads(text)["backends"][0]["operations"][0]["name"] == "asarray"
+        told = json.loads(text)
+        assert (told["complete"], told["level"], told["seed"], told["repeatable"]) == (True, "smoke", 7, False)
+        assert told["backends"][0]["operations"][0]["name"] == "asarray"
+    else:
+        assert "ferrum 1.2.3, Linux; level smoke, seed 7, 2.5 s." in text
     if form == "html":
         assert "http" not in text and "src=" not in text  # it needs nothing else
+
+
+@pytest.mark.clause("CONFORM-04")
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_report_tells_of_errors_without_a_size(form: str) -> None:
+    text = written(run_of([finding("test_one", "failed", {"add": math.inf})]), form)
+    if form == "json":
+        operations = {each["name"]: each["worst"] for each in json.loads(text)["backends"][0]["operations"]}
+        assert (operations["add"], operations["sub"]) == (None, 0)
+    else:
+        assert re.search(r"`add` .* inf " if form == "md" else r">inf<", text)
+
+
+@pytest.mark.clause("CONFORM-10")
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("missing", [{"selection": "3 of 9 left out"}, {"interrupted": "3 of 9 did not run"}])
+def test_every_report_of_a_part_says_so_first(missing: dict[str, str], form: str) -> None:
+    (said,) = missing.values()
+    text = written(run_of(FINDINGS, **missing), form)
+    if form == "json":
+        assert {**json.loads(text), **missing, "complete": False} == json.loads(text)
+    else:
+        assert text.index(f"This is not the whole suite: {said}.") < text.index("1.2.3")
+
+
+@pytest.mark.clause("CONFORM-10")
+def test_a_scope_is_what_was_left_out() -> None:
+    assert Scope(9, 9, "relu").selection() is None
+    assert Scope(9, 3, "relu").selection() == "6 of 9 properties left out by -k 'relu'"
+    assert Scope(9, 8).selection() == "1 of 9 properties left out"
+    assert Scope(9, 9, "", ("1 of 2 files left out",)).selection() == "1 of 2 files left out"
+
+
+@pytest.mark.clause("CONFORM-04")
+def test_versions_are_those_that_packages_tell() -> None:
+    assert versions()["NumPy"] == np.__version__
+    assert version_of("numpy") == np.__version__
+    assert version_of("_pytest") is not None  # which is another name than that of its distribution
+    assert version_of("nowhere") is None
 
 
 @pytest.mark.clause("CONFORM-04")

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ferrum.cli import conformance as command
 from ferrum.cli.main import program
-from ferrum.conformance import plugin
-from ferrum.errors import ConfigError
+from ferrum.conformance import admission, plugin
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +39,38 @@ class Wrong(NumpyOps):
 
 class Half(Compositions):
     name, float_dtype = "half", "float32"
+
+class Leaves(NumpyOps):
+    def __init__(self):
+        raise SystemExit(0)
+
+class Stopped(NumpyOps):
+    name = "stopped"
+
+    def relu(self, x):
+        raise KeyboardInterrupt
+
+class Nameless(NumpyOps):
+    def __init__(self):
+        super().__init__()
+        self.name = None
+
+class Foreign:
+    def __init__(self, dtype, shape):
+        self.dtype, self.shape = dtype, shape
+
+class OtherTypes(NumpyOps):
+    def full(self, shape, value, dtype):
+        return Foreign("torch." + dtype, shape)
+
+class OtherShapes(NumpyOps):
+    def full(self, shape, value, dtype):
+        return Foreign(dtype, list(shape))
+
+class Untyped(NumpyOps):
+    def __init__(self):
+        super().__init__()
+        del self.float_dtype
 
 for name in PRIMITIVES:
     if name != "less":
@@ -86,6 +116,9 @@ def test_a_run_in_all_its_parts(tmp_path: Path) -> None:
     assert [finding["name"] for finding in backend["findings"]] == [
         "test_matmul", "test_activations[relu]", "test_query_heads_share_key_heads_in_consecutive_groups",
     ]  # fmt: skip
+    assert (report["level"], report["seed"], report["repeatable"], report["complete"]) == ("smoke", None, True, False)
+    assert report["selection"].endswith(f"by -k {chosen!r}")
+    assert report["interrupted"] is None
     assert backend["outcomes"] == {"passed": 2, "failed": 0, "skipped": 0, "xfailed": 1}
     assert (backend["name"], backend["made_by"], backend["own"]) == ("wrong", "elsewhere:Wrong", ["relu"])
     operations = {operation["name"]: operation for operation in backend["operations"]}
@@ -101,7 +134,22 @@ def test_what_is_listed_and_passes_fails_the_run(tmp_path: Path) -> None:
     given = ["--backend", "elsewhere:Right", "--xfails-file", "known", "-k", "test_activations and relu"]
     ran = run(tmp_path, *given)
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "[XPASS(strict)] a sign" in ran.stdout
+    assert "known:1 lists test_activations[relu], which passes now" in ran.stdout
+
+
+@pytest.mark.clause("CONFORM-11")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--backend", "elsewhere:Half"], "lacks primitives: less"),
+        (["--level", "smoke", "--report", "md", "--report-file", "nowhere/report"], "there is no folder "),
+    ],
+)
+def test_bad_usage_of_pytest_is_one_sentence(arguments: list[str], said: str, tmp_path: Path) -> None:
+    ran = run(tmp_path, *arguments)
+    assert ran.returncode == 4, ran.stdout + ran.stderr
+    assert ran.stderr.startswith("ERROR: ") and said in ran.stderr
+    assert ran.stdout == ""
 
 
 def conformance(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,18 +163,61 @@ def conformance(folder: Path, *arguments: str) -> subprocess.CompletedProcess[st
 @pytest.mark.clause("CONFORM-05")
 @pytest.mark.clause("CONFORM-07")
 @pytest.mark.clause("CONFORM-08")
-def test_the_command_reports_on_a_class_of_the_current_folder(tmp_path: Path) -> None:
-    """What the folder says of pytest is not for this run; the backend is made once."""
+@pytest.mark.clause("CONFORM-10")
+@pytest.mark.clause("CONFORM-12")
+def test_the_command_reports_on_a_class_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else of the folder or the environment is for this run; the backend is made once."""
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
-    given = ["--level", "smoke", "-k", "test_activations and relu", "--report", "md"]
+    (tmp_path / "conftest.py").write_text("raise OSError('read')")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")
+    monkeypatch.setenv("PYTEST_PLUGINS", "no_such_plugin")
+    given = ["elsewhere:Wrong", "--level", "smoke", "-k", "test_activations and relu", "--report", "md"]
     ran = conformance(tmp_path, "elsewhere:Wrong", *given)
     assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert ran.stdout.startswith("# Conformance\n")
-    assert "| compositions of its own | `relu` |" in ran.stdout
-    assert "| `relu` | composition | 1 | 1 | – | 0 | 1 | 0 | 0 |" in ran.stdout
+    assert ran.stdout.startswith("# Conformance\n\n**This is not the whole suite: ")
+    assert "left out by -k 'test_activations and relu'.**" in ran.stdout
+    assert "Compositions of its own: `relu`." in ran.stdout
+    assert "| `relu` | composition | 1 | 1 | " in ran.stdout
     assert "AssertionError: an element is too far off: at [] " in ran.stdout  # the smallest of all shapes
     assert "1 failed" in ran.stderr
+    assert "elsewhere:Wrong: no property passed" in ran.stderr
     assert ran.stderr.count("made") == 1
+    assert not (tmp_path / ".hypothesis").exists()
+
+
+@pytest.mark.clause("CONFORM-08")
+def test_words_are_of_properties_and_not_of_backends(tmp_path: Path) -> None:
+    ran = conformance(
+        tmp_path, "elsewhere:Right", "--level", "smoke", "-k", "elsewhere", "--report", "md", "-o", "report"
+    )
+    assert ran.returncode == 2, ran.stdout + ran.stderr
+    assert ran.stderr == "error: -k 'elsewhere' matches no property\n"
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.clause("CONFORM-08")
+@pytest.mark.clause("CONFORM-10")
+def test_a_run_that_is_stopped_says_so(tmp_path: Path) -> None:
+    given = ["--level", "smoke", "-k", "test_matmul or test_activations", "--report", "json"]
+    ran = conformance(tmp_path, "elsewhere:Stopped", *given)
+    assert ran.returncode == 130, ran.stdout + ran.stderr
+    report = json.loads(ran.stdout)
+    assert not report["complete"]
+    assert report["interrupted"].endswith("properties did not run (Ctrl-C)")
+    assert report["backends"][0]["outcomes"]["passed"] == 1
+    assert "Interrupted: Ctrl-C" in ran.stderr
+    assert ".py:" not in ran.stderr
+
+
+@pytest.mark.clause("CONFORM-06")
+@pytest.mark.clause("CONFORM-10")
+def test_where_nothing_passed_there_is_no_success(tmp_path: Path) -> None:
+    (tmp_path / "known").write_text("test_compositions.py::test_activations[elsewhere:Wrong-relu]\n")
+    given = ["--level", "smoke", "--xfails-file", "known", "-k", "test_activations and relu"]
+    ran = conformance(tmp_path, "elsewhere:Wrong", "elsewhere:Right", *given)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    assert "elsewhere:Wrong: no property passed" in ran.stdout
+    assert "elsewhere:Right: no property passed" not in ran.stdout
 
 
 @pytest.mark.clause("CONFORM-08")
@@ -138,10 +229,18 @@ def test_the_command_reports_on_a_class_of_the_current_folder(tmp_path: Path) ->
         (["numpy", "--level", "deep"], "'deep' is not one of"),
         (["numpy", "--xfails-file", "nowhere"], "'nowhere' does not exist"),
         (["numpy", "-o", "file"], "--report says which"),
+        (["elsewhere:Leaves"], "'elsewhere:Leaves' cannot run: it ends the process with 0"),
+        (["./elsewhere:Right"], "name a module, not a file"),
+        (["elsewhere:Nameless"], "has no name"),
+        (["elsewhere:Untyped"], "has the float_dtype None; it must be one of float64, float32, "),
+        (["elsewhere:OtherTypes"], "is 'torch.float32'; it must be 'float32'"),
+        (["elsewhere:OtherShapes"], "is [2, 3]; it must be a tuple of int"),
+        (["numpy", "--report", "md", "-o", "nowhere/report"], "there is no folder "),
         (["elsewhere:Half"], "lacks primitives: less. The first is to be: def less(self, x: Tensor, y: Tensor)"),
     ],
 )
 @pytest.mark.clause("CONFORM-02")
+@pytest.mark.clause("CONFORM-11")
 def test_bad_usage_is_one_line(arguments: list[str], said: str, tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / "elsewhere.py").write_text(BACKENDS)
     monkeypatch.chdir(tmp_path)
@@ -154,13 +253,14 @@ def test_bad_usage_is_one_line(arguments: list[str], said: str, tmp_path: Path, 
 
 @pytest.mark.clause("CONFORM-09")
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "hypothesis" else name)
-    with pytest.raises(ConfigError, match=r"the suite needs hypothesis: pip install 'ferrum-ref\[conformance\]'"):
-        command.check_installed()
+    monkeypatch.setattr(admission, "find_spec", lambda name: None if name == "hypothesis" else name)
+    ran = CliRunner().invoke(program, ["conformance", "numpy"])
+    assert ran.exit_code == 2
+    assert ran.stderr == "error: the suite needs hypothesis: pip install 'ferrum-ref[conformance]'\n"
 
 
 @pytest.mark.clause("CONFORM-08")
-@pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 1), (2, 130), (3, 1), (4, 2), (5, 2)])
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (1, 1), (2, 130), (3, 1), (4, 2), (5, 2), (77, 1)])
 def test_exit_codes_are_those_of_every_command(code: int, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pytest, "main", lambda arguments: code)
-    assert command.run([], aside=False) == expected
+    assert CliRunner().invoke(program, ["conformance", "numpy"]).exit_code == expected

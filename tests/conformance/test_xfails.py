@@ -17,7 +17,7 @@ NAMES = ["test_matmul", "test_activations[relu]", "test_activations[silu]", "tes
 @pytest.mark.clause("CONFORM-06")
 def test_lines_are_patterns_with_reasons(tmp_path: Path) -> None:
     file = tmp_path / "xfails.txt"
-    file.write_text("# all of it\n\ntest_matmul\n  test_activations[*]  # the table is too coarse\n")
+    file.write_text("# all of it\n\ntest_matmul\n  a/test_parts.py::test_activations[*]  # the table is too coarse\n")
     assert read_xfails(file) == [
         Known(3, "test_matmul", "known to be broken"),
         Known(4, "test_activations[*]", "the table is too coarse"),
@@ -28,7 +28,7 @@ def test_lines_are_patterns_with_reasons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "matched"),
     [("test_matmul", [0]), ("test_activations[relu]", [1]), ("test_activations[*]", [1, 2]), ("*[?elu]", []),
-     ("test_activations", []), ("*", [0, 1, 2, 3])],
+     ("test_activations", []), ("test_matmul[*]", [0]), ("*", [0, 1, 2, 3])],
 )  # fmt: skip
 def test_only_the_star_stands_for_anything(pattern: str, matched: list[int]) -> None:
     assert [i for i, name in enumerate(NAMES) if Known(1, pattern, "").matches(name)] == matched
@@ -38,6 +38,15 @@ def test_only_the_star_stands_for_anything(pattern: str, matched: list[int]) -> 
 @given(name=st.text("test_[].*x", min_size=1))
 def test_a_name_matches_itself(name: str) -> None:
     assert Known(1, name, "").matches(name)
+
+
+@pytest.mark.clause("CONFORM-06")
+def test_a_property_has_two_names() -> None:
+    """Without its backend, and as pytest prints it."""
+    names = ("test_matmul[int32]", "test_matmul[numpy-int32]")
+    assert Known(1, "test_matmul[numpy-int32]", "").matches(*names)
+    assert Known(1, "test_matmul[int32]", "").matches(*names)
+    assert not Known(1, "test_matmul[numba-int32]", "").matches(*names)
 
 
 @pytest.mark.clause("CONFORM-06")
