@@ -184,6 +184,17 @@ def test_who_has_computed_nothing_has_nothing_to_swap() -> None:
     world.drain(60)
 
 
+@pytest.mark.clause("SCHED-14")
+@pytest.mark.parametrize(("swap_cost", "expected"), [(0.0, SWAP), (1e9, RECOMPUTE)])
+def test_every_time_that_one_gives_way_is_counted(swap_cost: float, expected: Preemption) -> None:
+    world, sequence = ran(swap_cost)
+    assert way(world, sequence) is expected
+    world.step()
+    world.scheduler._preempt(sequence)
+    assert world.scheduler.preempter.counts == {expected: 2}
+    assert world.scheduler.preempter.total == 2
+
+
 # ---- and then
 @pytest.mark.clause("SCHED-13")
 @given(
@@ -270,6 +281,18 @@ def test_a_copy_that_fails_is_made_up_for() -> None:
     assert [first.state, second.state] == [RUNNING, RUNNING]
     assert not set(first.table.blocks) & set(second.table.blocks)  # it shares nothing, and computed its prompt itself
     assert second.cached == 0
+    world.drain(60)
+
+
+@pytest.mark.clause("SCHED-15")
+def test_after_a_copy_that_fails_memory_may_be_missing() -> None:
+    world = World(block_size=4, caching=False)
+    first, second = world.choices([0] * 6, 2)
+    world.step()
+    world.faults.pattern = 0b110  # a block is given, the copy fails, then no block is given
+    world.step()
+    assert [first.state, second.state] == [RUNNING, WAITING]
+    assert second.table.blocks == []
     world.drain(60)
 
 
