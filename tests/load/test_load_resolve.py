@@ -244,7 +244,7 @@ def test_the_hubs_own_offline_switch_applies(
 @pytest.mark.clause("LOAD-73")
 @pytest.mark.parametrize("quiet", [True, False])
 def test_the_hubs_progress_bars_are_silenced_unless_wanted(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     enable_progress_bars()
     seen: list[bool] = []
@@ -258,6 +258,13 @@ def test_the_hubs_progress_bars_are_silenced_unless_wanted(monkeypatch: pytest.M
         resolve.resolve("org/name", progress=None if quiet else lambda done, total: None)
     assert seen == [quiet]
     assert not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with pytest.raises(NotFound):
+            resolve.resolve("org/name")
+        assert are_progress_bars_disabled()  # by somebody else, for their own reasons
+    finally:
+        enable_progress_bars()
 
 
 @pytest.mark.clause("LOAD-73")

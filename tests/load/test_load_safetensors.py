@@ -151,6 +151,12 @@ def test_a_file_that_git_lfs_has_not_fetched_is_called_so(tmp_path: Path) -> Non
         SafetensorsSource(tmp_path)
 
 
+@pytest.mark.clause("LOAD-14")
+def test_a_file_that_speaks_of_git_lfs_is_no_pointer(tmp_path: Path) -> None:
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / SINGLE, {"note": "version https://git-lfs.github.com/spec/v1"})
+    assert list(SafetensorsSource(tmp_path).names()) == ["a"]
+
+
 @pytest.mark.clause("LOAD-12")
 def test_a_missing_shard_is_an_error_that_names_it(tmp_path: Path) -> None:
     write_shards(tmp_path, tensors(), 3)

@@ -66,6 +66,13 @@ def test_a_token_meets_the_experts_that_it_goes_to(name: str, layers: int, idle:
     assert params.active() == every - layers * idle * one
 
 
+@pytest.mark.clause("MODEL-14")
+def test_a_matrix_that_is_read_in_two_places_is_counted_once(tmp_path: Path) -> None:
+    params = params_of("gpt2-odd", tmp_path)  # whose head is tied
+    found = [id(weight) for weight in params.weights()]
+    assert len(found) == len(set(found)) < sum(isinstance(leaf, Weight) for _, leaf in leaves(params))
+
+
 @pytest.mark.clause("SCHED-14")
 def test_a_token_meets_all_of_a_model_without_experts(tmp_path: Path) -> None:
     params = params_of("qwen2-moe-odd", tmp_path)

@@ -290,6 +290,7 @@ def test_what_cannot_be_kept_to_is_refused_by_name(keyword: str, value: Any, dra
         ({"minimum": "3"}, "'minimum' at # must be a number, not '3'"),
         ({"multipleOf": 0}, "'multipleOf' at # must be a number above 0"),
         ({"pattern": 3}, "'pattern' at # must be text"),
+        ({"format": 0}, "'format' at # must be text"),
         ({"enum": 3}, "'enum' at # must be a list of values"),
         ({"properties": []}, "'properties' at # must be an object of schemas"),
         ({"const": 2**53 + 1}, "'const' at # holds 9007199254740993, which is beyond the numbers"),

@@ -314,6 +314,9 @@ def test_a_reasoning_is_gone_on_with_under_any_name() -> None:
         for read in ("reasoning_content", "thinking"):
             source = "<think>{{ messages[0]." + read + " }}</think>{{ messages[0].content }}"
             assert seen(message, source=source, continue_final_message=name) == "<think>so"
+    message |= {"thinking": "hm"}  # another one
+    source = "<{{ messages[0].reasoning_content }}><{{ messages[0].thinking }}>{{ messages[0].reasoning }}"
+    assert seen(message, source=source, continue_final_message="thinking") == "<hm><hm"
 
 
 @pytest.mark.clause("TEXT-75")

@@ -132,6 +132,8 @@ LARGE = [
     "{{ 2 ** (10 ** 9) }}",
     "{{ '%1000000000d' % 1 }}",
     "{{ '%*d' % (10 ** 9, 1) }}",
+    "{{ '%*d'.encode() % (10 ** 9, 1) }}",
+    "{{ '%1000000000d'.encode() % 1 }}",
     "{{ '%.1000000000f' % 1.5 }}",
     "{{ '%000001000000000d' % 1 }}",
     "{{ ('%(a)s' * 1000) % {'a': 'x' * 10000} }}",
@@ -267,6 +269,15 @@ def test_limits_are_where_they_are_said_to_be(source: str, most: int, small: Non
     render(source, n=most)
     with pytest.raises(TokenizerError, match=SPACE):
         render(source, n=most + max(1, most // 100))
+
+
+@pytest.mark.clause("TEXT-22")
+@pytest.mark.parametrize("sum_", ["[] + [ns.l]", "[ns.l] + []"])
+def test_a_sum_is_as_deep_as_the_deeper_side(sum_: str) -> None:
+    source = "{% set ns = namespace(l=1) %}{% for i in range(n) %}{% set ns.l = " + sum_ + " %}{% endfor %}ok"
+    assert render(source, n=Limits().depth) == "ok"
+    with pytest.raises(TokenizerError, match=SPACE):
+        render(source, n=Limits().depth + 1)
 
 
 @pytest.mark.clause("TEXT-22")
