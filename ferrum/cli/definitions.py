@@ -34,7 +34,10 @@ def _python(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple
 
 
 def _other(text: str, name: str) -> int | None:
-    """In C++ and JavaScript: the first line outside of comments that has the word before a bracket, `=` or its end."""
-    word = re.compile(rf"^(?!\s*(?://|\*)).*\b{re.escape(name)}\b(?:\s*[({{=]|$)", re.MULTILINE)
-    found = word.search(text)
+    """In C++ and JavaScript: the first line that begins with words and the name, as `class A`, `static int f(`, `f(x) {`
+    and `const y =` do. A call does not: it is a statement of its own, or something else stands before it."""
+    word = re.escape(name)
+    declared = rf"(?:async +)?(?:function *\*?|class|struct|enum|const|let|var|#define) *\b{word}\b"
+    made = rf"(?!return|await|throw|else)(?:[\w:<>\"]+(?:\(\d+\))?[ *&]+)*{word} *(?:=(?!=)|\((?!.*; *$))"
+    found = re.search(rf"^[ \t]*(?:{declared}|{made})", text, re.MULTILINE)
     return None if found is None else text.count("\n", 0, found.start()) + 1

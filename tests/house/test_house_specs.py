@@ -59,11 +59,14 @@ def test_the_rule_of_places_itself(kept_by: str, good: bool) -> None:
 
 @pytest.mark.clause("HOUSE-13")
 def test_names_are_found_where_they_are_defined(tmp_path: Path) -> None:
-    script = "// f(x) is\nconst y = f(1);\nfunction g(x) {\n}\nstruct H {\n"
+    script = (
+        "// f(x) is\nconst y = f(1);\nfunction g(x) {\n}\nstruct H {\nf(2);\n  return i(3)\n#f { gap: 0; }\n"
+        "  f(x, y) {\nasync function* i(j) {\nstatic __global__ void __bounds__(9) k(\n"
+    )
     for name, text, lines in [
         ("a.py", "X: int = 1\nclass A:\n    y = 2\n    async def z(self): ...\ndef z(): ...\n",
          {"X": 1, "A": 2, "A.y": 3, "A.z": 4, "z": 5, "y": None, "B": None}),
-        ("a.js", script, {"g": 3, "T.g": 3, "f": 2, "y": 2, "H": 5, "h": None}),
+        ("a.js", script, {"y": 2, "g": 3, "T.g": 3, "H": 5, "f": 9, "i": 10, "j": None, "k": 11, "h": None}),
     ]:  # fmt: skip
         path = tmp_path / name
         path.write_text(text)
