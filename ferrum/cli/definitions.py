@@ -34,8 +34,8 @@ def _python(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple
 
 
 def _other(text: str, name: str) -> int | None:
-    """In C++ and JavaScript: the first line that begins with words and the name, as `class A`, `static int f(`, `f(x) {`
-    and `const y =` do. A call does not: it is a statement of its own, or something else stands before it."""
+    """In C++ and JavaScript: the first line that begins with words and the name, as `class A`, `static int f(`,
+    `f(x) {` and `const y =` do. A call does not: it is a statement, or something else stands before it."""
     word = re.escape(name)
     declared = rf"(?:async +)?(?:function *\*?|class|struct|enum|const|let|var|#define) *\b{word}\b"
     made = rf"(?!return|await|throw|else)(?:[\w:<>\"]+(?:\(\d+\))?[ *&]+)*{word} *(?:=(?!=)|\((?!.*; *$))"
