@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.engine.setup import build_grammars
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
 from ferrum.sample import grammar
 from ferrum.sampling_params import StructuredOutputs
@@ -263,3 +265,26 @@ def test_the_schema_that_allows_everything(schema: Any) -> None:
     structure = StructuredOutputs(json=schema)
     (answer,) = tiny_llm().generate([[65]], SamplingParams(seed=4, max_tokens=400, structured_outputs=structure))
     assert answer.finish_reason is FinishReason.LENGTH or json.loads(answer.text) != ()
+
+
+@pytest.mark.clause("SAMPLE-28")
+def test_a_vocabulary_is_read_once_when_the_first_grammar_is_made() -> None:
+    read: list[ByteTokenizer] = []
+
+    def read_tokenizer() -> ByteTokenizer:
+        read.append(ByteTokenizer())
+        return read[-1]
+
+    build = build_grammars(read_tokenizer, 257)
+    assert not read
+    for regex in ("a", "b"):
+        assert build(StructuredOutputs(regex=regex)).allowed()[ord(regex)]
+    assert len(read) == 1
+
+
+@pytest.mark.clause("SAMPLE-28")
+def test_an_end_may_lie_behind_the_tokens_that_have_text() -> None:
+    tokenizer = ByteTokenizer()
+    tokenizer.eos_token_ids = (EOS, 300)
+    own = build_grammars(lambda: tokenizer, 310)(StructuredOutputs(regex="a*"))
+    assert np.flatnonzero(own.allowed()).tolist() == [ord("a"), EOS, 300]

@@ -226,6 +226,7 @@ def test_a_lark_rule_without_an_end_is_refused(text: str) -> None:
         'start: %json {"a": "}"} | start "x"',
         "start: a\na[max_tokens=3]: /x/ a",
         'start: a -> b\na: "x" | a -> a',
+        'start: "x" -> start',
         "start: missing",
         'start: a\na: b | a-call\nb: "x"\na-call: b "(" a? ")"',
         'start: _A-B a-\n_A-B: "x"\na-: "y"',
