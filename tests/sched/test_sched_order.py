@@ -221,6 +221,20 @@ def test_nobody_gives_way_in_vain() -> None:
 
 
 @pytest.mark.clause("SCHED-22")
+def test_who_gave_way_does_not_come_back_in_the_same_step() -> None:
+    """The newcomer needs its third block only a step later, for which it has made room."""
+    world = World(blocks=4, policy="priority")
+    late = world.add([1] * 6, 2, LOW)
+    world.step()
+    newcomer = world.add([0] * 8, 3, HIGH)
+    for _ in range(2):
+        world.step()
+        assert [late.state, newcomer.state] == [PREEMPTED, RUNNING]
+    assert world.scheduler.preempter.total == 1
+    world.drain(20)
+
+
+@pytest.mark.clause("SCHED-22")
 def test_what_a_newcomer_would_share_is_not_asked_of_those_after_it() -> None:
     world = World(blocks=9, policy="priority")
     prefix = [0, 1, 1, 0] * 6
