@@ -197,7 +197,9 @@ def test_sizes_go_by_what_is_given() -> None:
 
 
 @pytest.mark.clause("TEXT-72")
-@pytest.mark.parametrize("source", ["{{ messages[0].content | trim }}", SEEN, "{{ messages | length ~ messages }}"])
+@pytest.mark.parametrize(
+    "source", ["{{ messages[0].content | trim }}", SEEN, "{{ messages | length ~ messages }}", "{{ 1 // 0 }}"]
+)
 def test_a_conversation_that_no_prompt_can_hold_is_called_too_long(source: str) -> None:
     with pytest.raises(RequestValidation, match=r"conversation is too long: it has 42000\d\d characters, .* 4194304"):
         seen({"role": "user", "content": "x" * 4_200_000}, source=source)
