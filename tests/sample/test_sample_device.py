@@ -93,6 +93,7 @@ def test_a_row_that_is_not_finite_fails_alone(bad: float, params: SamplingParams
 
 @pytest.mark.clause("OPS-74")
 @given(row=rows(), params=sampling_params, unit=st.floats(0, 1, exclude_max=True))
+@example(row=[5.0, 4.5, 4.0], params=SamplingParams(top_p=0.55, min_p=0.5), unit=0.9)  # the order of both matters
 def test_choose_draws_by_the_distribution(row: list[float], params: SamplingParams, unit: float) -> None:
     params = SamplingParams(temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
     settings_row = [params.temperature, params.top_k, params.top_p, params.min_p, unit]
