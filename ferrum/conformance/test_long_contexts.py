@@ -94,6 +94,8 @@ WRITES = {
     "large blocks": placed_case((600, 300), (257, 300), block_size=128, kv_heads=8, head_dim=128, kv_dtype="float16"),
     "wide heads": placed_case((40,), (33,), block_size=64, kv_heads=33, head_dim=256, kv_dtype="bfloat16"),
     "slots beyond 16 bits": placed_case((70001,), (300,), block_size=1, head_dim=2),
+    "blocks of no power of two": placed_case((150, 97), (100, 1), block_size=96, kv_heads=2, head_dim=16),
+    "the first slot of a block": placed_case((17,), (1,), block_size=16, kv_heads=2, head_dim=16),
     "blocks of one slot": placed_case((1040,), (1040,), block_size=1, kv_heads=2, head_dim=16, kv_dtype="float16"),
 }
 

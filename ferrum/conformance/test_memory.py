@@ -6,6 +6,7 @@ Next: `specs/OPS.md`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -170,6 +171,31 @@ def test_rotary_tables_are_what_they_are_now(ops: TensorOps) -> None:
 
 
 # ---- views and threads
+@pytest.mark.clause("OPS-06", "OPS-09")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+@pytest.mark.parametrize("shape", [(5,), (3, 400)])
+def test_what_is_made_twice_is_two(ops: TensorOps, shape: tuple[int, ...], dtype: str) -> None:
+    makers: tuple[Callable[[], Tensor], ...] = (
+        lambda: ops.empty(shape, dtype), lambda: ops.full(shape, 2, dtype), lambda: ops.zeros(shape, dtype),
+        lambda: ops.ones(shape, dtype), lambda: ops.asarray(np.full(shape, 2), dtype),
+    )  # fmt: skip
+    for make in makers:
+        first, second = make(), make()
+        rewrite(ops, first, ops.full(shape, 1, dtype))
+        rewrite(ops, second, ops.full(shape, 3, dtype))
+        assert_same(host(ops, first).astype(np.float64), np.ones(shape))
+
+
+@pytest.mark.clause("OPS-76", "OPS-77")
+def test_blocks_of_real_size_are_stored_in_any_order(ops: TensorOps) -> None:
+    order = np.random.default_rng(3).permutation(40)
+    x = normal(40, 3, 1031)
+    places = ops.host_array((40, 3, 1031), ops.float_dtype)
+    ops.store(lay(ops, x), places, [int(row) for row in order])
+    found = host(ops, ops.fetch(places, list(range(40)), ops.float_dtype))
+    assert_same(found[order], x.astype(ops.float_dtype))
+
+
 @pytest.mark.clause("OPS-06")
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
 def test_a_view_of_a_view_is_written_through(ops: TensorOps, dtype: str) -> None:

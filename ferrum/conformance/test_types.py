@@ -226,6 +226,37 @@ def test_what_a_wide_type_tells_apart_is_told_apart(ops: TensorOps, name: str) -
         check_same(ops, "mul", (tensor, lay(ops, np.array(3.0), dtype=dtype)), 3 * x, dtype)
 
 
+ENDS = {bits: np.array([1, 7, 2 ** (bits // 2), 2 ** (bits - 8) + 1, 2 ** (bits - 1) - 1]) for bits in (32, 64)}
+
+
+@pytest.mark.clause("OPS-03")
+@pytest.mark.parametrize("bits", ENDS)
+def test_no_float_stands_between_integers_and_their_quotient(ops: TensorOps, bits: int) -> None:
+    """Slots are divided by the size of a block."""
+    dtype = f"int{bits}"
+    x, by = (
+        np.concatenate((ENDS[bits], -ENDS[bits]))[:, None].astype(dtype),
+        np.array([1, 2, 3, 16, 48, 2**20 + 1], dtype),
+    )
+    check_same(ops, "floor_divide", (lay(ops, x, dtype=dtype), lay(ops, by, dtype=dtype)), x // by, dtype)
+    large = x[::2] // 4 + 1  # which no sum of takes beyond the type
+    check_same(ops, "cumsum", (lay(ops, large, dtype=dtype), 0), large.cumsum(0, dtype=dtype), dtype)
+    check_same(ops, "sum", (lay(ops, large, dtype=dtype), 0), large.sum(0, keepdims=True, dtype=dtype), dtype)
+
+
+@pytest.mark.clause("OPS-03")
+def test_both_halves_of_a_word_are_computed(ops: TensorOps) -> None:
+    """Random numbers need the low half of most words, and would not tell."""
+    x, y = np.random.default_rng(5).integers(0, 2**64, (2, 64), "uint64")
+    places = np.arange(64, dtype="uint64")
+    first, second, shifts = (lay(ops, each, dtype="uint64") for each in (x, y, places))
+    for name, other, expected in (
+        ("bitwise_and", second, x & y), ("bitwise_xor", second, x ^ y), ("right_shift", shifts, x >> places),
+        ("add", second, x + y), ("sub", second, x - y), ("mul", second, x * y),
+    ):  # fmt: skip
+        check_same(ops, name, (first, other), expected, "uint64")
+
+
 @pytest.mark.clause("OPS-05")
 def test_the_first_of_small_integers_wins(ops: TensorOps) -> None:
     """Which passes first is asked of int8."""
