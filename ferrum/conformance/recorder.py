@@ -9,7 +9,8 @@ Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05, CONFORM-10. 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -76,21 +77,21 @@ class Recorder:
         told = f"{left} of {self._scope.selected} properties did not run"
         return None if left <= 0 else f"{told} ({self._ended})" if self._ended else told
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        self._scope = scope_of(items, config)
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        with interrupted_by_a_word(session):
+            return (yield)
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        self._scope = replace(self._scope, selected=len(properties_in(session.items)))
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+        self._scope = scope_of(items, config)
+        yield
+        self._scope = replace(self._scope, selected=len(properties_in(items)))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
-        try:
+        with interrupted_by_a_word(session):
             return (yield)
-        except session.Interrupted:
-            raise
-        except KeyboardInterrupt:  # of which pytest would show the place in some library
-            raise session.Interrupted("Ctrl-C") from None
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self._ended = str(excinfo.value)
@@ -169,6 +170,17 @@ class Recorder:
             Path(file).write_text(written(run, form), encoding="utf-8")
         elif form is not None:
             terminalreporter.write_line(written(run, form))
+
+
+@contextmanager
+def interrupted_by_a_word(session: pytest.Session) -> Iterator[None]:
+    """Of Ctrl-C, pytest would show in which line of some library it came."""
+    try:
+        yield
+    except session.Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise session.Interrupted("Ctrl-C") from None
 
 
 MOVES = {"asarray", "to_numpy", "empty", "full", "zeros", "ones", "arange", "constant", "scalar", "cast",

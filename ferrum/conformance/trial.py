@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from hypothesis import reject
 from hypothesis.control import current_build_context
 from hypothesis.errors import UnsatisfiedAssumption
 
@@ -51,8 +50,8 @@ class Trial:
         @wraps(tested)
         def run(*arguments: Any, **named: Any) -> Any:
             __tracebackhide__ = True  # pytest shows the property, not who watches it
-            if self._is_over():
-                reject()
+            if self._is_over():  # as if there was nothing left to draw from: any other end would be one of the property
+                current_build_context().data.mark_overrun()
             self.examples += self._failed_at is None
             try:
                 return tested(*arguments, **named)
