@@ -77,6 +77,23 @@ def test_choose_draws_what_the_settings_leave(ops: TensorOps, data: st.DataObjec
 
 
 @pytest.mark.clause("OPS-74")
+@pytest.mark.parametrize(
+    ("settings", "token"),
+    [
+        ((1.0, 0.0, 0.55, 0.5, 0.9), 1),  # by min_p before top_p, one token would be left
+        ((1.0, 2.0, 0.6, 0.0, 0.9), 0),  # by top_p before top_k, two would be left
+        ((0.5, 0.0, 0.6, 0.0, 0.9), 0),  # by top_p before the temperature, two would be left
+    ],
+)
+def test_choose_applies_the_settings_in_their_order(
+    ops: TensorOps, settings: tuple[float, float, float, float, float], token: int
+) -> None:
+    placed = lay(ops, np.array([[5.0, 4.5, 4.0]])), lay(ops, np.array([settings]), dtype="float64")
+    for choose in variants(ops, "choose"):
+        assert host(ops, choose(*placed)).tolist() == [token]
+
+
+@pytest.mark.clause("OPS-74")
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_row_without_a_finite_largest_logit_gives_that_one(ops: TensorOps, bad: float) -> None:
