@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.cli.main import program
 from ferrum.conformance import admission, plugin
 
@@ -257,6 +259,19 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     ran = CliRunner().invoke(program, ["conformance", "numpy"])
     assert ran.exit_code == 2
     assert ran.stderr == "error: the suite needs hypothesis: pip install 'ferrum-ref[conformance]'\n"
+    config: Any = SimpleNamespace(args=["ferrum.conformance"], getoption=lambda name: None)
+    with pytest.raises(pytest.UsageError, match="the suite needs hypothesis"):
+        plugin.pytest_configure(config)
+
+
+class NoFull(NumpyOps):
+    def full(self, *arguments: Any) -> Any:
+        raise SystemExit(0)
+
+
+@pytest.mark.clause("CONFORM-11")
+def test_a_primitive_that_fails_is_left_to_its_properties() -> None:
+    admission.look_at("x:NoFull", NoFull())
 
 
 @pytest.mark.clause("CONFORM-08")
