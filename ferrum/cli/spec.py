@@ -18,8 +18,12 @@ from ferrum.cli.options import debug_option, json_option
 from ferrum.cli.terminal import as_json as json_line
 from ferrum.errors import listed
 
-NEAREST = 5
-"""Ids that are offered in place of one that does not exist."""
+NEAREST, ALIKE = 5, 0.6
+"""Ids that are offered in place of one that does not exist, and how much they have to be like it, out of 1."""
+LONGEST = 40
+"""Characters of a wrong id that are compared: no id is as long."""
+ALL = "ferrum-ref spec lists the files of clauses, and ferrum-ref spec KV the clauses of KV.md"
+"""What is said where nothing is like it."""
 
 
 @click.command()
@@ -50,8 +54,10 @@ def choose(subjects: Sequence[Subject], wanted: str) -> Subject | Clause:
     known |= {clause.id: clause for subject in subjects for clause in subject.clauses}
     if found := known.get(wanted.upper()):
         return found
-    near = sorted(known, key=lambda name: -SequenceMatcher(None, wanted.upper(), name).ratio())[:NEAREST]
-    raise click.UsageError(f"there is no clause {listed([wanted])}; the nearest are {', '.join(near)}")
+    alike = {name: SequenceMatcher(None, wanted.upper()[:LONGEST], name).ratio() for name in known}
+    near = sorted((name for name in known if alike[name] >= ALIKE), key=lambda name: (-alike[name], name))[:NEAREST]
+    other = f"the nearest are {', '.join(near)}" if near else ALL
+    raise click.UsageError(f"there is no clause {listed([wanted])}; {other}")
 
 
 def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | None]]:

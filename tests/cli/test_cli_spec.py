@@ -87,7 +87,7 @@ def test_words_beside_the_names_of_files_are_told(kept_by: str, lines: list[str]
 @pytest.mark.clause("CLI-94")
 @given(st.text().filter(lambda text: text.upper() not in {*CLAUSES, *(subject.name for subject in SUBJECTS)}))
 def test_an_unknown_id_is_wrong_usage(wanted: str) -> None:
-    with pytest.raises(UsageError, match=r"the nearest are [A-Z]+"):
+    with pytest.raises(UsageError, match=r"the nearest are [A-Z]+|lists the files of clauses"):
         choose(SUBJECTS, wanted)
 
 
@@ -97,6 +97,13 @@ def test_the_nearest_ids_are_named(invoke: Invoke) -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("error: there is no clause 'kv-7'; the nearest are KV-07")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.clause("CLI-94")
+@pytest.mark.parametrize("wanted", ["nonsense", "../../etc/passwd", "x" * 100_000])
+def test_nothing_is_offered_that_is_not_like_it(wanted: str) -> None:
+    with pytest.raises(UsageError, match="lists the files of clauses"):
+        choose(SUBJECTS, wanted)
 
 
 @pytest.mark.clause("CLI-96")
