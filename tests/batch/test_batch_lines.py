@@ -28,6 +28,7 @@ BLANK = st.sampled_from([b"", b" ", b"\r", b"\t ", b"\xef\xbb\xbf"])
 
 @pytest.mark.clause("BATCH-01")
 @given(st.lists(st.tuples(CONTENT | BLANK, ENDS, st.booleans())), st.booleans())
+@example([(b" \xef\xbb\xbf{}", b"\n", False)], True)
 def test_lines_are_what_stands_between_line_feeds(given_lines: list[tuple[bytes, bytes, bool]], ended: bool) -> None:
     written = [(b"\xef\xbb\xbf" if marked else b"") + content + end for content, end, marked in given_lines]
     text = b"".join(written)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -372,3 +373,15 @@ def test_timings_follow_the_clock() -> None:
         engine.step()
     timings = request.completion().timings
     assert (timings.ttft_s, timings.prefill_tok_s, timings.decode_tok_s) == (2.0, 0.5, 0.5)
+
+
+@pytest.mark.clause("ENGINE-74")
+def test_steps_without_work_count_only_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ferrum.engine.engine.MOST_IDLE_STEPS", 3)
+    engine, _ = engine_of()
+    plan, works = engine.scheduler.plan, cycle([False, False, False, True])
+    monkeypatch.setattr(engine.scheduler, "plan", lambda: plan() if next(works) else StepPlan(()))
+    request = engine.submit([1] * 4, SamplingParams(temperature=0, max_tokens=3, ignore_eos=True))
+    for _ in range(12):
+        engine.step()
+    assert request.finished

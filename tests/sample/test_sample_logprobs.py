@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,6 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.registry import load_backend
+from ferrum.sample.candidates import find_candidates
 from ferrum.sample.logprobs import log_softmax, logprobs_by_definition, ranked
 from ferrum.sample.sampler import sample
 from ferrum.sampling_params import SamplingParams
@@ -49,6 +51,14 @@ def test_ranks(row: list[float], data: st.DataObject | None, count: int) -> None
     found = ranked(np.array(row), token, count)
     assert list(found) == [token, *(other for other in wanted if other != token)]
     assert all(found[other] == (row[other], order.index(other) + 1) for other in found)
+
+
+@pytest.mark.clause("SAMPLE-26")
+def test_a_token_that_cannot_be_drawn_is_no_reason_for_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = find_candidates(np.array([2.0, 1.0, -math.inf]), SamplingParams(min_p=0.9)).logprobs(3)
+    assert found.tolist() == [0.0, -math.inf, -math.inf]
 
 
 @pytest.mark.clause("SAMPLE-26")
