@@ -79,12 +79,12 @@ def written(run: Run, form: str) -> str:
 
 
 def sizes_only(value: Any) -> Any:
-    """The same with None for each infinity."""
+    """The same with None for what JSON has no number for."""
     if isinstance(value, dict):
         return {name: sizes_only(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [sizes_only(each) for each in value]
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(backend: BackendResult) -> str:
