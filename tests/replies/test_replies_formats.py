@@ -64,6 +64,8 @@ HERMES = find_formats(None, "hermes", "think")
 LLAMA = find_formats(None, "llama3", "none")
 HARMONY = find_formats(None, "harmony", "harmony")
 CODER = find_formats(None, "qwen3-coder", "none")
+CALLED = "<|channel|>commentary to=functions.f<|message|>"
+ANSWER = "<|channel|>final<|message|>"
 THOUGHT = "<|channel|>analysis<|message|>"
 CALL = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
 HALF = ToolCall("f", '{"a": "\\ud800"}')
@@ -190,10 +192,19 @@ def test_tags_around_the_answer_are_dropped_where_both_may_stand() -> None:
         (f"{THOUGHT}a<|start|>assistant<|channel|>final<|message|>b ", True, Reply("b ", "a", ())),
         (f"{THOUGHT}a<|end|><|start|>assistant<|channel|>fin", True, Reply("", "a", ())),
         ("<|channel|>final<|end|>a", True, Reply("a", "", ())),
+        (f"{CALLED}{{\"a\": 1<|channel|>final<|message|>b", True, Reply("b", "", (ToolCall("f", '{"a": 1'),))),
+        (f"{ANSWER}a<|end|><|start|>assistant{ANSWER}  ", True, Reply("a", "", ())),
     ],
 )  # fmt: skip
 def test_messages_of_harmony(text: str, with_tools: bool, reply: Reply) -> None:
     assert whole(HARMONY, text, with_tools=with_tools) == reply
+
+
+@pytest.mark.clause("REPLY-05", "REPLY-12")
+def test_a_call_of_harmony_is_streamed_behind_white_space_too() -> None:
+    parser = HARMONY.parser("", True)
+    assert parser.push(CALLED + " ") == [CallBegins(0, "f")]
+    assert "".join(part.text for part in parser.push('\n{"a') if isinstance(part, CallArguments)) == '{"a'
 
 
 @pytest.mark.clause("REPLY-12")
