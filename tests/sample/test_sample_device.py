@@ -80,6 +80,18 @@ def test_what_a_device_cannot_choose_is_chosen_on_the_host() -> None:
 
 
 @pytest.mark.clause("SAMPLE-50")
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+@example([True, False, True])
+def test_only_the_rows_that_a_device_cannot_choose_from_come_to_the_host(can: list[bool]) -> None:
+    far, x = FarOps(), np.random.default_rng(2).standard_normal((len(can), 40)).astype(np.float32)
+    kinds = [{} if each else {"typical_p": 0.5} for each in can]
+    states = [state_at(SamplingParams(**kind), seed, 5) for seed, kind in enumerate(kinds)]
+    there, here = sample(far, x, states), sample(ON_HOST, x, states)
+    assert [each.token for each in there] == [each.token for each in here]
+    assert far.numbers <= 40 * can.count(False) + 2 * can.count(True)
+
+
+@pytest.mark.clause("SAMPLE-50")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("params", [SamplingParams(temperature=0), SamplingParams(), SamplingParams(logprobs=2)])
 @pytest.mark.filterwarnings("ignore:invalid value")
