@@ -26,7 +26,10 @@ REPORT = "write a report: md, json or html"
 REPORT_FILE = "where the report goes; without it, to the end of the output"
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    config = pluginmanager.get_plugin("pytestconfig")
+    if config is not None and not meant(config):
+        return
     group = parser.getgroup("ferrum")
     group.addoption("--backend", action="append", default=[], metavar="NAME", help=BACKEND)
     group.addoption("--level", choices=list(LEVELS), help=LEVEL)
@@ -35,10 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--report-file", metavar="FILE", help=REPORT_FILE)
 
 
+def meant(config: pytest.Config) -> bool:
+    """Is this a run of the suite? Pytest loads this plugin wherever ferrum is installed, and others have options
+    of the same names: two of one name would end their runs."""
+    given = config.invocation_params
+    return any("ferrum" in str(each) for each in given.args) or (given.dir / "ferrum" / "conformance").is_dir()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Here rather than in the conftest, which a process that shares its tests out to others never reads."""
-    recorded = bool(config.getoption("--level") or config.getoption("--report"))
-    asked_for = recorded or config.getoption("--backend") or any("ferrum.conformance" in each for each in config.args)
+    if not meant(config):
+        return
+    recorded = bool(config.getoption("--level", None) or config.getoption("--report", None))
+    asked_for = (
+        recorded or config.getoption("--backend", None) or any("ferrum.conformance" in each for each in config.args)
+    )
     if asked_for and not hasattr(config, "workerinput"):  # a process of pytest-xdist comes after the one that asked
         try:
             check(config)

@@ -259,7 +259,8 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     ran = CliRunner().invoke(program, ["conformance", "numpy"])
     assert ran.exit_code == 2
     assert ran.stderr == "error: the suite needs hypothesis: pip install 'ferrum-ref[conformance]'\n"
-    config: Any = SimpleNamespace(args=["ferrum.conformance"], getoption=lambda name: None)
+    given = SimpleNamespace(args=["ferrum.conformance"], dir=ROOT)
+    config: Any = SimpleNamespace(args=given.args, invocation_params=given, getoption=lambda *name: None)
     with pytest.raises(pytest.UsageError, match="the suite needs hypothesis"):
         plugin.pytest_configure(config)
 
