@@ -6,9 +6,10 @@
 
 For each suite: how many cases were tried and equal, how many differ and whether each of them has its reason in
 `suites/differences/`, how many were refused because the project does not do such things. The exit code is 1 for a
-difference without a reason, for a reason that nothing needs any more, and for a suite without cases; 2 for a suite that
-does not exist or whose data cannot be had, after the others. Where all is well results go to `results/others.json`;
---readme makes the table in README.md of that file.
+difference without a reason, for a reason that nothing needs any more, for a suite without cases or with fewer than the
+last results of the same version, and for a suite that breaks, after the others; 2 for a suite that does not exist or
+whose data cannot be had, after the others, and for files that cannot be read or written, before anything runs. Where
+all that did run is well results go to `results/others.json`; --readme makes the table in README.md of that file.
 Rows of the server's suites come from `pytest -m suites` (tests/server/suites/README.md).
 """
 
@@ -19,6 +20,7 @@ import datetime
 import importlib
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from suites.verdict import Verdict
 from ferrum.backends.registry import load_backend
 from ferrum.errors import FerrumError
 
+README = Path(__file__).parents[1] / "README.md"
 BACKENDS = ("numpy", "numba")
 MOST_SHOWN = 20
 MOST_TOLD = 300  # characters of each
@@ -104,12 +107,29 @@ def today() -> str:
 
 def keep(rows: Sequence[table.Row], path: Path | None, readme: bool, built_in: bool) -> None:
     """Where results belong: the file of results and the table have no rows of other people's backends."""
-    if path is not None:
+    if rows and path is not None:
         table.write(rows, path)
-    elif built_in:
+    elif rows and built_in:
         table.write(table.merged(table.read(), rows, SUITES))
     if readme:
-        table.put_into(Path(__file__).parents[1] / "README.md", table.read())
+        table.put_into(README, table.read())
+
+
+def last_results(given: argparse.Namespace) -> list[table.Row]:
+    """They, when every file that is read or written at the end is as it should be. Raises ValueError, OSError."""
+    if given.json is not None or not given.backend:
+        table.check_file(given.json or table.RESULTS)
+    if given.readme:
+        table.check_file(README)
+        table.block(README.read_text(encoding="utf-8"))
+    return table.read()
+
+
+def told(error: Exception) -> str:
+    """What broke, and where, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
 
 
 def main() -> int:
@@ -118,7 +138,14 @@ def main() -> int:
         for name in SUITES:
             print(f"{name:16} {whose(importlib.import_module(f'suites.{name}'), '')}")
         return 0
-    rows, wrong, missing = [], [], False
+    try:
+        before = last_results(given)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    rows: list[table.Row] = []
+    wrong: list[str] = []
+    missing = broken = False
     for name in given.suites or ([] if given.readme else SUITES):
         try:
             found = judge(name, given.data, given.backend or BACKENDS, not given.backend)
@@ -126,15 +153,19 @@ def main() -> int:
             print(f"{name}: {error}", file=sys.stderr)
             missing = True
             continue
+        except Exception as error:
+            print(f"{name}: {told(error)}"[:MOST_TOLD], file=sys.stderr)
+            broken = True
+            continue
         rows += found[0]
-        wrong += found[1]
+        wrong += found[1] + table.fewer(before, found[0])
     if not wrong:
         keep(rows, given.json, given.readme, not given.backend)
     for line in wrong[:MOST_SHOWN]:
         print(line[:MOST_TOLD])
     if len(wrong) > MOST_SHOWN:
         print(f"and {len(wrong) - MOST_SHOWN} more")
-    return 2 if missing else int(bool(wrong))
+    return 2 if missing else int(broken or bool(wrong))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ Refuses to know: suites. Specs: SUITE-12. Next: `benchmarks/suites/onnx_nodes.py
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -42,7 +43,29 @@ def count(suite: str, whose: str, verdicts: Iterable[Verdict], date: str) -> Row
 
 
 def read(path: Path = RESULTS) -> list[Row]:
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    """None where there is no file. Raises ValueError for a file of anything else."""
+    try:
+        return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))] if path.exists() else []
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold results of suites: {error}") from None
+
+
+def fewer(old: Iterable[Row], new: Iterable[Row]) -> list[str]:
+    """Sentences on suites that try fewer cases than last time of the same version: a reader has lost some."""
+    tried = {(row.suite, row.whose): row.tried for row in old}
+    return [
+        f"{row.suite}: {row.tried} cases were tried, and the last results of the same version have {before}"
+        for row in new
+        if row.tried < (before := tried.get((row.suite, row.whose), 0))
+    ]
+
+
+def check_file(path: Path) -> None:
+    """Can results be written there? Raises ValueError."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{path} cannot be written")
 
 
 def write(rows: Iterable[Row], path: Path = RESULTS) -> None:

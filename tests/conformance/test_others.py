@@ -162,6 +162,66 @@ def test_the_command_keeps_results_where_all_is_explained(tmp_path: Path, monkey
     assert others.main() == 2
 
 
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The command with two suites, `first` and `second`, and files of its own."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    others = importlib.import_module("others")
+    monkeypatch.setattr(others, "SUITES", ("first", "second"))
+    for name in others.SUITES:
+        suite: Any = types.ModuleType(f"suites.{name}")
+        suite.SOURCE = fetch.Source(fetch.Package("pytest", pytest.__version__, "installed"), name)
+        suite.run = lambda data: iter([Verdict("one", "equal"), Verdict("two", "equal")])
+        monkeypatch.setitem(sys.modules, f"suites.{name}", suite)
+    monkeypatch.setattr(sys, "argv", ["others.py", "--json", str(tmp_path / "results.json")])
+    return others
+
+
+@pytest.mark.clause("SUITE-16")
+def test_a_suite_that_has_lost_cases_fails_and_keeps_nothing(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = table.Row("second", f"pytest {pytest.__version__}, second", 2, 1, 0, "2026-01-01")
+    monkeypatch.setattr(command.table, "read", lambda: [row])
+    assert command.main() == 1 and not (tmp_path / "results.json").exists()
+    assert "second: 2 cases were tried, and the last results of the same version have 3" in capsys.readouterr().out
+    for same in (replace(row, different=0), replace(row, whose="pytest 0.1, second"), replace(row, suite="third")):
+        monkeypatch.setattr(command.table, "read", lambda same=same: [same])
+        assert command.main() == 0 and (tmp_path / "results.json").exists()
+
+
+@pytest.mark.clause("SUITE-16")
+def test_a_suite_that_breaks_is_one_line_and_the_others_run(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sys.modules["suites.first"].run = lambda data: iter({}["no such\n case"])  # type: ignore[attr-defined]
+    assert command.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("first: KeyError: 'no such\\n case' (test_others.py, line ")
+    assert [row.suite for row in table.read(tmp_path / "results.json")] == ["second"]
+
+
+@pytest.mark.clause("SUITE-16")
+def test_files_are_looked_at_before_anything_runs(
+    command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def runs_nothing(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["others.py", *options])
+        assert command.main() == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1
+        return err
+
+    (tmp_path / "README.md").write_text("no table")
+    monkeypatch.setattr(command, "README", tmp_path / "README.md")
+    assert "there is no folder" in runs_nothing("--json", str(tmp_path / "none" / "results.json"))
+    assert "is a folder" in runs_nothing("--json", str(tmp_path))
+    assert "<!-- others -->" in runs_nothing("--readme")
+    (tmp_path / "damaged.json").write_text('[{"suite": 1}]')
+    monkeypatch.setattr(command.table, "read", lambda: table.read(tmp_path / "damaged.json"))
+    assert "damaged.json does not hold results" in runs_nothing()
+
+
 @pytest.mark.clause("SUITE-15")
 def test_a_report_of_the_suite_becomes_verdicts() -> None:
     assert list(array_api.ended(REPORT)) == [
