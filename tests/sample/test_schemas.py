@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
 from ferrum.sample import schema_keywords
+from ferrum.sample.grammar_library import on_large_stack
 from ferrum.sample.refusals import CannotFollow
 from ferrum.sample.schema import followed
 from ferrum.sampling_params import StructuredOutputs
@@ -480,3 +481,10 @@ def test_rows_of_a_head_without_a_token_are_never_allowed() -> None:
         assert padded.allowed().tolist() == [*own.allowed().tolist(), *([False] * 61)]
         own.accept(byte)
         padded.accept(byte)
+
+
+@pytest.mark.clause("SAMPLE-35")
+def test_a_large_stack_changes_nothing_but_what_fits_on_it() -> None:
+    assert on_large_stack(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        on_large_stack(lambda: 1 // 0)
