@@ -38,7 +38,7 @@ NORM_CENTRED = 40
 
 # ---- what an MLP does between its products
 MLP_ACTIVATION = 0  # address of a function of `activations`
-MLP_LIMIT = 8  # float bits; 0 for none
+MLP_LIMIT = 8  # float bits; infinity for none
 MLP_OFFSET = 16  # float bits
 
 
@@ -92,14 +92,14 @@ def gate_row(gate, up, out, columns, mlp):
     """activation(gate) * (up + offset), both cut off at the limit first; columns a multiple of 16."""
     limit, offset = load_float(mlp + MLP_LIMIT), splat(load_float(mlp + MLP_OFFSET))
     source = gate
-    if limit > 0:
+    if limit < np.inf:
         for place in range(0, 4 * columns, 64):
             store(out + place, _at_most(load(gate + place), limit))
         source = out
     call3(load_word(mlp + MLP_ACTIVATION), source, out, columns)
     for place in range(0, 4 * columns, 64):
         lifted = load(up + place)
-        if limit > 0:
+        if limit < np.inf:
             lifted = larger(splat(-limit), _at_most(lifted, limit))
         store(out + place, mul(load(out + place), add(lifted, offset)))
 

@@ -7,6 +7,7 @@ Next: `ferrum.backends.numba_kernels.bind_experts`.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,7 +203,8 @@ def mlp_words(mlp: GatedMlp | PlainMlp) -> MlpWords | None:
     """None if there is no kernel for it."""
     if mlp.activation not in ACTIVATIONS or sets_beyond(mlp, _KNOWN_OF_MLP):
         return None
-    limit, offset = (mlp.limit or 0.0, mlp.up_offset) if isinstance(mlp, GatedMlp) else (0.0, 0.0)
+    limit, offset = (mlp.limit, mlp.up_offset) if isinstance(mlp, GatedMlp) else (None, 0.0)
+    limit = math.inf if limit is None else limit
     words = np.array([activation(mlp.activation), float_bits(limit), float_bits(offset)], np.int64)
     return MlpWords(words, address(words))
 
