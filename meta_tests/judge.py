@@ -18,10 +18,12 @@ from pathlib import Path
 
 from meta_tests.planted import FOLDER
 
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::.*?|\S+)(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::.*?|\S+)(?: - (.*))?$", re.MULTILINE)
+_REASON = re.compile(r"^E +(\S.*)", re.MULTILINE)
+"""Why a file of tests cannot be imported: the summary does not say it."""
 _PASSED, _FAILURES, _INTERRUPTED = 0, 1, 2
 LONGEST_OUTPUT = 4000
-OPTIONS = ("-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "-p", "meta_tests.planted")
+OPTIONS = ("-x", "-q", "-rfE", "--tb=line", "--show-capture=no", "-p", "no:cacheprovider", "-p", "meta_tests.planted")
 
 
 class CannotJudge(Exception):
@@ -30,10 +32,11 @@ class CannotJudge(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`caught_by`: the first test that failed, None where all passed."""
+    """`caught_by`: the first test that failed, None where all passed; `why`: what pytest says of it, on one line."""
 
     caught_by: str | None
     seconds: float
+    why: str = ""
 
 
 class Judge:
@@ -49,6 +52,7 @@ class Judge:
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
+            start_new_session=True,  # Ctrl-C is for the program that reads the answers
         )
 
     def __enter__(self) -> Judge:
@@ -56,7 +60,7 @@ class Judge:
 
     def __exit__(self, *error: object) -> None:
         with self._nursery:
-            self._nursery.kill()
+            self._nursery.terminate()  # it ends what its tests have started, which a kill would leave
 
     def judge(self, arguments: Sequence[str], profile: str, limit_s: float) -> Verdict:
         """Runs the tests up to the first that fails, with a profile of Hypothesis. A run that does not end within the
@@ -72,7 +76,8 @@ class Judge:
         found = _FAILED.search(output)
         if code not in (_FAILURES, _INTERRUPTED) or found is None:
             raise CannotJudge(f"pytest {' '.join(arguments)} ended with {code}:\n{output[-LONGEST_OUTPUT:]}")
-        return Verdict(found[1], seconds)
+        reason = _REASON.search(output)
+        return Verdict(found[1], seconds, found[2] or (reason[1] if reason else ""))
 
     def _run(self, arguments: Sequence[str], profile: str, limit_s: float) -> int | None:
         assert self._nursery.stdin is not None and self._nursery.stdout is not None
@@ -86,9 +91,11 @@ class Judge:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Programs that tests start find the copy as well; kernels are compiled from its source and kept beside it."""
+    """Programs that tests start find the copy as well; kernels are compiled from its source and kept beside it. Options
+    that somebody is used to, such as `-k` or `--pdb`, would choose other tests."""
+    mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     return {
-        **os.environ,
+        **mine,
         FOLDER: str(folder),
         "PYTHONPATH": str(folder),
         "NUMBA_CACHE_DIR": str(folder / ".kernels"),

@@ -30,6 +30,7 @@ def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> 
     child = os.fork()
     if not child:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, limit_s)  # whose signal ends the child
         os.environ["HYPOTHESIS_PROFILE"] = profile
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -43,6 +44,8 @@ def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> 
             sys.stdout.flush()
             os._exit(code)
     try:
+        with suppress(OSError):  # the child has done so itself
+            os.setpgid(child, child)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
         with suppress(OSError):  # no such group: nothing is left
@@ -51,6 +54,7 @@ def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> 
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # by way of the `finally` of a run
     for name in LIBRARIES:
         with suppress(ImportError):  # tests of what is not installed are skipped
             importlib.import_module(name)

@@ -42,7 +42,11 @@ Tell = Callable[[str], None]
 def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcome]:
     """Outcomes as they come. Raises CannotJudge where the tests fail without a fault."""
     left = dict.fromkeys(faults, 0.0)  # not found yet, and the seconds of the looks so far
-    with _copies(jobs) as copies, ThreadPoolExecutor(jobs) as workers:
+    with (
+        tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder,
+        ThreadPoolExecutor(jobs) as workers,
+        _copies(Path(folder), jobs) as copies,  # closed first: then workers that wait for tests have their answer
+    ):
         limits: Limits = {}
         for profile, only_close in LOOKS:
             limits |= _controls(copies, workers, left, profile, limits, tell)
@@ -68,7 +72,8 @@ def _controls(
         with _one(copies) as (_, judge):
             verdict = judge.judge(arguments, profile, CONTROL_S)
         if verdict.caught_by is not None:
-            raise CannotJudge(f"without a fault, pytest {' '.join(arguments)} fails: {verdict.caught_by}")
+            why = f" ({verdict.why})" if verdict.why else ""
+            raise CannotJudge(f"without a fault, pytest {' '.join(arguments)} fails: {verdict.caught_by}{why}")
         tell(f"without a fault, {profile}: {' '.join(arguments)} pass in {verdict.seconds:.0f} s")
         return TIMES * verdict.seconds + MORE_S
 
@@ -99,11 +104,11 @@ def _looked_at(
 
 
 @contextmanager
-def _copies(count: int) -> Iterator[Copies]:
-    with tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder, ExitStack() as judges:
+def _copies(folder: Path, count: int) -> Iterator[Copies]:
+    with ExitStack() as judges:
         free: Copies = SimpleQueue()
         for number in range(count):
-            copy = TreeCopy(Path(folder) / str(number))
+            copy = TreeCopy(folder / str(number))
             free.put((copy, judges.enter_context(Judge(copy.folder))))
         yield free
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +115,45 @@ def test_what_tests_have_started_ends_with_them(copy: TreeCopy) -> None:
     os.set_blocking(reader, True)
     assert readable and os.read(reader, 1) == b""  # nobody is left who could write
     os.close(reader)
+
+
+WAITS = """
+import os, time
+
+def test_waits():
+    with open("held", "w"):
+        time.sleep(600)
+"""
+
+
+@pytest.mark.clause("PROOF-06")
+def test_a_judge_that_is_closed_ends_the_tests_that_it_runs(copy: TreeCopy) -> None:
+    (copy.folder / "tests/core/test_waits.py").write_text(WAITS, encoding="utf-8")
+    os.mkfifo(copy.folder / "held")
+    with ThreadPoolExecutor() as worker:
+        with Judge(copy.folder) as judge:
+            running = worker.submit(judge.judge, ("tests/core/test_waits.py",), "few", 300)
+            reader = os.open(copy.folder / "held", os.O_RDONLY)  # opens where the test does
+            closing = time.monotonic()
+        assert time.monotonic() - closing < 60 and os.read(reader, 1) == b""
+        os.close(reader)
+        with pytest.raises(CannotJudge, match="has ended"):
+            running.result()
+
+
+@pytest.mark.clause("PROOF-04")
+def test_options_of_whoever_runs_it_choose_no_tests(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing_has_this_name")
+    with Judge(copy.folder) as judge:
+        assert judge.judge(SEEN.tests, "few", 300).caught_by is None
+
+
+@pytest.mark.clause("PROOF-04")
+def test_a_package_that_is_missing_is_named(copy: TreeCopy) -> None:
+    (copy.folder / "tests/core/test_needs.py").write_text("import no_such_package", encoding="utf-8")
+    with Judge(copy.folder) as judge:
+        verdict = judge.judge(("tests/core/test_needs.py",), "few", 300)
+    assert verdict.why == "ModuleNotFoundError: No module named 'no_such_package'"
 
 
 @pytest.mark.clause("PROOF-04")

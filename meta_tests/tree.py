@@ -19,16 +19,20 @@ LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 class TreeCopy:
-    """A copy in `folder`, which is empty before."""
+    """A copy in `folder`, which is empty before. Raises OSError, as where the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in COPIED:
             source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=LEFT_OUT)
-            else:
+            if not source.is_dir():
                 shutil.copy2(source, folder / name)
+                continue
+            try:
+                shutil.copytree(source, folder / name, ignore=LEFT_OUT)
+            except shutil.Error as error:  # which lists every file
+                file, _, why = error.args[0][0]
+                raise OSError(f"{file} cannot be copied: {why}") from None
 
     @contextmanager
     def planted(self, plant: Plant | None) -> Iterator[None]:
