@@ -200,6 +200,20 @@ def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
     world.drain(40)
 
 
+@pytest.mark.clause("SCHED-10")
+def test_the_end_of_a_prompt_can_be_what_it_waits_for() -> None:
+    """It wants nine of the eight that are left, until the last four tokens of the other prompt make a block full."""
+    world = World(blocks=13, budget=14)
+    world.add(letters(0, 16) + letters(1, 2))
+    world.step()
+    newcomer = world.add(letters(0, 16) + letters(2, 28))
+    world.step()
+    assert (newcomer.state, world.device.available) == (WAITING, 8)
+    world.step()
+    assert (newcomer.state, newcomer.cached) == (RUNNING, 16)
+    world.drain(40)
+
+
 @pytest.mark.clause("SCHED-13", "SCHED-30")
 def test_who_has_its_text_on_the_host_waits_for_nobody() -> None:
     """Even if nobody can find its blocks: another computed the same beginning in the same step, and has left."""
