@@ -83,8 +83,9 @@ def overwrite(ops: TensorOps, x: Tensor) -> None:
 
 
 @pytest.mark.clause("OPS-66")
-def test_what_was_read_outlasts_later_reads(ops: TensorOps) -> None:
-    values = [normal(5, 7, seed=seed) for seed in range(ROUNDS)]
+@pytest.mark.parametrize("shape", [(5, 7), (33, 2100)])
+def test_what_was_read_outlasts_later_reads(ops: TensorOps, shape: tuple[int, ...]) -> None:
+    values = [normal(*shape, seed=seed) for seed in range(ROUNDS)]
     read = [ops.to_numpy(ops.add(lay(ops, each), ops.scalar(0))) for each in values]
     for found, each in zip(read, values, strict=True):
         assert_close(found, each, ops.float_dtype)

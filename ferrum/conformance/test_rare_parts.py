@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from ferrum.conformance import oracles, parts
-from ferrum.conformance.harness import check
+from ferrum.conformance.harness import check, host, variants
 from ferrum.conformance.large import large_linear, normal
 from ferrum.conformance.oracles import exact
+from ferrum.conformance.paged import Rotation, placed_case
 from ferrum.conformance.parts import ExpertsCase, GatedCase, NormCase
 from ferrum.conformance.strategies import lay
+from ferrum.conformance.test_attention import check_rope_attention
 from ferrum.conformance.tolerances import assert_close
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.compositions import TensorOps
@@ -109,3 +111,18 @@ def test_learned_positions_reach_far_and_are_not_scaled(ops: TensorOps) -> None:
     tensors = (lay(ops, np.asarray(field), dtype="int32") for field in fields)
     batch = StepBatch(*tensors, starts=[0, 3], contexts=[3000])
     check(ops, "embedded", (embedding, batch), exact(4 * table[ids]).plus(places[positions]))
+
+
+@pytest.mark.clause("OPS-36", "OPS-37")
+def test_queries_and_keys_of_a_wide_decode_have_norms_of_their_own(ops: TensorOps) -> None:
+    case = placed_case(tuple(range(1, 21)), (1,) * 20, kv_heads=2, group=2, head_dim=32)
+    norms = [NormCase(normal(32, seed=seed), None, epsilon, centred=False) for seed, epsilon in ((1, 1e-6), (2, 1.0))]
+    angles = np.arange(21)[:, None] / (1 + np.arange(16))
+    cosines, sines = (wave(angles).astype(np.float32).astype(np.float64) for wave in (np.cos, np.sin))
+    rotation = Rotation(cosines, sines)
+    for function in variants(ops, "rope_attention"):
+        layer = case.layer(ops, with_new=False)
+        flat = tuple(lay(ops, each.reshape(20, -1)) for each in (case.query(), case.fresh(1), case.fresh(2)))
+        attention = case.attention(ops, *(norm.place(ops) for norm in norms))
+        attended = function(flat, attention, rotation.place(ops), layer, case.batch(ops))
+        check_rope_attention(ops, case, rotation, list(norms), layer, host(ops, attended))
