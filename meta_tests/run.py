@@ -7,7 +7,7 @@ run. Specs: PROOF-03, PROOF-04. Next: `meta_tests.results`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -39,8 +39,9 @@ class Outcome:
 Tell = Callable[[str], None]
 
 
-def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Iterator[Outcome]:
-    """Outcomes as they come. Raises CannotJudge where the tests fail without a fault."""
+def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Generator[Outcome, None, None]:
+    """Outcomes as they come; closed, it ends what runs. Raises CannotJudge where the tests fail without a fault, and
+    OSError where the disk is full."""
     left = dict.fromkeys(faults, 0.0)  # not found yet, and the seconds of the looks so far
     with (
         tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder,
