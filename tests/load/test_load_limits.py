@@ -21,6 +21,7 @@ from ferrum.load.config_json import parse_config as parse_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
 from ferrum.load.families_gguf import GGUF_FAMILIES, QUERY_GROWTH
 from ferrum.load.gguf import GGUFFile
+from ferrum.load.limits import Given
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import rope_tables
 from tests.load.gguf_writer import Stored, Value, gguf_bytes
@@ -69,6 +70,14 @@ def test_a_number_beyond_all_models_is_refused_by_its_key(dialect: str, kind: st
         keys = {"rope_scaling": scaling_of(kind), "rope_theta": value}
     with pytest.raises(InvalidFormat, match=rf"^config\.json: {NAMED.get(key, key)} must be "):
         from_json(**keys)
+
+
+@pytest.mark.clause("LOAD-29")
+@pytest.mark.parametrize("value", EXTREMES)
+def test_the_base_of_windows_is_refused_by_its_key(value: float) -> None:
+    keys = changed(CONFIG, rope_local_base_freq=value, sliding_window=8)
+    with pytest.raises(InvalidFormat, match=r"^config\.json: rope_local_base_freq must be "):
+        parse_json(Fields(keys, "config.json"), HUGGING_FACE_FAMILIES["gemma3_text"])
 
 
 GGUF_CASES = [
@@ -138,6 +147,13 @@ def test_scales_and_caps_of_config_json(name: str, key: str, value: float) -> No
     """One over the smallest overflows; as float32 it is 0, which kernels take for none."""
     with pytest.raises(InvalidFormat, match=rf"config\.json: {key} must be a number from 1e-06 to 1e\+06"):
         parse_json(Fields(changed(CONFIG, **{key: value}), "config.json"), HUGGING_FACE_FAMILIES[name])
+
+
+@pytest.mark.clause("LOAD-29")
+@pytest.mark.parametrize("value", [1e-6, 1.0, 1e6])
+def test_scales_and_caps_at_their_bounds_are_taken(value: float) -> None:
+    assert Given("scale").read(Fields({"scale": value}, "config.json"), ()) == value
+    assert Given("scale", value, power=-1).read(Fields({}, "config.json"), ()) == pytest.approx(1 / value)
 
 
 @pytest.mark.clause("LOAD-29")

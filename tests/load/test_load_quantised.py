@@ -222,7 +222,20 @@ def test_fp8_by_matrix_row_and_block(tmp_path: Path, shape: str, power: bool, en
 
 
 @pytest.mark.clause("LOAD-104")
-@pytest.mark.parametrize("shape", [(3, 1, 1), (3,), (3, 8, 1), (3, 2, 2), (1,)])
+def test_fp8_by_blocks_of_compressed_tensors(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    codes, numbers = random.integers(0, 100, (6, 80)).astype(np.uint8), random.uniform(0.5, 2, (2, 3))
+    groups = weights(num_bits=8, type="float", strategy="block", block_structure=[4, 32])
+    method = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": groups}
+    scales = numbers.astype(np.float32)
+    stored: Tensors = {"m.weight": ("F8_E4M3", codes), "m.weight_scale": ("F32", scales)}
+    weight = source_of(tmp_path, stored, {"quantization_config": method}).weight("m.weight")
+    wide = scales.repeat(4, axis=0)[:6].repeat(32, axis=1)[:, :80]
+    np.testing.assert_array_equal(to_float32(weight), codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) * wide)
+
+
+@pytest.mark.clause("LOAD-104")
+@pytest.mark.parametrize("shape", [(3, 1, 1), (3,), (3, 8, 1), (3, 2, 2), (1,), (1, 1)])
 def test_a_stack_of_fp8(tmp_path: Path, shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(4)
     codes = random.integers(0, 100, (3, 8, 64)).astype(np.uint8)
