@@ -11,9 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from meta_tests import options
 from meta_tests.mutants import review, table
 from meta_tests.mutants.rooms import ROOMS
-from meta_tests.mutants.tool import CannotRun, Mutmut
+from meta_tests.mutants.tool import CannotRun, Judged, Mutmut
 from meta_tests.tree import TreeCopy
 
 ENOUGH = 0.92
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.room or ROOMS:
         try:
             judged = _judged(name, given)
-        except CannotRun as error:
+        except (CannotRun, OSError) as error:
             print(f"{name}: {error}", file=sys.stderr)
             return 2
         results.append(table.Reviewed(judged, entries))
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if any(result.share < ENOUGH for result in results) else 0
 
 
-def _judged(name: str, given: argparse.Namespace) -> table.Judged:
+def _judged(name: str, given: argparse.Namespace) -> Judged:
     with tempfile.TemporaryDirectory() as folder:
         tree = TreeCopy(Path(folder))
         return Mutmut(tree.folder, ROOMS[name], given.jobs).judge(given.sample, given.seed)
@@ -45,10 +46,12 @@ def _judged(name: str, given: argparse.Namespace) -> table.Judged:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m meta_tests.mutants", description=main.__doc__ or __doc__)
     parser.add_argument("--room", action="append", choices=list(ROOMS), help="repeatable; without it, every room")
-    parser.add_argument("--sample", type=int, metavar="N", help="judge so many mutants of a room, drawn by the seed")
+    parser.add_argument("--sample", type=options.at_least_one, metavar="N",
+                        help="judge so many mutants of a room, drawn by the seed")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2, help="mutants that are judged at a time")
-    parser.add_argument("--report", type=Path, default=RESULTS, help="rows of rooms that are not judged stay")
+    parser.add_argument("--jobs", type=options.at_least_one, default=2, help="mutants that are judged at a time")
+    parser.add_argument("--report", type=options.report_file, default=RESULTS,
+                        help="rows of rooms that are not judged stay")  # fmt: skip
     return parser
 
 

@@ -49,7 +49,8 @@ def toy(tmp_path: Path) -> Mutmut:
 
 
 @pytest.mark.clause("PROOF-30")
-def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut) -> None:
+def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing_has_this_name")  # whoever runs it may be used to some
     judged = toy.judge(sample=1_000, seed=7)
     assert judged.tried == judged.total and judged.seed == 7
     assert Mutant("toy.numbers.doubled", "return a * 2", "return a * 3") in judged.survivors
@@ -62,6 +63,14 @@ def test_tests_that_fail_without_a_mutant_judge_nothing(toy: Mutmut) -> None:
     (toy.folder / "tests/toy/test_toy.py").write_text(TESTS + "    assert doubled(1) == 3\n")
     with pytest.raises(CannotRun):
         toy.judge(sample=None, seed=0)
+
+
+@pytest.mark.clause("PROOF-30")
+def test_a_room_without_mutants_is_not_well(toy: Mutmut) -> None:
+    (toy.folder / "toy/numbers.py").write_text("larger, doubled = max, (2).__mul__\n")
+    for sample in (None, 5):
+        with pytest.raises(CannotRun):
+            toy.judge(sample, seed=0)
 
 
 @pytest.mark.clause("PROOF-30")

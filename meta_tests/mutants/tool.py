@@ -92,6 +92,8 @@ class Mutmut:
         return self._judged(names, None if sample is None else seed)
 
     def _judged(self, names: list[str], seed: int | None) -> Judged:
+        if not names:
+            raise CannotRun("there are no mutants, so nothing was judged")
         states = self._states()
         outcomes = [states[name] for name in names]
         if "not checked" in outcomes:
@@ -147,6 +149,8 @@ def place_of(name: str) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Threads of a forked child that NumPy or Numba would need are not there, so each has one."""
+    """Threads of a forked child that NumPy or Numba would need are not there, so each has one. Options that somebody is
+    used to would choose other tests."""
+    mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {"HYPOTHESIS_PROFILE": "dev", **os.environ, **threads, FOLDER: str(folder)}
+    return {"HYPOTHESIS_PROFILE": "dev", **mine, **threads, FOLDER: str(folder)}
