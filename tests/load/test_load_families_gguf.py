@@ -122,6 +122,8 @@ def test_the_last_layer_of_every_period_sees_all_positions(opened: Any) -> None:
     assert windows(config_of(opened("gemma3-wide"), block_count=13)) == "lllllglllllgl"
     assert windows(config_of(opened("cohere2-wide"), block_count=5)) == "lllsl"
     assert windows(config_of(opened("smollm3-wide"), block_count=9)) == "gggsgggsg"
+    sparse = config_of(opened("gpt-oss-wide"))
+    assert windows(sparse) == "lg" * (sparse.layers // 2) and all(kind.sparse for kind in sparse.kinds)
     assert windows(config_of(opened("phi3-odd"), attention__sliding_window=7)) == "ll"
     olmo = opened("olmo3-wide")
     assert windows(config_of(olmo, attention__sliding_window_pattern=None)) == "lllg"
