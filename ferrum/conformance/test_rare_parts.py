@@ -126,3 +126,10 @@ def test_queries_and_keys_of_a_wide_decode_have_norms_of_their_own(ops: TensorOp
         attention = case.attention(ops, *(norm.place(ops) for norm in norms))
         attended = function(flat, attention, rotation.place(ops), layer, case.batch(ops))
         check_rope_attention(ops, case, rotation, list(norms), layer, host(ops, attended))
+
+
+@pytest.mark.clause("OPS-18", "OPS-37")
+@pytest.mark.parametrize("tokens", [1, 70, 300])
+def test_a_limit_and_an_offset_hold_for_any_number_of_tokens(ops: TensorOps, tokens: int) -> None:
+    case, x = gated_case(0, 0.5, 1.0), normal(tokens, 32)
+    check(ops, "norm_gated", (lay(ops, x), None, case.place(ops)), case.expect_inner(exact(x)))
