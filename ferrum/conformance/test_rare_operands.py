@@ -209,12 +209,12 @@ def test_a_constant_outlives_hundreds(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-74", "OPS-77")
 @pytest.mark.parametrize("rows", [0, 1, 130])
 def test_every_row_has_settings_of_its_own(ops: TensorOps, rows: int) -> None:
-    """A cold row is drawn as well: at a temperature of 0.0005, two equal logits share what there is."""
+    """A cold row is drawn as well: at a temperature of 0.0005, equal logits share what there is."""
     settings = np.tile([[0.0005, 0, 1, 0, 0.0]], (rows, 1))
-    settings[:, 4] = np.arange(rows) % 3 / 3
+    settings[:, 4] = np.arange(rows) % 5 / 5
     settings[1::4, 0] = 0
-    x = np.zeros((rows, 3))
-    expected = np.where(settings[:, 0] == 0, 0, np.arange(rows) % 3)
+    x = np.zeros((rows, 5))
+    expected = np.where(settings[:, 0] == 0, 0, np.arange(rows) % 5)
     settings[:, 4] += 0.1
     for choose in variants(ops, "choose"):
         found = choose(lay(ops, x), lay(ops, settings, dtype="float64"))

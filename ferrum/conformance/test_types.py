@@ -239,6 +239,8 @@ def test_no_float_stands_between_integers_and_their_quotient(ops: TensorOps, bit
         np.array([1, 2, 3, 16, 48, 2**20 + 1], dtype),
     )
     check_same(ops, "floor_divide", (lay(ops, x, dtype=dtype), lay(ops, by, dtype=dtype)), x // by, dtype)
+    root = lay(ops, np.array([2 ** (bits // 2 - 1) - 1], dtype), dtype=dtype)
+    check_same(ops, "mul", (root, root), np.array([(2 ** (bits // 2 - 1) - 1) ** 2], dtype), dtype)
     large = x[::2] // 4 + 1  # which no sum of takes beyond the type
     check_same(ops, "cumsum", (lay(ops, large, dtype=dtype), 0), large.cumsum(0, dtype=dtype), dtype)
     check_same(ops, "sum", (lay(ops, large, dtype=dtype), 0), large.sum(0, keepdims=True, dtype=dtype), dtype)
