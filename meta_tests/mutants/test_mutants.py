@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ def test_tests_that_fail_without_a_mutant_judge_nothing(toy: Mutmut) -> None:
 
 
 @pytest.mark.clause("PROOF-30")
-def test_a_room_without_mutants_is_not_well(toy: Mutmut) -> None:
+def test_where_nothing_is_judged_nothing_is_well(toy: Mutmut) -> None:
+    with pytest.raises(CannotRun, match="nothing was judged"):
+        toy.judge(sample=0, seed=0)
+    shutil.rmtree(toy.folder / "mutants")
     (toy.folder / "toy/numbers.py").write_text("larger, doubled = max, (2).__mul__\n")
     for sample in (None, 5):
         with pytest.raises(CannotRun):
