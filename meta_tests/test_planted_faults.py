@@ -144,7 +144,7 @@ def test_a_judge_that_is_closed_ends_the_tests_that_it_runs(copy: TreeCopy) -> N
 
 @pytest.mark.clause("PROOF-04")
 def test_options_of_whoever_runs_it_choose_no_tests(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing_has_this_name")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no_such_plugin")
     with Judge(copy.folder) as judge:
         assert judge.judge(SEEN.tests, "few", 300).caught_by is None
 
