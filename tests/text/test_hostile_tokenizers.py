@@ -24,7 +24,7 @@ from ferrum.text import tokenizer_json
 from ferrum.text.character_rules import growth_of_rules
 from ferrum.text.native import ask
 from ferrum.text.tokenizer import Tokenizer
-from ferrum.text.tokenizer_steps import LARGEST_TEXT
+from ferrum.text.tokenizer_steps import LARGEST_TEXT, growth_of
 from tests.text.hostile_steps import changed, replace, rules, sequence, split
 from tests.text.small_tokenizers import byte_level, byte_level_json, metaspace_backend, sentencepiece
 from tests.text.test_gguf_sentencepiece import GOLDENS
@@ -215,6 +215,12 @@ def test_rules_that_are_taken_never_fail(changes: list[tuple[int, int]], length:
 
 
 UP_AND_DOWN = sequence(replace("a", "aaaa"), replace("a", ""))  # large only on the way
+
+
+@pytest.mark.clause("TEXT-42")
+def test_only_added_tokens_begin_stretches_of_their_own() -> None:
+    step = {"type": "Prepend", "prepend": "▁▁"}
+    assert [growth_of(step, None, shortest).around for shortest in (None, 1, 3)] == [1.0, 2.0, 1.5]
 
 
 @pytest.mark.clause("TEXT-42")
