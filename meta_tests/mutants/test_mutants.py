@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meta_tests.fault import ROOT
+from meta_tests.mutants import __main__ as command
 from meta_tests.mutants import review, table
 from meta_tests.mutants.review import Entry
 from meta_tests.mutants.rooms import ROOMS, Room
@@ -133,3 +134,13 @@ def test_the_rows_of_rooms_that_were_not_judged_stay(tmp_path: Path) -> None:
     assert written.count("not reviewed\n") == 2 and table.row(first) in written and table.row(second) in written
     table.update(path, [second])
     assert path.read_text() == written
+
+
+@pytest.mark.clause("PROOF-30")
+@pytest.mark.parametrize(("killed", "code"), [(92, 0), (91, 1)])
+def test_too_few_killed_fail_the_command(
+    killed: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = (Mutant("ferrum.kv.toy.f", "a", "b"),) * (100 - killed)
+    monkeypatch.setattr(command, "_judged", lambda name, given: Judged(name, 100, killed, 0, alive))
+    assert command.main(["--room", "kv", "--report", str(tmp_path / "report.md")]) == code

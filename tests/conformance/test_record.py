@@ -12,7 +12,7 @@ import pytest
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.conformance.findings import Finding, add_up
-from ferrum.conformance.harness import check, check_same, variants
+from ferrum.conformance.harness import call_unchanged, check, check_same, variants
 from ferrum.conformance.oracles import exact
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record, note_check, watched
 from ferrum.conformance.recorder import LONGEST_CASE, smallest_case, subjects
@@ -234,3 +234,17 @@ def test_a_case_is_the_message_and_the_arguments() -> None:
     error.add_note("Falsifying example: test(\n    ops=<an object>,\n    cap=0.5,\n)")
     assert smallest_case(error) == "AssertionError: too far off\nFalsifying example: test(\n    cap=0.5,\n)"
     assert len(smallest_case(AssertionError("x" * 9999))) < LONGEST_CASE + 10
+
+
+@pytest.mark.clause("OPS-09")
+def test_an_operand_that_changes_is_a_failure() -> None:
+    """Also inside of a list, and where the result is right."""
+    x, y = np.ones(3, np.float32), np.ones(3, np.float32)
+
+    def in_place(first: Any, others: list[Any]) -> Any:
+        others[0] += first
+        return others[0]
+
+    assert call_unchanged(NumpyOps(), np.add, (x, y)).tolist() == [2, 2, 2]
+    with pytest.raises(AssertionError, match="not equal"):
+        call_unchanged(NumpyOps(), in_place, (x, [y]))

@@ -85,6 +85,17 @@ def test_examples_are_counted_but_for_those_that_do_not_fit() -> None:
     assert trial.examples < len(tried)
 
 
+@pytest.mark.clause("CONFORM-04")
+def test_examples_are_those_up_to_the_first_that_fails() -> None:
+    """What comes after it looks for the smallest, and tries the same thing again and again."""
+    tried: list[int] = []
+    trial, property_ = Trial(math.inf), failing(tried)
+    with pytest.raises(AssertionError), trial.around(property_):
+        property_()
+    first = next(place for place, number in enumerate(tried, 1) if number >= 1000)
+    assert trial.examples == first < len(tried)
+
+
 @pytest.mark.clause("CONFORM-03")
 def test_levels_differ_in_numbers_only() -> None:
     smoke, full, stress = LEVELS.values()

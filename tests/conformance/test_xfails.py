@@ -22,6 +22,8 @@ def test_lines_are_patterns_with_reasons(tmp_path: Path) -> None:
         Known(3, "test_matmul", "known to be broken"),
         Known(4, "test_activations[*]", "the table is too coarse"),
     ]
+    file.write_text("test_matmul # slow\n")
+    assert read_xfails(file) == [Known(1, "test_matmul", "slow")]
 
 
 @pytest.mark.clause("CONFORM-06")

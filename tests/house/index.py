@@ -34,7 +34,7 @@ def marks(node: ast.AST, owner: str = "") -> Iterator[tuple[str, str]]:
         yield from marks(child, f"{owner}::{child.name}".lstrip(":") if named else owner)
 
 
-def test_files() -> list[Path]:
+def files_of_tests() -> list[Path]:
     """Whatever may hold tests."""
     folders = [ROOT / "tests", ROOT / "ferrum" / "conformance", ROOT / "meta_tests"]
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
@@ -44,7 +44,7 @@ def test_files() -> list[Path]:
 def proofs() -> dict[str, dict[str, list[str]]]:
     """The tests that prove each clause, by file."""
     found: dict[str, dict[str, list[str]]] = {}
-    for path in test_files():
+    for path in files_of_tests():
         for identifier, test in marks(parse(path)):
             of_file = found.setdefault(identifier, {}).setdefault(path.relative_to(ROOT).as_posix(), [])
             if test and test not in of_file:
