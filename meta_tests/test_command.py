@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,23 @@ def test_being_stopped_tells_what_was_found(
     assert main(["--name", ONE.name, "--name", OTHER.name]) == options.STOPPED
     assert capsys.readouterr().out.splitlines()[-1] == "caught 1 of 2 so far"
     assert closed and signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.clause("PROOF-04")
+@pytest.mark.parametrize(
+    ("other", "code", "told"),
+    [
+        (Outcome(OTHER, "b.py::test_b", 1.0), 0, "b.py::test_b"),
+        (Outcome(OTHER, None, 1.0), 1, "SURVIVES"),
+        (Outcome(OTHER, None, 1.0, "the source has changed"), 1, "the source has changed"),
+    ],
+)
+def test_a_fault_that_is_not_caught_fails_the_command(
+    other: Outcome, code: int, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(__main__, "judge_all", lambda *_: iter([Outcome(ONE, "a.py::test_a", 1.0), other]))
+    monkeypatch.setattr(__main__, "closing", nullcontext)  # a list has nothing to close
+    assert main(["--name", ONE.name, "--name", OTHER.name]) == code
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].endswith(f"{OTHER.name}: {told} (1 s)")
+    assert said[-1] == f"caught: {2 - code} of 2"
