@@ -54,8 +54,8 @@ def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
             "",
             f"Caught: {len(caught)} of {len(judged)}. Judged room by room by the judge of `python -m meta_tests`, last "
             f"on {date.today()}, {platform.machine()}, Python {platform.python_version()}.",
-            "Each fault was there alone, and the tests are those of its room: the first that failed is named, and the",
-            "seconds until then, with pytest's start, on a machine that did other things as well.",
+            "Each fault was there alone, and the tests are those of its room or, where that takes long, of its file:",
+            "the first that failed is named, and the seconds until then, on a machine that did other things as well.",
             "",
             "| room | faults | caught |",
             "|---|---|---|",
