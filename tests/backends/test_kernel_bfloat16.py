@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ferrum import LLM, SamplingParams
 from ferrum.backends.numba_kernels import features
-from ferrum.backends.numba_kernels.tiles import FEW
+from ferrum.backends.numba_kernels.tiles import FEW_BFLOAT16
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
@@ -54,7 +54,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.clause("OPS-52")
 @given(
-    st.sampled_from(KINDS), st.integers(4, 300), st.integers(1, 8), st.integers(FEW + 1, 40), st.booleans(),
+    st.sampled_from(KINDS), st.integers(4, 300), st.integers(1, 8), st.integers(FEW_BFLOAT16 + 1, 40), st.booleans(),
     st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_operands_are_rounded_and_sums_are_not(
@@ -72,7 +72,7 @@ def test_operands_are_rounded_and_sums_are_not(
 
 
 @pytest.mark.clause("OPS-52")
-@given(st.sampled_from(KINDS), st.integers(1, FEW), st.integers(0, 2**32 - 1))
+@given(st.sampled_from(KINDS), st.integers(1, FEW_BFLOAT16), st.integers(0, 2**32 - 1))
 def test_few_tokens_have_the_bits_of_float32(ops: NumbaOps, kind: str, tokens: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     linear = Linear(make_weight(kind, 24, 256, random), None)
@@ -87,7 +87,7 @@ def test_few_tokens_have_the_bits_of_float32(ops: NumbaOps, kind: str, tokens: i
 def test_what_is_no_ordinary_number_stays_what_it_is(ops: NumbaOps, bits: int) -> None:
     """NaN with and without a payload that rounding would carry away, infinities, the largest number, -0."""
     weight = np.eye(32, dtype=np.float32)
-    x = np.zeros((FEW + 1, 32), np.float32)
+    x = np.zeros((FEW_BFLOAT16 + 1, 32), np.float32)
     x[:, 3] = np.array(bits, np.uint32).view(np.float32)
     with np.errstate(invalid="ignore"):
         expected = rounded(x) @ rounded(weight)
@@ -122,7 +122,7 @@ def test_a_replayed_batch_has_the_bits_of_its_step(ops: NumbaOps) -> None:
     """Of more than few sequences, so that both compute in the arithmetic."""
     config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
     model = Model(ops, config, tiny_params(config))
-    texts = np.random.default_rng(0).integers(0, config.vocab_size, (2 * FEW + 1, 5)).tolist()
+    texts = np.random.default_rng(0).integers(0, config.vocab_size, (2 * FEW_BFLOAT16 + 1, 5)).tolist()
     sessions = [Session(model, texts, 4, None) for _ in range(2)]
     for session, replay in zip(sessions, (False, True), strict=True):
         for _ in texts[0]:

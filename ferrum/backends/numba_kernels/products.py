@@ -157,7 +157,7 @@ def multiply_bfloat16(weight, x, x_stride, out, out_stride, start, start_stride,
     itself: that is little beside its products."""
     if first >= end:
         return
-    if tokens <= tiles.FEW:
+    if tokens <= tiles.FEW_BFLOAT16:
         _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens)
     else:
         columns = load_word(weight + COLUMNS)

@@ -24,8 +24,12 @@ ROWS = 4
 """Weight rows of a tile for one token; every matrix with at least this many rows is covered."""
 SUMS = REGISTERS * WIDTH // 32
 """Accumulators of 16 lanes that a tile keeps in half of the registers; decoding needs the other half."""
-FEW = 4 if SUMS >= 16 else 2
+STRIP = 4 if WIDTH >= 8 else 2
+"""Tokens of a tile at most."""
+FEW = 16 if SUMS >= 16 else STRIP
 """Tokens up to which weights are decoded for each tile; for more it is cheaper to decode a panel once."""
+FEW_BFLOAT16 = min(FEW, 8)
+"""The same where panels are multiplied in bfloat16, which is faster."""
 
 
 class Operands:
@@ -103,21 +107,19 @@ def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, at:
 
 
 def _tile(
-    builder: Any, kind: Kind, decode: Any, rows: int, tokens: int, ahead: int, columns: Any, at: Operands
+    builder: Any, kind: Kind, decode: Any, rows: int, tokens: int, distance: Any, columns: Any, at: Operands
 ) -> None:
-    """rows x tokens sums; with ahead > 0 the weights `ahead` tiles further on are prefetched, because several
-    interleaved row streams defeat the hardware's own prefetcher."""
+    """rows x tokens sums. The weights at this distance are prefetched, because several interleaved row streams defeat
+    the hardware's own prefetcher."""
     weight_rows = spaced(builder, at.weight, at.weight_stride, rows)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
     sums = ir.allocate_zeros(builder, rows * tokens)
-    distance = ir.scaled(builder, at.weight_stride, rows * ahead)
     with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, kind.size))) as loop:
         place = ir.scaled(builder, loop.index, kind.bytes)
         start = ir.scaled(builder, loop.index, 4 * kind.size)
         blocks = [builder.add(row, place) for row in weight_rows]
-        if ahead:
-            for block in blocks:
-                _prefetch(builder, builder.add(block, distance), kind.bytes)
+        for block in blocks:
+            _prefetch(builder, builder.add(block, distance), kind.bytes)
         inputs = [builder.add(row, start) for row in token_rows]
         for r, index, weights, row_inputs in _in_order(builder, [decode(block) for block in blocks], inputs):
             for t, values in enumerate(row_inputs):
@@ -148,6 +150,12 @@ def _prefetch(builder: Any, address: Any, size: int) -> None:
         ir.prefetch(builder, ir.offset(builder, address, line))
 
 
+def _rows_of(tokens: int) -> int:
+    """Weight rows of a tile of so many tokens. Two rows that share their inputs are worth it even where not all sums
+    stay in registers."""
+    return max(min(ROWS, SUMS // tokens), 2)
+
+
 def few_tokens(name: str, ahead: int) -> Any:
     """Word (weight, row bytes, columns, x, x stride, out, out stride, start, start stride, first row, end row, tokens):
     up to FEW tokens, weights decoded in registers. end - first >= ROWS."""
@@ -158,17 +166,27 @@ def few_tokens(name: str, ahead: int) -> Any:
     ):
         operands = Operands(weight, row_bytes, x, x_stride, out, out_stride, start, start_stride)
         decode = kind.decoder(builder)
+        zero, most = (ir.constant(ir.Int64, count) for count in (0, STRIP))
 
-        def strip(count: int) -> None:
-            rows = min(ROWS, SUMS // count)
-            fetched = ahead if count == 1 else 0
+        def strips(count: int) -> None:
+            rows = _rows_of(count)
+            distance = ir.scaled(builder, row_bytes, rows * ahead)
 
-            def tile(row: Any) -> None:
-                _tile(builder, kind, decode, rows, count, fetched, columns, operands.at(builder, row))
+            def tiles_of(row: Any) -> None:
+                """All tokens, a strip after the other: after the first one these rows are in the nearest cache."""
+                at = operands.at(builder, row)
 
-            cover(builder, first, end, rows, tile)
+                def tile(token: Any) -> None:
+                    is_first = builder.icmp_signed("==", token, zero)
+                    further = builder.select(is_first, distance, zero)
+                    _tile(builder, kind, decode, rows, count, further, columns, at.after(builder, token))
 
-        ir.switch_on(builder, tokens, range(1, FEW + 1), strip)
+                cover(builder, zero, tokens, count, tile)
+
+            cover(builder, first, end, rows, tiles_of)
+
+        in_strip = builder.select(builder.icmp_signed("<", tokens, most), tokens, most)
+        ir.switch_on(builder, in_strip, range(1, STRIP + 1), strips)
 
     return named(build, f"few_tokens_{name}", 12)
 
