@@ -66,7 +66,7 @@ _ENGINE = (
     click.option("--host-kv-memory", default="0", show_default=True, metavar="SIZE",
                  help="More of it on the host, for what has to give way."),
     click.option("--kv-dtype", default="auto", show_default=True,
-                 help="Type of keys and values: auto, float32, float16 or bfloat16."),
+                 help="Type of keys and values: auto, float32, float16, bfloat16 or q8_0 (a quarter of the memory)."),
     click.option("--gpu-memory-utilization", type=float, metavar="X",
                  help="Instead of --kv-memory: keys and values take what is left of this share of the GPU's memory."),
     click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),

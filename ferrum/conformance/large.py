@@ -2,7 +2,7 @@
 
 Owns: weights of thousands of rows or columns, whose blocks are drawn from a few hundred that the oracle has read; rows
 of numbers with ties; which token a long row's settings draw.
-Refuses to know: which operation takes them. Specs: OPS-77. Next: `ferrum.conformance.paged`.
+Refuses to know: which operation takes them. Specs: OPS-77. Next: `ferrum.conformance.q8_oracle`.
 """
 
 from __future__ import annotations

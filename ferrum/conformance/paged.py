@@ -7,15 +7,17 @@ Refuses to know: what attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.confo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from hypothesis import strategies as st
 
+from ferrum.conformance import q8_oracle
 from ferrum.conformance.oracles import Array
 from ferrum.conformance.strategies import Host, seeds
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.kv_q8 import Q8KvLayer
 from ferrum.tensor.ops import host_dtype
 from ferrum.tensor.parts import Attention, Norm
 from ferrum.tensor.weights import Dense, Linear
@@ -118,11 +120,15 @@ class PagedCase:
         return _normal(self.random(what), (self.tokens, self.kv_heads, self.head_dim))
 
     def pool(self, ops: TensorOps, with_new: bool) -> tuple[Host, Host]:
-        """Keys and values of the pool as they are stored; NaN in every slot that nobody has written."""
-        dtype = host_dtype(ops.float_dtype if self.kv_dtype == "float" else self.kv_dtype)
+        """Keys and values of the pool as they are read back; NaN in every slot that nobody has written."""
+        dtype = np.dtype(np.float32)
+        if self.kv_dtype != "q8_0":
+            dtype = host_dtype(ops.float_dtype if self.kv_dtype == "float" else self.kv_dtype)
         shape = (self.blocks, self.kv_heads, self.head_dim, self.block_size)
         keys = _normal(self.random(3), shape).astype(dtype)
         values = _normal(self.random(4), shape).astype(dtype).transpose(0, 1, 3, 2).copy()
+        if self.kv_dtype == "q8_0":
+            keys, values = q8_oracle.rounded(keys.swapaxes(2, 3)).swapaxes(2, 3), q8_oracle.rounded(values)
         empty = np.ones(self.blocks * self.block_size, bool)
         empty[self.written(with_new)] = False
         for slot in np.flatnonzero(empty):
@@ -133,7 +139,13 @@ class PagedCase:
 
     def layer(self, ops: TensorOps, with_new: bool) -> KvLayer:
         keys, values = self.pool(ops, with_new)
-        return KvLayer(ops.asarray(keys, keys.dtype.name), ops.asarray(values, values.dtype.name))
+        stored = q8_oracle.stored(keys, values) if self.kv_dtype == "q8_0" else (keys, values)
+        kind = Q8KvLayer if self.kv_dtype == "q8_0" else KvLayer
+        return kind(*(ops.asarray(array, array.dtype.name) for array in stored))
+
+    def as_stored(self, x: Array) -> Array:
+        """[..., head_dim] -> what is read back of it."""
+        return q8_oracle.rounded(x) if self.kv_dtype == "q8_0" else x
 
     def batch(self, ops: TensorOps) -> StepBatch:
         """Entries of a block table past the sequence's own name the block that belongs to nobody."""
@@ -161,6 +173,13 @@ class Rotation:
         return RopeTables(ops.asarray(self.cosines, ops.float_dtype), ops.asarray(self.sines, ops.float_dtype), growth)
 
 
+def read_back(ops: TensorOps, layer: KvLayer) -> tuple[Host, Host]:
+    """Keys [blocks, kv_heads, head_dim, block_size] and values [blocks, kv_heads, block_size, head_dim] of a layer."""
+    arrays = [np.array(ops.to_numpy(getattr(layer, each.name))) for each in fields(layer)]
+    keys, values = q8_oracle.read_back(*arrays) if isinstance(layer, Q8KvLayer) else arrays
+    return keys, values
+
+
 def _normal(random: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Values that float32 holds exactly."""
     return random.standard_normal(shape).astype(np.float32).astype(np.float64)
@@ -182,6 +201,7 @@ def rotations(draw: st.DrawFn, positions: int, head_dim: int) -> Rotation:
 
 BLOCK_SIZES = (1, 2, 3, 5, 8, 16, 32)
 HEAD_DIMS = (2, 4, 6, 12, 16, 20, 32, 48, 64, 80, 128)
+Q8_HEAD_DIMS = (32, 64, 96, 128)
 KV_DTYPES = ("float", "float32", "float16", "bfloat16")
 
 
@@ -202,6 +222,7 @@ def paged_cases(
     capped: bool | None = None,
     sinking: bool | None = None,
     causal: bool | None = True,
+    kv_dtypes: tuple[str, ...] = KV_DTYPES,
 ) -> PagedCase:
     """windowed, capped, sinking, causal: True, False, or None for either."""
     contexts, counts = draw(lengths())
@@ -213,7 +234,8 @@ def paged_cases(
     tables = [tuple(next(shuffled) for _ in range(count)) for count in needed]
     if draw(st.booleans()):
         tables = _share_prefix(tables, contexts, counts, block_size)
-    head_dim = draw(st.sampled_from(HEAD_DIMS))
+    kv_dtype = draw(st.sampled_from(kv_dtypes))
+    head_dim = draw(st.sampled_from(HEAD_DIMS if kv_dtype != "q8_0" else Q8_HEAD_DIMS))
     windows = st.one_of(st.just(1), st.integers(1, 12), st.integers(1, 200))
     return PagedCase(
         contexts=contexts,
@@ -225,7 +247,7 @@ def paged_cases(
         kv_heads=draw(st.integers(1, 3)),
         group=draw(st.integers(1, 4)),
         head_dim=head_dim,
-        kv_dtype=draw(st.sampled_from(KV_DTYPES)),
+        kv_dtype=kv_dtype,
         window=draw(windows) if _choose(draw, windowed) else None,
         softcap=draw(st.sampled_from([0.5, 5.0, 50.0])) if _choose(draw, capped) else None,
         scale=draw(st.sampled_from([head_dim**-0.5, 0.1, 1.0])),

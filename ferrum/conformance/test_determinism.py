@@ -146,6 +146,7 @@ FEATURES: dict[str, dict[str, Any]] = {
     "capped, sinks": {"softcap": 3.0, "sinking": True, "kv_heads": 2},
     "float16": {"kv_dtype": "float16", "kv_heads": 2},
     "bfloat16": {"kv_dtype": "bfloat16", "group": 4},
+    "q8_0": {"kv_dtype": "q8_0", "kv_heads": 2, "head_dim": 64},
     "odd heads": {"head_dim": 12, "kv_heads": 2},
 }
 

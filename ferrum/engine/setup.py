@@ -37,7 +37,7 @@ from ferrum.tensor.weights import Dense
 from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 
-KV_DTYPES = ("auto", "float32", "float16", "bfloat16")
+KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "q8_0")
 COMPUTE = ("float32", "bfloat16")
 
 LEFT_ON_DEVICE = 1 << 30

@@ -11,8 +11,10 @@ Specs: KV-07, KV-08, KV-15, KV-44, KV-47, KV-48. Next: `ferrum.kv.pressure`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,11 +22,19 @@ from numpy.typing import NDArray
 
 from ferrum.config import ModelConfig
 from ferrum.errors import DeviceError, InvalidParameter, ResourceExhausted, Unsupported
-from ferrum.tensor.batch import KvLayer
 from ferrum.tensor.compositions import TensorOps
-from ferrum.tensor.ops import Tensor
+from ferrum.tensor.kv_q8 import Q8_0, new_layer
+from ferrum.tensor.ops import Tensor, host_dtype
+from ferrum.tensor.weights import GROUP
 
-ELEMENT_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ELEMENT_BYTES: Mapping[str, int | Fraction] = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    Q8_0: Fraction(34, 32),
+}
+"""Of a number; in q8_0 a code, and its share of a scale."""
 
 MOST_MOVED = 8 << 20
 """Bytes that travel between the tiers in one piece, at least a block. Meanwhile there is a copy of them, so the size is
@@ -59,6 +69,27 @@ class BlockStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """What all layers store in one type of number: its tensors, by name, and the same of the blocks on the host, whose
+    shape is [host blocks, tensors, numbers of a block in one tensor]."""
+
+    dtype: str
+    arrays: dict[str, Tensor]
+    host: NDArray[Any]
+
+    def packed(self, ops: TensorOps, place: Tensor) -> Tensor:
+        """-> [blocks, tensors, numbers]: what the blocks hold, as one tensor."""
+        shape = place.shape[0], 1, -1
+        return ops.concat([ops.reshape(ops.take(array, place), shape) for array in self.arrays.values()], 1)
+
+    def unpack(self, ops: TensorOps, packed: Tensor, place: Tensor) -> None:
+        """Puts what `packed` made into blocks."""
+        parts = ops.split(packed, [1] * len(self.arrays), 1)
+        for array, part in zip(self.arrays.values(), parts, strict=True):
+            ops.put(array, (place,), ops.reshape(part, (place.shape[0], *array.shape[1:])))
+
+
 class KvStorage:
     """`layers`: one KvLayer per decoder layer, each with room for `blocks` blocks; contents undefined at first."""
 
@@ -66,74 +97,99 @@ class KvStorage:
         self, ops: TensorOps, config: ModelConfig, blocks: int, block_size: int, dtype: str, host_blocks: int = 0
     ) -> None:
         self.dtype = dtype
-        self.bytes = blocks * block_bytes(config, block_size, dtype)
-        keys = (config.kv_heads, config.head_dim, block_size)
-        values = (config.kv_heads, block_size, config.head_dim)
+        one = block_bytes(config, block_size, dtype)
+        self.bytes = blocks * one
         self._ops = ops
         with _fitting("kv_memory", self.bytes):
-            self.layers = tuple(
-                KvLayer(ops.empty((blocks, *keys), dtype), ops.empty((blocks, *values), dtype))
-                for _ in range(config.layers)
-            )
-        one = block_bytes(config, block_size, dtype)
+            shape = blocks, config.kv_heads, config.head_dim, block_size
+            self.layers = tuple(new_layer(ops.empty, dtype, *shape) for _ in range(config.layers))
         self._blocks_at_once = max(1, MOST_MOVED // one)
-        self._host_shape = (2 * config.layers, math.prod(keys))  # of a block: its arrays, in the order of `_arrays`
+        self._named = {
+            f"layer.{index}.{each.name}": getattr(layer, each.name)
+            for index, layer in enumerate(self.layers)
+            for each in fields(layer)
+        }
         with _fitting("host_kv_memory", host_blocks * one):
-            self._host = ops.host_array((host_blocks, *self._host_shape), dtype)
+            self._shares = self._shared_out(host_blocks)
+
+    def _shared_out(self, host_blocks: int) -> list[_Share]:
+        by_type: dict[str, dict[str, Tensor]] = {}
+        for name, array in self._named.items():
+            by_type.setdefault(str(array.dtype), {})[name] = array
+        numbers = {dtype: math.prod(next(iter(arrays.values())).shape[1:]) for dtype, arrays in by_type.items()}
+        return [
+            _Share(dtype, arrays, self._ops.host_array((host_blocks, len(arrays), numbers[dtype]), dtype))
+            for dtype, arrays in by_type.items()
+        ]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Blocks of the device, to other blocks of the device."""
         with _device_errors():
             source, target = self._place(sources), self._place(targets)
-            for array in self._arrays():
+            for array in self._named.values():
                 self._ops.put(array, (target,), self._ops.take(array, source))
 
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
         """Blocks of the device, to blocks of the host."""
         for source, target in zip(self._pieces(blocks), self._pieces(host_blocks), strict=True):
             with _device_errors():
-                if self._ops.on_host:
-                    self._move_out(source, target)
-                else:
-                    self._ops.store(self._packed(source), self._host, target)
+                place = self._place(source)
+                for share in self._shares:
+                    if self._ops.on_host:
+                        self._move_out(share, place, target)
+                    else:
+                        self._ops.store(share.packed(self._ops, place), share.host, target)
 
-    def _move_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
+    def _move_out(self, share: _Share, place: Tensor, host_blocks: Sequence[int]) -> None:
         """The same where a look at tensors costs nothing: array by array, without a copy of all of them together."""
-        source = self._place(blocks)
-        for index, array in enumerate(self._arrays()):
-            taken = self._ops.to_numpy(self._ops.take(array, source))
-            self._host[list(host_blocks), index] = taken.reshape(len(blocks), -1)
+        for index, array in enumerate(share.arrays.values()):
+            taken = self._ops.to_numpy(self._ops.take(array, place))
+            share.host[list(host_blocks), index] = taken.reshape(len(host_blocks), -1)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
         """Blocks of the host, to blocks of the device."""
         for source, target in zip(self._pieces(host_blocks), self._pieces(blocks), strict=True):
             with _device_errors():
-                self._unpack(self._ops.fetch(self._host, source, self.dtype), target)
+                place = self._place(target)
+                for share in self._shares:
+                    share.unpack(self._ops, self._ops.fetch(share.host, source, share.dtype), place)
 
     def read(self, blocks: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Blocks of the device by "layer.0.keys" [blocks, kv_heads, head_dim, block_size], "layer.0.values", …"""
+        """Blocks of the device by "layer.0.keys", "layer.0.values", …: the tensors of `KvLayer` with so many blocks."""
         found = {
-            name: np.empty((len(blocks), *array.shape[1:]), self._host.dtype) for name, array in self._named_arrays()
+            name: np.empty((len(blocks), *array.shape[1:]), host_dtype(str(array.dtype)))
+            for name, array in self._named.items()
         }
         start = 0
         for source in self._pieces(blocks):
             end = start + len(source)
-            for array, part in zip(found.values(), self._download(source).swapaxes(0, 1), strict=True):
-                array[start:end] = part.reshape(-1, *array.shape[1:])
+            with _device_errors():
+                place = self._place(source)
+                for share in self._shares:
+                    parts = self._ops.to_numpy(share.packed(self._ops, place)).swapaxes(0, 1)
+                    for name, part in zip(share.arrays, parts, strict=True):
+                        found[name][start:end] = part.reshape(-1, *found[name].shape[1:])
             start = end
         return found
 
     def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None:
         """What `read` returned, to as many blocks of the device."""
-        for name, array in self._named_arrays():
+        for name, array in self._named.items():
             found = contents[name]
-            if found.shape != (len(blocks), *array.shape[1:]) or str(found.dtype) != self.dtype:
+            if found.shape != (len(blocks), *array.shape[1:]) or str(found.dtype) != str(array.dtype):
                 raise ValueError(f"{name} is {found.dtype} of shape {found.shape}")
         start = 0
         for target in self._pieces(blocks):
             end = start + len(target)
-            parts = [contents[name][start:end].reshape(len(target), -1) for name, _ in self._named_arrays()]
-            self._upload(np.stack(parts, 1), target)
+            packed = [
+                np.stack([contents[name][start:end].reshape(len(target), -1) for name in share.arrays], 1)
+                for share in self._shares
+            ]
+            with _device_errors():
+                given = [self._ops.asarray(x, share.dtype) for x, share in zip(packed, self._shares, strict=True)]
+                place = self._place(target)
+                for share, tensor in zip(self._shares, given, strict=True):
+                    share.unpack(self._ops, tensor, place)
             start = end
 
     def _pieces(self, blocks: Sequence[int]) -> list[list[int]]:
@@ -141,38 +197,8 @@ class KvStorage:
         count = self._blocks_at_once
         return [list(blocks[start : start + count]) for start in range(0, len(blocks), count)]
 
-    def _download(self, blocks: Sequence[int]) -> NDArray[Any]:
-        """-> [blocks, *host shape], by one synchronisation."""
-        with _device_errors():
-            return self._ops.to_numpy(self._packed(blocks))
-
-    def _upload(self, packed: NDArray[Any], blocks: Sequence[int]) -> None:
-        """packed [blocks, *host shape], which is nobody else's."""
-        with _device_errors():
-            self._unpack(self._ops.asarray(packed, self.dtype), blocks)
-
-    def _packed(self, blocks: Sequence[int]) -> Tensor:
-        """-> [blocks, *host shape]: what the blocks hold, as one tensor."""
-        ops, shape, source = self._ops, (len(blocks), 1, -1), self._place(blocks)
-        return ops.concat([ops.reshape(ops.take(array, source), shape) for array in self._arrays()], 1)
-
-    def _unpack(self, packed: Tensor, blocks: Sequence[int]) -> None:
-        """Puts what `_packed` made into blocks."""
-        ops, arrays, target = self._ops, list(self._arrays()), self._place(blocks)
-        for array, part in zip(arrays, ops.split(packed, [1] * len(arrays), 1), strict=True):
-            ops.put(array, (target,), ops.reshape(part, (len(blocks), *array.shape[1:])))
-
     def _place(self, blocks: Sequence[int]) -> Tensor:
         return self._ops.asarray(np.array(blocks, np.int64), "int64")
-
-    def _arrays(self) -> Iterator[Tensor]:
-        for _, array in self._named_arrays():
-            yield array
-
-    def _named_arrays(self) -> Iterator[tuple[str, Tensor]]:
-        for index, layer in enumerate(self.layers):
-            yield f"layer.{index}.keys", layer.keys
-            yield f"layer.{index}.values", layer.values
 
 
 @contextmanager
@@ -197,9 +223,14 @@ def _fitting(name: str, size: int) -> Iterator[None]:
 
 def block_bytes(config: ModelConfig, block_size: int, dtype: str) -> int:
     """Bytes of one block: keys and values of `block_size` positions in every layer."""
+    if dtype == Q8_0 and config.head_dim % GROUP:
+        raise Unsupported(
+            f"keys and values in q8_0 need a head_dim that is a multiple of {GROUP}, and this model's is "
+            f"{config.head_dim}: choose another kv_dtype, such as float16"
+        )
     if dtype not in ELEMENT_BYTES:
         raise Unsupported(f"keys and values cannot be stored as {dtype!r}; known: {', '.join(ELEMENT_BYTES)}")
-    return 2 * config.layers * config.kv_heads * config.head_dim * block_size * ELEMENT_BYTES[dtype]
+    return int(2 * config.layers * config.kv_heads * config.head_dim * block_size * ELEMENT_BYTES[dtype])
 
 
 def blocks_within(memory: int, config: ModelConfig, block_size: int, dtype: str) -> int:

@@ -56,16 +56,8 @@ def together(ops: TensorOps, count: int) -> list[int]:
 
 def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) -> tuple[Tensor, Tensor]:
     """-> keys and values [kv_heads, context, head_dim] of one sequence, from its block table int32 [max blocks]."""
-    _, kv_heads, head_dim, block_size = layer.keys.shape
-    used = math.ceil(context / block_size)
-    table = ops.split(table, (used, table.shape[0] - used), 0)[0]
-    padded = used * block_size
-    keys = ops.permute(ops.take(layer.keys, table), (1, 0, 3, 2))  # [kv_heads, blocks, block_size, head_dim]
-    values = ops.permute(ops.take(layer.values, table), (1, 0, 2, 3))  # [kv_heads, blocks, block_size, head_dim]
-    keys, values = (ops.reshape(x, (kv_heads, padded, head_dim)) for x in (keys, values))
-    # cut the unwritten tail off before any arithmetic: 0 * NaN is NaN
-    keys, values = (ops.split(x, (context, padded - context), 1)[0] for x in (keys, values))
-    return ops.cast(keys, ops.float_dtype), ops.cast(values, ops.float_dtype)
+    used = math.ceil(context / layer.block_size)
+    return layer.read(ops, ops.split(table, (used, table.shape[0] - used), 0)[0], context)
 
 
 def visibility(ops: TensorOps, first: int, count: int, context: int, attention: Attention) -> Tensor:

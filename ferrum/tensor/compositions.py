@@ -258,10 +258,7 @@ class Compositions(Primitives):
         size = self.constant(layer.block_size, str(slots.dtype))
         block = self.floor_divide(slots, size)
         offset = self.sub(slots, self.mul(block, size))
-        stored = str(layer.keys.dtype)
-        # views with the position in second place: [blocks, block_size, kv_heads, head_dim]
-        self.put(self.permute(layer.keys, (0, 3, 1, 2)), (block, offset), self.cast(key, stored))
-        self.put(self.permute(layer.values, (0, 2, 1, 3)), (block, offset), self.cast(value, stored))
+        layer.write(self, block, offset, key, value)
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         """query [tokens, heads, head_dim] -> [tokens, heads, head_dim]: see `ferrum.tensor.attention`."""

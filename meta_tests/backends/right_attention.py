@@ -58,6 +58,8 @@ class LoopAttention(NumpyOps):
         return self.softmax(beside)[: len(scores)]
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
+        if type(layer) is not KvLayer:
+            return super().paged_attention(query, attention, layer, batch)
         out = np.empty_like(query)
         for token, position in enumerate(batch.positions.tolist()):
             sequence = self.sequence(batch, token)

@@ -20,6 +20,7 @@ from ferrum.model.rope import rotations
 from ferrum.tensor import parts
 from ferrum.tensor.batch import KvLayer, StepBatch
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.kv_q8 import new_layer
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Attention, Experts, GatedMlp
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Linear, Weight
@@ -76,10 +77,10 @@ class Session:
     def _layer(self, blocks: int) -> KvLayer:
         config, ops = self.model.config, self.model.ops
 
-        def poison(*shape: int) -> Tensor:
-            return ops.full((blocks, config.kv_heads, *shape), float("nan"), self.model.kv_dtype)
+        def poison(shape: tuple[int, ...], dtype: str) -> Tensor:
+            return ops.full(shape, 77 if dtype == "int8" else float("nan"), dtype)
 
-        return KvLayer(poison(config.head_dim, self.block_size), poison(self.block_size, config.head_dim))
+        return new_layer(poison, self.model.kv_dtype, blocks, config.kv_heads, config.head_dim, self.block_size)
 
     def __call__(self, ops: TensorOps, batch: StepBatch) -> Tensor:
         model = self.model

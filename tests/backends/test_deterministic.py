@@ -97,6 +97,7 @@ FALLING_BACK = {
     "odd hidden": Variant({**NATIVE, "hidden_size": 50}),
     "odd attention": Variant({**NATIVE, "head_dim": 12}),
     "bfloat16 cache": Variant(NATIVE, kv_dtype="bfloat16"),
+    "q8_0 cache": Variant({**NATIVE, "head_dim": 32, "rope": RopeConfig(10000.0, 32)}, kv_dtype="q8_0"),
     "bfloat16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="bfloat16"),
     "experts of odd size": Variant(NATIVE, expert_rows=40),
 }

@@ -58,10 +58,22 @@ def test_a_block_larger_than_a_piece_travels_alone(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.clause("KV-47")
+@pytest.mark.parametrize("name", MOVES)
+def test_what_is_stored_in_two_types_waits_once_for_each(name: str) -> None:
+    config, ops = tiny_config(layers=5, head_dim=32), StrictOps()
+    storage = KvStorage(ops, config, 3, SIZE, "q8_0", 3)
+    move(storage, name, [2, 0, 1])
+    found = ops.counted()
+    assert found.synchronisations == (2 if name in ("swap_out", "read", "write") else 0)
+    if name in ("swap_out", "read"):
+        assert found.bytes_down == 3 * block_bytes(config, SIZE, "q8_0")
+
+
+@pytest.mark.clause("KV-47")
 def test_memory_is_made_without_a_wait() -> None:
-    for dtype in ("float32", "float16", "bfloat16"):
+    for dtype in ("float32", "float16", "bfloat16", "q8_0"):
         ops = StrictOps()
-        KvStorage(ops, CONFIG, 2, SIZE, dtype, 2)
+        KvStorage(ops, tiny_config(head_dim=32), 2, SIZE, dtype, 2)
         assert ops.counted().synchronisations == 0
 
 

@@ -109,8 +109,32 @@ def test_a_budget_is_used_and_kept(memory: int, size: int, dtype: str) -> None:
 
 @pytest.mark.clause("KV-08")
 def test_a_type_that_cannot_be_stored_is_refused_by_name() -> None:
-    with pytest.raises(Unsupported, match=r"'int8'; known: float64, float32, float16, bfloat16$"):
+    with pytest.raises(Unsupported, match=r"'int8'; known: float64, float32, float16, bfloat16, q8_0$"):
         block_bytes(tiny_config(), 16, "int8")
+
+
+@pytest.mark.clause("KV-50")
+@pytest.mark.parametrize("head_dim", [8, 80])
+def test_heads_that_are_not_whole_groups_are_refused_by_name(head_dim: int) -> None:
+    with pytest.raises(Unsupported, match=f"q8_0 need a head_dim that is a multiple of 32, .* is {head_dim}: choose"):
+        block_bytes(tiny_config(head_dim=head_dim), 16, "q8_0")
+
+
+@pytest.mark.clause("KV-07", "KV-50")
+@pytest.mark.parametrize("head_dim", [32, 96])
+def test_a_block_in_q8_0_takes_34_bytes_where_float32_takes_128(head_dim: int) -> None:
+    config = tiny_config(layers=3, kv_heads=2, head_dim=head_dim)
+    storage = KvStorage(NumpyOps(), config, blocks=5, block_size=8, dtype="q8_0")
+    assert storage.bytes * 128 == 5 * block_bytes(config, 8, "float32") * 34
+    assert storage.bytes == sum(array.nbytes for layer in storage.layers for array in vars(layer).values())
+    for layer in storage.layers:
+        found = {name: (array.shape, str(array.dtype)) for name, array in vars(layer).items()}
+        assert found == {
+            "keys": ((5, 2, head_dim // 4, 8, 4), "int8"),
+            "values": ((5, 2, 8, head_dim), "int8"),
+            "key_scales": ((5, 2, head_dim // 32, 8), "float16"),
+            "value_scales": ((5, 2, head_dim // 32, 8), "float16"),
+        }
 
 
 class FullOps(NumpyOps):

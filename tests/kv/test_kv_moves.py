@@ -27,6 +27,7 @@ from tests.tiny import tiny_config
 DEVICE, HOST, SIZE = 6, 5, 3
 PROBE = DEVICE  # one more block on the device, to look at the host through
 CONFIG = tiny_config(layers=2, kv_heads=2, head_dim=2)
+Q8_CONFIG = tiny_config(layers=2, kv_heads=2, head_dim=64)
 
 Contents = dict[str, NDArray[Any]]
 
@@ -39,6 +40,8 @@ combinations = [
     ("numba", "float32"),
     ("numba", "float16"),
     ("numba", "bfloat16"),
+    ("numpy", "q8_0"),
+    ("numba", "q8_0"),
 ]
 
 
@@ -48,17 +51,27 @@ def backend(name: str) -> TensorOps:
 
 
 def storage_of(name: str, dtype: str) -> KvStorage:
-    return KvStorage(backend(name), CONFIG, DEVICE + 1, SIZE, dtype, HOST)
+    return KvStorage(backend(name), Q8_CONFIG if dtype == "q8_0" else CONFIG, DEVICE + 1, SIZE, dtype, HOST)
+
+
+def arrays_of(dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
+    """What a layer consists of: the shape of a block and the type, by name."""
+    if dtype == "q8_0":
+        scales = (2, 2, SIZE), "float16"
+        codes = {"keys": ((2, 16, SIZE, 4), "int8"), "values": ((2, SIZE, 64), "int8")}
+        return {**codes, "key_scales": scales, "value_scales": scales}
+    return {"keys": ((2, 2, SIZE), dtype), "values": ((2, SIZE, 2), dtype)}
 
 
 def noise(seed: int, blocks: int, dtype: str) -> Contents:
     """Any bytes at all: numbers large and small, infinities, every kind of NaN."""
-    random, made = np.random.default_rng(seed), host_dtype(dtype)
-    shapes = {"keys": (blocks, 2, 2, SIZE), "values": (blocks, 2, SIZE, 2)}
+    random = np.random.default_rng(seed)
     return {
-        f"layer.{layer}.{name}": np.frombuffer(random.bytes(int(np.prod(shape)) * made.itemsize), made).reshape(shape)
+        f"layer.{layer}.{name}": np.frombuffer(
+            random.bytes(blocks * int(np.prod(shape)) * host_dtype(kind).itemsize), host_dtype(kind)
+        ).reshape(blocks, *shape)
         for layer in range(2)
-        for name, shape in shapes.items()
+        for name, (shape, kind) in arrays_of(dtype).items()
     }
 
 
@@ -119,12 +132,13 @@ def test_what_is_read_is_what_the_layers_hold(name: str, dtype: str) -> None:
     storage, contents = storage_of(name, dtype), noise(7, 2, dtype)
     storage.write([4, 1], contents)
     for index, layer in enumerate(storage.layers):
-        for kind, array in (("keys", layer.keys), ("values", layer.values)):
+        for kind, (_, stored) in arrays_of(dtype).items():
+            array = getattr(layer, kind)
             for place, block in enumerate([4, 1]):
                 there = backend(name).to_numpy(array)[block]
                 assert there.tobytes() == contents[f"layer.{index}.{kind}"][place].tobytes()
-                assert there.dtype == host_dtype(dtype)
-    assert list(storage.read([1])) == ["layer.0.keys", "layer.0.values", "layer.1.keys", "layer.1.values"]
+                assert there.dtype == host_dtype(stored)
+    assert list(storage.read([1])) == [f"layer.{index}.{kind}" for index in range(2) for kind in arrays_of(dtype)]
 
 
 @pytest.mark.clause("KV-15", "KV-35")
@@ -176,21 +190,22 @@ def test_a_manager_moves_arrays(name: str) -> None:
 
 @pytest.mark.clause("KV-08")
 @given(
-    memory=st.integers(2 * 1024, 1 << 18),
+    memory=st.integers(10 * 1024, 1 << 18),
     host_memory=st.integers(0, 1 << 18),
     size=st.integers(2, 9),
-    dtype=st.sampled_from(["float32", "float16"]),
+    dtype=st.sampled_from(["float32", "float16", "q8_0"]),
 )
 def test_a_budget_is_used_and_kept_on_each_tier(memory: int, host_memory: int, size: int, dtype: str) -> None:
+    model = Q8_CONFIG if dtype == "q8_0" else CONFIG
     config = EngineConfig(kv_memory=memory, host_kv_memory=host_memory, block_size=size)
-    one = block_bytes(CONFIG, size, dtype)
+    one = block_bytes(model, size, dtype)
     if 0 < host_memory < one:
         with pytest.raises(InvalidParameter, match="host_kv_memory"):
-            capacity(CONFIG, config, dtype)
+            capacity(model, config, dtype)
         return
-    found = capacity(CONFIG, config, dtype)
-    storage = KvStorage(backend("numpy"), CONFIG, found.blocks, size, dtype, found.host_blocks)
-    used = sum(layer.keys.nbytes + layer.values.nbytes for layer in storage.layers)
-    kept = storage._host.nbytes
+    found = capacity(model, config, dtype)
+    storage = KvStorage(backend("numpy"), model, found.blocks, size, dtype, found.host_blocks)
+    used = sum(array.nbytes for layer in storage.layers for array in vars(layer).values())
+    kept = sum(share.host.nbytes for share in storage._shares)
     assert used == storage.bytes == found.blocks * one <= memory < used + one
     assert kept == found.host_blocks * one <= host_memory < kept + one
