@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from ferrum.backends.numba_kernels import features
+from ferrum.backends.numba_kernels.target import _asked
 from tests.backends.under_target import CASES, HALF_CACHE
 from tests.house.source import ROOT
 from tests.tiny import distance
@@ -174,6 +175,7 @@ def test_machine_code_is_of_the_forced_target(name: str, tmp_path: Path) -> None
 @pytest.mark.clause("OPS-51")
 def test_features_are_those_that_numba_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llvm, "get_host_cpu_features", lambda: {"sse2": True, "avx512f": True, "sve": False})
+    monkeypatch.setattr(features, "this_processor", _asked)
     for name in FORCING:
         monkeypatch.delenv(name, raising=False)
     assert features.cpu_features() == {"sse2", "avx512f"}

@@ -20,13 +20,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import llvmlite
-import llvmlite.binding as llvm
 import numpy as np
 
 from ferrum.backends.numba_kernels.features import FEATURES
+from ferrum.backends.numba_kernels.target import kernels_folder, this_processor
 from ferrum.errors import ConfigError
 from ferrum.files import UNFINISHED, make_private, open_private, read_private, reason, remove_unfinished, write_private
-from ferrum.paths import cache_folder
 
 KEPT = 3
 """Directories that stay: this version's, and the newest of earlier ones."""
@@ -37,15 +36,14 @@ _OURS = re.compile(r"[0-9a-f]{16}")
 
 
 def kernel_cache() -> Path:
-    """The directory for exactly these sources, compilers and processor, below NUMBA_CACHE_DIR if that is set. Raises
-    ConfigError where there is no cache folder."""
-    processor = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    """The directory for exactly these sources, compilers and processor. Raises ConfigError where there is no cache
+    folder."""
+    processor = os.environ.get("NUMBA_CPU_NAME") or this_processor().name
     versions = f"{llvmlite.__version__} {np.__version__} {processor} {' '.join(sorted(FEATURES))}"
     digest = hashlib.sha256(versions.encode() + _numba_version())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.name.encode() + source.read_bytes())
-    chosen = os.environ.get("NUMBA_CACHE_DIR")
-    return (Path(chosen) if chosen else cache_folder()) / "kernels" / digest.hexdigest()[:16]
+    return kernels_folder() / digest.hexdigest()[:16]
 
 
 def _numba_version() -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-import llvmlite.binding as llvm
+from ferrum.backends.numba_kernels.target import this_processor
 
 
 def cpu_features() -> frozenset[str]:
@@ -20,7 +20,7 @@ def cpu_features() -> frozenset[str]:
         forced = ""
     if forced is not None:
         return frozenset(part[1:] for part in forced.split(",") if part.startswith("+"))
-    host = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    host = this_processor().features
     if os.environ.get("NUMBA_ENABLE_AVX") == "0":
         return frozenset(name for name in host if not name.startswith("avx"))
     return host

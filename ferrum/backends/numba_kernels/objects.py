@@ -1,6 +1,7 @@
-"""Object code, made executable in this process by LLVM's linker alone.
+"""Object code, made executable in this process without a compiler.
 
-Owns: the memory of machine code. Nothing here compiles, so a start that finds its object code needs no Numba.
+Owns: the memory of machine code. Nothing here compiles, so a start that finds its object code needs no Numba; and where
+`ferrum.backends.numba_kernels.image` can place it, no LLVM.
 Next: `ferrum.backends.numba_kernels.cache`.
 """
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
+from ferrum.backends.numba_kernels.image import Image, NotPlaceable
 
 ERROR_PATH = (
     "NRT_Free",
@@ -45,28 +46,50 @@ class ObjectCode:
         return cls(symbol.decode(), code) if symbol.isascii() and code.startswith(OBJECT_MAGIC) else None
 
 
-_linkers: list[Any] = []  # code lives as long as its linker
-
-
-@cache
-def _prepare() -> None:
-    """Once a process."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    stop = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    for name in ERROR_PATH:
-        if llvm.address_of_symbol(name) is None:  # without Numba
-            llvm.add_symbol(name, stop)
+_holders: list[Any] = []  # code lives as long as its image, or its linker
 
 
 def link(made: ObjectCode) -> int:
-    """The address of the function; 0 where the object has none of this name. Every object has a linker of its own:
+    """The address of the function; 0 where the object has none of this name. Every object has memory of its own:
     functions that were compiled in different processes may have the same symbol."""
+    try:
+        image = Image(made.code, _outside)
+    except NotPlaceable:
+        return _linked_by_llvm(made)
+    _holders.append(image)
+    return image.address(made.symbol)
+
+
+def _outside(name: str) -> int:
+    """The address of a function or variable of this process. Raises NotPlaceable for one that it does not have."""
+    process = ctypes.CDLL(None)
+    try:
+        found = getattr(process, "abort" if name in ERROR_PATH else name)
+    except AttributeError:
+        raise NotPlaceable(f"the process has no {name}") from None
+    return ctypes.cast(found, ctypes.c_void_p).value or 0
+
+
+def _linked_by_llvm(made: ObjectCode) -> int:
+    import llvmlite.binding as llvm  # it takes long to load, and 50 MB of memory
+
     _prepare()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
     linker = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     linker.add_object_file(llvm.ObjectFileRef.from_data(made.code))
     linker.finalize_object()
-    _linkers.append(linker)
+    _holders.append(linker)
     place: int = linker.get_function_address(made.symbol)
     return place
+
+
+@cache
+def _prepare() -> None:
+    """Once a process."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for name in ERROR_PATH:
+        if llvm.address_of_symbol(name) is None:  # without Numba
+            llvm.add_symbol(name, _outside(name))
