@@ -84,7 +84,7 @@ class RecordingKernels(Kernels):
     """Launches on arrays, recorded: rows must be those of tokens, and lie where they are."""
 
     def __init__(self, recorder: Recorder, origins: Origins, like: Kernels) -> None:
-        super().__init__(recorder, like.compute)
+        super().__init__(recorder, like.compute, like.units)
         self._origins = origins
         self.experts = like.experts  # of a model with thousands the words take as long as many tokens
 

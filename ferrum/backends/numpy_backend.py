@@ -18,6 +18,7 @@ import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps
 from ferrum.backends.recorded_steps import RecordedSteps, every_row_in_order
+from ferrum.errors import InvalidParameter
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.compositions import Step
 from ferrum.tensor.ops import Tensor, host_dtype
@@ -38,9 +39,11 @@ class NumpyOps(ArrayModuleOps):
 
     name = "numpy"
 
-    def __init__(self, float_dtype: str = "float32", deterministic: bool = False) -> None:
-        self.float_dtype = float_dtype
-        self.deterministic = deterministic
+    def __init__(self, float_dtype: str = "float32", deterministic: bool = False, compute: str = "float32") -> None:
+        """compute: "float32", which here means exact, or "int8" (`ferrum.tensor.int8`)."""
+        if compute not in ("float32", "int8"):
+            raise InvalidParameter("compute", f"must be float32 or int8, not {compute!r}")
+        self.float_dtype, self.deterministic, self.compute = float_dtype, deterministic, compute
 
     def asarray(self, values: Any, dtype: str) -> Tensor:
         return np.asarray(values, host_dtype(dtype))
@@ -122,8 +125,9 @@ class NumbaOps(NumpyOps):
     composition of the kernels below, where activations exist once."""
 
     def __init__(self, threads: int | None = None, deterministic: bool = False, compute: str = "float32") -> None:
-        """compute: "float32", or "bfloat16" for the operands of products of more than a few tokens, where the processor
-        has such products. Raises Unsupported where it has not."""
+        """compute: "float32"; "int8" for activations that meet quantised weights (`ferrum.tensor.int8`); or "bfloat16"
+        for the operands of products of more than a few tokens, where the processor has such products. Raises
+        Unsupported where it has not."""
         super().__init__("float32", deterministic)
         # LLVM takes time to import: only who makes this backend pays for it
         from ferrum.backends.numba_kernels import bind, launch
@@ -173,7 +177,7 @@ class NumbaOps(NumpyOps):
     def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         weights = self._weights(x, tuple(linears))
         known, fits = self._norm(norm, x.shape[-1])
-        if weights is None or not fits or x.shape[0] > self.FUSED_TOKENS:
+        if weights is None or not fits or not self._fuses(x, weights):
             return super().norm_linears(x, norm, linears)
         joined = self._kernels.linears(self._rows(x), known, weights, None)
         ends = list(accumulate(weights.rows))
@@ -192,7 +196,7 @@ class NumbaOps(NumpyOps):
     ) -> Tensor | None:
         weights, words = self._weights(x, linears), self._kernels.mlp(mlp)
         known, fits = self._norm(norm, x.shape[-1])
-        if weights is None or words is None or not fits or x.shape[0] > self.FUSED_TOKENS:
+        if weights is None or words is None or not fits or not self._fuses(x, weights):
             return None
         if weights.rows[0] % 16 or len(set(weights.rows)) > 1:
             return None
@@ -292,6 +296,10 @@ class NumbaOps(NumpyOps):
         """What kernels need to know of a norm of so many columns, and whether they can take it. No norm they can."""
         known = None if norm is None else self._kernels.norm(norm)
         return known, norm is None or (known is not None and known.columns == columns and known.heads == 1)
+
+    def _fuses(self, x: Tensor, weights: WeightWords) -> bool:
+        """May a norm and several products be one launch? Rounded activations exist once anyway."""
+        return weights.rounded or x.shape[0] <= self.FUSED_TOKENS
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
         """What kernels need to know of the weights, or None where they cannot take these operands."""

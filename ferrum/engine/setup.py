@@ -1,7 +1,7 @@
 """From a configuration and a model to an engine's parts: how long a context, how many blocks.
 
 Owns: the arithmetic of memory, and refusing what this version cannot do. Refuses to know: prompts.
-Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.thread`.
+Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.drafting`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ferrum.text.template_names import ChatTemplates
 from ferrum.text.tokenizer import Tokenizer
 
 KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "q8_0")
-COMPUTE = ("float32", "bfloat16")
+COMPUTE = ("float32", "bfloat16", "int8")
 
 LEFT_ON_DEVICE = 1 << 30
 """Bytes of a GPU's memory that neither weights nor blocks may take, beside one decoded matrix: an estimate, for

@@ -19,10 +19,11 @@ from ferrum.tensor.attention import paged_attention
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.drawing import choose, ranked
 from ferrum.tensor.experts import mixture
+from ferrum.tensor.int8 import product
 from ferrum.tensor.ops import Primitives, Shape, Tensor, host_dtype
 from ferrum.tensor.parts import Attention, Embedding, Experts, GatedMlp, Head, Norm, PlainMlp
 from ferrum.tensor.random import normal, uniform
-from ferrum.tensor.weights import Linear, Weight
+from ferrum.tensor.weights import BlockWeight, Linear, Weight
 from ferrum.types import DecodeSteps, DeviceMemory
 
 Step = Callable[["Compositions", StepBatch], Tensor]
@@ -43,8 +44,8 @@ class Compositions(Primitives):
     the fastest product of one."""
 
     compute: str = "float32"
-    """The type to which operands of a product may be rounded (OPS-52). A backend that has another one takes it as an
-    option of this name."""
+    """The type to which operands of a product may be rounded (OPS-52): "int8" for activations that meet quantised
+    weights. A backend that has another one than float32 takes it as an option of this name."""
 
     on_host: bool = True
     """Do tensors lie in the host's memory, so that a look at them costs nothing?"""
@@ -238,8 +239,13 @@ class Compositions(Primitives):
         return table.dequantize(self, self.take(table.data, token_ids))
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        """[tokens, in] -> [tokens, out]: x · weightᵀ + bias"""
-        y = self.matmul(x, self.transpose(self.dequantize(linear.weight)))
+        """[tokens, in] -> [tokens, out]: x · weightᵀ + bias. Where the arithmetic is int8, x is rounded first if the
+        weight is quantised: see `ferrum.tensor.int8`."""
+        weight = linear.weight
+        if self.compute == "int8" and isinstance(weight, BlockWeight):
+            y = product(self, x, weight)
+        else:
+            y = self.matmul(x, self.transpose(self.dequantize(weight)))
         return y if linear.bias is None else self.add(y, linear.bias)
 
     # ---- attention

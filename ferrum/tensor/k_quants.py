@@ -1,10 +1,10 @@
 """K-quants: blocks of 256 weights whose groups have small scales of their own, multiples of one float16 scale.
 
-Owns: Q4_K, Q5_K and Q6_K, the formats of most GGUF files, in the byte layout of GGUF. The arithmetic of `dequantize` is
-ggml's, operation by operation: in float32 its result has ggml's bits.
+Owns: Q4_K, Q5_K and Q6_K, the formats of most GGUF files, in the byte layout of GGUF. The arithmetic of a
+weight is ggml's, operation by operation: in float32 it has ggml's bits.
 Refuses to know: files and models.
 Specs: QUANT. Source: ggml's `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
-Next: `ferrum.tensor.batch`.
+Next: `ferrum.tensor.int8`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ferrum.tensor.weights import BlockWeight, as_rows, half, nibbles
+from ferrum.tensor.weights import BlockWeight, Groups, half, nibbles
 
 if TYPE_CHECKING:
     from ferrum.tensor.compositions import TensorOps
@@ -46,14 +46,15 @@ def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
     return scales, minimums
 
 
-def _affine(ops: TensorOps, scale: Tensor, minimum: Tensor, packed: Tensor, codes: Tensor) -> Tensor:
-    """Codes uint8 [rows, blocks, 8, 32] -> float [rows, columns]: (scale * group scale) * code - (minimum * group
+def _affine(ops: TensorOps, scale: Tensor, minimum: Tensor, packed: Tensor, codes: Tensor) -> Groups:
+    """Codes uint8 [rows, blocks, 8, 32] -> groups with step scale * group scale and minimum -(minimum * group
     minimum)."""
     scales, minimums = _group_scales(ops, packed)
-    by_group = (*(int(length) for length in scales.shape), 1)  # [rows, blocks, 8, 1]
+    rows, blocks, groups = (int(length) for length in scales.shape)
+    by_group = (rows, blocks * groups, 1)
     steps = ops.reshape(ops.mul(half(ops, scale), scales), by_group)
-    offsets = ops.reshape(ops.mul(half(ops, minimum), minimums), by_group)
-    return as_rows(ops, ops.sub(ops.mul(steps, ops.cast(codes, ops.float_dtype)), offsets))
+    offsets = ops.reshape(ops.mul(ops.mul(half(ops, minimum), ops.scalar(-1)), minimums), by_group)
+    return Groups(ops.reshape(ops.cast(codes, ops.float_dtype), (rows, blocks * groups, 32)), steps, offsets)
 
 
 def _runs(ops: TensorOps, field: Tensor, run: int) -> Tensor:
@@ -78,7 +79,7 @@ class Q4_K(BlockWeight):
     block_size = SUPER_GROUP
     block_bytes = 144
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         scale, minimum, packed, codes = self._fields(ops, data, (2, 2, 12, 128))
         return _affine(ops, scale, minimum, packed, _groups(ops, codes))
 
@@ -92,7 +93,7 @@ class Q5_K(BlockWeight):
     block_size = SUPER_GROUP
     block_bytes = 176
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         scale, minimum, packed, high, codes = self._fields(ops, data, (2, 2, 12, 32, 128))
         rows, blocks, _ = (int(length) for length in high.shape)
         shifts = ops.reshape(ops.arange(8, "uint8"), (8, 1))
@@ -110,13 +111,13 @@ class Q6_K(BlockWeight):
     block_size = SUPER_GROUP
     block_bytes = 210
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         low, high, scales, scale = self._fields(ops, data, (128, 64, 16, 2))
         rows, blocks, _ = (int(length) for length in low.shape)
         quarters = ops.reshape(_runs(ops, low, 64), (rows, blocks, 2, 4, 32))
         shifts = ops.reshape(ops.mul(ops.arange(4, "uint8"), ops.constant(2, "uint8")), (4, 1))
         pairs = _low_bits(ops, ops.right_shift(ops.reshape(high, (rows, blocks, 2, 1, 32)), shifts), 3)
         codes = ops.reshape(_above(ops, quarters, pairs, 16), (rows, blocks, 16, 16))
-        centred = ops.sub(ops.cast(codes, ops.float_dtype), ops.constant(32.0, ops.float_dtype))
+        centred = ops.sub(ops.cast(codes, ops.float_dtype), ops.scalar(32.0))
         steps = ops.mul(half(ops, scale), ops.cast(ops.bitcast(scales, "int8"), ops.float_dtype))
-        return as_rows(ops, ops.mul(ops.reshape(steps, (rows, blocks, 16, 1)), centred))
+        return Groups(ops.reshape(centred, (rows, -1, 16)), ops.reshape(steps, (rows, -1, 1)))

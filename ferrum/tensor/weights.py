@@ -1,7 +1,8 @@
-"""The types of a weight matrix, each with its `dequantize` written to be read.
+"""The types of a weight matrix, each with its meaning written to be read.
 
 Owns: `Dense` and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy;
-formats whose groups have scales of scales are in `ferrum.tensor.k_quants`.
+formats whose groups have scales of scales are in `ferrum.tensor.k_quants`. A block format is read in two steps: its
+groups (`grouped`), and from them the weights.
 A weight is data of shape [rows, ...]: row i makes output feature i. What computes with it is the backend's business:
 the type of the weight, never a flag inside it, chooses the kernel.
 Refuses to know: files and models.
@@ -62,6 +63,16 @@ class Dense(Weight):
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """Rows of quantised weights, taken apart: weight = step * code + minimum. All in the backend's float type; codes
+    are whole numbers from -128 to 127."""
+
+    codes: Tensor  # [rows, groups, columns / groups]
+    steps: Tensor  # [rows, groups, 1]
+    minimums: Tensor | None = None  # [rows, groups, 1]; None for 0
+
+
+@dataclass(frozen=True, eq=False)
 class BlockWeight(Weight):
     """`block_size` neighbouring weights of a row are one block of `block_bytes` bytes: data uint8 [rows, columns /
     block_size * block_bytes]."""
@@ -72,6 +83,15 @@ class BlockWeight(Weight):
     @property
     def columns(self) -> int:
         return int(self.data.shape[1]) // self.block_bytes * self.block_size
+
+    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+        groups = self.grouped(ops, data)
+        values = ops.mul(groups.codes, groups.steps)
+        return as_rows(ops, values if groups.minimums is None else ops.add(values, groups.minimums))
+
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
+        """[rows, ...] of this weight's data -> its groups of neighbouring weights that share a step."""
+        raise TypeError(f"{type(self).__name__} must define grouped")
 
     def _fields(self, ops: TensorOps, data: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
         """Split every block into fields of so many bytes: each uint8 [rows, blocks, size]."""
@@ -104,9 +124,9 @@ class Q8_0(BlockWeight):
     kind = "q8_0"
     block_bytes = 34
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         scale, codes = self._fields(ops, data, (2, 32))
-        return as_rows(ops, ops.mul(ops.cast(ops.bitcast(codes, "int8"), ops.float_dtype), half(ops, scale)))
+        return Groups(ops.cast(ops.bitcast(codes, "int8"), ops.float_dtype), half(ops, scale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +136,10 @@ class Q4_0(BlockWeight):
     kind = "q4_0"
     block_bytes = 18
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         scale, codes = self._fields(ops, data, (2, 16))
-        centred = ops.sub(ops.cast(nibbles(ops, codes), ops.float_dtype), ops.constant(8.0, ops.float_dtype))
-        return as_rows(ops, ops.mul(centred, half(ops, scale)))
+        centred = ops.sub(ops.cast(nibbles(ops, codes), ops.float_dtype), ops.scalar(8.0))
+        return Groups(centred, half(ops, scale))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +149,9 @@ class Q4_1(BlockWeight):
     kind = "q4_1"
     block_bytes = 20
 
-    def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
+    def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
         scale, minimum, codes = self._fields(ops, data, (2, 2, 16))
-        steps = ops.mul(ops.cast(nibbles(ops, codes), ops.float_dtype), half(ops, scale))
-        return as_rows(ops, ops.add(steps, half(ops, minimum)))
+        return Groups(ops.cast(nibbles(ops, codes), ops.float_dtype), half(ops, scale), half(ops, minimum))
 
 
 @dataclass(frozen=True, eq=False)

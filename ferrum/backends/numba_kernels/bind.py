@@ -7,11 +7,12 @@ Next: `ferrum.backends.numba_kernels.team`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import bind_experts, features, sizes
+from ferrum.backends.numba_kernels import bind_experts, features, sizes, unit_sizes
 from ferrum.backends.numba_kernels.bind_experts import ExpertWords, expert_words
 from ferrum.backends.numba_kernels.descriptor import PRODUCTS, row_decoder
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
@@ -35,6 +36,7 @@ from ferrum.backends.numba_kernels.operands import (
     weight_words,
 )
 from ferrum.backends.numba_kernels.team import prepare
+from ferrum.backends.numba_kernels.units import Units, make_units
 from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.tensor.batch import StepBatch
 from ferrum.tensor.ops import Tensor
@@ -69,14 +71,17 @@ def check_arithmetic(compute: str, deterministic: bool) -> None:
 class Kernels:
     """Launches on arrays."""
 
-    def __init__(self, launcher: Launcher, compute: str = "float32") -> None:
-        """compute: the arithmetic of products with more than few tokens."""
+    def __init__(
+        self, launcher: Launcher, compute: str = "float32", units: Callable[[Weight], Units] | None = None
+    ) -> None:
+        """compute: the arithmetic of products. units: a weight in units, where somebody has made them already."""
         self.launcher, self.compute = launcher, compute
         self.library = LIBRARY
         if launcher.threads > 1:
             LIBRARY.compile_ahead(SLOW_TO_COMPILE)
         prepare()
-        self._weights = Remembered(partial(weight_words, compute))
+        self.units = Remembered(partial(make_units, launcher)) if units is None else units
+        self._weights = Remembered(partial(weight_words, compute, self.units))
         self.rotation = Remembered(rotation_words)
         self.norm = Remembered(norm_words)
         self.mlp = Remembered(mlp_words)
@@ -109,6 +114,8 @@ class Kernels:
     ) -> Tensor:
         """-> [tokens, all rows]: the outputs side by side; of one weight, times a scale and added to a residual."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
+        if weights.rounded:
+            x, norm = self.rounded(x, norm), None
         out = self.launcher.buffer((tokens, rows))
         normed_bytes = 0 if norm is None else 4 * columns * tokens
         scratch = self.launcher.scratch(normed_bytes + self.product_scratch(columns, tokens))
@@ -125,12 +132,27 @@ class Kernels:
     def mlp_inner(self, x: Tensor, norm: NormWords | None, mlp: MlpWords, weights: WeightWords) -> Tensor:
         """-> [tokens, intermediate]: of gate and up, or of up alone."""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
+        if weights.rounded:
+            x, norm = self.rounded(x, norm), None
         out = self.launcher.buffer((tokens, rows))
-        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * rows) + self.product_scratch(columns, tokens))
+        together = rows if tokens <= sizes.SMALL_BATCH else sizes.EXPERT_ROWS
+        scratch = self.launcher.scratch(4 * tokens * (columns + 2 * together) + self.product_scratch(columns, tokens))
         self.launcher.launch(
             "linear.mlp_inner",
             address(x), x.strides[0], tokens, 0 if norm is None else norm.place, mlp.place, columns, weights.place,
-            weights.count, address(out), *scratch, work=weights.count * tokens * rows * columns, count=3,
+            weights.count, address(out), *scratch, together, work=weights.count * tokens * rows * columns, count=3,
+        )  # fmt: skip
+        return out
+
+    def rounded(self, x: Tensor, norm: NormWords | None) -> Tensor:
+        """[tokens, columns] -> the groups of the rounded rows, after a norm: bytes that look like float32."""
+        tokens, columns = x.shape
+        groups = unit_sizes.rounded_groups(columns)
+        out = self.launcher.buffer((tokens, groups * unit_sizes.X_BYTES // 4))
+        self.launcher.launch(
+            "rounding.rounded",
+            address(x), x.strides[0], tokens, 0 if norm is None else norm.place, columns, address(out), out.strides[0],
+            groups, *self.launcher.scratch(4 * columns), work=8 * x.size, count=3,
         )  # fmt: skip
         return out
 

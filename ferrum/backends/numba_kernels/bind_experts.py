@@ -15,8 +15,10 @@ import numpy as np
 from ferrum.backends.numba_kernels import sizes
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import WeightWords, mlp_words, row_words, weight_words
+from ferrum.backends.numba_kernels.units import no_units
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
+from ferrum.tensor.weights import Linear
 
 if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.bind import Kernels
@@ -42,8 +44,10 @@ class ExpertWords:
 
 def expert_words(compute: str, experts: Experts) -> ExpertWords | None:
     """None if there is no kernel for it. The experts hold the arrays."""
+    if compute == "int8":  # tokens would have to be rounded inside of the kernels, expert by expert
+        return None
     # a rounded score may be another expert, which is more than a rounding
-    router, each = weight_words("float32", experts.router), [_one(compute, expert) for expert in experts.experts]
+    router, each = _exact_words("float32", experts.router), [_one(compute, expert) for expert in experts.experts]
     door = _door(experts)
     rows = [words for words in each if words is not None]
     if router is None or door is None or len(rows) < len(each) or sets_beyond(experts, _KNOWN_OF_EXPERTS):
@@ -59,9 +63,13 @@ def expert_words(compute: str, experts: Experts) -> ExpertWords | None:
     return ExpertWords(words, address(words), *facts, columns, middle, router, door)
 
 
+def _exact_words(compute: str, *linears: Linear) -> WeightWords | None:
+    return weight_words(compute, no_units, *linears)
+
+
 def _one(compute: str, expert: GatedMlp) -> np.ndarray | None:
     """int64 [words of an expert]"""
-    inner, down = weight_words(compute, expert.gate, expert.up), weight_words(compute, expert.down)
+    inner, down = _exact_words(compute, expert.gate, expert.up), _exact_words(compute, expert.down)
     between = mlp_words(expert)
     if inner is None or down is None or between is None:
         return None

@@ -36,6 +36,11 @@ HAS_X86_PAUSE = "sse2" in FEATURES or HAS_AVX512
 HAS_BYTE_SHUFFLE = "avx2" in FEATURES
 """A shuffle of bytes within each half of a 32-byte register."""
 
+HAS_WIDE_BYTE_DOTS = HAS_AVX512 and "avx512vnni" in FEATURES
+"""Dot products of four bytes, 16 at a time."""
+HAS_BYTE_DOTS = "avxvnni" in FEATURES or {"avx512vnni", "avx512vl"} <= FEATURES
+"""The same, 8 at a time."""
+
 WIDTH = 16 if HAS_AVX512 else 8 if "avx" in FEATURES else 4
 """Floats in a register."""
 REGISTERS = 32 if HAS_AVX512 or "neon" in FEATURES else 16

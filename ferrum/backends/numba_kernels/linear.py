@@ -10,7 +10,7 @@ Next: `ferrum.backends.numba_kernels.routing`.
 
 from __future__ import annotations
 
-from ferrum.backends.numba_kernels.descriptor import BIAS, DESCRIPTOR_BYTES, MULTIPLY, ROWS
+from ferrum.backends.numba_kernels.descriptor import BIAS, DESCRIPTOR_BYTES, MULTIPLY, ROWS, SHARE
 from ferrum.backends.numba_kernels.elementwise import MLP_ACTIVATION, gate_row, normalise
 from ferrum.backends.numba_kernels.products import share
 from ferrum.backends.numba_kernels.simd import (
@@ -56,7 +56,7 @@ def linears(row, chunk, chunks):
     for _ in range(load_word(row + 56)):
         rows, bias = load_word(weight + ROWS), load_word(weight + BIAS)
         start, start_stride = (residual, residual_stride) if residual != 0 and finished == 0 else (bias, 0)
-        first, end = share(rows, chunk, chunks, UNIT_ROWS)
+        first, end = share(rows, chunk, chunks, load_word(weight + SHARE))
         call11(
             load_word(weight + MULTIPLY), weight, x, x_stride, out, out_stride, start, start_stride,
             first, end, tokens, panel,
@@ -82,30 +82,36 @@ def _finish(out, residual, columns, scale):
 def mlp_inner(row, chunk, chunks):
     """norm_gated and norm_activated: 1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 words of the MLP,
     6 columns, 7 descriptors of gate and up or of up alone, 8 their count, 9 out [tokens, intermediate], 10 scratch,
-    11 scratch bytes per chunk. A chunk finishes its own columns: no barrier inside. intermediate is a multiple of
-    16."""
+    11 scratch bytes per chunk, 12 rows that are multiplied before they are joined, a multiple of every share. A chunk
+    finishes its own columns: no barrier inside. intermediate is a multiple of 16."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
         load_word(row + 24),
         load_word(row + 48),
     )
-    mlp, weight, count, out = load_word(row + 40), load_word(row + 56), load_word(row + 64), load_word(row + 72)
-    rows = load_word(weight + ROWS)
+    rows, together = load_word(load_word(row + 56) + ROWS), load_word(row + 96)
     first, end = share(rows, chunk, chunks, 4 * UNIT_ROWS)
-    width = end - first
     scratch = load_word(row + 80) + chunk * load_word(row + 88)
-    gated = scratch + 4 * columns * tokens
-    lifted = gated + 4 * width * tokens
-    panel = lifted + 4 * width * tokens
     if load_word(row + 32) != 0:
         normalise(load_word(row + 32), 0, x, x_stride, scratch, 4 * columns, columns, 0, tokens)
         x, x_stride = scratch, 4 * columns
+    for top in range(first, end, together):
+        _join_rows(row, x, x_stride, top, min(together, end - top), scratch + 4 * columns * tokens)
+
+
+@inlined
+def _join_rows(row, x, x_stride, first, width, gated):
+    """Some rows of gate and up for all tokens, and what an MLP makes of them."""
+    tokens, mlp, weight, count = load_word(row + 24), load_word(row + 40), load_word(row + 56), load_word(row + 64)
+    rows, out = load_word(weight + ROWS), load_word(row + 72)
+    lifted = gated + 4 * width * tokens
+    panel = lifted + 4 * width * tokens
     for number in range(count):
         call11(
             load_word(weight + MULTIPLY), weight, x, x_stride, gated + 4 * width * tokens * number - 4 * first,
             4 * width, load_word(weight + BIAS), 0,
-            first, end, tokens, panel,
+            first, first + width, tokens, panel,
         )  # fmt: skip
         weight += DESCRIPTOR_BYTES
     for token in range(tokens):

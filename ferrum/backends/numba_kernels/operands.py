@@ -16,12 +16,13 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from ferrum.backends.numba_kernels.descriptor import descriptor, row_decoder
+from ferrum.backends.numba_kernels.descriptor import descriptor, row_decoder, unit_descriptor
 from ferrum.backends.numba_kernels.features import HAS_HALF
 from ferrum.backends.numba_kernels.launch import float_bits
 from ferrum.backends.numba_kernels.library import LIBRARY
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.sizes import QUERY_ROWS, VECTOR
+from ferrum.backends.numba_kernels.units import Units
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import ACTIVATIONS, GatedMlp, Norm, PlainMlp, sets_beyond
@@ -68,6 +69,7 @@ class WeightWords:
     rows: tuple[int, ...]  # output features of each
     total_rows: int
     has_bias: bool
+    rounded: bool  # do their products take rounded activations?
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,14 +137,20 @@ def _stored_kind(weight: Weight) -> str | None:
     return weight.kind if isinstance(weight, BlockWeight) and weight.kind in _BLOCK_KINDS else None
 
 
-def weight_words(compute: str, *linears: Linear) -> WeightWords | None:
-    """None if one of the linears has no native kernel. The linears themselves hold the arrays."""
+def weight_words(compute: str, units: Callable[[Weight], Units], *linears: Linear) -> WeightWords | None:
+    """None if one of the linears has no native kernel, or some of them take rounded activations and others do not. The
+    linears themselves hold the arrays. units: a weight in units, held as long as the weight."""
     if len({each.weight.columns for each in linears}) != 1 or not all(_plain(each.bias) for each in linears):
         return None
+    rounded = {compute == "int8" and isinstance(each.weight, BlockWeight) for each in linears}
     kinds = [native_kind(each.weight) for each in linears]
-    rows = [_descriptor(each, kind, compute) for each, kind in zip(linears, kinds, strict=True) if kind is not None]
-    if len(rows) < len(linears):
+    if None in kinds or len(rounded) > 1:
         return None
+    rows = [
+        _unit_descriptor(each, kind, units(each.weight)) if True in rounded else _descriptor(each, kind, compute)
+        for each, kind in zip(linears, kinds, strict=True)
+        if kind is not None
+    ]
     descriptors = np.array(rows, np.int64)
     return WeightWords(
         descriptors,
@@ -152,6 +160,7 @@ def weight_words(compute: str, *linears: Linear) -> WeightWords | None:
         tuple(each.weight.rows for each in linears),
         sum(each.weight.rows for each in linears),
         any(each.bias is not None for each in linears),
+        True in rounded,
     )
 
 
@@ -165,6 +174,11 @@ def _descriptor(each: Linear, kind: str, compute: str) -> tuple[int, ...]:
     bias = 0 if each.bias is None else address(each.bias)
     stored = data.shape[1] * data.itemsize
     return descriptor(kind, address(data), data.strides[0], each.weight.shape, stored, bias, compute)
+
+
+def _unit_descriptor(each: Linear, kind: str, units: Units) -> tuple[int, ...]:
+    bias = 0 if each.bias is None else address(each.bias)
+    return unit_descriptor(kind, units.place, units.bytes, each.weight.shape, bias)
 
 
 def row_words(linear: Linear) -> tuple[int, int, int] | None:

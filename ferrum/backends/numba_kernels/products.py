@@ -2,7 +2,7 @@
 
 Owns: the choice between tiles for few tokens and panels for many, and the loops around the panels. Definition: `linear`
 in `ferrum.tensor.compositions`. Both ways give a sum the same bits.
-Next: `ferrum.backends.numba_kernels.linear`.
+Next: `ferrum.backends.numba_kernels.unit_sizes`.
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def _indirect_call(count: int) -> Any:
     return word(types.void, *[Index] * (count + 1))(build)
 
 
-call3, call6, call9, call11, call12, call14 = (_indirect_call(count) for count in (3, 6, 9, 11, 12, 14))
+call3, call6, call9, call10, call11, call12, call14 = (_indirect_call(count) for count in (3, 6, 9, 10, 11, 12, 14))
 
 
 @word(types.void)

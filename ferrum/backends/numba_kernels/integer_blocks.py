@@ -1,0 +1,175 @@
+"""Blocks of sixteen rows side by side: how quantised weights lie in memory for products of whole numbers.
+
+Owns: the layout of a *unit*, the same block of columns of 16 rows, for each kind of weight, and how a tile reads it.
+A vector of 64 bytes holds four neighbouring codes of each row, so that one instruction serves 16 rows and no sum runs
+across a register. Nibbles: byte i of vector k holds column 8 k + i in its low half, column 8 k + 4 + i in the high one.
+Offsets in a unit, in bytes; [16] stands for one number of each row:
+
+    q4_0  scales [2 groups][16] float16, codes [2][4][64]           two blocks, so that vectors begin with a cache line
+    q4_1  scale [16], minimum [16] float16, codes [4][64]
+    q8_0  scales [2 groups][16] float16, codes [2][8][64] int8
+    q4_k  scale [16], minimum [16] float16, 12 packed bytes [12][16] as in the file, codes [8 groups][4][64]
+    q5_k  the same, and after each group's codes its fifth bits [64]: bit k belongs to column 4 k + i
+    q6_k  scale [16] float16, 32 bytes of nothing, scales of runs [16 runs][16] int8,
+          then [8 groups] of low bits [4][64] and pairs [2][64]: bits 2 f of vector j belong to column 16 j + 4 f + i
+
+Definitions: `grouped` of the weights in `ferrum.tensor`. Next: `ferrum.backends.numba_kernels.integer_tiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.backends.numba_kernels import ir
+from ferrum.backends.numba_kernels.features import HAS_HALF
+from ferrum.backends.numba_kernels.integer_dots import HAS_DOTS, ROWS_AT_ONCE, Bytes, Floats, Ints, Shorts
+from ferrum.backends.numba_kernels.unit_sizes import X_MINUS_8, X_MINUS_32_OF_HALVES, X_MINUS_128
+
+
+@dataclass(frozen=True)
+class Run:
+    """Columns of a unit that share a step, for ROWS_AT_ONCE rows. `codes` yields (which four columns of the group,
+    their bytes); sums begin with the int32 at `start` of a token's group (None: with 0)."""
+
+    group: int
+    codes: Iterator[tuple[int, Any]]
+    step: Any
+    minimum: Any | None
+    start: int | None
+
+
+@dataclass(frozen=True)
+class UnitKind:
+    """How a kind of weight is read. `read`: (builder, address of a block of a unit, which part of its rows) -> its runs
+    in order, `runs` of them. signed: codes are signed bytes. pairs: see `Dot`."""
+
+    runs: int
+    signed: bool
+    pairs: int
+    read: Callable[[Any, Any, int], Iterator[Run]]
+
+
+def _vector(builder: Any, address: Any, distance: int, part: int) -> Any:
+    return ir.load(builder, ir.offset(builder, address, distance + 4 * ROWS_AT_ONCE * part), Bytes)
+
+
+def _halves(builder: Any, address: Any, distance: int, part: int) -> Any:
+    """A float16 of each row as floats"""
+    place = ir.offset(builder, address, distance + 2 * ROWS_AT_ONCE * part)
+    if HAS_HALF:
+        return builder.fpext(ir.load(builder, place, ir.Vector(ir.Half, ROWS_AT_ONCE)), Floats)
+    bits = builder.zext(ir.load(builder, place, ir.Vector(ir.Int16, ROWS_AT_ONCE)), Ints)
+    magnitude = builder.shl(builder.and_(bits, ir.constant(Ints, 0x7FFF)), ir.constant(Ints, 13))
+    sign = builder.shl(builder.and_(bits, ir.constant(Ints, 0x8000)), ir.constant(Ints, 16))
+    rescaled = builder.fmul(builder.bitcast(magnitude, Floats), ir.constant(Floats, 2.0**112))
+    return builder.bitcast(builder.or_(builder.bitcast(rescaled, Ints), sign), Floats)
+
+
+def _right(builder: Any, values: Any, count: int) -> Any:
+    """Bytes, shifted by a count of bits; what comes in from the neighbour is for a mask to remove."""
+    return builder.bitcast(builder.lshr(builder.bitcast(values, Shorts), ir.constant(Shorts, count)), Bytes)
+
+
+def _left(builder: Any, values: Any, count: int) -> Any:
+    return builder.bitcast(builder.shl(builder.bitcast(values, Shorts), ir.constant(Shorts, count)), Bytes)
+
+
+def _nibbles(builder: Any, address: Any, distance: int, part: int) -> Iterator[tuple[int, Any]]:
+    """The 32 four-bit codes of a group."""
+    mask = ir.constant(Bytes, 15)
+    for k in range(4):
+        raw = _vector(builder, address, distance + 64 * k, part)
+        yield 2 * k, builder.and_(raw, mask)
+        yield 2 * k + 1, builder.and_(_right(builder, raw, 4), mask)
+
+
+def _q4_0(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    for g in range(2):
+        step = _halves(builder, address, 32 * g, part)
+        yield Run(g, _nibbles(builder, address, 64 + 256 * g, part), step, None, X_MINUS_8)
+
+
+def _q4_1(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    step, minimum = _halves(builder, address, 0, part), _halves(builder, address, 32, part)
+    yield Run(0, _nibbles(builder, address, 64, part), step, minimum, None)
+
+
+def _q8_0(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    for g in range(2):
+        codes = ((k, _vector(builder, address, 64 + 512 * g + 64 * k, part)) for k in range(8))
+        yield Run(g, codes, _halves(builder, address, 32 * g, part), None, X_MINUS_128 if HAS_DOTS else None)
+
+
+def _affine_runs(
+    builder: Any, address: Any, part: int, codes: Callable[[int], Iterator[tuple[int, Any]]]
+) -> Iterator[Run]:
+    """The runs of Q4_K and Q5_K: six-bit scales and minimums, packed as `ferrum.tensor.k_quants` tells."""
+    scale = _halves(builder, address, 0, part)
+    minimum = builder.fmul(_halves(builder, address, 32, part), ir.constant(Floats, -1.0))
+    kind = ir.Vector(ir.Int8, ROWS_AT_ONCE)
+
+    def field(byte: int, shift: int, mask: int) -> Any:
+        place = ir.offset(builder, address, 64 + 16 * byte + ROWS_AT_ONCE * part)
+        return builder.and_(
+            builder.lshr(ir.load(builder, place, kind), ir.constant(kind, shift)), ir.constant(kind, mask)
+        )
+
+    def late(low: Any, byte: int) -> Any:
+        return builder.or_(low, builder.shl(field(byte, 6, 3), ir.constant(kind, 4)))
+
+    def times(numbers: Any, factor: Any) -> Any:
+        return builder.fmul(builder.uitofp(builder.zext(numbers, Ints), Floats), factor)
+
+    for g in range(8):
+        if g < 4:
+            step, least = field(g, 0, 63), field(4 + g, 0, 63)
+        else:
+            step, least = late(field(4 + g, 0, 15), g - 4), late(field(4 + g, 4, 15), g)
+        yield Run(g, codes(g), times(step, scale), times(least, minimum), None)
+
+
+def _q4_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    return _affine_runs(builder, address, part, lambda g: _nibbles(builder, address, 256 + 256 * g, part))
+
+
+def _q5_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    def codes(g: int) -> Iterator[tuple[int, Any]]:
+        base = 256 + 320 * g
+        fifth = _vector(builder, address, base + 256, part)
+        for k, low in _nibbles(builder, address, base, part):
+            moved = _left(builder, fifth, 4 - k) if k < 4 else _right(builder, fifth, k - 4)
+            yield k, builder.or_(low, builder.and_(moved, ir.constant(Bytes, 16)))
+
+    return _affine_runs(builder, address, part, codes)
+
+
+def _q6_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+    scale = _halves(builder, address, 0, part)
+
+    def codes(run: int) -> Iterator[tuple[int, Any]]:
+        base, j = 320 + 384 * (run // 2), run % 2
+        pairs = _vector(builder, address, base + 256 + 64 * j, part)
+        for f in range(4):
+            k = 4 * j + f
+            raw = _vector(builder, address, base + 64 * (k // 2), part)
+            low = builder.and_(_right(builder, raw, 4) if k % 2 else raw, ir.constant(Bytes, 15))
+            moved = _left(builder, pairs, 4 - 2 * f) if f < 2 else _right(builder, pairs, 2 * f - 4) if f > 2 else pairs
+            yield k, builder.or_(low, builder.and_(moved, ir.constant(Bytes, 48)))
+
+    for run in range(16):
+        place = ir.offset(builder, address, 64 + 16 * run + ROWS_AT_ONCE * part)
+        numbers = builder.sext(ir.load(builder, place, ir.Vector(ir.Int8, ROWS_AT_ONCE)), Ints)
+        step = builder.fmul(builder.sitofp(numbers, Floats), scale)
+        yield Run(run // 2, codes(run), step, None, X_MINUS_32_OF_HALVES[run % 2])
+
+
+UNIT_KINDS = {
+    "q4_0": UnitKind(2, False, 8, _q4_0),
+    "q4_1": UnitKind(1, False, 8, _q4_1),
+    "q8_0": UnitKind(2, True, 1, _q8_0),
+    "q4_k": UnitKind(8, False, 8, _q4_k),
+    "q5_k": UnitKind(8, False, 4, _q5_k),
+    "q6_k": UnitKind(16, False, 2, _q6_k),
+}

@@ -1,0 +1,61 @@
+"""Weights in units, made once for each weight: the memory of the int8 class.
+
+Owns: the private memory into which a weight's rows are rearranged, and giving back the pages of the file that held
+them: they are read again from the file if anybody asks. Refuses to know: what a unit holds (`integer_blocks`).
+Next: `ferrum.backends.numba_kernels.linear`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from ferrum.backends.numba_kernels.launch import Launcher
+from ferrum.backends.numba_kernels.memory import CACHE_LINE, address
+from ferrum.backends.numba_kernels.unit_sizes import LANES, unit_bytes
+from ferrum.errors import InternalError
+from ferrum.tensor.weights import Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """A weight's rows, sixteen side by side."""
+
+    memory: np.ndarray  # uint8
+    place: int  # address of the first unit, at the beginning of a cache line
+    bytes: int  # of a unit
+
+
+def make_units(launcher: Launcher, weight: Weight) -> Units:
+    """`launcher` runs kernels at once."""
+    data, count, size = weight.data, -(-weight.rows // LANES), unit_bytes(weight.kind, weight.columns)
+    memory = np.zeros(count * size + CACHE_LINE, np.uint8)  # from the system: pages that nobody writes cost nothing
+    units = Units(memory, address(memory) + -address(memory) % CACHE_LINE, size)
+    launcher.launch(
+        f"interleaving.interleaved.{weight.kind}",
+        address(data), data.strides[0], *weight.shape, units.place, size, work=8 * data.size, count=3,
+    )  # fmt: skip
+    give_back(data)
+    return units
+
+
+def no_units(weight: Weight) -> Units:
+    """For arithmetic that reads weights as they are stored."""
+    raise InternalError(f"a {weight.kind} weight in units is asked for where products are exact")
+
+
+def give_back(data: np.ndarray) -> None:
+    """Whole pages of a mapped file that a matrix lies in need no memory any more; any other memory stays."""
+    mapped = data.base
+    while isinstance(mapped, (np.ndarray, memoryview)):
+        mapped = mapped.base if isinstance(mapped, np.ndarray) else mapped.obj
+    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    start = address(data) - address(np.frombuffer(mapped, np.uint8, 1))
+    first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < end:
+        with suppress(OSError, ValueError):  # a system that refuses keeps the pages, which is no fault
+            mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
