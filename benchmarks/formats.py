@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from shapes import MIXTURES, write_shape
 
 from ferrum.config import ModelConfig, RopeScaling
 from ferrum.load.conversion import FLOAT_TYPES
@@ -40,7 +42,7 @@ def work_of(path: Path) -> Work:
     """Of a model in a file, counted from its weights."""
     params = load_model(path).params
     layers = [linear.weight for layer in params.layers for _, linear in layer.linears()]
-    head = params.head.weight
+    head = params.head.linear.weight
     products = sum(weight.rows * weight.columns for weight in layers)
     read = sum(weight.data.nbytes for weight in (*layers, head))
     return Work(read, products + head.rows * head.columns, products)
@@ -60,31 +62,24 @@ def own_format(path: Path) -> str:
     from ferrum.engine.setup import weights_dtype
 
     names = {dtype: name for name, dtype in FORMATS.items()}
-    return names[weights_dtype(load_model(path).params)]
+    kind = weights_dtype(load_model(path).params)
+    return names.get(kind, kind)
 
 
-class Formats:
-    """The variants of one GGUF file, made when first asked for."""
+class Variants:
+    """Files of one model in several formats, made when first asked for and kept in a folder."""
 
-    def __init__(self, source: Path) -> None:
-        self.source, self.own = source, own_format(source)
-        status = source.stat()
-        key = hashlib.sha256(f"{source.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
-        self.folder = cache_folder() / "benchmarks" / f"{source.stem}-{key}"
+    has_directories = False
+    """Are there directories for transformers?"""
+
+    def __init__(self, name: str, folder: Path, own: str, formats: Sequence[str]) -> None:
+        self.name, self.folder, self.own, self.formats = name, folder, own, tuple(formats)
 
     def gguf(self, name: str) -> Path:
-        if name == self.own:
-            return self.source
-        return self._made(f"{name}.gguf", lambda path: write_gguf(self.source, path, name))
-
-    @property
-    def has_directories(self) -> bool:
-        """Can a directory say all there is to say of the model? Scaled rotary embeddings are not written."""
-        return load_model(self.source).config.rope.scaling is RopeScaling.NONE
+        raise NotImplementedError
 
     def directory(self, name: str) -> Path:
-        """For transformers; `name` is f32 or bf16. Only where `has_directories`."""
-        return self._made(f"hf-{name}", lambda path: write_directory(self.source, path, FORMATS[name]))
+        raise NotImplementedError
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The whole of it or nothing: what was begun and not ended has another name."""
@@ -99,6 +94,41 @@ class Formats:
             finally:
                 shutil.rmtree(begun, ignore_errors=True) if begun.is_dir() else begun.unlink(missing_ok=True)
         return path
+
+
+class ShapeFiles(Variants):
+    """Random weights in the shape of a known model."""
+
+    def __init__(self, shape: str) -> None:
+        super().__init__(shape, cache_folder() / "benchmarks" / "shapes", "q4_0", MIXTURES)
+
+    def gguf(self, name: str) -> Path:
+        return self._made(f"{self.name}-{name}.gguf", lambda path: write_shape(self.name, name, path))
+
+
+class Formats(Variants):
+    """Variants of one GGUF file."""
+
+    def __init__(self, source: Path) -> None:
+        self.source, own = source, own_format(source)
+        status = source.stat()
+        key = hashlib.sha256(f"{source.resolve()} {status.st_size} {status.st_mtime_ns}".encode()).hexdigest()[:12]
+        formats = dict.fromkeys((*FORMATS, own))
+        super().__init__(source.name, cache_folder() / "benchmarks" / f"{source.stem}-{key}", own, list(formats))
+
+    def gguf(self, name: str) -> Path:
+        if name == self.own:
+            return self.source
+        return self._made(f"{name}.gguf", lambda path: write_gguf(self.source, path, name))
+
+    @property
+    def has_directories(self) -> bool:  # type: ignore[override]
+        """Can a directory say all there is to say of the model? Scaled rotary embeddings are not written."""
+        return load_model(self.source).config.rope.scaling is RopeScaling.NONE
+
+    def directory(self, name: str) -> Path:
+        """For transformers; `name` is f32 or bf16. Only where `has_directories`."""
+        return self._made(f"hf-{name}", lambda path: write_directory(self.source, path, FORMATS[name]))
 
 
 def write_gguf(source: Path, target: Path, name: str) -> None:

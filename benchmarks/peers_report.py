@@ -1,4 +1,7 @@
-"""From the samples of `peers.py` to a table, a file and a picture: medians, shares of limits, ratios."""
+"""From the samples of `peers.py` to tables, a file and pictures: medians, shares of limits, ratios.
+
+Each class has a table and a picture of its own. A ratio to a peer of the other class says so.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contestants import BATCH, FERRUM, LLAMA_CPP, MODULES, SPEEDS, Line
+from contestants import BATCH, CLASSES, FERRUM, OURS, PEERS, SPEEDS, Line
 from formats import Work
 from results import picture, print_failures, print_heading, spread, summaries, summary
 
 HEADINGS = {"decode": "decode 1", "prefill": "prefill 512", "batch": f"decode {BATCH}"}
 KERNEL_LOOP = "  its kernel loop"
-NAME_WIDTH, CELL_WIDTH = 28, 24
+NAME_WIDTH, CELL_WIDTH = 44, 22
 
 
 def share_of_limit(metric: str, rate: float, work: Work, limits: Mapping[str, Mapping[str, float]]) -> float:
@@ -35,11 +38,15 @@ def describe(
     samples: Mapping[Line, Mapping[str, Sequence[Mapping[str, float]]]],
     works: Mapping[str, Work],
     limits: Mapping[str, Mapping[str, float]],
+    errors: Mapping[Line, float],
 ) -> list[dict[str, Any]]:
-    """For each line: its format and contestant, and by metric what was measured, if anything was."""
+    """For each line: its format, contestant, class and error, and by metric what was measured, if anything was."""
     described = []
     for line in lines:
-        one: dict[str, Any] = {"format": line.format, "contestant": line.contestant, "settings": line.settings}
+        one: dict[str, Any] = {"format": line.format, "contestant": line.contestant, "class": line.group,
+                               "settings": line.settings}  # fmt: skip
+        if line in errors:
+            one["error"] = errors[line]
         for metric, found in samples[line].items():
             if not found:
                 continue
@@ -56,25 +63,17 @@ def describe(
 
 
 def ratios(described: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """By format and metric: of medians, ferrum to llama.cpp and to the best of all peers. Of the start, how many times
-    sooner."""
+    """By format, metric and what ferrum computes in: of medians, to each peer. Of the start, how many times sooner."""
     found = []
-    for ours in (one for one in described if one["contestant"] == FERRUM):
-        peers = {
-            one["contestant"]: one
-            for one in described
-            if one["format"] == ours["format"] and one["contestant"] in MODULES
-        }
-        for metric in (*SPEEDS, "start"):
-            theirs = {name: value_of(one, metric) for name, one in peers.items() if metric in one}
-            if metric not in ours or not theirs:
-                continue
-            best = max(theirs, key=lambda name: theirs[name])
-            ratio = {name: value_of(ours, metric) / value for name, value in theirs.items()}
-            found.append(
-                {"format": ours["format"], "metric": metric, "best_peer": best, "to_best_peer": ratio[best]}
-                | ({"to_llama_cpp": ratio[LLAMA_CPP]} if LLAMA_CPP in ratio else {})
-            )
+    for ours in (one for one in described if one["contestant"] in OURS):
+        for theirs in described:
+            if theirs["contestant"] in PEERS and theirs["format"] == ours["format"]:
+                found += [
+                    {"format": ours["format"], "metric": metric, "contestant": ours["contestant"],
+                     "class": ours["class"], "peer": theirs["contestant"], "peer_class": theirs["class"],
+                     "ratio": value_of(ours, metric) / value_of(theirs, metric)}
+                    for metric in (*SPEEDS, "start") if metric in ours and metric in theirs
+                ]  # fmt: skip
     return found
 
 
@@ -85,25 +84,35 @@ def value_of(one: Mapping[str, Any], metric: str) -> float:
     return float(one[metric]["tokens_s"]["median"])
 
 
-# ---- table
-def print_table(results: Mapping[str, Any]) -> None:
+# ---- tables
+def print_tables(results: Mapping[str, Any]) -> None:
     print_heading(results)
     print("tokens/s, and the share of the limit: of reading for decode 1, of sgemm for prefill, of the nearer one for")
-    print(f"decode {BATCH}; start: seconds to the first token; MiB: memory at most")
-    for name in dict.fromkeys(one["format"] for one in results["lines"]):
-        cells = "".join(f"{heading:{CELL_WIDTH}}" for heading in HEADINGS.values())
-        print(f"\n{name:{NAME_WIDTH}}{cells}{'start':{CELL_WIDTH}}MiB")
-        for one in results["lines"]:
+    print(f"decode {BATCH}; start: seconds to the first token; MiB: memory at most; error: relative L2 of logits")
+    for group, meaning in CLASSES.items():
+        lines = [one for one in results["lines"] if one["class"] == group]
+        if lines:
+            print(f"\n== {group}: {meaning}")
+            print_table(lines, [ratio for ratio in results["ratios"] if ratio["class"] == group])
+
+
+def print_table(lines: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]) -> None:
+    """Of one class."""
+    headings = (*HEADINGS.values(), "start")
+    for name in dict.fromkeys(one["format"] for one in lines):
+        print(f"\n{name:{NAME_WIDTH}}{''.join(f'{heading:{CELL_WIDTH}}' for heading in headings)}{'MiB':8}error")
+        for one in lines:
             if one["format"] == name:
                 print_line(one)
-        print_ratios([ratio for ratio in results["ratios"] if ratio["format"] == name])
+        print_ratios([ratio for ratio in found if ratio["format"] == name])
 
 
 def print_line(one: Mapping[str, Any]) -> None:
     cells = [speed_cell(one[metric]) if metric in one else "-" for metric in SPEEDS]
     cells.append(spread(one["start"]["first_token_s"], digits=2) if "start" in one else "-")
     memory = f"{one['decode']['peak_rss_bytes']['median'] / (1 << 20):.0f}" if "decode" in one else "-"
-    print(f"{one['contestant']:{NAME_WIDTH}}{''.join(f'{cell:{CELL_WIDTH}}' for cell in cells)}{memory}")
+    error = f"{one['error']:.2g}" if "error" in one else "-"
+    print(f"{one['contestant']:{NAME_WIDTH}}{''.join(f'{cell:{CELL_WIDTH}}' for cell in cells)}{memory:8}{error}")
     loops = [one.get(metric, {}).get("engine_to_kernel_loop") for metric in SPEEDS]
     if any(loops):
         cells = [loop_cell(one[metric]) if loop else "" for metric, loop in zip(SPEEDS, loops, strict=True)]
@@ -121,11 +130,14 @@ def loop_cell(found: Mapping[str, Any]) -> str:
 
 
 def print_ratios(found: Sequence[Mapping[str, Any]]) -> None:
-    for title, key in ((f"{FERRUM} / {LLAMA_CPP}", "to_llama_cpp"), (f"{FERRUM} / best peer", "to_best_peer")):
-        by_metric = {ratio["metric"]: ratio[key] for ratio in found if key in ratio}
-        cells = [f"× {by_metric[metric]:.2f}" if metric in by_metric else "" for metric in (*SPEEDS, "start")]
-        if any(cells):
-            print(f"{title:{NAME_WIDTH}}{''.join(f'{cell:{CELL_WIDTH}}' for cell in cells)}".rstrip())
+    """A line for each of ours and each peer."""
+    for ours, peer in dict.fromkeys((ratio["contestant"], ratio["peer"]) for ratio in found):
+        of_pair = {one["metric"]: one for one in found if (one["contestant"], one["peer"]) == (ours, peer)}
+        one = next(iter(of_pair.values()))
+        other = "" if one["class"] == one["peer_class"] else f" ({one['peer_class']})"
+        cells = [f"× {of_pair[metric]['ratio']:.2f}" if metric in of_pair else "" for metric in (*SPEEDS, "start")]
+        title = f"{ours} / {peer}{other}"
+        print(f"{title:{NAME_WIDTH}}{''.join(f'{cell:{CELL_WIDTH}}' for cell in cells)}".rstrip())
 
 
 def print_extras(results: Mapping[str, Any]) -> None:
@@ -145,15 +157,23 @@ def print_extras(results: Mapping[str, Any]) -> None:
     print_failures(results["failures"])
 
 
-# ---- picture
+# ---- pictures
 def draw(results: dict[str, Any], works: Mapping[str, Work], path: Path) -> None:
+    """Of each class one of its own, beside each other as files."""
+    for group in CLASSES:
+        lines = [one for one in results["lines"] if one["class"] == group]
+        if lines:
+            draw_class(results, lines, works, path.with_stem(f"{path.stem}-{group}"))
+
+
+def draw_class(results: dict[str, Any], lines: Sequence[Any], works: Mapping[str, Work], path: Path) -> None:
     """Bars by format and contestant, one panel a metric; a line across each group is the machine's limit."""
-    contestants = [FERRUM, *MODULES]
-    names = list(dict.fromkeys(one["format"] for one in results["lines"]))
+    contestants = list(dict.fromkeys(one["contestant"] for one in lines))
+    names, width = list(dict.fromkeys(one["format"] for one in lines)), 0.8 / len(contestants)
     with picture(results, path, columns=len(SPEEDS), size=(14, 4.4)) as panels:
         for axes, metric in zip(panels, SPEEDS, strict=True):
             for number, contestant in enumerate(contestants):
-                draw_bars(axes, results["lines"], names, contestant, metric, (number - 1) * 0.27)
+                draw_bars(axes, lines, names, contestant, metric, (number + 0.5) * width - 0.4, width)
             limits = [limit_of(metric, works[name], results["limits"]) for name in names]
             places = range(len(names))
             axes.hlines(limits, [x - 0.4 for x in places], [x + 0.4 for x in places], "0.4", ":", label="limit")
@@ -163,10 +183,12 @@ def draw(results: dict[str, Any], works: Mapping[str, Work], path: Path) -> None
         panels[0].legend(fontsize=8)
 
 
-def draw_bars(axes: Any, lines: Sequence[Any], names: Sequence[str], who: str, metric: str, offset: float) -> None:
+def draw_bars(
+    axes: Any, lines: Sequence[Any], names: Sequence[str], who: str, metric: str, offset: float, width: float
+) -> None:
     found = {one["format"]: one[metric]["tokens_s"] for one in lines if one["contestant"] == who and metric in one}
     places = [index + offset for index, name in enumerate(names) if name in found]
     rates = [found[name] for name in names if name in found]
     medians = [rate["median"] for rate in rates]
     bars = [[rate["median"] - rate["low"] for rate in rates], [rate["high"] - rate["median"] for rate in rates]]
-    axes.bar(places, medians, 0.26, yerr=bars, capsize=2, label=who, error_kw={"lw": 0.8})
+    axes.bar(places, medians, 0.95 * width, yerr=bars, capsize=2, label=who, error_kw={"lw": 0.8})

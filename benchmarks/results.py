@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-LIMITS = ("read_bytes_s", "sgemm_flop_s")
+LIMITS = ("read_bytes_s", "read_alone_bytes_s", "sgemm_flop_s")
 """What `limits.py` measures."""
 
 
@@ -72,9 +72,9 @@ def keep(
 
 def print_heading(results: Mapping[str, Any]) -> None:
     """What was measured how often, and the limits of the machine."""
-    reading, arithmetic = (results["limits"][name]["high"] / 1e9 for name in LIMITS)
+    reading, alone, arithmetic = (results["limits"][name]["high"] / 1e9 for name in LIMITS)
     print(f"\n{results['model']}, {results['threads']} threads; medians of {results['rounds']} processes (low–high)")
-    print(f"limits: reading {reading:.1f} GB/s, sgemm {arithmetic:.0f} GFLOP/s")
+    print(f"limits: reading {reading:.1f} GB/s (one thread {alone:.1f}), sgemm {arithmetic:.0f} GFLOP/s")
 
 
 def print_failures(failures: Sequence[str]) -> None:

@@ -15,7 +15,6 @@ weights never stand in memory. The same name and mixture give the same bytes.
 from __future__ import annotations
 
 import argparse
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from itertools import chain, islice, product
@@ -181,22 +180,17 @@ def metadata(config: ModelConfig, name: str, mixture: str) -> dict[str, Any]:
 
 # ---- file
 def write_shape(name: str, mixture: str, path: Path) -> None:
-    """Raises InvalidParameter for an unknown shape. What was begun and not ended has another name."""
+    """Raises InvalidParameter for an unknown shape."""
     config = find_shape(name)
     shapes = shapes_of(config)
     kinds = {tensor: kind_of(tensor, shape, mixture, config) for tensor, shape in shapes.items()}
-    begun = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with begun.open("wb") as file:
-            _write_header(file, metadata(config, name, mixture), shapes, kinds)
+    random = np.random.Generator(np.random.SFC64(0))
+    with path.open("wb") as file:
+        _write_header(file, metadata(config, name, mixture), shapes, kinds)
+        _align(file)
+        for tensor, shape in shapes.items():
+            file.writelines(contents(kinds[tensor], shape, random))
             _align(file)
-            random = np.random.Generator(np.random.SFC64(0))
-            for tensor, shape in shapes.items():
-                file.writelines(contents(kinds[tensor], shape, random))
-                _align(file)
-        begun.rename(path)
-    finally:
-        begun.unlink(missing_ok=True)
 
 
 def _write_header(

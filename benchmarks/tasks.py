@@ -30,7 +30,8 @@ PATIENCE = 900.0
 
 @dataclass(frozen=True)
 class Task:
-    """`metric` is "decode", "prefill" or "first_token"; lengths are tokens. `settings` are the contestant's own."""
+    """`metric` is "decode", "prefill", "first_token" or "logits"; lengths are tokens. `settings` are the contestant's
+    own, and for logits the file `output` that they are written to, as float32 [tokens, vocabulary]."""
 
     script: str
     metric: str
@@ -43,6 +44,7 @@ class Task:
     settings: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     neighbours: int = 0  # other processes that keep a core busy meanwhile
+    python: str = sys.executable  # of an environment that has the contestant
 
 
 class Failed(Exception):
@@ -52,7 +54,7 @@ class Failed(Exception):
 # ---- who starts it
 def run(task: Task) -> dict[str, Any]:
     """The numbers a process answers with; `first_token_s` among them if it said when. Raises Failed."""
-    command = [sys.executable, str(Path(__file__).with_name(task.script)), json.dumps(asdict(task))]
+    command = [task.python, str(Path(__file__).with_name(task.script)), json.dumps(asdict(task))]
     with busy_neighbours(task.neighbours), tempfile.TemporaryFile("w+") as errors:
         started, first, last = perf_counter(), None, ""
         with subprocess.Popen(

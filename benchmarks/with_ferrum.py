@@ -18,6 +18,8 @@ def main() -> None:
     task = told()
     if task.metric == "first_token":
         first_token(task)
+    elif task.metric == "logits":
+        write_logits(task)
     else:
         answer(**speed(task))
 
@@ -25,13 +27,22 @@ def main() -> None:
 def first_token(task: Task) -> None:
     from ferrum import LLM, SamplingParams
 
-    llm = LLM(task.model, threads=task.threads)
+    llm = LLM(task.model, threads=task.threads, compute=task.settings.get("compute", "float32"))
     (prompt,) = make_prompts(llm.config.vocab_size, task.prompt_len, 1, seed=0)
     params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
     with llm.stream(prompt, params) as stream:
         token = next(iter(stream)).token_id
         say_first_token()
     answer(token=token)
+
+
+def write_logits(task: Task) -> None:
+    import numpy as np
+
+    llm = load(task)
+    (prompt,) = make_prompts(llm.config.vocab_size, task.prompt_len, 1, seed=0)
+    np.save(task.settings["output"], llm.logits(prompt))
+    answer(tokens=len(prompt))
 
 
 def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, its import is measured
