@@ -13,6 +13,7 @@ from enum import Enum
 
 from ferrum.errors import InvalidParameter, quoted
 from ferrum.given import flag, real, text, whole
+from ferrum.speculation import parse_speculate
 from ferrum.types import Pooling
 
 
@@ -143,6 +144,7 @@ class EngineConfig:
     deterministic: bool = False
     max_waiting: int = 1000  # sequences that wait for their turn; more are refused
     gpu_memory_utilization: float | None = None  # share of a GPU's memory; blocks take what is left, not kv_memory
+    speculate: str | None = None  # what proposes tokens: "ngram", "ngram:N", "draft", "draft:N", "off"
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -157,6 +159,7 @@ class EngineConfig:
         if self.gpu_memory_utilization is not None:
             share = real("gpu_memory_utilization", self.gpu_memory_utilization, 0, 1)
             object.__setattr__(self, "gpu_memory_utilization", share)
+        parse_speculate("speculate", self.speculate)
         for name in ("prefix_caching", "deterministic"):
             object.__setattr__(self, name, flag(name, getattr(self, name)))
 

@@ -3,7 +3,7 @@
 Owns: what counts as a number, a text or a list, whatever object it is: NumPy's numbers and arrays are understood
 without NumPy being imported, and an object that fails when it is looked at is refused like any other. Refuses to know:
 which fields there are.
-Specs: SAMPLE-15, SAMPLE-32. Next: `ferrum.config`.
+Specs: SAMPLE-15, SAMPLE-32. Next: `ferrum.speculation`.
 """
 
 from __future__ import annotations

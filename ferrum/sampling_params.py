@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from ferrum.errors import InvalidParameter, quoted
 from ferrum.given import flag, items, one_or_more, pairs, real, text, whole
+from ferrum.speculation import parse_speculate
 
 ALL_TOKENS = -1
 """A number of log probabilities that means: of every token in the vocabulary."""
@@ -171,6 +172,9 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same for the prompt
     logprobs_mode: str = "raw_logprobs"  # of the model, or "processed_logprobs": of what the token was drawn from
     structured_outputs: StructuredOutputs | None = None
+    speculate: str | None = (
+        None  # what proposes tokens: "ngram", "ngram:N", "draft", "draft:N", "off"; None: the engine's
+    )
 
     def __post_init__(self) -> None:
         self._read_lengths()
@@ -180,6 +184,7 @@ class SamplingParams:
         self._read_logprobs()
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
             self._set(name, flag(name, getattr(self, name)))
+        parse_speculate("speculate", self.speculate)
         structure: object = self.structured_outputs
         if structure is not None and type(structure) is not StructuredOutputs:
             raise InvalidParameter("structured_outputs", f"must be StructuredOutputs, not {quoted(structure)}")

@@ -43,6 +43,8 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0  # of the prompt, that were in memory already
+    draft_tokens: int = 0  # proposed, and computed before they had come
+    accepted_tokens: int = 0  # of those, that came
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,12 @@ def load_random(options: EngineOptions, shape: str, progress: Progress, **more: 
 def engine_config(options: EngineOptions, **more: Any) -> EngineConfig:
     """The flags as an engine has them; `more` are further fields. Raises InvalidParameter."""
     from ferrum.config import EngineConfig, parse_memory
+    from ferrum.errors import InvalidParameter
 
-    values = {name: value for name, value in asdict(options).items() if name not in ("model", "offline")}
+    if options.draft_model is not None:
+        raise InvalidParameter("draft_model", "needs a model from files, whose vocabulary it shares")
+    left_out = ("model", "offline", "draft_model")
+    values = {name: value for name, value in asdict(options).items() if name not in left_out}
     for name in ("kv_memory", "host_kv_memory"):
         values[name] = parse_memory(name, values[name])
     return EngineConfig(**values, **more)

@@ -49,6 +49,8 @@ class EngineOptions:
     offline: bool
     kv_dtype: str = "auto"
     gpu_memory_utilization: float | None = None
+    speculate: str | None = None
+    draft_model: str | None = None
 
 
 _ENGINE = (
@@ -67,6 +69,10 @@ _ENGINE = (
                  help="More of it on the host, for what has to give way."),
     click.option("--kv-dtype", default="auto", show_default=True,
                  help="Type of keys and values: auto, float32, float16, bfloat16 or q8_0 (a quarter of the memory)."),
+    click.option("--speculate", metavar="HOW",
+                 help="Propose tokens and compute several a step: ngram or ngram:N looks them up in the text itself."),
+    click.option("--draft-model", metavar="MODEL",
+                 help="A smaller model of the same vocabulary that proposes them; --speculate draft:N says how many."),
     click.option("--gpu-memory-utilization", type=float, metavar="X",
                  help="Instead of --kv-memory: keys and values take what is left of this share of the GPU's memory."),
     click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),

@@ -19,10 +19,11 @@ from ferrum.engine.admission import ENCODER, Prepared, check_request, check_urge
 from ferrum.engine.deadlines import Deadlines
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.output import OutputText, ending_ids
-from ferrum.engine.prompt_scores import PromptScores
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.runner import Executor
+from ferrum.engine.speculation import Speculation
 from ferrum.engine.statistics import EngineStats, collect
+from ferrum.engine.step_logits import StepLogits
 from ferrum.engine.timing import Clock, Stopwatch
 from ferrum.engine.turns import turns_of
 from ferrum.errors import (
@@ -39,10 +40,9 @@ from ferrum.sample.randomness import choice_seed, fresh_seed
 from ferrum.sample.sampler import Outcome, Sampled, sample
 from ferrum.sample.state import Grammar, SamplingState
 from ferrum.sampling_params import SamplingParams, StructuredOutputs
-from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.plan import StepPlan
 from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import TokenSequence
-from ferrum.tensor.ops import Tensor
 from ferrum.text.tokenizer import Tokenizer
 from ferrum.types import FinishReason, Priority
 
@@ -66,15 +66,18 @@ class Engine:
         observer: EngineObserver | None = None,
         clock: Clock = time.perf_counter,
         grammars: GrammarMaker | None = None,
+        speculation: Speculation | None = None,
     ) -> None:
         """`tokenizer` is called when the first text is needed: many a caller asks for logits only. It names the tokens
-        that end an answer. `grammars` makes the grammars of structured outputs; without it those are refused."""
+        that end an answer. `grammars` makes the grammars of structured outputs; without it those are refused.
+        `speculation`: what proposes tokens, to requests that ask for it."""
         self.executor = executor
         self.scheduler = scheduler
         self.observer = EngineObserver() if observer is None else observer
         self._tokenizer = tokenizer
         self._clock = clock
         self._grammars = grammars
+        self.speculation = Speculation({}) if speculation is None else speculation
         self._requests: dict[TokenSequence, tuple[Request, Generation]] = {}
         self._deadlines = Deadlines()
         self._steps = self._idle_steps = self._computed_tokens = 0
@@ -117,6 +120,7 @@ class Engine:
         if self.executor.encodes:
             raise Unsupported(ENCODER)
         token_ids = check_request(prompt_ids, params, self.executor.vocab_size, self.scheduler)
+        self.speculation.check(params)
         structure = params.structured_outputs
         return Prepared(
             token_ids, params, [None if structure is None else self._grammar(structure) for _ in range(params.n)]
@@ -157,6 +161,7 @@ class Engine:
         with self._unless_broken_off():
             for sequence in (first, *others):
                 self.scheduler.add(sequence)
+                self.speculation.begin(sequence)
             generations = [
                 self._generation(sequence, tokenizer, grammar)
                 for sequence, grammar in zip((first, *others), grammars, strict=True)
@@ -212,7 +217,7 @@ class Engine:
         return found
 
     def _collect(self) -> EngineStats:
-        return collect(self.scheduler, self._steps, self._computed_tokens, self.executor.decode_steps)
+        return collect(self.scheduler, self.speculation, self._steps, self._computed_tokens, self.executor.decode_steps)
 
     def take_news(self) -> list[Request]:
         """The requests that have more to say or have ended since they were last asked for, in this step or after it."""
@@ -247,21 +252,18 @@ class Engine:
         if not plan.chunks:
             self._idle()
             return
+        drafts = self.speculation.drafts(plan)
+        if drafts:
+            with self._unless_broken_off():
+                plan = self.scheduler.add_drafts(plan, drafts)
         self._note_started(plan)
-        logits, failures = self._score_prompts(plan, self.executor.run(plan))
-        outcomes = self._sample(logits, plan.sampled) if plan.sampled else []
-        found: dict[TokenSequence, Sampled] = {}
-        for sequence, outcome in zip(plan.sampled, outcomes, strict=True):
-            if isinstance(outcome, ModelError):
-                failures[sequence] = outcome
-            elif sequence not in failures:
-                found[sequence] = outcome
-        with self._unless_broken_off():
-            for sequence, error in failures.items():
-                self._fail_generation(sequence, error)
-            self.scheduler.commit(plan.without(failures), [sampled.token for sampled in found.values()])
-            for sequence, sampled in found.items():
-                self._advance(sequence, sampled)
+        logits = StepLogits(self.executor.ops, plan, self.executor.run(plan))
+        self._take(plan, logits, self._score_prompts(logits))
+        known = plan.confirmed()
+        while known.chunks:
+            self._take(known, logits, {})
+            known = known.confirmed()
+        self.speculation.learn(plan)
         self._idle_steps = 0
         self._steps += 1
         self._computed_tokens += plan.tokens
@@ -282,6 +284,7 @@ class Engine:
                 request.error = InternalError(f"a step broke off: {error!r}") if defect else None
                 self._news[request] = None
             self._requests.clear()
+            self.speculation.clear()
             self._deadlines.clear()
             self.scheduler.reset()
             raise
@@ -307,40 +310,39 @@ class Engine:
             if stopwatch.started is None:
                 self._tell(self.observer.request_started, stopwatch.start())
 
-    def _score_prompts(self, plan: StepPlan, logits: Tensor) -> tuple[Tensor, dict[TokenSequence, FerrumError]]:
-        """Takes the rows that are only wanted for the log probabilities of prompts -> those of `plan.sampled`, and the
-        prompts of which no such thing can be told."""
+    def _score_prompts(self, logits: StepLogits) -> dict[TokenSequence, FerrumError]:
+        """-> the prompts of which no log probabilities can be told."""
         failures: dict[TokenSequence, FerrumError] = {}
-        if plan.rows == len(plan.sampled):
-            return logits, failures
-        kept: list[int] = []
-        scored: list[tuple[Chunk, PromptScores]] = []
-        wanted: list[int] = []
-        end = 0
-        for chunk in plan.chunks:
-            start, end = end, end + chunk.rows
-            if chunk.is_sampled:
-                kept.append(end - 1)
-            scores = self._requests[chunk.sequence][0].prompt_scores if chunk.sequence.scores_prompt else None
-            if scores is not None:
-                scored.append((chunk, scores))
-                wanted += range(start, end)
-        rows = self.executor.ops.to_numpy(self._rows(logits, wanted))
-        for chunk, scores in scored:
-            own, rows = rows[: chunk.rows], rows[chunk.rows :]
+        for chunk, rows in logits.of_prompts():
+            scores = self._requests[chunk.sequence][0].prompt_scores
             try:
-                scores.add(chunk.start, own)
+                if scores is not None:
+                    scores.add(chunk.start, rows)
             except ModelError as error:
                 failures[chunk.sequence] = error
-        return self._rows(logits, kept), failures
+        return failures
 
-    def _rows(self, logits: Tensor, rows: Iterable[int]) -> Tensor:
-        return self.executor.ops.take(logits, self.executor.ops.asarray(list(rows), "int64"))
+    def _take(self, plan: StepPlan, logits: StepLogits, failures: dict[TokenSequence, FerrumError]) -> None:
+        """The next token of every sequence that the plan samples, but for those that fail, each for its own reason."""
+        found: dict[TokenSequence, Sampled] = {}
+        for sequence, outcome in zip(plan.sampled, self._sample(logits, plan.sampled), strict=True):
+            if isinstance(outcome, ModelError):
+                failures[sequence] = outcome
+            elif sequence not in failures:
+                found[sequence] = outcome
+        with self._unless_broken_off():
+            for sequence, error in failures.items():
+                self._fail_generation(sequence, error)
+            self.scheduler.commit(plan.without(failures), [sampled.token for sampled in found.values()])
+            for sequence, sampled in found.items():
+                self._advance(sequence, sampled)
 
-    def _sample(self, logits: Tensor, sequences: list[TokenSequence]) -> list[Outcome]:
+    def _sample(self, logits: StepLogits, sequences: list[TokenSequence]) -> list[Outcome]:
         """One token per sequence, or why there is none for this one."""
+        if not sequences:
+            return []
         states = [self._requests[sequence][1].state for sequence in sequences]
-        return sample(self.executor.ops, logits, states)
+        return sample(self.executor.ops, logits.next(sequences), states)
 
     def _advance(self, sequence: TokenSequence, sampled: Sampled) -> None:
         """A generation has a new token: its text, its end, and what the observer hears."""
@@ -376,6 +378,7 @@ class Engine:
         sequence = generation.sequence
         self.scheduler.finish(sequence)
         del self._requests[sequence]
+        self.speculation.forget(sequence)
         generation.finish_reason = reason
         self._news[request] = None
         latency = self._clock() - request.stopwatch.submitted

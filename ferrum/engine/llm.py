@@ -1,6 +1,6 @@
 """The front door: a model by name, prompts in, completions out.
 
-Owns: the public calls, and the order in which a model, a backend and an engine are put together.
+Owns: the public calls, and the order in which a model is found and loaded.
 Refuses to know: HTTP, terminals.
 Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48, ENGINE-60, ENGINE-70.
 Next: `ferrum.cli.main`.
@@ -19,28 +19,13 @@ from numpy.typing import NDArray
 from ferrum.config import EngineConfig, ModelConfig, parse_memory
 from ferrum.engine.admission import ENCODER, check_ids
 from ferrum.engine.answers import answers, complete_each
+from ferrum.engine.assembly import assemble
 from ferrum.engine.conversations import ChatOptions, chat_options, chat_prompt
 from ferrum.engine.embedder import Embedder, compute
 from ferrum.engine.embedding import EmbeddingJob, as_options, check_text, token_lists
-from ferrum.engine.engine import Engine
-from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.prompts import Prompt, as_conversations, as_params, as_priorities, as_prompt, as_prompts
 from ferrum.engine.scoring import score
-from ferrum.engine.setup import (
-    Model,
-    build_grammars,
-    build_runner,
-    build_scheduler,
-    capacity,
-    check_backend,
-    check_supported,
-    content_root,
-    make_backend,
-    storage_dtype,
-    swap_cost,
-    weights_dtype,
-    with_device_memory,
-)
+from ferrum.engine.setup import Model, check_supported, content_root, make_backend, weights_dtype
 from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
 from ferrum.errors import InvalidParameter, RequestValidation, Unsupported, memory_told
@@ -93,6 +78,8 @@ class LLM:
         max_waiting: int = 1000,
         offline: bool = False,
         progress: Callable[..., Any] | None = None,
+        speculate: str | None = None,
+        draft_model: str | Path | None = None,
     ) -> None:
         """`model`: an alias, a directory, a GGUF file or a hub id. `backend`: "auto", "numpy", "numba", …
         `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes, or text such as
@@ -100,51 +87,43 @@ class LLM:
         `gpu_memory_utilization` the blocks take what the weights leave of that share of a GPU's memory instead.
         `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory goes. `scheduler`:
         "fifo" or "priority"; `eviction`: "lru", "clock" or "fifo". `deterministic`: tokens depend, bit for bit, on
-        nothing but their own request. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError`
-        that says what to do."""
+        nothing but their own request. `speculate`: "ngram" or "ngram:N" proposes up to N tokens a step from the text
+        itself, `draft_model` is a smaller model of the same vocabulary that does ("draft:N"); answers stay the same.
+        `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
         config = EngineConfig(
             backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
             parse_memory("kv_memory", kv_memory), parse_memory("host_kv_memory", host_kv_memory), kv_dtype, scheduler,
-            eviction, prefix_caching, deterministic, max_waiting, gpu_memory_utilization,
+            eviction, prefix_caching, deterministic, max_waiting, gpu_memory_utilization, speculate,
         )  # fmt: skip
         check_supported(config)  # before anything is downloaded
         with memory_told():
             ops = make_backend(config)
-            self._assemble(load_model(resolve(model, offline=offline, progress=progress), dtype), ops, config)
+            names = (model,) if draft_model is None else (model, draft_model)
+            loaded = [load_model(resolve(name, offline=offline, progress=progress), dtype) for name in names]
+            self._assemble(loaded[0], ops, config, loaded[1] if draft_model is not None else None)
 
     @classmethod
-    def from_loaded(cls, loaded: Model, ops: TensorOps, config: EngineConfig | None = None) -> LLM:
-        """The same from a model and a backend that the caller already has; `config` says how to run them."""
+    def from_loaded(
+        cls, loaded: Model, ops: TensorOps, config: EngineConfig | None = None, draft: Model | None = None
+    ) -> LLM:
+        """The same from a model and a backend that the caller already has; `config` says how to run them, `draft` is a
+        second model that proposes tokens."""
         llm = cls.__new__(cls)
         config = EngineConfig() if config is None else config
         check_supported(config)
         with memory_told():
-            llm._assemble(loaded, ops, config)
+            llm._assemble(loaded, ops, config, draft)
         return llm
 
-    def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig) -> None:
-        check_backend(ops, config)
-        config = with_device_memory(ops, loaded.params, config)
-        dtype = storage_dtype(ops, config)
-        size = capacity(loaded.config, config, dtype)
+    def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig, draft: Model | None) -> None:
+        made = assemble(loaded, ops, config, draft)
         self._loaded = loaded
-        self.engine_config = config
-        self.max_model_len = size.max_model_len
-        self.runner = build_runner(ops, loaded.config, loaded.params, config, size)
-        self.scheduler = build_scheduler(
-            config,
-            size,
-            self.runner.storage,
-            swap_cost(ops, loaded.config, loaded.params, config, dtype),
-        )
-        self.metrics = EngineMetrics()
-        self.engine = Engine(
-            self.runner,
-            self.scheduler,
-            lambda: loaded.tokenizer,
-            self.metrics,
-            grammars=build_grammars(lambda: loaded.tokenizer, loaded.config.vocab_size),
-        )
+        self.engine_config = made.config
+        self.max_model_len = made.max_model_len
+        self.runner = made.runner
+        self.metrics = made.metrics
+        self.engine = made.engine
+        self.scheduler = made.engine.scheduler
 
     # ---- what is loaded
     @property

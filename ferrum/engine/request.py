@@ -76,7 +76,13 @@ class Request:
         return Completion(
             choices=tuple(generation.choice(index) for index, generation in enumerate(self.generations)),
             prompt_token_ids=tuple(prompt),
-            usage=Usage(len(prompt), generated, min(first.cached, len(prompt))),
+            usage=Usage(
+                len(prompt),
+                generated,
+                min(first.cached, len(prompt)),
+                sum(sequence.drafted for sequence in sequences),
+                sum(sequence.accepted for sequence in sequences),
+            ),
             timings=self.stopwatch.timings(len(prompt)),
             prompt_logprobs=self.prompt_logprobs(),
             error=self.error,

@@ -97,13 +97,15 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
     contexts: list[int] = []
     rows: list[int] = []
     for chunk in chunks:
-        end = chunk.start + chunk.count
-        token_ids += chunk.sequence.token_ids[chunk.start : end]
+        known, drafts = chunk.start + chunk.count, chunk.drafts
+        end = known + len(drafts)
+        token_ids += chunk.sequence.token_ids[chunk.start : known]
+        token_ids += drafts
         positions += range(chunk.start, end)
-        slots.append(chunk.sequence.table.slots(chunk.start, chunk.count))
+        slots.append(chunk.sequence.table.slots(chunk.start, end - chunk.start))
         starts.append(len(token_ids))
         contexts.append(end)
-        rows += range(len(token_ids) - chunk.rows, len(token_ids))
+        rows += range(len(token_ids) - chunk.rows - len(drafts), len(token_ids))
 
     tables = _stack([chunk.sequence.table.row for chunk in chunks])
     fields: tuple[Any, ...] = (token_ids, positions, *slots, starts, contexts, tables.reshape(-1), rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ferrum.engine.speculation import Speculation
 from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sched.preemption import Preemption
@@ -30,17 +31,22 @@ class EngineStats:
     pressure: PressureLevel
     kv: KvCounters
     decode: DecodeSteps = field(default_factory=DecodeSteps)
+    draft_tokens: int = 0  # computed before they had come
+    accepted_tokens: int = 0  # of those, that came
 
     @property
     def preemptions(self) -> int:
         return self.preempted_by_recompute + self.preempted_by_swap
 
 
-def collect(scheduler: Scheduler, steps: int, computed_tokens: int, decode: DecodeSteps) -> EngineStats:
+def collect(
+    scheduler: Scheduler, speculation: Speculation, steps: int, computed_tokens: int, decode: DecodeSteps
+) -> EngineStats:
     """The picture now."""
     device, host = scheduler.manager.usage()
     counts = scheduler.preempter.counts
     return EngineStats(
         scheduler.waiting, scheduler.running, steps, computed_tokens, counts[Preemption.RECOMPUTE],
         counts[Preemption.SWAP], device, host, scheduler.manager.gauge.level, scheduler.manager.counters(), decode,
+        speculation.drafted, speculation.accepted,
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """How a running sequence gives way: by forgetting what it has computed, or by moving it to the host.
 
 Owns: the comparison of the two costs. Both are counted in tokens, as the time it takes to compute one.
-Refuses to know: who gives way to whom. Specs: SCHED-14, SCHED-15. Next: `ferrum.sched.scheduler`.
+Refuses to know: who gives way to whom. Specs: SCHED-14, SCHED-15. Next: `ferrum.sched.drafts`.
 """
 
 from __future__ import annotations

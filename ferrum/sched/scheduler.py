@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ferrum.errors import DeviceError, RequestValidation, ResourceExhausted, SchedulerError
 from ferrum.kv.block_table import blocks_for
 from ferrum.kv.manager import KvManager
+from ferrum.sched.drafts import Drafts, with_drafts
 from ferrum.sched.in_flight import InFlight
 from ferrum.sched.order import Order, Rank, fifo_rank
 from ferrum.sched.plan import Chunk, StepPlan
@@ -138,6 +139,10 @@ class Scheduler:
                 chunks[sequence] = _chunk(sequence, budget)
                 budget -= chunks[sequence].count
         return StepPlan(tuple(chunks.values()))
+
+    def add_drafts(self, plan: StepPlan, drafts: Drafts) -> StepPlan:
+        """The same step with tokens that may come next, as far as there is room for them."""
+        return with_drafts(plan, drafts, self.manager, self.limits.max_num_batched_tokens)
 
     def commit(self, plan: StepPlan, tokens: Sequence[int]) -> None:
         """The plan has been carried out: its tokens are computed, and plan.sampled[i] is continued by tokens[i]."""

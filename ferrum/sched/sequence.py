@@ -34,15 +34,16 @@ class TokenSequence:
     """A prompt and what has been generated after it.
 
     `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
-    many of those of the prompt were there when it first ran. `scores_prompt`: are the logits of all its prompt wanted?
+    many of those of the prompt were there when it first ran. `drafted`: tokens that were computed before they had come;
+    `accepted`: how many of them came. `scores_prompt`: are the logits of all its prompt wanted?
     `max_length`: the length at which the sequence ends.
     `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all choices of one
     prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
     """
 
     __slots__ = (
-        "arrival", "arrival_step", "cached", "computed", "max_length", "params", "priority", "prompt_length", "rank",
-        "scores_prompt", "seed", "siblings", "state", "table", "token_ids",
+        "accepted", "arrival", "arrival_step", "cached", "computed", "drafted", "max_length", "params", "priority",
+        "prompt_length", "rank", "scores_prompt", "seed", "siblings", "state", "table", "token_ids",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class TokenSequence:
         self.scores_prompt = params.prompt_logprobs is not None and source is None
         self.computed = 0
         self.cached = 0
+        self.drafted = self.accepted = 0
         self.max_length = self.prompt_length
         self.arrival = 0  # how many came before
         self.arrival_step = 0  # in which step it came

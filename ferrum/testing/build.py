@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
+from ferrum.engine.speculation import Speculation
 from ferrum.engine.timing import Clock
 from ferrum.kv.eviction import make_policy
 from ferrum.kv.manager import KvManager
@@ -56,6 +57,7 @@ def stub_engine(
     next_token: NextToken = count_up,
     observer: EngineObserver | None = None,
     clock: Clock = time.perf_counter,
+    speculation: Speculation | None = None,
 ) -> Engine:
     """An engine whose model is `next_token`; its executor is a `StubRunner`."""
     manager, store = stub_manager(settings)
@@ -63,4 +65,5 @@ def stub_engine(
         settings.max_num_seqs, settings.max_num_batched_tokens, settings.max_model_len, settings.max_waiting
     )
     scheduler = Scheduler(manager, limits, find_order(settings.scheduler), settings.swap_cost)
-    return Engine(StubRunner(store, next_token), scheduler, ByteTokenizer, observer, clock)
+    runner = StubRunner(store, next_token)
+    return Engine(runner, scheduler, ByteTokenizer, observer, clock, speculation=speculation)

@@ -14,9 +14,12 @@ from random import Random
 
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
+from ferrum.engine.speculation import Speculation
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.speculation import NGRAM, Speculate
 from ferrum.tensor.ops import Tensor
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
@@ -71,14 +74,40 @@ class WatchedRunner(StubRunner):
         assert len({id(chunk.sequence) for chunk in plan.chunks}) == len(plan.chunks), "a sequence is planned twice"
         for chunk in plan.chunks:
             sequence, end = chunk.sequence, chunk.start + chunk.count
+            drafts = len(chunk.drafts)
+            assert not drafts or end == sequence.length < sequence.max_length - drafts, "a draft is out of place"
             assert chunk.count >= 1 and chunk.start == sequence.computed, "a chunk does not begin where it should"
             assert chunk.rows == (end == sequence.length), "logits are wanted in the wrong place"
             size = sequence.table.block_size
-            for block in sequence.table.blocks[chunk.start // size : -(-end // size)]:
+            for block in sequence.table.blocks[chunk.start // size : -(-(end + drafts) // size)]:
                 assert device.references(block) == 1 and device.digest(block) is None, "a shared block is written"
         if self.failures and self.chance.random() < self.failures:
             raise DeviceError("a step failed, as simulated")
         return super().run(plan)
+
+
+class Guesser:
+    """Proposes what the model says next, or something else, by chance."""
+
+    cost = 0.0
+
+    def __init__(self, chance: Random) -> None:
+        self._chance = chance
+
+    def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
+        return [self._guess(list(sequence.token_ids), most) for sequence, most in asked]
+
+    def forget(self, sequence: TokenSequence) -> None:
+        """Nothing is kept."""
+
+    def reset(self) -> None:
+        """Nor is it doubted."""
+
+    def _guess(self, tokens: list[int], most: int) -> list[int]:
+        start = len(tokens)
+        for _ in range(most):
+            tokens.append(letters(tokens) if self._chance.random() < 0.8 else self._chance.choice(LETTERS))
+        return tokens[start:]
 
 
 class Life:
@@ -88,7 +117,10 @@ class Life:
         self.random = chance = Random(seed)
         self.settings = settings = random_settings(chance)
         self.now = 0.0
-        self.engine = stub_engine(settings, letters, clock=lambda: self.now)
+        speculation = Speculation(
+            {NGRAM: Guesser(chance)}, chance.choice((None, Speculate(NGRAM, chance.randint(1, 9))))
+        )
+        self.engine = stub_engine(settings, letters, clock=lambda: self.now, speculation=speculation)
         executor = self.engine.executor
         assert isinstance(executor, StubRunner)
         self.runner: WatchedRunner = WatchedRunner(executor.store, letters)

@@ -35,6 +35,7 @@ def simulate(seed: int, steps: int) -> Counter[str]:
         totals += Counter(
             lives=1, steps=length, answered=life.answered, tokens=stats.computed_tokens,
             recomputed=stats.preempted_by_recompute, swapped=stats.preempted_by_swap,
+            drafted=stats.draft_tokens, accepted=stats.accepted_tokens,
         )  # fmt: skip
         totals += Counter({f"kv {name}": count for name, count in asdict(stats.kv).items() if name != "peak_held"})
     return totals

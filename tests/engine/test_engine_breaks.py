@@ -18,7 +18,9 @@ from ferrum.sched.scheduler import Scheduler
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.flaky import FlakyStore
 from ferrum.testing.life import alone, letters
+from ferrum.text.byte_tokenizer import BYTES
 from ferrum.types import FinishReason
+from tests.engine.proposers import guesses, speculation
 
 PARAMS = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 PROMPTS = [list(b"abcabcabca"[: 4 + number]) for number in range(6)]
@@ -67,16 +69,20 @@ def run(engine: Engine) -> list[list[int]]:
     return [list(request.completion().token_ids) for request in requests]
 
 
-@pytest.mark.clause("ENGINE-13", "ENGINE-34")
+def speculating_engine() -> Engine:
+    return stub_engine(SETTINGS, letters, speculation=speculation(guesses(letters, BYTES)["for a while"]))
+
+
+@pytest.mark.clause("ENGINE-13", "ENGINE-34", "DRAFT-01")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interrupt_in_any_line_leaves_a_usable_engine(error: type[BaseException]) -> None:
     counter = Interrupter(0, error)
-    engine = stub_engine(SETTINGS, letters)
+    engine = speculating_engine()
     expected = [alone(prompt, PARAMS, 30)[0] for prompt in PROMPTS]
     assert traced(engine, counter) == expected
     chance = random.Random(3)
     for line in chance.sample(range(1, -counter.left), 150):
-        engine = stub_engine(SETTINGS, letters)
+        engine = speculating_engine()
         with pytest.raises((error, ResourceExhausted)):
             traced(engine, Interrupter(line, error))
         assert not engine.has_work

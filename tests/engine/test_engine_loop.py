@@ -27,6 +27,7 @@ from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.stub import NextToken, StubRunner
 from ferrum.text.byte_tokenizer import BYTES, EOS
 from ferrum.types import Choice, FinishReason, Logprobs, Priority
+from tests.engine.proposers import Guess, guesses, speculation
 
 LETTERS = b"abcde"
 
@@ -118,10 +119,11 @@ class EngineMachine(RuleBasedStateMachine):
             eviction=st.sampled_from(["lru", "fifo", "clock"]),
             prefix_caching=st.booleans(),
             swap_cost=st.sampled_from([0.0, 1.0, 1e9]),
-        )
+        ),
+        guess=st.one_of(st.none(), st.sampled_from(list(guesses(letters, BYTES).values()))),
     )
-    def start(self, settings: StubSettings) -> None:
-        self.engine = stub_engine(settings, letters)
+    def start(self, settings: StubSettings, guess: Guess | None) -> None:
+        self.engine = stub_engine(settings, letters, speculation=None if guess is None else speculation(guess))
         self.context = min(settings.max_model_len, settings.blocks * settings.block_size)
         self.longest = settings.max_model_len
         self.open: list[tuple[list[int], SamplingParams, Request]] = []
@@ -235,7 +237,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.clause("ENGINE-01", "ENGINE-04", "ENGINE-05", "ENGINE-06", "ENGINE-07", "ENGINE-08", "ENGINE-09")
-@pytest.mark.clause("ENGINE-10", "ENGINE-11", "ENGINE-12", "ENGINE-42", "ENGINE-43", "ENGINE-44")
+@pytest.mark.clause("ENGINE-10", "ENGINE-11", "ENGINE-12", "ENGINE-42", "ENGINE-43", "ENGINE-44", "DRAFT-01")
 class TestEngine(EngineMachine.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
 

@@ -11,7 +11,7 @@ from ferrum import LLM
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
-from ferrum.engine import llm as llm_module
+from ferrum.engine import assembly
 from ferrum.errors import InvalidFormat, InvalidParameter, NotFound, ResourceExhausted, Unsupported
 from ferrum.kv.storage import block_bytes
 from ferrum.tensor.compositions import TensorOps
@@ -56,7 +56,7 @@ def test_a_backend_that_is_not_deterministic_cannot_be_asked_to_be(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(InvalidParameter, match="made with deterministic=True"):
-        patch.setattr(llm_module, "build_runner", lambda *_: pytest.fail("something was built first"))
+        patch.setattr(assembly, "build_runner", lambda *_: pytest.fail("something was built first"))
         tiny_llm(load_backend(backend), deterministic=True)
     assert tiny_llm(load_backend(backend, deterministic=True), deterministic=True).runner.ops.deterministic
     tiny_llm(load_backend(backend, deterministic=True))  # more than was asked for

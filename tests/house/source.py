@@ -22,7 +22,7 @@ RANKS = {
     "batch": 8,  # reads JSON as the server does
     "cli": 9,
 }  # fmt: skip
-CORE = {"errors", "files", "children", "paths", "fields", "given", "config", "sampling_params", "types"}
+CORE = {"errors", "files", "children", "paths", "fields", "given", "speculation", "config", "sampling_params", "types"}
 EXEMPT = {"conformance", "testing"}
 
 

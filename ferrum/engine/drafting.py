@@ -1,0 +1,87 @@
+"""From a configuration to what proposes tokens: the text itself, or a second model with a part of the memory.
+
+Owns: whether a second model can speak for the first, and how both share `kv_memory`. Refuses to know: prompts.
+Specs: DRAFT-10, DRAFT-15, DRAFT-16. Next: `ferrum.engine.assembly`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ferrum.config import EngineConfig
+from ferrum.engine.draft_model import DraftProposer
+from ferrum.engine.ngram import NgramProposer
+from ferrum.engine.proposer import Proposer
+from ferrum.engine.setup import Capacity, Model, build_runner, build_scheduler, capacity, storage_dtype
+from ferrum.engine.speculation import Speculation
+from ferrum.errors import InvalidParameter, Unsupported
+from ferrum.kv.storage import block_bytes
+from ferrum.model.params import DecoderParams
+from ferrum.speculation import DRAFT, NGRAM, OFF, Speculate, parse_speculate
+from ferrum.tensor.compositions import TensorOps
+from ferrum.text.tokenizer import Tokenizer
+
+
+def check_speculation(config: EngineConfig, model: Model, draft: Model | None) -> None:
+    """Raises Unsupported for an encoder, InvalidParameter for a second model that does not speak for the first, and for
+    drafts of a second model where there is none."""
+    asked = parse_speculate("speculate", config.speculate)
+    if model.config.encoder and (draft is not None or (asked is not None and asked.source != OFF)):
+        raise Unsupported(f"speculate is for models that write, and {model.name} is an encoder")
+    if asked is not None and asked.source == DRAFT and draft is None:
+        raise InvalidParameter("speculate", f"is {config.speculate!r}, which needs a draft_model")
+    if draft is not None:
+        if draft.config.encoder:
+            raise InvalidParameter("draft_model", f"must be a model that writes, and {draft.name} is an encoder")
+        _check_alike(model.tokenizer, draft.tokenizer, draft.name)
+
+
+def _check_alike(own: Tokenizer, other: Tokenizer, name: str) -> None:
+    if own.vocab_size != other.vocab_size:
+        sizes = f"{other.vocab_size} tokens, and the model's {own.vocab_size}"
+        raise InvalidParameter("draft_model", f"must have the model's vocabulary: {name} has one of {sizes}")
+    for token in range(own.vocab_size):
+        if own.token_bytes(token) != other.token_bytes(token):
+            texts = f"{other.token_bytes(token)!r} in {name}, and {own.token_bytes(token)!r} in the model"
+            raise InvalidParameter("draft_model", f"must have the model's vocabulary: token {token} is {texts}")
+
+
+def shared(config: EngineConfig, model: Model, draft: Model | None, ops: TensorOps) -> tuple[EngineConfig, int]:
+    """-> the same with the model's part of `kv_memory`, and the second model's bytes: enough for as many positions."""
+    if draft is None:
+        return config, 0
+    dtype, size = storage_dtype(ops, config), config.block_size
+    own, other = block_bytes(model.config, size, dtype), block_bytes(draft.config, size, dtype)
+    weights = sum(weight.data.nbytes for weight in draft.params.weights())
+    memory = config.kv_memory - (weights if config.gpu_memory_utilization is not None else 0)
+    part = max(1, memory) * own // (own + other)
+    return replace(config, kv_memory=max(1, part)), memory - part
+
+
+def build_speculation(
+    ops: TensorOps, config: EngineConfig, model: Model, size: Capacity, draft: Model | None = None, memory: int = 0
+) -> Speculation:
+    """What proposes tokens in an engine. `size`: the model's; `memory`: bytes for the second one."""
+    proposers: dict[str, Proposer] = {NGRAM: NgramProposer()}
+    default = parse_speculate("speculate", config.speculate)
+    if draft is not None:
+        proposers[DRAFT] = _draft_proposer(ops, config, model, size, draft, memory)
+        default = default or Speculate(DRAFT)
+    return Speculation(proposers, default)
+
+
+def _draft_proposer(
+    ops: TensorOps, config: EngineConfig, model: Model, size: Capacity, draft: Model, memory: int
+) -> DraftProposer:
+    longest = min(size.max_model_len, draft.config.max_positions)
+    own = replace(config, kv_memory=max(1, memory), host_kv_memory=0, max_model_len=None)
+    room = replace(capacity(draft.config, own, storage_dtype(ops, config)), max_model_len=longest)
+    runner = build_runner(ops, draft.config, draft.params, own, room)
+    manager = build_scheduler(own, room, runner.storage, swap_cost=1.0).manager
+    cost = _bytes(draft.params) / _bytes(model.params)
+    return DraftProposer(runner, manager, cost, longest, config.max_num_batched_tokens)
+
+
+def _bytes(params: DecoderParams) -> int:
+    """What a token reads, and so the time it takes where memory sets the pace."""
+    return sum(weight.data.nbytes for weight in params.weights())

@@ -1,0 +1,138 @@
+"""Which sequences of a step get drafts, and what came of them.
+
+Owns: the proposers, each sequence's trust in its own, and the switch that follows from it: where proposals do not pay,
+they are made on trial and compared with what comes, and nothing is computed for them.
+Refuses to know: how tokens are sampled, and where blocks come from.
+Specs: DRAFT-05, DRAFT-10, DRAFT-12, DRAFT-13. Paper: speculative decoding 2211.17192.
+Next: `ferrum.engine.step_logits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ferrum.engine.proposer import Proposer
+from ferrum.engine.trust import Trust
+from ferrum.errors import InvalidParameter
+from ferrum.sampling_params import SamplingParams
+from ferrum.sched.drafts import Drafts
+from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.speculation import OFF, Speculate, parse_speculate
+
+TOKEN_PRICE = 0.2
+"""What one more token in a step takes, in the time of a step of one token: see benchmarks/speculation.py."""
+TRIAL_STEPS = 16
+"""Proposals that cost something are made on trial once in so many steps."""
+
+
+@dataclass
+class Guess:
+    """What is known of one sequence. `trial`: what was proposed for the step that runs, and is not computed."""
+
+    proposer: Proposer
+    most: int
+    trust: Trust = field(default_factory=Trust)
+    trial: tuple[int, ...] = ()
+
+
+class Speculation:
+    """For the sequences of one engine."""
+
+    def __init__(self, proposers: Mapping[str, Proposer], default: Speculate | None = None) -> None:
+        """`proposers` by the name of their source; `default`: for requests that say nothing."""
+        self.drafted = self.accepted = 0
+        """Tokens that were computed before they had come, and how many of them came."""
+        self._proposers = proposers
+        self._default = default
+        self._guesses: dict[TokenSequence, Guess] = {}
+
+    def check(self, params: SamplingParams) -> None:
+        """Raises InvalidParameter for a source that this engine does not have."""
+        asked = parse_speculate("speculate", params.speculate)
+        if asked is not None and asked.source != OFF and asked.source not in self._proposers:
+            raise InvalidParameter("speculate", f"is {params.speculate!r}, for which this engine has no draft model")
+
+    def begin(self, sequence: TokenSequence) -> None:
+        """A new sequence, whose parameters were checked."""
+        asked = parse_speculate("speculate", sequence.params.speculate) or self._default
+        if asked is not None and asked.source != OFF:
+            self._guesses[sequence] = Guess(self._proposers[asked.source], asked.most)
+
+    def forget(self, sequence: TokenSequence) -> None:
+        """The sequence has ended."""
+        guess = self._guesses.pop(sequence, None)
+        if guess is not None:
+            guess.proposer.forget(sequence)
+
+    def clear(self) -> None:
+        """All have ended, however that came about."""
+        self._guesses.clear()
+        for proposer in self._proposers.values():
+            proposer.reset()
+
+    def drafts(self, plan: StepPlan) -> Drafts:
+        """Tokens that may follow those of the plan: of sequences that have begun to answer, where it is worth it."""
+        found: dict[TokenSequence, list[int]] = {}
+        for proposer, wanted in self._wishes(plan).items():
+            try:
+                proposals = proposer.propose([(sequence, max(1, count)) for sequence, count in wanted.items()])
+            except BaseException:  # an interrupt too may leave its books half written
+                proposer.reset()
+                raise
+            for (sequence, count), tokens in zip(wanted.items(), proposals, strict=True):
+                if count:
+                    found[sequence] = tokens
+                else:
+                    self._guesses[sequence].trial = tuple(tokens[:1])
+        return found
+
+    def _wishes(self, plan: StepPlan) -> dict[Proposer, dict[TokenSequence, int]]:
+        """How many tokens each proposer is asked for; 0 is one on trial."""
+        wishes: dict[Proposer, dict[TokenSequence, int]] = {}
+        if not self._guesses or not plan.sampled:
+            return wishes
+        saved = worth(len(plan.sampled))
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            guess = self._guesses.get(sequence)
+            if guess is None or chunk.count > 1 or chunk.start < sequence.prompt_length:
+                continue
+            guess.trial = ()
+            cost = guess.proposer.cost
+            count = guess.trust.length((TOKEN_PRICE + cost) / saved, guess.most)
+            if count or not cost or sequence.length % TRIAL_STEPS == 0:
+                wishes.setdefault(guess.proposer, {})[sequence] = count
+        return wishes
+
+    def learn(self, plan: StepPlan) -> None:
+        """The step of the plan is over: what was proposed is judged by what has come."""
+        for chunk in plan.chunks:
+            sequence = chunk.sequence
+            guess = self._guesses.get(sequence)
+            proposed = chunk.drafts or (() if guess is None else guess.trial)
+            if not proposed:
+                continue
+            right = _same(proposed, sequence.token_ids[chunk.start + chunk.count :])
+            if guess is not None:
+                guess.trust.learn(right, right == len(proposed))
+            if chunk.drafts:
+                sequence.drafted += len(proposed)
+                sequence.accepted += right
+                self.drafted += len(proposed)
+                self.accepted += right
+
+
+def worth(sequences: int) -> float:
+    """The time that a token saves which need not have a step of its own, beside so many others, in the time of a step
+    of one token."""
+    return (1 + TOKEN_PRICE * (sequences - 1)) / sequences
+
+
+def _same(proposed: Sequence[int], came: Sequence[int]) -> int:
+    """How many of the first tokens are equal."""
+    return next(
+        (place for place, (one, other) in enumerate(zip(proposed, came, strict=False)) if one != other),
+        min(len(proposed), len(came)),
+    )

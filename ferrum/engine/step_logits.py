@@ -1,0 +1,55 @@
+"""A step's logits, and which of their rows are whose.
+
+Owns: the row behind the newest token of each sequence, the rows behind its drafts, the rows of prompts to be scored.
+Refuses to know: what becomes of them. Specs: ENGINE-42, DRAFT-01. Next: `ferrum.engine.engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ferrum.sched.plan import Chunk, StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.ops import Tensor
+
+
+class StepLogits:
+    """The logits [rows, vocab] of a plan."""
+
+    def __init__(self, ops: TensorOps, plan: StepPlan, logits: Tensor) -> None:
+        self._ops = ops
+        self._logits = logits
+        self._next: dict[TokenSequence, int] = {}
+        self._scored: list[tuple[Chunk, range]] = []
+        end = 0
+        for chunk in plan.chunks:
+            start, end = end, end + chunk.rows + len(chunk.drafts)
+            if chunk.is_sampled:
+                self._next[chunk.sequence] = end - len(chunk.drafts) - 1
+            if chunk.sequence.scores_prompt and chunk.start < chunk.sequence.prompt_length - 1:
+                self._scored.append((chunk, range(start, start + chunk.rows)))
+
+    def next(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """-> [sequences, vocab]: the row that the next token of each is chosen from; when asked again, the row behind
+        its draft."""
+        rows = [self._next[sequence] for sequence in sequences]
+        for sequence in sequences:
+            self._next[sequence] += 1
+        return self._rows(rows)
+
+    def of_prompts(self) -> Iterator[tuple[Chunk, NDArray[Any]]]:
+        """The chunks of prompts that are scored, each with its rows on the host, which come there in one piece."""
+        if self._scored:
+            rows = self._ops.to_numpy(self._rows([row for _, own in self._scored for row in own]))
+            for chunk, _ in self._scored:
+                own, rows = rows[: chunk.rows], rows[chunk.rows :]
+                yield chunk, own
+
+    def _rows(self, rows: Sequence[int]) -> Tensor:
+        if len(rows) == self._logits.shape[0]:  # never one twice, and always in order
+            return self._logits
+        return self._ops.take(self._logits, self._ops.asarray(list(rows), "int64"))

@@ -1,0 +1,97 @@
+"""DRAFT-11: a lookup against a search of the whole text; DRAFT-12: how many proposals pay."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ferrum.engine.ngram import LONGEST, PLACES, SHORTEST, Lookup, NgramProposer
+from ferrum.engine.trust import Trust
+from ferrum.sampling_params import SamplingParams
+from ferrum.sched.sequence import TokenSequence
+
+texts = st.lists(st.integers(0, 2), min_size=1, max_size=60)
+
+
+def searched(tokens: list[int], most: int) -> list[int]:
+    """By trying every earlier place, the newest first."""
+    best, length = None, SHORTEST - 1
+    places = [
+        place
+        for place in range(len(tokens) - 1, SHORTEST - 1, -1)
+        if tokens[place - SHORTEST : place] == tokens[-SHORTEST:]
+    ]
+    for place in places[:PLACES]:
+        shared = max(
+            count
+            for count in range(min(place, LONGEST) + 1)
+            if tokens[place - count : place] == tokens[-count:][:count]
+        )
+        if shared > length:
+            best, length = place, shared
+    if best is None:
+        return []
+    said = list(tokens)
+    for step in range(most):
+        said.append(said[best + step])
+    return said[len(tokens) :]
+
+
+@pytest.mark.clause("DRAFT-11")
+@given(text=texts, most=st.integers(1, 9), start=st.integers(1, 60))
+def test_what_followed_the_longest_run_is_proposed_however_the_text_has_grown(
+    text: list[int], most: int, start: int
+) -> None:
+    lookup = Lookup()
+    for end in range(min(start, len(text)), len(text) + 1):
+        assert lookup.propose(text[:end], most) == searched(text[:end], most)
+
+
+@pytest.mark.clause("DRAFT-11")
+def test_a_text_that_repeats_itself_is_proposed_beyond_its_end() -> None:
+    assert Lookup().propose([9, 1, 2, 1, 2, 1, 2], 5) == [1, 2, 1, 2, 1]
+    assert Lookup().propose([1, 2, 3, 7, 8, 9], 5) == []
+    assert Lookup().propose([1, 2, 3, 4, 1, 2, 3], 2) == [4, 1]
+
+
+@pytest.mark.clause("DRAFT-11")
+def test_texts_do_not_mix() -> None:
+    proposer = NgramProposer()
+    one, other = (TokenSequence([*text, 1, 2, 3], SamplingParams(), 0) for text in ([1, 2, 3, 4], [1, 2, 3, 5]))
+    for _ in range(2):
+        assert proposer.propose([(one, 2), (other, 1)]) == [[4, 1], [5]]
+        proposer.forget(one)
+    proposer.reset()
+    assert proposer.propose([(other, 1)]) == [[5]]
+
+
+@pytest.mark.clause("DRAFT-12")
+@given(
+    judged=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=30),
+    price=st.floats(0.01, 1.5),
+    most=st.integers(1, 16),
+)
+def test_the_last_proposal_pays_and_one_more_would_not(judged: list[tuple[int, bool]], price: float, most: int) -> None:
+    trust = Trust()
+    for right, whole in judged:
+        trust.learn(right, whole)
+    length = trust.length(price, most)
+    assert 0 <= length <= most
+    assert not length or trust.share**length >= price * (1 - 1e-9)
+    assert length == most or trust.share ** (length + 1) <= price * (1 + 1e-9)
+
+
+@pytest.mark.clause("DRAFT-12", "DRAFT-13")
+def test_trust_is_lost_and_comes_back() -> None:
+    trust = Trust()
+    assert trust.length(0.2, 8) > 1
+    for _ in range(10):
+        trust.learn(0, False)
+    assert trust.length(0.2, 8) == 0
+    for _ in range(10):
+        trust.learn(1, True)
+    assert trust.length(0.2, 8) > 2
+    for _ in range(10):
+        trust.learn(8, True)
+    assert trust.length(0.2, 8) == 8
