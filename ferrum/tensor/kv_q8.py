@@ -32,7 +32,7 @@ LARGEST_CODE = 127
 LARGEST_SCALE = 65504.0
 """The largest float16."""
 
-_TO_WHOLE = 1.5 * 2**23
+TO_WHOLE = 1.5 * 2**23
 """Added to a small float32 and taken away again, it leaves the nearest integer, of two the even one."""
 
 
@@ -90,7 +90,7 @@ def quantize(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
     # a scale below the smallest normal float16 is rounded so much that there may be more steps than codes
     steps = ops.maximum(steps, number(-LARGEST_CODE))
     steps = ops.where(ops.less(number(LARGEST_CODE), steps), number(LARGEST_CODE), steps)
-    codes = ops.cast(ops.sub(ops.add(steps, number(_TO_WHOLE)), number(_TO_WHOLE)), "int8")
+    codes = ops.cast(ops.sub(ops.add(steps, number(TO_WHOLE)), number(TO_WHOLE)), "int8")
     return ops.reshape(codes, (tokens, kv_heads, head_dim)), ops.reshape(stored, (tokens, kv_heads, head_dim // GROUP))
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from ferrum.backends.numba_kernels import features
 from ferrum.backends.numba_kernels.target import _asked
-from tests.backends.under_target import CASES, HALF_CACHE
+from tests.backends.under_target import CASES, HALF_CACHE, Q8_CACHE
 from tests.house.source import ROOT
 from tests.tiny import distance
 
@@ -137,7 +137,8 @@ def test_logits_of_a_forced_target_are_those_of_this_processor(target: str, runs
         assert [name for name in CASES if found[name].tobytes() != expected[name].tobytes()] == []
     else:
         distances = {name: distance(found[name].ravel(), expected[name].ravel()) for name in CASES}
-        assert {name: far for name, far in distances.items() if far > (1e-4 if name == HALF_CACHE else 1e-5)} == {}
+        most = {HALF_CACHE: 1e-4, Q8_CACHE: 1e-2}  # a rounded key may be one step off
+        assert {name: far for name, far in distances.items() if far > most.get(name, 1e-5)} == {}
 
 
 # ---- what is forced is what is compiled, on any x86 processor: nothing here is executed

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from ferrum.backends.numba_kernels import bind, launch
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import block_size, weights
-from ferrum.tensor.batch import KvLayer, StepBatch
+from ferrum.tensor.batch import StepBatch
+from ferrum.tensor.kv_q8 import new_layer
 from ferrum.tensor.weights import Linear
 from tests.backends.company import rule
 
@@ -56,20 +57,22 @@ def test_a_product_has_the_same_bits_for_one_token_and_for_many(kind: str, data:
 
 
 @pytest.mark.clause("OPS-47")
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "q8_0"])
 @settings(max_examples=25)
 @given(data=st.data())
 def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.DataObject) -> None:
     contexts = data.draw(st.lists(st.integers(1, 600), min_size=1, max_size=3))
     counts = [data.draw(st.integers(1, min(context, 9))) for context in contexts]
     block_size, head_dim, window = (
-        data.draw(st.sampled_from(values)) for values in ((16, 32, 5), (16, 64, 12), (None, 1, 100, 300))
+        data.draw(st.sampled_from(values))
+        for values in ((16, 32, 5), (32, 64, 96) if dtype == "q8_0" else (16, 64, 12), (None, 1, 100, 300))
     )
     batch = _batch(contexts, counts, block_size)
     random = np.random.default_rng(sum(contexts))
     blocks = int(batch.block_tables.max()) + 1
-    shape = {"keys": (blocks, 2, head_dim, block_size), "values": (blocks, 2, block_size, head_dim)}
-    layer = KvLayer(**{name: random.standard_normal(size).astype(dtype) for name, size in shape.items()})
+    layer, slots = new_layer(OPS.zeros, dtype, blocks, 2, head_dim, block_size), np.arange(blocks * block_size)
+    key, value = random.standard_normal((2, len(slots), 2, head_dim)).astype(np.float32)
+    DEFINITION.kv_write(layer, key, value, slots.astype(np.int32))
     query = random.standard_normal((sum(counts), 6, head_dim)).astype(np.float32)
     attention, found = rule(head_dim, head_dim**-0.5, window=window), []
     for units in (0, 1 << 30):

@@ -29,8 +29,14 @@ from tests.tiny import tiny_config, tiny_params
 PROMPT, DECODED = 150, 6
 """More than one part of a context that is shared out among threads, and more rows than a panel holds."""
 HALF_CACHE = "float32, float16 cache"
+Q8_CACHE = "float32, q8_0 cache"
 EXPERTS = "float32, experts"
-CASES = {**{kind: (kind, None) for kind in KINDS}, HALF_CACHE: ("float32", "float16"), EXPERTS: ("float32", None)}
+CASES = {
+    **{kind: (kind, None) for kind in KINDS},
+    HALF_CACHE: ("float32", "float16"),
+    Q8_CACHE: ("float32", "q8_0"),
+    EXPERTS: ("float32", None),
+}
 """How weights, and how keys and values are stored."""
 
 KERNELS = ("activations.silu", "products.product.f16", "products.product.q4_0")

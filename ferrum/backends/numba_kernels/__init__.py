@@ -3,7 +3,7 @@
 What stands behind a launch imports no Numba: features, cache, objects, ahead, library, sizes, memory, descriptor,
 operands, bind_experts, bind, board, team, processors, exact, launch. Kernels are named and come from the kernel cache.
 Only where something is missing there does the library import compiler, and that the module of the kernel: ir, simd,
-blocks, k_blocks, tiles, panels, activations, elementwise, products, linear, routing, experts, pages, moves, writing,
-splits, attention, claims, primitives.
+blocks, k_blocks, tiles, panels, activations, elementwise, products, linear, routing, experts, pages, pages_q8, moves,
+writing, writing_q8, splits, splits_q8, attention, claims, primitives.
 Next: `ferrum.backends.numba_kernels.features`.
 """

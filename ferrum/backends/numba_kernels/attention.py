@@ -120,7 +120,7 @@ def attention(row, chunk, chunks):
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
     units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
     `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none),
-    28 growth of queries (float32 [positions], 0: none).
+    28 growth of queries (float32 [positions], 0: none), 29 scales of keys, 30 of values (cache; 0: there are none).
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""

@@ -48,6 +48,7 @@ _FLOAT32 = np.dtype(np.float32)
 NO_ROTATION = RotationWords((0, 0, 0), 0)
 ATTENTION = "attention.attention"
 SPLIT_OF_ATTENTION = "splits.attend_split"
+SPLIT_OF_Q8_ATTENTION = "splits_q8.attend_split_q8"
 MERGE_OF_ATTENTION = "attention.merge_attention"
 SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION)
 """What another process begins with at once, where it is missing: it takes as long as all the rest."""
@@ -224,11 +225,12 @@ class Kernels:
         slots = np.ascontiguousarray(slots, np.int32)
         positions = slots if rope is None else np.ascontiguousarray(rope[1], np.int32)
         self.launcher.launch(
-            "writing.kv_write",
+            "writing_q8.kv_write_q8" if cache.key_scales else "writing.kv_write",
             cache.keys, cache.values, address(key), key.strides[0], address(value), value.strides[0],
             address(slots), len(slots), cache.kv_heads, cache.head_dim, cache.block_size,
             *(NO_ROTATION if rope is None else rope[0]).turn, address(positions),
-            *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, work=8 * key.size, count=8,
+            *self.launcher.scratch(4 * cache.head_dim), cache.element_bytes, cache.key_scales, cache.value_scales,
+            work=8 * key.size, count=8,
         )  # fmt: skip
 
     def attend(
@@ -246,7 +248,7 @@ class Kernels:
         words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
         reach = sizes.NO_WINDOW if window is None else min(window, sizes.NO_WINDOW)
-        parts = self._parts(words, cache)
+        parts, split = self._parts(words, cache), SPLIT_OF_Q8_ATTENTION if cache.key_scales else SPLIT_OF_ATTENTION
         units = words.tile_count * cache.kv_heads * parts if parts > 1 else 0
         states = self.launcher.buffer((units, sizes.attention_state(cache.head_dim) // 4))
         row = (
@@ -255,8 +257,8 @@ class Kernels:
             cache.block_size, *rotation.turn, reach, float_bits(attention.scale),
             float_bits(attention.softcap or 0.0), *self.launcher.scratch(sizes.attention_scratch(cache.head_dim)),
             cache.element_bytes, parts, address(states),
-            self.library.address(SPLIT_OF_ATTENTION), 0 if sinks is None else self._vectors(sinks),
-            rotation.growth,
+            self.library.address(split), 0 if sinks is None else self._vectors(sinks),
+            rotation.growth, cache.key_scales, cache.value_scales,
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer

@@ -24,6 +24,7 @@ from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.sizes import QUERY_ROWS, VECTOR
 from ferrum.backends.numba_kernels.units import Units
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
+from ferrum.tensor.kv_q8 import Q8KvLayer
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import ACTIVATIONS, GatedMlp, Norm, PlainMlp, sets_beyond
 from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
@@ -99,7 +100,9 @@ class CacheWords:
     kv_heads: int
     head_dim: int
     block_size: int
-    element_bytes: int
+    element_bytes: int  # 1: q8_0
+    key_scales: int = 0
+    value_scales: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +238,8 @@ def activation(name: str) -> int:
 
 def cache_words(layer: KvLayer) -> CacheWords | None:
     """None if the cache is not laid out as the kernels expect it."""
+    if isinstance(layer, Q8KvLayer):
+        return _q8_words(layer)
     if not all(x.flags.c_contiguous and x.dtype in _CACHE_TYPES for x in (layer.keys, layer.values)):
         return None
     if layer.keys.dtype != layer.values.dtype:
@@ -242,6 +247,17 @@ def cache_words(layer: KvLayer) -> CacheWords | None:
     _, kv_heads, head_dim, block_size = layer.keys.shape
     places = address(layer.keys), address(layer.values)
     return CacheWords(*places, kv_heads, head_dim, block_size, layer.keys.dtype.itemsize)
+
+
+def _q8_words(layer: Q8KvLayer) -> CacheWords | None:
+    codes, scales = (layer.keys, layer.values), (layer.key_scales, layer.value_scales)
+    if not HAS_HALF or not all(x.flags.c_contiguous for x in (*codes, *scales)):
+        return None
+    if any(x.dtype != np.int8 for x in codes) or any(x.dtype != np.float16 for x in scales):
+        return None
+    _, kv_heads, block_size, head_dim = layer.values.shape
+    keys, values, key_scales, value_scales = map(address, (*codes, *scales))
+    return CacheWords(keys, values, kv_heads, head_dim, block_size, 1, key_scales, value_scales)
 
 
 def rotation_words(tables: RopeTables) -> RotationWords | None:

@@ -5,7 +5,7 @@ block as the tiles want it, it is read in place; otherwise (block size or head_d
 into scratch first: the same arithmetic. A position that a row may not see gets the weight exp(-inf) = 0, so a row's
 bits do not depend on the rows beside it.
 Paper: FlashAttention 2205.14135.
-Next: `ferrum.backends.numba_kernels.attention`.
+Next: `ferrum.backends.numba_kernels.splits_q8`.
 """
 
 from __future__ import annotations
@@ -150,6 +150,21 @@ def _weigh_pages(caches, shape, weights, out, base, begin, end, rows, page_keys,
             weigh_page(place, 4 * SPLIT, here, 4 * padded, out, 4 * padded, padded, count, rows)
 
 
+@inlined
+def soften(row, entry, scores, start, base, end, rows, own):
+    """Scores of a split, the positions start..end of which were computed, become weights; their maxima and sums are
+    left behind them. `own`: as `reach` says."""
+    group, window = load_word(row + 88) // load_word(row + 96), load_word(row + 144)
+    maxima = scores + 4 * QUERY_ROWS * SPLIT + 8 * QUERY_ROWS
+    for m in range(rows):
+        seen = own + (load_int32(entry + 12) + m) // group + 1 - base
+        maximum, total = _softmax(
+            scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, load_float(row + 160)
+        )
+        store_float(maxima + 4 * m, maximum)
+        store_float(maxima + 4 * (QUERY_ROWS + m), total)
+
+
 def attend_split(row, entry, head, begin, end, tile):
     """Softmax and weighted values of the positions begin..end, all of one split, for the query rows in `tile`. Words of
     the row as for `attention`, which calls this by its address.
@@ -157,8 +172,7 @@ def attend_split(row, entry, head, begin, end, tile):
     A row sees positions up to its own, at most `window` of them. tile: queries [6, padded], total outputs [6, padded],
     outputs of this split [6, padded], page keys [padded, 16], page values [16, padded], scores [6, SPLIT], then maxima
     and sums, of all and of this split, [6] each."""
-    head_dim, window = load_word(row + 104), load_word(row + 144)
-    group = load_word(row + 88) // load_word(row + 96)
+    head_dim = load_word(row + 104)
     shape = (load_word(row + 96), head_dim, load_word(row + 112), load_word(row + 184))
     table = load_word(row + 64) + 4 * load_word(row + 72) * load_int32(entry)
     caches = (load_word(row + 8), load_word(row + 16), table, head)
@@ -168,14 +182,7 @@ def attend_split(row, entry, head, begin, end, tile):
     page_keys = out + 4 * QUERY_ROWS * padded
     page_values = page_keys + 64 * padded
     scores = page_values + 64 * padded
-    maxima = scores + 4 * QUERY_ROWS * SPLIT + 8 * QUERY_ROWS
     start, base = begin // PAGE * PAGE, begin // SPLIT * SPLIT
     _score_pages(caches, shape, tile, scores, base, start, end, rows, page_keys, page_values, padded)
-    for m in range(rows):
-        seen = own + (load_int32(entry + 12) + m) // group + 1 - base
-        maximum, total = _softmax(
-            scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, load_float(row + 160)
-        )
-        store_float(maxima + 4 * m, maximum)
-        store_float(maxima + 4 * (QUERY_ROWS + m), total)
+    soften(row, entry, scores, start, base, end, rows, own)
     _weigh_pages(caches, shape, scores, out, base, start, end, rows, page_keys, page_values, padded)

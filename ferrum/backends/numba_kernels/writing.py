@@ -2,7 +2,7 @@
 
 Owns: the kernel of `kv_write`, with rotary embedding of the keys optionally fused in. Definitions: `kv_write` and
 `rope` in `ferrum.tensor.compositions`.
-Next: `ferrum.backends.numba_kernels.splits`.
+Next: `ferrum.backends.numba_kernels.writing_q8`.
 """
 
 from __future__ import annotations
