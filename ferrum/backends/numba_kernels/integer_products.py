@@ -51,8 +51,9 @@ def multiply(kind):
         while token < tokens:
             rest, done = tokens - token, 0
             xt, yt, st = x + token * xs, y + token * ys, s + token * ss if s != 0 else 0
-            strip = most if rest >= most and tokens >= MANY else 4 if rest >= 4 else 2 if rest >= 2 else 1
-            if strip == most and tokens >= MANY:
+            is_large = token > 0 and rest >= most and tokens >= MANY  # the first strip waits for memory: it asks ahead
+            strip = most if is_large else 4 if rest >= 4 else 2 if rest >= 2 else 1
+            if is_large:
                 done = count // units * units
                 large(w, unit, c, xt, xs, yt, ys, st, ss, done)
             w2, y2, s2, left = w + done * unit, yt + 64 * done, st + 64 * done if s != 0 else 0, count - done
