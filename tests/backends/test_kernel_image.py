@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import struct
 
 import llvmlite.binding as llvm
@@ -100,3 +101,13 @@ def test_files_of_other_machines_and_processes_that_may_run_nothing_new(monkeypa
         assert not is_placed(code[:at] + struct.pack("B", other) + code[at + 1 :])
     monkeypatch.setattr("ferrum.backends.numba_kernels.image.READ_AND_RUN", -1)  # what no system permits
     assert not is_placed(code)
+
+
+@pytest.mark.clause("OPS-48")
+@needs_x86_64_linux
+def test_code_outlives_what_the_interpreter_frees() -> None:
+    """Threads of a team may run kernels until the very end of a process."""
+    code = compiled(SOURCE.format(1, 2, 3, 4))
+    place = Image(code, objects._outside).address("outer")
+    gc.collect()
+    assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(place)(2) == -4

@@ -55,7 +55,7 @@ class _Symbol:
 
 
 class Image:
-    """One object file in memory of its own, which lives as long as this object."""
+    """One object file in memory of its own, which lives as long as the process."""
 
     def __init__(self, code: bytes, outside: Outside) -> None:
         """Raises NotPlaceable where LLVM's linker is needed."""
@@ -71,6 +71,8 @@ class Image:
         self._relocate(outside)
         if ctypes.CDLL(None).mprotect(ctypes.c_void_p(self._base), ctypes.c_size_t(len(self._memory)), READ_AND_RUN):
             raise NotPlaceable("this process may not make memory executable")
+        # a thread may still be running the code while the interpreter ends and frees what modules hold
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._memory))
 
     def address(self, name: str) -> int:
         """Where the function of this name begins; 0 where the file has none."""

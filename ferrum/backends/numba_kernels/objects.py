@@ -46,18 +46,16 @@ class ObjectCode:
         return cls(symbol.decode(), code) if symbol.isascii() and code.startswith(OBJECT_MAGIC) else None
 
 
-_holders: list[Any] = []  # code lives as long as its image, or its linker
+_linkers: list[Any] = []  # code lives as long as its linker
 
 
 def link(made: ObjectCode) -> int:
     """The address of the function; 0 where the object has none of this name. Every object has memory of its own:
     functions that were compiled in different processes may have the same symbol."""
     try:
-        image = Image(made.code, _outside)
+        return Image(made.code, _outside).address(made.symbol)
     except NotPlaceable:
         return _linked_by_llvm(made)
-    _holders.append(image)
-    return image.address(made.symbol)
 
 
 def _outside(name: str) -> int:
@@ -78,7 +76,7 @@ def _linked_by_llvm(made: ObjectCode) -> int:
     linker = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     linker.add_object_file(llvm.ObjectFileRef.from_data(made.code))
     linker.finalize_object()
-    _holders.append(linker)
+    _linkers.append(linker)
     place: int = linker.get_function_address(made.symbol)
     return place
 
