@@ -114,6 +114,9 @@ class RecordingOps(NumbaOps):
             raise NotRecordable("asarray")
         return self.origins.constant(made)
 
+    def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
+        raise NotRecordable("a choice of tokens")
+
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         if x.dtype != host_dtype(dtype):
             raise NotRecordable(f"cast from {x.dtype} to {dtype}")

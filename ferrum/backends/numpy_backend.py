@@ -119,6 +119,7 @@ class NumbaOps(NumpyOps):
     are deterministic in themselves: the mode changes the primitives, and so only what is left to compositions."""
 
     name = "numba"
+    chooses = True
 
     FUSED_TOKENS = 64
     """Tokens up to which a norm is recomputed for every chunk to save a barrier; larger batches take the plain
@@ -285,6 +286,16 @@ class NumbaOps(NumpyOps):
         turn = None if rotation is None else (rotation, batch.positions)
         self._kernels.kv_write(cache, key, self._rows(projections[2]), batch.slots, turn)
         return self._kernels.attend(query, cache, batch, attention, *([] if rotation is None else [rotation]))
+
+    def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
+        if logits.dtype != np.float32 or logits.ndim != 2 or not logits.size or logits.strides[1] != 4:
+            return super().choose(logits, settings)
+        tokens = self._kernels.choose(logits, settings)
+        left = np.flatnonzero(tokens < 0)
+        if left.size:
+            with np.errstate(invalid="ignore"):  # a logit may be infinite
+                tokens[left] = super().choose(logits[left], settings[left])
+        return tokens
 
     def _knows(self, attention: Attention, heads: int) -> bool:
         """Has the kernel of attention a word for everything in use?"""

@@ -1,8 +1,9 @@
 """One token for every row of logits, and what is told of it.
 
-Owns: which way a row goes: where the largest logit is all that is wanted, `ops.argmax` finds it and the row stays where
-it is; so it does on a device where `ops.choose` and `ops.ranked` know all that is wanted. Any other row is looked at on
-the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way waits for the backend once.
+Owns: which way a row goes: where `ops.choose` knows all that is wanted, and is quick, it takes all such rows at once;
+so does `ops.argmax` where the largest logits are all that is wanted, and on a device `ops.ranked`. Any other row is
+looked at on the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way waits for the backend
+once.
 Refuses to know: requests and scheduling.
 Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26, SAMPLE-50. Next: `ferrum.sample.limits`.
 """
@@ -45,8 +46,8 @@ def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> l
     """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
     offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
     others have their tokens."""
-    simple = [_is_argmax(state) if ops.on_host else _is_choice(state) for state in states]
-    if ops.on_host and not all(simple):
+    simple = [_is_simple(ops, state) for state in states]
+    if ops.on_host and not ops.chooses and not all(simple):
         simple = [False] * len(states)  # all of them are there already
     chosen, others = ([index for index, each in enumerate(simple) if each == wanted] for wanted in (True, False))
     found: dict[int, Outcome] = {}
@@ -65,7 +66,7 @@ def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
 
 def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
     """[rows, vocab] -> int64 [rows]: each row's token, chosen where the logits are."""
-    if all(is_greedy(state.params) for state in states):
+    if not ops.chooses and all(is_greedy(state.params) for state in states):
         return ops.argmax(logits, -1)
     settings = [
         (state.params.temperature, min(state.params.top_k, logits.shape[1]), state.params.top_p, state.params.min_p,
@@ -113,9 +114,16 @@ def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
         return error
 
 
+def _is_simple(ops: TensorOps, state: SamplingState) -> bool:
+    """Is the row the backend's?"""
+    if not ops.on_host:
+        return _is_choice(state)
+    return state.params.logprobs is None and (_is_choice(state) if ops.chooses else _is_argmax(state))
+
+
 def _is_argmax(state: SamplingState) -> bool:
-    """Is the token of the largest logit all that is wanted?"""
-    return is_greedy(state.params) and state.params.logprobs is None and not state.edits_logits
+    """Is the largest logit all that matters?"""
+    return is_greedy(state.params) and not state.edits_logits
 
 
 def _is_choice(state: SamplingState) -> bool:

@@ -50,6 +50,9 @@ class Compositions(Primitives):
     on_host: bool = True
     """Do tensors lie in the host's memory, so that a look at them costs nothing?"""
 
+    chooses: bool = False
+    """Does `choose` take less time for many rows than a look at each of them on the host?"""
+
     flops_per_byte: float = 20.0
     """Floating-point operations done in the time in which a byte is copied to or from the host: on two cores of a CPU
     some 160 G a second beside some 8 GB a second."""

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import bind_experts, features, sizes, unit_sizes
+from ferrum.backends.numba_kernels import bind_choosing, bind_experts, features, sizes, unit_sizes
 from ferrum.backends.numba_kernels.bind_experts import ExpertWords, expert_words
 from ferrum.backends.numba_kernels.descriptor import PRODUCTS, row_decoder
 from ferrum.backends.numba_kernels.launch import Launcher, float_bits
@@ -165,6 +165,10 @@ class Kernels:
     def mixture(self, x: Tensor, experts: ExpertWords, shared: Tensor | None) -> Tensor:
         """[tokens, columns] -> same shape: see `ferrum.backends.numba_kernels.bind_experts`."""
         return bind_experts.mixture(self, x, experts, shared)
+
+    def choose(self, logits: Tensor, settings: Tensor) -> np.ndarray:
+        """See `ferrum.backends.numba_kernels.bind_choosing`."""
+        return bind_choosing.choose(self.launcher, logits, settings)
 
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
         """-> [tokens, columns]"""

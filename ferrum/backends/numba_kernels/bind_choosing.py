@@ -1,0 +1,30 @@
+"""From logits and settings to tokens, by a kernel.
+
+Owns: the launch. Which rows the kernel leaves to the definition is its own matter.
+Specs: OPS-74. Next: `ferrum.backends.numba_kernels.bind`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ferrum.backends.numba_kernels.choice_sizes import choice_scratch
+from ferrum.backends.numba_kernels.launch import Launcher
+from ferrum.backends.numba_kernels.memory import address
+from ferrum.tensor.ops import Tensor
+
+WORK = 8
+"""Multiply-adds that a logit is worth."""
+
+
+def choose(launcher: Launcher, logits: Tensor, settings: Tensor) -> np.ndarray:
+    """logits float32 [rows, vocab] with a contiguous last axis, settings float64 [rows, 5] -> int64 [rows]: tokens, and
+    UNDECIDED for rows that are left to the definition."""
+    rows, vocab = logits.shape
+    settings, tokens = np.ascontiguousarray(settings), np.empty(rows, np.int64)
+    launcher.launch(
+        "choosing.choose",
+        address(logits), logits.strides[0], rows, vocab, address(settings), address(tokens),
+        *launcher.scratch(choice_scratch(vocab)), work=0 if rows == 1 else WORK * logits.size, count=3,
+    )  # fmt: skip
+    return tokens
