@@ -1,7 +1,8 @@
 """The contestant ik_llama.cpp, a fork of llama.cpp, through the C interface that ik-llama-cpp-python exposes.
 
 Everything is as in `with_llama_cpp.py`; this file has the calls that the fork names otherwise. Flash attention is on,
-as it is for its users. The setting `repack` turns interleaved weights, made when the file is loaded, on or off.
+as it is for its users, but for several sequences, with which its kernel ends the process (version 0.1.5). The setting
+`repack` turns interleaved weights, made when the file is loaded, on or off.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Model(with_llama_cpp.Model):
         return found
 
     def _set_flash(self, found: Any, flash: str) -> None:
-        found.flash_attn = True
+        found.flash_attn = found.n_seq_max == 1
 
     def forget(self) -> None:
         self._c.llama_kv_cache_clear(self._context)
