@@ -14,6 +14,7 @@ import numpy as np
 
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Experts
+from ferrum.tensor.weights import Linear
 
 if TYPE_CHECKING:
     from ferrum.tensor.compositions import TensorOps
@@ -38,7 +39,7 @@ def mixture(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
 
 def routed(ops: TensorOps, x: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
     """-> weights and int64 numbers of each token's experts, both [tokens, chosen], the best first."""
-    chances = ops.softmax(ops.linear(x, experts.router))  # [tokens, experts]
+    chances = ops.softmax(_exactly(ops, x, experts.router))  # [tokens, experts]
     weights, chosen = ops.top_k(chances, experts.chosen)
     if experts.normalised:
         weights = ops.div(weights, ops.sum(weights, -1))
@@ -53,4 +54,12 @@ def shared_part(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
     result = ops.linear(ops.norm_gated(x, None, shared), shared.down)
     if experts.shared_weight is None:
         return result
-    return ops.mul(ops.sigmoid(ops.linear(x, experts.shared_weight)), result)
+    return ops.mul(ops.sigmoid(_exactly(ops, x, experts.shared_weight)), result)
+
+
+def _exactly(ops: TensorOps, x: Tensor, linear: Linear) -> Tensor:
+    """linear(x) without rounded activations: a rounded score may be another expert, which is more than a rounding."""
+    if ops.compute != "int8":
+        return ops.linear(x, linear)
+    y = ops.matmul(x, ops.transpose(ops.dequantize(linear.weight)))
+    return y if linear.bias is None else ops.add(y, linear.bias)

@@ -86,7 +86,7 @@ class Kernels:
         self.rotation = Remembered(rotation_words)
         self.norm = Remembered(norm_words)
         self.mlp = Remembered(mlp_words)
-        self.experts = Remembered(partial(expert_words, compute))
+        self.experts = Remembered(partial(expert_words, compute, self.units))
         self._vectors = Remembered(address)
         self.cache = Remembered(cache_words)
         self.native_kind = Remembered(native_kind)

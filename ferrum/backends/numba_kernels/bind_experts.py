@@ -7,6 +7,7 @@ Specs: OPS-70, OPS-72. Next: `ferrum.backends.numba_kernels.bind`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,10 @@ import numpy as np
 from ferrum.backends.numba_kernels import sizes
 from ferrum.backends.numba_kernels.memory import address
 from ferrum.backends.numba_kernels.operands import WeightWords, mlp_words, row_words, weight_words
-from ferrum.backends.numba_kernels.units import no_units
+from ferrum.backends.numba_kernels.units import Units
 from ferrum.tensor.ops import Tensor
 from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
-from ferrum.tensor.weights import Linear
+from ferrum.tensor.weights import Weight
 
 if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.bind import Kernels
@@ -40,17 +41,18 @@ class ExpertWords:
     middle: int  # rows of gate and up
     router: WeightWords
     door: tuple[int, int, int]  # of the shared expert's gate: row decoder, stored row, bias
+    rounded: bool  # do the products of experts take rounded activations?
 
 
-def expert_words(compute: str, experts: Experts) -> ExpertWords | None:
+def expert_words(compute: str, units: Callable[[Weight], Units], experts: Experts) -> ExpertWords | None:
     """None if there is no kernel for it. The experts hold the arrays."""
-    if compute == "int8":  # tokens would have to be rounded inside of the kernels, expert by expert
-        return None
     # a rounded score may be another expert, which is more than a rounding
-    router, each = _exact_words("float32", experts.router), [_one(compute, expert) for expert in experts.experts]
+    router, each = weight_words("float32", units, experts.router), [_one(compute, units, e) for e in experts.experts]
     door = _door(experts)
     rows = [words for words in each if words is not None]
     if router is None or door is None or len(rows) < len(each) or sets_beyond(experts, _KNOWN_OF_EXPERTS):
+        return None
+    if len({rounded for _, rounded in rows}) > 1:
         return None
     shapes = {expert.gate.weight.shape for expert in experts.experts}
     if router.rows != (len(rows),) or not 0 < experts.chosen <= len(rows) or len(shapes) != 1:
@@ -58,24 +60,20 @@ def expert_words(compute: str, experts: Experts) -> ExpertWords | None:
     ((middle, columns),) = shapes
     if columns != router.columns:
         return None
-    words = np.stack(rows)
+    words = np.stack([own for own, _ in rows])
     facts = len(words), experts.chosen, experts.normalised
-    return ExpertWords(words, address(words), *facts, columns, middle, router, door)
+    return ExpertWords(words, address(words), *facts, columns, middle, router, door, rows[0][1])
 
 
-def _exact_words(compute: str, *linears: Linear) -> WeightWords | None:
-    return weight_words(compute, no_units, *linears)
-
-
-def _one(compute: str, expert: GatedMlp) -> np.ndarray | None:
-    """int64 [words of an expert]"""
-    inner, down = _exact_words(compute, expert.gate, expert.up), _exact_words(compute, expert.down)
+def _one(compute: str, units: Callable[[Weight], Units], expert: GatedMlp) -> tuple[np.ndarray, bool] | None:
+    """int64 [words of an expert], and whether its products take rounded activations"""
+    inner, down = weight_words(compute, units, expert.gate, expert.up), weight_words(compute, units, expert.down)
     between = mlp_words(expert)
-    if inner is None or down is None or between is None:
+    if inner is None or down is None or between is None or inner.rounded != down.rounded:
         return None
     if inner.rows != (down.columns, down.columns) or down.rows != (inner.columns,):
         return None
-    return np.concatenate([inner.descriptors.ravel(), down.descriptors.ravel(), between.words])
+    return np.concatenate([inner.descriptors.ravel(), down.descriptors.ravel(), between.words]), inner.rounded
 
 
 def _door(experts: Experts) -> tuple[int, int, int] | None:
@@ -97,17 +95,21 @@ def mixture(kernels: Kernels, x: Tensor, experts: ExpertWords, shared: Tensor | 
         work=0, count=1,
     )  # fmt: skip
     inner = launcher.buffer((pairs, middle))
+    own = kernels.rounded(x, None) if experts.rounded else x
+    size = own.strides[0] if experts.rounded else 4 * columns
     scratch = sizes.expert_scratch(columns) + kernels.product_scratch(columns, sizes.EXPERT_TOKENS)
     launcher.launch(
         "experts.inner",
-        address(x), x.strides[0], tokens, columns, experts.place, experts.count, chosen, address(ends),
+        address(own), own.strides[0], tokens, size, experts.place, experts.count, chosen, address(ends),
         address(sources), middle, address(inner), *launcher.scratch(scratch), work=2 * inner.size * columns, count=3,
     )  # fmt: skip
+    given = kernels.rounded(inner, None) if experts.rounded else inner
     results = launcher.buffer((pairs, columns))
     launcher.launch(
         "experts.outer",
-        address(inner), tokens, middle, experts.place, experts.count, chosen, address(ends), columns, address(results),
-        *launcher.scratch(kernels.product_scratch(middle, sizes.EXPERT_TOKENS)), work=inner.size * columns, count=2,
+        address(given), tokens, given.strides[0], experts.place, experts.count, chosen, address(ends), columns,
+        address(results), *launcher.scratch(kernels.product_scratch(middle, sizes.EXPERT_TOKENS)),
+        work=inner.size * columns, count=2,
     )  # fmt: skip
     doors = None if shared is None or experts.door == NO_DOOR else _doors(kernels, x, experts)
     shared = None if shared is None else kernels.rows(shared, columns)

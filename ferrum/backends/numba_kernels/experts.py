@@ -20,6 +20,7 @@ from ferrum.backends.numba_kernels.simd import (
     load_word,
     splat,
     store,
+    store_word,
     zeros,
 )
 from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, EXPERT_TOKENS, EXPERT_UNIT
@@ -39,15 +40,24 @@ def _own_rows(begin, end, pairs, rows, chunk, chunks):
     return EXPERT_UNIT * first, EXPERT_UNIT * last
 
 
+@inlined
+def _copy(target, source, size):
+    whole = size // 64 * 64
+    for place in range(0, whole, 64):
+        store(target + place, load(source + place))
+    for place in range(whole, size, 8):
+        store_word(target + place, load_word(source + place))
+
+
 # ---- kernels
 def inner(row, chunk, chunks):
-    """activation(gate) * up of each token's experts: 1 x, 2 x stride, 3 tokens, 4 columns, 5 experts, as `descriptor`
-    lays them out, 6 their count, 7 chosen, 8 ends and 9 tokens, as `group` leaves them, 10 intermediate, a multiple of
-    16, 11 out [places, intermediate], 12 scratch, 13 scratch bytes per chunk"""
-    columns, expert, ends, rows = load_word(row + 32), load_word(row + 40), load_word(row + 64), load_word(row + 80)
+    """activation(gate) * up of each token's experts: 1 x, 2 x stride, 3 tokens, 4 bytes of a row of x, a multiple of 8,
+    5 experts, as `descriptor` lays them out, 6 their count, 7 chosen, 8 ends and 9 tokens, as `group` leaves them,
+    10 intermediate, a multiple of 16, 11 out [places, intermediate], 12 scratch, 13 scratch bytes per chunk"""
+    size, expert, ends, rows = load_word(row + 32), load_word(row + 40), load_word(row + 64), load_word(row + 80)
     pairs, begin = load_word(row + 24) * load_word(row + 56), 0
     gathered = load_word(row + 96) + chunk * load_word(row + 104)
-    lifted = gathered + 4 * columns * EXPERT_TOKENS
+    lifted = gathered + size * EXPERT_TOKENS
     panel = lifted + 4 * EXPERT_ROWS * EXPERT_TOKENS
     for number in range(load_word(row + 48)):
         end = load_word(ends + 8 * number)
@@ -56,18 +66,17 @@ def inner(row, chunk, chunks):
             count = min(EXPERT_TOKENS, end - place)
             for i in range(count):
                 source = load_word(row + 8) + load_word(load_word(row + 72) + 8 * (place + i)) * load_word(row + 16)
-                for column in range(0, 4 * columns, 64):
-                    store(gathered + 4 * columns * i + column, load(source + column))
+                _copy(gathered + size * i, source, size)
             out = load_word(row + 88) + 4 * rows * place
             for top in range(first, last, EXPERT_ROWS):
                 width = min(EXPERT_ROWS, last - top)
                 up = expert + DESCRIPTOR_BYTES
                 call11(
-                    load_word(expert + MULTIPLY), expert, gathered, 4 * columns, out, 4 * rows,
+                    load_word(expert + MULTIPLY), expert, gathered, size, out, 4 * rows,
                     load_word(expert + BIAS), 0, top, top + width, count, panel,
                 )  # fmt: skip
                 call11(
-                    load_word(up + MULTIPLY), up, gathered, 4 * columns, lifted - 4 * top, 4 * width,
+                    load_word(up + MULTIPLY), up, gathered, size, lifted - 4 * top, 4 * width,
                     load_word(up + BIAS), 0, top, top + width, count, panel,
                 )  # fmt: skip
                 for i in range(count):
@@ -78,10 +87,10 @@ def inner(row, chunk, chunks):
 
 
 def outer(row, chunk, chunks):
-    """The last product of each token's experts: 1 inner [places, intermediate], 2 tokens, 3 intermediate, 4 experts,
-    5 their count, 6 chosen, 7 ends, 8 columns, a multiple of 16, 9 out [places, columns], 10 scratch, 11 scratch bytes
-    per chunk"""
-    middle, expert, ends, rows = load_word(row + 24), load_word(row + 32), load_word(row + 56), load_word(row + 64)
+    """The last product of each token's experts: 1 inner [places, intermediate], 2 tokens, 3 bytes of a row of it,
+    4 experts, 5 their count, 6 chosen, 7 ends, 8 columns, a multiple of 16, 9 out [places, columns], 10 scratch,
+    11 scratch bytes per chunk"""
+    size, expert, ends, rows = load_word(row + 24), load_word(row + 32), load_word(row + 56), load_word(row + 64)
     pairs, begin = load_word(row + 16) * load_word(row + 48), 0
     panel = load_word(row + 80) + chunk * load_word(row + 88)
     for number in range(load_word(row + 40)):
@@ -90,7 +99,7 @@ def outer(row, chunk, chunks):
         down = expert + DOWN
         for place in range(begin, end if first < last else begin, EXPERT_TOKENS):
             call11(
-                load_word(down + MULTIPLY), down, load_word(row + 8) + 4 * middle * place, 4 * middle,
+                load_word(down + MULTIPLY), down, load_word(row + 8) + size * place, size,
                 load_word(row + 72) + 4 * rows * place, 4 * rows, load_word(down + BIAS), 0,
                 first, last, min(EXPERT_TOKENS, end - place), panel,
             )  # fmt: skip

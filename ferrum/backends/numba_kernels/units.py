@@ -16,7 +16,6 @@ import numpy as np
 from ferrum.backends.numba_kernels.launch import Launcher
 from ferrum.backends.numba_kernels.memory import CACHE_LINE, address
 from ferrum.backends.numba_kernels.unit_sizes import LANES, unit_bytes
-from ferrum.errors import InternalError
 from ferrum.tensor.weights import Weight
 
 
@@ -40,11 +39,6 @@ def make_units(launcher: Launcher, weight: Weight) -> Units:
     )  # fmt: skip
     give_back(data)
     return units
-
-
-def no_units(weight: Weight) -> Units:
-    """For arithmetic that reads weights as they are stored."""
-    raise InternalError(f"a {weight.kind} weight in units is asked for where products are exact")
 
 
 def give_back(data: np.ndarray) -> None:
