@@ -20,6 +20,7 @@ from ferrum.load.layout import Layout, half_split_order, linear_shapes, rows_of
 from ferrum.load.layouts_json import LLAMA
 from ferrum.load.source import TensorSource
 from ferrum.load.tree import decoder
+from ferrum.mapping import give_back
 from ferrum.model.params import DecoderParams
 from ferrum.tensor.parts import Norm
 from ferrum.tensor.weights import Dense, Linear, Weight
@@ -159,8 +160,11 @@ class Taker:
 
     def matrix(self, name: str, shape: tuple[int, int], rows: Rows = None, transposed: bool = False) -> Weight:
         self.check_shape(name, shape[::-1] if transposed else shape)
-        weight = self.source.weight(name)
-        return convert(_cut(_turned(weight) if transposed else weight, rows), self.dtype, name)
+        stored = self.source.weight(name)
+        weight = convert(_cut(_turned(stored) if transposed else stored, rows), self.dtype, name)
+        if not np.may_share_memory(weight.data, stored.data):
+            give_back(stored.data)  # nobody reads those pages of the file again
+        return weight
 
     def bias_at(self, name: str, part: str, length: int, rows: Rows = None) -> np.ndarray | None:
         """The bias of a linear, if it has one."""

@@ -7,8 +7,6 @@ Next: `ferrum.backends.numba_kernels.linear`.
 
 from __future__ import annotations
 
-import mmap
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +14,7 @@ import numpy as np
 from ferrum.backends.numba_kernels.launch import Launcher
 from ferrum.backends.numba_kernels.memory import CACHE_LINE, address
 from ferrum.backends.numba_kernels.unit_sizes import LANES, unit_bytes
+from ferrum.mapping import give_back
 from ferrum.tensor.weights import Weight
 
 
@@ -39,17 +38,3 @@ def make_units(launcher: Launcher, weight: Weight) -> Units:
     )  # fmt: skip
     give_back(data)
     return units
-
-
-def give_back(data: np.ndarray) -> None:
-    """Whole pages of a mapped file that a matrix lies in need no memory any more; any other memory stays."""
-    mapped = data.base
-    while isinstance(mapped, (np.ndarray, memoryview)):
-        mapped = mapped.base if isinstance(mapped, np.ndarray) else mapped.obj
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
-        return
-    start = address(data) - address(np.frombuffer(mapped, np.uint8, 1))
-    first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if first < end:
-        with suppress(OSError, ValueError):  # a system that refuses keeps the pages, which is no fault
-            mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
