@@ -81,7 +81,7 @@ class Variants:
     def directory(self, name: str) -> Path:
         raise NotImplementedError
 
-    def _made(self, name: str, make: Callable[[Path], None]) -> Path:
+    def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The whole of it or nothing: what was begun and not ended has another name."""
         path = self.folder / name
         if not path.exists():
@@ -103,7 +103,7 @@ class ShapeFiles(Variants):
         super().__init__(shape, cache_folder() / "benchmarks" / "shapes", "q4_0", MIXTURES)
 
     def gguf(self, name: str) -> Path:
-        return self._made(f"{self.name}-{name}.gguf", lambda path: write_shape(self.name, name, path))
+        return self.made(f"{self.name}-{name}.gguf", lambda path: write_shape(self.name, name, path))
 
 
 class Formats(Variants):
@@ -119,7 +119,7 @@ class Formats(Variants):
     def gguf(self, name: str) -> Path:
         if name == self.own:
             return self.source
-        return self._made(f"{name}.gguf", lambda path: write_gguf(self.source, path, name))
+        return self.made(f"{name}.gguf", lambda path: write_gguf(self.source, path, name))
 
     @property
     def has_directories(self) -> bool:  # type: ignore[override]
@@ -128,7 +128,7 @@ class Formats(Variants):
 
     def directory(self, name: str) -> Path:
         """For transformers; `name` is f32 or bf16. Only where `has_directories`."""
-        return self._made(f"hf-{name}", lambda path: write_directory(self.source, path, FORMATS[name]))
+        return self.made(f"hf-{name}", lambda path: write_directory(self.source, path, FORMATS[name]))
 
 
 def write_gguf(source: Path, target: Path, name: str) -> None:

@@ -31,7 +31,8 @@ PATIENCE = 900.0
 @dataclass(frozen=True)
 class Task:
     """`metric` is "decode", "prefill", "first_token" or "logits"; lengths are tokens. `settings` are the contestant's
-    own, and for logits the file `output` that they are written to, as float32 [tokens, vocabulary]."""
+    own, and for logits the file `output` that they are written to, as float32 [tokens, vocabulary], and the file
+    `texts` of token ids, if they are not to be those of one random prompt."""
 
     script: str
     metric: str
@@ -135,6 +136,14 @@ def make_prompts(vocab_size: int, length: int, count: int, seed: int) -> list[li
     """Random tokens, the same for every contestant."""
     generator = random.Random(seed)
     return [[generator.randrange(vocab_size) for _ in range(length)] for _ in range(count)]
+
+
+def make_texts(task: Task, vocab_size: int) -> list[list[int]]:
+    """Whose logits are wanted, each from its beginning."""
+    if "texts" in task.settings:
+        found: list[list[int]] = json.loads(Path(task.settings["texts"]).read_text())
+        return found
+    return make_prompts(vocab_size, task.prompt_len, 1, seed=0)
 
 
 def peak_rss_bytes() -> int:

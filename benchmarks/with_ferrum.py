@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from tasks import Task, answer, make_prompts, repeated, say_first_token, told
+from tasks import Task, answer, make_prompts, make_texts, repeated, say_first_token, told
 
 SHAPE = "shape:"
 """Instead of a file: random weights, as `shape:NAME`, of the type that the setting `dtype` names."""
@@ -40,9 +40,9 @@ def write_logits(task: Task) -> None:
     import numpy as np
 
     llm = load(task)
-    (prompt,) = make_prompts(llm.config.vocab_size, task.prompt_len, 1, seed=0)
-    np.save(task.settings["output"], llm.logits(prompt))
-    answer(tokens=len(prompt))
+    texts = make_texts(task, llm.config.vocab_size)
+    np.save(task.settings["output"], np.concatenate([llm.logits(text) for text in texts]))
+    answer(texts=len(texts))
 
 
 def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, its import is measured

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from tasks import Task, answer, make_prompts, repeated, told
+from tasks import Task, answer, make_prompts, make_texts, repeated, told
 
 SAVED = "openvino_model.xml"
 
@@ -118,18 +118,20 @@ def write_logits(task: Task) -> None:
 
     core = openvino.Core()
     compiled = core.compile_model(folder_of(task) / SAVED, "CPU", {"INFERENCE_NUM_THREADS": task.threads})
-    (prompt,) = make_prompts(vocab_size_of(task), task.prompt_len, 1, seed=0)
-    ids = np.array([prompt], np.int64)
-    known: Mapping[str, Any] = {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "position_ids": np.arange(len(prompt), dtype=np.int64)[None],
-        "beam_idx": np.zeros(1, np.int32),
-    }
     names: Sequence[str] = [one.get_any_name() for one in compiled.inputs]
-    logits = compiled.create_infer_request().infer({name: known[name] for name in names})["logits"]
-    np.save(task.settings["output"], logits[0])
-    answer(tokens=len(prompt))
+    found = []
+    for text in make_texts(task, vocab_size_of(task)):
+        ids = np.array([text], np.int64)
+        known: Mapping[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": np.ones_like(ids),
+            "position_ids": np.arange(len(text), dtype=np.int64)[None],
+            "beam_idx": np.zeros(1, np.int32),
+        }
+        request = compiled.create_infer_request()
+        found.append(request.infer({name: known[name] for name in names})["logits"][0].copy())
+    np.save(task.settings["output"], np.concatenate(found))
+    answer(texts=len(found))
 
 
 if __name__ == "__main__":
