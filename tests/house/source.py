@@ -22,7 +22,19 @@ RANKS = {
     "batch": 8,  # reads JSON as the server does
     "cli": 9,
 }  # fmt: skip
-CORE = {"errors", "files", "children", "paths", "fields", "given", "speculation", "config", "sampling_params", "types"}
+CORE = {
+    "errors",
+    "files",
+    "mapping",
+    "children",
+    "paths",
+    "fields",
+    "given",
+    "speculation",
+    "config",
+    "sampling_params",
+    "types",
+}
 EXEMPT = {"conformance", "testing"}
 
 
