@@ -1,4 +1,4 @@
-"""Where drafts come from and how many a step may have, as people write it: "ngram:8".
+"""Where drafts come from and how many a step may have, as people write it: "ngram:7".
 
 Owns: `Speculate` and its spelling. Refuses to know: how drafts are made and judged.
 Specs: DRAFT-10. Next: `ferrum.config`.
@@ -13,7 +13,7 @@ from ferrum.errors import InvalidParameter, quoted
 from ferrum.given import text
 
 NGRAM, DRAFT, OFF = "ngram", "draft", "off"
-DEFAULT_DRAFTS = 8
+DEFAULT_DRAFTS = 7
 MOST_DRAFTS = 64
 
 

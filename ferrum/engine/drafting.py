@@ -11,6 +11,7 @@ from dataclasses import replace
 from ferrum.config import EngineConfig
 from ferrum.engine.draft_model import DraftProposer
 from ferrum.engine.ngram import NgramProposer
+from ferrum.engine.pace import pace_of
 from ferrum.engine.proposer import Proposer
 from ferrum.engine.setup import Capacity, Model, build_runner, build_scheduler, capacity, storage_dtype
 from ferrum.engine.speculation import Speculation
@@ -67,7 +68,7 @@ def build_speculation(
     if draft is not None:
         proposers[DRAFT] = _draft_proposer(ops, config, model, size, draft, memory)
         default = default or Speculate(DRAFT)
-    return Speculation(proposers, default)
+    return Speculation(proposers, default, pace_of(ops))
 
 
 def _draft_proposer(

@@ -1,7 +1,7 @@
 """The metrics that servers report, collected from an engine's hooks.
 
 Owns: counters and histograms, with the buckets that dashboards of other engines use. Refuses to know: how they are
-published. Specs: ENGINE-31. Next: `ferrum.engine.trust`.
+published. Specs: ENGINE-31. Next: `ferrum.engine.pace`.
 """
 
 from __future__ import annotations

@@ -89,25 +89,29 @@ class Runner:
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
-    """The batch of at least one chunk: sequence s of the batch is chunks[s]."""
+    """The batch of at least one chunk, each a sequence of the batch. A chunk with drafts is several, of one token each,
+    that share its blocks: a token sees those before it, which are written first. So it is computed by what computes a
+    decode, which backends record, and its bits are those of a decode."""
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[Ints] = []
     starts: list[int] = [0]
     contexts: list[int] = []
     rows: list[int] = []
+    tables_of: list[Ints] = []
     for chunk in chunks:
         known, drafts = chunk.start + chunk.count, chunk.drafts
         end = known + len(drafts)
         token_ids += chunk.sequence.token_ids[chunk.start : known]
+        starts += range(len(token_ids), len(token_ids) + len(drafts) + 1)
         token_ids += drafts
         positions += range(chunk.start, end)
         slots.append(chunk.sequence.table.slots(chunk.start, end - chunk.start))
-        starts.append(len(token_ids))
-        contexts.append(end)
+        contexts += range(known, end + 1)
+        tables_of += [chunk.sequence.table.row] * (len(drafts) + 1)
         rows += range(len(token_ids) - chunk.rows - len(drafts), len(token_ids))
 
-    tables = _stack([chunk.sequence.table.row for chunk in chunks])
+    tables = _stack(tables_of)
     fields: tuple[Any, ...] = (token_ids, positions, *slots, starts, contexts, tables.reshape(-1), rows)
     together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one way to a device
     tokens = len(token_ids)

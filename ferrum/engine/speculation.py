@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ferrum.engine.pace import EXACT, Pace
 from ferrum.engine.proposer import Proposer
 from ferrum.engine.trust import Trust
 from ferrum.errors import InvalidParameter
@@ -21,8 +22,6 @@ from ferrum.sched.plan import StepPlan
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import OFF, Speculate, parse_speculate
 
-TOKEN_PRICE = 0.2
-"""What one more token in a step takes, in the time of a step of one token: see benchmarks/speculation.py."""
 TRIAL_STEPS = 16
 """Proposals that cost something are made on trial once in so many steps."""
 
@@ -40,12 +39,13 @@ class Guess:
 class Speculation:
     """For the sequences of one engine."""
 
-    def __init__(self, proposers: Mapping[str, Proposer], default: Speculate | None = None) -> None:
-        """`proposers` by the name of their source; `default`: for requests that say nothing."""
+    def __init__(self, proposers: Mapping[str, Proposer], default: Speculate | None = None, pace: Pace = EXACT) -> None:
+        """`proposers` by the name of their source; `default`: for requests that say nothing; `pace`: of the model."""
         self.drafted = self.accepted = 0
         """Tokens that were computed before they had come, and how many of them came."""
         self._proposers = proposers
         self._default = default
+        self._pace = pace
         self._guesses: dict[TokenSequence, Guess] = {}
 
     def check(self, params: SamplingParams) -> None:
@@ -93,7 +93,7 @@ class Speculation:
         wishes: dict[Proposer, dict[TokenSequence, int]] = {}
         if not self._guesses or not plan.sampled:
             return wishes
-        saved = worth(len(plan.sampled))
+        sequences = len(plan.sampled)
         for chunk in plan.chunks:
             sequence = chunk.sequence
             guess = self._guesses.get(sequence)
@@ -101,7 +101,7 @@ class Speculation:
                 continue
             guess.trial = ()
             cost = guess.proposer.cost
-            count = guess.trust.length((TOKEN_PRICE + cost) / saved, guess.most)
+            count = guess.trust.length(self._pace, cost, sequences, guess.most)
             if count or not cost or sequence.length % TRIAL_STEPS == 0:
                 wishes.setdefault(guess.proposer, {})[sequence] = count
         return wishes
@@ -122,12 +122,6 @@ class Speculation:
                 sequence.accepted += right
                 self.drafted += len(proposed)
                 self.accepted += right
-
-
-def worth(sequences: int) -> float:
-    """The time that a token saves which need not have a step of its own, beside so many others, in the time of a step
-    of one token."""
-    return (1 + TOKEN_PRICE * (sequences - 1)) / sequences
 
 
 def _same(proposed: Sequence[int], came: Sequence[int]) -> int:

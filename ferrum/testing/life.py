@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ferrum.engine.engine import Engine
+from ferrum.engine.pace import DEVICE, EXACT
 from ferrum.engine.request import Request
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
@@ -117,9 +118,8 @@ class Life:
         self.random = chance = Random(seed)
         self.settings = settings = random_settings(chance)
         self.now = 0.0
-        speculation = Speculation(
-            {NGRAM: Guesser(chance)}, chance.choice((None, Speculate(NGRAM, chance.randint(1, 9))))
-        )
+        default = chance.choice((None, Speculate(NGRAM, chance.randint(1, 9))))
+        speculation = Speculation({NGRAM: Guesser(chance)}, default, chance.choice((EXACT, DEVICE)))
         self.engine = stub_engine(settings, letters, clock=lambda: self.now, speculation=speculation)
         executor = self.engine.executor
         assert isinstance(executor, StubRunner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
+from ferrum.engine.pace import DEVICE
 from ferrum.engine.speculation import Speculation
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import NGRAM, Speculate
@@ -34,8 +35,8 @@ class Guesser:
 
 
 def speculation(guess: Guess, most: int = 6) -> Speculation:
-    """Of an engine whose requests all speculate so."""
-    return Speculation({NGRAM: Guesser(guess)}, Speculate(NGRAM, most))
+    """Of an engine whose requests all speculate so, and where drafts cost little."""
+    return Speculation({NGRAM: Guesser(guess)}, Speculate(NGRAM, most), DEVICE)
 
 
 def following(next_token: Callable[[Sequence[int]], int], tokens: Sequence[int], most: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum import LLM, SamplingParams
@@ -83,6 +83,7 @@ asked = st.tuples(
 
 @pytest.mark.clause("DRAFT-01", "DRAFT-14", "ENGINE-40")
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
+@settings(max_examples=30)
 @given(
     requests=st.lists(asked, min_size=1, max_size=4),
     second=st.sampled_from(list(SECONDS)),

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.engine.ngram import LONGEST, PLACES, SHORTEST, Lookup, NgramProposer
-from ferrum.engine.trust import Trust
+from ferrum.engine.pace import DEVICE, EXACT, INT8, Pace
+from ferrum.engine.trust import MARGIN, Trust
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.sequence import TokenSequence
 
@@ -66,32 +67,53 @@ def test_texts_do_not_mix() -> None:
     assert proposer.propose([(other, 1)]) == [[5]]
 
 
+PACES = st.sampled_from([EXACT, INT8, DEVICE])
+
+
 @pytest.mark.clause("DRAFT-12")
 @given(
     judged=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=30),
-    price=st.floats(0.01, 1.5),
+    pace=PACES,
+    cost=st.sampled_from([0.0, 0.0, 0.1, 0.5]),
+    sequences=st.integers(1, 20),
     most=st.integers(1, 16),
 )
-def test_the_last_proposal_pays_and_one_more_would_not(judged: list[tuple[int, bool]], price: float, most: int) -> None:
+def test_no_other_number_of_proposals_would_bring_more(
+    judged: list[tuple[int, bool]], pace: Pace, cost: float, sequences: int, most: int
+) -> None:
     trust = Trust()
     for right, whole in judged:
         trust.learn(right, whole)
-    length = trust.length(price, most)
+
+    def rate(count: int) -> float:
+        tokens = sum(trust.share**place for place in range(count + 1))
+        return tokens / (pace.time(sequences * (1 + count)) + count * cost)
+
+    length = trust.length(pace, cost, sequences, most)
     assert 0 <= length <= most
-    assert not length or trust.share**length >= price * (1 - 1e-9)
-    assert length == most or trust.share ** (length + 1) <= price * (1 + 1e-9)
+    assert max(map(rate, range(1, most + 1))) <= max(rate(length), MARGIN * rate(0)) * (1 + 1e-9)
+    assert not length or rate(length) > MARGIN * rate(0)
 
 
 @pytest.mark.clause("DRAFT-12", "DRAFT-13")
-def test_trust_is_lost_and_comes_back() -> None:
+@pytest.mark.parametrize("pace", [EXACT, INT8, DEVICE])
+def test_trust_is_lost_and_comes_back(pace: Pace) -> None:
     trust = Trust()
-    assert trust.length(0.2, 8) > 1
-    for _ in range(10):
+    assert trust.length(pace, 0, 1, 8) > 1
+    for _ in range(30):
         trust.learn(0, False)
-    assert trust.length(0.2, 8) == 0
+    assert trust.length(pace, 0, 1, 8) == 0
     for _ in range(10):
         trust.learn(1, True)
-    assert trust.length(0.2, 8) > 2
+    assert trust.length(pace, 0, 1, 8) >= 2
     for _ in range(10):
         trust.learn(8, True)
-    assert trust.length(0.2, 8) == 8
+    assert trust.length(pace, 0, 1, 7) >= 3
+    assert Trust().length(EXACT, 0, 30, 7) == 0, "in company, computing what may be wrong keeps others waiting"
+
+
+@pytest.mark.clause("DRAFT-12")
+@given(pace=PACES, tokens=st.integers(1, 100))
+def test_more_tokens_take_longer(pace: Pace, tokens: int) -> None:
+    assert pace.time(1) == 1
+    assert pace.time(tokens) <= pace.time(tokens + 1)

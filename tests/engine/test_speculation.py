@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.engine.engine import Engine
-from ferrum.engine.speculation import Speculation, worth
+from ferrum.engine.pace import DEVICE
+from ferrum.engine.speculation import Speculation
 from ferrum.errors import InvalidParameter
 from ferrum.kv.manager import KvManager
 from ferrum.sampling_params import SamplingParams
@@ -212,12 +213,6 @@ def test_sampled_tokens_have_their_distribution_beside_proposals() -> None:
     assert chi_square < 60, "as far off as one in ten thousand"  # 26 degrees of freedom
 
 
-@pytest.mark.clause("DRAFT-12")
-def test_a_token_saves_less_in_company() -> None:
-    assert worth(1) == 1
-    assert all(worth(count) > worth(count + 1) for count in range(1, 100))
-
-
 @pytest.mark.clause("DRAFT-10")
 def test_words_for_it() -> None:
     assert parse_speculate("x", None) is None
@@ -255,7 +250,7 @@ def test_any_other_text_is_refused(text: str) -> None:
 @pytest.mark.clause("DRAFT-10", "DRAFT-05")
 def test_a_request_says_what_holds_for_it() -> None:
     guesser = Guesser(GUESSES["right"])
-    engine = stub_engine(StubSettings(), letters, speculation=Speculation({NGRAM: guesser}))
+    engine = stub_engine(StubSettings(), letters, speculation=Speculation({NGRAM: guesser}, pace=DEVICE))
     told = {}
     for word in (None, "off", "ngram", "ngram:2"):
         request = engine.submit([*b"ab"], replace(GREEDY, speculate=word))
