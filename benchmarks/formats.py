@@ -19,7 +19,6 @@ from shapes import MIXTURES, write_shape
 
 from ferrum.config import ModelConfig, RopeScaling
 from ferrum.load.conversion import FLOAT_TYPES
-from ferrum.load.ggml import GGML_TYPES
 from ferrum.load.layouts_json import LLAMA as NAMES
 from ferrum.load.model import load_model
 from ferrum.model.params import DecoderParams
@@ -46,15 +45,6 @@ def work_of(path: Path) -> Work:
     products = sum(weight.rows * weight.columns for weight in layers)
     read = sum(weight.data.nbytes for weight in (*layers, head))
     return Work(read, products + head.rows * head.columns, products)
-
-
-def work_of_shape(shape: ModelConfig, name: str) -> Work:
-    """Of random weights in that format, from their sizes."""
-    attention = 2 * shape.hidden_size * shape.head_dim * (shape.heads + shape.kv_heads)
-    products = shape.layers * (attention + 3 * shape.hidden_size * shape.intermediate_size)
-    decode = products + shape.vocab_size * shape.hidden_size
-    (kind,) = (kind for kind in GGML_TYPES.values() if kind.name == name.upper())
-    return Work(decode * kind.block_bytes // kind.block_size, decode, products)
 
 
 def own_format(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What rounding activations to 8 bits costs on a real model: logits of the int8 class, and of others, beside exact ones.
+"""What rounding activations to 8 bits costs on a real model: logits of ferrum's int8 class and of others, beside exact.
 
     python benchmarks/int8_error.py --python llama.cpp=/path/to/bin/python
 

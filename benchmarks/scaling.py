@@ -4,11 +4,13 @@
 
 *Context*: a step of one sequence after so many tokens. *Batch*: a step of so many sequences, each after 16 tokens.
 *Prompt*: a prompt of so many tokens, until its first new token. *Threads*: decode and prefill on so many. *Size*:
-random weights in the shapes of known models, Q4_0: decode after 16 tokens, and a prompt of 64. Limit: tokens per second
+files of random weights in the shapes of known models (`shapes.py`), Q4_0: decode after 16 tokens, and a prompt of 64.
+Limit: tokens per second
 as a share of what the machine allows (`limits.py`, measured in the same run; `peers.py` explains the shares).
 
-Each measurement is a process of its own, as in `peers.py`; cases take turns, round after round. Writes JSON and a
-picture to benchmarks/results; with --quick, which is for trying it out, only where --output says.
+Each measurement is a process of its own, as in `peers.py`, and counts once after a warm-up; cases take turns, round
+after round. With --compute the same in bfloat16 or int8. Writes JSON and a picture to benchmarks/results; with --quick,
+which is for trying it out, only where --output says.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from formats import Work, work_of, work_of_shape
+from formats import ShapeFiles, Work, work_of
 from peers_report import limit_of
 from results import (
     LIMITS,
@@ -35,8 +37,8 @@ from results import (
     surroundings,
 )
 from tasks import Task, attempt, measure_limits, run
-from with_ferrum import SHAPE
 
+from ferrum.engine.setup import COMPUTE
 from ferrum.load.resolve import resolve
 from ferrum.load.shapes import SHAPES
 
@@ -66,11 +68,10 @@ class Case:
 
 def make_cases(model: Path, threads: int, values: Mapping[str, Sequence[Any]], more: dict[str, Any]) -> Iterator[Case]:
     """All points of all curves. `more` are fields of every task."""
-    path, work = str(model), work_of(model)
 
-    def case(what: str, value: Any, kind: str, **fields: Any) -> Case:
-        own: dict[str, Any] = {"model": path, "threads": threads} | more | fields
-        return Case(what, value, kind, Task(SCRIPT, kind, **own), work)
+    def case(what: str, value: Any, kind: str, path: Path = model, **fields: Any) -> Case:
+        own: dict[str, Any] = {"model": str(path), "threads": threads} | more | fields
+        return Case(what, value, kind, Task(SCRIPT, kind, **own), work_of(path))
 
     for tokens in values["context"]:
         yield case("context", tokens, "decode", prompt_len=tokens)
@@ -82,11 +83,9 @@ def make_cases(model: Path, threads: int, values: Mapping[str, Sequence[Any]], m
         yield case("threads", count, "decode", prompt_len=SHORT, threads=count)
         yield case("threads", count, "prefill", prompt_len=512, threads=count)
     for name in values["size"]:
-        fields = {"model": SHAPE + name, "threads": threads, "settings": {"dtype": SHAPE_FORMAT}} | more
-        shaped = work_of_shape(SHAPES[name], SHAPE_FORMAT)
-        decode = {"prompt_len": SHORT, "gen_len": 8, "repeats": 2}
-        yield Case("size", name, "decode", Task(SCRIPT, "decode", **(fields | decode)), shaped)
-        yield Case("size", name, "prefill", Task(SCRIPT, "prefill", **(fields | {"prompt_len": 64})), shaped)
+        path = ShapeFiles(name).gguf(SHAPE_FORMAT)
+        yield case("size", name, "decode", path, prompt_len=SHORT, gen_len=8)
+        yield case("size", name, "prefill", path, prompt_len=64)
 
 
 def measure(cases: Sequence[Case], rounds: int, threads: int) -> tuple[list[dict[str, float]], list[str]]:
@@ -181,9 +180,11 @@ def axes_of(options: argparse.Namespace) -> dict[str, Sequence[Any]]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="smollm2-135m-instruct", help="an alias or a .gguf file")
+    parser.add_argument("model", nargs="?", default="smollm2-135m-instruct",
+                        help=f"an alias, a .gguf file, or a shape, in Q4_0: {', '.join(SHAPES)}")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, help="usually 3")
+    parser.add_argument("--compute", choices=COMPUTE, default="float32")
+    parser.add_argument("--rounds", type=int, help="usually 2")
     parser.add_argument("--only", nargs="+", choices=AXES, default=list(AXES), metavar="WHAT",
                         help=f"some of: {', '.join(AXES)}")  # fmt: skip
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE",
@@ -195,19 +196,24 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    rounds = options.rounds or (1 if options.quick else 3)
-    model = resolve(options.model).path
+    rounds = options.rounds or (1 if options.quick else 2)
+    is_shape = options.model in SHAPES
+    model = ShapeFiles(options.model).gguf(SHAPE_FORMAT) if is_shape else resolve(options.model).path
     values = axes_of(options)
-    more = {"repeats": 1, "gen_len": 8} if options.quick else {"gen_len": 32}
+    settings = {"compute": options.compute}
+    more = {"repeats": 1, "gen_len": 8 if options.quick else 32, "settings": settings}
     cases = list(make_cases(model, options.threads, values, more))
     limits, failures = measure(cases, rounds, options.threads)
-    results = surroundings() | {"model": model.name, "threads": options.threads, "rounds": rounds}
+    results = surroundings() | {"model": model.name, "threads": options.threads, "rounds": rounds} | settings
     results["limits"] = summaries(limits, LIMITS)
     results["cases"] = [describe(case, results["limits"]) for case in cases if case.samples]
     results["failures"] = failures
     print_table(results)
     print_failures(failures)
-    keep(results, "scaling", options.output, options.quick, partial(draw, results))
+    name = "scaling" if options.compute == "float32" else f"scaling-{options.compute}"
+    keep(
+        results, f"{name}-{options.model}" if is_shape else name, options.output, options.quick, partial(draw, results)
+    )
 
 
 if __name__ == "__main__":

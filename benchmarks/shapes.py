@@ -73,9 +73,18 @@ def shapes_of(config: ModelConfig) -> dict[str, Shape]:
 
 
 def kind_of(name: str, shape: Shape, mixture: str, config: ModelConfig) -> str:
-    """The type of a tensor in a mixture."""
+    """The type of a tensor in a mixture. Raises ValueError where rows do not divide into its blocks."""
     if len(shape) == 1:
         return "f32"
+    found = _wanted_kind(name, mixture, config)
+    if found == "q6_k" and shape[1] % BLOCKS[found][0]:
+        found = "q8_0"  # as llama.cpp falls back
+    if found in BLOCKS and shape[1] % BLOCKS[found][0]:
+        raise ValueError(f"{name} has {shape[1]} columns, which is no multiple of the {BLOCKS[found][0]} of {found}")
+    return found
+
+
+def _wanted_kind(name: str, mixture: str, config: ModelConfig) -> str:
     usual = MIXTURES[mixture]
     if name == ("token_embd.weight" if config.tie_embeddings else "output.weight"):
         return "q6_k" if usual in ("q4_0", "q4_k") else usual

@@ -10,9 +10,6 @@ from time import perf_counter
 
 from tasks import Task, answer, make_prompts, make_texts, repeated, say_first_token, told
 
-SHAPE = "shape:"
-"""Instead of a file: random weights, as `shape:NAME`, of the type that the setting `dtype` names."""
-
 
 def main() -> None:
     task = told()
@@ -49,19 +46,7 @@ def load(task: Task):  # type: ignore[no-untyped-def]  # -> LLM: imported late, 
     from ferrum import LLM
 
     sizes = {"max_num_seqs": max(task.batch, 1), "kv_memory": task.settings.get("kv_memory", "1GiB")}
-    compute = task.settings.get("compute", "float32")
-    if not task.model.startswith(SHAPE):
-        return LLM(task.model, threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
-    from ferrum.config import EngineConfig, parse_memory
-    from ferrum.engine.setup import make_backend
-    from ferrum.load.random_model import random_model
-    from ferrum.load.shapes import find_shape
-
-    name = task.model.removeprefix(SHAPE)
-    sizes["kv_memory"] = parse_memory("kv_memory", sizes["kv_memory"])
-    config = EngineConfig(threads=task.threads, compute=compute, **sizes)  # type: ignore[arg-type]
-    model = random_model(name, find_shape(name), task.settings.get("dtype", "auto"))
-    return LLM.from_loaded(model, make_backend(config), config)
+    return LLM(task.model, threads=task.threads, compute=task.settings.get("compute", "float32"), **sizes)  # type: ignore[arg-type]
 
 
 def speed(task: Task) -> dict[str, float]:
