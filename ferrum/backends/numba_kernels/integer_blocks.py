@@ -42,22 +42,27 @@ class Run:
 
 @dataclass(frozen=True)
 class UnitKind:
-    """How a kind of weight is read. `read`: (builder, address of a block of a unit, which part of its rows) -> its runs
+    """How a kind of weight is read. `read`: (builder, address of a block of a unit, int64 part of its rows) -> its runs
     in order, `runs` of them. signed: codes are signed bytes. pairs: see `Dot`."""
 
     runs: int
     signed: bool
     pairs: int
-    read: Callable[[Any, Any, int], Iterator[Run]]
+    read: Callable[[Any, Any, Any], Iterator[Run]]
 
 
-def _vector(builder: Any, address: Any, distance: int, part: int) -> Any:
-    return ir.load(builder, ir.offset(builder, address, distance + 4 * ROWS_AT_ONCE * part), Bytes)
+def _place(builder: Any, address: Any, distance: int, part: Any, size: int) -> Any:
+    """Where the numbers of a part's rows begin, which have `size` bytes each."""
+    return ir.offset(builder, builder.add(address, ir.scaled(builder, part, size * ROWS_AT_ONCE)), distance)
 
 
-def _halves(builder: Any, address: Any, distance: int, part: int) -> Any:
+def _vector(builder: Any, address: Any, distance: int, part: Any) -> Any:
+    return ir.load(builder, _place(builder, address, distance, part, 4), Bytes)
+
+
+def _halves(builder: Any, address: Any, distance: int, part: Any) -> Any:
     """A float16 of each row as floats"""
-    place = ir.offset(builder, address, distance + 2 * ROWS_AT_ONCE * part)
+    place = _place(builder, address, distance, part, 2)
     if HAS_HALF:
         return builder.fpext(ir.load(builder, place, ir.Vector(ir.Half, ROWS_AT_ONCE)), Floats)
     bits = builder.zext(ir.load(builder, place, ir.Vector(ir.Int16, ROWS_AT_ONCE)), Ints)
@@ -76,7 +81,7 @@ def _left(builder: Any, values: Any, count: int) -> Any:
     return builder.bitcast(builder.shl(builder.bitcast(values, Shorts), ir.constant(Shorts, count)), Bytes)
 
 
-def _nibbles(builder: Any, address: Any, distance: int, part: int) -> Iterator[tuple[int, Any]]:
+def _nibbles(builder: Any, address: Any, distance: int, part: Any) -> Iterator[tuple[int, Any]]:
     """The 32 four-bit codes of a group."""
     mask = ir.constant(Bytes, 15)
     for k in range(4):
@@ -85,25 +90,25 @@ def _nibbles(builder: Any, address: Any, distance: int, part: int) -> Iterator[t
         yield 2 * k + 1, builder.and_(_right(builder, raw, 4), mask)
 
 
-def _q4_0(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q4_0(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     for g in range(2):
         step = _halves(builder, address, 32 * g, part)
         yield Run(g, _nibbles(builder, address, 64 + 256 * g, part), step, None, X_MINUS_8)
 
 
-def _q4_1(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q4_1(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     step, minimum = _halves(builder, address, 0, part), _halves(builder, address, 32, part)
     yield Run(0, _nibbles(builder, address, 64, part), step, minimum, None)
 
 
-def _q8_0(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q8_0(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     for g in range(2):
         codes = ((k, _vector(builder, address, 64 + 512 * g + 64 * k, part)) for k in range(8))
         yield Run(g, codes, _halves(builder, address, 32 * g, part), None, X_MINUS_128 if HAS_DOTS else None)
 
 
 def _affine_runs(
-    builder: Any, address: Any, part: int, codes: Callable[[int], Iterator[tuple[int, Any]]]
+    builder: Any, address: Any, part: Any, codes: Callable[[int], Iterator[tuple[int, Any]]]
 ) -> Iterator[Run]:
     """The runs of Q4_K and Q5_K: six-bit scales and minimums, packed as `ferrum.tensor.k_quants` tells."""
     scale = _halves(builder, address, 0, part)
@@ -111,7 +116,7 @@ def _affine_runs(
     kind = ir.Vector(ir.Int8, ROWS_AT_ONCE)
 
     def field(byte: int, shift: int, mask: int) -> Any:
-        place = ir.offset(builder, address, 64 + 16 * byte + ROWS_AT_ONCE * part)
+        place = _place(builder, address, 64 + 16 * byte, part, 1)
         return builder.and_(
             builder.lshr(ir.load(builder, place, kind), ir.constant(kind, shift)), ir.constant(kind, mask)
         )
@@ -130,11 +135,11 @@ def _affine_runs(
         yield Run(g, codes(g), times(step, scale), times(least, minimum), None)
 
 
-def _q4_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q4_k(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     return _affine_runs(builder, address, part, lambda g: _nibbles(builder, address, 256 + 256 * g, part))
 
 
-def _q5_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q5_k(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     def codes(g: int) -> Iterator[tuple[int, Any]]:
         base = 256 + 320 * g
         fifth = _vector(builder, address, base + 256, part)
@@ -145,7 +150,7 @@ def _q5_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
     return _affine_runs(builder, address, part, codes)
 
 
-def _q6_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
+def _q6_k(builder: Any, address: Any, part: Any) -> Iterator[Run]:
     scale = _halves(builder, address, 0, part)
 
     def codes(run: int) -> Iterator[tuple[int, Any]]:
@@ -159,7 +164,7 @@ def _q6_k(builder: Any, address: Any, part: int) -> Iterator[Run]:
             yield k, builder.or_(low, builder.and_(moved, ir.constant(Bytes, 48)))
 
     for run in range(16):
-        place = ir.offset(builder, address, 64 + 16 * run + ROWS_AT_ONCE * part)
+        place = _place(builder, address, 64 + 16 * run, part, 1)
         numbers = builder.sext(ir.load(builder, place, ir.Vector(ir.Int8, ROWS_AT_ONCE)), Ints)
         step = builder.fmul(builder.sitofp(numbers, Floats), scale)
         yield Run(run // 2, codes(run), step, None, X_MINUS_32_OF_HALVES[run % 2])

@@ -1,7 +1,7 @@
 """Dot products of small whole numbers: four neighbouring bytes of each of several rows, times four of a token.
 
 Owns: what each target multiplies bytes with: the instructions of VNNI, those of AVX2 that multiply bytes in pairs, or
-plain multiplications. A register holds four bytes of each of ROWS_AT_ONCE rows, so that the sums of different rows
+multiplications of 16 bits, which every processor has. A register holds four bytes of each of ROWS_AT_ONCE rows, so that the sums of different rows
 never have to be added up. All targets have the same sums: they are whole numbers, and none overflows.
 Source of the instructions: Intel 64 and IA-32 Architectures Software Developer's Manual (VPDPBUSD, VPMADDUBSW).
 Next: `ferrum.backends.numba_kernels.integer_blocks`.
@@ -17,8 +17,6 @@ from ferrum.backends.numba_kernels.features import HAS_BYTE_DOTS, HAS_BYTE_SHUFF
 ROWS_AT_ONCE = 16 if HAS_WIDE_BYTE_DOTS else 8 if HAS_BYTE_DOTS or HAS_BYTE_SHUFFLE else 4
 """Rows in a register."""
 HAS_DOTS = HAS_WIDE_BYTE_DOTS or HAS_BYTE_DOTS
-BY_PAIRS = HAS_BYTE_SHUFFLE and not HAS_DOTS
-"""Are pairs of bytes added up in 16 bits, unsigned times signed?"""
 
 Bytes, Shorts = ir.Vector(ir.Int8, 4 * ROWS_AT_ONCE), ir.Vector(ir.Int16, 2 * ROWS_AT_ONCE)
 Ints, Floats = ir.Vector(ir.Int32, ROWS_AT_ONCE), ir.Vector(ir.Float, ROWS_AT_ONCE)
@@ -45,9 +43,11 @@ class Codes:
         self.raw, self.unsigned = raw, raw
         if signed and HAS_DOTS:  # 128 is added, and taken away again where the sum begins
             self.unsigned = builder.xor(raw, ir.constant(Bytes, -128))
-        elif signed and BY_PAIRS:
+        elif signed and HAS_BYTE_SHUFFLE:
             negative = builder.icmp_signed("<", raw, ir.constant(Bytes, 0))
             self.unsigned = builder.select(negative, builder.sub(ir.constant(Bytes, 0), raw), raw)
+        elif not HAS_DOTS and not HAS_BYTE_SHUFFLE:
+            self.halves = _in_halves(builder, raw)
 
 
 class Dot:
@@ -64,26 +64,27 @@ class Dot:
         if HAS_DOTS:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * ROWS_AT_ONCE}"
             self._total = ir.call(builder, name, Ints, self._total, codes.unsigned, token)
-        elif BY_PAIRS:
-            self._add_pairs(codes, token)
-        else:
-            self._total = builder.add(self._total, _plain_dot(builder, codes.raw, token))
-
-    def _add_pairs(self, codes: Codes, token: Any) -> None:
-        builder = self._builder
-        if self._signed:
-            token = ir.call(builder, "llvm.x86.avx2.psign.b", Bytes, token, codes.raw)
-        sums = ir.call(builder, "llvm.x86.avx2.pmadd.ub.sw", Shorts, codes.unsigned, token)
+            return
+        sums = self._sums_of_pairs(codes, token)
         self._waiting = sums if self._waiting is None else builder.add(self._waiting, sums)
         self._held += 1
         if self._held == self._pairs:
             self._flush()
 
+    def _sums_of_pairs(self, codes: Codes, token: Any) -> Any:
+        """Two products added up in 16 bits, which hold them."""
+        builder = self._builder
+        if not HAS_BYTE_SHUFFLE:
+            low, high = map(builder.mul, codes.halves, _in_halves(builder, token))
+            return builder.add(low, high)
+        if self._signed:
+            token = ir.call(builder, "llvm.x86.avx2.psign.b", Bytes, token, codes.raw)
+        return ir.call(builder, "llvm.x86.avx2.pmadd.ub.sw", Shorts, codes.unsigned, token)
+
     def _flush(self) -> None:
         if self._waiting is not None:
-            ones = ir.constant(Shorts, 1)
-            wide = ir.call(self._builder, "llvm.x86.avx2.pmadd.wd", Ints, self._waiting, ones)
-            self._total, self._waiting, self._held = self._builder.add(self._total, wide), None, 0
+            self._total = self._builder.add(self._total, _added_up(self._builder, self._waiting))
+            self._waiting, self._held = None, 0
 
     def floats(self) -> Any:
         """The sum, which float32 holds exactly."""
@@ -91,12 +92,15 @@ class Dot:
         return self._builder.sitofp(self._total, Floats)
 
 
-def _plain_dot(builder: Any, codes: Any, token: Any) -> Any:
-    """Four products of each row in 32 bits, added up."""
-    wide = ir.Vector(ir.Int32, 4 * ROWS_AT_ONCE)
-    products = builder.mul(builder.sext(codes, wide), builder.sext(token, wide))
-    parts = [
-        builder.shuffle_vector(products, products, ir.constant(Ints, [4 * row + i for row in range(ROWS_AT_ONCE)]))
-        for i in range(4)
-    ]
-    return builder.add(builder.add(parts[0], parts[1]), builder.add(parts[2], parts[3]))
+def _in_halves(builder: Any, values: Any) -> tuple[Any, Any]:
+    """Signed bytes as 16 bits each: the first and the second of each pair."""
+    both, eight = builder.bitcast(values, Shorts), ir.constant(Shorts, 8)
+    return builder.ashr(builder.shl(both, eight), eight), builder.ashr(both, eight)
+
+
+def _added_up(builder: Any, pairs: Any) -> Any:
+    """The sum of two neighbours of 16 bits, in 32."""
+    if HAS_BYTE_SHUFFLE:
+        return ir.call(builder, "llvm.x86.avx2.pmadd.wd", Ints, pairs, ir.constant(Shorts, 1))
+    both, sixteen = builder.bitcast(pairs, Ints), ir.constant(Ints, 16)
+    return builder.add(builder.ashr(builder.shl(both, sixteen), sixteen), builder.ashr(both, sixteen))

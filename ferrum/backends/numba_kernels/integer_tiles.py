@@ -52,22 +52,25 @@ def tile(name: str, units: int, tokens: int, ahead: int) -> Any:
         with cgutils.for_range_slice(builder, ir.constant(ir.Int64, 0), count, step, inc=True) as (number, _):
             weights = spaced(builder, builder.add(weight, builder.mul(unit, number)), unit, units)
             place = ir.scaled(builder, number, 4 * LANES)
-            # one part of the rows after the other where registers are few, unless memory is waited for
-            together = PARTS if tokens == 1 else 1
-            for first in range(0, PARTS, together):
-                parts = [(base, part) for base in weights for part in range(first, first + together)]
-                sums = _sums(builder, name, parts, xs, columns, ahead)
-                for register, values in _registers(units, first, together, sums):
-                    distance = 4 * ROWS_AT_ONCE * register
-                    _store(builder, values, ir.offset(builder, place, distance), out, out_stride, start, start_stride)
+
+            def multiply(parts: list[Any]) -> None:
+                rows = [(base, part) for base in weights for part in parts]
+                distances = [_distance(builder, u, part) for u in range(units) for part in parts]
+                for values, distance in zip(_sums(builder, name, rows, xs, columns, ahead), distances, strict=True):
+                    _store(builder, values, builder.add(place, distance), out, out_stride, start, start_stride)
+
+            if tokens == 1:  # memory is waited for: all parts of a line while it is here
+                multiply([ir.constant(ir.Int64, part) for part in range(PARTS)])
+            else:  # registers are few
+                with cgutils.for_range(builder, ir.constant(ir.Int64, PARTS)) as loop:
+                    multiply([loop.index])
 
     return named(build, f"integer_tile_{name}_{units}_{tokens}", 10)
 
 
-def _registers(units: int, first: int, together: int, sums: list[list[Any]]) -> list[tuple[int, list[Any]]]:
-    """Which register of the rows each list of sums, one for each token, belongs to."""
-    numbers = [PARTS * u + part for u in range(units) for part in range(first, first + together)]
-    return list(zip(numbers, sums, strict=True))
+def _distance(builder: Any, unit: int, part: Any) -> Any:
+    """From the first row of the first unit to a part's first row, in bytes of results."""
+    return ir.offset(builder, ir.scaled(builder, part, 4 * ROWS_AT_ONCE), 4 * LANES * unit)
 
 
 def _store(builder: Any, values: list[Any], place: Any, out: Any, stride: Any, start: Any, start_stride: Any) -> None:
@@ -84,7 +87,7 @@ def _store(builder: Any, values: list[Any], place: Any, out: Any, stride: Any, s
 
 
 def _sums(
-    builder: Any, name: str, parts: list[tuple[Any, int]], xs: list[Any], columns: Any, ahead: int
+    builder: Any, name: str, parts: list[tuple[Any, Any]], xs: list[Any], columns: Any, ahead: int
 ) -> list[list[Any]]:
     """-> for each (unit, part of its rows) the sums of all tokens."""
     kind, groups, size = UNIT_KINDS[name], UNIT_GROUPS[name], UNIT_BLOCK_BYTES[name]
