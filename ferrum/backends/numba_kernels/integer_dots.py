@@ -1,8 +1,9 @@
 """Dot products of small whole numbers: four neighbouring bytes of each of several rows, times four of a token.
 
 Owns: what each target multiplies bytes with: the instructions of VNNI, those of AVX2 that multiply bytes in pairs, or
-multiplications of 16 bits, which every processor has. A register holds four bytes of each of ROWS_AT_ONCE rows, so that the sums of different rows
-never have to be added up. All targets have the same sums: they are whole numbers, and none overflows.
+multiplications of 16 bits, which every processor has. A register holds four bytes of each of ROWS_AT_ONCE rows, so that
+the sums of different rows never have to be added up. All targets have the same sums: they are whole numbers, and none
+overflows.
 Source of the instructions: Intel 64 and IA-32 Architectures Software Developer's Manual (VPDPBUSD, VPMADDUBSW).
 Next: `ferrum.backends.numba_kernels.integer_blocks`.
 """
