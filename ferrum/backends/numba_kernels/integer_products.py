@@ -21,7 +21,7 @@ PANEL_BYTES = 256 << 10
 MOST_UNITS = 6
 MANY = 8
 """Tokens from which on the large tile pays."""
-LARGE = {"q4_k": (1, 8), "q5_k": (1, 8), "q6_k": (1, 4)} if HAS_WIDE_BYTE_DOTS else {}
+LARGE = dict.fromkeys(("q4_k", "q5_k", "q6_k"), (1, 6)) if HAS_WIDE_BYTE_DOTS else {}
 """Units and tokens of the tile for many tokens, where they are not LARGE_TILE."""
 LARGE_TILE = (2, 4) if HAS_WIDE_BYTE_DOTS else (1, 4)
 
