@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ferrum.backends.numba_kernels import ir
@@ -22,14 +23,18 @@ asked for, so that a tile can use it up before the next one takes a register."""
 @dataclass(frozen=True)
 class Kind:
     """How a kind of weight is stored: `size` weights in `bytes` bytes. `decoder` is called once where a loop begins, so
-    that what all blocks share is computed outside of it."""
+    that what all blocks share is computed outside of it. `run`: several blocks, where they are decoded faster together;
+    those at the end of a row that are no whole run come one by one."""
 
     size: int
     bytes: int
     decoder: Callable[[Any], Decoder]
+    run: Kind | None = None
 
 
-Pair = tuple[Any, Any]
+RUN = 4
+"""Blocks whose scales are widened together."""
+
 _Bytes, _Shorts = ir.Vector(ir.Int8, 16), ir.Vector(ir.Int16, 16)
 _TwiceBytes = ir.Vector(ir.Int8, 32)
 _CODES = [float(code) for code in range(16)]
@@ -62,50 +67,65 @@ def _bfloat16(builder: Any) -> Decoder:
     return decode
 
 
-def _q8_0(builder: Any) -> Decoder:
+def _q8_0(blocks: int, builder: Any) -> Decoder:
     def decode(address: Any) -> Iterator[Any]:
-        scale = half_in_all_lanes(builder, address)
-        for distance in (2, 18):
-            codes = ir.widen(builder, ir.load(builder, ir.offset(builder, address, distance), _Bytes))
-            yield builder.fmul(codes, scale)
+        for block, (scale,) in _blocks_with_halves(builder, address, blocks, 34, 1):
+            for distance in (2, 18):
+                codes = ir.widen(builder, ir.load(builder, ir.offset(builder, block, distance), _Bytes))
+                yield builder.fmul(codes, scale)
 
     return decode
 
 
-def _q4_0(builder: Any) -> Decoder:
-    """scale * code - 8 * scale: both products are exact, so the difference has the bits of scale * (code - 8)."""
+def _q4_0(blocks: int, builder: Any) -> Decoder:
     nibbles = nibbles_of(builder)
 
     def decode(address: Any) -> Iterator[Any]:
-        scale = half_in_all_lanes(builder, address)
-        offset = builder.fmul(scale, ir.constant(ir.Floats, -8.0))
-        raw = nibbles.load(ir.offset(builder, address, 2))
-        yield nibbles.value(raw, False, scale, offset)
-        yield nibbles.value(raw, True, scale, offset)
+        for block, (scale,) in _blocks_with_halves(builder, address, blocks, 18, 1):
+            raw, levels = nibbles.load(ir.offset(builder, block, 2)), nibbles.centred(scale)
+            yield from (nibbles.value(raw, high, levels) for high in (False, True))
 
     return decode
 
 
-def _q4_1(builder: Any) -> Decoder:
+def _q4_1(blocks: int, builder: Any) -> Decoder:
     nibbles = nibbles_of(builder)
 
     def decode(address: Any) -> Iterator[Any]:
-        scale, minimum = _two_halves_in_all_lanes(builder, address)
-        raw = nibbles.load(ir.offset(builder, address, 4))
-        yield nibbles.value(raw, False, scale, minimum)
-        yield nibbles.value(raw, True, scale, minimum)
+        for block, (scale, minimum) in _blocks_with_halves(builder, address, blocks, 20, 2):
+            raw, levels = nibbles.load(ir.offset(builder, block, 4)), nibbles.levels(scale, minimum)
+            yield from (nibbles.value(raw, high, levels) for high in (False, True))
 
     return decode
+
+
+def _blocks_with_halves(
+    builder: Any, address: Any, blocks: int, size: int, count: int
+) -> Iterator[tuple[Any, list[Any]]]:
+    """The addresses of blocks of `size` bytes, and the `count` float16 numbers at the beginning of each, in all lanes.
+    Those of several blocks are widened at once and laid down, since a float from memory fills all lanes at no cost."""
+    places = [ir.offset(builder, address, size * i) for i in range(blocks)]
+    if blocks == 1:
+        yield address, _halves_in_all_lanes(builder, address, count)
+        return
+    raw = ir.pack(builder, [ir.load(builder, place, ir.IntType(16 * count)) for place in places])
+    spot = ir.stack(builder, 4 * count * blocks)
+    ir.store(builder, spot, _floats_of(builder, builder.bitcast(raw, ir.Vector(ir.Int16, count * blocks))))
+    for i, place in enumerate(places):
+        yield place, [ir.spread(builder, spot, count * i + which) for which in range(count)]
 
 
 @dataclass(frozen=True)
 class Nibbles:
-    """How 16 bytes of two nibbles each are decoded. `load`: address -> bytes; `value`: (bytes, False for the low or
-    True for the high nibbles, scale, offset) -> scale * code + offset. All targets give the same bits: scale * code is
-    exact in float32."""
+    """How 16 bytes of two nibbles each are decoded. `load`: address -> bytes; `levels`: (scale, offset) -> what codes
+    stand for, scale * code + offset; `centred`: scale -> the same for scale * (code - 8); `value`: (bytes, False for
+    the low or True for the high nibbles, levels) -> 16 floats. All targets give the same numbers, because scale * code
+    is exact in float32."""
 
     load: Callable[[Any], Any]
-    value: Callable[[Any, bool, Any, Any], Any]
+    levels: Callable[[Any, Any], Any]
+    centred: Callable[[Any], Any]
+    value: Callable[[Any, bool, Any], Any]
 
 
 def nibbles_of(builder: Any) -> Nibbles:
@@ -122,12 +142,17 @@ def _nibbles_by_table(builder: Any) -> Nibbles:
     def load(address: Any) -> Any:
         return builder.zext(ir.load(builder, address, _Bytes), ir.Ints)
 
-    def value(codes: Any, high: bool, scale: Any, offset: Any) -> Any:
-        table = ir.multiply_add(builder, ir.constant(ir.Floats, _CODES), scale, offset)
+    def levels(scale: Any, offset: Any) -> Any:
+        return ir.multiply_add(builder, ir.constant(ir.Floats, _CODES), scale, offset)
+
+    def centred(scale: Any) -> Any:
+        return builder.fmul(ir.constant(ir.Floats, [code - 8 for code in _CODES]), scale)
+
+    def value(codes: Any, high: bool, table: Any) -> Any:
         lanes = builder.lshr(codes, ir.constant(ir.Ints, 4)) if high else codes
         return ir.call(builder, "llvm.x86.avx512.permvar.sf.512", ir.Floats, table, lanes)
 
-    return Nibbles(load, value)
+    return Nibbles(load, levels, centred, value)
 
 
 def _nibbles_by_byte_shuffle(builder: Any) -> Nibbles:
@@ -139,24 +164,33 @@ def _nibbles_by_byte_shuffle(builder: Any) -> Nibbles:
         raw = ir.load(builder, address, _Bytes)
         return ir.shuffle(builder, raw, raw, [*range(16), *range(16)])  # in both halves: loaded so, at no cost
 
-    def value(raw: Any, high: bool, scale: Any, offset: Any) -> Any:
+    def value(raw: Any, high: bool, levels: Any) -> Any:
         mask, four = ir.constant(_TwiceBytes, 15), ir.constant(_TwiceBytes, 4)
         codes = builder.lshr(raw, four) if high else builder.and_(raw, mask)
-        return ir.multiply_add(builder, widen(codes), scale, offset)
+        return ir.multiply_add(builder, widen(codes), *levels)
 
-    return Nibbles(load, value)
+    return Nibbles(load, _pair, partial(_centred_pair, builder), value)
 
 
 def _nibbles_by_widening(builder: Any) -> Nibbles:
     def load(address: Any) -> Any:
         return ir.load(builder, address, _Bytes)
 
-    def value(raw: Any, high: bool, scale: Any, offset: Any) -> Any:
+    def value(raw: Any, high: bool, levels: Any) -> Any:
         mask, four = ir.constant(_Bytes, 15), ir.constant(_Bytes, 4)
         codes = builder.lshr(raw, four) if high else builder.and_(raw, mask)
-        return ir.multiply_add(builder, ir.widen(builder, codes), scale, offset)
+        return ir.multiply_add(builder, ir.widen(builder, codes), *levels)
 
-    return Nibbles(load, value)
+    return Nibbles(load, _pair, partial(_centred_pair, builder), value)
+
+
+def _pair(scale: Any, offset: Any) -> tuple[Any, Any]:
+    return scale, offset
+
+
+def _centred_pair(builder: Any, scale: Any) -> tuple[Any, Any]:
+    """Both products are exact, so scale * code - 8 * scale is scale * (code - 8)."""
+    return scale, builder.fmul(scale, ir.constant(ir.Floats, -8.0))
 
 
 def _byte_widener(builder: Any) -> Callable[[Any], Any]:
@@ -181,45 +215,50 @@ def _byte_widener(builder: Any) -> Callable[[Any], Any]:
 def half_in_all_lanes(builder: Any, address: Any) -> Any:
     """A float16 scale, splat *before* it is widened: the scalar conversion would carry a false dependence from one
     iteration to the next and cost five times as much."""
-    if HAS_HALF:
-        return builder.fpext(ir.splat(builder, ir.load(builder, address, ir.Half)), ir.Floats)
-    return _half_from_bits(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
+    return _floats_of(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
 
 
-def _two_halves_in_all_lanes(builder: Any, address: Any) -> Pair:
-    """Two float16 numbers that lie side by side. Widening both at once takes four instructions instead of six where a
+def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
+    """One float16 number, or two side by side. Widening two at once takes four instructions instead of six where a
     register holds 8 floats; elsewhere it takes more."""
-    if WIDTH != 8 or not HAS_HALF:
-        return half_in_all_lanes(builder, address), half_in_all_lanes(builder, ir.offset(builder, address, 2))
+    if count == 1 or WIDTH != 8 or not HAS_HALF:
+        return [half_in_all_lanes(builder, ir.offset(builder, address, 2 * i)) for i in range(count)]
     pair = ir.load(builder, address, ir.Vector(ir.Half, 2))
     floats = builder.fpext(ir.shuffle(builder, pair, pair, [0, 1] * 4), ir.Vector(ir.Float, 8))
-    first, second = ([lane + which for lane in (0, 0, 2, 2, 4, 4, 6, 6)] * 2 for which in (0, 1))
-    return ir.shuffle(builder, floats, floats, first), ir.shuffle(builder, floats, floats, second)
+    lanes = [[lane + which for lane in (0, 0, 2, 2, 4, 4, 6, 6)] * 2 for which in (0, 1)]
+    return [ir.shuffle(builder, floats, floats, each) for each in lanes]
 
 
 def sixteen_halves(builder: Any, address: Any) -> Any:
     """16 float16 numbers as floats"""
+    return _floats_of(builder, ir.load(builder, address, _Shorts))
+
+
+def _floats_of(builder: Any, shorts: Any) -> Any:
+    """The bits of float16 numbers -> as many floats. Without an instruction: by shifts and one exact multiplication,
+    which also rescales subnormals. Infinities and NaN, which no sound weight holds, then come out as large finite
+    numbers."""
+    count = shorts.type.count
+    halves, floats, integers = (ir.Vector(kind, count) for kind in (ir.Half, ir.Float, ir.Int32))
     if HAS_HALF:
-        return builder.fpext(ir.load(builder, address, ir.Vector(ir.Half, 16)), ir.Floats)
-    return _half_from_bits(builder, ir.load(builder, address, _Shorts))
+        return builder.fpext(builder.bitcast(shorts, halves), floats)
+    bits = builder.zext(shorts, integers)
+    magnitude = builder.shl(builder.and_(bits, ir.constant(integers, 0x7FFF)), ir.constant(integers, 13))
+    sign = builder.shl(builder.and_(bits, ir.constant(integers, 0x8000)), ir.constant(integers, 16))
+    rescaled = builder.fmul(builder.bitcast(magnitude, floats), ir.constant(floats, 2.0**112))
+    return builder.bitcast(builder.or_(builder.bitcast(rescaled, integers), sign), floats)
 
 
-def _half_from_bits(builder: Any, shorts: Any) -> Any:
-    """float16 -> float32 by shifts and one exact multiplication, which also rescales subnormals. Infinities and NaN,
-    which no sound weight holds, come out as large finite numbers."""
-    bits = builder.zext(shorts, ir.Ints)
-    magnitude = builder.shl(builder.and_(bits, ir.constant(ir.Ints, 0x7FFF)), ir.constant(ir.Ints, 13))
-    sign = builder.shl(builder.and_(bits, ir.constant(ir.Ints, 0x8000)), ir.constant(ir.Ints, 16))
-    rescaled = builder.fmul(builder.bitcast(magnitude, ir.Floats), ir.constant(ir.Floats, 2.0**112))
-    return builder.bitcast(builder.or_(builder.bitcast(rescaled, ir.Ints), sign), ir.Floats)
+def _in_runs(size: int, stored: int, decoder: Callable[[int, Any], Decoder]) -> Kind:
+    return Kind(size, stored, partial(decoder, 1), Kind(RUN * size, RUN * stored, partial(decoder, RUN)))
 
 
 GROUP_KINDS = {
     "f32": Kind(32, 128, _float32),
     "f16": Kind(32, 64, _float16),
     "bf16": Kind(32, 64, _bfloat16),
-    "q8_0": Kind(32, 34, _q8_0),
-    "q4_0": Kind(32, 18, _q4_0),
-    "q4_1": Kind(32, 20, _q4_1),
+    "q8_0": _in_runs(32, 34, _q8_0),
+    "q4_0": _in_runs(32, 18, _q4_0),
+    "q4_1": _in_runs(32, 20, _q4_1),
 }
 """Kinds whose blocks are single groups of 32 weights."""

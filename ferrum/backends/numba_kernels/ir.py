@@ -18,6 +18,8 @@ from ferrum.backends.numba_kernels.features import HAS_BFLOAT16
 
 LANES = 16
 
+IntType = ir.IntType
+
 Half, Float = ir.HalfType(), ir.FloatType()
 Int8, Int16, Int32, Int64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 Vector = ir.VectorType
@@ -59,10 +61,11 @@ def store(builder: Any, address: Any, value: Any) -> None:
     builder.store(value, pointer(builder, address, value.type), align=1)
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Ask for the cache line at `address`, into the second-level cache. A wrong address does no harm."""
+def prefetch(builder: Any, address: Any, nearest: bool = False) -> None:
+    """Ask for the cache line at `address`, into the second-level cache or into the nearest one. A wrong address does no
+    harm."""
     place = pointer(builder, address, Int8)
-    read, level, data = (constant(Int32, value) for value in (0, 2, 1))
+    read, level, data = (constant(Int32, value) for value in (0, 3 if nearest else 2, 1))
     call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, level, data)
 
 
@@ -163,6 +166,25 @@ def opaque(builder: Any, value: Any) -> Any:
     kind = ir.FunctionType(value.type, [value.type])
     constraint = "=r,0" if value.type == Int64 else "=x,0"
     return builder.call(ir.InlineAsm(kind, "", constraint, False), [value])
+
+
+def stack(builder: Any, size: int) -> Any:
+    """The address of so many bytes of the stack, into which LLVM may not look: it would keep in registers what is to be
+    read from memory."""
+    slot = cgutils.alloca_once(builder, ir.ArrayType(Int8, size))
+    slot.align = 64
+    return opaque(builder, builder.ptrtoint(slot, Int64))
+
+
+def spread(builder: Any, address: Any, index: int) -> Any:
+    """One of the floats at an address in all lanes."""
+    return splat(builder, load(builder, offset(builder, address, 4 * index), Float))
+
+
+def keep_order(builder: Any) -> None:
+    """What is read after this is not read before: LLVM would load all that a loop needs at its beginning, into more
+    registers than there are."""
+    builder.call(ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", True), [])
 
 
 def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:

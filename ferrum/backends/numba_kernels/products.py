@@ -29,8 +29,6 @@ from ferrum.backends.numba_kernels.sizes import (
     WHOLE_COLUMNS,
 )
 
-PREFETCHED = {"f32": 1, "f16": 1, "bf16": 1}
-"""Tiles further on whose weights are asked for, where it is not 4: fewer of them for weights that take more bytes."""
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
 """Bytes of an operand of a strip, which say which arithmetic it is."""
 _strip, _strip_bfloat16 = panels.strip(panels.FLOAT32), panels.strip(panels.BFLOAT16)
@@ -39,7 +37,7 @@ _round_row = panels.round_row()
 
 def product(kind):
     """The product of few tokens with weights of a kind."""
-    few = tiles.few_tokens(kind, PREFETCHED.get(kind, 4))
+    few = tiles.few_tokens(kind)
 
     def multiply_few(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
         few(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)

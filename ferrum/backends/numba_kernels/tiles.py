@@ -15,21 +15,27 @@ from numba import types
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.blocks import Kind
+from ferrum.backends.numba_kernels.blocks import Decoder, Kind
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
 from ferrum.backends.numba_kernels.k_blocks import KINDS
 from ferrum.backends.numba_kernels.simd import Index, word
 
-ROWS = 4
-"""Weight rows of a tile for one token; every matrix with at least this many rows is covered."""
 SUMS = REGISTERS * WIDTH // 32
 """Accumulators of 16 lanes that a tile keeps in half of the registers; decoding needs the other half."""
+ROWS = 4 if SUMS >= 16 else 2
+"""Weight rows of a tile; every matrix with at least this many rows is covered. Two rows that share their inputs are
+worth it even where not all sums stay in registers."""
 STRIP = 4 if WIDTH >= 8 else 2
 """Tokens of a tile at most."""
 FEW = 16 if SUMS >= 16 else STRIP
 """Tokens up to which weights are decoded for each tile; for more it is cheaper to decode a panel once."""
 FEW_BFLOAT16 = min(FEW, 8)
 """The same where panels are multiplied in bfloat16, which is faster."""
+AHEAD = 8 << 10
+"""Bytes by which weights are asked for before they are needed, rounded up to whole tiles: memory answers late, and the
+nearest cache holds no more."""
+
+Decoders = list[tuple[Kind, Decoder]]
 
 
 class Operands:
@@ -106,33 +112,48 @@ def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, at:
                 ir.store(builder, out, builder.fadd(vector, ir.load(builder, start, vector.type)))
 
 
-def _tile(
-    builder: Any, kind: Kind, decode: Any, rows: int, tokens: int, distance: Any, columns: Any, at: Operands
-) -> None:
-    """rows x tokens sums. The weights at this distance are prefetched, because several interleaved row streams defeat
+def _each_block(builder: Any, decoders: Decoders, columns: Any, body: Callable[[Kind, Any, Any, Any], None]) -> None:
+    """body(kind, decoder, column, place of its block in bytes) over a row of weights: runs of blocks, then blocks."""
+    first = ir.constant(ir.Int64, 0)
+    for kind, decode in decoders:
+        size = ir.constant(ir.Int64, kind.size)
+        end = builder.mul(builder.udiv(columns, size), size)
+        with cgutils.for_range_slice(builder, first, end, size, inc=True) as (column, _):
+            body(kind, decode, column, ir.scaled(builder, builder.udiv(column, size), kind.bytes))
+        first = end
+
+
+def _decoders(builder: Any, kind: Kind) -> Decoders:
+    """Of a run, if the kind has one, and of a block."""
+    return [(each, each.decoder(builder)) for each in (kind.run, kind) if each is not None]
+
+
+def _tile(builder: Any, decoders: Decoders, tokens: int, distance: Any, columns: Any, at: Operands) -> None:
+    """ROWS x tokens sums. The weights at this distance are prefetched, because several interleaved row streams defeat
     the hardware's own prefetcher."""
-    weight_rows = spaced(builder, at.weight, at.weight_stride, rows)
+    weight_rows = spaced(builder, at.weight, at.weight_stride, ROWS)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
-    sums = ir.allocate_zeros(builder, rows * tokens)
-    with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, kind.size))) as loop:
-        place = ir.scaled(builder, loop.index, kind.bytes)
-        start = ir.scaled(builder, loop.index, 4 * kind.size)
+    sums = ir.allocate_zeros(builder, ROWS * tokens)
+
+    def multiply(kind: Kind, decode: Decoder, column: Any, place: Any) -> None:
         blocks = [builder.add(row, place) for row in weight_rows]
         for block in blocks:
             _prefetch(builder, builder.add(block, distance), kind.bytes)
-        inputs = [builder.add(row, start) for row in token_rows]
+        inputs = [builder.add(row, ir.scaled(builder, column, 4)) for row in token_rows]
         for r, index, weights, row_inputs in _in_order(builder, [decode(block) for block in blocks], inputs):
             for t, values in enumerate(row_inputs):
-                slot = sums[t * rows + r]
+                slot = sums[t * ROWS + r]
                 found = ir.load(builder, ir.offset(builder, values, 64 * index), ir.Floats)
                 builder.store(ir.multiply_add(builder, weights, found, builder.load(slot)), slot)
-    store_sums(builder, [[builder.load(slot) for slot in sums]], rows, tokens, at)
+
+    _each_block(builder, decoders, columns, multiply)
+    store_sums(builder, [[builder.load(slot) for slot in sums]], ROWS, tokens, at)
 
 
 def _in_order(builder: Any, rows: list[Iterator[Any]], inputs: list[Any]) -> Iterator[tuple[int, int, Any, list[Any]]]:
     """(row, which vector of its block, the vector, addresses of the inputs) in the order in which registers suffice:
     where there are many, a vector of inputs is loaded once for all rows; where there are few, a row is used up before
-    the next one is decoded, and loads its inputs anew."""
+    the next one is decoded, two vectors at a time, and loads its inputs anew."""
     if REGISTERS > 16:
         for index, vectors in enumerate(zip(*rows, strict=True)):
             for r, vector in enumerate(vectors):
@@ -141,22 +162,18 @@ def _in_order(builder: Any, rows: list[Iterator[Any]], inputs: list[Any]) -> Ite
     for r, row in enumerate(rows):
         own = [ir.opaque(builder, address) for address in inputs]
         for index, vector in enumerate(row):
+            if index % 2:
+                ir.keep_order(builder)
             yield r, index, vector, own
 
 
 def _prefetch(builder: Any, address: Any, size: int) -> None:
     """Ask for the cache lines of the next `size` bytes."""
     for line in range(0, max(size, 64), 64):
-        ir.prefetch(builder, ir.offset(builder, address, line))
+        ir.prefetch(builder, ir.offset(builder, address, line), nearest=True)
 
 
-def _rows_of(tokens: int) -> int:
-    """Weight rows of a tile of so many tokens. Two rows that share their inputs are worth it even where not all sums
-    stay in registers."""
-    return max(min(ROWS, SUMS // tokens), 2)
-
-
-def few_tokens(name: str, ahead: int) -> Any:
+def few_tokens(name: str) -> Any:
     """Word (weight, row bytes, columns, x, x stride, out, out stride, start, start stride, first row, end row, tokens):
     up to FEW tokens, weights decoded in registers. end - first >= ROWS."""
     kind = KINDS[name]
@@ -165,13 +182,12 @@ def few_tokens(name: str, ahead: int) -> Any:
         builder, weight, row_bytes, columns, x, x_stride, out, out_stride, start, start_stride, first, end, tokens
     ):
         operands = Operands(weight, row_bytes, x, x_stride, out, out_stride, start, start_stride)
-        decode = kind.decoder(builder)
+        decoders = _decoders(builder, kind)
+        size = ir.scaled(builder, row_bytes, ROWS)
+        distance = builder.mul(size, builder.udiv(ir.offset(builder, size, AHEAD - 1), size))
         zero, most = (ir.constant(ir.Int64, count) for count in (0, STRIP))
 
         def strips(count: int) -> None:
-            rows = _rows_of(count)
-            distance = ir.scaled(builder, row_bytes, rows * ahead)
-
             def tiles_of(row: Any) -> None:
                 """All tokens, a strip after the other: after the first one these rows are in the nearest cache."""
                 at = operands.at(builder, row)
@@ -179,11 +195,11 @@ def few_tokens(name: str, ahead: int) -> Any:
                 def tile(token: Any) -> None:
                     is_first = builder.icmp_signed("==", token, zero)
                     further = builder.select(is_first, distance, zero)
-                    _tile(builder, kind, decode, rows, count, further, columns, at.after(builder, token))
+                    _tile(builder, decoders, count, further, columns, at.after(builder, token))
 
                 cover(builder, zero, tokens, count, tile)
 
-            cover(builder, first, end, rows, tiles_of)
+            cover(builder, first, end, ROWS, tiles_of)
 
         in_strip = builder.select(builder.icmp_signed("<", tokens, most), tokens, most)
         ir.switch_on(builder, in_strip, range(1, STRIP + 1), strips)
@@ -196,12 +212,12 @@ def decode_row(name: str) -> Any:
     kind = KINDS[name]
 
     def build(builder, destination, source, columns):
-        decode = kind.decoder(builder)
-        with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, kind.size))) as loop:
-            block = builder.add(source, ir.scaled(builder, loop.index, kind.bytes))
-            place = builder.add(destination, ir.scaled(builder, loop.index, 4 * kind.size))
-            for index, values in enumerate(decode(block)):
-                ir.store(builder, ir.offset(builder, place, 64 * index), values)
+        def decode_block(_: Kind, decode: Decoder, column: Any, place: Any) -> None:
+            target = builder.add(destination, ir.scaled(builder, column, 4))
+            for index, values in enumerate(decode(builder.add(source, place))):
+                ir.store(builder, ir.offset(builder, target, 64 * index), values)
+
+        _each_block(builder, _decoders(builder, kind), columns, decode_block)
 
     return named(build, f"decode_row_{name}", 3)
 
