@@ -117,6 +117,9 @@ class RecordingOps(NumbaOps):
     def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
         raise NotRecordable("a choice of tokens")
 
+    def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> Tensor:
+        raise NotRecordable("a rank of tokens")
+
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         if x.dtype != host_dtype(dtype):
             raise NotRecordable(f"cast from {x.dtype} to {dtype}")

@@ -33,6 +33,9 @@ _KNOWN_OF_ATTENTION = frozenset(
     ["query", "key", "value", "output", "head_dim", "scale", "window", "softcap", "query_norm", "key_norm", "sinks"]
 )
 
+MOST_RANKED = 256
+"""Tokens that the kernel tells of, at most: it puts them in order one by one."""
+
 
 class NumpyOps(ArrayModuleOps):
     """The oracle: every primitive is one NumPy call, every composition is inherited."""
@@ -288,7 +291,7 @@ class NumbaOps(NumpyOps):
         return self._kernels.attend(query, cache, batch, attention, *([] if rotation is None else [rotation]))
 
     def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
-        if logits.dtype != np.float32 or logits.ndim != 2 or not logits.size or logits.strides[1] != 4:
+        if not _are_rows(logits):
             return super().choose(logits, settings)
         tokens = self._kernels.choose(logits, settings)
         left = np.flatnonzero(tokens < 0)
@@ -296,6 +299,11 @@ class NumbaOps(NumpyOps):
             with np.errstate(invalid="ignore"):  # a logit may be infinite
                 tokens[left] = super().choose(logits[left], settings[left])
         return tokens
+
+    def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> Tensor:
+        if not _are_rows(logits) or count > MOST_RANKED or ((tokens < 0) | (tokens >= logits.shape[1])).any():
+            return super().ranked(logits, tokens, count)
+        return self._kernels.ranked(logits, tokens, count)
 
     def _knows(self, attention: Attention, heads: int) -> bool:
         """Has the kernel of attention a word for everything in use?"""
@@ -322,3 +330,8 @@ class NumbaOps(NumpyOps):
         if x.ndim == 1 and x.dtype == np.float32 and x.flags.c_contiguous:
             return x
         return self._kernels.rows(x, x.shape[-1])
+
+
+def _are_rows(x: Tensor) -> bool:
+    """Is it float32 [rows, columns], with something in it, whose rows a kernel can read?"""
+    return bool(x.dtype == np.float32 and x.ndim == 2 and x.size and x.strides[1] == 4)

@@ -116,9 +116,9 @@ def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
 
 def _is_simple(ops: TensorOps, state: SamplingState) -> bool:
     """Is the row the backend's?"""
-    if not ops.on_host:
+    if ops.chooses or not ops.on_host:
         return _is_choice(state)
-    return state.params.logprobs is None and (_is_choice(state) if ops.chooses else _is_argmax(state))
+    return state.params.logprobs is None and _is_argmax(state)
 
 
 def _is_argmax(state: SamplingState) -> bool:

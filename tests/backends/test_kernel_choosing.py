@@ -1,4 +1,5 @@
-"""OPS-74: the kernel that chooses tokens chooses those of the definition, or leaves a row to it."""
+"""OPS-74, -75: the kernel that chooses tokens chooses those of the definition, or leaves a row to it, and the one that
+tells of tokens tells the same."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels.choice_sizes import MOST_MEMBERS
-from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
+from ferrum.backends.numpy_backend import MOST_RANKED, NumbaOps, NumpyOps
 
 TOKENS = st.sampled_from([1, 2, 15, 16, 63, 64, 65, 127, 130, 400, 1100])
 KINDS = ["smooth", "steps", "some -inf", "peaks", "flat"]
@@ -86,3 +87,38 @@ def test_what_rounding_could_decide_is_left_to_the_definition(kernels: NumbaOps)
             table = np.array([setting], np.float64)
             assert (kernels._kernels.choose(x, table)[0] >= 0) == is_clear
             assert chosen(kernels, x, table) == chosen(NumpyOps(), x, table)
+
+
+@pytest.mark.clause("OPS-75")
+@given(vocab=TOKENS, kind=st.sampled_from(KINDS), rows=st.integers(1, 5), count=st.integers(0, 70), seed=st.integers(0))
+@settings(deadline=None)
+def test_what_is_told_of_tokens_is_that_of_the_definition(
+    kernels: NumbaOps, vocab: int, kind: str, rows: int, count: int, seed: int
+) -> None:
+    """Ranks and ids exactly, logarithms up to their last bits."""
+    x, count = rows_of(kind, rows, vocab, seed), min(count, vocab)
+    tokens = np.random.default_rng(seed).integers(0, vocab, rows)
+    with np.errstate(invalid="ignore"):
+        found, expected = (np.asarray(ops.ranked(x, tokens, count)) for ops in (kernels, NumpyOps()))
+    exact = [1, *range(2, 2 + count)]
+    assert np.array_equal(found[:, exact], expected[:, exact])
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.clause("OPS-75")
+def test_many_tokens_and_tokens_that_are_none_are_the_definitions(kernels: NumbaOps) -> None:
+    x = rows_of("smooth", 2, 2 * MOST_RANKED, 7)
+    many = kernels.ranked(x, np.array([1, 2]), MOST_RANKED + 1)
+    assert np.array_equal(many, NumpyOps().ranked(x, np.array([1, 2]), MOST_RANKED + 1))
+    with pytest.raises(IndexError):
+        kernels.ranked(x, np.array([1, 2 * MOST_RANKED]), 1)
+
+
+@pytest.mark.clause("OPS-75")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_of_which_nothing_can_be_told_leaves_the_others_alone(kernels: NumbaOps, bad: float) -> None:
+    x = rows_of("smooth", 3, 130, 3)
+    x[1, 128] = bad
+    found = kernels.ranked(x, np.array([5, 6, 7]), 4)
+    assert np.isnan(found[1]).all()
+    np.testing.assert_allclose(found[::2], NumpyOps().ranked(x[::2], np.array([5, 7]), 4), rtol=1e-13)

@@ -170,6 +170,10 @@ class Kernels:
         """See `ferrum.backends.numba_kernels.bind_choosing`."""
         return bind_choosing.choose(self.launcher, logits, settings)
 
+    def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> np.ndarray:
+        """See `ferrum.backends.numba_kernels.bind_choosing`."""
+        return bind_choosing.ranked(self.launcher, logits, tokens, count)
+
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
         """-> [tokens, columns]"""
         token_ids = np.ascontiguousarray(token_ids, np.int32)

@@ -1,7 +1,7 @@
-"""From logits and settings to tokens, by a kernel.
+"""From logits and settings to tokens, and to what is told of them, by kernels.
 
-Owns: the launch. Which rows the kernel leaves to the definition is its own matter.
-Specs: OPS-74. Next: `ferrum.backends.numba_kernels.bind`.
+Owns: the launches. Which rows a kernel leaves to the definition is its own matter.
+Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.bind`.
 """
 
 from __future__ import annotations
@@ -28,3 +28,15 @@ def choose(launcher: Launcher, logits: Tensor, settings: Tensor) -> np.ndarray:
         *launcher.scratch(choice_scratch(vocab)), work=0 if rows == 1 else WORK * logits.size, count=3,
     )  # fmt: skip
     return tokens
+
+
+def ranked(launcher: Launcher, logits: Tensor, tokens: np.ndarray, count: int) -> np.ndarray:
+    """logits float32 [rows, vocab] with a contiguous last axis, int64 [rows] -> float64 [rows, 2 + 2 * count]."""
+    rows, vocab = logits.shape
+    tokens, out = np.ascontiguousarray(tokens), np.empty((rows, 2 + 2 * count))
+    launcher.launch(
+        "ranking.ranked",
+        address(logits), logits.strides[0], rows, vocab, address(tokens), count, address(out),
+        *launcher.scratch(choice_scratch(vocab)), work=0 if rows == 1 else WORK * logits.size, count=3,
+    )  # fmt: skip
+    return out

@@ -3,21 +3,17 @@
 Owns: the same choice as the definition, from one look at most logits. The definition adds weights up one by one, in the
 order of ids; here they are added up block by block, and their exponentials differ in the last bits. So each comparison
 has a margin, far wider than either rounding: a row in which one falls inside is left to the definition.
-A *view* is the logits that can still be chosen: the row itself, or candidates copied out of it, in the order of ids, in
-blocks of 64 that are padded with -inf.
-Definition: `choose` in `ferrum.tensor.drawing`. Specs: OPS-74. Next: `ferrum.backends.numba_kernels.routing`.
+Definition: `choose` in `ferrum.tensor.drawing`. Specs: OPS-74. Next: `ferrum.backends.numba_kernels.ranking`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numba import njit
 
 from ferrum.backends.numba_kernels.choice_sizes import BINS, BLOCK, MOST_MEMBERS, SETTING_BYTES, UNDECIDED
-from ferrum.backends.numba_kernels.doubles import largest, load_double, store_double, store_int32, weigh
+from ferrum.backends.numba_kernels.doubles import load_double, store_double, store_int32
 from ferrum.backends.numba_kernels.simd import (
     inlined,
     larger,
@@ -30,143 +26,28 @@ from ferrum.backends.numba_kernels.simd import (
     store_float,
     store_word,
     sub,
-    sum_lanes,
     where_less,
     zeros,
 )
+from ferrum.backends.numba_kernels.views import (
+    NOTHING,
+    at_least,
+    first,
+    gather,
+    keep_top,
+    padded,
+    sort,
+    stage,
+    survey,
+    weights_of,
+)
 
-stage: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
-"""Decorator of a part of this kernel that is compiled by itself: written into the kernel, all of them would take Numba
-three times as long."""
-
-_NOTHING = np.float32(-np.inf)
 _LOWEST = np.float32(-3.4e38)
 GREEDY_BELOW = 1e-5  # as in `ferrum.tensor.drawing`
 _DEEPEST = 32.0
 """Tokens whose probability is e^-32 of the best one's and less are not told apart by parts."""
 _ROUNDING, _LEAST_MARGIN = 4e-16, 1e-13
 """The margin of a sum of weights, relative to all of them: so much for each of them, and at least that."""
-
-
-@inlined
-def _padded(x, count, blocks, out):
-    """Copies a row whose logits do not fill their blocks, and -inf behind it -> where it is."""
-    if count % BLOCK != 0:
-        for i in range(BLOCK * blocks):
-            store_float(out + 4 * i, load_float(x + 4 * i) if i < count else _NOTHING)
-        x = out
-    return x
-
-
-@stage
-def _survey(x, blocks, maxima):
-    """The largest logit; NaN where one is. Writes the largest of each block."""
-    most = splat(_NOTHING)
-    for block in range(blocks):
-        place = x + 4 * BLOCK * block
-        values = largest(largest(load(place), load(place + 64)), largest(load(place + 128), load(place + 192)))
-        store_float(maxima + 4 * block, max_lanes(values))
-        most = largest(values, most)
-    total = sum_lanes(most)
-    return max_lanes(most) if total == total else total
-
-
-@inlined
-def _first(x, blocks, maxima, wanted):
-    """The place of the first logit that is the largest."""
-    block = 0
-    while block < blocks - 1 and load_float(maxima + 4 * block) != wanted:
-        block += 1
-    place, i = x + 4 * BLOCK * block, 0
-    while i < BLOCK - 1 and load_float(place + 4 * i) != wanted:
-        i += 1
-    return BLOCK * block + i
-
-
-@stage
-def _kth_largest(values, count, k):
-    """Of floats that are taken apart on the way; k from 1."""
-    low, high, wanted = 0, count - 1, k - 1
-    while low < high:
-        pivot = load_float(values + 4 * ((low + high) // 2))
-        i, j = low, high
-        while i <= j:
-            while load_float(values + 4 * i) > pivot:
-                i += 1
-            while load_float(values + 4 * j) < pivot:
-                j -= 1
-            if i <= j:
-                other = load_float(values + 4 * i)
-                store_float(values + 4 * i, load_float(values + 4 * j))
-                store_float(values + 4 * j, other)
-                i += 1
-                j -= 1
-        low, high = (low, j) if wanted <= j else (i, high) if wanted >= i else (wanted, wanted)
-    return load_float(values + 4 * wanted)
-
-
-# ---- candidates
-@inlined
-def _at_least(maxima, blocks, copy, top_k, floor):
-    """A logit that all candidates reach: the k-th largest of blocks' largest is at most the k-th largest of all."""
-    if 0 < top_k <= blocks:
-        for block in range(blocks):
-            store_float(copy + 4 * block, load_float(maxima + 4 * block))
-        floor = max(floor, _kth_largest(copy, blocks, top_k))
-    return floor
-
-
-@stage
-def _gather(x, count, blocks, maxima, floor, logits, ids):
-    """Copies the logits that are not below `floor`, and their ids -> how many."""
-    found = 0
-    for block in range(blocks):
-        if load_float(maxima + 4 * block) >= floor:
-            for i in range(BLOCK * block, min(BLOCK * block + BLOCK, count)):
-                logit = load_float(x + 4 * i)
-                if logit >= floor:
-                    store_float(logits + 4 * found, logit)
-                    store_int32(ids + 4 * found, i)
-                    found += 1
-    return found
-
-
-@stage
-def _keep_top(logits, ids, found, top_k, copy):
-    """Leaves exactly `top_k` candidates, of equal ones those with the lowest ids -> how many there are."""
-    if found > top_k:
-        for i in range(found):
-            store_float(copy + 4 * i, load_float(logits + 4 * i))
-        threshold = _kth_largest(copy, found, top_k)
-        ties = top_k
-        for i in range(found):
-            if load_float(logits + 4 * i) > threshold:
-                ties -= 1
-        kept = 0
-        for i in range(found):
-            logit = load_float(logits + 4 * i)
-            if logit > threshold or (logit == threshold and ties > 0):
-                if logit == threshold:
-                    ties -= 1
-                store_float(logits + 4 * kept, logit)
-                store_int32(ids + 4 * kept, load_int32(ids + 4 * i))
-                kept += 1
-        found = kept
-    return found
-
-
-# ---- weights
-@stage
-def _weigh(x, blocks, temperature, most, weights, sums):
-    """Writes the weight of every logit of a view, and their sum by block -> the sum of all."""
-    total, best = 0.0, np.float64(most) / temperature
-    for block in range(blocks):
-        place, out, part = x + 4 * BLOCK * block, weights + 8 * BLOCK * block, 0.0
-        for i in range(4):
-            part += weigh(out + 128 * i, load(place + 64 * i), temperature, best)
-        store_double(sums + 8 * block, part)
-        total += part
-    return total
 
 
 @inlined
@@ -178,7 +59,7 @@ def _part(most, logit, scale):
 @stage
 def _scale(x, blocks, most, temperature):
     """Parts by logit, from the largest to the smallest, or as deep as they are told apart."""
-    far = splat(_NOTHING)
+    far = splat(NOTHING)
     for block in range(blocks):
         place = x + 4 * BLOCK * block
         for i in range(4):
@@ -217,7 +98,7 @@ def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bin
                     count += 1
     found = UNDECIDED
     if 0 < count <= MOST_MEMBERS and running < wanted - margin:
-        _sort(x, members, count)
+        sort(x, members, count)
         i = -1
         while i < count - 1 and running < wanted - margin:
             i += 1
@@ -228,22 +109,10 @@ def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bin
 
 
 @stage
-def _sort(x, members, count):
-    """Places of logits, ascending, into the descending order of those; equal ones stay as they are."""
-    for i in range(1, count):
-        place = load_int32(members + 4 * i)
-        logit, j = load_float(x + 4 * place), i
-        while j > 0 and load_float(x + 4 * load_int32(members + 4 * (j - 1))) < logit:
-            store_int32(members + 4 * j, load_int32(members + 4 * (j - 1)))
-            j -= 1
-        store_int32(members + 4 * j, place)
-
-
-@stage
 def _keep(x, blocks, boundary, min_p, weights, sums):
     """Makes 0 of the weights behind the boundary (if there is one) and below min_p -> the sum of the others; NaN where
     it is not clear which those are."""
-    limit = load_float(x + 4 * boundary) if boundary >= 0 else _NOTHING
+    limit = load_float(x + 4 * boundary) if boundary >= 0 else NOTHING
     total = 0.0
     for block in range(blocks):
         if load_double(sums + 8 * block) > 0:
@@ -288,24 +157,24 @@ def _draw(blocks, weights, sums, wanted, margin):
 @stage
 def _candidates(x, vocab, blocks, maxima, temperature, top_k, top_p, min_p, most, logits, ids, order):
     """Copies what can still be chosen, where that is known before weights are -> how many; 0: it is the whole row."""
-    floor, found = _NOTHING, 0
+    floor, found = NOTHING, 0
     if top_p == 1 and min_p > 0:  # nobody asks for the weights of the others
         floor = np.float32(most + temperature * (math.log(min_p) - 1e-4) - 1e-5 * abs(most))
     if top_k > 0:
-        floor = _at_least(maxima, blocks, order, top_k, floor)
-    if top_k > 0 or floor > _NOTHING:
-        found = _gather(x, vocab, blocks, maxima, floor, logits, ids)
+        floor = at_least(maxima, blocks, order, top_k, floor)
+    if top_k > 0 or floor > NOTHING:
+        found = gather(x, vocab, blocks, maxima, floor, logits, ids)
         if 0 < top_k < found:
-            found = _keep_top(logits, ids, found, top_k, order)
+            found = keep_top(logits, ids, found, top_k, order)
         for i in range(found, (found + BLOCK - 1) // BLOCK * BLOCK):
-            store_float(logits + 4 * i, _NOTHING)
+            store_float(logits + 4 * i, NOTHING)
     return found
 
 
 @stage
 def _drawn(x, blocks, most, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order):
     """The place of the token that is drawn from a view; UNDECIDED where that is not clear."""
-    total, boundary, found = _weigh(x, blocks, temperature, most, weights, sums), UNDECIDED, UNDECIDED
+    total, boundary, found = weights_of(x, blocks, temperature, most, weights, sums), UNDECIDED, UNDECIDED
     slack = _ROUNDING * vocab + _LEAST_MARGIN
     if top_p < 1:
         scale = _scale(x, blocks, most, temperature)
@@ -334,10 +203,10 @@ def choose(row, chunk, chunks):
         setting = load_word(row + 40) + SETTING_BYTES * number
         temperature, top_k = load_double(setting), int(load_double(setting + 8))
         top_p, min_p, unit = load_double(setting + 16), load_double(setting + 24), load_double(setting + 32)
-        x = _padded(load_word(row + 8) + number * load_word(row + 16), vocab, blocks, logits)
-        most, token = _survey(x, blocks, maxima), UNDECIDED
+        x = padded(load_word(row + 8) + number * load_word(row + 16), vocab, blocks, logits)
+        most, token = survey(x, blocks, maxima), UNDECIDED
         if most - most == 0 and temperature < GREEDY_BELOW:
-            token = _first(x, blocks, maxima, most)
+            token = first(x, blocks, maxima, most)
         elif most - most == 0:
             found = _candidates(
                 x, vocab, blocks, maxima, temperature, top_k if top_k < vocab else 0, top_p, min_p, most, logits, ids,
@@ -346,7 +215,7 @@ def choose(row, chunk, chunks):
             parts = blocks if found == 0 else (found + BLOCK - 1) // BLOCK
             if found > 0:
                 x = logits
-                _survey(x, parts, maxima)
+                survey(x, parts, maxima)
             token = _drawn(x, parts, most, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order)
             if token != UNDECIDED and found > 0:
                 token = load_int32(ids + 4 * token)

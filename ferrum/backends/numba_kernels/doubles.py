@@ -1,7 +1,7 @@
 """Words of the SIMD vocabulary for numbers in float64: one at a time, and the weights of 16 logits.
 
 Owns: an exponential in float64. Probabilities are added up in float64, because a choice must not depend on how.
-Next: `ferrum.backends.numba_kernels.choosing`.
+Next: `ferrum.backends.numba_kernels.views`.
 """
 
 from __future__ import annotations
