@@ -50,7 +50,7 @@ ATTENTION = "attention.attention"
 SPLIT_OF_ATTENTION = "splits.attend_split"
 SPLIT_OF_Q8_ATTENTION = "splits_q8.attend_split_q8"
 MERGE_OF_ATTENTION = "attention.merge_attention"
-SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION)
+SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION, "choosing.choose")
 """What another process begins with at once, where it is missing: it takes as long as all the rest."""
 SPLIT_UNITS = 4
 """Units of attention a thread from which on contexts are not split: the shares are even enough."""
