@@ -19,11 +19,11 @@ from ferrum.backends.numba_kernels.descriptor import (
 from ferrum.backends.numba_kernels.simd import call3, call12, call14, inlined, load_word
 from ferrum.backends.numba_kernels.sizes import (
     BLOCK_COLUMNS,
+    LEAST_ROWS,
     MOST_ROWS,
     PANEL_BYTES,
     PANEL_TOKENS,
     SMALL_BATCH,
-    SMALL_PANEL_ROWS,
     SUMS_BYTES,
     UNIT_ROWS,
     WHOLE_COLUMNS,
@@ -73,12 +73,17 @@ def share(count, chunk, chunks, unit):
 
 
 @inlined
+def _panel_bytes(columns):
+    return max(PANEL_BYTES, LEAST_ROWS * 4 * columns)
+
+
+@inlined
 def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, start_stride, tokens, scratch, size):
     """`multiply` for the rows top..top + rows; `out` and `start` point at row `top`. x has operands of `size` bytes."""
     columns, row_bytes = load_word(weight + COLUMNS), load_word(weight + ROW_BYTES)
     source = load_word(weight + DATA) + top * row_bytes
     width = columns if columns <= WHOLE_COLUMNS else BLOCK_COLUMNS
-    sums = scratch + max(PANEL_BYTES, UNIT_ROWS * 4 * columns)
+    sums = scratch + _panel_bytes(columns)
     in_place = size == FLOAT32_BYTES and load_word(weight + BLOCK_BYTES) == 0 and width == columns
     panel = source if in_place else scratch
     if not in_place:
@@ -125,8 +130,7 @@ def _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, fir
 def _multiply_many(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch, size):
     columns = load_word(weight + COLUMNS)
     fitting = PANEL_BYTES // (size * columns) // UNIT_ROWS * UNIT_ROWS
-    most = SMALL_PANEL_ROWS if tokens <= SMALL_BATCH else MOST_ROWS
-    panel_rows = max(UNIT_ROWS, min(most, fitting))
+    panel_rows = LEAST_ROWS if tokens <= SMALL_BATCH else max(LEAST_ROWS, min(MOST_ROWS, fitting))
     for row in range(first, end, panel_rows):
         rows = max(4, min(panel_rows, end - row))
         top = min(row, end - rows)  # a last partial panel overlaps the one before
@@ -159,7 +163,7 @@ def multiply_bfloat16(weight, x, x_stride, out, out_stride, start, start_stride,
         _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens)
     else:
         columns = load_word(weight + COLUMNS)
-        rounded = scratch + max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + SUMS_BYTES
+        rounded = scratch + _panel_bytes(columns) + SUMS_BYTES
         for token in range(tokens):
             _round_row(rounded + 2 * columns * token, x + token * x_stride, columns)
         _multiply_many(

@@ -24,14 +24,14 @@ BLOCK_COLUMNS = 512
 """Columns that are multiplied together: two kilobytes of a row, so that a tile's operands stay in the nearest cache."""
 WHOLE_COLUMNS = 768
 """Rows of up to so many columns are not cut into blocks."""
-PANEL_BYTES = 256 << 10
+PANEL_BYTES = 384 << 10
 """Decoded rows that stay in a core's second-level cache while many tokens pass over them."""
-MOST_ROWS = 120
+LEAST_ROWS, MOST_ROWS = 24, 120
+"""Rows of a panel. With fewer, however long they are, the tokens come from a cache too far away too often."""
 UNIT_ROWS = 12
 """Panels and chunks are multiples of this many rows, which every tile divides."""
 SMALL_BATCH = 64
-SMALL_PANEL_ROWS = 24
-"""Up to SMALL_BATCH tokens a panel has so many rows, which then come from the cache into which they were decoded."""
+"""Up to so many tokens a panel has LEAST_ROWS, which then come from the cache into which they were decoded."""
 
 
 SUMS_BYTES = -(-MOST_ROWS // PANEL_ROWS) * TILE_BYTES
@@ -40,7 +40,7 @@ SUMS_BYTES = -(-MOST_ROWS // PANEL_ROWS) * TILE_BYTES
 
 def product_scratch(columns: int) -> int:
     """Bytes of private memory of a chunk for `multiply`: a panel, and the sums of a strip."""
-    return max(PANEL_BYTES, UNIT_ROWS * 4 * columns) + SUMS_BYTES
+    return max(PANEL_BYTES, LEAST_ROWS * 4 * columns) + SUMS_BYTES
 
 
 def rounded_scratch(columns: int, tokens: int) -> int:
