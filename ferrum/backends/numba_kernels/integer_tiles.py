@@ -98,15 +98,23 @@ def _sums(
         place = ir.scaled(builder, loop.index, size)
         tokens = [builder.add(x, ir.scaled(builder, loop.index, X_BYTES * groups)) for x in xs]
         units = [builder.add(base, place) for base, _ in parts]
-        reads = [kind.read(builder, unit, part) for unit, (_, part) in zip(units, parts, strict=True)]
-        lines = size // 64
-        for number, run in enumerate(zip(*reads, strict=True)):
-            _in_order(builder)
-            if ahead:  # a run's share: asked for all at once they would stall
-                begin, end = (lines * n // kind.runs for n in (number, number + 1))
-                _prefetch(builder, units[0], range(begin, end), ahead)
-            _add_run(builder, kind, run, tokens, slots)
+        with cgutils.for_range(builder, ir.constant(ir.Int64, kind.turns)) as turns:
+            turn, share = turns.index, X_BYTES * groups // kind.turns
+            own = [builder.add(token, ir.scaled(builder, turn, share)) for token in tokens]
+            ahead_of = builder.add(units[0], ir.scaled(builder, turn, size // kind.turns))
+            reads = [kind.read(builder, unit, turn, part) for unit, (_, part) in zip(units, parts, strict=True)]
+            lines = -(-size // kind.turns // 64)
+            for number, run in enumerate(zip(*reads, strict=True)):
+                _in_order(builder)
+                if ahead:  # a group's share: asked for all at once they would stall
+                    _prefetch(builder, ahead_of, _share(lines, number, groups // kind.turns), ahead)
+                _add_run(builder, kind, run, own, slots)
     return [[builder.load(slot) for slot in each] for each in slots]
+
+
+def _share(lines: int, number: int, groups: int) -> range:
+    """Which of a turn's cache lines are asked for at its run of this number; nothing after one run for each group."""
+    return range(lines * number // groups, lines * (number + 1) // groups) if number < groups else range(0)
 
 
 def _add_run(builder: Any, kind: UnitKind, runs: tuple[Run, ...], tokens: list[Any], slots: list[list[Any]]) -> None:

@@ -30,14 +30,20 @@ def _put_four(builder, address, value):
     ir.store(builder, address, builder.trunc(value, ir.Int32))
 
 
+@word(Index, Address)
+def _one(builder, address):
+    """A byte as an unsigned number"""
+    return builder.zext(ir.load(builder, address, ir.Int8), ir.Int64)
+
+
+@word(types.void, Address, Index)
+def _put_one(builder, address, value):
+    ir.store(builder, address, builder.trunc(value, ir.Int8))
+
+
 @word(types.void, Address, Address)
 def _move_two(builder, target, source):
     ir.store(builder, target, ir.load(builder, source, ir.Int16))
-
-
-@word(types.void, Address, Address)
-def _move_one(builder, target, source):
-    ir.store(builder, target, ir.load(builder, source, ir.Int8))
 
 
 @inlined
@@ -80,24 +86,34 @@ def _q8_0(source, unit, row, block):
 
 
 @inlined
-def _packed_scales(source, unit, row):
-    """What Q4_K and Q5_K begin with."""
+def _six_bit_scales(source, unit, row):
+    """What Q4_K and Q5_K begin with; how the file packs the scales is told in `ferrum.tensor.k_quants`."""
     _move_two(unit + 2 * row, source)
     _move_two(unit + 32 + 2 * row, source + 2)
-    for byte in range(12):
-        _move_one(unit + 64 + 16 * byte + row, source + 4 + byte)
+    for pair in range(4):
+        high = 0
+        for group in range(2 * pair, 2 * pair + 2):
+            if group < 4:
+                scale, least = _one(source + 4 + group) & 63, _one(source + 8 + group) & 63
+            else:
+                last = _one(source + 8 + group)
+                scale = last & 15 | _one(source + group) >> 6 << 4
+                least = last >> 4 | _one(source + 4 + group) >> 6 << 4
+            _put_one(unit + 64 + 16 * group + row, scale & 15 | (least & 15) << 4)
+            high |= (scale >> 4 | least >> 4 << 2) << 4 * (group % 2)
+        _put_one(unit + 192 + 16 * pair + row, high)
 
 
 @inlined
 def _q4_k(source, unit, row, block):
-    _packed_scales(source, unit, row)
+    _six_bit_scales(source, unit, row)
     for group in range(8):
         _nibbles(source + 16 + 32 * (group // 2), unit + 256 + 256 * group + 4 * row, 4 * (group % 2))
 
 
 @inlined
 def _q5_k(source, unit, row, block):
-    _packed_scales(source, unit, row)
+    _six_bit_scales(source, unit, row)
     for group in range(8):
         target = unit + 256 + 320 * group + 4 * row
         _nibbles(source + 48 + 32 * (group // 2), target, 4 * (group % 2))
@@ -111,7 +127,7 @@ def _q5_k(source, unit, row, block):
 def _q6_k(source, unit, row, block):
     _move_two(unit + 2 * row, source + 208)
     for run in range(16):
-        _move_one(unit + 64 + 16 * run + row, source + 192 + run)
+        _put_one(unit + 64 + 16 * run + row, _one(source + 192 + run))
     for group in range(8):
         half, quarter = group // 4, group % 4
         target = unit + 320 + 384 * group + 4 * row
