@@ -235,7 +235,7 @@ class Chat:
 
 def usage_of(completion: Completion) -> UsageCounts:
     usage = completion.usage
-    return usage_counts(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+    return usage_counts(usage.prompt_tokens, usage.completion_tokens, [usage])
 
 
 def _delta(parts: list[Part]) -> Delta | None:

@@ -104,17 +104,12 @@ class CompletionCall:
         """The answer, once all of it is complete."""
         async for _ in merged([answering.chunks() for answering in self.answerings]):
             pass
-        choices, prompt_tokens, tokens, cached = [], 0, 0, 0
+        choices = []
         for number, answering in enumerate(self.answerings):
             completion = answering.completion()
-            prompt_tokens += completion.usage.prompt_tokens
-            tokens += 0 if self.only_echo else completion.usage.completion_tokens
-            cached += completion.usage.cached_tokens
             for choice in completion.choices:
                 choices.append(self._choice(number, choice, completion.prompt_logprobs))
-        return Completions(
-            **self.head.fields("text_completion"), choices=choices, usage=usage_counts(prompt_tokens, tokens, cached)
-        )
+        return Completions(**self.head.fields("text_completion"), choices=choices, usage=self._usage())
 
     def _choice(
         self, number: int, choice: Choice, prompt_logprobs: Sequence[Logprobs | None] | None
@@ -208,9 +203,7 @@ class CompletionCall:
     def _usage(self) -> UsageCounts:
         usages = [answering.completion().usage for answering in self.answerings]
         tokens = 0 if self.only_echo else sum(usage.completion_tokens for usage in usages)
-        return usage_counts(
-            sum(usage.prompt_tokens for usage in usages), tokens, sum(usage.cached_tokens for usage in usages)
-        )
+        return usage_counts(sum(usage.prompt_tokens for usage in usages), tokens, usages)
 
 
 def _params(body: CompletionRequest) -> SamplingParams:

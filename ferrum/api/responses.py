@@ -35,7 +35,7 @@ from ferrum.api.served import Served
 from ferrum.errors import InvalidParameter
 
 SAME = ("model", "temperature", "top_p", "parallel_tool_calls", "seed", "top_k", "min_p", "repetition_penalty",
-        "chat_template_kwargs", "priority")  # fmt: skip
+        "chat_template_kwargs", "priority", "speculate")  # fmt: skip
 """Fields that a chat has under the same name."""
 LOGPROBS = "message.output_text.logprobs"
 OWN_NAMES = {

@@ -19,7 +19,7 @@ from ferrum.types import Priority
 SAME = (
     "n", "temperature", "top_p", "top_k", "min_p", "typical_p", "mirostat", "mirostat_tau", "mirostat_eta",
     "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "stop_token_ids", "min_tokens",
-    "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logprobs_mode",
+    "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logprobs_mode", "speculate",
 )  # fmt: skip
 """Fields that are parameters of the same name."""
 

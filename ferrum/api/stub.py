@@ -30,12 +30,14 @@ from ferrum.config import EngineConfig
 from ferrum.engine.embedding import EmbeddingJob, as_options, check_text, token_lists
 from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics
+from ferrum.engine.ngram import NgramProposer
 from ferrum.engine.prompts import as_prompts
 from ferrum.engine.setup import Capacity, build_grammars, build_scheduler
+from ferrum.engine.speculation import Speculation
 from ferrum.engine.thread import EngineThread
 from ferrum.errors import InvalidParameter, NotFound
 from ferrum.sched.plan import StepPlan
-from ferrum.sched.sequence import TokenSequence
+from ferrum.speculation import NGRAM, parse_speculate
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
@@ -131,8 +133,9 @@ class ScriptRunner:
         row = 0
         for chunk in plan.chunks:
             end = chunk.start + chunk.count
-            for place in range(end - chunk.rows, end):
-                wanted = self._next(chunk.sequence, place + 1)
+            tokens = [*chunk.sequence.token_ids, *chunk.drafts]
+            for place in range(end - chunk.rows, end + len(chunk.drafts)):
+                wanted = self._next(tokens, chunk.sequence.prompt_length, place + 1)
                 if wanted is not None:
                     logits[row, wanted] = CERTAIN
                 row += 1
@@ -147,12 +150,11 @@ class ScriptRunner:
         ]
         return np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
 
-    def _next(self, sequence: TokenSequence, length: int) -> int | None:
+    def _next(self, tokens: Sequence[int], prompt_length: int, length: int) -> int | None:
         """The token that the script has after the first `length` ones; None where they are not what it says."""
-        prompt = sequence.token_ids[: sequence.prompt_length]
-        said = sequence.token_ids[sequence.prompt_length : length]
-        if length < sequence.prompt_length:
-            return sequence.token_ids[length]
+        prompt, said = tokens[:prompt_length], tokens[prompt_length:length]
+        if length < prompt_length:
+            return tokens[length]
         answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
         return next_letter(answer, bytes(token for token in said if token != EOS))  # which may have been ignored
 
@@ -212,7 +214,8 @@ def stub(
     longest = config.max_model_len or BLOCKS * config.block_size // 4
     scheduler = build_scheduler(config, Capacity(longest, BLOCKS, 0), _NoStore(config.block_size), swap_cost=1.0)
     grammars = build_grammars(lambda: tokenizer, runner.vocab_size)
-    engine = Engine(runner, scheduler, lambda: tokenizer, metrics, grammars=grammars)
+    speculation = Speculation({NGRAM: NgramProposer()}, parse_speculate("speculate", config.speculate))
+    engine = Engine(runner, scheduler, lambda: tokenizer, metrics, grammars=grammars, speculation=speculation)
 
     def embedding_job(
         inputs: Any,

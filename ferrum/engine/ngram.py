@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from ferrum.sched.sequence import TokenSequence
 
-SHORTEST = 3
-"""Tokens that an earlier place must share with the end: after two, hardly anything that follows is the same again."""
+SHORTEST = 2
+"""Tokens that an earlier place must share with the end: after one, hardly anything that follows is the same again."""
 LONGEST = 16
 """Beyond so many, one place is as good as another."""
 PLACES = 16

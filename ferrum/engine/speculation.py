@@ -47,12 +47,15 @@ class Speculation:
         self._default = default
         self._pace = pace
         self._guesses: dict[TokenSequence, Guess] = {}
+        self._check(default)
 
     def check(self, params: SamplingParams) -> None:
         """Raises InvalidParameter for a source that this engine does not have."""
-        asked = parse_speculate("speculate", params.speculate)
-        if asked is not None and asked.source != OFF and asked.source not in self._proposers:
-            raise InvalidParameter("speculate", f"is {params.speculate!r}, for which this engine has no draft model")
+        self._check(parse_speculate("speculate", params.speculate))
+
+    def _check(self, asked: Speculate | None) -> None:
+        if asked is not None and asked.source not in (OFF, *self._proposers):
+            raise InvalidParameter("speculate", f"is {asked.source!r}, and this engine has no draft_model for it")
 
     def begin(self, sequence: TokenSequence) -> None:
         """A new sequence, whose parameters were checked."""

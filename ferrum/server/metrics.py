@@ -92,6 +92,8 @@ def counters(stats: EngineStats, metrics: EngineMetrics) -> Iterator[Metric]:
     yield _counter("engine_steps", "Steps of the engine.", stats.steps)
     yield _counter("prefix_cache_queries", "Prompt tokens that were looked for in memory.", stats.kv.queried_tokens)
     yield _counter("prefix_cache_hits", "How many of them were found.", stats.kv.hit_tokens)
+    yield _counter("spec_decode_num_draft_tokens", "Tokens computed before they had come.", stats.draft_tokens)
+    yield _counter("spec_decode_num_accepted_tokens", "How many of them came.", stats.accepted_tokens)
     preempted = CounterMetricFamily(f"{PREFIX}num_preemptions", "Sequences that had to give way.", labels=("kind",))
     preempted.add_metric(("recompute",), stats.preempted_by_recompute)
     preempted.add_metric(("swap",), stats.preempted_by_swap)

@@ -201,6 +201,7 @@ def test_fields_become_parameters_of_the_same_name() -> None:
         "mirostat_tau": 4.0, "mirostat_eta": 0.2, "repetition_penalty": 1.1, "presence_penalty": 0.1,
         "frequency_penalty": 0.2, "seed": 0, "stop_token_ids": [3], "min_tokens": 1, "ignore_eos": True,
         "include_stop_str_in_output": True, "skip_special_tokens": False, "logprobs_mode": "processed_logprobs",
+        "speculate": "ngram:5",
     }  # fmt: skip
     params = sampling_params(read(ChatRequest, {"messages": MESSAGES, **values, "stop": "x", "logit_bias": {"5": 1.5}}))
     found = {name: getattr(params, name) for name in values}

@@ -11,9 +11,11 @@ from ferrum.api.protocol.chat import ChatRequest
 from ferrum.api.sampling import priority
 from ferrum.api.service import Service
 from ferrum.api.stub import stub
+from ferrum.config import EngineConfig
+from ferrum.errors import InvalidParameter
 from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import Priority
-from tests.api.asking import Json, Parrot, asked, chat, chunks, hidden, whole
+from tests.api.asking import Json, Parrot, asked, chat, chunks, hidden, parrot, whole
 
 
 @pytest.mark.clause("API-05", "API-06")
@@ -40,6 +42,42 @@ def test_tokens_that_are_in_memory_already_are_told(kind: str) -> None:
     usage = asked(ask)
     details = usage.get("prompt_tokens_details") or usage["input_tokens_details"]
     assert 16 <= details["cached_tokens"] <= usage.get("prompt_tokens", usage.get("input_tokens", 0))
+
+
+@pytest.mark.clause("DRAFT-05", "DRAFT-10", "API-05")
+@pytest.mark.parametrize("kind", ["chat", "completion", "response"])
+@pytest.mark.parametrize("of_engine", [None, "ngram", "ngram:3"])
+def test_a_request_speculates_where_it_or_the_server_says_so(kind: str, of_engine: str | None) -> None:
+    said = "one two three four five " * 3
+    body: Json = {
+        "chat": chat(said),
+        "completion": {"prompt": hidden(said), "max_tokens": 200},
+        "response": {"input": hidden(said)},
+    }[kind]
+
+    async def ask(service: Service) -> dict[str | None, Json]:
+        words = (None, "off", "ngram:6")
+        return {
+            word: await whole(service, kind, body if word is None else body | {"speculate": word}) for word in words
+        }
+
+    told = asked(ask, lambda: parrot(EngineConfig(speculate=of_engine, prefix_caching=False)))
+    texts = {str(answer.get("choices") or answer["output"][0]["content"]) for answer in told.values()}
+    assert len(texts) == 1, "what proposes tokens changes the answer"
+    if kind != "response":  # which has no words for it
+        found = {word: answer["usage"].get("completion_tokens_details") for word, answer in told.items()}
+        assert found["off"] is None and (found[None] is None) == (of_engine is None)
+        assert found["ngram:6"]["accepted_prediction_tokens"] > 10
+
+
+@pytest.mark.clause("DRAFT-10")
+def test_what_cannot_propose_is_refused_by_the_name_of_the_field() -> None:
+    for word in ("lookup", "ngram:0", "draft"):
+        with pytest.raises(InvalidParameter) as caught:
+            asked(lambda service, word=word: whole(service, "chat", chat("x", speculate=word)))
+        assert caught.value.field == "speculate"
+    with pytest.raises(InvalidParameter, match="draft_model"):
+        parrot(EngineConfig(speculate="draft"))
 
 
 @pytest.mark.clause("API-04")

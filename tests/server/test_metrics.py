@@ -78,7 +78,9 @@ def test_a_histogram_is_told_in_full(values: list[float]) -> None:
 def test_each_number_stands_under_its_own_name() -> None:
     device, host = TierUsage(total=10, free=5, cached=3, held=2), TierUsage(total=24, free=7, cached=8, held=9)
     kv = KvCounters(queried_tokens=11, hit_tokens=12)
-    stats = EngineStats(13, 14, 15, 16, 17, 18, device, host, PressureLevel.NORMAL, kv)
+    stats = EngineStats(
+        13, 14, 15, 16, 17, 18, device, host, PressureLevel.NORMAL, kv, draft_tokens=21, accepted_tokens=22
+    )
     metrics = EngineMetrics()
     metrics.prompt_tokens, metrics.generation_tokens = 19, 20
     found = [*gauges(stats), *counters(stats, metrics)]
@@ -94,6 +96,7 @@ def test_each_number_stands_under_its_own_name() -> None:
         ("ferrum_kv_blocks", "host", "cached"): 8, ("ferrum_kv_blocks", "host", "held"): 9,
         ("ferrum_prefix_cache_queries_total",): 11, ("ferrum_prefix_cache_hits_total",): 12,
         ("ferrum_prompt_tokens_total",): 19, ("ferrum_generation_tokens_total",): 20,
+        ("ferrum_spec_decode_num_draft_tokens_total",): 21, ("ferrum_spec_decode_num_accepted_tokens_total",): 22,
     }  # fmt: skip
     assert {reason for _, reason in ended} == set(FinishReason)
 

@@ -126,6 +126,7 @@ class ResponsesRequest(Body):
     repetition_penalty: float | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Literal["low", "normal", "high", "critical"] | None = None
+    speculate: str | None = Field(None, max_length=16)
 
     # labels
     user: str | None = None

@@ -93,6 +93,9 @@ class SamplingBody(Body):
     priority: Literal["low", "normal", "high", "critical"] | None = Field(
         None, description="How urgent the request is; needs a server that was started with --scheduler priority."
     )
+    speculate: str | None = Field(
+        None, max_length=16, description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off".'
+    )
     return_token_ids: bool | None = Field(None, description="The answer also tells the ids of its tokens.")
 
     # labels

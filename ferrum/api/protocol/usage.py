@@ -5,13 +5,24 @@ Refuses to know: where they come from. Specs: API-05. Next: `ferrum.api.protocol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from ferrum.api.protocol.base import Answer
+from ferrum.types import Usage
 
 
 class PromptDetails(Answer):
     """Of the tokens of a prompt."""
 
     cached_tokens: int  # that were in memory already
+
+
+class CompletionDetails(Answer):
+    """Of the tokens of an answer: those that were proposed, computed before they had come, and came or did not."""
+
+    accepted_prediction_tokens: int
+    rejected_prediction_tokens: int
 
 
 class PromptLogprob(Answer):
@@ -33,14 +44,18 @@ class UsageCounts(Answer):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
 
 
-def usage_counts(prompt: int, completion: int, cached: int | None = None) -> UsageCounts:
-    """`cached`: None while it is not known."""
+def usage_counts(prompt: int, completion: int, known: Sequence[Usage] = ()) -> UsageCounts:
+    """`known`: what else is known of each prompt, once it is."""
+    told: dict[str, Any] = {}
+    if known:
+        told["prompt_tokens_details"] = PromptDetails(cached_tokens=sum(usage.cached_tokens for usage in known))
+    proposed, accepted = sum(usage.draft_tokens for usage in known), sum(usage.accepted_tokens for usage in known)
+    if proposed:
+        told["completion_tokens_details"] = CompletionDetails(
+            accepted_prediction_tokens=accepted, rejected_prediction_tokens=proposed - accepted
+        )
     total = prompt + completion
-    if cached is None:
-        return UsageCounts(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total)
-    details = PromptDetails(cached_tokens=cached)
-    return UsageCounts(
-        prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, prompt_tokens_details=details
-    )
+    return UsageCounts(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, **told)
