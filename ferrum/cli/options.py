@@ -59,7 +59,9 @@ _ENGINE = (
                  help="auto (a GPU where there is one, else the CPU), numpy, numba, cupy or package.module:Class."),
     click.option("--dtype", default="auto", show_default=True,
                  help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
-    click.option("--compute", default="float32", show_default=True, help="Type of the arithmetic."),
+    click.option("--compute", default="float32", show_default=True,
+                 help="Arithmetic of products: float32 is exact; int8 rounds activations that meet quantised weights, "
+                 "bfloat16 the operands of many tokens."),
     click.option("-t", "--threads", type=int, metavar="N",
                  help="Threads of the CPU backend.  [default: as many as this process may keep busy]"),
     click.option("--max-model-len", type=int, metavar="N", help="Longest context.  [default: the model's]"),
