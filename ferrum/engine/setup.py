@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
@@ -199,6 +198,8 @@ def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, conf
     """A digest of what besides tokens determines the keys and values in a block: the model, all of its weights, the
     types, the backend's arithmetic, the block size, and how keys are turned where the longest context decides on that.
     Reads every weight: a second or so for a billion of them."""
+    from concurrent.futures import ThreadPoolExecutor  # few starts need it
+
     named = [*params.vectors(), *((weight.kind, weight.data) for weight in params.weights())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         contents = list(pool.map(lambda pair: (pair[0], array_digest(pair[1])), named))

@@ -10,7 +10,7 @@ Next: `ferrum.sample.sampler`.
 
 from __future__ import annotations
 
-import secrets
+import os
 
 from ferrum.tensor.random import MULTIPLIERS, ROUNDS, WEYL, WORD, key_words
 
@@ -48,4 +48,4 @@ def choice_seed(seed: int, index: int) -> int:
 
 def fresh_seed() -> int:
     """A seed nobody chose."""
-    return secrets.randbits(SEED_BITS)
+    return int.from_bytes(os.urandom(SEED_BITS // 8))
