@@ -7,7 +7,7 @@ Next: `ferrum.backends.numba_kernels.moves`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numba import types
@@ -18,9 +18,12 @@ from ferrum.backends.numba_kernels.blocks import sixteen_halves
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
 from ferrum.backends.numba_kernels.simd import Index, word
 from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
+from ferrum.backends.numba_kernels.tiles import spaced
 
 WIDE = 4 if REGISTERS * WIDTH >= 512 else 1
 """Vectors of output columns that the value loop carries at once where there are as many."""
+TOGETHER = 2 if REGISTERS * WIDTH >= 512 else 1
+"""Pages whose scores are computed together: with one, the sums of a few query rows would wait for each other."""
 
 Load = Callable[[Any, Any], Any]
 
@@ -29,29 +32,36 @@ def _floats(builder: Any, address: Any) -> Any:
     return ir.load(builder, address, ir.Floats)
 
 
-def _score(name: str, load: Load) -> Any:
-    """Word (query, query stride, keys, key stride, head_dim, scores, score stride, rows): scores[row] (16 floats each)
-    = query[row] · keys; `keys` holds, for each of head_dim dimensions, 16 positions in a row. A vector of scores comes
-    out without horizontal sums."""
+def _score(name: str, load: Load, pages: int) -> Any:
+    """Word (query, query stride, addresses of `pages` pages of keys, key stride, head_dim, scores, score stride, rows):
+    scores[row] (16 floats for each page) = query[row] · keys; a page holds, for each of head_dim dimensions, 16
+    positions in a row. A vector of scores comes out without horizontal sums."""
 
-    def build(builder, query, query_stride, keys, key_stride, head_dim, scores, score_stride, rows):
-        def tile(count: int) -> None:
-            starts = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-            sums = ir.allocate_zeros(builder, count)
+    def build(builder, query, query_stride, *rest):
+        keys, (key_stride, head_dim, scores, score_stride, rows) = rest[:pages], rest[pages:]
+
+        def tile(count: int, keys: Sequence[Any], scores: Any) -> None:
+            starts = spaced(builder, query, query_stride, count)
+            sums = ir.allocate_zeros(builder, count * len(keys))
             with cgutils.for_range(builder, head_dim) as loop:
-                positions = load(builder, builder.add(keys, builder.mul(loop.index, key_stride)))
-                for start, slot in zip(starts, sums, strict=True):
-                    element = ir.load(builder, builder.add(start, ir.scaled(builder, loop.index, 4)), ir.Float)
-                    updated = ir.multiply_add(builder, ir.splat(builder, element), positions, builder.load(slot))
-                    builder.store(updated, slot)
-            for m, slot in enumerate(sums):
-                place = builder.add(scores, builder.mul(score_stride, ir.constant(ir.Int64, m)))
-                ir.store(builder, place, builder.load(slot))
+                line, place = builder.mul(loop.index, key_stride), ir.scaled(builder, loop.index, 4)
+                positions = [load(builder, builder.add(page, line)) for page in keys]
+                for m, start in enumerate(starts):
+                    element = ir.splat(builder, ir.load(builder, builder.add(start, place), ir.Float))
+                    for slot, vector in zip(sums[m * len(keys) :], positions, strict=False):
+                        builder.store(ir.multiply_add(builder, element, vector, builder.load(slot)), slot)
+            for m, out in enumerate(spaced(builder, scores, score_stride, count)):
+                for i in range(len(keys)):
+                    ir.store(builder, ir.offset(builder, out, 64 * i), builder.load(sums[m * len(keys) + i]))
 
-        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+        def tiles(count: int) -> None:
+            for first in range(0, pages, TOGETHER):
+                tile(count, keys[first : first + TOGETHER], ir.offset(builder, scores, 64 * first))
 
-    build.__name__ = f"score_page_{name}"
-    return word(types.void, *[Index] * 8)(build)
+        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tiles)
+
+    build.__name__ = f"score_{pages}_{name}"
+    return word(types.void, *[Index] * (7 + pages))(build)
 
 
 def _weigh(name: str, load: Load, element_bytes: int, wide: int) -> Any:
@@ -100,7 +110,7 @@ def _weigh(name: str, load: Load, element_bytes: int, wide: int) -> Any:
     return word(types.void, *[Index] * 9)(build)
 
 
-score_page = _score("float32", _floats)
-score_page_half = _score("float16", sixteen_halves)
+score_page, score_two_pages = (_score("float32", _floats, pages) for pages in (1, 2))
+score_page_half, score_two_pages_half = (_score("float16", sixteen_halves, pages) for pages in (1, 2))
 weigh_page = _weigh("float32", _floats, 4, WIDE)
 weigh_page_half = _weigh("float16", sixteen_halves, 2, 1)

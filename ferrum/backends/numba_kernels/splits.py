@@ -16,6 +16,8 @@ from ferrum.backends.numba_kernels.moves import copy, copy_from_half, fetch, key
 from ferrum.backends.numba_kernels.pages import (
     score_page,
     score_page_half,
+    score_two_pages,
+    score_two_pages_half,
     weigh_page,
     weigh_page_half,
 )
@@ -108,23 +110,37 @@ def reach(row, entry):
 @inlined
 def _score_pages(caches, shape, queries, scores, base, begin, end, rows, page_keys, page_values, padded):
     """Scores of the query rows and the positions begin..end; position base is the first of its split."""
+    _, head_dim, block_size, _ = shape
+    if block_size % PAGE == 0 and head_dim % PAGE == 0:
+        for page in range(begin, end, 2 * PAGE):
+            _score_in_place(caches, shape, queries, scores + 4 * (page - base), page, end, rows, padded)
+    else:
+        for page in range(begin, end, PAGE):
+            _gather(caches, shape, page, min(page + PAGE, end), page_keys, page_values, padded)
+            place = scores + 4 * (page - base)
+            score_page(queries, 4 * padded, page_keys, 64, head_dim, place, 4 * SPLIT, rows)
+
+
+@inlined
+def _score_in_place(caches, shape, queries, scores, page, end, rows, padded):
+    """Of two pages, or of the last one."""
     keys, _, table, head = caches
     kv_heads, head_dim, block_size, element = shape
-    in_place = block_size % PAGE == 0 and head_dim % PAGE == 0
-    for page in range(begin, end, PAGE):
-        place, here, stride = scores + 4 * (page - base), page_keys, 64
-        if in_place:
-            here = key_place(keys, table, head, kv_heads, head_dim, block_size, element, page)
-            stride = element * block_size
-            if page + PAGE < end:  # blocks lie anywhere, so the hardware cannot foresee them
-                ahead = key_place(keys, table, head, kv_heads, head_dim, block_size, element, page + PAGE)
-                fetch(ahead, stride, head_dim)
+    stride = element * block_size
+    first = key_place(keys, table, head, kv_heads, head_dim, block_size, element, page)
+    for later in range(page + 2 * PAGE, min(page + 4 * PAGE, end), PAGE):
+        # blocks lie anywhere, so the hardware cannot foresee them
+        fetch(key_place(keys, table, head, kv_heads, head_dim, block_size, element, later), stride, head_dim)
+    if page + PAGE < end:
+        second = key_place(keys, table, head, kv_heads, head_dim, block_size, element, page + PAGE)
+        if element == 2:
+            score_two_pages_half(queries, 4 * padded, first, second, stride, head_dim, scores, 4 * SPLIT, rows)
         else:
-            _gather(caches, shape, page, min(page + PAGE, end), page_keys, page_values, padded)
-        if in_place and element == 2:
-            score_page_half(queries, 4 * padded, here, stride, head_dim, place, 4 * SPLIT, rows)
-        else:
-            score_page(queries, 4 * padded, here, stride, head_dim, place, 4 * SPLIT, rows)
+            score_two_pages(queries, 4 * padded, first, second, stride, head_dim, scores, 4 * SPLIT, rows)
+    elif element == 2:
+        score_page_half(queries, 4 * padded, first, stride, head_dim, scores, 4 * SPLIT, rows)
+    else:
+        score_page(queries, 4 * padded, first, stride, head_dim, scores, 4 * SPLIT, rows)
 
 
 @inlined
