@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -147,14 +148,11 @@ class _Pairs(Sequence[Any]):
         return len(self._merges)
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
-        return map(self._pair, self._merges)
+        # no byte-level token holds a space, so the one space separates the halves
+        return map(tuple, map(str.split, self._merges, repeat(" ")))
 
     def __getitem__(self, index: Any) -> tuple[str, ...]:
-        return self._pair(self._merges[index])
-
-    @staticmethod
-    def _pair(merge: str) -> tuple[str, ...]:
-        return tuple(merge.split(" "))  # no byte-level token holds a space, so the one space separates the halves
+        return tuple(self._merges[index].split(" "))
 
 
 def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where: str) -> models.BPE:
