@@ -176,6 +176,7 @@ def open_variants(options: argparse.Namespace) -> Variants:
              "formats": ("q4_0", "q4_k_m", "q8_0") if is_shape else variants.formats}  # fmt: skip
     if options.quick:
         usual |= QUICK | {"rounds": 1, "trials": 0, "formats": list(dict.fromkeys(("bf16", variants.own)))}
+    options.some_formats = options.formats is not None
     for name, value in usual.items():
         if getattr(options, name, None) is None:
             setattr(options, name, value)
@@ -235,7 +236,8 @@ def main() -> None:
     results["failures"] = found.failures
     print_tables(results)
     print_extras(results)
-    name = "-".join(["peers", Path(variants.name).stem.lower(), *([options.target.lower()] if options.target else [])])
+    parts = ["peers", variants.name.removesuffix(".gguf").lower(), *(options.formats if options.some_formats else ())]
+    name = "-".join([*parts, *([options.target.lower()] if options.target else [])])
     keep(results, name, options.output, options.quick, partial(draw, results, works))
 
 
