@@ -1,11 +1,13 @@
 """Properties of keys and values in q8_0: what is stored, what is read back, and attention over it.
 
-Owns: the promises OPS-90 to OPS-92. Refuses to know: how a kernel walks the blocks.
+Owns: the promises OPS-90 to OPS-93. Refuses to know: how a kernel walks the blocks.
 Next: `ferrum.conformance.test_random`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.conformance import q8_oracle
-from ferrum.conformance.harness import host, variants
+from ferrum.conformance.harness import check, host, variants
 from ferrum.conformance.paged import PagedCase, paged_cases, placed_case, read_back
 from ferrum.conformance.strategies import lay, layouts
-from ferrum.conformance.test_attention import check_attention, check_kv_write, check_step
+from ferrum.conformance.test_attention import check_attention, check_kv_write, check_step, expect_attention
 from ferrum.conformance.tolerances import assert_same
 from ferrum.tensor.compositions import TensorOps
 
@@ -86,3 +88,26 @@ def test_a_group_that_is_nan_shows_where_it_is_seen(ops: TensorOps, block_size: 
                 assert np.isnan(found[2:, 2:]).all() and np.isfinite(found[:2]).all()
             else:
                 assert np.isnan(found[2:, 2:, 32:]).all() and np.isfinite(found[..., :32]).all()
+
+
+@pytest.mark.clause("OPS-93")
+@given(case=cases, layout=layouts)
+def test_in_the_int8_class_queries_are_rounded_like_activations(
+    variant: Callable[..., TensorOps], case: PagedCase, layout: Any
+) -> None:
+    ops = variant(compute="int8")
+    kind, query = np.dtype(ops.float_dtype), case.query()
+    scaled = query.astype(kind).reshape(len(query), case.heads, -1, 32) * kind.type(case.scale)
+    steps = np.abs(scaled).max(-1, keepdims=True) / kind.type(127)
+    rounded = np.rint(scaled * (kind.type(1) / steps)) * steps
+    unscaled = replace(case, scale=1.0)
+    keys, values = case.pool(ops, with_new=True)
+    expected = expect_attention(unscaled, rounded.reshape(query.shape).astype(np.float64), keys, values)
+    arguments = lay(ops, query, layout), case.attention(ops), case.layer(ops, True), case.batch(ops)
+    check(ops, "paged_attention", arguments, expected)
+
+
+@pytest.mark.clause("OPS-93")
+@given(case=paged_cases(windowed=None), layout=layouts)
+def test_other_keys_meet_queries_as_they_are(variant: Callable[..., TensorOps], case: PagedCase, layout: Any) -> None:
+    check_attention(variant(compute="int8"), case, layout)

@@ -9,6 +9,7 @@ Next: `ferrum.tensor.experts`.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ def paged_attention(
     of this step among them; with a window only to those less than `window` away. Query head h reads key/value head
     h // (heads / kv_heads). Scores are scaled, then soft-capped: softcap * tanh(score / softcap); a sink is one more
     score, whose value is 0. Slots past the context are never read: they may hold anything, NaN included."""
+    query, scale = layer.asked(ops, query, attention.scale)
+    attention = replace(attention, scale=scale)
     counts = [end - start for start, end in pairwise(batch.starts)]
     tables = ops.split(batch.block_tables, [1] * len(counts), 0)  # [1, max blocks] each
     outputs = []

@@ -77,6 +77,11 @@ class KvLayer:
         keys, values = (flat_positions(ops, x, context) for x in (keys, values))
         return ops.cast(keys, ops.float_dtype), ops.cast(values, ops.float_dtype)
 
+    def asked(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        """What meets the keys in place of a query [tokens, heads, head_dim], and what scores are still to be multiplied
+        with."""
+        return query, scale
+
 
 def flat_positions(ops: TensorOps, x: Tensor, context: int) -> Tensor:
     """[kv_heads, blocks, block_size, n] -> [kv_heads, context, n]: without the unwritten tail, which is cut off before

@@ -3,7 +3,7 @@
 Owns: how such numbers are rounded, how a layer of them lies in memory, and what is read back. Numbers are rounded in
 float32 on every backend, by operations that have one right result each: the bytes are the same, whoever stores them.
 Refuses to know: who owns the blocks, what attention is.
-Specs: OPS-90 to OPS-92. Source: ggml's `block_q8_0` (GGUF format document); other than there, codes are multiples of
+Specs: OPS-90 to OPS-93. Source: ggml's `block_q8_0` (GGUF format document); other than there, codes are multiples of
 the scale as it is stored.
 Next: `ferrum.tensor.parts`.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ferrum.tensor.batch import KvLayer, flat_positions
+from ferrum.tensor.int8 import rounded
 from ferrum.tensor.weights import GROUP
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ class Q8KvLayer(KvLayer):
             return dequantize(ops, flat_positions(ops, codes, context), flat_positions(ops, scales, context))
 
         return numbers(keys, self.key_scales), numbers(values, self.value_scales)
+
+    def asked(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        """In the int8 class queries are scaled and then rounded as activations are."""
+        if ops.compute != "int8":
+            return query, scale
+        scaled = ops.reshape(ops.mul(query, ops.scalar(scale)), (query.shape[0] * query.shape[1], query.shape[2]))
+        codes, scales = rounded(ops, scaled)
+        return ops.reshape(ops.mul(codes, scales), query.shape), 1.0
 
 
 def quantize(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:

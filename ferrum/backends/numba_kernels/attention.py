@@ -17,6 +17,7 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.moves import rotate
 from ferrum.backends.numba_kernels.simd import (
+    call3,
     call6,
     exp,
     fma,
@@ -89,6 +90,8 @@ def _attend(row, entry, head, first_split, end_split, tile):
         if growth != 0:
             scale = load_float(row + 152) * load_float(growth + 4 * (own + step))
         rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
+    if load_word(row + 248) != 0:
+        call3(load_word(row + 248), tile, rows, head_dim)
     for split in range(max(first_split, first // SPLIT), min(end_split, (end + SPLIT - 1) // SPLIT)):
         begin, stop = max(first, split * SPLIT), min(end, (split + 1) * SPLIT)
         call6(load_word(row + 208), row, entry, head, begin, stop, tile)
@@ -120,7 +123,8 @@ def attention(row, chunk, chunks):
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
     units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
     `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none),
-    28 growth of queries (float32 [positions], 0: none), 29 scales of keys, 30 of values (cache; 0: there are none).
+    28 growth of queries (float32 [positions], 0: none), 29 scales of keys, 30 of values (cache; 0: there are none),
+    31 address of what rounds the queries of a tile (0: nothing).
 
     A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
     dealt round robin, because later tiles of a prompt see more."""

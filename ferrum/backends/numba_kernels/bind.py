@@ -49,6 +49,8 @@ NO_ROTATION = RotationWords((0, 0, 0), 0)
 ATTENTION = "attention.attention"
 SPLIT_OF_ATTENTION = "splits.attend_split"
 SPLIT_OF_Q8_ATTENTION = "splits_q8.attend_split_q8"
+SPLIT_OF_ROUNDED = "splits_q8.attend_split_rounded"
+ROUND_QUERIES = "splits_q8.round_queries"
 MERGE_OF_ATTENTION = "attention.merge_attention"
 SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION, "choosing.choose")
 """What another process begins with at once, where it is missing: it takes as long as all the rest."""
@@ -256,7 +258,8 @@ class Kernels:
         words = self._words_of(batch, heads // cache.kv_heads)
         out = self.launcher.buffer((tokens, width))
         reach = sizes.NO_WINDOW if window is None else min(window, sizes.NO_WINDOW)
-        parts, split = self._parts(words, cache), SPLIT_OF_Q8_ATTENTION if cache.key_scales else SPLIT_OF_ATTENTION
+        parts, rounds = self._parts(words, cache), bool(cache.key_scales) and self.compute == "int8"
+        split = SPLIT_OF_ROUNDED if rounds else SPLIT_OF_Q8_ATTENTION if cache.key_scales else SPLIT_OF_ATTENTION
         units = words.tile_count * cache.kv_heads * parts if parts > 1 else 0
         states = self.launcher.buffer((units, sizes.attention_state(cache.head_dim) // 4))
         row = (
@@ -267,6 +270,7 @@ class Kernels:
             cache.element_bytes, parts, address(states),
             self.library.address(split), 0 if sinks is None else self._vectors(sinks),
             rotation.growth, cache.key_scales, cache.value_scales,
+            self.library.address(ROUND_QUERIES) if rounds else 0,
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
         self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer

@@ -113,3 +113,10 @@ def fetch(builder, address, step, count):
     """Ask for the cache lines at `count` places so many bytes apart."""
     with cgutils.for_range(builder, count) as loop:
         ir.prefetch(builder, builder.add(address, builder.mul(loop.index, step)))
+
+
+@word(types.void, Address, Index, Index)
+def fetch_near(builder, address, step, count):
+    """The same into the nearest cache."""
+    with cgutils.for_range(builder, count) as loop:
+        ir.prefetch(builder, builder.add(address, builder.mul(loop.index, step)), nearest=True)

@@ -8,6 +8,7 @@ Next: `ferrum.backends.numba_kernels.moves`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import types
@@ -16,8 +17,20 @@ from numba.core import cgutils
 from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.blocks import sixteen_halves
 from ferrum.backends.numba_kernels.features import REGISTERS, WIDTH
+from ferrum.backends.numba_kernels.integer_dots import (
+    HAS_DOTS,
+    ROWS_AT_ONCE,
+    ZERO,
+    Bytes,
+    Codes,
+    Dot,
+    Ints,
+    four_in_all_rows,
+    in_all_rows,
+)
 from ferrum.backends.numba_kernels.simd import Index, word
 from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
+from ferrum.backends.numba_kernels.unit_sizes import X_MINUS_128, X_SCALE
 
 GROUP = 32
 BESIDE = 4
@@ -34,47 +47,99 @@ def _code(builder: Any, fours: Any, number: int) -> Any:
     return builder.sitofp(builder.ashr(lifted, ir.constant(ir.Ints, 24)), ir.Floats)
 
 
-@word(types.void, *[Index] * 13)
-def score_pages_q8(
-    builder, query, query_stride, first, first_scales, second, second_scales, stride, scale_stride, groups,
-    first_scores, second_scores, score_stride, rows,
-):  # fmt: skip
-    """scores[row] (16 floats each) = query[row] · keys, of two pages at a time, so that the sums of one do not wait for
-    each other. A page is, for each four dimensions, the codes of 16 positions, and for each group their scales."""
-    pages = (first, first_scales, first_scores), (second, second_scales, second_scores)
+Page = tuple[Any, Any, Any]
+"""Addresses: codes, for each four dimensions those of 16 positions; scales, for each group those of 16; scores."""
 
-    def tile(count: int) -> None:
-        lines = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-        totals = ir.allocate_zeros(builder, 2 * count)
-        with cgutils.for_range(builder, groups) as loop:
-            own = [builder.add(line, ir.scaled(builder, loop.index, 4 * GROUP)) for line in lines]
-            sums = ir.allocate_zeros(builder, 2 * count)
-            with cgutils.for_range(builder, ir.constant(ir.Int64, GROUP // BESIDE)) as inner:
-                fours = builder.add(ir.scaled(builder, loop.index, GROUP // BESIDE), inner.index)
-                place = builder.mul(fours, stride)
-                raw = [ir.load(builder, builder.add(page, place), ir.Ints) for page, _, _ in pages]
-                for number in range(BESIDE):
-                    codes = [_code(builder, each, number) for each in raw]
-                    for m in range(count):
-                        at = ir.offset(builder, builder.add(own[m], ir.scaled(builder, inner.index, 16)), 4 * number)
-                        element = ir.splat(builder, ir.load(builder, at, ir.Float))
-                        for page in (0, 1):
-                            slot = sums[2 * m + page]
-                            added = ir.multiply_add(builder, element, codes[page], builder.load(slot))
-                            builder.store(added, slot)
-            for page in (0, 1):
-                place = builder.add(pages[page][1], builder.mul(loop.index, scale_stride))
-                scales = sixteen_halves(builder, place)
-                for m in range(count):
-                    slot = totals[2 * m + page]
-                    total = ir.multiply_add(builder, scales, builder.load(sums[2 * m + page]), builder.load(slot))
+
+def _float_sums(builder: Any, lines: list[Any], group: Any, pages: list[Page], stride: Any) -> list[Any]:
+    """Of a group of 32 dimensions the sum of query times code, for each query row and page."""
+    sums = ir.allocate_zeros(builder, len(lines) * len(pages))
+    own = [builder.add(line, ir.scaled(builder, group, 4 * GROUP)) for line in lines]
+    with cgutils.for_range(builder, ir.constant(ir.Int64, GROUP // BESIDE)) as loop:
+        place = builder.mul(builder.add(ir.scaled(builder, group, GROUP // BESIDE), loop.index), stride)
+        raw = [ir.load(builder, builder.add(codes, place), ir.Ints) for codes, _, _ in pages]
+        for number in range(BESIDE):
+            codes = [_code(builder, each, number) for each in raw]
+            for m, line in enumerate(own):
+                at = ir.offset(builder, builder.add(line, ir.scaled(builder, loop.index, 4 * BESIDE)), 4 * number)
+                element = ir.splat(builder, ir.load(builder, at, ir.Float))
+                for page, code in enumerate(codes):
+                    slot = sums[len(pages) * m + page]
+                    builder.store(ir.multiply_add(builder, element, code, builder.load(slot)), slot)
+    return [builder.load(slot) for slot in sums]
+
+
+def _integer_sums(builder: Any, lines: list[Any], group: Any, pages: list[Page], stride: Any) -> list[Any]:
+    """The same for rounded queries, times their scales: the sums of the products of codes are exact."""
+    own = [builder.add(line, ir.scaled(builder, group, 4 * GROUP)) for line in lines]
+    parts: list[list[Any]] = [[] for _ in range(len(lines) * len(pages))]
+    for first in range(0, ir.LANES, ROWS_AT_ONCE):
+        starts = [_start(builder, line) for line in own]
+        dots = [Dot(builder, start, True, 1) for start in starts for _ in pages]
+        for four in range(GROUP // BESIDE):
+            place = builder.mul(ir.offset(builder, ir.scaled(builder, group, GROUP // BESIDE), four), stride)
+            at = ir.offset(builder, place, BESIDE * first)
+            raw = [ir.load(builder, builder.add(codes, at), Bytes) for codes, _, _ in pages]
+            ready = [Codes(builder, each, True) for each in raw]
+            for m, line in enumerate(own):
+                token = four_in_all_rows(builder, ir.offset(builder, line, BESIDE * four))
+                for page, codes in enumerate(ready):
+                    dots[len(pages) * m + page].add(codes, token)
+        for whole, dot in zip(parts, dots, strict=True):
+            whole.append(dot.floats())
+    scales = [ir.splat(builder, ir.load(builder, ir.offset(builder, line, X_SCALE), ir.Float)) for line in own]
+    return [builder.fmul(_joined(builder, each), scales[index // len(pages)]) for index, each in enumerate(parts)]
+
+
+def _start(builder: Any, group: Any) -> Any:
+    """What the sum of a rounded group begins with, in each row."""
+    if not HAS_DOTS:
+        return ZERO
+    return in_all_rows(builder, ir.load(builder, ir.offset(builder, group, X_MINUS_128), ir.Int32), Ints)
+
+
+def _joined(builder: Any, parts: list[Any]) -> Any:
+    """Vectors, one behind the other, as one."""
+    while len(parts) > 1:
+        lanes = range(2 * parts[0].type.count)
+        parts = [ir.shuffle(builder, low, high, lanes) for low, high in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
+def _score_pages(name: str, sums_of: Callable[..., list[Any]]) -> Any:
+    """Word (query, query stride, codes and scales of a page, those of a second one, stride, scale stride, groups,
+    scores of both pages, score stride, rows): scores[row] (16 floats) = query[row] · keys. Two pages at a time, so that
+    the sums of one do not wait for each other."""
+
+    def build(
+        builder, query, query_stride, first, first_scales, second, second_scales, stride, scale_stride, groups,
+        first_scores, second_scores, score_stride, rows,
+    ):  # fmt: skip
+        pages = [(first, first_scales, first_scores), (second, second_scales, second_scores)]
+
+        def tile(count: int) -> None:
+            lines = [builder.add(query, builder.mul(query_stride, ir.constant(ir.Int64, m))) for m in range(count)]
+            totals = ir.allocate_zeros(builder, len(pages) * count)
+            with cgutils.for_range(builder, groups) as loop:
+                sums = sums_of(builder, lines, loop.index, pages, stride)
+                places = [builder.add(scales, builder.mul(loop.index, scale_stride)) for _, scales, _ in pages]
+                steps = [sixteen_halves(builder, place) for place in places]
+                for index, (found, slot) in enumerate(zip(sums, totals, strict=True)):
+                    total = ir.multiply_add(builder, steps[index % len(pages)], found, builder.load(slot))
                     builder.store(total, slot)
-        for m in range(count):
-            for page in (0, 1):
-                place = builder.add(pages[page][2], builder.mul(score_stride, ir.constant(ir.Int64, m)))
-                ir.store(builder, place, builder.load(totals[2 * m + page]))
+            for index, slot in enumerate(totals):
+                row, page = divmod(index, len(pages))
+                place = builder.add(pages[page][2], builder.mul(score_stride, ir.constant(ir.Int64, row)))
+                ir.store(builder, place, builder.load(slot))
 
-    ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+        ir.switch_on(builder, rows, range(1, QUERY_ROWS + 1), tile)
+
+    build.__name__ = f"score_pages_{name}"
+    return word(types.void, *[Index] * 13)(build)
+
+
+score_pages_float = _score_pages("float", _float_sums)
+score_pages_rounded = _score_pages("rounded", _integer_sums)
 
 
 def _fold(builder: Any, weights: Any, weight_stride: Any, scales: Any, slots: list[Any]) -> None:

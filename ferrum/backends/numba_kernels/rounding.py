@@ -65,7 +65,7 @@ def _round_group(builder: Any, x: Any, out: Any) -> None:
         ir.store(builder, ir.offset(builder, out, place), value)
 
 
-_round = named(_round_group, "round_group", 2)
+round_group = named(_round_group, "round_group", 2)
 
 
 @inlined
@@ -99,6 +99,6 @@ def rounded(row, chunk, chunks):
         target = out + token * out_stride
         for group in range(first, first + width):
             if group * GROUP < columns:
-                _round(source + 4 * GROUP * group, target + X_BYTES * group)
+                round_group(source + 4 * GROUP * group, target + X_BYTES * group)
             else:
                 _clear(target + X_BYTES * group)
