@@ -173,7 +173,7 @@ def draw_class(results: dict[str, Any], lines: Sequence[Any], works: Mapping[str
     with picture(results, path, columns=len(SPEEDS), size=(14, 4.4)) as panels:
         for axes, metric in zip(panels, SPEEDS, strict=True):
             for number, contestant in enumerate(contestants):
-                draw_bars(axes, lines, names, contestant, metric, (number + 0.5) * width - 0.4, width)
+                draw_bars(axes, lines, names, contestant, metric, (number + 0.5) * width - 0.4, width, f"C{number}")
             limits = [limit_of(metric, works[name], results["limits"]) for name in names]
             places = range(len(names))
             axes.hlines(limits, [x - 0.4 for x in places], [x + 0.4 for x in places], "0.4", ":", label="limit")
@@ -184,11 +184,18 @@ def draw_class(results: dict[str, Any], lines: Sequence[Any], works: Mapping[str
 
 
 def draw_bars(
-    axes: Any, lines: Sequence[Any], names: Sequence[str], who: str, metric: str, offset: float, width: float
+    axes: Any,
+    lines: Sequence[Any],
+    names: Sequence[str],
+    who: str,
+    metric: str,
+    offset: float,
+    width: float,
+    colour: str,
 ) -> None:
     found = {one["format"]: one[metric]["tokens_s"] for one in lines if one["contestant"] == who and metric in one}
     places = [index + offset for index, name in enumerate(names) if name in found]
     rates = [found[name] for name in names if name in found]
     medians = [rate["median"] for rate in rates]
     bars = [[rate["median"] - rate["low"] for rate in rates], [rate["high"] - rate["median"] for rate in rates]]
-    axes.bar(places, medians, 0.95 * width, yerr=bars, capsize=2, label=who, error_kw={"lw": 0.8})
+    axes.bar(places, medians, 0.95 * width, yerr=bars, capsize=2, label=who, color=colour, error_kw={"lw": 0.8})
