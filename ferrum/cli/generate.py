@@ -152,12 +152,14 @@ def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) 
 def summary(completion: Completion) -> str:
     """Seed and speeds on one line."""
     usage, timings = completion.usage, completion.timings
+    drafts = [f"{usage.accepted_tokens} of {usage.draft_tokens} drafts accepted"] if usage.draft_tokens else []
     return " · ".join(
         (
             f"seed {completion.seed}",
             f"{usage.prompt_tokens} prompt tokens at {timings.prefill_tok_s:.0f} tok/s",
             f"{usage.completion_tokens} tokens at {timings.decode_tok_s:.0f} tok/s",
             f"first token {timings.ttft_s:.2f} s",
+            *drafts,
         )
     )
 

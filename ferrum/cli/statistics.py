@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def stats_lines(stats: EngineStats) -> list[str]:
-    """Blocks, prefixes, evictions, preemptions, steps; of a backend that replays decode steps, how many."""
+    """Blocks, prefixes, evictions, preemptions, steps; of a backend that replays decode steps, how many; drafts, if any
+    were made."""
     kv = stats.kv
     share = 100 * kv.hit_tokens / kv.queried_tokens if kv.queried_tokens else 0
     decode = stats.decode
     told = [f"decode      {decode.replayed} of {decode.total} steps replayed{why_not(decode)}"] if decode.total else []
+    drafts = [f"drafts      {stats.accepted_tokens} of {stats.draft_tokens} accepted"] if stats.draft_tokens else []
     return [
         f"blocks      device: {_tier(stats.device)}, {kv.peak_held} held at most · host: {_tier(stats.host)}",
         f"prefixes    {kv.hit_tokens} of {kv.queried_tokens} tokens found in memory ({share:.0f} %)",
@@ -30,6 +32,7 @@ def stats_lines(stats: EngineStats) -> list[str]:
         f"{kv.swapped_out} blocks out, {kv.swapped_in} in",
         f"steps       {stats.steps}, {stats.computed_tokens} tokens computed, {kv.copied} blocks copied on write",
         *told,
+        *drafts,
     ]
 
 

@@ -195,6 +195,18 @@ def test_replayed_steps_are_told_where_there_are_any() -> None:
     assert told(DecodeSteps(7, 0, "exp")) == "decode      0 of 7 steps replayed; not recorded: exp"
 
 
+@pytest.mark.clause("CLI-52", "DRAFT-05")
+def test_drafts_are_told_where_there_were_any(generate: Invoke) -> None:
+    usage, counters = TierUsage(4, 1, 2, 1), KvCounters()
+    stats = EngineStats(
+        0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters, draft_tokens=9, accepted_tokens=5
+    )
+    assert stats_lines(stats)[5:] == ["drafts      5 of 9 accepted"]
+    plain, told = (generate("a a a a a a", "--temp", 0, "-n", 40, "--speculate", how) for how in ("off", "ngram"))
+    assert told.stdout == plain.stdout
+    assert "accepted" in told.stderr and "accepted" not in plain.stderr
+
+
 @pytest.mark.clause("CLI-52")
 def test_statistics_leave_stdout_alone(generate: Invoke) -> None:
     plain, told = generate("Hi", "--seed", 1), generate("Hi", "--seed", 1, "--stats")

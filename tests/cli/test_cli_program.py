@@ -39,7 +39,7 @@ def test_engine_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LLM, "__init__", listen)
     flags = "-m a --backend b --dtype c --compute d -t 3 --max-model-len 4 --block-size 5 --kv-memory 6MiB --offline"
     flags += " --host-kv-memory 7MiB --scheduler e --eviction f --no-prefix-caching --deterministic"
-    flags += " --kv-dtype g --gpu-memory-utilization 0.8"
+    flags += " --kv-dtype g --gpu-memory-utilization 0.8 --speculate ngram:8 --draft-model h"
     result = CliRunner().invoke(program, ["generate", "Hi", *flags.split()])
     assert result.stderr == "error: heard\n"
     del heard["progress"]
@@ -47,6 +47,7 @@ def test_engine_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
         "model": "a", "backend": "b", "dtype": "c", "compute": "d", "threads": 3, "max_model_len": 4, "block_size": 5,
         "kv_memory": "6MiB", "host_kv_memory": "7MiB", "scheduler": "e", "eviction": "f", "prefix_caching": False,
         "deterministic": True, "offline": True, "kv_dtype": "g", "gpu_memory_utilization": 0.8,
+        "speculate": "ngram:8", "draft_model": "h",
     }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ BY_FIELD: dict[str, tuple[list[str], Any]] = {
     "logprobs": (["--logprobs", "2"], 2),
     "structured_outputs": (["--regex", "a+"], StructuredOutputs(regex="a+")),
 }
-WITHOUT_FLAG = {"n", "skip_special_tokens", "prompt_logprobs", "logprobs_mode"}
+WITHOUT_FLAG = {"n", "skip_special_tokens", "prompt_logprobs", "logprobs_mode", "speculate"}
 
 
 @pytest.mark.clause("CLI-54")
