@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from ferrum.backends.numba_kernels import cache
 from ferrum.backends.numba_kernels.ahead import CompilingProcess
-from ferrum.backends.numba_kernels.cache import MARK, KernelFiles, kernel_cache, kernel_files
+from ferrum.backends.numba_kernels.cache import MARK, KernelFiles, kernel_cache, kernel_files, kernel_sources
 from ferrum.backends.numba_kernels.library import Library
-from tests.house.source import ROOT
+from tests.house.source import ROOT, parse
 
 ONE_KERNEL = """
 import sys, numpy as np
@@ -117,6 +119,30 @@ def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: py
     third = kernel_cache().name
     monkeypatch.setattr(cache, "_numba_version", lambda: b"imagined")
     assert len({ours, other, third, kernel_cache().name}) == 4
+
+
+@pytest.mark.clause("OPS-48")
+def test_every_number_that_kernels_take_from_elsewhere_is_in_that_name() -> None:
+    """Otherwise a kernel with an old number would be found after the number has changed."""
+    sources = kernel_sources()
+    folder = Path(cache.__file__).parent
+    assert set(folder.glob("*.py")) < set(sources)
+    for path in folder.glob("*.py"):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ferrum.tensor"):
+                module = import_module(str(node.module))
+                values = [getattr(module, alias.name, None) for alias in node.names]
+                if any(isinstance(value, int | float | dict) for value in values):
+                    assert Path(str(module.__file__)) in sources, f"{path.name} takes numbers from {node.module}"
+
+
+@pytest.mark.clause("OPS-48")
+def test_another_number_in_a_definition_is_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, (*kernels, definition) = kernel_cache().name, kernel_sources()
+    changed = tmp_path / definition.name
+    changed.write_bytes(definition.read_bytes() + b"\n")
+    monkeypatch.setattr(cache, "kernel_sources", lambda: [*kernels, changed])
+    assert kernel_cache().name != ours
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ KEPT = 3
 DIGEST_BYTES = hashlib.sha256().digest_size
 MARK = "made-by-ferrum"
 """A file in every directory of ours: a directory without it is somebody else's, whatever its name."""
+DEFINITIONS = ("int8.py", "kv_q8.py")
+"""Files of `ferrum.tensor` whose numbers are compiled into kernels."""
 _OURS = re.compile(r"[0-9a-f]{16}")
 
 
@@ -41,9 +43,15 @@ def kernel_cache() -> Path:
     processor = os.environ.get("NUMBA_CPU_NAME") or this_processor().name
     versions = f"{llvmlite.__version__} {np.__version__} {processor} {' '.join(sorted(FEATURES))}"
     digest = hashlib.sha256(versions.encode() + _numba_version())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in kernel_sources():
         digest.update(source.name.encode() + source.read_bytes())
     return kernels_folder() / digest.hexdigest()[:16]
+
+
+def kernel_sources() -> list[Path]:
+    """All files of which a change may change a kernel."""
+    kernels = Path(__file__).parent
+    return [*sorted(kernels.glob("*.py")), *(kernels.parents[1] / "tensor" / name for name in DEFINITIONS)]
 
 
 def _numba_version() -> bytes:
