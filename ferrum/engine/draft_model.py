@@ -33,14 +33,16 @@ class DraftProposer:
     """A second model with its memory."""
 
     def __init__(
-        self, executor: Executor, manager: KvManager, cost: float, max_model_len: int, most_tokens: int
+        self, executor: Executor, manager: KvManager, cost: float, max_model_len: int, most_tokens: int, words: int
     ) -> None:
-        """`cost`: of one of its tokens, in steps of the model that judges. `most_tokens`: computed at a time."""
+        """`cost`: of one of its tokens, in steps of the model that judges. `most_tokens`: computed at a time. `words`:
+        of the model that judges; tables of words are often longer than the vocabulary, each by rows of its own."""
         self.cost = cost
         self._executor = executor
         self._manager = manager
         self._max_model_len = max_model_len
         self._most_tokens = most_tokens
+        self._words = min(words, executor.vocab_size)
         self._texts: dict[TokenSequence, Text] = {}
 
     def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
@@ -115,7 +117,8 @@ class DraftProposer:
         owns = [text.own for text in texts]
         logits = self._executor.run(StepPlan(tuple(Chunk(own, own.computed, own.pending, 1) for own in owns)))
         ops = self._executor.ops
-        for text, token in zip(texts, ops.to_numpy(ops.argmax(logits, -1)).tolist(), strict=True):
+        known, _ = ops.split(logits, (self._words, logits.shape[-1] - self._words), -1)
+        for text, token in zip(texts, ops.to_numpy(ops.argmax(known, -1)).tolist(), strict=True):
             own = text.own
             own.computed = own.length
             if own.length == text.known:

@@ -16,6 +16,7 @@ from ferrum.engine.proposer import Proposer
 from ferrum.engine.setup import Capacity, Model, build_runner, build_scheduler, capacity, storage_dtype
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import InvalidParameter, Unsupported
+from ferrum.kv.block_table import blocks_for
 from ferrum.kv.storage import block_bytes
 from ferrum.model.params import DecoderParams
 from ferrum.speculation import DRAFT, NGRAM, OFF, Speculate, parse_speculate
@@ -48,15 +49,19 @@ def _check_alike(own: Tokenizer, other: Tokenizer, name: str) -> None:
 
 
 def shared(config: EngineConfig, model: Model, draft: Model | None, ops: TensorOps) -> tuple[EngineConfig, int]:
-    """-> the same with the model's part of `kv_memory`, and the second model's bytes: enough for as many positions."""
+    """-> the same with the model's part of `kv_memory`, and the second model's bytes: enough for as many positions.
+    Raises InvalidParameter where there is no room for two positions of both."""
     if draft is None:
         return config, 0
     dtype, size = storage_dtype(ops, config), config.block_size
     own, other = block_bytes(model.config, size, dtype), block_bytes(draft.config, size, dtype)
     weights = sum(weight.data.nbytes for weight in draft.params.weights())
     memory = config.kv_memory - (weights if config.gpu_memory_utilization is not None else 0)
-    part = max(1, memory) * own // (own + other)
-    return replace(config, kv_memory=max(1, part)), memory - part
+    needed = (own + other) * blocks_for(2, size)
+    if memory < needed:
+        raise InvalidParameter("kv_memory", f"must be at least {needed} bytes for a block of each model, not {memory}")
+    part = memory * own // (own + other)
+    return replace(config, kv_memory=part), memory - part
 
 
 def build_speculation(
@@ -75,12 +80,12 @@ def _draft_proposer(
     ops: TensorOps, config: EngineConfig, model: Model, size: Capacity, draft: Model, memory: int
 ) -> DraftProposer:
     longest = min(size.max_model_len, draft.config.max_positions)
-    own = replace(config, kv_memory=max(1, memory), host_kv_memory=0, max_model_len=None)
+    own = replace(config, kv_memory=memory, host_kv_memory=0, max_model_len=None)
     room = replace(capacity(draft.config, own, storage_dtype(ops, config)), max_model_len=longest)
     runner = build_runner(ops, draft.config, draft.params, own, room)
     manager = build_scheduler(own, room, runner.storage, swap_cost=1.0).manager
     cost = _bytes(draft.params) / _bytes(model.params)
-    return DraftProposer(runner, manager, cost, longest, config.max_num_batched_tokens)
+    return DraftProposer(runner, manager, cost, longest, config.max_num_batched_tokens, model.config.vocab_size)
 
 
 def _bytes(params: DecoderParams) -> int:

@@ -21,6 +21,7 @@ from ferrum.kv.storage import block_bytes
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import DRAFT
 from ferrum.tensor.compositions import TensorOps
+from ferrum.tensor.weights import Dense
 from ferrum.testing.build import StubSettings, stub_manager
 from ferrum.testing.stub import StubRunner, count_up
 from ferrum.text.byte_tokenizer import ByteTokenizer
@@ -122,7 +123,7 @@ def test_a_model_that_proposes_to_itself_is_always_right() -> None:
 
 def proposer(blocks: int = 40, longest: int = 60, vocab_size: int = 257) -> DraftProposer:
     manager, store = stub_manager(StubSettings(blocks=blocks, block_size=3))
-    return DraftProposer(StubRunner(store, count_up, vocab_size), manager, 0.1, longest, 7)
+    return DraftProposer(StubRunner(store, count_up, vocab_size), manager, 0.1, longest, 7, words=257)
 
 
 @pytest.mark.clause("DRAFT-14")
@@ -170,14 +171,36 @@ def test_what_the_second_model_has_no_word_for_is_proposed_nothing() -> None:
     assert proposer(vocab_size=10).propose([(TokenSequence([3, 12], SamplingParams(), 0), 2)]) == [[]]
 
 
+@pytest.mark.clause("DRAFT-14")
+def test_words_that_the_first_model_does_not_have_are_never_proposed() -> None:
+    """The head has more rows than the vocabulary has tokens, as many a published one, and they are the likeliest."""
+    head, table = HALF.params.head, HALF.params.embedding.table
+    assert head is not None and isinstance(head.linear.weight, Dense) and isinstance(table, Dense)
+    rows = head.linear.weight.data
+    longer = Dense(np.concatenate([rows, 100 * rows[:1], -100 * rows[:1]]))
+    params = replace(
+        HALF.params,
+        embedding=replace(HALF.params.embedding, table=Dense(np.concatenate([table.data, table.data[:2]]))),
+        head=replace(head, linear=replace(head.linear, weight=longer)),
+    )
+    llm = tiny_llm("numpy", TinyModel(replace(HALF.config, vocab_size=259), params, ByteTokenizer()), 12)
+    llm.engine.speculation._proposers[DRAFT].cost = 0.0
+    params_ = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True, seed=0)
+    (found,) = llm.generate([[65, 66]], params_)
+    assert found.choices == alone("numpy", (65, 66), params_).choices
+    assert found.usage.draft_tokens
+
+
 @pytest.mark.clause("DRAFT-15")
 def test_both_share_the_memory() -> None:
     llm, alone_ = tiny_llm("numpy", HALF, 12), tiny_llm("numpy", None, 12)
     made = llm.engine.speculation._proposers[DRAFT]
     assert isinstance(made, DraftProposer)
     assert llm.stats().device.total == made._manager.device.total == alone_.stats().device.total == 12
-    with pytest.raises(InvalidParameter, match="kv_memory"):
-        LLM.from_loaded(MODEL, NumpyOps(), EngineConfig(kv_memory=block_bytes(LARGE, 16, "float32")), HALF)
+    both = block_bytes(LARGE, 16, "float32") + block_bytes(HALF.config, 16, "float32")
+    LLM.from_loaded(MODEL, NumpyOps(), EngineConfig(kv_memory=both), HALF)
+    with pytest.raises(InvalidParameter, match=f"kv_memory must be at least {both} bytes.*, not {both - 1}"):
+        LLM.from_loaded(MODEL, NumpyOps(), EngineConfig(kv_memory=both - 1), HALF)
 
 
 @dataclass
