@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels import launch
+from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, SMALL_BATCH
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.tensor.parts import Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear
@@ -20,6 +21,7 @@ from tests.backends.company import random_experts
 from tests.backends.test_int8 import KINDS, SEEDS, activations, make_weight
 from tests.tiny import distance
 
+SMALL_KINDS = st.sampled_from(sorted(kind for kind in BLOCKS if BLOCKS[kind].size == 32))
 EXACT, DEFINITION = NumbaOps(2), NumpyOps(compute="int8")
 FEWER = settings(max_examples=max(5, settings.default.max_examples // 4))
 TOKENS = (1, 2, 3, 8, 64, 65, 200)
@@ -102,6 +104,16 @@ def test_what_an_mlp_multiplies_with_its_last_weight(
     assert_bits(numba.norm_activated(x, norm, plain), numba.activated(second, plain.activation))
 
 
+@pytest.mark.clause("OPS-83")
+@pytest.mark.parametrize("kind", ["q4_0", "q6_k"])
+def test_an_mlp_with_many_rows_joins_them_piece_by_piece(numba: NumbaOps, kind: str) -> None:
+    random = np.random.default_rng(4)
+    gate, up = (linear_of(kind, 3 * EXPERT_ROWS + 16, 256, random, biased=True) for _ in range(2))
+    mlp, x = GatedMlp(gate, up, gate), activations((SMALL_BATCH + 1, 256), random)
+    first, second = (DEFINITION.linear(x, linear) for linear in (gate, up))
+    assert_bits(numba.norm_gated(x, None, mlp), numba.gated(first, second, mlp))
+
+
 # ---- mixtures of experts
 def mixture_of(kinds: Sequence[str], columns: int, middle: int, random: np.random.Generator) -> Experts:
     """An expert for each kind but the last, of which the shared one is."""
@@ -117,14 +129,22 @@ def mixture_of(kinds: Sequence[str], columns: int, middle: int, random: np.rando
     return Experts(dense(len(experts)), tuple(experts), 2, shared=shared, shared_weight=dense(1))
 
 
+def mixtures(kinds: st.SearchStrategy[str], size: int) -> st.SearchStrategy[tuple[list[str], int]]:
+    return st.tuples(st.lists(kinds, min_size=5, max_size=7), st.just(size))
+
+
 @pytest.mark.clause("OPS-82", "OPS-83")
 @FEWER
-@given(st.lists(KINDS, min_size=5, max_size=7), st.sampled_from([1, 2, 9, 80]), SEEDS)
-def test_experts_have_the_bits_of_their_products(numba: NumbaOps, kinds: list[str], tokens: int, seed: int) -> None:
-    """The composition of the definition with this backend's own norms, activations and sums in between."""
+@given(st.one_of(mixtures(KINDS, 256), mixtures(SMALL_KINDS, 64)), st.sampled_from([1, 2, 9, 80]), SEEDS)
+def test_experts_have_the_bits_of_their_products(
+    numba: NumbaOps, kinds_and_size: tuple[list[str], int], tokens: int, seed: int
+) -> None:
+    """The composition of the definition with this backend's own norms, activations and sums in between. Rounded rows of
+    64 numbers are no whole vectors."""
     random = np.random.default_rng(seed)
-    mixture = mixture_of(kinds, 256, 256, random)
-    x = random.standard_normal((tokens, 256)).astype(np.float32)
+    kinds, size = kinds_and_size
+    mixture = mixture_of(kinds, size, size, random)
+    x = random.standard_normal((tokens, size)).astype(np.float32)
     found = numba.norm_experts(x, None, mixture)
     alone = np.concatenate([numba.norm_experts(row[None], None, mixture) for row in x])
     assert_bits(found, alone)
