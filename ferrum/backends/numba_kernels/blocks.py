@@ -110,7 +110,7 @@ def _blocks_with_halves(
         return
     raw = ir.pack(builder, [ir.load(builder, place, ir.IntType(16 * count)) for place in places])
     spot = ir.stack(builder, 4 * count * blocks)
-    ir.store(builder, spot, _floats_of(builder, builder.bitcast(raw, ir.Vector(ir.Int16, count * blocks))))
+    ir.store(builder, spot, floats_of(builder, builder.bitcast(raw, ir.Vector(ir.Int16, count * blocks))))
     for i, place in enumerate(places):
         yield place, [ir.spread(builder, spot, count * i + which) for which in range(count)]
 
@@ -215,7 +215,7 @@ def _byte_widener(builder: Any) -> Callable[[Any], Any]:
 def half_in_all_lanes(builder: Any, address: Any) -> Any:
     """A float16 scale, splat *before* it is widened: the scalar conversion would carry a false dependence from one
     iteration to the next and cost five times as much."""
-    return _floats_of(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
+    return floats_of(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
 
 
 def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
@@ -231,10 +231,10 @@ def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
 
 def sixteen_halves(builder: Any, address: Any) -> Any:
     """16 float16 numbers as floats"""
-    return _floats_of(builder, ir.load(builder, address, _Shorts))
+    return floats_of(builder, ir.load(builder, address, _Shorts))
 
 
-def _floats_of(builder: Any, shorts: Any) -> Any:
+def floats_of(builder: Any, shorts: Any) -> Any:
     """The bits of float16 numbers -> as many floats. Without an instruction: by shifts and one exact multiplication,
     which also rescales subnormals. Infinities and NaN, which no sound weight holds, then come out as large finite
     numbers."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ferrum.backends.numba_kernels import ir
-from ferrum.backends.numba_kernels.features import HAS_HALF
+from ferrum.backends.numba_kernels.blocks import floats_of
 from ferrum.backends.numba_kernels.integer_dots import HAS_DOTS, ROWS_AT_ONCE, Bytes, Floats, Ints, Shorts
 from ferrum.backends.numba_kernels.unit_sizes import X_MINUS_8, X_MINUS_32_OF_HALVES, X_MINUS_128
 
@@ -65,13 +65,7 @@ def _vector(builder: Any, address: Any, distance: int, part: Any) -> Any:
 def _halves(builder: Any, address: Any, distance: int, part: Any) -> Any:
     """A float16 of each row as floats"""
     place = _place(builder, address, distance, part, 2)
-    if HAS_HALF:
-        return builder.fpext(ir.load(builder, place, ir.Vector(ir.Half, ROWS_AT_ONCE)), Floats)
-    bits = builder.zext(ir.load(builder, place, ir.Vector(ir.Int16, ROWS_AT_ONCE)), Ints)
-    magnitude = builder.shl(builder.and_(bits, ir.constant(Ints, 0x7FFF)), ir.constant(Ints, 13))
-    sign = builder.shl(builder.and_(bits, ir.constant(Ints, 0x8000)), ir.constant(Ints, 16))
-    rescaled = builder.fmul(builder.bitcast(magnitude, Floats), ir.constant(Floats, 2.0**112))
-    return builder.bitcast(builder.or_(builder.bitcast(rescaled, Ints), sign), Floats)
+    return floats_of(builder, ir.load(builder, place, ir.Vector(ir.Int16, ROWS_AT_ONCE)))
 
 
 def _right(builder: Any, values: Any, count: int) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir as llvm_ir
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
@@ -105,7 +104,7 @@ def _sums(
             reads = [kind.read(builder, unit, turn, part) for unit, (_, part) in zip(units, parts, strict=True)]
             lines = -(-size // kind.turns // 64)
             for number, run in enumerate(zip(*reads, strict=True)):
-                _in_order(builder)
+                ir.keep_order(builder)  # groups that LLVM mixes defeat the processor's own prefetcher
                 if ahead:  # a group's share: asked for all at once they would stall
                     _prefetch(builder, ahead_of, _share(lines, number, groups // kind.turns), ahead)
                 _add_run(builder, kind, run, own, slots)
@@ -150,10 +149,3 @@ def _prefetch(builder: Any, unit: Any, lines: range, ahead: int) -> None:
     """Cache lines of a block, `ahead` bytes further on."""
     for line in lines:
         ir.prefetch(builder, ir.offset(builder, unit, 64 * line + ahead))
-
-
-def _in_order(builder: Any) -> None:
-    """What is loaded before stays before. LLVM would mix the groups of a block, and such jumps defeat the processor's
-    own prefetcher. The empty assembly names no instruction."""
-    kind = llvm_ir.FunctionType(llvm_ir.VoidType(), [])
-    builder.call(llvm_ir.InlineAsm(kind, "", "~{memory}", True), [])
