@@ -14,11 +14,12 @@ import numpy as np
 
 
 def give_back(data: np.ndarray) -> None:
-    """Whole pages of a mapped file that an array lies in need no memory any more; any other memory stays."""
+    """Whole pages of a mapped file that an array lies in need no memory any more; any other memory stays, and so does a
+    mapping that can be written to: what was written may be nowhere else."""
     mapped = data.base
     while isinstance(mapped, (np.ndarray, memoryview)):
         mapped = mapped.base if isinstance(mapped, np.ndarray) else mapped.obj
-    if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(mapped, mmap.mmap) or not memoryview(mapped).readonly or not hasattr(mmap, "MADV_DONTNEED"):
         return
     start = _address(data) - _address(np.frombuffer(mapped, np.uint8, 1))
     first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE

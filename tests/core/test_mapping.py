@@ -55,3 +55,21 @@ def test_other_memory_stays_as_it_is() -> None:
         before = memory.copy()
         give_back(memory)
         assert np.array_equal(memory, before)
+
+
+@pytest.mark.clause("FILES-07")
+@pytest.mark.parametrize("kind", ["copy on write", "private", "shared"])
+def test_memory_that_could_have_been_written_to_keeps_what_was_written(kind: str, tmp_path: Path) -> None:
+    """The file, if there is one, holds something else."""
+    path = tmp_path / "data"
+    path.write_bytes(bytes(3 * PAGE))
+    with path.open("rb") as file:
+        if kind == "copy on write":
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            flags = mmap.MAP_ANONYMOUS | (mmap.MAP_PRIVATE if kind == "private" else mmap.MAP_SHARED)
+            mapped = mmap.mmap(-1, 3 * PAGE, flags=flags)
+    written = os.urandom(3 * PAGE)
+    mapped[:] = written
+    give_back(np.frombuffer(memoryview(mapped).toreadonly(), np.uint8))
+    assert mapped[:] == written
