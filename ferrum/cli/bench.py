@@ -129,7 +129,8 @@ def prompts(llm: LLM, length: int, count: int, seed: int) -> list[list[int]]:
 
 
 def measure(llm: LLM, prompt_ids: list[list[int]], gen_len: int) -> tuple[float, float]:
-    """-> tokens per second of prefill and of decode, over all sequences together."""
+    """-> tokens per second of prefill and of decode, over all sequences together. A step may bring more than one token
+    to a sequence, where something proposes them."""
     started = time.perf_counter()
     step_until_all_started(llm, submit(llm, prompt_ids, max_tokens=1))
     prefill_seconds = time.perf_counter() - started
@@ -137,20 +138,25 @@ def measure(llm: LLM, prompt_ids: list[list[int]], gen_len: int) -> tuple[float,
     requests = submit(llm, prompt_ids, max_tokens=gen_len + slack(llm, prompt_ids))
     try:
         step_until_all_started(llm, requests)
-        started = time.perf_counter()
-        for _ in range(gen_len):
+        before, started = generated(requests), time.perf_counter()
+        while llm.engine.has_work and generated(requests) - before < len(requests) * gen_len:
             llm.engine.step()
         decode_seconds = time.perf_counter() - started
+        made = generated(requests) - before
     finally:
         for request in requests:
             llm.engine.cancel(request)
-    count = len(prompt_ids)
-    return count * len(prompt_ids[0]) / prefill_seconds, count * gen_len / decode_seconds
+    return len(prompt_ids) * len(prompt_ids[0]) / prefill_seconds, made / decode_seconds
 
 
 def submit(llm: LLM, prompt_ids: list[list[int]], max_tokens: int) -> list[Request]:
     params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
     return [llm.engine.submit(prompt, params) for prompt in prompt_ids]
+
+
+def generated(requests: list[Request]) -> int:
+    """Tokens of all of them so far."""
+    return sum(len(request.generations[0].chunks) for request in requests)
 
 
 def step_until_all_started(llm: LLM, requests: list[Request]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +63,23 @@ def test_only_what_is_meant_is_timed(tiny: Path, monkeypatch: pytest.MonkeyPatch
     assert prefill == 1  # 36 prompt tokens in the time of 36
     assert decode == 1  # 12 generated tokens in the time of 12, whatever the first ones got meanwhile
     assert not llm.engine.has_work and not llm.stats().device.held
+
+
+@pytest.mark.clause("CLI-41")
+def test_all_tokens_of_a_step_count(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that counts tokens generated, the rate is 1, however many come in a step."""
+    llm = LLM(tiny, backend="numpy", speculate="ngram", max_num_batched_tokens=8)
+    advance, came = Engine._advance, []
+
+    def counted(engine: Engine, *given: Any) -> None:
+        came.append(given)
+        advance(engine, *given)
+
+    monkeypatch.setattr(Engine, "_advance", counted)
+    monkeypatch.setattr("time.perf_counter", lambda: float(len(came)))
+    assert measure(llm, [[1, 2] * 6, [3, 4, 5] * 4], gen_len=60)[1] == 1
+    assert llm.stats().accepted_tokens > 5
+    assert len(came) < 150, "more is computed than is measured"
 
 
 @pytest.mark.clause("CLI-41")
