@@ -18,6 +18,7 @@ from ferrum.config import EngineConfig
 from ferrum.engine.draft_model import DraftProposer
 from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.kv.storage import block_bytes
+from ferrum.sampling_params import StructuredOutputs
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import DRAFT
 from ferrum.tensor.compositions import TensorOps
@@ -78,6 +79,8 @@ asked = st.tuples(
         prompt_logprobs=st.sampled_from([None, None, 1]),
         ignore_eos=st.just(True),
         n=st.sampled_from([1, 1, 2]),
+        stop=st.sampled_from([(), ("AB",)]),
+        structured_outputs=st.sampled_from([None, None, StructuredOutputs(regex="(A|BA|x[yz])*")]),
     ),
 )
 
