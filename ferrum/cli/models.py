@@ -100,17 +100,21 @@ def _unless_refused(read: Callable[[], T], *refusals: type[FerrumError]) -> T | 
 
 @dataclass(frozen=True)
 class KvCost:
-    """Bytes of keys and values in float32, the type they are stored in unless told otherwise."""
+    """Bytes of keys and values in float32, the type they are stored in unless told otherwise; in q8_0 None where the
+    model's heads are no whole groups."""
 
     per_token: int
     full_context: int
+    per_token_in_q8_0: int | None
 
     @staticmethod
     def of(config: ModelConfig) -> KvCost:
         from ferrum.kv.storage import block_bytes
+        from ferrum.tensor.kv_q8 import GROUP, Q8_0
 
         per_token = block_bytes(config, 1, "float32")
-        return KvCost(per_token, per_token * config.max_positions)
+        fits = config.head_dim % GROUP == 0
+        return KvCost(per_token, per_token * config.max_positions, block_bytes(config, 1, Q8_0) if fits else None)
 
 
 def describe(
@@ -143,6 +147,7 @@ def describe(
             "weights_bytes": None if tensors is None else sum(tensor.held_bytes for tensor in tensors),
             "kv_bytes_per_token": None if kv is None else kv.per_token,
             "kv_bytes_full_context": None if kv is None else kv.full_context,
+            "kv_bytes_per_token_in_q8_0": None if kv is None else kv.per_token_in_q8_0,
         },
     }
 
@@ -171,7 +176,9 @@ def lines(described: dict[str, Any]) -> list[str]:
         facts.append(("weights", human_bytes(memory["weights_bytes"])))
     if memory["kv_bytes_per_token"] is not None:
         each, all_of_it = (human_bytes(memory[f"kv_bytes_{name}"]) for name in ("per_token", "full_context"))
-        facts.append(("keys, values", f"{each} a token, {all_of_it} for a full context (float32)"))
+        smaller = memory["kv_bytes_per_token_in_q8_0"]
+        rest = "" if smaller is None else f"; {human_bytes(smaller)} a token in q8_0"
+        facts.append(("keys, values", f"{each} a token, {all_of_it} for a full context (float32){rest}"))
     described_lines = [f"{name:<14}{value}" for name, value in facts]
     if "tensors" in d:
         rows = [(t["name"], t["type"], " × ".join(map(str, t["shape"])), human_bytes(t["bytes"])) for t in d["tensors"]]

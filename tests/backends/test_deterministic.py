@@ -82,6 +82,7 @@ FITTING = {
     "float16 weights": Variant(NATIVE, stored_as(np.float16)),
     "bfloat16 weights": Variant(NATIVE, stored_as(ml_dtypes.bfloat16)),
     "float16 cache": Variant(NATIVE, kv_dtype="float16"),
+    "q8_0 cache": Variant({**NATIVE, "head_dim": 32, "rope": RopeConfig(10000.0, 32)}, kv_dtype="q8_0"),
     "odd heads": Variant({**NATIVE, "head_dim": 24, "rope": RopeConfig(10000.0, 12), "kv_heads": 1}),
     "experts": Variant(NATIVE, expert_rows=32),
     "experts, biases, float16 weights": Variant(NATIVE, stored_as(np.float16), True, expert_rows=96),
@@ -97,7 +98,6 @@ FALLING_BACK = {
     "odd hidden": Variant({**NATIVE, "hidden_size": 50}),
     "odd attention": Variant({**NATIVE, "head_dim": 12}),
     "bfloat16 cache": Variant(NATIVE, kv_dtype="bfloat16"),
-    "q8_0 cache": Variant({**NATIVE, "head_dim": 32, "rope": RopeConfig(10000.0, 32)}, kv_dtype="q8_0"),
     "bfloat16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="bfloat16"),
     "experts of odd size": Variant(NATIVE, expert_rows=40),
 }

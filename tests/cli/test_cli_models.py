@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ferrum.cli.models import KvCost
 from ferrum.cli.progress import human_bytes
 from ferrum.load import download, packaged
 from ferrum.load.packaged import PACKAGED, SMOLLM2, PackagedModel
@@ -22,6 +23,7 @@ from tests.load.quantised_folders import gptq_tensors, write_raw
 from tests.load.tokenizer_changes import folder
 from tests.load.toy_package import CONTENT, fetch_from, make_wheel
 from tests.text.gguf_changes import gpt2
+from tests.tiny import tiny_config
 
 TENSORS = 2 + 9 * LAYERS
 NO_PACKAGES = SimpleNamespace(find_spec=lambda *_: None)
@@ -107,7 +109,15 @@ def test_inspect_counts_what_is_there(invoke: Invoke, tiny: Path) -> None:
         "weights_bytes": 4 * parameters,
         "kv_bytes_per_token": per_token,
         "kv_bytes_full_context": per_token * CONTEXT,
+        "kv_bytes_per_token_in_q8_0": None,  # heads of 8 numbers are no whole groups
     }
+
+
+@pytest.mark.clause("CLI-32", "KV-50")
+def test_inspect_tells_what_keys_and_values_take_in_q8_0() -> None:
+    cost = KvCost.of(tiny_config(head_dim=64))
+    assert cost.per_token_in_q8_0 is not None and 128 * cost.per_token_in_q8_0 == 34 * cost.per_token
+    assert KvCost.of(tiny_config(head_dim=80)).per_token_in_q8_0 is None
 
 
 @pytest.mark.clause("CLI-32")
