@@ -1,7 +1,7 @@
 """From flags to a model that is ready, with something to look at meanwhile.
 
 Owns: the moment when the engine's code is imported. Refuses to know: what the model is for.
-Specs: CLI-20, CLI-43. Next: `ferrum.cli.generate`.
+Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.generate`.
 """
 
 from __future__ import annotations
@@ -59,12 +59,16 @@ def engine_config(options: EngineOptions, **more: Any) -> EngineConfig:
 
 
 def announced(llm: LLM, progress: Progress) -> LLM:
-    """The same; whoever waits for a kernel to be compiled sees which one, and whoever left the choice of a backend to
-    this program hears of a GPU."""
+    """The same; whoever waits for a kernel to be compiled sees which one, whoever left the choice of a backend to this
+    program hears of a GPU, and whoever asked for rounding hears where there is nothing to round."""
+    from ferrum.tensor.ops import DTYPES
+
     ops = llm.runner.ops
     ops.on_compile(lambda kernel: progress.show(f"compiling {kernel}"))
     if llm.engine_config.backend == "auto" and not ops.on_host:
         progress.note(f"note: --backend auto takes the GPU: {ops.name}")
+    if ops.compute == "int8" and llm.dtype_name in DTYPES:
+        progress.note(f"note: --compute int8 rounds only what meets quantised weights, and these are {llm.dtype_name}")
     return llm
 
 

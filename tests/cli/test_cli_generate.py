@@ -169,6 +169,16 @@ def test_a_gpu_that_nobody_asked_for_is_announced(
     assert notes == (["note: --backend auto takes the GPU: numpy"] if told else [])
 
 
+@pytest.mark.clause("CLI-18")
+@pytest.mark.parametrize(("compute", "dtype", "told"), [("int8", "float32", True), ("int8", "q8_0", False),
+                                                        ("float32", "float32", False)])  # fmt: skip
+def test_where_nothing_is_rounded_a_note_says_so(generate: Invoke, compute: str, dtype: str, told: bool) -> None:
+    result = generate("Hi", "--json", "--compute", compute, "--dtype", dtype)
+    note = "note: --compute int8 rounds only what meets quantised weights, and these are float32\n"
+    assert result.stderr == (note if told else "")
+    assert json.loads(result.stdout)["dtype"] == dtype
+
+
 @pytest.mark.clause("CLI-06")
 def test_the_chat_template_and_how_to_leave_it_out(generate: Invoke, plain: Path) -> None:
     for arguments, prompt in [
