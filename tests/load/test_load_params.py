@@ -19,10 +19,12 @@ from ferrum.load.layout import half_split_order
 from ferrum.load.model import load_model
 from ferrum.model.params import DecoderParams, Layer
 from ferrum.tensor.weights import Linear, Weight
+from tests.core.test_mapping import linux, resident
 from tests.load.gguf_writer import Stored, gguf_bytes
 from tests.load.tiny_models import (
     HEAD_DIM,
     HEADS,
+    HIDDEN,
     METADATA,
     gguf_tensors,
     interleave,
@@ -318,3 +320,16 @@ def test_the_real_model_loads_as_it_is_stored(smollm2_path: Path) -> None:
     views = [weight.data for weight in params.weights() if not weight.data.flags.owndata]
     assert len(views) == 211 - 60  # all but q and k, whose rows were put in order
     assert HEADS * HEAD_DIM == 64
+
+
+@pytest.mark.clause("FILES-07")
+@linux
+def test_pages_of_what_was_converted_or_reordered_are_given_back(tmp_path: Path) -> None:
+    table = np.ones((8192, HIDDEN), np.float32)
+    arrays = {**tensors(), "model.embed_tokens.weight": table, "lm_head.weight": table}
+    folder = write_folder(tmp_path, arrays, vocab_size=len(table))
+    file = folder / "model.safetensors"
+    stored, converted = load_model(folder, "auto"), load_model(folder, "float16")
+    assert np.array_equal(stored.params.embedding.table.data, table)
+    assert resident(file) < 0.7 * 2 * table.nbytes, "the table as it is stored, and nothing of the converted ones"
+    assert np.array_equal(converted.params.embedding.table.data, table.astype(np.float16))
