@@ -1,7 +1,7 @@
 """Properties of deterministic mode, for every backend that takes the option: a row has the bits that it has alone.
 
 Owns: the promises OPS-45 and OPS-46, operation by operation. Refuses to know: models, and in which order a backend adds
-up. Next: `ferrum.conformance.test_recorded`.
+up. Next: `ferrum.conformance.test_int8`.
 """
 
 from __future__ import annotations

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ferrum.backends.numba_kernels.launch import Launcher
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance import weight_oracle
 from ferrum.conformance.strategies import WEIGHT_TYPES
@@ -111,6 +114,22 @@ def test_what_is_no_number_makes_nan_of_its_token_only(numba: NumbaOps, kind: st
         found = ops.linear(x, linear)
         assert np.isnan(found[1]).all()
         np.testing.assert_array_equal(found[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.clause("OPS-83")
+@pytest.mark.parametrize("kind", ["q4_0", "q8_0"])
+def test_a_group_without_a_mate_has_nothing_beside_it(numba: NumbaOps, kind: str) -> None:
+    """Rounded rows are padded to pairs of groups: with zeros, whatever their memory held before."""
+
+    def spoilt(launcher: Launcher, shape: tuple[int, ...]) -> np.ndarray:
+        return np.full(shape, np.nan, np.float32)
+
+    random = np.random.default_rng(1)
+    linear = Linear(make_weight(kind, 20, 3, random))
+    x = activations((9, 96), random)
+    with patch.object(Launcher, "buffer", spoilt):
+        found = numba.linear(x, linear)
+    np.testing.assert_array_equal(found, NumpyOps(compute="int8").linear(x, linear))
 
 
 @pytest.mark.clause("OPS-82")

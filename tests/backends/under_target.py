@@ -1,10 +1,12 @@
 """What a process computes and compiles; run as a program, under a forced target.
 
     python -m tests.backends.under_target logits PATH.npz
+    python -m tests.backends.under_target int8 PATH.npz KIND...
     python -m tests.backends.under_target code
 
-`logits` saves those of a small model, prefilled and decoded, for each kind of weight. `code` prints, as JSON, what the
-backend believes of its target, and which instructions and registers stand in its machine code.
+`logits` saves those of a small model, prefilled and decoded, for each kind of weight. `int8` saves products of weights
+of each kind under that arithmetic, and says how many kernels our own linker could not place. `code` prints, as JSON,
+what the backend believes of its target, and which instructions and registers stand in its machine code.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import features
+from ferrum.backends.numba_kernels import features, objects
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES
+from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import host_dtype
-from ferrum.tensor.weights import Dense, Weight
-from ferrum.testing.blocks import random_blocks
+from ferrum.tensor.weights import Dense, Linear, Weight
+from ferrum.testing.blocks import BLOCKS, random_blocks
 from tests.backends.company import Model, Part, Session, with_experts, with_weights
 from tests.tiny import tiny_config, tiny_params
 
@@ -69,6 +72,27 @@ def stored(kind: str, weight: Weight) -> Weight:
     return WEIGHT_TYPES[kind](random_blocks(kind, weight.shape, random, size=weight.shape[1] ** -0.5))
 
 
+def rounded_products(ops: TensorOps, kind: str) -> np.ndarray:
+    """[tokens of all cases, rows]: rows that fill a unit and some more, groups that fill no block of units, and as many
+    tokens as each tile takes; zeros, numbers of all sizes, the largest sums of either sign, and what is no number."""
+    random, found = np.random.default_rng(1), []
+    width = 256 if kind in ("q4_k", "q5_k", "q6_k") else 96
+    for tokens in (1, 2, 3, 4, 7, 8, 23):
+        data = random_blocks(kind, (37, 3 * width), random, zeros=0.1)
+        blocks = data.reshape(37, -1, BLOCKS[kind].bytes)
+        scales = [place + more for place in BLOCKS[kind].scales for more in (0, 1)]
+        codes = np.setdiff1d(np.arange(blocks.shape[2]), scales)
+        for row, code in enumerate((0xFF, 0x80, 0x7F)):
+            blocks[row][:, codes] = code
+        x = random.standard_normal((tokens, 3 * width)) * 10.0 ** random.integers(-30, 30, (tokens, 1))
+        x[random.random(x.shape) < 0.3] = 0
+        x[0, 32:64], x[-1, -1] = 0, np.inf if tokens == 23 else 1
+        x[1:3] = np.array([[3.0], [-3.0]])[: tokens - 1]
+        linear = Linear(WEIGHT_TYPES[kind](data), random.standard_normal(37).astype(np.float32))
+        found.append(ops.linear(x.astype(np.float32), linear))
+    return np.concatenate(found)
+
+
 def code() -> dict[str, Any]:
     """The variants that are chosen, and the mnemonics and registers of the kernels that they make."""
     assembly = "\n".join(assembly_of(name) for name in KERNELS)
@@ -104,6 +128,11 @@ def assembly_of(name: str) -> str:
 def main() -> None:
     if sys.argv[1] == "logits":
         np.savez(sys.argv[2], **{name: logits(name) for name in CASES})
+    elif sys.argv[1] == "int8":
+        ops = NumbaOps(2, compute="int8")
+        with patch.object(objects, "_linked_by_llvm", wraps=objects._linked_by_llvm) as by_llvm:
+            np.savez(sys.argv[2], **{kind: rounded_products(ops, kind) for kind in sys.argv[3:]})
+        sys.stdout.write(f"{by_llvm.call_count} linked by LLVM")
     else:
         sys.stdout.write(json.dumps(code()))
 
