@@ -54,6 +54,7 @@ def test_a_text_that_repeats_itself_is_proposed_beyond_its_end() -> None:
     assert Lookup().propose([9, 1, 2, 1, 2, 1, 2], 5) == [1, 2, 1, 2, 1]
     assert Lookup().propose([1, 2, 3, 7, 8, 9], 5) == []
     assert Lookup().propose([1, 2, 3, 4, 1, 2, 3], 2) == [4, 1]
+    assert Lookup().propose([1, 2, 3, 1, 2, 4, 2, 1, 2], 1) == [4], "nothing stands before the first token"
 
 
 @pytest.mark.clause("DRAFT-11")
