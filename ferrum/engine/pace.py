@@ -29,7 +29,7 @@ class Pace:
 
 
 EXACT = Pace(0.2, 1.4)  # Llama-3.2-1B's shape in Q4_0 and SmolLM2-135M in Q4_1, one core with AVX-512
-INT8 = Pace(0.11, 0.75)  # SmolLM2-135M, the same core
+INT8 = Pace(0.08, 0.5)  # SmolLM2-135M, the same core
 DEVICE = Pace(0.03, 0.1)  # an estimate: weights are read once for many tokens
 
 
