@@ -1,7 +1,7 @@
 """Flags of commands that can run on several machines.
 
 Owns: their names and help, and how a replica is made on another machine: of the same flags, with files by their full
-names. Refuses to know: Ray. Specs: BATCH-40. Next: `ferrum.cli.options`.
+names. Refuses to know: Ray. Specs: BATCH-40, BATCH-44. Next: `ferrum.cli.options`.
 """
 
 from __future__ import annotations
@@ -64,9 +64,12 @@ def replica_maker(service: ServiceFlags, engine: EngineOptions) -> Callable[[], 
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else path.resolve()
 
+    def named(model: str) -> str:
+        return os.path.abspath(model) if os.path.exists(model) else model
+
     files = replace(service, stub=absolute(service.stub), chat_template=absolute(service.chat_template))
-    model = os.path.abspath(engine.model) if os.path.exists(engine.model) else engine.model
-    return partial(_make, files, replace(engine, model=model))
+    draft = None if engine.draft_model is None else named(engine.draft_model)
+    return partial(_make, files, replace(engine, model=named(engine.model), draft_model=draft))
 
 
 def _make(service: ServiceFlags, engine: EngineOptions) -> Service:

@@ -1,4 +1,4 @@
-"""BATCH-40, SERVER-84: the flags of several machines."""
+"""BATCH-40, BATCH-44, SERVER-84: the flags of several machines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from ferrum.cli import ray_flags
 from ferrum.cli.main import program
+from ferrum.cli.options import EngineOptions
+from ferrum.cli.service_flags import ServiceFlags
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +54,20 @@ def test_a_model_beside_a_script_is_refused(
     monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
     ran = CliRunner().invoke(program, [*command, *more, "-m", "x"])
     assert ran.exit_code == 2 and ran.stderr.startswith("error: --stub: ")
+
+
+@pytest.mark.clause("BATCH-44")
+@pytest.mark.parametrize("second", [None, "in.jsonl", "org/name"])
+def test_files_of_replicas_have_full_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str | None) -> None:
+    made: list[tuple[ServiceFlags, EngineOptions]] = []
+    monkeypatch.setattr(ServiceFlags, "service", lambda self, engine, _: made.append((self, engine)))
+    flags = ServiceFlags(("m",), 1, 1, 1, "auto", "auto", Path("in.jsonl"), "auto", Path("stub.json"))
+    engine = EngineOptions(
+        "stub.json", "auto", "auto", "float32", None, None, 16, "1GiB", "0", "fifo", "lru", True, False, False,
+        draft_model=second,
+    )  # fmt: skip
+    ray_flags.replica_maker(flags, engine)()
+    ((own, found),) = made
+    assert (own.chat_template, own.stub) == (tmp_path / "in.jsonl", tmp_path / "stub.json")
+    assert found.model == str(tmp_path / "stub.json")
+    assert found.draft_model == (str(tmp_path / "in.jsonl") if second == "in.jsonl" else second)
