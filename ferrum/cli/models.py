@@ -110,7 +110,8 @@ class KvCost:
     @staticmethod
     def of(config: ModelConfig) -> KvCost:
         from ferrum.kv.storage import block_bytes
-        from ferrum.tensor.kv_q8 import GROUP, Q8_0
+        from ferrum.tensor.kv_q8 import Q8_0
+        from ferrum.tensor.weights import GROUP
 
         per_token = block_bytes(config, 1, "float32")
         fits = config.head_dim % GROUP == 0
