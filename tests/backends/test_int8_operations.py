@@ -107,8 +107,9 @@ def test_what_an_mlp_multiplies_with_its_last_weight(
 @pytest.mark.clause("OPS-83")
 @pytest.mark.parametrize("kind", ["q4_0", "q6_k"])
 def test_an_mlp_with_many_rows_joins_them_piece_by_piece(numba: NumbaOps, kind: str) -> None:
+    """More than one piece in each of two chunks a thread."""
     random = np.random.default_rng(4)
-    gate, up = (linear_of(kind, 3 * EXPERT_ROWS + 16, 256, random, biased=True) for _ in range(2))
+    gate, up = (linear_of(kind, 5 * EXPERT_ROWS + 16, 256, random, biased=True) for _ in range(2))
     mlp, x = GatedMlp(gate, up, gate), activations((SMALL_BATCH + 1, 256), random)
     first, second = (DEFINITION.linear(x, linear) for linear in (gate, up))
     assert_bits(numba.norm_gated(x, None, mlp), numba.gated(first, second, mlp))
