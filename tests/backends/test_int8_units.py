@@ -108,3 +108,23 @@ def test_every_bit_that_is_stored_is_in_the_units(kind: str, made: list[units.Un
 @pytest.mark.clause("OPS-84")
 def test_all_kinds_of_blocks_have_units() -> None:
     assert UNIT_GROUPS.keys() == BLOCKS.keys()
+
+
+@pytest.mark.clause("OPS-84")
+@linux
+def test_a_weight_is_rearranged_in_pieces_of_which_one_is_in_memory_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = mapped("q8_0", tmp_path / "weight")
+    whole = units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
+    monkeypatch.setattr(units, "PIECE_BYTES", 3 * LANES * weight.data.shape[1])  # not every share of 200 rows
+    returned: list[int] = []
+    monkeypatch.setattr(units, "give_back", lambda data: returned.append(len(data)))
+    pieces = units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
+    assert returned == [48, 48, 48, 48, 8, ROWS]
+    assert [bytes(_units_of(each, weight)) for each in (whole, pieces)] == [bytes(_units_of(whole, weight))] * 2
+
+
+def _units_of(made: units.Units, weight: BlockWeight) -> np.ndarray:
+    start = made.place - made.memory.__array_interface__["data"][0]
+    return made.memory[start : start + -(-weight.rows // LANES) * made.bytes]

@@ -17,6 +17,9 @@ from ferrum.backends.numba_kernels.unit_sizes import LANES, unit_bytes
 from ferrum.mapping import give_back
 from ferrum.tensor.weights import Weight
 
+PIECE_BYTES = 8 << 20
+"""Of stored rows that are rearranged before their pages are given back: a weight is never in memory twice."""
+
 
 @dataclass(frozen=True, eq=False)
 class Units:
@@ -32,9 +35,14 @@ def make_units(launcher: Launcher, weight: Weight) -> Units:
     data, count, size = weight.data, -(-weight.rows // LANES), unit_bytes(weight.kind, weight.columns)
     memory = np.zeros(count * size + CACHE_LINE, np.uint8)  # from the system: pages that nobody writes cost nothing
     units = Units(memory, address(memory) + -address(memory) % CACHE_LINE, size)
-    launcher.launch(
-        f"interleaving.interleaved.{weight.kind}",
-        address(data), data.strides[0], *weight.shape, units.place, size, work=8 * data.size, count=3,
-    )  # fmt: skip
-    give_back(data)
+    together = max(1, PIECE_BYTES // (LANES * data.shape[1])) * LANES  # rows
+    for first in range(0, weight.rows, together):
+        piece = data[first : first + together]
+        launcher.launch(
+            f"interleaving.interleaved.{weight.kind}",
+            address(piece), data.strides[0], len(piece), weight.columns, units.place + first // LANES * size, size,
+            work=8 * piece.size, count=3,
+        )  # fmt: skip
+        give_back(piece)
+    give_back(data)  # the pages that two pieces share
     return units
