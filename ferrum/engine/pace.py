@@ -28,8 +28,8 @@ class Pace:
         return 1 + self.beside * (first - 1) + self.strip * more
 
 
-EXACT = Pace(0.2, 1.4)  # Llama-3.2-1B's shape in Q4_0 and SmolLM2-135M in Q4_1, one core with AVX-512
-INT8 = Pace(0.08, 0.5)  # SmolLM2-135M, the same core
+EXACT = Pace(0.17, 1.2)  # SmolLM2-135M in Q4_1, two cores with AVX-512
+INT8 = Pace(0.12, 0.6)  # the same
 DEVICE = Pace(0.03, 0.1)  # an estimate: weights are read once for many tokens
 
 

@@ -78,7 +78,7 @@ def test_right_proposals_save_steps_and_are_counted() -> None:
         taken[guess] = (stats.steps, usage.accepted_tokens, usage.draft_tokens)
     assert taken[None] == (40, 0, 0)
     assert taken["right"][0] <= 9 and taken["right"][1] == taken["right"][2]
-    assert taken["wrong"][0] == 40 and 0 < taken["wrong"][2] <= 9
+    assert taken["wrong"][0] == 40 and 0 < taken["wrong"][2] <= 20  # cheap ones: the stub is a device
 
 
 @pytest.mark.clause("DRAFT-13")
