@@ -42,6 +42,7 @@ REFUSED: dict[str, list[Any]] = {
     "prompt_logprobs": [-2, 1.5, True, "1"],
     "logprobs_mode": ["raw", "", None, 1],
     "structured_outputs": ["{}", {"json": "{}"}, True, StructuredOutputs],
+    "speculate": ["", "yes", "ngram:0", "ngram:-1", "ngram:65", "ngram:x", "NGRAM", 3, True, b"ngram", ["ngram"]],
 }
 
 
