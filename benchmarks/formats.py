@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,7 @@ def own_format(path: Path) -> str:
     return names.get(kind, kind)
 
 
-class Variants:
+class Variants(ABC):
     """Files of one model in several formats, made when first asked for and kept in a folder."""
 
     has_directories = False
@@ -65,11 +66,12 @@ class Variants:
     def __init__(self, name: str, folder: Path, own: str, formats: Sequence[str]) -> None:
         self.name, self.folder, self.own, self.formats = name, folder, own, tuple(formats)
 
-    def gguf(self, name: str) -> Path:
-        raise NotImplementedError
+    @abstractmethod
+    def gguf(self, name: str) -> Path: ...
 
     def directory(self, name: str) -> Path:
-        raise NotImplementedError
+        """Of a format, for transformers. Raises ValueError where there are none (`has_directories`)."""
+        raise ValueError(f"{self.name} has no directories")
 
     def made(self, name: str, make: Callable[[Path], None]) -> Path:
         """The whole of it or nothing: what was begun and not ended has another name."""

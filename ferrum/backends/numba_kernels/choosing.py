@@ -36,6 +36,7 @@ from ferrum.backends.numba_kernels.views import (
     gather,
     keep_top,
     padded,
+    scratch_of_row,
     sort,
     stage,
     survey,
@@ -193,12 +194,7 @@ def choose(row, chunk, chunks):
     rows, vocab = load_word(row + 24), load_word(row + 32)
     blocks = (vocab + BLOCK - 1) // BLOCK
     bins = load_word(row + 56) + chunk * load_word(row + 64)
-    sums = bins + 8 * BINS
-    weights = sums + 8 * blocks
-    maxima = weights + 8 * BLOCK * blocks
-    logits = maxima + 4 * blocks
-    ids = logits + 4 * BLOCK * blocks
-    order = ids + 4 * BLOCK * blocks
+    sums, weights, maxima, logits, ids, order = scratch_of_row(bins + 8 * BINS, blocks)
     for number in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
         setting = load_word(row + 40) + SETTING_BYTES * number
         temperature, top_k = load_double(setting), int(load_double(setting + 8))

@@ -19,6 +19,7 @@ from ferrum.backends.numba_kernels.views import (
     gather,
     keep_top,
     padded,
+    scratch_of_row,
     sort,
     stage,
     survey,
@@ -56,12 +57,8 @@ def ranked(row, chunk, chunks):
     not finite."""
     rows, vocab, count = load_word(row + 24), load_word(row + 32), load_word(row + 48)
     blocks = (vocab + BLOCK - 1) // BLOCK
-    sums = load_word(row + 64) + chunk * load_word(row + 72)
-    weights = sums + 8 * blocks
-    maxima = weights + 8 * BLOCK * blocks
-    logits = maxima + 4 * blocks
-    ids = logits + 4 * BLOCK * blocks
-    order = ids + 4 * BLOCK * blocks
+    scratch = load_word(row + 64) + chunk * load_word(row + 72)
+    sums, weights, maxima, logits, ids, order = scratch_of_row(scratch, blocks)
     for number in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
         x = padded(load_word(row + 8) + number * load_word(row + 16), vocab, blocks, logits)
         out, token = load_word(row + 56) + 16 * (1 + count) * number, load_word(load_word(row + 40) + 8 * number)

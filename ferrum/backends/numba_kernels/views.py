@@ -33,6 +33,17 @@ NOTHING = np.float32(-np.inf)
 
 
 @inlined
+def scratch_of_row(place, blocks):
+    """The parts of a chunk's memory, in the order that `choice_scratch` tells: of sums, weights, largest ones, logits,
+    ids, and places to put these in order."""
+    weights = place + 8 * blocks
+    maxima = weights + 8 * BLOCK * blocks
+    logits = maxima + 4 * blocks
+    ids = logits + 4 * BLOCK * blocks
+    return place, weights, maxima, logits, ids, ids + 4 * BLOCK * blocks
+
+
+@inlined
 def padded(x, count, blocks, out):
     """Copies a row whose logits do not fill their blocks, and -inf behind it -> where it is."""
     if count % BLOCK != 0:

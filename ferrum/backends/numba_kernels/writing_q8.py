@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import types
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels import ir
 from ferrum.backends.numba_kernels.features import HAS_HALF
-from ferrum.backends.numba_kernels.moves import rotate
 from ferrum.backends.numba_kernels.pages_q8 import BESIDE, GROUP
-from ferrum.backends.numba_kernels.simd import Index, load_int32, load_word, word
+from ferrum.backends.numba_kernels.simd import Index, load_word, word
+from ferrum.backends.numba_kernels.writing import new_head
 from ferrum.tensor.kv_q8 import LARGEST_CODE, LARGEST_SCALE, TO_WHOLE
 
 _SIZE = 0x7FFFFFFF
@@ -64,20 +63,15 @@ def round_head(builder, source, codes, step, scales, scale_step, groups):
 
 def kv_write_q8(row, chunk, chunks):
     """Words as for `writing.kv_write`, whose 18th has no say; 19 scales of keys, 20 of values (cache)."""
-    slots, tokens = load_word(row + 56), load_word(row + 64)
-    kv_heads, head_dim, block_size = load_word(row + 72), load_word(row + 80), load_word(row + 88)
-    half, cos, sin, positions = load_word(row + 96), load_word(row + 104), load_word(row + 112), load_word(row + 120)
-    rotated, groups = load_word(row + 128) + chunk * load_word(row + 136), head_dim // GROUP
+    tokens, kv_heads, head_dim, block_size = (
+        load_word(row + 64),
+        load_word(row + 72),
+        load_word(row + 80),
+        load_word(row + 88),
+    )
+    groups = head_dim // GROUP
     for unit in range(tokens * kv_heads * chunk // chunks, tokens * kv_heads * (chunk + 1) // chunks):
-        token, head = unit // kv_heads, unit % kv_heads
-        slot = load_int32(slots + 4 * token)
-        key = load_word(row + 24) + token * load_word(row + 32) + 4 * head * head_dim
-        value = load_word(row + 40) + token * load_word(row + 48) + 4 * head * head_dim
-        if half > 0:
-            turn = 4 * half * load_int32(positions + 4 * token)
-            rotate(key, rotated, head_dim, half, cos + turn, sin + turn, np.float32(1))
-            key = rotated
-        pair, offset = slot // block_size * kv_heads + head, slot % block_size
+        key, value, pair, offset = new_head(row, unit, chunk)
         key_place = load_word(row + 8) + pair * head_dim * block_size + BESIDE * offset
         value_place = load_word(row + 16) + (pair * block_size + offset) * head_dim
         scale_place = 2 * (pair * groups * block_size + offset)
