@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels import launch
+from ferrum.backends.numba_kernels.memory import address, aligned
 from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, SMALL_BATCH
+from ferrum.backends.numba_kernels.unit_sizes import LANES
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.tensor.parts import Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear
@@ -71,6 +73,31 @@ def test_a_product_added_to_a_residual(
 
 
 @pytest.mark.clause("OPS-83")
+@pytest.mark.parametrize("kind", sorted(BLOCKS))
+@pytest.mark.parametrize("tokens", [3, 5, 8, 13, 30])
+def test_every_strip_of_tokens_begins_with_its_own_residual(numba: NumbaOps, kind: str, tokens: int) -> None:
+    random = np.random.default_rng(tokens)
+    linear = linear_of(kind, 3 * LANES + 5, 256, random)
+    x, residual = activations((tokens, 256), random), activations((tokens, 32 * linear.weight.rows), random)
+    residual = residual[:, : linear.weight.rows]
+    assert_bits(numba.linear_add(x, linear, residual), residual + DEFINITION.linear(x, linear))
+
+
+@pytest.mark.clause("OPS-82", "OPS-83")
+@pytest.mark.parametrize("tokens", [1, 8, 65])
+def test_a_dense_weight_beside_a_quantised_one_is_multiplied_exactly(numba: NumbaOps, tokens: int) -> None:
+    """As in files that keep values in a larger format than queries and keys."""
+    random = np.random.default_rng(2)
+    quantised = linear_of("q4_0", 20, 64, random)
+    dense = Linear(Dense(random.standard_normal((12, 64)).astype(np.float32)))
+    x, norm = activations((tokens, 64), random), norm_of(64, random)
+    for linears in ((quantised, dense), (dense, quantised)):
+        for found, linear in zip(numba.norm_linears(x, norm, linears), linears, strict=True):
+            ops = EXACT if linear is dense else DEFINITION
+            assert_bits(found, ops.linear(numba.normed(x, norm), linear))
+
+
+@pytest.mark.clause("OPS-83")
 @FEWER
 @given(st.lists(KINDS, min_size=1, max_size=3), st.integers(1, 3), st.sampled_from(TOKENS), st.booleans(), SEEDS)
 def test_products_of_one_input_that_is_rounded_once(
@@ -113,6 +140,23 @@ def test_an_mlp_with_many_rows_joins_them_piece_by_piece(numba: NumbaOps, kind: 
     mlp, x = GatedMlp(gate, up, gate), activations((SMALL_BATCH + 1, 256), random)
     first, second = (DEFINITION.linear(x, linear) for linear in (gate, up))
     assert_bits(numba.norm_gated(x, None, mlp), numba.gated(first, second, mlp))
+
+
+@pytest.mark.clause("OPS-83")
+def test_an_mlp_needs_no_more_memory_than_was_asked_for() -> None:
+    ops, random, guard = NumbaOps(1, compute="int8"), np.random.default_rng(4), 1 << 20
+    gate, up = (linear_of("q4_0", 5 * EXPERT_ROWS + 16, 256, random) for _ in range(2))
+    kept: list[np.ndarray] = []
+
+    def guarded(size: int) -> tuple[int, int]:
+        memory = aligned(size + guard)
+        memory[size:] = 7
+        kept.append(memory[size:])
+        return address(memory), size
+
+    with patch.object(ops._kernels.launcher, "scratch", guarded):
+        ops.norm_gated(activations((SMALL_BATCH + 1, 256), random), None, GatedMlp(gate, up, gate))
+    assert kept and all((behind == 7).all() for behind in kept)
 
 
 # ---- mixtures of experts

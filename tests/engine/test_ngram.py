@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.ngram import LONGEST, PLACES, SHORTEST, Lookup, NgramProposer
-from ferrum.engine.pace import DEVICE, EXACT, INT8, Pace
+from ferrum.engine.pace import DEVICE, EXACT, INT8, Pace, pace_of
 from ferrum.engine.trust import MARGIN, Trust
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.sequence import TokenSequence
+from ferrum.testing.strict import StrictOps
 
 texts = st.lists(st.integers(0, 2), min_size=1, max_size=60)
 
@@ -118,3 +122,10 @@ def test_trust_is_lost_and_comes_back(pace: Pace) -> None:
 def test_more_tokens_take_longer(pace: Pace, tokens: int) -> None:
     assert pace.time(1) == 1
     assert pace.time(tokens) <= pace.time(tokens + 1)
+
+
+@pytest.mark.clause("DRAFT-12")
+def test_several_tokens_take_less_where_products_are_rounded_and_least_on_a_device() -> None:
+    paces = [pace_of(NumpyOps()), pace_of(NumpyOps(compute="int8")), pace_of(StrictOps())]
+    assert paces == [EXACT, INT8, DEVICE]
+    assert all(a.time(tokens) > b.time(tokens) for a, b in pairwise(paces) for tokens in (2, 4, 8, 16))
