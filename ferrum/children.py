@@ -3,7 +3,7 @@
 Owns: how such a process is started, so that nothing of the working directory becomes part of it. People start programs
 in folders that they have downloaded, and a file there may have the name of any module.
 Refuses to know: what the processes do.
-Specs: LOAD-68. Next: `ferrum.paths`.
+Specs: LOAD-68. Next: `ferrum.mapping`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake; the warning for
 what goes on; and how a message shows a value that somebody else has chosen.
 Refuses to know: who catches them (`cli` turns them into exit codes, `server` into HTTP statuses).
-Next: `ferrum.files`.
+Next: `ferrum.config`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: giving such pages back. The system keeps them as long as it has room, and reads them again from the file if
 anybody asks. Refuses to know: what is in a file.
-Specs: FILES-07. Next: `ferrum.fields`.
+Specs: FILES-07. Next: `ferrum.paths`.
 """
 
 from __future__ import annotations

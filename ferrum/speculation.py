@@ -1,7 +1,7 @@
 """Where drafts come from and how many a step may have, as people write it: "ngram:7".
 
 Owns: `Speculate` and its spelling. Refuses to know: how drafts are made and judged.
-Specs: DRAFT-10. Next: `ferrum.config`.
+Specs: DRAFT-10. Next: `ferrum.tensor.ops`.
 """
 
 from __future__ import annotations

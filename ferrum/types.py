@@ -1,7 +1,7 @@
 """What comes out of the engine: completions, chunks, log probabilities, vectors. (What goes in: `sampling_params`.)
 
 Owns: response types, and the names that go with requests. Refuses to know: how any of it is computed.
-Next: `ferrum.tensor.ops`.
+Next: `ferrum.files`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: the primitives in NumPy. The oracle adds nothing to them: slow and obvious
 In deterministic mode (OPS-45, OPS-46) the primitives whose rounding could depend on the shape or the layout of an array
 (matmul, sum, the elementary functions) work row by row; all others round every element for itself anyway.
 Refuses to know: models and scheduling.
-Specs: OPS. Next: `ferrum.backends.numba_kernels`.
+Specs: OPS. Next: `ferrum.backends.numba_kernels.target`.
 """
 
 from __future__ import annotations

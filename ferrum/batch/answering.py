@@ -3,7 +3,7 @@
 Owns: which endpoint a line asks, the seed of a line that has none, how many lines are open at a time. Some failures may
 be the fault of another line: a full queue, and an engine that fails at a step of all lines. After one of them fewer
 lines are open, and only a line that fails alone has failed.
-Refuses to know: files. Specs: BATCH-06, BATCH-09, BATCH-20 to BATCH-23. Next: `ferrum.cli.batch`.
+Refuses to know: files. Specs: BATCH-06, BATCH-09, BATCH-20 to BATCH-23. Next: `ferrum.batch.ray_answering`.
 """
 
 from __future__ import annotations

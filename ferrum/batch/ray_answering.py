@@ -4,7 +4,7 @@ Owns: `Replica`, and rounds: whatever Ray loses of a round, with a machine or wi
 whatever it gives twice is kept once, so that every line has one answer whatever Ray does. Answers go to the one program
 that writes them. Refuses to know: files.
 Specs: BATCH-41 to BATCH-43. Source: Ray's documentation, "Stateful transforms" of Ray Data.
-Next: `ferrum.cli.batch`.
+Next: `ferrum.load_test.workload`.
 """
 
 from __future__ import annotations

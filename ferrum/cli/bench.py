@@ -3,7 +3,7 @@
 Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
 Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
 through the engine as any request does. Refuses to know: why it is fast.
-Specs: CLI-40 to CLI-46, BENCH-37. Next: `ferrum.load_test`.
+Specs: CLI-40 to CLI-46, BENCH-37. Next: `ferrum.cli.bench_serve`.
 """
 
 from __future__ import annotations

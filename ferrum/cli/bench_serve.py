@@ -1,7 +1,7 @@
 """`ferrum-ref bench serve --url …`: load and latency of any server with the OpenAI API.
 
 Owns: the flags, Ctrl-C, and where the result goes. Refuses to know: how anything is measured.
-Specs: BENCH-07, BENCH-23, BENCH-33 to BENCH-37. Next: `docs/load-testing.md`.
+Specs: BENCH-07, BENCH-23, BENCH-33 to BENCH-37. See: `docs/load-testing.md`. Next: `ferrum.cli.batch`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Flags that say what the chat template gets beside the messages.
 
 Owns: how tools and variables are written on a command line, and the conversation that a prompt becomes.
-Refuses to know: what templates do with it. Specs: CLI-90 to CLI-92. Next: `ferrum.cli.options`.
+Refuses to know: what templates do with it. Specs: CLI-90 to CLI-92. Next: `ferrum.cli.service_flags`.
 """
 
 from __future__ import annotations

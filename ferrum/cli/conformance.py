@@ -1,7 +1,7 @@
 """`ferrum-ref conformance`: does a backend keep the promises of the protocol?
 
 Owns: the command, and what becomes of pytest's exit codes. Refuses to know: the properties, and what they find.
-Specs: CONFORM-07 to CONFORM-12. Next: `ferrum.cli.generate`.
+Specs: CONFORM-07 to CONFORM-12. Next: `ferrum.cli.serve`.
 """
 
 from __future__ import annotations

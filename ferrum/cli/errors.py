@@ -2,7 +2,7 @@
 
 Owns: the translation of every exception into a line and a code (2 bad usage, 1 everything else, 130 Ctrl-C), and the
 silence of a closed pipe. A traceback appears only with --debug. Refuses to know: what the commands do.
-Specs: CLI-10 to CLI-16. Next: `ferrum.cli.sampling_flags`.
+Specs: CLI-10 to CLI-16. Next: `ferrum.cli.terminal`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From flags to a model that is ready, with something to look at meanwhile.
 
 Owns: the moment when the engine's code is imported. Refuses to know: what the model is for.
-Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.generate`.
+Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.memory`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`--logprobs`: how likely each token was, for programs and for readers.
 
-Owns: the words and the JSON. Refuses to know: how anything is computed. Specs: CLI-56. Next: `ferrum.cli.generate`.
+Owns: the words and the JSON. Refuses to know: how anything is computed. Specs: CLI-56. Next: `ferrum.cli.loading`.
 """
 
 from __future__ import annotations

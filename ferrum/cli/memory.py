@@ -1,6 +1,7 @@
 """How much memory this process has used at most.
 
-Owns: the unit, which differs between systems. Refuses to know: what used it. Specs: CLI-04. Next: `ferrum.cli.models`.
+Owns: the unit, which differs between systems. Refuses to know: what used it. Specs: CLI-04.
+Next: `ferrum.cli.generate`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns: writing out what a terminal would obey or hide: escape sequences, control characters, characters that turn the
 direction of writing; characters that its encoding lacks; and what becomes of warnings.
 Refuses to know: where the texts come from.
-Specs: CLI-85 to CLI-89. Next: `ferrum.cli.errors`.
+Specs: CLI-85 to CLI-89. Next: `ferrum.cli.sampling_flags`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What must hold before any property can run: the tools are there, each backend can be made, and its tensors are such.
 
 Owns: these questions, each answered no by one sentence. Refuses to know: pytest, properties.
-Specs: CONFORM-08, CONFORM-09, CONFORM-11. Next: `ferrum.conformance.strategies`.
+Specs: CONFORM-08, CONFORM-09, CONFORM-11. Next: `specs/README.md`.
 """
 
 from __future__ import annotations

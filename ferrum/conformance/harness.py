@@ -3,7 +3,7 @@
 Owns: calling an operation and, where a backend overrides a composition, the composition it replaces; checking on the
 way that no input was changed; noting what was checked, and telling Hypothesis which examples came closest to failing.
 Refuses to know: which operations there are.
-Specs: OPS-09, OPS-11. Next: `ferrum.conformance.test_primitives`.
+Specs: OPS-09, OPS-11. Next: `ferrum.conformance.plugin`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the order of the suite's files, the name of a property, which does not depend on how its backend is spelled, the
 choice of properties by such names, and the marking of those that are known to fail.
-Refuses to know: what is tested. Specs: CONFORM-02. Next: `ferrum.conformance.report`.
+Refuses to know: what is tested. Specs: CONFORM-02. Next: `ferrum.conformance.xfails`.
 """
 
 from __future__ import annotations

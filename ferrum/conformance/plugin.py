@@ -3,7 +3,7 @@
 Owns: their names and help, that values which cannot be used end the run before it begins, with one sentence, and that a
 run with some of them is written down. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads
 the command line before it finds this package's conftest: the distribution registers it as a pytest plugin.
-Refuses to know: properties, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.conftest`.
+Refuses to know: properties, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.levels`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The report of a run: Markdown, JSON, or a page of HTML that needs nothing else.
 
 Owns: how findings are written down, and whether a file can be. Refuses to know: how they came about.
-Specs: CONFORM-04, CONFORM-10. Next: `ferrum.conformance.oracles`.
+Specs: CONFORM-04, CONFORM-10. Next: `ferrum.conformance.order`.
 """
 
 from __future__ import annotations

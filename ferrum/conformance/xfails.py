@@ -4,7 +4,7 @@ Owns: the file's form. One property a line, as the report spells it, `test_activ
 `test_parts.py::test_activations[numpy-relu]`; `*` stands for anything; `#` starts a comment, which is the reason. It is
 strict: a property that is listed and passes fails the run, and a line
 that no property matches is an error.
-Refuses to know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.order`.
+Refuses to know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Owns: the public calls, and the order in which a model is found and loaded.
 Refuses to know: HTTP, terminals.
 Specs: ENGINE-12, ENGINE-13, ENGINE-17 to ENGINE-22, ENGINE-46, ENGINE-48, ENGINE-60, ENGINE-70.
-Next: `ferrum.cli.main`.
+Next: `ferrum.load.resolve`.
 """
 
 from __future__ import annotations

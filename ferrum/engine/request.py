@@ -2,7 +2,7 @@
 
 Owns: what belongs together: the sequences of one prompt, the text made of each, the events a stream hands on.
 Refuses to know: scheduling and sampling.
-Specs: ENGINE-10, ENGINE-43, ENGINE-45. Next: `ferrum.engine.observer`.
+Specs: ENGINE-10, ENGINE-43, ENGINE-45. Next: `ferrum.engine.admission`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: which tensor goes where, the check of every shape, and the refusal of tensors that nobody asked for: a tensor left
 over is mathematics left out. Refuses to know: file formats, families, how parts make a decoder (`ferrum.load.tree`).
-Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.model.params`.
+Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.shapes`.
 """
 
 from __future__ import annotations

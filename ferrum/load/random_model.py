@@ -3,7 +3,7 @@
 Owns: random bytes that are good weights: an 8 billion parameter model is written once, a piece at a time, and never
 stands in memory as anything but itself. A row times a normed vector has variance 1, so that activations stay finite
 however many layers there are. Refuses to know: what a shape is called, engines.
-Specs: CLI-43, CLI-45. Next: `ferrum.cli.bench`.
+Specs: CLI-43, CLI-45. Next: `ferrum.api.errors`.
 """
 
 from __future__ import annotations

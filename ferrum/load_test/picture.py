@@ -2,7 +2,7 @@
 
 Owns: what is drawn, with the extra `plot` (matplotlib): how many answers were how fast, and how long each took in the
 order of their arrival. Refuses to know: how anything was measured; it reads what `summary` has written for a file.
-Specs: BENCH-35. Next: `ferrum.cli.bench_serve`.
+Specs: BENCH-35. Next: `ferrum.cli.main`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: the order of operations in a transformer of any family. There is one pass 
 decode is a prefill of one token. Refuses to know: families, backends, files, who owns the blocks, why a token is in the
 batch.
 Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, encoders 1810.04805.
-Next: `ferrum.backends.numpy_backend`.
+Next: `ferrum.backends.registry`.
 """
 
 from __future__ import annotations

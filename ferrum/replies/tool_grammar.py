@@ -2,7 +2,7 @@
 
 Owns: reasoning, where the model has it, then one call or more, and nothing else. What matches is understood by the
 parser of the same formats, and the arguments fit the schema of their tool.
-Refuses to know: how grammars are followed. Specs: REPLY-16, REPLY-17. Next: `ferrum.api.reader`.
+Refuses to know: how grammars are followed. Specs: REPLY-16, REPLY-17. Next: `ferrum.engine.timing`.
 """
 
 from __future__ import annotations

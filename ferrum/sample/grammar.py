@@ -2,7 +2,7 @@
 
 Owns: an answer's place in a grammar, and the grammars that are remembered. What is small is made at once; what is not
 is tried out in another process first. Refuses to know: tokenizers (a vocabulary is bytes), logits.
-Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Next: `ferrum.engine.timing`.
+Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Next: `ferrum.text.chat`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: one replica, its health, the end of its requests, and cancelling a request
 sent as many requests as its engine takes and lets wait: with fewer, Ray would keep back what continuous batching needs.
 Refuses to know: paths, and how connections are kept, which is up to Ray.
 Specs: SERVER-80 to SERVER-84. Source: Ray's documentation, "Set up FastAPI and HTTP" of Ray Serve.
-Next: `ferrum.cli.serve`.
+Next: `ferrum.batch.source`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the event loop, the meaning of SIGTERM and Ctrl-C, the time that running answers get. The first signal ends the
 server once they are finished; requests that come meanwhile are told to go elsewhere. The second one ends it at once.
-Refuses to know: paths. Specs: SERVER-60 to SERVER-63. Next: `ferrum.cli.server_flags`.
+Refuses to know: paths. Specs: SERVER-60 to SERVER-63. Next: `ferrum.server.ray_cluster`.
 """
 
 from __future__ import annotations

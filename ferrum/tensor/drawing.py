@@ -5,7 +5,7 @@ for each row; the draw from what they leave; and how likely tokens were. Penalti
 after them are `ferrum.sample`'s.
 Refuses to know: requests, and where the numbers come from.
 Specs: OPS-74, OPS-75, SAMPLE-03 to SAMPLE-06. Papers: nucleus 1904.09751, min-p 2407.01082.
-Next: `ferrum.model.decoder`.
+Next: `ferrum.model.rope`.
 """
 
 from __future__ import annotations

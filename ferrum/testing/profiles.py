@@ -3,7 +3,7 @@
 Owns: the profiles `few` (5 examples, for what is run once more under other conditions), `dev` (25), `ci` (100) and
 `nightly` (2000); `few` and `ci` take the same ones on every run. The environment variable HYPOTHESIS_PROFILE chooses;
 without it, `ci` where CI is set and `dev` elsewhere.
-Refuses to know: what is tested. Specs: HOUSE-17. Next: `ferrum.conformance`.
+Refuses to know: what is tested. Specs: HOUSE-17. Next: `ferrum.testing.blocks`.
 """
 
 from __future__ import annotations

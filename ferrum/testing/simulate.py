@@ -2,7 +2,7 @@
 
 Owns: dividing steps into lives, one seed each, and saying which seed replays a failure. A life depends on nothing but
 its seed: no clock, no hash, no thread. Refuses to know: what happens in a life.
-Specs: ENGINE-41. Next: `ferrum.conformance`.
+Specs: ENGINE-41. Next: `ferrum.conformance.oracles`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: reading the notation that tokenizers use. What gives an expression memory 
 calls, conditions) is refused. Refuses to know: which characters an atom stands for, and what an expression costs
 (`regex_cost`).
 Source: https://github.com/kkos/oniguruma/blob/master/doc/RE (Ruby syntax).
-Specs: TEXT-44. Next: `ferrum.text.native`.
+Specs: TEXT-44. Next: `ferrum.text.byte_tokenizer`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A token may end in the middle of a character, and a stop string may begin in the
 another. Both classes hold back the few bytes or characters that could still become something else, and no more.
 
 Owns: `IncrementalDetokenizer` (ids to text), `StopStrings` (text to text). Refuses to know: sampling, end-of-sequence
-tokens, requests. Specs: TEXT-13 to TEXT-16. Next: `ferrum.sched.scheduler`.
+tokens, requests. Specs: TEXT-13 to TEXT-16. Next: `ferrum.replies.reply`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ its graph is launched on the null stream like everything else. Host arrays are c
 as it is until the device has read it. Several threads may call, one at a time.
 Refuses to know: operations.
 Specs: CUDA-05, CUDA-06, CUDA-08, CUDA-09. Source: the CUDA C++ programming guide on streams and graphs.
-Next: `ferrum.kv.pool`.
+Next: `ferrum.kv.eviction`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From logits and settings to tokens, and to what is told of them, by kernels.
 
 Owns: the launches. Which rows a kernel leaves to the definition is its own matter.
-Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.bind`.
+Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.bind_experts`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: how functions are compiled. This is the only module that the rest of the backend imports for it, and only when
 something is not in the kernel cache.
-Next: `ferrum.backends.numba_kernels.objects`.
+Next: `ferrum.backends.numba_kernels.image`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ layouts.
 Definitions: the methods of the same names in `ferrum.tensor.compositions`.
 Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, listed at each kernel; chunk i does its
 share and touches no other's output (overlapping tiles write identical bits).
-Next: `ferrum.backends.numba_kernels.routing`.
+Next: `ferrum.backends.numba_kernels.choice_sizes`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: what is worth computing once instead of at every launch. What is remembered of an object is forgotten with it, so
 that no address outlives its memory, and no memory the model it belongs to.
-Next: `ferrum.backends.numba_kernels.bind_experts`.
+Next: `ferrum.backends.numba_kernels.bind_choosing`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owns: the two inner loops of paged attention, for up to six query rows that share a key/value head, over caches of
 float32 or float16.
-Next: `ferrum.backends.numba_kernels.moves`.
+Next: `ferrum.backends.numba_kernels.pages_q8`.
 """
 
 from __future__ import annotations
