@@ -256,6 +256,7 @@ class Engine:
         if drafts:
             with self._unless_broken_off():
                 plan = self.scheduler.add_drafts(plan, drafts)
+        self._tell(self.observer.step_planned, plan)
         self._note_started(plan)
         logits = StepLogits(self.executor.ops, plan, self.executor.run(plan))
         self._take(plan, logits, self._score_prompts(logits))
@@ -342,7 +343,9 @@ class Engine:
         if not sequences:
             return []
         states = [self._requests[sequence][1].state for sequence in sequences]
-        return sample(self.executor.ops, logits.next(sequences), states)
+        rows = logits.next(sequences)
+        self._tell(self.observer.tokens_sampling, sequences, rows, states)
+        return sample(self.executor.ops, rows, states)
 
     def _advance(self, sequence: TokenSequence, sampled: Sampled) -> None:
         """A generation has a new token: its text, its end, and what the observer hears."""

@@ -7,15 +7,30 @@ Refuses to know: what becomes of it. Specs: ENGINE-30. Next: `ferrum.engine.metr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ferrum.sample.state import SamplingState
 from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.ops import Tensor
 from ferrum.types import FinishReason
 
 
 class EngineObserver:
     """Hears nothing."""
 
+    def step_planned(self, plan: StepPlan) -> None:
+        """The plan of a step is final, with its drafts; the model has not run yet."""
+
     def request_started(self, queue_s: float) -> None:
         """A request runs for the first time, after `queue_s` seconds of waiting."""
+
+    def tokens_sampling(
+        self, sequences: Sequence[TokenSequence], logits: Tensor, states: Sequence[SamplingState]
+    ) -> None:
+        """The next tokens are about to be sampled. `logits`: [sequences, vocab], one row for each sequence, as the
+        model made them; `states[i]` has the parameters and the history of `sequences[i]`. A step with drafts samples
+        several times. The observer must not change any of these."""
 
     def first_token(self, ttft_s: float) -> None:
         """A generation has its first token, `ttft_s` seconds after its request was submitted."""

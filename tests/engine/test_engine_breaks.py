@@ -131,7 +131,7 @@ class Clumsy(EngineObserver):
     def generation_finished(self, *facts: object) -> None:
         raise RuntimeError("clumsy")
 
-    step_finished = generation_finished
+    step_finished = step_planned = tokens_sampling = generation_finished
 
 
 @pytest.mark.clause("ENGINE-30", "ENGINE-04")

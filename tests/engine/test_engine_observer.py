@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,11 @@ from ferrum.engine.engine import Engine
 from ferrum.engine.metrics import EngineMetrics, Histogram
 from ferrum.engine.observer import EngineObserver
 from ferrum.errors import DeviceError, InternalError, InvalidParameter, ResourceExhausted, Timeout
+from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.ops import Tensor
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import alone, letters
 from ferrum.types import FinishReason, Priority
@@ -179,6 +183,53 @@ def test_an_observer_hears_of_everything_once() -> None:
         ("next", 1.0), ("finished", FinishReason.LENGTH, 3.0, 3, 2), ("step", 1, 0.0),
         ("finished", FinishReason.CANCELLED, 3.0, 1, 0),
     ]  # fmt: skip
+
+
+class Onlooker(EngineObserver):
+    """Writes down plans, and what tokens are sampled from."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def step_planned(self, plan: StepPlan) -> None:
+        self.heard.append(("planned", plan))
+
+    def tokens_sampling(
+        self, sequences: Sequence[TokenSequence], logits: Tensor, states: Sequence[SamplingState]
+    ) -> None:
+        generated = [state.history.generated for state in states]
+        self.heard.append(("sampling", list(sequences), logits.argmax(-1).tolist(), generated))
+
+    def step_finished(self, plan: StepPlan, duration_s: float) -> None:
+        self.heard.append(("finished", plan))
+
+
+@pytest.mark.clause("ENGINE-30")
+def test_an_observer_sees_each_plan_and_the_logits_of_each_token() -> None:
+    onlooker = Onlooker()
+    engine = stub_engine(StubSettings(max_num_batched_tokens=4), letters, onlooker)
+    requests = [
+        engine.submit([first, *[97] * 5], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True))
+        for first in (98, 99)
+    ]
+    tokens: dict[TokenSequence, list[int]] = {request.generations[0].sequence: [] for request in requests}
+    while engine.has_work:
+        onlooker.heard.clear()
+        engine.step()
+        kinds = [fact[0] for fact in onlooker.heard]
+        (_, planned), (_, finished) = onlooker.heard[0], onlooker.heard[-1]
+        assert planned is finished
+        if not planned.sampled:
+            assert kinds == ["planned", "finished"]
+            continue
+        assert kinds == ["planned", "sampling", "finished"]
+        _, sequences, best, generated = onlooker.heard[1]
+        assert sequences == list(planned.sampled)
+        for sequence, token, count in zip(sequences, best, generated, strict=True):
+            assert count == len(tokens[sequence])  # the state is that before the token
+            tokens[sequence].append(token)
+    answers = [list(request.completion().choices[0].token_ids) for request in requests]
+    assert list(tokens.values()) == answers
 
 
 @pytest.mark.clause("ENGINE-31")
