@@ -1,4 +1,4 @@
-"""HOUSE-05 to HOUSE-11: docstrings, printing, sizes, and the few facts that stand in two places."""
+"""HOUSE-05 to HOUSE-10: docstrings, printing, sizes, and the few facts that stand in two places."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 
 import ferrum
 from ferrum.backends.registry import BUILTIN, ENTRY_POINT_GROUP
+from tests.house.next import NEXT, is_read
 from tests.house.source import ROOT, Module, modules
 
 LONGEST_FUNCTION = 60
 LONGEST_FILE = 400
 EXCUSE = "house: long because"
-NEXT = re.compile(r"^.*\bNext: `?([\w./-]+?)`?\.?$", re.MULTILINE)
 
 
 @pytest.mark.clause("HOUSE-05")
@@ -31,12 +31,6 @@ def test_modules_say_what_they_own(module: Module) -> None:
         named = NEXT.search(docstring)
         assert named, f"{module} does not say what to read next"
         assert exists(named[1]), f"{module} sends its reader to {named[1]}, which does not exist"
-
-
-def is_read(module: Module) -> bool:
-    """Does it stand on the reading path?"""
-    file = module.path.name
-    return file not in ("__init__.py", "__main__.py", "conftest.py") and not file.startswith("test_")
 
 
 def exists(target: str) -> bool:
@@ -128,11 +122,3 @@ def test_the_tested_package_is_this_tree() -> None:
         assert copy.is_file() and copy.read_bytes() == module.path.read_bytes(), (
             f"{copy} is not this tree's {module}: `pip install .` again, or `pip install -e .` once"
         )
-
-
-@pytest.mark.clause("HOUSE-11")
-def test_the_reading_path_names_every_module_once() -> None:
-    named = re.findall(
-        r"^- \**`(ferrum\.[\w.]+)`", (ROOT / "docs" / "reading-path.md").read_text("utf-8"), re.MULTILINE
-    )
-    assert sorted(named) == sorted(module.name for module in modules() if is_read(module))
