@@ -10,7 +10,7 @@ import re
 from functools import cache
 
 from ferrum.errors import ModelError
-from ferrum.sample.grammar import GrammarMaker, Vocabulary
+from ferrum.sample.grammars.grammar import GrammarMaker, Vocabulary
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 

@@ -18,14 +18,14 @@ from ferrum.config import EngineConfig, ModelConfig
 from ferrum.engine.runner import Runner
 from ferrum.errors import InvalidParameter, Unsupported
 from ferrum.kv.block_table import blocks_for
-from ferrum.kv.eviction import make_policy
+from ferrum.kv.eviction import Digest, make_policy
 from ferrum.kv.manager import KvManager
-from ferrum.kv.pool import BlockPool, Digest
+from ferrum.kv.pool import BlockPool
 from ferrum.kv.prefix import array_digest, root_digest
 from ferrum.kv.storage import BlockStore, KvStorage, block_bytes, blocks_within
 from ferrum.model.params import DecoderParams
 from ferrum.model.rope import rotations, served
-from ferrum.sample.grammar import GrammarMaker, Vocabulary
+from ferrum.sample.grammars.grammar import GrammarMaker, Vocabulary
 from ferrum.sample.state import Grammar
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.sched.order import find_order

@@ -2,7 +2,7 @@
 
 Owns: every check of parameters that needs to know the model. What holds for all models, `SamplingParams` checks itself.
 Refuses to know: engines, grammars, which have a maker of their own.
-Specs: SAMPLE-31, SAMPLE-33. Next: `ferrum.sample.refusals`.
+Specs: SAMPLE-31, SAMPLE-33. Next: `ferrum.sample.grammars.refusals`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ferrum.sampling_params import SamplingParams
 
 
 class Grammar(Protocol):
-    """Which tokens may come next; `ferrum.sample.grammar` makes them."""
+    """Which tokens may come next; `ferrum.sample.grammars.grammar` makes them."""
 
     def allowed(self) -> NDArray[np.bool_]:
         """bool [vocab]: tokens with which what has come so far can still become a sentence; tokens that end a text only

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter, ModelError, ResourceExhausted
-from ferrum.sample import grammar, grammar_library, grammar_trial
+from ferrum.sample.grammars import grammar, grammar_library, grammar_trial
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.text.byte_tokenizer import EOS
 from tests.sample.following import MAKER, bytes_maker, say

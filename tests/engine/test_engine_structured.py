@@ -20,7 +20,7 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.setup import build_grammars
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
-from ferrum.sample import grammar
+from ferrum.sample.grammars import grammar
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 from ferrum.types import FinishReason

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 
-from ferrum.sample.grammar import GrammarMaker, MatcherGrammar, Vocabulary
+from ferrum.sample.grammars.grammar import GrammarMaker, MatcherGrammar, Vocabulary
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.text.byte_tokenizer import EOS, ByteTokenizer
 

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
-from ferrum.sample.gbnf import Chars, Choice, Item, Name, Repeat, Text, read
-from ferrum.sample.gbnf_lark import LONGEST, lark_of
-from ferrum.sample.lark import prepared
-from ferrum.sample.refusals import CannotFollow
+from ferrum.sample.grammars.gbnf import Chars, Choice, Item, Name, Repeat, Text, read
+from ferrum.sample.grammars.gbnf_lark import LONGEST, lark_of
+from ferrum.sample.grammars.lark import prepared
+from ferrum.sample.grammars.refusals import CannotFollow
 from ferrum.sampling_params import StructuredOutputs
 from tests.sample.following import MAKER, fits
 

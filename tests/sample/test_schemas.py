@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.errors import InvalidParameter
-from ferrum.sample import schema_keywords
-from ferrum.sample.grammar_library import on_large_stack
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.schema import followed
+from ferrum.sample.grammars import schema_keywords
+from ferrum.sample.grammars.grammar_library import on_large_stack
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.schema import followed
 from ferrum.sampling_params import StructuredOutputs
 from tests.sample.following import MAKER, bytes_maker, fits, some_answer
 

@@ -2,7 +2,7 @@
 
 Owns: the one exception for it, which becomes an InvalidParameter where a request is made, and how the complaints of
 others are shown. Refuses to know: which kinds of structures there are.
-Specs: SAMPLE-29. Next: `ferrum.sample.rules`.
+Specs: SAMPLE-29. Next: `ferrum.sample.grammars.rules`.
 """
 
 from __future__ import annotations

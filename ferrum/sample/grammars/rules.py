@@ -1,7 +1,7 @@
 """Rules that need one another: which of them can ever come to an end, and which begin with themselves.
 
 Owns: both questions about a context-free grammar, whatever it was written in. Refuses to know: characters.
-Specs: SAMPLE-41, SAMPLE-43. Next: `ferrum.sample.gbnf`.
+Specs: SAMPLE-41, SAMPLE-43. Next: `ferrum.sample.grammars.gbnf`.
 """
 
 from __future__ import annotations

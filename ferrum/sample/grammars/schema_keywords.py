@@ -1,7 +1,8 @@
 """The keywords of JSON Schema, of all its drafts: what is kept to, what is refused, what is a note.
 
 Owns: the tables, and what a value of a keyword must be. Refuses to know: where a keyword stands.
-Specs: SAMPLE-44. Source: https://json-schema.org, drafts 3 to 2020-12. Next: `ferrum.sample.schema_references`.
+Specs: SAMPLE-44. Source: https://json-schema.org, drafts 3 to 2020-12.
+Next: `ferrum.sample.grammars.schema_references`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.errors import InvalidParameter, ModelError, Unsupported
-from ferrum.sample.grammar_library import (
+from ferrum.sample.grammars.grammar_library import (
     MOST_STATES,
     advance,
     make_matcher,
@@ -27,8 +27,8 @@ from ferrum.sample.grammar_library import (
     mask,
     source,
 )
-from ferrum.sample.grammar_trial import try_out
-from ferrum.sample.refusals import CannotFollow
+from ferrum.sample.grammars.grammar_trial import try_out
+from ferrum.sample.grammars.refusals import CannotFollow
 from ferrum.sampling_params import StructuredOutputs
 
 REMEMBERED = 256 << 20

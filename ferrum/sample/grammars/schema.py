@@ -2,7 +2,7 @@
 
 Owns: what of a schema can be kept to, said in few keywords; what cannot is refused with its name and place. Refuses to
 know: how schemas are followed.
-Specs: SAMPLE-29, SAMPLE-42 to SAMPLE-46. Next: `ferrum.sample.grammar_library`.
+Specs: SAMPLE-29, SAMPLE-42 to SAMPLE-46. Next: `ferrum.sample.grammars.grammar_library`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 from ferrum.errors import quoted
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.schema_keywords import LOOKS, MAPS, REFUSED, Schema
-from ferrum.sample.schema_parts import counts, expression, fail, keys_counted, numbers, required, strings, types, values
-from ferrum.sample.schema_references import References
-from ferrum.sample.schema_sets import Any_, Sets
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.schema_keywords import LOOKS, MAPS, REFUSED, Schema
+from ferrum.sample.grammars.schema_parts import (
+    counts,
+    expression,
+    fail,
+    keys_counted,
+    numbers,
+    required,
+    strings,
+    types,
+    values,
+)
+from ferrum.sample.grammars.schema_references import References
+from ferrum.sample.grammars.schema_sets import Any_, Sets
 
 NOTHING: Schema = {"enum": []}
 _OLD = ("draft-0", "2019-09")

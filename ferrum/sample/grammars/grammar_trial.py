@@ -3,7 +3,7 @@
 Owns: the limits in time and memory, that process, and what it tells. The library for grammars has limits of its own,
 but not for everything: a schema of forty characters can take minutes and gigabytes, and a native stack that is full
 ends a process. Refuses to know: what becomes of the structure.
-Specs: SAMPLE-35. Next: `ferrum.sample.grammar`.
+Specs: SAMPLE-35. Next: `ferrum.sample.grammars.grammar`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from ferrum.children import own_environment, python_command
 from ferrum.errors import InternalError, ResourceExhausted
-from ferrum.sample.grammar_library import (
+from ferrum.sample.grammars.grammar_library import (
     STACK,
     advance,
     make_matcher,
@@ -31,7 +31,7 @@ from ferrum.sample.grammar_library import (
     on_large_stack,
     source,
 )
-from ferrum.sample.refusals import CannotFollow, in_short
+from ferrum.sample.grammars.refusals import CannotFollow, in_short
 from ferrum.sampling_params import StructuredOutputs
 
 SECONDS = 1.5

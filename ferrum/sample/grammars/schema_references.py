@@ -2,7 +2,7 @@
 
 Owns: `$ref` in all its forms inside one schema: pointers, anchors, and the identifiers of its parts. Refuses to know:
 what any other keyword means; other documents, which nobody fetches.
-Specs: SAMPLE-44. Source: RFC 6901 (pointers), RFC 3986 (references). Next: `ferrum.sample.schema_sets`.
+Specs: SAMPLE-44. Source: RFC 6901 (pointers), RFC 3986 (references). Next: `ferrum.sample.grammars.schema_sets`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GBNF, the grammars of llama.cpp, as text: read into rules.
 
 Owns: the syntax, and where in a text something is wrong with it. Refuses to know: what becomes of the rules.
-Specs: SAMPLE-40, SAMPLE-41. Source: llama.cpp, grammars/README.md. Next: `ferrum.sample.gbnf_lark`.
+Specs: SAMPLE-40, SAMPLE-41. Source: llama.cpp, grammars/README.md. Next: `ferrum.sample.grammars.gbnf_lark`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn, Union
 
 from ferrum.errors import quoted
-from ferrum.sample.refusals import CannotFollow
+from ferrum.sample.grammars.refusals import CannotFollow
 
 DEEPEST = 100
 """Groups inside groups."""

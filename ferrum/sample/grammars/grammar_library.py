@@ -4,7 +4,7 @@ Owns: how a schema, an expression or a grammar becomes a matcher, in this proces
 of its native code included, is a `CannotFollow`; it recurses as deep as the rules of a grammar lead to one another, so
 that it runs on a stack of its own. Refuses to know: requests, logits, what is remembered.
 Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Source: https://github.com/guidance-ai/llguidance.
-Next: `ferrum.sample.grammar_trial`.
+Next: `ferrum.sample.grammars.grammar_trial`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ferrum.errors import ResourceExhausted, Unsupported
-from ferrum.sample.refusals import CannotFollow, in_short
+from ferrum.sample.grammars.refusals import CannotFollow, in_short
 from ferrum.sampling_params import StructuredOutputs
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}", "json_allowed_escapes": 'nrbtf\\"'}
@@ -77,9 +77,12 @@ def make_tokenizer(
 
 def source(structure: StructuredOutputs) -> str:
     """A structure in the library's own language. Raises CannotFollow."""
-    from ferrum.sample.gbnf_lark import lark_of, literal  # few answers need them, and every start imports this module
-    from ferrum.sample.lark import prepared
-    from ferrum.sample.schema import followed
+    from ferrum.sample.grammars.gbnf_lark import (  # few answers need them, and every start imports this module
+        lark_of,
+        literal,
+    )
+    from ferrum.sample.grammars.lark import prepared
+    from ferrum.sample.grammars.schema import followed
 
     kind, text = structure.kind, structure.text
 

@@ -1,8 +1,8 @@
 """JSON schemas as sets of values: is there one with an end, and can one value be in two of them?
 
 Owns: both questions, answered from what schemas demand together. Where it cannot tell, a schema has values, and two
-overlap. Refuses to know: the forms of JSON Schema other than that of `ferrum.sample.schema`, the library.
-Specs: SAMPLE-43, SAMPLE-45. Next: `ferrum.sample.schema_parts`.
+overlap. Refuses to know: the forms of JSON Schema other than that of `ferrum.sample.grammars.schema`, the library.
+Specs: SAMPLE-43, SAMPLE-45. Next: `ferrum.sample.grammars.schema_parts`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.schema_keywords import LEAST, MOST, Schema
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.schema_keywords import LEAST, MOST, Schema
 
 MOST_LOOKS = 20_000, 200
 """At parts of schemas, and more of them for each definition: choices inside choices have any number of combinations."""

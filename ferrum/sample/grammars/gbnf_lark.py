@@ -2,7 +2,7 @@
 
 Owns: the translation, and which grammars are refused: those that name a rule that is not there, begin with themselves,
 or have no end. Refuses to know: the syntax of GBNF, the library.
-Specs: SAMPLE-40, SAMPLE-41, SAMPLE-43. Next: `ferrum.sample.lark`.
+Specs: SAMPLE-40, SAMPLE-41, SAMPLE-43. Next: `ferrum.sample.grammars.lark`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ferrum.errors import quoted
-from ferrum.sample.gbnf import EMPTY, Chars, Choice, Item, Name, Repeat, Text, read, refuse
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.rules import NOTHING, All, Needs, One, endless_from, in_order
+from ferrum.sample.grammars.gbnf import EMPTY, Chars, Choice, Item, Name, Repeat, Text, read, refuse
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.rules import NOTHING, All, Needs, One, endless_from, in_order
 
 ROOT = "root"
 LONGEST = 1 << 18

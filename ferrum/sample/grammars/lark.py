@@ -2,7 +2,7 @@
 
 Owns: as much of the syntax as that takes. What it does not know needs nothing here, and is the library's to refuse.
 Refuses to know: terminals, which the library checks, and what a schema means.
-Specs: SAMPLE-43. Next: `ferrum.sample.schema_keywords`.
+Specs: SAMPLE-43. Next: `ferrum.sample.grammars.schema_keywords`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ferrum.errors import quoted
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.rules import NOTHING, All, Needs, One, endless_from
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.rules import NOTHING, All, Needs, One, endless_from
 
 START = "start"
 DEEPEST = 100

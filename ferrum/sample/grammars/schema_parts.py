@@ -2,7 +2,7 @@
 
 Owns: for each, the values that a keyword can have, and another way to say what the library does not understand or would
 not keep to. Refuses to know: the parts that hold some.
-Specs: SAMPLE-42, SAMPLE-44, SAMPLE-46. Next: `ferrum.sample.schema`.
+Specs: SAMPLE-42, SAMPLE-44, SAMPLE-46. Next: `ferrum.sample.grammars.schema`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 from typing import Any, NoReturn
 
 from ferrum.errors import quoted
-from ferrum.sample.refusals import CannotFollow
-from ferrum.sample.schema_keywords import (
+from ferrum.sample.grammars.refusals import CannotFollow
+from ferrum.sample.grammars.schema_keywords import (
     COUNTS,
     ESCAPED,
     FORMATS,
