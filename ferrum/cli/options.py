@@ -17,6 +17,7 @@ import click
 from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
 from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
+from ferrum.kv.eviction import POLICIES
 from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -78,7 +79,8 @@ _ENGINE = (
     click.option("--gpu-memory-utilization", type=float, metavar="X",
                  help="Instead of --kv-memory: keys and values take what is left of this share of the GPU's memory."),
     click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),
-    click.option("--eviction", default="lru", show_default=True, help="Which cached block goes: lru, clock or fifo."),
+    click.option("--eviction", default="lru", show_default=True,
+                 help=f"Which cached block is given up first: {', '.join(POLICIES)}."),
     click.option("--no-prefix-caching", "prefix_caching", is_flag=True, flag_value=False, default=True,
                  help="Compute every prompt in full."),
     click.option("--deterministic", is_flag=True,

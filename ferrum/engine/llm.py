@@ -30,7 +30,7 @@ from ferrum.engine.statistics import EngineStats
 from ferrum.engine.stream import TokenStream
 from ferrum.errors import InvalidParameter, RequestValidation, Unsupported, memory_told
 from ferrum.given import as_path, flag
-from ferrum.kv.pool import Digest
+from ferrum.kv.eviction import Digest
 from ferrum.kv.prefix_file import load_prefix, save_prefix
 from ferrum.load.model import load_model
 from ferrum.load.resolve import resolve

@@ -1,9 +1,11 @@
-"""Which cached block goes first when room is needed.
+"""Which cached block is given up first when a block is needed.
 
-Owns: the three classical orders, each over the blocks it was told of. A policy knows nothing of blocks but their
-numbers: `add` says that one holds something worth keeping, `touch` that it was used again, `remove` that it does not
-any more, and `victim` takes out the one to give up. Every call takes constant time, `ClockPolicy.victim` amortised.
-Refuses to know: who holds a block. The pool passes over victims that are held.
+Owns: the policies, each an order on the cached blocks of one tier. The pool tells a policy two events: `add` (a block
+is cached, known by this digest) and `touch` (a cached block was held again, and is cached once more). Both come when
+the last holder releases the block, so a reuse counts once, however many sequences shared the block meanwhile. `victim`
+takes out the block to give up. Every call takes constant time, amortised for `victim`.
+Refuses to know: which blocks are held. The pool skips a victim that is held: it loses its place, and is added again
+when it is released. Block numbers are reused for other content; a policy with a memory of its victims keeps digests.
 Specs: KV-20 to KV-24. Source: Corbató, "A paging experiment with the Multics system", 1968 (Clock).
 Next: `ferrum.kv.pool`.
 """
@@ -15,42 +17,50 @@ from typing import Protocol
 
 from ferrum.errors import InvalidParameter
 
+Digest = bytes
+"""Stands for the content of a full block: equal digests mean equal content. See `ferrum.kv.prefix`."""
+
 
 class EvictionPolicy(Protocol):
-    """An order on blocks. Adding a block twice, or touching, removing one that is unknown is a KeyError."""
+    """An order on blocks. KeyError for adding a block that is in it, and for touching one that is not."""
 
-    def __len__(self) -> int: ...
     def __contains__(self, block: int) -> bool: ...
-    def add(self, block: int) -> None: ...
-    def touch(self, block: int) -> None: ...
-    def remove(self, block: int) -> None: ...
+    def add(self, block: int, digest: Digest) -> None:
+        """`block` is cached from now on; `digest` stands for its content."""
+        ...
+
+    def touch(self, block: int) -> None:
+        """`block` has been used again."""
+        ...
+
     def victim(self) -> int:
         """Takes out the block to give up. KeyError if there is none."""
         ...
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        ...
+
 
 class _Queue:
-    """Blocks in a row, each with a mark; the front goes first. What the three policies share."""
+    """Blocks in a queue, each with a mark; the front is given up first. What the policies below share."""
 
     def __init__(self) -> None:
         self._marks: OrderedDict[int, bool] = OrderedDict()  # a linked list: both ends and any middle in O(1)
 
-    def __len__(self) -> int:
-        return len(self._marks)
-
     def __contains__(self, block: int) -> bool:
         return block in self._marks
 
-    def add(self, block: int) -> None:
+    def add(self, block: int, digest: Digest) -> None:
         if block in self._marks:
             raise KeyError(block)
         self._marks[block] = False
 
-    def remove(self, block: int) -> None:
-        del self._marks[block]
-
     def victim(self) -> int:
         return self._marks.popitem(last=False)[0]
+
+    def clear(self) -> None:
+        self._marks.clear()
 
 
 class LruPolicy(_Queue):
@@ -69,10 +79,10 @@ class FifoPolicy(_Queue):
 
 
 class ClockPolicy(_Queue):
-    """Second chance: a hand goes round the blocks; one that was used since it last came by is spared once.
+    """Second chance: a hand goes round the blocks; one that was used since the hand last passed it is spared once.
 
-    The front of the queue is where the hand points, and the end is just behind it, where new blocks go: the hand stays
-    where it is between two calls. A sweep clears the marks it passes, so that the second one finds a victim.
+    The hand points to the front of the queue. New blocks join at the end, just behind the hand, so the hand stays where
+    it is between two calls. A sweep clears the marks it passes, so the second sweep finds a victim.
     """
 
     def touch(self, block: int) -> None:
@@ -93,6 +103,7 @@ POLICIES: dict[str, type[LruPolicy | FifoPolicy | ClockPolicy]] = {
     "fifo": FifoPolicy,
     "clock": ClockPolicy,
 }
+"""Every policy by its name. A new one needs a row here, a row of README's table and an oracle in its tests."""
 
 
 def make_policy(name: str) -> EvictionPolicy:

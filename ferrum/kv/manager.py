@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ferrum.errors import DeviceError, InternalError, ResourceExhausted
 from ferrum.kv.block_table import BlockTable, blocks_for
-from ferrum.kv.pool import BlockPool, Digest, Evicted
+from ferrum.kv.eviction import Digest
+from ferrum.kv.pool import BlockPool, Evicted
 from ferrum.kv.prefix import PrefixChain
 from ferrum.kv.pressure import PressureGauge
 from ferrum.kv.statistics import KvCounters, TierUsage

@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ferrum.errors import InternalError, InvalidParameter, ResourceExhausted
-from ferrum.kv.eviction import EvictionPolicy
-
-Digest = bytes
+from ferrum.kv.eviction import Digest, EvictionPolicy
 
 
 class Evicted(NamedTuple):
@@ -36,7 +34,7 @@ class BlockPool:
             raise InvalidParameter("total", f"must be at least 1 block, not {total}")
         self.total = total
         # All cached blocks, and some that were cached and are held again: taking those out would cost FIFO and Clock
-        # their place in the order. A victim that turns out to be held is skipped, and added anew when released.
+        # their place in the order. A victim that is held is skipped, and added again when it is released.
         self._policy = policy
         self.clear()
 
@@ -53,8 +51,7 @@ class BlockPool:
         self._references = [0] * self.total
         self._digests: list[Digest | None] = [None] * self.total
         self._blocks: dict[Digest, int] = {}
-        while len(self._policy):
-            self._policy.victim()
+        self._policy.clear()
 
     # ---- how many
     @property
@@ -111,8 +108,6 @@ class BlockPool:
                 raise InternalError(f"block {block} is shared but nobody holds it and it is not cached")
             self.cached -= 1
         self._references[block] += 1
-        if block in self._policy:
-            self._policy.touch(block)
 
     def release(self, blocks: Sequence[int]) -> None:
         """One reference less to each. The first of them to be without any is the first to go, if it is cached at all.
@@ -170,11 +165,12 @@ class BlockPool:
 
     def _let_go(self, block: int) -> None:
         """A block without references becomes cached if its content is known, else free."""
-        if self._digests[block] is None:
+        digest = self._digests[block]
+        if digest is None:
             self._returned.append(block)
             return
         self.cached += 1
         if block in self._policy:
             self._policy.touch(block)
         else:
-            self._policy.add(block)
+            self._policy.add(block, digest)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ferrum.kv.pool import Digest
+from ferrum.kv.eviction import Digest
 
 DIGEST_BYTES = 16
 

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ferrum.errors import FerrumError, InvalidFormat, InvalidParameter, NotFound, ResourceExhausted
 from ferrum.files import open_regular, reason, replacing
+from ferrum.kv.eviction import Digest
 from ferrum.kv.manager import KvManager
-from ferrum.kv.pool import Digest
 from ferrum.kv.prefix import DIGEST_BYTES, array_digest
 
 FORMAT = "ferrum-prefix-2"

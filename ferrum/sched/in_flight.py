@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from ferrum.kv.eviction import Digest
 from ferrum.kv.manager import KvManager
-from ferrum.kv.pool import Digest
 from ferrum.sched.sequence import TokenSequence
 
 

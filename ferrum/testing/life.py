@@ -17,7 +17,9 @@ from ferrum.engine.pace import DEVICE, EXACT
 from ferrum.engine.request import Request
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
+from ferrum.kv.eviction import POLICIES
 from ferrum.sampling_params import SamplingParams
+from ferrum.sched.order import ORDERS
 from ferrum.sched.plan import StepPlan
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import NGRAM, Speculate
@@ -234,8 +236,8 @@ def random_settings(chance: Random) -> StubSettings:
         max_num_batched_tokens=chance.randint(1, 16),
         max_model_len=chance.randint(6, 40),
         max_waiting=chance.randint(2, 12),
-        scheduler=chance.choice(("fifo", "priority")),
-        eviction=chance.choice(("lru", "fifo", "clock")),
+        scheduler=chance.choice(tuple(ORDERS)),
+        eviction=chance.choice(tuple(POLICIES)),
         prefix_caching=chance.random() < 0.8,
         swap_cost=chance.choice((0.0, 0.5, 2.0, 1e9)),
         misfortune=misfortune,

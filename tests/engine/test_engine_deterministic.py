@@ -15,6 +15,7 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig
+from ferrum.kv.eviction import POLICIES
 from ferrum.kv.storage import block_bytes
 from ferrum.load.model import LoadedModel, load_model
 from ferrum.load.resolve import resolve
@@ -69,7 +70,7 @@ requests = st.tuples(
     budget=st.integers(1, 40),
     seqs=st.integers(1, 6),
     scheduler=st.sampled_from(["fifo", "priority"]),
-    eviction=st.sampled_from(["lru", "fifo", "clock"]),
+    eviction=st.sampled_from(sorted(POLICIES)),
     caching=st.booleans(),
 )
 def test_tokens_are_those_of_a_request_by_itself(
@@ -131,7 +132,7 @@ def one_at_a_time(loaded: LoadedModel, prompts: list[list[int]], params: list[Sa
 
 @pytest.mark.clause("ENGINE-40")
 @pytest.mark.parametrize("scheduler", ["fifo", "priority"])
-@pytest.mark.parametrize("eviction", ["lru", "clock", "fifo"])
+@pytest.mark.parametrize("eviction", POLICIES)
 def test_a_crowd_in_a_tiny_pool_gets_the_same_tokens(
     eviction: str,
     scheduler: str,

@@ -16,6 +16,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
 from ferrum.errors import RequestValidation, ResourceExhausted
+from ferrum.kv.eviction import POLICIES
 from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import choice_seed
 from ferrum.sample.sampler import sample
@@ -116,7 +117,7 @@ class EngineMachine(RuleBasedStateMachine):
             max_model_len=st.integers(2, 30),
             max_waiting=st.just(6),
             scheduler=st.sampled_from(["fifo", "priority"]),
-            eviction=st.sampled_from(["lru", "fifo", "clock"]),
+            eviction=st.sampled_from(sorted(POLICIES)),
             prefix_caching=st.booleans(),
             swap_cost=st.sampled_from([0.0, 1.0, 1e9]),
         ),

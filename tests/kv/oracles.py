@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from ferrum.errors import DeviceError, ResourceExhausted
 from ferrum.kv.block_table import BlockTable
-from ferrum.kv.eviction import EvictionPolicy, make_policy
+from ferrum.kv.eviction import POLICIES, EvictionPolicy, make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool, Evicted
 from ferrum.kv.pressure import PressureGauge
 from ferrum.testing.stub import StubStore
 
-POLICY_NAMES = ("lru", "fifo", "clock")
+POLICY_NAMES = tuple(POLICIES)
 
 
-# ---- the three orders, as one would draw them
+# ---- the orders, as one would draw them
 class NaiveOrder:
     """Blocks in a list, the next victim first. This is FIFO: to be used changes nothing."""
 
@@ -31,14 +31,11 @@ class NaiveOrder:
     def __contains__(self, block: int) -> bool:
         return block in self.blocks
 
-    def add(self, block: int) -> None:
+    def add(self, block: int, digest: bytes) -> None:
         self.blocks.append(block)
 
     def touch(self, block: int) -> None:
         assert block in self.blocks
-
-    def remove(self, block: int) -> None:
-        self.blocks.remove(block)
 
     def victim(self) -> int:
         return self.blocks.pop(0)
@@ -55,16 +52,14 @@ class NaiveLru(NaiveOrder):
     def blocks(self) -> list[int]:  # type: ignore[override]
         return sorted(self.used, key=lambda block: self.used[block])
 
-    def add(self, block: int) -> None:
+    def add(self, block: int, digest: bytes) -> None:
         self.now += 1
         self.used[block] = self.now
 
     def touch(self, block: int) -> None:
         assert block in self.used
-        self.add(block)
-
-    def remove(self, block: int) -> None:
-        del self.used[block]
+        self.now += 1
+        self.used[block] = self.now
 
     def victim(self) -> int:
         block = min(self.used, key=lambda block: self.used[block])
@@ -80,7 +75,7 @@ class NaiveClock(NaiveOrder):
         self.bits: list[bool] = []
         self.hand = 0
 
-    def add(self, block: int) -> None:
+    def add(self, block: int, digest: bytes) -> None:
         """Just behind the hand, which goes on pointing to the same block."""
         self.blocks.insert(self.hand, block)
         self.bits.insert(self.hand, False)
@@ -89,9 +84,6 @@ class NaiveClock(NaiveOrder):
     def touch(self, block: int) -> None:
         self.bits[self.blocks.index(block)] = True
 
-    def remove(self, block: int) -> None:
-        self._take(self.blocks.index(block))
-
     def victim(self) -> int:
         passed = 0
         while self.bits[self.hand]:
@@ -99,13 +91,8 @@ class NaiveClock(NaiveOrder):
             self.hand = (self.hand + 1) % len(self.blocks)
             passed += 1
         assert passed <= len(self.blocks), "after one sweep no bit is set"
-        return self._take(self.hand)
-
-    def _take(self, place: int) -> int:
-        block = self.blocks.pop(place)
-        del self.bits[place]
-        if place < self.hand:
-            self.hand -= 1
+        del self.bits[self.hand]
+        block = self.blocks.pop(self.hand)
         if self.hand == len(self.blocks):
             self.hand = 0
         return block

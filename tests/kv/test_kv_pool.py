@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ferrum.errors import InternalError, InvalidParameter, ResourceExhausted
-from ferrum.kv.eviction import make_policy
+from ferrum.kv.eviction import FifoPolicy, make_policy
 from ferrum.kv.pool import BlockPool, Evicted
 from tests.kv.oracles import NAIVE_ORDERS, POLICY_NAMES
 
@@ -29,7 +29,7 @@ class PoolMachine(RuleBasedStateMachine):
         for block, digest in zip(range(total), DIGESTS if known else [], strict=False):
             assert self.pool.register(*self.pool.allocate(1)[0], digest)
             self.digests[block] = digest
-            self.order.add(block)
+            self.order.add(block, digest)
         self.pool.release([block for block, digest in enumerate(self.digests) if digest])
         self.seen = self.pool.releases, self.pool.available
 
@@ -78,8 +78,6 @@ class PoolMachine(RuleBasedStateMachine):
             return
         self.pool.share(block)
         self.references[block] += 1
-        if block in self.order:
-            self.order.touch(block)
 
     @precondition(lambda self: self.held())
     @rule(data=st.data())
@@ -88,8 +86,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.release(blocks)
         for block in blocks:
             self.references[block] -= 1
-            if block in self.cached():
-                (self.order.touch if block in self.order else self.order.add)(block)
+            digest = self.digests[block]
+            if self.references[block] or digest is None:
+                continue
+            if block in self.order:
+                self.order.touch(block)
+            else:
+                self.order.add(block, digest)
 
     @rule(data=st.data(), wrong=st.integers(-3, 10), first=st.booleans())
     def release_wrongly(self, data: st.DataObject, wrong: int, first: bool) -> None:
@@ -267,13 +270,47 @@ def test_a_block_that_is_held_again_is_passed_over(policy: str) -> None:
 @pytest.mark.clause("KV-22", "KV-23")
 def test_to_be_held_is_a_use_that_the_clock_sees() -> None:
     pool = cached_pool(4, "clock")
+    pool.share(1)
+    pool.release([1])  # used: marked
+    pool.share(2)
+    assert [victim.block for victim in pool.evict(2)] == [0, 3]  # 1 is spared for its mark, 2 is held
+    pool.release([2])  # comes in as new, behind 1, whose mark is gone
+    assert [victim.block for victim in pool.evict(2)] == [1, 2]
+
+
+class CountingPolicy(FifoPolicy):
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added: list[tuple[int, bytes]] = []
+        self.touched: list[int] = []
+
+    def add(self, block: int, digest: bytes) -> None:
+        super().add(block, digest)
+        self.added.append((block, digest))
+
+    def touch(self, block: int) -> None:
+        super().touch(block)
+        self.touched.append(block)
+
+
+@pytest.mark.clause("KV-26")
+def test_a_policy_sees_one_use_for_each_time_that_a_block_is_held() -> None:
+    policy = CountingPolicy()
+    pool = BlockPool(2, policy)
+    pool.allocate(2)
+    pool.register(0, b"a")
     pool.share(0)
-    assert pool.evict(1) == [Evicted(1, b"b")]  # 0 is spared for its mark, and held as well
-    pool.release([0])  # used again, since the hand passed
-    pool.allocate(1)
-    pool.register(1, b"e")
-    pool.release([1])
-    assert [victim.block for victim in pool.evict(4)] == [2, 3, 1, 0]
+    pool.release([0])
+    assert (policy.added, policy.touched) == ([], [])  # still held
+    pool.release([0, 1])
+    assert (policy.added, policy.touched) == ([(0, b"a")], [])  # 1 has no digest: it is free
+    for _ in range(3):
+        pool.share(0)
+    for _ in range(3):
+        pool.release([0])
+    assert (policy.added, policy.touched) == ([(0, b"a")], [0])
 
 
 @pytest.mark.clause("KV-13")

@@ -19,6 +19,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig, parse_memory
 from ferrum.engine.thread import EngineThread
 from ferrum.errors import FerrumError
+from ferrum.kv.eviction import POLICIES
 from ferrum.sampling_params import StructuredOutputs
 from ferrum.text.template_names import ChatTemplates
 from ferrum.types import Priority
@@ -45,7 +46,7 @@ CONFIG: dict[str, list[Any]] = {
     "max_num_batched_tokens": [1, 7, 2**62], "block_size": [1, 16, 2**31, 2**62],
     "kv_memory": [1 << 20, 1 << 16, 1, 1 << 28, 2**47, 10**30], "host_kv_memory": [0, 1 << 16, 1, 2**47],
     "kv_dtype": ["auto", "float16", "float64", "q8_0"], "scheduler": ["fifo", "priority"],
-    "eviction": ["lru", "clock", "fifo"], "prefix_caching": [True, False], "deterministic": [False, True],
+    "eviction": list(POLICIES), "prefix_caching": [True, False], "deterministic": [False, True],
     "max_waiting": [1, 1000, 10**30],
 }  # fmt: skip
 MEMORY = [
