@@ -27,6 +27,7 @@ from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
 
 if TYPE_CHECKING:
+    from ferrum.backends.numba_kernels.launch import Launcher
     from ferrum.backends.numba_kernels.operands import NormWords, WeightWords
 
 _KNOWN_OF_ATTENTION = frozenset(
@@ -144,6 +145,16 @@ class NumbaOps(NumpyOps):
 
     def on_compile(self, listener: Callable[[str], None]) -> None:
         self._kernels.library.progress = listener
+
+    @property
+    def launcher(self) -> Launcher:
+        """What runs the kernels of steps that are not replayed. Another launcher of as many threads may take its place,
+        such as one that measures the time of each launch."""
+        return self._kernels.launcher
+
+    @launcher.setter
+    def launcher(self, launcher: Launcher) -> None:
+        self._kernels.launcher = launcher
 
     @property
     def threads(self) -> int:

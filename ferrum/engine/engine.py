@@ -387,6 +387,7 @@ class Engine:
         latency = self._clock() - request.stopwatch.submitted
         generated = sequence.length - sequence.prompt_length
         self._tell(self.observer.generation_finished, reason, latency, sequence.prompt_length, generated)
+        self._tell(self.observer.sequence_finished, sequence, reason)
 
     def _check_owner(self) -> None:
         if self._owner not in (None, threading.get_ident()):

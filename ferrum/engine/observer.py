@@ -41,5 +41,8 @@ class EngineObserver:
     def generation_finished(self, reason: FinishReason, latency_s: float, prompt_tokens: int, tokens: int) -> None:
         """A generation has ended, `latency_s` seconds after its request was submitted, with so many tokens."""
 
+    def sequence_finished(self, sequence: TokenSequence, reason: FinishReason) -> None:
+        """The same generation, as the scheduler knew it. Its blocks are given back."""
+
     def step_finished(self, plan: StepPlan, duration_s: float) -> None:
         """A step has been computed and sampled."""

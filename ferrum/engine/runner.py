@@ -72,20 +72,20 @@ class Runner:
         self.vocab_size = params.embedding.table.rows if params.head is None else params.head.linear.weight.rows
         self.storage = storage
         # one object for all steps: a backend knows recorded steps by it
-        self._step = ForwardPass(params, rotations, storage.layers)
+        self.step = ForwardPass(params, rotations, storage.layers)
 
     def run(self, plan: StepPlan) -> Tensor:
         """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
-        return self.ops.run_step(self._step, pack(self.ops, plan.chunks))
+        return self.ops.run_step(self.step, pack(self.ops, plan.chunks))
 
     def vectors(self, plan: StepPlan) -> Tensor:
         """-> [rows, hidden] of the wanted tokens, as the head would be given them. Writes as `run` does."""
-        step = self._step
+        step = self.step
         return token_vectors(self.ops, step.params, step.rotations, step.layers, pack(self.ops, plan.chunks))
 
     @property
     def decode_steps(self) -> DecodeSteps:
-        return self.ops.decode_steps(self._step)
+        return self.ops.decode_steps(self.step)
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:

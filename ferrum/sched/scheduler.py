@@ -64,6 +64,14 @@ class Scheduler:
     def running(self) -> int:
         return len(self._running)
 
+    def waiting_sequences(self) -> list[TokenSequence]:
+        """A copy of the queue, in the order of rank."""
+        return sorted(self._waiting, key=_rank)
+
+    def running_sequences(self) -> list[TokenSequence]:
+        """A copy of the list of sequences that run, in the order of rank."""
+        return list(self._running)
+
     # ---- sequences come and go
     def check(self, prompt_length: int, max_tokens: int | None) -> int:
         """-> the length at which such a sequence ends: max_tokens after its prompt, or where the context is full.

@@ -6,6 +6,7 @@ Refuses to know: why a sequence waits. Specs: SCHED-05. Next: `ferrum.sched.in_f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 
 from ferrum.sched.order import Rank
@@ -22,6 +23,10 @@ class WaitingQueue:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[TokenSequence]:
+        """All of them, in no particular order."""
+        return iter(self._entries)
 
     def __contains__(self, sequence: TokenSequence) -> bool:
         return sequence in self._entries

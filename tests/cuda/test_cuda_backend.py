@@ -127,7 +127,7 @@ def test_blocks_take_a_share_of_the_memory_of_the_device() -> None:
             return LEFT_ON_DEVICE + (2 << 20), LEFT_ON_DEVICE + (3 << 20)
 
     llm = tiny_llm(CupyOps(Small()), gpu_memory_utilization=1.0)
-    sizes = [weight.data.nbytes for weight in llm.runner._step.params.weights()]
+    sizes = [weight.data.nbytes for weight in llm.runner.step.params.weights()]
     assert llm.engine_config.kv_memory == (2 << 20) - sum(sizes) - max(sizes)  # float32: decoded they are as large
     with pytest.raises(InvalidParameter, match=r"gpu_memory_utilization of 0\.5 leaves nothing"):
         tiny_llm(CupyOps(Small()), gpu_memory_utilization=0.5)

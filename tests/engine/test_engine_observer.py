@@ -200,6 +200,9 @@ class Onlooker(EngineObserver):
         generated = [state.history.generated for state in states]
         self.heard.append(("sampling", list(sequences), logits.argmax(-1).tolist(), generated))
 
+    def sequence_finished(self, sequence: TokenSequence, reason: FinishReason) -> None:
+        self.heard.append(("ended", sequence, reason))
+
     def step_finished(self, plan: StepPlan, duration_s: float) -> None:
         self.heard.append(("finished", plan))
 
@@ -222,7 +225,9 @@ def test_an_observer_sees_each_plan_and_the_logits_of_each_token() -> None:
         if not planned.sampled:
             assert kinds == ["planned", "finished"]
             continue
-        assert kinds == ["planned", "sampling", "finished"]
+        ended = [fact[1:] for fact in onlooker.heard if fact[0] == "ended"]
+        assert kinds == ["planned", "sampling", *["ended"] * len(ended), "finished"]
+        assert ended == [(each, FinishReason.LENGTH) for each in planned.sampled if each.length == each.max_length]
         _, sequences, best, generated = onlooker.heard[1]
         assert sequences == list(planned.sampled)
         for sequence, token, count in zip(sequences, best, generated, strict=True):
