@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import exact
-from ferrum.backends.numba_kernels.bind import Kernels
-from ferrum.backends.numba_kernels.exact import MOST_DIMENSIONS
-from ferrum.backends.numba_kernels.launch import Recorder
-from ferrum.backends.numba_kernels.memory import root
+from ferrum.backends.numba_kernels.launching import primitive_calls
+from ferrum.backends.numba_kernels.launching.kernel_calls import Kernels
+from ferrum.backends.numba_kernels.launching.launch import Recorder
+from ferrum.backends.numba_kernels.launching.memory import root
+from ferrum.backends.numba_kernels.launching.primitive_calls import MOST_DIMENSIONS
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.tensor.batch import StepBatch
@@ -162,7 +162,7 @@ class RecordingOps(NumbaOps):
         out = self.origins.result(shape, kind, grows)
         for x, part in zip(xs, np.split(out, ends[:-1], axis), strict=True):
             if x.size:
-                exact.elementwise(self._recorder, "copy", (x,), part, grows)
+                primitive_calls.elementwise(self._recorder, "copy", (x,), part, grows)
         return out
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
@@ -179,7 +179,7 @@ class RecordingOps(NumbaOps):
             raise NotRecordable("take beside the tokens")
         self._recorder.keep(x)
         out = self.origins.result((*indices.shape, *x.shape[1:]), x.dtype, grows)
-        exact.take(self._recorder, x, indices, out, grows)
+        primitive_calls.take(self._recorder, x, indices, out, grows)
         return out
 
     # ---- arithmetic
@@ -209,7 +209,7 @@ class RecordingOps(NumbaOps):
         grows = self.origins.check_first(name, operands, shape)
         out = self.origins.result(shape, kind, grows)
         if out.size:
-            exact.elementwise(self._recorder, name, operands, out, grows)
+            primitive_calls.elementwise(self._recorder, name, operands, out, grows)
         return out
 
     def _check(self, name: str, kind: np.dtype[Any], kinds: Sequence[np.dtype[Any]], dimensions: int = 0) -> None:

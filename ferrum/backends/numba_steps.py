@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ferrum.backends.numba_kernels.launch import Recorder, Tape
+from ferrum.backends.numba_kernels.launching.launch import Recorder, Tape
 from ferrum.backends.numba_recording import RecordingOps
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.recorded_steps import HostNumbers, NotRecordable

@@ -4,7 +4,7 @@ Owns: the primitives in NumPy. The oracle adds nothing to them: slow and obvious
 In deterministic mode (OPS-45, OPS-46) the primitives whose rounding could depend on the shape or the layout of an array
 (matmul, sum, the elementary functions) work row by row; all others round every element for itself anyway.
 Refuses to know: models and scheduling.
-Specs: OPS. Next: `ferrum.backends.numba_kernels.target`.
+Specs: OPS. Next: `ferrum.backends.numba_kernels.loading.target`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ferrum.tensor.weights import Linear, Weight
 from ferrum.types import DecodeSteps
 
 if TYPE_CHECKING:
-    from ferrum.backends.numba_kernels.launch import Launcher
-    from ferrum.backends.numba_kernels.operands import NormWords, WeightWords
+    from ferrum.backends.numba_kernels.launching.launch import Launcher
+    from ferrum.backends.numba_kernels.launching.operand_words import NormWords, WeightWords
 
 _KNOWN_OF_ATTENTION = frozenset(
     ["query", "key", "value", "output", "head_dim", "scale", "window", "softcap", "query_norm", "key_norm", "sinks"]
@@ -135,12 +135,12 @@ class NumbaOps(NumpyOps):
         Unsupported where it has not."""
         super().__init__("float32", deterministic)
         # LLVM takes time to import: only who makes this backend pays for it
-        from ferrum.backends.numba_kernels import bind, launch
+        from ferrum.backends.numba_kernels.launching import kernel_calls, launch
         from ferrum.backends.numba_steps import record
 
-        bind.check_arithmetic(compute, deterministic)
+        kernel_calls.check_arithmetic(compute, deterministic)
         self.compute = compute
-        self._kernels = bind.Kernels(launch.Launcher(threads), compute)
+        self._kernels = kernel_calls.Kernels(launch.Launcher(threads), compute)
         self._recorded = RecordedSteps(record)
 
     def on_compile(self, listener: Callable[[str], None]) -> None:

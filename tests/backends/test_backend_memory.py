@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from ferrum import LLM, SamplingParams
-from ferrum.backends.numba_kernels import team
-from ferrum.backends.numba_kernels.operands import Remembered
+from ferrum.backends.numba_kernels.launching import team
+from ferrum.backends.numba_kernels.launching.operand_words import Remembered
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig

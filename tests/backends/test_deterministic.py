@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import launch
-from ferrum.backends.numba_kernels.launch import Tape
+from ferrum.backends.numba_kernels.launching import launch
+from ferrum.backends.numba_kernels.launching.launch import Tape
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import RopeConfig

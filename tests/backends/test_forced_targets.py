@@ -20,8 +20,8 @@ import llvmlite.binding as llvm
 import numpy as np
 import pytest
 
-from ferrum.backends.numba_kernels import features
-from ferrum.backends.numba_kernels.target import _asked
+from ferrum.backends.numba_kernels.loading import features
+from ferrum.backends.numba_kernels.loading.target import _asked
 from tests.backends.under_target import CASES, HALF_CACHE, Q8_CACHE
 from tests.house.source import ROOT
 from tests.tiny import distance

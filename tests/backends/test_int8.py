@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels.launch import Launcher
+from ferrum.backends.numba_kernels.launching.launch import Launcher
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance import weight_oracle
 from ferrum.conformance.strategies import WEIGHT_TYPES

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import launch
-from ferrum.backends.numba_kernels.memory import address, aligned
-from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, SMALL_BATCH
-from ferrum.backends.numba_kernels.unit_sizes import LANES
+from ferrum.backends.numba_kernels.launching import launch
+from ferrum.backends.numba_kernels.launching.memory import address, aligned
+from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, LANES, SMALL_BATCH
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.tensor.parts import Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear

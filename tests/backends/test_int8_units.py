@@ -12,8 +12,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from ferrum.backends.numba_kernels import bind, units
-from ferrum.backends.numba_kernels.unit_sizes import GROUP, LANES, UNIT_GROUPS, unit_bytes
+from ferrum.backends.numba_kernels.launching import kernel_calls, weight_units
+from ferrum.backends.numba_kernels.sizes import GROUP, LANES, UNIT_GROUPS, unit_bytes
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import WEIGHT_TYPES
 from ferrum.tensor.weights import BlockWeight, Linear
@@ -26,15 +26,15 @@ ROWS, COLUMNS = 200, 512
 
 
 @pytest.fixture
-def made() -> Iterator[list[units.Units]]:
+def made() -> Iterator[list[weight_units.Units]]:
     """All units that are made meanwhile."""
-    found: list[units.Units] = []
+    found: list[weight_units.Units] = []
 
-    def remembering(*arguments: object) -> units.Units:
-        found.append(units.make_units(*arguments))
+    def remembering(*arguments: object) -> weight_units.Units:
+        found.append(weight_units.make_units(*arguments))
         return found[-1]
 
-    with patch.object(bind, "make_units", remembering):
+    with patch.object(kernel_calls, "make_units", remembering):
         yield found
 
 
@@ -52,7 +52,7 @@ def mapped(kind: str, path: Path) -> BlockWeight:
 @linux
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
 def test_pages_of_the_file_are_given_back_and_rows_of_it_still_found(
-    kind: str, made: list[units.Units], tmp_path: Path
+    kind: str, made: list[weight_units.Units], tmp_path: Path
 ) -> None:
     path = tmp_path / "weights"
     weight = mapped(kind, path)
@@ -70,7 +70,7 @@ def test_pages_of_the_file_are_given_back_and_rows_of_it_still_found(
 
 
 @pytest.mark.clause("OPS-84", "OPS-56")
-def test_units_are_gone_with_their_weight(made: list[units.Units]) -> None:
+def test_units_are_gone_with_their_weight(made: list[weight_units.Units]) -> None:
     random, ops = np.random.default_rng(1), NumbaOps(1, compute="int8")
     linear = Linear(make_weight("q4_0", 64, 4, random))
     ops.linear(activations((2, 128), random), linear)
@@ -95,7 +95,7 @@ def test_units_are_as_large_as_what_is_stored(kind: str) -> None:
 
 @pytest.mark.clause("OPS-84")
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
-def test_every_bit_that_is_stored_is_in_the_units(kind: str, made: list[units.Units]) -> None:
+def test_every_bit_that_is_stored_is_in_the_units(kind: str, made: list[weight_units.Units]) -> None:
     """As many bits are set as before: none is lost, none made up, and what is padded is zeros."""
     random, ops = np.random.default_rng(2), NumbaOps(1, compute="int8")
     weight = make_weight(kind, 37, 1 if BLOCKS[kind].size == 256 else 5, random)
@@ -116,15 +116,15 @@ def test_a_weight_is_rearranged_in_pieces_of_which_one_is_in_memory_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weight = mapped("q8_0", tmp_path / "weight")
-    whole = units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
-    monkeypatch.setattr(units, "PIECE_BYTES", 3 * LANES * weight.data.shape[1])  # not every share of 200 rows
+    whole = weight_units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
+    monkeypatch.setattr(weight_units, "PIECE_BYTES", 3 * LANES * weight.data.shape[1])  # not every share of 200 rows
     returned: list[int] = []
-    monkeypatch.setattr(units, "give_back", lambda data: returned.append(len(data)))
-    pieces = units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
+    monkeypatch.setattr(weight_units, "give_back", lambda data: returned.append(len(data)))
+    pieces = weight_units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
     assert returned == [48, 48, 48, 48, 8, ROWS]
     assert [bytes(_units_of(each, weight)) for each in (whole, pieces)] == [bytes(_units_of(whole, weight))] * 2
 
 
-def _units_of(made: units.Units, weight: BlockWeight) -> np.ndarray:
+def _units_of(made: weight_units.Units, weight: BlockWeight) -> np.ndarray:
     start = made.place - made.memory.__array_interface__["data"][0]
     return made.memory[start : start + -(-weight.rows // LANES) * made.bytes]

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum import LLM, SamplingParams
-from ferrum.backends.numba_kernels import features
-from ferrum.backends.numba_kernels.tiles import FEW_BFLOAT16
+from ferrum.backends.numba_kernels.compiled.tiles import FEW_BFLOAT16
+from ferrum.backends.numba_kernels.loading import features
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig

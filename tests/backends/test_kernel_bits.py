@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import bind, launch
+from ferrum.backends.numba_kernels.launching import kernel_calls, launch
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import block_size, weights
 from ferrum.tensor.batch import StepBatch
@@ -76,7 +76,7 @@ def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.
     query = random.standard_normal((sum(counts), 6, head_dim)).astype(np.float32)
     attention, found = rule(head_dim, head_dim**-0.5, window=window), []
     for units in (0, 1 << 30):
-        with patch.object(bind, "SPLIT_UNITS", units), patch.object(launch, "SERIAL_WORK", -1):
+        with patch.object(kernel_calls, "SPLIT_UNITS", units), patch.object(launch, "SERIAL_WORK", -1):
             found.append(OPS.paged_attention(query, attention, layer, batch))
     np.testing.assert_array_equal(*found)
     expected = DEFINITION.paged_attention(query, attention, layer, batch)

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.backends.numba_kernels import cache
-from ferrum.backends.numba_kernels.ahead import CompilingProcess
-from ferrum.backends.numba_kernels.cache import MARK, KernelFiles, kernel_cache, kernel_files, kernel_sources
-from ferrum.backends.numba_kernels.library import Library
+from ferrum.backends.numba_kernels.compiled import compiler
+from ferrum.backends.numba_kernels.loading import cache
+from ferrum.backends.numba_kernels.loading.cache import MARK, KernelFiles, kernel_cache, kernel_files, kernel_sources
+from ferrum.backends.numba_kernels.loading.compiling_process import CompilingProcess
+from ferrum.backends.numba_kernels.loading.library import Library
 from tests.house.source import ROOT, parse
 
 ONE_KERNEL = """
@@ -125,11 +126,11 @@ def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: py
 def test_every_number_that_kernels_take_from_elsewhere_is_in_that_name() -> None:
     """Otherwise a kernel with an old number would be found after the number has changed."""
     sources = kernel_sources()
-    folder = Path(cache.__file__).parent
-    assert set(folder.glob("*.py")) < set(sources)
-    for path in folder.glob("*.py"):
+    compiled = set(Path(compiler.__file__).parent.glob("*.py"))
+    assert compiled < set(sources)
+    for path in compiled:
         for node in ast.walk(parse(path)):
-            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("ferrum.tensor"):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("ferrum.backends", "ferrum.tensor")):
                 module = import_module(str(node.module))
                 values = [getattr(module, alias.name, None) for alias in node.names]
                 if any(isinstance(value, int | float | dict) for value in values):
@@ -179,6 +180,6 @@ def test_what_another_process_fails_to_make_is_compiled_here(
 def test_nobody_is_started_for_what_is_there(empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(empty_cache)
     empty_cache.write("elementwise.gated.o", b"here")
-    monkeypatch.setattr("ferrum.backends.numba_kernels.ahead.subprocess", None)
+    monkeypatch.setattr("ferrum.backends.numba_kernels.loading.compiling_process.subprocess", None)
     library.compile_ahead(["elementwise.gated"])
     assert library._ahead is None

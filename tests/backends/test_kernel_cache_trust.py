@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.backends.numba_kernels.cache import MARK, KernelFiles
-from ferrum.backends.numba_kernels.library import Library
-from ferrum.backends.numba_kernels.objects import ObjectCode
+from ferrum.backends.numba_kernels.loading.cache import MARK, KernelFiles
+from ferrum.backends.numba_kernels.loading.library import Library
+from ferrum.backends.numba_kernels.loading.objects import ObjectCode
 from tests.backends.test_kernel_cache import COMPILED, LOADED, ONE_KERNEL, run
 
 NAMES = [f"{number:016x}" for number in range(10)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels.choice_sizes import MOST_MEMBERS
+from ferrum.backends.numba_kernels.sizes import MOST_MEMBERS
 from ferrum.backends.numpy_backend import MOST_RANKED, NumbaOps, NumpyOps
 
 TOKENS = st.sampled_from([1, 2, 15, 16, 63, 64, 65, 127, 130, 400, 1100])

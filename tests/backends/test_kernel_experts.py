@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import bind_experts, launch
-from ferrum.backends.numba_kernels.memory import address
+from ferrum.backends.numba_kernels.launching import expert_calls, launch
+from ferrum.backends.numba_kernels.launching.memory import address
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import FLOAT_KINDS, WEIGHT_TYPES
 from ferrum.tensor.ops import host_dtype
@@ -89,7 +89,7 @@ def test_kernels_compute_what_the_definition_says(
     norm = Norm(1 + tokens_of(1, columns, seed + 1)[0] / 8, 1e-5) if normed else None
     with (
         patch.object(launch, "SERIAL_WORK", -1),
-        patch.object(bind_experts, "mixture", wraps=bind_experts.mixture) as ran,
+        patch.object(expert_calls, "mixture", wraps=expert_calls.mixture) as ran,
     ):
         ours = OPS.norm_experts(x, norm, experts)
     assert ran.called
@@ -210,7 +210,7 @@ def change(experts: Experts, name: str) -> Experts:
 def test_what_has_no_kernel_is_left_to_the_definition(name: str) -> None:
     experts = change(random_experts(6, 2, 64, 32, np.random.default_rng(0)), name)
     x = tokens_of(5, experts.router.weight.columns, 0)
-    with patch.object(bind_experts, "mixture", side_effect=AssertionError("a kernel took it")):
+    with patch.object(expert_calls, "mixture", side_effect=AssertionError("a kernel took it")):
         found = OPS.norm_experts(x, None, experts)
     np.testing.assert_allclose(found, NumpyOps().norm_experts(x, None, experts), rtol=1e-4, atol=1e-5)
 
@@ -232,7 +232,7 @@ def test_a_shared_expert_may_have_any_weights() -> None:
         shared=random_experts(4, 1, 64, 10, random).experts[0],
     )
     x = tokens_of(5, 64, 0)
-    with patch.object(bind_experts, "mixture", wraps=bind_experts.mixture) as ran:
+    with patch.object(expert_calls, "mixture", wraps=expert_calls.mixture) as ran:
         found = OPS.norm_experts(x, None, experts)
     assert ran.called
     np.testing.assert_allclose(found, NumpyOps().norm_experts(x, None, experts), rtol=1e-4, atol=1e-5)

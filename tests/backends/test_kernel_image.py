@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import objects
-from ferrum.backends.numba_kernels.image import RELOCATABLE_X86_64, Image, NotPlaceable
-from ferrum.backends.numba_kernels.objects import ObjectCode, link
+from ferrum.backends.numba_kernels.loading import objects
+from ferrum.backends.numba_kernels.loading.image import RELOCATABLE_X86_64, Image, NotPlaceable
+from ferrum.backends.numba_kernels.loading.objects import ObjectCode, link
 
 SOURCE = """
 @table = internal constant [4 x i64] [i64 {}, i64 {}, i64 {}, i64 {}]
@@ -99,7 +99,7 @@ def test_files_of_other_machines_and_processes_that_may_run_nothing_new(monkeypa
     code = compiled(SOURCE.format(1, 2, 3, 4))
     for at, other in ((4, 1), (16, 2), (18, 183)):  # 32 bits, an executable, ARM
         assert not is_placed(code[:at] + struct.pack("B", other) + code[at + 1 :])
-    monkeypatch.setattr("ferrum.backends.numba_kernels.image.READ_AND_RUN", -1)  # what no system permits
+    monkeypatch.setattr("ferrum.backends.numba_kernels.loading.image.READ_AND_RUN", -1)  # what no system permits
     assert not is_placed(code)
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import processors
-from ferrum.backends.numba_kernels.launch import Launcher
-from ferrum.backends.numba_kernels.processors import default_threads
+from ferrum.backends.numba_kernels.launching import thread_count
+from ferrum.backends.numba_kernels.launching.launch import Launcher
+from ferrum.backends.numba_kernels.launching.thread_count import default_threads
 
 MACHINE = 64
 
@@ -22,7 +22,7 @@ def threads(root: Path, files: dict[str, str], machine: int = MACHINE) -> int:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    with patch.object(processors, "usable_processors", lambda: machine), patch("sys.platform", "linux"):
+    with patch.object(thread_count, "usable_processors", lambda: machine), patch("sys.platform", "linux"):
         return default_threads(root)
 
 
@@ -68,5 +68,5 @@ def test_shares_are_rounded_up(tmp_path_factory: pytest.TempPathFactory, quota: 
 
 @pytest.mark.clause("OPS-58")
 def test_a_number_that_is_given_holds(tmp_path: Path) -> None:
-    with patch("ferrum.backends.numba_kernels.launch.default_threads", lambda: 1):
+    with patch("ferrum.backends.numba_kernels.launching.launch.default_threads", lambda: 1):
         assert (Launcher(None).threads, Launcher(2).threads) == (1, 2)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.backends.numba_kernels import target
-from ferrum.backends.numba_kernels.target import Processor
+from ferrum.backends.numba_kernels.loading import target
+from ferrum.backends.numba_kernels.loading.target import Processor
 
 TOLD = """processor\t: 0
 vendor_id\t: GenuineMaker

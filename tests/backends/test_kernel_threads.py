@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import launch, team
-from ferrum.backends.numba_kernels.board import PROCESSOR_SET_BYTES
+from ferrum.backends.numba_kernels.launching import launch, team
+from ferrum.backends.numba_kernels.layouts import PROCESSOR_SET_BYTES
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.parts import GatedMlp, Norm

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels import launch
-from ferrum.backends.numba_kernels.launch import Tape
+from ferrum.backends.numba_kernels.launching import launch
+from ferrum.backends.numba_kernels.launching.launch import Tape
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.config import ModelConfig
 from ferrum.kv.storage import KvStorage

@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ferrum.backends.numba_kernels import features, objects
+from ferrum.backends.numba_kernels.loading import features, objects
 from ferrum.backends.numpy_backend import NumbaOps
 from ferrum.conformance.strategies import FLOAT_KINDS, KINDS, WEIGHT_TYPES
 from ferrum.tensor.compositions import TensorOps
@@ -108,7 +108,9 @@ def code() -> dict[str, Any]:
 
 def assembly_of(name: str) -> str:
     """Of a kernel, written by the very target machine that makes its object code."""
-    from ferrum.backends.numba_kernels import compiler  # the saved logits need no compiler where kernels are cached
+    from ferrum.backends.numba_kernels.compiled import (
+        compiler,  # the saved logits need no compiler where kernels are cached
+    )
 
     made: list[Any] = []
     original = compiler.cfunc

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from ferrum.backends.numba_kernels.cache import KernelFiles
+from ferrum.backends.numba_kernels.loading.cache import KernelFiles
 from ferrum.errors import ConfigError, DeviceError
 from ferrum.paths import cache_folder
 

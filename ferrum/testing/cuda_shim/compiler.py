@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from ferrum.backends.numba_kernels.cache import KernelFiles
+from ferrum.backends.numba_kernels.loading.cache import KernelFiles
 from ferrum.errors import ConfigError, DeviceError
 from ferrum.paths import cache_folder
 

@@ -1,0 +1,1 @@
+"""Functions that Numba compiles to kernels, and the compiler. Nothing else imports Numba."""

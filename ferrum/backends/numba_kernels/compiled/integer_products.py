@@ -1,0 +1,98 @@
+"""Products of quantised weights with rounded activations, for any number of tokens.
+
+Owns: which tile takes which units and tokens. The weights of a panel of units stay in a core's second-level cache while
+strips of tokens pass over them; nothing is decoded. Definition: `product` in `ferrum.tensor.int8`.
+Next: `ferrum.backends.numba_kernels.compiled.rounding`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ferrum.backends.numba_kernels.compiled.integer_tiles import tile
+from ferrum.backends.numba_kernels.compiled.simd import call10, inlined, load_float, load_word, store_float
+from ferrum.backends.numba_kernels.layouts import COLUMNS, DATA, PRODUCT, ROW_BYTES
+from ferrum.backends.numba_kernels.loading.features import HAS_WIDE_BYTE_DOTS
+from ferrum.backends.numba_kernels.sizes import LANES
+
+AHEAD = 8192
+"""Bytes further on that are asked for while few tokens pass: what memory delivers in the time of its own latency."""
+PANEL_BYTES = 256 << 10
+MOST_UNITS = 6
+MANY = 8
+"""Tokens from which on the large tile pays."""
+LARGE = dict.fromkeys(("q4_k", "q5_k", "q6_k"), (1, 6)) if HAS_WIDE_BYTE_DOTS else {}
+"""Units and tokens of the tile for many tokens, where they are not LARGE_TILE."""
+LARGE_TILE = (2, 4) if HAS_WIDE_BYTE_DOTS else (1, 4)
+
+
+def single(kind):
+    """The product of some units with one token: the word of `tile`."""
+    one = tile(kind, 1, 1, 0)
+
+    def multiply_one(w, unit, c, x, xs, y, ys, s, ss, count):
+        one(w, unit, c, x, xs, y, ys, s, ss, count)
+
+    return multiply_one
+
+
+def multiply(kind):
+    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end of a weight of a kind; `first` is a multiple of
+    16. x: rounded groups. `out` and `start` point at row 0; `start` may be null. Kernels call it by its address in the
+    descriptor, whose DATA are units and ROW_BYTES those of one."""
+    units, most = LARGE.get(kind, LARGE_TILE)
+    one, two, four = (tile(kind, 1, tokens, AHEAD) for tokens in (1, 2, 4))
+    large = tile(kind, units, most, 0)
+
+    @inlined
+    def panel(w, unit, c, x, xs, y, ys, s, ss, count, tokens):
+        """Some units, all tokens. Each tile stands here once: LLVM's time goes by the line."""
+        token = 0
+        while token < tokens:
+            rest, done = tokens - token, 0
+            xt, yt, st = x + token * xs, y + token * ys, s + token * ss if s != 0 else 0
+            is_large = token > 0 and rest >= most and tokens >= MANY  # the first strip waits for memory: it asks ahead
+            strip = most if is_large else 4 if rest >= 4 else 2 if rest >= 2 else 1
+            if is_large:
+                done = count // units * units
+                large(w, unit, c, xt, xs, yt, ys, st, ss, done)
+            w2, y2, s2, left = w + done * unit, yt + 64 * done, st + 64 * done if s != 0 else 0, count - done
+            if left != 0:
+                if strip == 4:
+                    four(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+                elif strip == 2:
+                    two(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+                else:
+                    one(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+            token += strip
+
+    def multiply_units(weight, x, xs, y, ys, s, ss, first, end, tokens, scratch):
+        if first >= end:
+            return
+        unit, c = load_word(weight + ROW_BYTES), load_word(weight + COLUMNS)
+        data = load_word(weight + DATA) + first // LANES * unit
+        whole, rest = (end - first) // LANES, (end - first) % LANES
+        size = max(units, min(MOST_UNITS, PANEL_BYTES // unit // units * units))
+        if tokens <= 2 or tokens == 4:
+            size = max(1, whole)
+        for top in range(0, whole, size):
+            place = 4 * (first + LANES * top)
+            begin = s + place if s != 0 else 0
+            panel(data + top * unit, unit, c, x, xs, y + place, ys, begin, ss, min(size, whole - top), tokens)
+        if rest:
+            _last_rows(weight, data + whole * unit, x, xs, y, ys, s, ss, end - rest, rest, tokens, scratch)
+
+    return multiply_units
+
+
+@inlined
+def _last_rows(weight, data, x, xs, y, ys, s, ss, first, rest, tokens, scratch):
+    """Fewer rows than a unit has: all of them are multiplied, and the first ones are kept."""
+    for token in range(tokens):
+        call10(
+            load_word(weight + PRODUCT), data, load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
+            x + token * xs, xs, scratch, 4 * LANES, 0, 0, 1,
+        )  # fmt: skip
+        for row in range(rest):
+            base = load_float(s + token * ss + 4 * (first + row)) if s != 0 else np.float32(0)
+            store_float(y + token * ys + 4 * (first + row), load_float(scratch + 4 * row) + base)

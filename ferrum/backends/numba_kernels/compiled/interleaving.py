@@ -1,0 +1,168 @@
+"""Stored rows rearranged into units of sixteen.
+
+Owns: the kernel that moves the bytes of each kind of weight from the order of the file to that of `integer_blocks`. No
+bit is lost or made up: it is a permutation, but for the padding of rows and columns that fill no unit, which is zeros.
+Next: `ferrum.backends.numba_kernels.compiled.linear`.
+"""
+
+from __future__ import annotations
+
+from numba import types
+
+from ferrum.backends.numba_kernels.compiled import ir
+from ferrum.backends.numba_kernels.compiled.k_blocks import KINDS
+from ferrum.backends.numba_kernels.compiled.simd import Address, Index, inlined, load_word, word
+from ferrum.backends.numba_kernels.sizes import GROUP, LANES, UNIT_BLOCK_BYTES, UNIT_GROUPS
+
+_NIBBLES = 0x0F0F0F0F
+_TWICE = 0x03030303
+_ONES = 0x01010101
+
+
+@word(Index, Address)
+def _four(builder, address):
+    """Four bytes as an unsigned number"""
+    return builder.zext(ir.load(builder, address, ir.Int32), ir.Int64)
+
+
+@word(types.void, Address, Index)
+def _put_four(builder, address, value):
+    ir.store(builder, address, builder.trunc(value, ir.Int32))
+
+
+@word(Index, Address)
+def _one(builder, address):
+    """A byte as an unsigned number"""
+    return builder.zext(ir.load(builder, address, ir.Int8), ir.Int64)
+
+
+@word(types.void, Address, Index)
+def _put_one(builder, address, value):
+    ir.store(builder, address, builder.trunc(value, ir.Int8))
+
+
+@word(types.void, Address, Address)
+def _move_two(builder, target, source):
+    ir.store(builder, target, ir.load(builder, source, ir.Int16))
+
+
+@inlined
+def _nibbles(source, target, shift):
+    """Low (shift 0) or high (4) nibbles of 32 bytes, which are the 32 columns of a group: to four vectors, of which a
+    row has four bytes each."""
+    for k in range(4):
+        low, high = _four(source + 8 * k) >> shift, _four(source + 8 * k + 4) >> shift
+        _put_four(target + 64 * k, (low & _NIBBLES) | (high & _NIBBLES) << 4)
+
+
+@inlined
+def _half_nibbles(source, target):
+    """16 bytes whose low nibbles are columns 0-15 and high ones columns 16-31."""
+    for k in range(2):
+        low, high = _four(source + 8 * k), _four(source + 8 * k + 4)
+        _put_four(target + 64 * k, (low & _NIBBLES) | (high & _NIBBLES) << 4)
+        _put_four(target + 128 + 64 * k, (low >> 4 & _NIBBLES) | (high >> 4 & _NIBBLES) << 4)
+
+
+# ---- one block of one row: address of the block, the unit's bytes for it, which row, which block of the unit
+@inlined
+def _q4_0(source, unit, row, block):
+    _move_two(unit + 32 * block + 2 * row, source)
+    _half_nibbles(source + 2, unit + 64 + 256 * block + 4 * row)
+
+
+@inlined
+def _q4_1(source, unit, row, block):
+    _move_two(unit + 2 * row, source)
+    _move_two(unit + 32 + 2 * row, source + 2)
+    _half_nibbles(source + 4, unit + 64 + 4 * row)
+
+
+@inlined
+def _q8_0(source, unit, row, block):
+    _move_two(unit + 32 * block + 2 * row, source)
+    for k in range(8):
+        _put_four(unit + 64 + 512 * block + 64 * k + 4 * row, _four(source + 2 + 4 * k))
+
+
+@inlined
+def _six_bit_scales(source, unit, row):
+    """What Q4_K and Q5_K begin with; how the file packs the scales is told in `ferrum.tensor.k_quants`."""
+    _move_two(unit + 2 * row, source)
+    _move_two(unit + 32 + 2 * row, source + 2)
+    for pair in range(4):
+        high = 0
+        for group in range(2 * pair, 2 * pair + 2):
+            if group < 4:
+                scale, least = _one(source + 4 + group) & 63, _one(source + 8 + group) & 63
+            else:
+                last = _one(source + 8 + group)
+                scale = last & 15 | _one(source + group) >> 6 << 4
+                least = last >> 4 | _one(source + 4 + group) >> 6 << 4
+            _put_one(unit + 64 + 16 * group + row, scale & 15 | (least & 15) << 4)
+            high |= (scale >> 4 | least >> 4 << 2) << 4 * (group % 2)
+        _put_one(unit + 192 + 16 * pair + row, high)
+
+
+@inlined
+def _q4_k(source, unit, row, block):
+    _six_bit_scales(source, unit, row)
+    for group in range(8):
+        _nibbles(source + 16 + 32 * (group // 2), unit + 256 + 256 * group + 4 * row, 4 * (group % 2))
+
+
+@inlined
+def _q5_k(source, unit, row, block):
+    _six_bit_scales(source, unit, row)
+    for group in range(8):
+        target = unit + 256 + 320 * group + 4 * row
+        _nibbles(source + 48 + 32 * (group // 2), target, 4 * (group % 2))
+        fifth = 0
+        for k in range(8):
+            fifth |= (_four(source + 16 + 4 * k) >> group & _ONES) << k
+        _put_four(target + 256, fifth)
+
+
+@inlined
+def _q6_k(source, unit, row, block):
+    _move_two(unit + 2 * row, source + 208)
+    for run in range(16):
+        _put_one(unit + 64 + 16 * run + row, _one(source + 192 + run))
+    for group in range(8):
+        half, quarter = group // 4, group % 4
+        target = unit + 320 + 384 * group + 4 * row
+        _nibbles(source + 64 * half + 32 * (quarter % 2), target, 4 * (quarter // 2))
+        for j in range(2):
+            pairs = 0
+            for f in range(4):
+                place = source + 128 + 32 * half + 16 * j + 4 * f
+                pairs |= (_four(place) >> 2 * quarter & _TWICE) << 2 * f
+            _put_four(target + 256 + 64 * j, pairs)
+
+
+_BLOCKS = {"q4_0": _q4_0, "q4_1": _q4_1, "q8_0": _q8_0, "q4_k": _q4_k, "q5_k": _q5_k, "q6_k": _q6_k}
+
+
+def interleaved(kind):
+    """The kernel for a kind: 1 stored rows, 2 bytes from one to the next, 3 rows, 4 columns, 5 units, which are zeros,
+    6 bytes of a unit. Chunks share units."""
+    move, size, stored = _BLOCKS[kind], KINDS[kind].size, KINDS[kind].bytes
+    together, span = UNIT_GROUPS[kind] * GROUP // KINDS[kind].size, UNIT_BLOCK_BYTES[kind]
+
+    def interleave(row, chunk, chunks):
+        source, row_bytes, rows, columns = (
+            load_word(row + 8),
+            load_word(row + 16),
+            load_word(row + 24),
+            load_word(row + 32),
+        )
+        target, unit_bytes = load_word(row + 40), load_word(row + 48)
+        units = (rows + LANES - 1) // LANES
+        for unit in range(units * chunk // chunks, units * (chunk + 1) // chunks):
+            for lane in range(min(LANES, rows - LANES * unit)):
+                place = source + (LANES * unit + lane) * row_bytes
+                for block in range(columns // size):
+                    base = target + unit * unit_bytes + block // together * span
+                    move(place + block * stored, base, lane, block % together)
+
+    return interleave

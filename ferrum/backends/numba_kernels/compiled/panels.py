@@ -1,0 +1,155 @@
+"""Register tiles for many tokens: rows of decoded weights, a strip of tokens, one block of columns at a time.
+
+Owns: `strip`, the inner loop of every product of more than a few tokens. A tile keeps its sums in registers for one
+block of columns and then lays them down in memory, so that both operands of a block stay in the first-level cache
+however long the rows are. As everywhere, every (row, token) sum has one 16-lane accumulator, columns in order, one
+reduction tree; where registers are narrower, its lanes are computed in several passes over the block.
+Next: `ferrum.backends.numba_kernels.compiled.activations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from numba.core import cgutils
+
+from ferrum.backends.numba_kernels.compiled import ir
+from ferrum.backends.numba_kernels.compiled.tiles import Operands, cover, named, spaced, store_sums
+from ferrum.backends.numba_kernels.loading.features import WIDTH
+from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, TILE_BYTES, TILE_TOKENS
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What the operands of a strip are, and how they are multiplied."""
+
+    name: str
+    sums: Any  # type of the lanes of one pass
+    operand: Any  # type of what is multiplied with it
+    step: int  # bytes of 32 columns
+    multiply_add: Callable[..., Any]  # (builder, weights, inputs, sums) -> sums
+
+    @property
+    def passes(self) -> int:
+        return ir.LANES // int(self.sums.count)
+
+    def distances(self, part: int) -> range:
+        """Where the operands of a pass lie within 32 columns."""
+        return range(4 * self.sums.count * part, self.step, 64)
+
+
+_Register = ir.Vector(ir.Float, WIDTH)
+FLOAT32 = Arithmetic("float32", _Register, _Register, 128, ir.multiply_add)
+BFLOAT16 = Arithmetic("bfloat16", ir.Floats, ir.Ints, 64, ir.dot_pairs)
+"""Operands are rounded to bfloat16 and lie in pairs, of columns 16 apart; sums stay float32."""
+
+
+def round_row() -> Any:
+    """Word (destination, source, columns): float32 to pairs of bfloat16; columns are a multiple of 32."""
+
+    def build(builder, destination, source, columns):
+        with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
+            place = builder.add(source, ir.scaled(builder, loop.index, 128))
+            low, high = (ir.load(builder, ir.offset(builder, place, distance), ir.Floats) for distance in (0, 64))
+            target = builder.add(destination, ir.scaled(builder, loop.index, 64))
+            ir.store(builder, target, ir.pairs_of(builder, low, high))
+
+    return named(build, "round_row", 3)
+
+
+def strip(arithmetic: Arithmetic) -> Any:
+    """Word (panel, row stride, columns, x, x stride, sums, out, out stride, start, start stride, rows, tokens, first,
+    last): rows times 1 to PANEL_TOKENS tokens, for one block of columns, a multiple of 32. `sums` has TILE_BYTES for
+    every PANEL_ROWS rows; it is not read where this is the first block, and where it is the last one the results are
+    written instead. rows >= PANEL_ROWS."""
+
+    def build(
+        builder, panel, row_stride, columns, x, x_stride, sums, out, out_stride, start, start_stride, rows,
+        tokens, first, last
+    ):  # fmt: skip
+        operands = Operands(panel, row_stride, x, x_stride, out, out_stride, start, start_stride)
+        begins, ends = (builder.icmp_signed("!=", flag, ir.constant(ir.Int64, 0)) for flag in (first, last))
+
+        place = cgutils.alloca_once_value(builder, sums)
+
+        def row_of_tiles(row: Any) -> None:
+            """All tokens, in tiles one after the other, while these rows are in the nearest cache."""
+            own, kept = operands.at(builder, row), builder.load(place)
+            step = ir.constant(ir.Int64, TILE_TOKENS)
+            with cgutils.for_range_slice(builder, ir.constant(ir.Int64, 0), tokens, step, inc=True) as (token, _):
+                at, below = own.after(builder, token), builder.add(kept, ir.scaled(builder, token, 64 * PANEL_ROWS))
+                left = builder.sub(tokens, token)
+                count = builder.select(builder.icmp_signed("<", left, step), left, step)
+
+                def tile(size: int) -> None:
+                    _tile(builder, arithmetic, size, columns, at, begins, ends, below)
+
+                ir.switch_on(builder, count, range(1, TILE_TOKENS + 1), tile)
+            builder.store(ir.offset(builder, kept, TILE_BYTES), place)
+
+        cover(builder, ir.constant(ir.Int64, 0), rows, PANEL_ROWS, row_of_tiles)
+
+    return named(build, f"strip_{arithmetic.name}", 14)
+
+
+def _tile(
+    builder: Any, arithmetic: Arithmetic, tokens: int, columns: Any, at: Operands, begins: Any, ends: Any, kept: Any
+) -> None:
+    """PANEL_ROWS times some tokens, at most TILE_TOKENS."""
+    parts = [_sums(builder, arithmetic, each, tokens, columns, at, begins, kept) for each in range(arithmetic.passes)]
+    with builder.if_else(ends) as (then, otherwise):
+        with then:
+            store_sums(builder, parts, PANEL_ROWS, tokens, at)
+        with otherwise:
+            places = _places(builder, arithmetic, kept, tokens)
+            for address, sums_of_lanes in zip(places, chain(*parts), strict=True):
+                ir.store(builder, address, sums_of_lanes)
+
+
+def _places(builder: Any, arithmetic: Arithmetic, kept: Any, tokens: int) -> list[Any]:
+    """Where the parts of a tile's sums lie: all of the first pass, then all of the next."""
+    size = 4 * arithmetic.sums.count
+    return [ir.offset(builder, kept, size * i) for i in range(arithmetic.passes * PANEL_ROWS * tokens)]
+
+
+def _sums(
+    builder: Any, arithmetic: Arithmetic, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any
+) -> list[Any]:
+    """One pass: part number `part` of the lanes of a tile's accumulators."""
+    count = PANEL_ROWS * tokens
+    weight_rows = spaced(builder, at.weight, at.weight_stride, PANEL_ROWS)
+    token_rows = spaced(builder, at.x, at.x_stride, tokens)
+    slots = ir.allocate(builder, [ir.constant(arithmetic.sums, 0.0)] * count)
+    with builder.if_then(builder.not_(begins)):
+        for place, slot in zip(_places(builder, arithmetic, kept, tokens)[part * count :][:count], slots, strict=True):
+            builder.store(ir.load(builder, place, arithmetic.sums), slot)
+    with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
+        for distance in arithmetic.distances(part):
+            place = ir.offset(builder, ir.scaled(builder, loop.index, arithmetic.step), distance)
+            for r, t, weight, value in _operands(builder, arithmetic, weight_rows, token_rows, place):
+                slot = slots[t * PANEL_ROWS + r]
+                builder.store(arithmetic.multiply_add(builder, weight, value, builder.load(slot)), slot)
+    return [builder.load(slot) for slot in slots]
+
+
+def _operands(
+    builder: Any, arithmetic: Arithmetic, rows: list[Any], tokens: list[Any], place: Any
+) -> Iterator[tuple[int, int, Any, Any]]:
+    """(row, token, weights, inputs): the fewer ones stay in registers while the others pass by, one at a time."""
+
+    def read(base: Any) -> Any:
+        return ir.load(builder, builder.add(base, place), arithmetic.operand)
+
+    if len(tokens) < len(rows):
+        inputs = [read(token) for token in tokens]
+        for r, row in enumerate(rows):
+            weights = read(row)
+            yield from ((r, t, weights, values) for t, values in enumerate(inputs))
+    else:
+        kept = [read(row) for row in rows]
+        for t, token in enumerate(tokens):
+            values = read(token)
+            yield from ((r, t, weights, values) for r, weights in enumerate(kept))
