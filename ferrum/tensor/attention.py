@@ -1,7 +1,7 @@
 """Paged attention, the definition: gather each sequence's blocks, mask, softmax, weigh the values.
 
-Owns: what grouped, windowed, soft-capped attention, causal or not, over a block table means. Slow and obvious on
-purpose. Refuses to know: who owns the blocks.
+Owns: the meaning of attention over a block table: grouped queries, windows, soft caps, sinks, causal or not. This code
+is slow and plain on purpose: kernels are compared with it. Refuses to know: which sequence holds which blocks.
 Specs: OPS-30 to OPS-34, OPS-37, OPS-46, OPS-69. Papers: GQA 2305.13245, PagedAttention 2309.06180, sinks 2309.17453.
 Next: `ferrum.tensor.experts`.
 """
@@ -28,32 +28,36 @@ def paged_attention(
     layer: KvLayer,
     batch: StepBatch,
 ) -> Tensor:  # [tokens, heads, head_dim]
-    """Every query attends to the positions of its own sequence up to its own (causal) or to all that are written, those
-    of this step among them; with a window only to those less than `window` away. Query head h reads key/value head
-    h // (heads / kv_heads). Scores are scaled, then soft-capped: softcap * tanh(score / softcap); a sink is one more
-    score, whose value is 0. Slots past the context are never read: they may hold anything, NaN included."""
-    query, scale = layer.asked(ops, query, attention.scale)
+    """Every query attends to positions of its own sequence: to those up to its own if attention is causal, else to all
+    that are written, this step's included. With a window, only to positions less than `window` away.
+
+    Query head h reads key/value head h // (heads / kv_heads). Scores are multiplied by the scale, then soft-capped:
+    softcap * tanh(score / softcap). A sink is one more score, whose value is 0. Slots past the context are never read:
+    they may hold anything, NaN included.
+    """
+    query, scale = layer.prepared_query(ops, query, attention.scale)
     attention = replace(attention, scale=scale)
-    counts = [end - start for start, end in pairwise(batch.starts)]
+    counts = [end - start for start, end in pairwise(batch.starts)]  # new tokens of each sequence
+    queries_of = ops.split(query, counts, 0)
     tables = ops.split(batch.block_tables, [1] * len(counts), 0)  # [1, max blocks] each
     outputs = []
-    for own, table, context, count in zip(ops.split(query, counts, 0), tables, batch.contexts, counts, strict=True):
+    for sequence_queries, table, context, count in zip(queries_of, tables, batch.contexts, counts, strict=True):
         keys, values = gather_context(ops, layer, ops.reshape(table, (-1,)), context)
-        first = context - count
-        for queries in ops.split(own, together(ops, count), 0):
+        first = context - count  # the position of the next query
+        for queries in ops.split(sequence_queries, query_groups(ops, count), 0):
             size = queries.shape[0]
             end = first + size if attention.causal else context
-            # what the last of them does not see is cut off: a masked position weighs nothing, but lengthens the sums
-            seen_keys, seen_values = (ops.split(x, (end, context - end), 1)[0] for x in (keys, values))
+            # Keys after the last query are cut off. Masked they would add 0, but change the order of additions.
+            near_keys, near_values = (ops.split(x, (end, context - end), 1)[0] for x in (keys, values))
             visible = visibility(ops, first, size, end, attention)
-            outputs.append(attend(ops, queries, seen_keys, seen_values, visible, attention))
+            outputs.append(attend(ops, queries, near_keys, near_values, visible, attention))
             first += size
     return ops.concat(outputs, 0)
 
 
-def together(ops: TensorOps, count: int) -> list[int]:
-    """How many of a sequence's `count` new queries attend together: all, or one by one where a query's bits may not
-    depend on the chunk that it came in."""
+def query_groups(ops: TensorOps, count: int) -> list[int]:
+    """The sizes of the groups in which a sequence's `count` new queries attend: one group of all; in deterministic mode
+    groups of one, so that the bits of a query's result do not depend on the chunk that contains it."""
     return [1] * count if ops.deterministic and count > 0 else [count]
 
 
@@ -64,13 +68,13 @@ def gather_context(ops: TensorOps, layer: KvLayer, table: Tensor, context: int) 
 
 
 def visibility(ops: TensorOps, first: int, count: int, context: int, attention: Attention) -> Tensor:
-    """-> bool [count, context]: may query i, at position first + i, see position j?"""
+    """-> bool [count, context]: True where query i, which stands at position first + i, attends to position j."""
     positions = ops.arange(context, "int64")
     query_position = ops.reshape(ops.split(positions, (first, count, context - first - count), 0)[1], (count, 1))
     key_position = ops.reshape(positions, (1, context))
-    distance = ops.sub(query_position, key_position)  # [count, context], 0 for the query's own position
+    distance = ops.sub(query_position, key_position)  # [count, context]; 0 for the query's own position
     visible = ops.broadcast_to(ops.constant(True, "bool"), (count, context))
-    window, least = attention.window, 0 if attention.causal else None
+    window, least = attention.window, 0 if attention.causal else None  # least: the smallest distance that is visible
     if window is not None:
         visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(window, "int64")))
         least = 0 if attention.causal else 1 - window
@@ -87,25 +91,27 @@ def attend(
     visible: Tensor,  # bool [count, context]
     attention: Attention,
 ) -> Tensor:  # [count, heads, head_dim]
+    """softmax(query · keysᵀ * scale, masked) · values, for the queries of one sequence. The query heads that share a
+    key/value head are stacked, so that each key/value head takes part in one product."""
     count, heads, head_dim = query.shape
     kv_heads, context, _ = keys.shape
-    group = heads // kv_heads
+    group = heads // kv_heads  # query heads of each key/value head
     grouped = ops.permute(ops.reshape(query, (count, kv_heads, group, head_dim)), (1, 2, 0, 3))
-    stacked = ops.reshape(grouped, (kv_heads, group * count, head_dim))  # the query heads that share a key head
+    stacked = ops.reshape(grouped, (kv_heads, group * count, head_dim))
     scores = ops.mul(ops.matmul(stacked, ops.transpose(keys)), ops.scalar(attention.scale))
     scores = ops.reshape(scores, (kv_heads, group, count, context))
     if attention.softcap is not None:
         scores = ops.softcapped(scores, attention.softcap)
     scores = ops.where(visible, scores, ops.scalar(-math.inf))
-    weights = softmax_beside(ops, scores, attention.sinks)
+    weights = softmax_with_sinks(ops, scores, attention.sinks)
     weights = ops.reshape(weights, (kv_heads, group * count, context))
     mixed = ops.reshape(ops.matmul(weights, values), (kv_heads, group, count, head_dim))
     return ops.reshape(ops.permute(mixed, (2, 0, 1, 3)), (count, heads, head_dim))
 
 
-def softmax_beside(ops: TensorOps, scores: Tensor, sinks: Tensor | None) -> Tensor:
-    """scores [kv_heads, group, count, context], sinks [heads] -> weights of the same shape, whose sum with that of the
-    sink is 1."""
+def softmax_with_sinks(ops: TensorOps, scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """scores [kv_heads, group, count, context], sinks [heads] or None -> weights of the scores' shape. The weights of a
+    query and the weight of its head's sink add up to 1; the weight of the sink is dropped."""
     if sinks is None:
         return ops.softmax(scores)
     kv_heads, group, count, context = scores.shape

@@ -1,7 +1,8 @@
-"""One step's work, packed: which token of which sequence goes where.
+"""One step's work, packed: which token belongs to which sequence, and in which slot its key and value lie.
 
-Owns: `StepBatch`, the only description of a batch that the model and the attention compositions see.
-There is no batch dimension, no padding and no prefill flag: a decode is a prefill of one token.
+Owns: `StepBatch`, the only description of a batch that the model and the attention compositions see, and `KvLayer`,
+the keys and values of one layer. There is no batch dimension, no padding and no prefill flag: a decode is a prefill of
+one token. A worked example with numbers: `docs/one-life.md`.
 Specs: OPS, KV. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.tensor.kv_q8`.
 """
 
@@ -18,22 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StepBatch:
-    """All tensors int32. Sequence s owns packed tokens seq_starts[s] .. seq_starts[s + 1] - 1: its newest, in order.
+    """The tokens of one step, packed one sequence after the other. All tensors are int32.
 
-    A *slot* is where one position's key and value live: block id * block size + offset in the block. The block that
-    holds position p of sequence s is block_tables[s, p // block size]; entries past the context are never read.
+    The tokens of sequence s are the packed tokens seq_starts[s] … seq_starts[s + 1] - 1: its newest, in order.
 
-    `starts` and `contexts` are what the host knows of the batch: whoever needs a shape takes it from them and does not
-    wait for the device. They belong to this step alone, so a step that reads them cannot be recorded and replayed.
+    A *slot* is the place of one position's key and value in the pool: block id * block size + offset in the block. The
+    block of position p of sequence s is block_tables[s, p // block size]. Entries past the context are never read.
+
+    `starts` and `contexts` are the same numbers on the host: code that needs a shape reads them and does not wait for
+    the device. They belong to this step alone, so a step that reads them cannot be recorded and replayed.
     """
 
     token_ids: Tensor  # [tokens]
-    positions: Tensor  # [tokens] 0-based place in the sequence
-    slots: Tensor  # [tokens] where this step's keys and values are written
-    seq_starts: Tensor  # [sequences + 1]
-    context_lens: Tensor  # [sequences] positions written once this step's tokens are in
-    block_tables: Tensor  # [sequences, max blocks]
-    logit_rows: Tensor  # [rows] packed tokens whose logits are wanted
+    positions: Tensor  # [tokens] the place of each token in its sequence, from 0
+    slots: Tensor  # [tokens] where the key and value of each token are written
+    seq_starts: Tensor  # [sequences + 1] the first packed token of each sequence; last, the number of tokens
+    context_lens: Tensor  # [sequences] positions that are written when this step is done
+    block_tables: Tensor  # [sequences, max blocks] the block ids of each sequence
+    logit_rows: Tensor  # [rows] the packed tokens whose logits are computed
     _: KW_ONLY
     starts: Sequence[int]  # seq_starts, on the host
     contexts: Sequence[int]  # context_lens, on the host
@@ -41,11 +44,15 @@ class StepBatch:
 
 @dataclass(frozen=True, eq=False)
 class KvLayer:
-    """One layer's share of the block pool. Keys lie transposed, so that scores of neighbouring positions are read as
-    one contiguous run. Another type of layer may keep its numbers in another way (`ferrum.tensor.kv_q8`).
+    """One layer's part of the block pool. `ferrum.tensor.kv_q8` has a subclass that stores 8-bit codes.
 
     keys:   [blocks, kv_heads, head_dim, block_size]
     values: [blocks, kv_heads, block_size, head_dim]
+
+    Keys are transposed: one dimension of all positions of a block lies in one contiguous run. A kernel then computes
+    the scores of 16 positions at once: it multiplies one number of the query with 16 neighbouring numbers of the keys
+    and adds the products to 16 lanes of a vector register. No sum across lanes is needed. Values are not transposed: a
+    kernel multiplies the weight of one position with 16 neighbouring dimensions of its value.
     """
 
     keys: Tensor
@@ -56,14 +63,15 @@ class KvLayer:
         return int(self.keys.shape[3])
 
     def takes(self, key: Tensor, value: Tensor, tokens: int) -> bool:
-        """Are key and value those of so many tokens: [tokens, kv_heads, head_dim] or [tokens, kv_heads * head_dim]?"""
+        """True if `key` and `value` have the shape of new entries for so many tokens: [tokens, kv_heads, head_dim] or
+        [tokens, kv_heads * head_dim]."""
         _, kv_heads, _, head_dim = self.values.shape
-        whole = ((tokens, kv_heads, head_dim), (tokens, kv_heads * head_dim))
-        return tuple(key.shape) == tuple(value.shape) and tuple(key.shape) in whole
+        shapes = ((tokens, kv_heads, head_dim), (tokens, kv_heads * head_dim))
+        return tuple(key.shape) == tuple(value.shape) and tuple(key.shape) in shapes
 
     def write(self, ops: TensorOps, block: Tensor, offset: Tensor, key: Tensor, value: Tensor) -> None:
-        """key, value [tokens, kv_heads, head_dim] go, in place, to positions `offset` of blocks `block`, [tokens]
-        each."""
+        """Stores key and value [tokens, kv_heads, head_dim] in place: token t in block `block[t]` at position
+        `offset[t]`; block and offset are [tokens]."""
         stored = str(self.keys.dtype)
         # views with the position in second place: [blocks, block_size, kv_heads, head_dim]
         ops.put(ops.permute(self.keys, (0, 3, 1, 2)), (block, offset), ops.cast(key, stored))
@@ -71,21 +79,21 @@ class KvLayer:
 
     def read(self, ops: TensorOps, table: Tensor, context: int) -> tuple[Tensor, Tensor]:
         """-> keys and values [kv_heads, context, head_dim] in the backend's float type: the first `context` positions
-        of the blocks that `table` names in order, and nothing of the others."""
+        of the blocks whose ids `table` [blocks] lists in order. Nothing past them is read."""
         keys = ops.permute(ops.take(self.keys, table), (1, 0, 3, 2))  # [kv_heads, blocks, block_size, head_dim]
         values = ops.permute(ops.take(self.values, table), (1, 0, 2, 3))  # [kv_heads, blocks, block_size, head_dim]
         keys, values = (flat_positions(ops, x, context) for x in (keys, values))
         return ops.cast(keys, ops.float_dtype), ops.cast(values, ops.float_dtype)
 
-    def asked(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
-        """What meets the keys in place of a query [tokens, heads, head_dim], and what scores are still to be multiplied
-        with."""
+    def prepared_query(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        """-> the query [tokens, heads, head_dim] that is multiplied with the keys, and the factor of the scores. A type
+        of layer may scale or round queries beforehand; this one changes nothing."""
         return query, scale
 
 
 def flat_positions(ops: TensorOps, x: Tensor, context: int) -> Tensor:
-    """[kv_heads, blocks, block_size, n] -> [kv_heads, context, n]: without the unwritten tail, which is cut off before
-    any arithmetic: 0 * NaN is NaN."""
+    """[kv_heads, blocks, block_size, n] -> [kv_heads, context, n]. Unwritten positions at the end are cut off before
+    any arithmetic, because 0 * NaN is NaN."""
     kv_heads, blocks, block_size, length = x.shape
     padded = blocks * block_size
     return ops.split(ops.reshape(x, (kv_heads, padded, length)), (context, padded - context), 1)[0]
@@ -93,9 +101,8 @@ def flat_positions(ops: TensorOps, x: Tensor, context: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class RopeTables:
-    """Cosine and sine of every position's rotation: float [positions, rotary_dim / 2] each. Where queries grow with
-    their position, what they are multiplied with: float [positions]."""
+    """The rotation of every position, for rotary embedding (`Compositions.rope`)."""
 
-    cos: Tensor
-    sin: Tensor
-    growth: Tensor | None = None
+    cos: Tensor  # float [positions, rotary_dim / 2]
+    sin: Tensor  # float [positions, rotary_dim / 2]
+    growth: Tensor | None = None  # float [positions]: queries are multiplied with it, in models that grow them

@@ -1,9 +1,10 @@
 """A mixture of experts, the definition: the router's scores, the best experts of each token, the sum of their results.
 
-Owns: which experts a token goes to and how they are weighted. Tokens are grouped: each expert computes all of its own
-at once. Slow and obvious on purpose: the host reads which experts were chosen, so that each layer waits for the device
-once, and tells it again who goes where, twice for each expert. Refuses to know: what an expert computes (`norm_gated`).
-Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next: `ferrum.tensor.drawing`.
+Owns: which experts a token goes to, and the weights of their results. Tokens are grouped: each expert computes all of
+its tokens at once. This code is slow and plain on purpose: in each layer the host waits for the device, reads which
+experts were chosen, and copies lists of tokens back, two for each expert. Refuses to know: what an expert computes
+(`norm_gated`). Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next:
+`ferrum.tensor.drawing`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def mixture(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
-    """[tokens, hidden] -> [tokens, hidden]"""
+    """[tokens, hidden] -> [tokens, hidden]: the weighted sum of what each token's experts compute."""
     weights, chosen = routed(ops, x, experts)
     total = shared_part(ops, x, experts)
     choices = ops.to_numpy(chosen)
@@ -30,15 +31,15 @@ def mixture(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
         if not len(tokens):
             continue
         rows, column = (ops.asarray(each, "int64") for each in (tokens, places.reshape(-1, 1)))
-        own = ops.take(x, rows)
-        result = ops.linear(ops.norm_gated(own, None, expert), expert.down)
-        weight = ops.take_along(ops.take(weights, rows), column)  # [own tokens, 1]
+        inputs = ops.take(x, rows)  # [the expert's tokens, hidden]
+        result = ops.linear(ops.norm_gated(inputs, None, expert), expert.down)
+        weight = ops.take_along(ops.take(weights, rows), column)  # [the expert's tokens, 1]
         ops.put(total, (rows,), ops.add(ops.take(total, rows), ops.mul(weight, result)))
     return total
 
 
 def routed(ops: TensorOps, x: Tensor, experts: Experts) -> tuple[Tensor, Tensor]:
-    """-> weights and int64 numbers of each token's experts, both [tokens, chosen], the best first."""
+    """-> weights and int64 numbers of each token's experts, both [tokens, chosen], best expert first."""
     chances = ops.softmax(_exactly(ops, x, experts.router))  # [tokens, experts]
     weights, chosen = ops.top_k(chances, experts.chosen)
     if experts.normalised:
@@ -47,7 +48,7 @@ def routed(ops: TensorOps, x: Tensor, experts: Experts) -> tuple[Tensor, Tensor]
 
 
 def shared_part(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
-    """[tokens, hidden]: what the shared expert says; 0 where there is none."""
+    """-> [tokens, hidden]: the result of the shared expert; 0 if there is none."""
     shared = experts.shared
     if shared is None:
         return ops.zeros(x.shape, ops.float_dtype)
@@ -58,7 +59,8 @@ def shared_part(ops: TensorOps, x: Tensor, experts: Experts) -> Tensor:
 
 
 def _exactly(ops: TensorOps, x: Tensor, linear: Linear) -> Tensor:
-    """linear(x) without rounded activations: a rounded score may be another expert, which is more than a rounding."""
+    """linear(x) without rounding x: a rounded score could select another expert, an error far larger than the
+    rounding."""
     if ops.compute != "int8":
         return ops.linear(x, linear)
     y = ops.matmul(x, ops.transpose(ops.dequantize(linear.weight)))

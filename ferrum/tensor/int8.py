@@ -1,14 +1,14 @@
 """Products of quantised weights with activations that are rounded to eight bits: the int8 class of arithmetic.
 
-Owns: the definition of both roundings and of the sum. Activations are rounded in groups of 32 neighbours, and whole
-numbers are multiplied with whole numbers, so that only the sum over groups is rounded, group after group:
+Owns: the definition of the rounding and of the sum. Activations are rounded in groups of 32 neighbours. Products of
+codes are whole numbers and exact; only the sum over groups, group after group, is rounded:
 
     sum = sum + float(Σ code · x code) · (step · x scale)  [+ minimum · (x scale · Σ x code)]
 
-Every operation here is one rounding in float32 or none, which is why kernels for any processor can have these very
-bits. Dense weights have no codes: their products stay exact. Refuses to know: which weights there are.
-Specs: OPS-82 to OPS-84. Source: the products of ggml (`quantize_row_q8_0`, `ggml_vec_dot_q4_0_q8_0`), which round
-activations in the same groups. Next: `ferrum.tensor.batch`.
+Every operation here rounds once in float32, or not at all, so a kernel of any processor can compute the same bits.
+Dense weights have no codes: their products stay exact. Refuses to know: which weights a model has. Specs: OPS-82 to
+OPS-84. Source: the products of ggml (`quantize_row_q8_0`, `ggml_vec_dot_q4_0_q8_0`), which round activations in the
+same groups. Next: `ferrum.tensor.batch`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 LARGEST_CODE = 127
 NOTHING = 2.0**-100
-"""A group without a number of this size counts as zeros: the reciprocal of its scale would leave the float type."""
+"""A group whose largest number is not above this counts as zeros: the reciprocal of its scale would overflow."""
 WHOLE = {"float32": 1.5 * 2.0**23, "float64": 1.5 * 2.0**52}
-"""What is added and taken away to round to a whole number, ties to even: its neighbours in the type are 1 apart."""
+"""Added and subtracted again, it rounds a number to a whole one, ties to even: near it, neighbours in the type are 1
+apart."""
 
 
 def rounded(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
-    """x [tokens, columns], columns a multiple of 32 -> whole numbers from -127 to 127 [tokens, columns / 32, 32] and
-    scales [tokens, columns / 32, 1], both in the backend's float type: x ≈ scale * whole number. The scale of a group
+    """x [tokens, columns], columns a multiple of 32 -> codes, whole numbers from -127 to 127, [tokens, columns / 32,
+    32], and scales [tokens, columns / 32, 1], both in the backend's float type: x ≈ scale * code. The scale of a group
     that holds an infinity or NaN is NaN."""
     groups = ops.reshape(x, (x.shape[0], x.shape[1] // GROUP, GROUP))
     largest = ops.max(ops.maximum(groups, ops.sub(ops.scalar(0), groups)), -1)
@@ -46,7 +47,7 @@ def rounded(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def product(ops: TensorOps, x: Tensor, weight: BlockWeight) -> Tensor:
-    """x [tokens, columns], weight [rows, columns] -> [tokens, rows]: x rounded, times the weight."""
+    """x [tokens, columns], weight [rows, columns] -> [tokens, rows]: the product of the rounded x with the weight."""
     codes, scales = rounded(ops, x)
     groups = weight.grouped(ops, weight.data)
     tokens, rows = x.shape[0], weight.rows

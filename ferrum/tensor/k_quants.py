@@ -1,7 +1,7 @@
-"""K-quants: blocks of 256 weights whose groups have small scales of their own, multiples of one float16 scale.
+"""K-quants: blocks of 256 weights in groups; a group's scale is a small integer times the block's float16 scale.
 
-Owns: Q4_K, Q5_K and Q6_K, the formats of most GGUF files, in the byte layout of GGUF. The arithmetic of a
-weight is ggml's, operation by operation: in float32 it has ggml's bits.
+Owns: Q4_K, Q5_K and Q6_K, the formats of most GGUF files, in the byte layout of GGUF. A weight is computed by ggml's
+operations in ggml's order: in float32 the result has ggml's bits.
 Refuses to know: files and models.
 Specs: QUANT. Source: ggml's `block_q4_K`, `block_q5_K`, `block_q6_K` and their `dequantize_row_*`.
 Next: `ferrum.tensor.int8`.
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from ferrum.tensor.ops import Tensor
 
 SUPER_GROUP = 256
-"""Weights of a block in every format here."""
+"""Weights in a block of every format here."""
 
 
 def _low_bits(ops: TensorOps, field: Tensor, mask: int) -> Tensor:
-    """uint8, any shape: the bits of each byte that the mask keeps."""
+    """The bits of each byte that are set in `mask`: uint8, any shape."""
     return ops.bitwise_and(field, ops.constant(mask, "uint8"))
 
 
 def _above(ops: TensorOps, low: Tensor, high: Tensor, place: int) -> Tensor:
-    """uint8, any shapes that broadcast: the bits of `high` as multiples of `place`, above those of `low`."""
+    """low + high * place: uint8, any shapes that broadcast. The bits of `high` are put above those of `low`."""
     return ops.add(low, ops.mul(high, ops.constant(place, "uint8")))
 
 
 def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
-    """The 6-bit scales and minimums of 8 groups. uint8 [rows, blocks, 12] -> float [rows, blocks, 8] twice.
+    """The 6-bit scales and minimums of 8 groups: uint8 [rows, blocks, 12] -> float [rows, blocks, 8] twice.
 
-    Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of scales
-    4-7 (low nibble) and of minimums 4-7 (high nibble), whose 2 high bits are the high bits of bytes 0-7.
+    Bytes 0-3 hold scales 0-3, and bytes 4-7 minimums 0-3, in their low 6 bits. Bytes 8-11 hold the low 4 bits of scales
+    4-7 (low nibble) and of minimums 4-7 (high nibble); the 2 high bits of those are the high bits of bytes 0-7.
     """
     first, last = ops.split(packed, (8, 4), axis=-1)
     early = _low_bits(ops, first, 63)  # scales 0-3, then minimums 0-3
@@ -47,8 +47,8 @@ def _group_scales(ops: TensorOps, packed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _affine(ops: TensorOps, scale: Tensor, minimum: Tensor, packed: Tensor, codes: Tensor) -> Groups:
-    """Codes uint8 [rows, blocks, 8, 32] -> groups with step scale * group scale and minimum -(minimum * group
-    minimum)."""
+    """Codes uint8 [rows, blocks, 8, 32] -> groups whose step is scale * group scale, and whose minimum is -(minimum *
+    group minimum)."""
     scales, minimums = _group_scales(ops, packed)
     rows, blocks, groups = (int(length) for length in scales.shape)
     by_group = (rows, blocks * groups, 1)
@@ -58,14 +58,14 @@ def _affine(ops: TensorOps, scale: Tensor, minimum: Tensor, packed: Tensor, code
 
 
 def _runs(ops: TensorOps, field: Tensor, run: int) -> Tensor:
-    """Every run of so many bytes holds twice as many four-bit codes: low nibbles first.
-    uint8 [rows, blocks, bytes] -> uint8 [rows, blocks, bytes / run, 2 * run]"""
+    """uint8 [rows, blocks, bytes] -> uint8 [rows, blocks, bytes / run, 2 * run]: every `run` bytes hold twice as many
+    4-bit codes, the low nibbles first."""
     rows, blocks, size = (int(length) for length in field.shape)
     return nibbles(ops, ops.reshape(field, (rows, blocks, size // run, run)))
 
 
 def _groups(ops: TensorOps, codes: Tensor) -> Tensor:
-    """Four-bit codes of which 32 bytes hold two groups: uint8 [rows, blocks, 128] -> uint8 [rows, blocks, 8, 32]"""
+    """uint8 [rows, blocks, 128] -> uint8 [rows, blocks, 8, 32]: 4-bit codes; 32 bytes hold two groups."""
     rows, blocks, _ = (int(length) for length in codes.shape)
     return ops.reshape(_runs(ops, codes, 32), (rows, blocks, 8, 32))
 
@@ -86,7 +86,7 @@ class Q4_K(BlockWeight):
 
 @dataclass(frozen=True, eq=False)
 class Q5_K(BlockWeight):
-    """As Q4_K, but codes have a fifth bit; block: float16 scale, float16 minimum, 12 bytes of six-bit group scales and
+    """As Q4_K, but codes have a fifth bit. Block: float16 scale, float16 minimum, 12 bytes of six-bit group scales and
     minimums, 32 bytes of fifth bits (bit g of byte i belongs to code i of group g), 256 four-bit codes."""
 
     kind = "q5_k"
@@ -103,9 +103,9 @@ class Q5_K(BlockWeight):
 
 @dataclass(frozen=True, eq=False)
 class Q6_K(BlockWeight):
-    """weight = (scale * group scale) * (code - 32), for 16 groups of 16; block: 128 bytes of low nibbles, 64 bytes of
-    high bit pairs, 16 int8 group scales, float16 scale. Each half of a block, 128 weights, has 64 bytes of nibbles
-    (low ones first) and 32 of pairs: bits 2q and 2q + 1 of byte i belong to code i of its quarter q."""
+    """weight = (scale * group scale) * (code - 32), for 16 groups of 16. Block: 128 bytes of low nibbles, 64 bytes of
+    high bit pairs, 16 int8 group scales, float16 scale. Each half of a block, 128 weights, has 64 bytes of nibbles (low
+    ones first) and 32 bytes of pairs: bits 2q and 2q + 1 of byte i belong to code i of quarter q."""
 
     kind = "q6_k"
     block_size = SUPER_GROUP

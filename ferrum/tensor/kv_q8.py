@@ -1,11 +1,10 @@
-"""Keys and values in q8_0: eight bits a number, and a scale for each 32 neighbours of a position.
+"""Keys and values in q8_0: an 8-bit code for each number, a scale for each 32 neighbouring dimensions of a position.
 
 Owns: how such numbers are rounded, how a layer of them lies in memory, and what is read back. Numbers are rounded in
-float32 on every backend, by operations that have one right result each: the bytes are the same, whoever stores them.
-Refuses to know: who owns the blocks, what attention is.
-Specs: OPS-90 to OPS-93. Source: ggml's `block_q8_0` (GGUF format document); other than there, codes are multiples of
-the scale as it is stored.
-Next: `ferrum.tensor.parts`.
+float32 on every backend, by operations whose result is exactly defined: every backend stores the same bytes. Refuses to
+know: which sequence holds a block, what attention is. Specs: OPS-90 to OPS-93. Source: ggml's `block_q8_0` (GGUF format
+document). One difference: ggml computes codes with the scale in float32, this module with the scale as it is stored, in
+float16. Next: `ferrum.tensor.parts`.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ if TYPE_CHECKING:
     from ferrum.tensor.ops import Shape, Tensor
 
 Q8_0 = "q8_0"
-"""The name of this type among those of keys and values."""
+"""The name of this type, as `kv_dtype` gives it."""
 
 BESIDE = 4
-"""Codes of a key that lie side by side: what a processor multiplies and adds up at once in a lane of 32 bits."""
+"""Codes of a key that lie side by side: one instruction multiplies and adds up four 8-bit codes in a 32-bit lane."""
 
 LARGEST_CODE = 127
 LARGEST_SCALE = 65504.0
 """The largest float16."""
 
 TO_WHOLE = 1.5 * 2**23
-"""Added to a small float32 and taken away again, it leaves the nearest integer, of two the even one."""
+"""Added to a small float32 and subtracted again, it leaves the nearest integer; of two equally near, the even one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Q8KvLayer(KvLayer):
-    """A layer whose numbers are code * scale. What is not finite, or exceeds 127 times the largest float16, makes its
-    group's scale NaN, and so all 32 numbers that are read back.
+    """A layer whose numbers are code * scale. A number that is not finite, or exceeds 127 times the largest float16,
+    makes the scale of its group NaN, so that all 32 numbers of the group are read back as NaN.
 
     keys:         int8 [blocks, kv_heads, head_dim / 4, block_size, 4]
     values:       int8 [blocks, kv_heads, block_size, head_dim]
@@ -52,6 +51,7 @@ class Q8KvLayer(KvLayer):
     value_scales: Tensor
 
     def write(self, ops: TensorOps, block: Tensor, offset: Tensor, key: Tensor, value: Tensor) -> None:
+        """Rounds key and value [tokens, kv_heads, head_dim], then stores codes and scales as `KvLayer.write` does."""
         tokens, kv_heads, head_dim = key.shape
         codes, scales = quantize(ops, key)
         beside = ops.reshape(codes, (tokens, kv_heads, head_dim // BESIDE, BESIDE))
@@ -62,6 +62,7 @@ class Q8KvLayer(KvLayer):
         ops.put(ops.permute(self.value_scales, (0, 3, 1, 2)), (block, offset), scales)
 
     def read(self, ops: TensorOps, table: Tensor, context: int) -> tuple[Tensor, Tensor]:
+        """As `KvLayer.read`: the stored codes times their scales, in the backend's float type."""
         blocks = table.shape[0]
         _, kv_heads, block_size, head_dim = self.values.shape
         beside = ops.permute(ops.take(self.keys, table), (1, 0, 3, 2, 4))  # [kv_heads, blocks, block_size, …, 4]
@@ -74,8 +75,8 @@ class Q8KvLayer(KvLayer):
 
         return numbers(keys, self.key_scales), numbers(values, self.value_scales)
 
-    def asked(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
-        """In the int8 class queries are scaled and then rounded as activations are."""
+    def prepared_query(self, ops: TensorOps, query: Tensor, scale: float) -> tuple[Tensor, float]:
+        """With compute="int8" queries are scaled, and then rounded as activations are (`ferrum.tensor.int8`)."""
         if ops.compute != "int8":
             return query, scale
         scaled = ops.reshape(ops.mul(query, ops.scalar(scale)), (query.shape[0] * query.shape[1], query.shape[2]))
@@ -84,7 +85,8 @@ class Q8KvLayer(KvLayer):
 
 
 def quantize(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
-    """float [tokens, kv_heads, head_dim] -> int8 codes of the same shape, float16 scales [tokens, kv_heads, groups]"""
+    """float [tokens, kv_heads, head_dim] -> int8 codes of the same shape, and float16 scales [tokens, kv_heads,
+    groups]"""
     tokens, kv_heads, head_dim = x.shape
 
     def number(value: float) -> Tensor:
@@ -96,7 +98,7 @@ def quantize(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
     stored = ops.cast(ops.where(ops.less(number(LARGEST_SCALE), scales), number(math.nan), scales), "float16")
     scales = ops.cast(stored, "float32")
     steps = ops.where(ops.less(number(0), scales), ops.div(groups, scales), number(0))
-    # a scale below the smallest normal float16 is rounded so much that there may be more steps than codes
+    # A scale below the smallest normal float16 has few bits: the largest number may be more than 127 steps of it.
     steps = ops.maximum(steps, number(-LARGEST_CODE))
     steps = ops.where(ops.less(number(LARGEST_CODE), steps), number(LARGEST_CODE), steps)
     codes = ops.cast(ops.sub(ops.add(steps, number(TO_WHOLE)), number(TO_WHOLE)), "int8")
@@ -104,7 +106,8 @@ def quantize(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(ops: TensorOps, codes: Tensor, scales: Tensor) -> Tensor:
-    """int8 [kv_heads, context, head_dim], float16 [kv_heads, context, groups] -> float, as the codes are shaped"""
+    """int8 codes [kv_heads, context, head_dim], float16 scales [kv_heads, context, groups] -> float, shaped as the
+    codes"""
     grouped = ops.reshape(codes, (*scales.shape, GROUP))
     steps = ops.reshape(ops.cast(scales, ops.float_dtype), (*scales.shape, 1))
     return ops.reshape(ops.mul(ops.cast(grouped, ops.float_dtype), steps), codes.shape)
@@ -113,7 +116,7 @@ def dequantize(ops: TensorOps, codes: Tensor, scales: Tensor) -> Tensor:
 def new_layer(
     make: Callable[[Shape, str], Tensor], dtype: str, blocks: int, kv_heads: int, head_dim: int, block_size: int
 ) -> KvLayer:
-    """A layer with so many blocks for keys and values of this type, whose tensors `make` makes of shapes and types."""
+    """A layer of `blocks` blocks for keys and values of this type. `make(shape, type)` makes its tensors."""
     rows = blocks, kv_heads
     if dtype != Q8_0:
         return KvLayer(make((*rows, head_dim, block_size), dtype), make((*rows, block_size, head_dim), dtype))

@@ -1,40 +1,40 @@
 """The TensorOps protocol: the primitives a backend must write, each a one-line contract with shapes.
 
-Owns: the list of primitives. Everything else (softmax, rope, paged attention, …) is a composition of these, written
-once in `ferrum.tensor.compositions`, inherited by every backend, and overridden only for speed: *the composition is
-the definition, the documentation and the oracle of every kernel that replaces it.*
+Owns: the list of primitives. All other operations (softmax, rope, paged attention, …) are compositions: written once in
+terms of primitives (`ferrum.tensor.compositions`), inherited by every backend, and overridden only for speed. *The
+composition is the definition, the documentation and the oracle of every kernel that replaces it.*
 Refuses to know: models, files, memory pools.
 Specs: OPS. Next: `ferrum.tensor.weights`.
 
 A backend is a subclass of `ferrum.tensor.compositions.Compositions` with these methods. `...` in a shape stands for any
-dimensions; two-operand arithmetic broadcasts as NumPy does. A result is a new tensor unless the contract says *view*
-(may share memory) or *in place*. What else a backend's author has to know:
+number of dimensions. A result is a new tensor unless the contract says *view* (may share memory) or *in place*. What
+else the author of a backend has to know:
 
-- **A tensor** is whatever the backend makes. Others look at `x.shape`, a tuple of ints, and at `str(x.dtype)`, which is
-  exactly one of the names in DTYPES; at nothing else.
-- **Types.** Every type is made, moved (all of *shape* below) and cast; a primitive that computes is needed for the
-  types that NEEDED names. Operands of one call have one type, but for conditions, which are bool, and indices: int64,
-  and int32 in `take` and `put`. `put` may be given a permuted view, and writes to what that views.
-- **Shapes.** The operands of arithmetic and comparison, and the three of `where`, broadcast; leading axes of `matmul`
-  and `take_along` are equal; the indices of `put` have one axis, and `values` the shape of x[i0, i1, …]; `concat` is
-  given one tensor at least. Any shape may be ().
-- **No rows.** Any axis may have length 0, but one that `max`, `argmax`, `argsort` or `matmul` runs along.
+- **A tensor** is an object of the backend's choice. Other code uses `x.shape`, a tuple of ints, and `str(x.dtype)`,
+  which is one of the names in DTYPES, and nothing else.
+- **Types.** Every type can be made, moved (all of *shape* below) and cast. A primitive that computes is needed for the
+  types that NEEDED lists. The operands of one call have the same type, except conditions, which are bool, and indices,
+  which are int64, or int32 in `take` and `put`. `put` may be given a permuted view, and writes through it.
+- **Shapes.** The operands of arithmetic and comparison, and the three operands of `where`, broadcast as in NumPy. The
+  leading axes of `matmul` and `take_along` are equal. The indices of `put` have one axis, and `values` has the shape of
+  x[i0, i1, …]. `concat` gets one tensor at least. Any shape may be ().
+- **Length 0.** Any axis may have length 0, except the one along which `max`, `argmax`, `argsort` or `matmul` works.
 - **NaN.** `maximum` and `max` pass it on; `argmax` gives the index of the first; `argsort` puts it before every number.
-- **Small numbers.** What computes may take a number below the smallest normal one of its type for 0, before and after;
-  what moves, chooses or casts keeps it.
-- **Not given**: a negative index or one out of range, the same place twice in one `put`, division of integers by 0, a
-  shift by the width or more, signed integers that overflow, a cast to an integer of what that type does not hold. An
+- **Small numbers.** A primitive that computes may replace a number below the smallest normal one of its type by 0, in
+  its operands and in its result. One that moves, selects or casts keeps it.
+- **Never passed**: a negative index or one out of range, the same place twice in one `put`, an integer division by 0,
+  a shift by the width or more, signed integers that overflow, a cast to an integer type that cannot hold the value. An
   axis may be counted from the end.
-- **The host.** `asarray` may alias the host's memory or copy it, even later: until the next `to_numpy` the caller does
-  not change it, and the backend keeps what it still has to read. What `to_numpy` gives may alias the tensor and nothing
-  else: the caller does not write it, and copies what it wants to keep. Types there are those of `host_dtype`.
-- **Options.** A class takes those that it has a meaning for, as keywords with defaults: `float_dtype` (below);
-  `deterministic`, `compute`, `threads` (the attributes in `Compositions`). Any other is refused by its name.
-- **Errors.** A device that is absent or fails is a `ferrum.errors.DeviceError`. The engine goes on where it was blocks
-  that were moved, and takes RuntimeError and MemoryError for the same there; elsewhere the step ends, and its requests.
-- **Refused**, by whatever exception: a type that is none of DTYPES, an activation that is none of ACTIVATIONS, shapes
-  that do not fit. What was only to be read is as it was.
-- **Threads.** Only one thread calls at a time, but not always the same one.
+- **The host.** `asarray` may alias the host's memory, or copy it later: the caller does not change it before the next
+  `to_numpy`, and the backend keeps a reference to what it has not read yet. The array of `to_numpy` may alias the
+  tensor and nothing else: the caller does not write it, and copies it to keep it. Its types are those of `host_dtype`.
+- **Options.** A class takes the options that mean something to it, as keywords with defaults: `float_dtype` (below),
+  `deterministic`, `compute`, `threads` (the attributes in `Compositions`). It refuses any other by name.
+- **Errors.** A device that is absent or fails raises `ferrum.errors.DeviceError`. Where blocks were being moved, the
+  engine goes on, also after RuntimeError and MemoryError; elsewhere the step ends, and with it the requests in it.
+- **Refused**, by any exception: a type outside DTYPES, an activation outside ACTIVATIONS, shapes that do not fit.
+  Operands that are only read are unchanged afterwards.
+- **Threads.** One thread calls at a time, but not always the same one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ import ml_dtypes
 import numpy as np
 
 Tensor = Any
-"""A backend's array. The protocol relies on `.shape` and `str(.dtype)`, nothing else."""
+"""A backend's array. Other code uses `.shape` and `str(.dtype)`, nothing else."""
 
 Shape = tuple[int, ...]
 
@@ -54,7 +54,7 @@ DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8",
 """Names of the element types that every backend stores."""
 
 FLOATS = ("float32", "float64")
-"""What a backend's float type may be."""
+"""The float types that a backend may compute in."""
 
 _SIGNED = ("int64", "int32")  # positions, slots, ranks
 _BITS = ("uint64", "uint8")  # random numbers, packed weights
@@ -72,29 +72,29 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "argmax": (*FLOATS, "int8"),
     "argsort": (*FLOATS, "int64"),
 }
-"""The types for which a primitive that computes is needed. Both floats, because one is the backend's own and random
-numbers and sampling have parts in the other."""
+"""The types for which each primitive that computes is needed. Both floats, because a backend computes in one of them,
+and parts of sampling and of random numbers use the other."""
 
 
 def host_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy type of a type of that name: what `to_numpy` gives, and what `asarray` is given. NumPy itself lacks
-    only bfloat16."""
+    """The NumPy type of that name, in which `to_numpy` returns and `asarray` accepts values. bfloat16, which NumPy
+    lacks, is that of ml_dtypes."""
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 class Primitives(Protocol):
-    """What a backend must write."""
+    """The methods that a backend must write."""
 
     name: str
     float_dtype: str
-    """Type of activations and of every float result: "float32", or "float64" for an oracle."""
+    """The type of activations and of every float result: "float32", or "float64" for an oracle."""
 
     # ---- factory
     def asarray(self, values: Any, dtype: str) -> Tensor: ...  # host values (number, list, NumPy) -> [...]
     def to_numpy(self, x: Tensor) -> np.ndarray: ...  # [...] -> host array; the only point that waits for the device
     def empty(self, shape: Shape, dtype: str) -> Tensor: ...  # -> [shape], contents undefined
     def full(self, shape: Shape, value: float, dtype: str) -> Tensor: ...  # -> [shape], every element `value`
-    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; not of float16, bfloat16 or bool
+    def arange(self, count: int, dtype: str) -> Tensor: ...  # -> [count]: 0, 1, 2, …; never float16, bfloat16, bool
     def cast(self, x: Tensor, dtype: str) -> Tensor: ...  # to nearest even; to an integer: towards 0; may be a view
     def bitcast(self, x: Tensor, dtype: str) -> Tensor: ...  # uint8 [..., n] -> [..., n / new bytes]; may be a view
 
@@ -114,11 +114,11 @@ class Primitives(Protocol):
     def mul(self, x: Tensor, y: Tensor) -> Tensor: ...  # unsigned integers wrap, as in add and sub
     def div(self, x: Tensor, y: Tensor) -> Tensor: ...  # floats only
     def floor_divide(self, x: Tensor, y: Tensor) -> Tensor: ...  # integers only; rounds down
-    def maximum(self, x: Tensor, y: Tensor) -> Tensor: ...  # NaN wins
+    def maximum(self, x: Tensor, y: Tensor) -> Tensor: ...  # NaN if either is NaN
     def matmul(self, x: Tensor, y: Tensor) -> Tensor: ...  # [..., m, k], [..., k, n] -> [..., m, n]
     def exp(self, x: Tensor) -> Tensor: ...
-    def log(self, x: Tensor) -> Tensor: ...  # log 0 = -inf, without complaint
-    def rsqrt(self, x: Tensor) -> Tensor: ...  # 1 / sqrt(x); of 0, inf
+    def log(self, x: Tensor) -> Tensor: ...  # log 0 = -inf, without a warning
+    def rsqrt(self, x: Tensor) -> Tensor: ...  # 1 / sqrt(x); inf for 0
     def tanh(self, x: Tensor) -> Tensor: ...
     def erf(self, x: Tensor) -> Tensor: ...
     def cos(self, x: Tensor) -> Tensor: ...
@@ -131,7 +131,7 @@ class Primitives(Protocol):
     def right_shift(self, x: Tensor, y: Tensor) -> Tensor: ...  # unsigned integers, filled with zeros
 
     # ---- reductions, along one axis
-    def sum(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1; of the same type
+    def sum(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1; same type
     def max(self, x: Tensor, axis: int) -> Tensor: ...  # keeps the axis, with length 1
     def argmax(self, x: Tensor, axis: int) -> Tensor: ...  # removes the axis; int64; the lowest index on a tie
     def cumsum(self, x: Tensor, axis: int) -> Tensor: ...  # inclusive running sum
@@ -141,4 +141,4 @@ class Primitives(Protocol):
 PRIMITIVES: tuple[str, ...] = tuple(
     name for name, value in vars(Primitives).items() if callable(value) and not name.startswith("_")
 )
-"""Names of all primitives, for reports and for the test that every backend has them."""
+"""Names of all primitives. A test checks that every backend has them."""

@@ -1,8 +1,9 @@
 """What a model is made of, as objects: norms, attention, feed-forward parts, the embedding and the head.
 
-Owns: the facts that a composition needs of each part. A part says what is computed, never for which family. A field
-that has a default changes nothing at it, so that a backend which does not know a field can see whether it is in use
-(`sets_beyond`) and leave the work to the definition. Refuses to know: how parts are joined (`ferrum.model.params`).
+Owns: the facts that a composition needs of each part. A part says what is computed, never for which model family. The
+default of a field means: this field changes nothing. So a backend that does not know a field can test whether it is
+set (`sets_beyond`), and if it is, leave the work to the definition. Refuses to know: how parts are joined
+(`ferrum.model.params`).
 Specs: OPS-37, OPS-59. Papers: RMSNorm 1910.07467, layer norm 1607.06450, GLU variants 2002.05202, mixture of experts
 1701.06538, QK norm 2010.04245. Next: `ferrum.tensor.compositions`.
 """
@@ -18,11 +19,12 @@ from ferrum.tensor.weights import Linear, Weight
 
 
 class Part:
-    """Base of the parts: dataclasses whose fields are parts, linears, weights, tensors and plain values."""
+    """Base class of the parts: dataclasses whose fields are parts, linears, weights, tensors and plain values."""
 
 
 def sets_beyond(part: Any, known: Set[str]) -> bool:
-    """Is a field of a part, outside of `known`, set to something else than its default? One without a default is."""
+    """True if a field of the part that is not in `known` differs from its default. A field without a default
+    differs."""
     return any(each.name not in known and _differs(getattr(part, each.name), each.default) for each in fields(part))
 
 
@@ -32,31 +34,30 @@ def _differs(value: Any, default: Any) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Norm(Part):
-    """x / √(mean of squares + epsilon) · weight + bias along the last axis; centred: of x without its mean."""
+    """x / √(mean of squares of x + epsilon) · weight + bias, along the last axis. `centred`: the mean is subtracted
+    from x first, which makes it layer norm."""
 
-    weight: Tensor  # float [n]; in attention also [heads, n], a row for each head
+    weight: Tensor  # float [n]; in attention also [heads, n], one row for each head
     epsilon: float
-    bias: Tensor | None = None  # as weight
+    bias: Tensor | None = None  # shaped as weight
     centred: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding(Part):
-    """norm(row of the table · scale + row of the position + common): a row for each token, one for its position where
-    positions are learned, and what all tokens have in common: an encoder's row for texts that are not the second of
-    two."""
+    """norm(scale · table[token id] + positions[position] + common), for each token."""
 
     table: Weight  # [vocab, hidden]
     scale: float = 1.0
-    positions: Weight | None = None  # [longest context, hidden]
-    common: Tensor | None = None  # float [hidden]
+    positions: Weight | None = None  # [longest context, hidden]; None where positions are not learned
+    common: Tensor | None = None  # float [hidden]: added to every token; an encoder's segment vector of a single text
     norm: Norm | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Attention(Part):
-    """Attention with grouped queries, to positions up to the query's own. Rotary tables are no part of it: they come
-    with each step."""
+    """Grouped-query attention to the positions up to the query's own. Rotary tables are not a part of it: each step
+    brings them."""
 
     query: Linear  # [heads * head_dim, hidden]
     key: Linear  # [kv_heads * head_dim, hidden]
@@ -64,24 +65,26 @@ class Attention(Part):
     output: Linear  # [hidden, heads * head_dim]
     head_dim: int
     scale: float  # scores are multiplied with it
-    window: int | None = None  # a query sees at most so many positions, its own among them
-    softcap: float | None = None  # scores become cap * tanh(score / cap)
-    query_norm: Norm | None = None  # before the rotation; weight [head_dim] (every head), [heads, head_dim] (each its
-    key_norm: Norm | None = None  # own) or [heads * head_dim] (all of them together)
-    sinks: Tensor | None = None  # float [heads]: the score of a position without a value
-    causal: bool = True  # False: to later positions as well, as far as they are written; a window counts both ways
+    window: int | None = None  # the number of positions that a query attends to at most, its own included
+    softcap: float | None = None  # scores become softcap * tanh(score / softcap)
+    # Norms before the rotation. Weight [head_dim]: the same for every head; [heads, head_dim]: one for each head;
+    # [heads * head_dim]: one norm over all heads.
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+    sinks: Tensor | None = None  # float [heads]: the score, in each head, of one more position whose value is 0
+    causal: bool = True  # False: attends to later positions too; a window then counts in both directions
 
 
 @dataclass(frozen=True, eq=False)
 class GatedMlp(Part):
-    """down(activation(gate(x)) · up(x)); with a limit, gate is cut off above it, up above and below."""
+    """down(activation(gate(x)) · (up(x) + up_offset)). A limit first clamps gate from above, and up from both sides."""
 
     gate: Linear  # [intermediate, hidden]
     up: Linear  # [intermediate, hidden]
     down: Linear  # [hidden, intermediate]
     activation: str = "silu"
     limit: float | None = None
-    up_offset: float = 0.0  # added to up
+    up_offset: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,20 +98,20 @@ class PlainMlp(Part):
 
 @dataclass(frozen=True, eq=False)
 class Experts(Part):
-    """Every token goes to the `chosen` experts that its router likes best: the sum of their results, weighted with the
-    softmax of the router's scores."""
+    """A mixture of experts. The router scores all experts for each token; the token goes to the `chosen` ones with the
+    largest scores. The result is the sum of what they compute, weighted with the softmax of the scores."""
 
     router: Linear  # [experts, hidden]
     experts: tuple[GatedMlp, ...]
-    chosen: int
-    normalised: bool = True  # the weights of a token's experts are divided by their sum
-    shared: GatedMlp | None = None  # an expert that every token goes to besides, with weight 1
-    shared_weight: Linear | None = None  # [1, hidden]: or with the sigmoid of this, which kernels call its door
+    chosen: int  # experts of each token
+    normalised: bool = True  # the weights of a token's chosen experts are divided by their sum
+    shared: GatedMlp | None = None  # one more expert, to which every token goes
+    shared_weight: Linear | None = None  # [1, hidden]: the shared expert's weight is its sigmoid; None: the weight is 1
 
 
 @dataclass(frozen=True, eq=False)
 class Head(Part):
-    """Logits: softcap * tanh(scale * linear(norm(x)) / softcap)."""
+    """Logits: softcap * tanh(scale * linear(norm(x)) / softcap), where softcap is set; else scale * linear(norm(x))."""
 
     norm: Norm
     linear: Linear  # [vocab, hidden]
@@ -117,4 +120,4 @@ class Head(Part):
 
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu")
-"""Compositions that an MLP may name."""
+"""The compositions that `activation` of an MLP may name."""

@@ -1,9 +1,9 @@
 """Counter-based random numbers: the same key gives the same numbers on every backend.
 
-Owns: Philox4x32-10 written in TensorOps, and uniform and normal fills made from it. Nothing here has state: number i
-of a stream is a function of (key, stream, i), so numbers may be drawn in any order, any batch, on any device.
-Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11. Specs: OPS-20 to OPS-22.
-Next: `ferrum.tensor.attention`.
+Owns: Philox4x32-10 written in TensorOps, and uniform and normal numbers made from it. Nothing here has state: number i
+of a stream is a function of (key, stream, i), so numbers may be drawn in any order, in any batch, on any device.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11. Specs: OPS-20 to OPS-22. Next:
+`ferrum.tensor.attention`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ WORD = 0xFFFFFFFF
 def philox(
     ops: TensorOps, counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, ...]:
-    """Four counter words and two key words, each uint64 holding 32 bits, broadcastable -> four random words alike."""
+    """Four counter words and two key words -> four random words. Each word is a uint64 that holds 32 bits; shapes
+    broadcast."""
 
     def constant(value: int) -> Tensor:
         return ops.constant(value, "uint64")
@@ -46,8 +47,8 @@ def philox(
 
 
 def key_words(key: int) -> tuple[int, int]:
-    """Any Python int, negative and huge ones too -> two 32-bit words. Keys below 2**64 in size never collide with
-    another of the same sign; wider ones are folded 64 bits at a time."""
+    """Any Python int, also negative or huge -> two 32-bit words. Two different keys of the same sign and of at most 64
+    bits never give the same words; wider keys are folded, 64 bits at a time."""
     folded, rest = 0, abs(key)
     while True:
         folded ^= rest & ((1 << 64) - 1)
@@ -60,7 +61,7 @@ def key_words(key: int) -> tuple[int, int]:
 
 
 def random_words(ops: TensorOps, count: int, key: int, stream: int) -> tuple[Tensor, ...]:
-    """Four words uint64 [count] each: those of counters (i, 0, stream low, stream high), i = 0, 1, …"""
+    """-> four words uint64 [count] each: those of the counters (i, 0, stream low, stream high), i = 0, 1, …"""
     low, high = key_words(key)
     index = ops.arange(count, "uint64")
     zero = ops.zeros((count,), "uint64")
@@ -70,7 +71,7 @@ def random_words(ops: TensorOps, count: int, key: int, stream: int) -> tuple[Ten
 
 
 def to_unit(ops: TensorOps, word: Tensor) -> Tensor:
-    """A random word -> float32 in [0, 1): its top 24 bits times 2**-24, exact on every backend."""
+    """A random word -> float32 in [0, 1): its upper 24 bits times 2**-24, which is exact on every backend."""
     top = ops.cast(ops.right_shift(word, ops.constant(8, "uint64")), "float32")
     return ops.mul(top, ops.constant(2.0**-24, "float32"))
 
@@ -81,11 +82,12 @@ def uniform(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
 
 
 def normal(ops: TensorOps, shape: Shape, key: int, stream: int = 0) -> Tensor:
-    """-> float32 [shape], Box–Muller on two words. Equal across backends up to the rounding of log and cos."""
+    """-> float32 [shape], mean 0, variance 1, by the Box–Muller method from two words. Equal on all backends up to the
+    rounding of log and cos."""
     words = random_words(ops, math.prod(shape), key, stream)
     # 1 - u lies in (0, 1], so that the logarithm is finite
     first, second = (ops.cast(to_unit(ops, word), "float64") for word in words[:2])
     minus_log = ops.mul(ops.constant(-2.0, "float64"), ops.log(ops.sub(ops.constant(1.0, "float64"), first)))
-    radius = ops.mul(minus_log, ops.rsqrt(ops.maximum(minus_log, ops.constant(1e-300, "float64"))))  # its square root
+    radius = ops.mul(minus_log, ops.rsqrt(ops.maximum(minus_log, ops.constant(1e-300, "float64"))))  # √minus_log
     angle = ops.mul(second, ops.constant(2 * math.pi, "float64"))
     return ops.reshape(ops.cast(ops.mul(radius, ops.cos(angle)), "float32"), shape)

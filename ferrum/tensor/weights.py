@@ -1,13 +1,11 @@
-"""The types of a weight matrix, each with its meaning written to be read.
+"""The types of a weight matrix: their bytes, and the definition of the numbers that the bytes stand for.
 
-Owns: `Dense` and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy;
-formats whose groups have scales of scales are in `ferrum.tensor.k_quants`. A block format is read in two steps: its
-groups (`grouped`), and from them the weights.
-A weight is data of shape [rows, ...]: row i makes output feature i. What computes with it is the backend's business:
-the type of the weight, never a flag inside it, chooses the kernel.
-Refuses to know: files and models.
-Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document).
-Next: `ferrum.tensor.k_quants`.
+Owns: `Dense`, and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF, so that a mapped file needs no copy.
+Formats whose groups have scales of scales are in `ferrum.tensor.k_quants`. A block format is decoded in two steps: from
+bytes to groups (`grouped`), and from groups to weights. A weight is data of shape [rows, ...]: row i makes output
+feature i. A backend chooses its kernel by the type of the weight, never by a flag inside it. Refuses to know: files and
+models. Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document). Next:
+`ferrum.tensor.k_quants`.
 """
 
 from __future__ import annotations
@@ -21,12 +19,12 @@ if TYPE_CHECKING:
     from ferrum.tensor.ops import Tensor
 
 GROUP = 32
-"""Weights that share one scale in Q8_0, Q4_0 and Q4_1: a block of them."""
+"""Weights in a block of Q8_0, Q4_0 and Q4_1. They share one scale."""
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A matrix [rows, columns] that a backend multiplies with. Compared by identity: it may be gigabytes."""
+    """A matrix [rows, columns] that a backend multiplies with. Compared by identity, because it may have gigabytes."""
 
     data: Tensor
     kind: ClassVar[str]
@@ -44,13 +42,13 @@ class Weight:
         return self.rows, self.columns
 
     def dequantize(self, ops: TensorOps, data: Tensor) -> Tensor:
-        """[rows, ...] of this weight's data -> [rows, columns] in the backend's float type."""
+        """Some rows of this weight's data, [rows, ...] -> [rows, columns] in the backend's float type."""
         raise TypeError(f"{type(self).__name__} must define dequantize")
 
 
 @dataclass(frozen=True, eq=False)
 class Dense(Weight):
-    """Plain numbers: data float32, float16 or bfloat16 [rows, columns]."""
+    """Unquantised numbers: data float32, float16 or bfloat16 [rows, columns]."""
 
     kind = "dense"
 
@@ -64,18 +62,18 @@ class Dense(Weight):
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Rows of quantised weights, taken apart: weight = step * code + minimum. All in the backend's float type; codes
-    are whole numbers from -128 to 127."""
+    """Rows of quantised weights, decoded to groups: weight = step * code + minimum. All tensors have the backend's
+    float type; codes are whole numbers from -128 to 127."""
 
     codes: Tensor  # [rows, groups, columns / groups]
     steps: Tensor  # [rows, groups, 1]
-    minimums: Tensor | None = None  # [rows, groups, 1]; None for 0
+    minimums: Tensor | None = None  # [rows, groups, 1]; None means 0
 
 
 @dataclass(frozen=True, eq=False)
 class BlockWeight(Weight):
-    """`block_size` neighbouring weights of a row are one block of `block_bytes` bytes: data uint8 [rows, columns /
-    block_size * block_bytes]."""
+    """Weights in blocks: `block_size` neighbouring weights of a row in `block_bytes` bytes. data is uint8 [rows,
+    columns / block_size * block_bytes]."""
 
     block_size: ClassVar[int] = GROUP
     block_bytes: ClassVar[int]
@@ -90,11 +88,11 @@ class BlockWeight(Weight):
         return as_rows(ops, values if groups.minimums is None else ops.add(values, groups.minimums))
 
     def grouped(self, ops: TensorOps, data: Tensor) -> Groups:
-        """[rows, ...] of this weight's data -> its groups of neighbouring weights that share a step."""
+        """Some rows of this weight's data, [rows, ...] -> their groups of neighbouring weights that share a step."""
         raise TypeError(f"{type(self).__name__} must define grouped")
 
     def _fields(self, ops: TensorOps, data: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """Split every block into fields of so many bytes: each uint8 [rows, blocks, size]."""
+        """Splits every block into fields of so many bytes: each uint8 [rows, blocks, size]."""
         rows, blocks = int(data.shape[0]), int(data.shape[1]) // self.block_bytes
         return ops.split(ops.reshape(data, (rows, blocks, self.block_bytes)), sizes, axis=-1)
 
@@ -105,14 +103,14 @@ def half(ops: TensorOps, field: Tensor) -> Tensor:
 
 
 def nibbles(ops: TensorOps, field: Tensor) -> Tensor:
-    """uint8 [..., bytes] -> uint8 [..., 2 * bytes]: all low nibbles, then all high ones."""
+    """uint8 [..., bytes] -> uint8 [..., 2 * bytes]: first all low nibbles, then all high nibbles."""
     low = ops.bitwise_and(field, ops.constant(15, "uint8"))
     high = ops.right_shift(field, ops.constant(4, "uint8"))
     return ops.concat((low, high), axis=-1)
 
 
 def as_rows(ops: TensorOps, values: Tensor) -> Tensor:
-    """[rows, ...] -> [rows, columns]"""
+    """[rows, ...] -> [rows, columns]: the axes after the first become one."""
     rows, *inner = (int(length) for length in values.shape)
     return ops.reshape(values, (rows, math.prod(inner)))
 

@@ -347,7 +347,7 @@ def test_a_backend_that_counts_its_rows_is_found(ops: NumpyOps, variant: str) ->
 def test_attention_to_a_whole_chunk_is_found(backend: str) -> None:
     model, random = VARIANTS["bfloat16 cache"].model(BACKENDS[backend]()), Random(0)
     with (
-        patch.object(attention, "together", lambda ops, count: [count]),
+        patch.object(attention, "query_groups", lambda ops, count: [count]),
         pytest.raises(AssertionError, match="other bits"),
     ):
         for _ in range(20):
