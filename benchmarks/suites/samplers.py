@@ -18,12 +18,11 @@ import numpy as np
 
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.errors import InvalidParameter
-from ferrum.sample.candidates import find_candidates
-from ferrum.sample.edits import edited
-from ferrum.sample.filters import apply_min_p, apply_top_k, apply_top_p
-from ferrum.sample.pipeline import is_greedy
+from ferrum.sample.definition import is_greedy
+from ferrum.sample.fast import edited, find_candidates
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
+from ferrum.tensor.drawing import apply_min_p, apply_top_k, apply_top_p
 
 from .cpp import NotUnderstood, Reader
 from .fetch import LLAMA_CPP, Source

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.errors import ModelError
-from ferrum.sample.candidates import Floats, largest
+from ferrum.sample.fast import Floats, largest
 from ferrum.sampling_params import ALL_TOKENS
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor

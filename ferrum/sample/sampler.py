@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ferrum.errors import ModelError
-from ferrum.sample.candidates import find_candidates
-from ferrum.sample.edits import edited
+from ferrum.sample.definition import is_greedy
+from ferrum.sample.fast import edited, find_candidates
 from ferrum.sample.logprobs import Ranked, log_softmax, not_finite, ranked
-from ferrum.sample.pipeline import is_greedy
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import ALL_TOKENS

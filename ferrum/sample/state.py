@@ -2,7 +2,7 @@
 
 Owns: what changes from token to token (history, mirostat's limit, the place in a grammar), and what follows from it for
 the next one. Refuses to know: logits.
-Specs: SAMPLE-17 to SAMPLE-21, SAMPLE-23, SAMPLE-28. Paper: Mirostat 2007.14966. Next: `ferrum.sample.processors`.
+Specs: SAMPLE-17 to SAMPLE-21, SAMPLE-23, SAMPLE-28. Paper: Mirostat 2007.14966. Next: `ferrum.sample.definition`.
 """
 
 from __future__ import annotations

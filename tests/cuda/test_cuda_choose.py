@@ -16,8 +16,15 @@ from ferrum.backends.cuda.choose import MOST_LARGEST, Choosing
 from ferrum.backends.cuda.device import Array, Device
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.conformance.strategies import floats
-from ferrum.sample.filters import apply_min_p, apply_temperature, apply_top_k, apply_top_p, weights_of
-from ferrum.sample.pipeline import GREEDY_BELOW, draw
+from ferrum.tensor.drawing import (
+    GREEDY_BELOW,
+    apply_min_p,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    draw,
+    weights_of,
+)
 from tests.cuda.operands import at_every_schedule, laid, layouts
 from tests.cuda.shim import device_at
 

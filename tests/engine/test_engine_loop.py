@@ -17,7 +17,7 @@ from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
 from ferrum.errors import RequestValidation, ResourceExhausted
 from ferrum.kv.eviction import POLICIES
-from ferrum.sample.pipeline import sample_by_definition
+from ferrum.sample.definition import sample_by_definition
 from ferrum.sample.randomness import choice_seed
 from ferrum.sample.sampler import sample
 from ferrum.sample.state import SamplingState

@@ -13,7 +13,7 @@ from ferrum import LLM, SamplingParams
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
 from ferrum.kv.storage import block_bytes
-from ferrum.sample.pipeline import sample_by_definition
+from ferrum.sample.definition import sample_by_definition
 from ferrum.sample.state import SamplingState
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import PRIMITIVES, Tensor

@@ -12,7 +12,7 @@ from hypothesis import assume, currently_in_test_context
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ferrum.sample.candidates import find_candidates
+from ferrum.sample.fast import find_candidates
 from ferrum.sample.sampler import Sampled
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams

@@ -13,7 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.registry import load_backend
-from ferrum.sample.candidates import find_candidates
+from ferrum.sample.fast import find_candidates
 from ferrum.sample.logprobs import log_softmax, logprobs_by_definition, ranked
 from ferrum.sample.sampler import sample
 from ferrum.sampling_params import SamplingParams

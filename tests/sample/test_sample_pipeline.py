@@ -11,11 +11,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
-from ferrum.sample.filters import apply_min_p, apply_mirostat, apply_top_k, apply_top_p, apply_typical_p
-from ferrum.sample.pipeline import draw, sample_by_definition
+from ferrum.sample.definition import apply_mirostat, apply_typical_p, sample_by_definition
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.sampler import sample
 from ferrum.sampling_params import SamplingParams
+from ferrum.tensor.drawing import apply_min_p, apply_top_k, apply_top_p, draw
 from tests.sample.distribution import (
     Past,
     choose,

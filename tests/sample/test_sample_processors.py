@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from ferrum.backends.registry import load_backend
 from ferrum.engine.output import ending_ids
 from ferrum.errors import ModelError
-from ferrum.sample.candidates import find_candidates
-from ferrum.sample.edits import edited
+from ferrum.sample.definition import edit_logits, filter_logits, sample_by_definition
+from ferrum.sample.fast import edited, find_candidates
 from ferrum.sample.history import TokenHistory
-from ferrum.sample.pipeline import filter_logits, sample_by_definition
-from ferrum.sample.processors import process
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.sampler import sample
 from ferrum.sample.state import SamplingState
@@ -47,7 +45,7 @@ def processed(row: list[float], params: SamplingParams, past: Past) -> list[floa
     """By the definition; the fast way is checked to have the same bits."""
     state = sized(past.state(params), len(row))
     ops = load_backend("numpy")
-    (found,) = process(ops, np.array([row], np.float64), [state])
+    (found,) = edit_logits(ops, np.array([row], np.float64), [state])
     if state.edits_logits:
         fast = edited(np.array(row, np.float64), state)
         assert fast.tobytes() == (found + 0.0).tobytes() or fast.tolist() == found.tolist()
@@ -171,7 +169,7 @@ def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int,
     random = np.random.default_rng(seed)
     x = (random.uniform(0.1, 20) * random.integers(-distinct, distinct, (1, vocab)) / distinct).astype(np.float32)
     state = sized(past.state(params), vocab)
-    wide = process(ops, x.astype(np.float64), [state])
+    wide = edit_logits(ops, x.astype(np.float64), [state])
     assume(np.isfinite(wide.max()))
     filtered = filter_logits(ops, wide, [state])[0]
     found = find_candidates(edited(x[0], state) if state.edits_logits else x[0], params, state.most_surprise)
@@ -319,7 +317,7 @@ def test_a_stop_token_waits_for_the_grammar(row: list[float], allowed: frozenset
     before = grammar.allowed().copy()
     state = SamplingState(SamplingParams(temperature=0), 0, [], ending, grammar)
     left = allowed - ending
-    (found,) = process(load_backend("numpy"), np.array([row], np.float64), [state])
+    (found,) = edit_logits(load_backend("numpy"), np.array([row], np.float64), [state])
     fast = edited(np.array(row, np.float64), state)
     expected = [logit if token in left else -math.inf for token, logit in enumerate(row)]
     assert list(found) == fast.tolist() == expected

@@ -13,9 +13,9 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.engine.prompt_scores import PromptScores
 from ferrum.errors import ModelError
-from ferrum.sample import candidates
+from ferrum.sample import fast
+from ferrum.sample.definition import sample_by_definition
 from ferrum.sample.logprobs import log_softmax
-from ferrum.sample.pipeline import sample_by_definition
 from ferrum.sample.randomness import SEED_BITS, choice_seed, fresh_seed, philox_words, random_unit
 from ferrum.sample.sampler import Sampled, sample
 from ferrum.sampling_params import SamplingParams
@@ -147,9 +147,9 @@ def test_the_fast_way_is_the_definition(
     random = np.random.default_rng(seed)
     x = (scale * random.integers(-distinct, distinct, (1, 700)) / distinct).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "FIRST_GUESS", guess)
-        fast = sample(OPS, x, [state_at(params, seed, 1)])
-    assert tokens_of(fast) == sample_by_definition(OPS, x, [state_at(params, seed, 1)]).tolist()
+        patch.setattr(fast, "FIRST_GUESS", guess)
+        found = sample(OPS, x, [state_at(params, seed, 1)])
+    assert tokens_of(found) == sample_by_definition(OPS, x, [state_at(params, seed, 1)]).tolist()
 
 
 BAD_ROWS = [[-math.inf] * 3, [math.nan] * 3, [0.0, math.nan, 1.0], [0.0, math.inf, 1.0], [-math.inf, math.nan, 0.0]]

@@ -2,7 +2,7 @@
 
 Owns: which logits the kernels can take, and how many threads and blocks a row gets: that depends on the vocabulary
 alone, so that a row cannot tell its batch-mates.
-Refuses to know: requests, seeds, and what edits logits before a token is chosen (`ferrum.sample.pipeline`).
+Refuses to know: requests, seeds, and what edits logits before a token is chosen (`ferrum.sample.definition`).
 Specs: CUDA-46, CUDA-47, CUDA-48. Next: `ferrum.backends.cuda.graphs`.
 """
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.sample.candidates import GROUP, largest
+from ferrum.sample.fast import GROUP, largest
 
 
 @pytest.mark.clause("SAMPLE-03", "SAMPLE-12")
