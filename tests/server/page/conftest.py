@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.server.page.browser import Browser, chromium
+from tests.browser import Browser, chromium
 from tests.server.page.steps import scripted, visit
 from tests.server.suites.serving import Server
 

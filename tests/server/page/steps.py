@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.server.page.browser import PATIENCE_S, Browser
+from tests.browser import PATIENCE_S, Browser
 from tests.server.suites.serving import Server, served
 
 CAPITAL = "The capital is **Paris**.\n\n- one\n- two\n\n```python\nif a < b:\n    print(1)\n```\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.page.browser import Browser
+from tests.browser import Browser
 from tests.server.page.steps import (
     BEGUN,
     BOX,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.page.browser import Browser
+from tests.browser import Browser
 from tests.server.page.steps import BOX, DESK, IDLE, PHONE, TURNS, ask, set_to, visit
 from tests.server.suites.serving import served
 

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from tests.browser import Browser
 from tests.house.source import ROOT
-from tests.server.page.browser import Browser
 
 HTML = (ROOT / "ferrum" / "server" / "page.html").read_text(encoding="utf-8")
 ELEMENTS = {"p", "strong", "em", "code", "pre", "div", "button", "ul", "ol", "li", "blockquote", "h3", "h4", "h5"}

@@ -8,7 +8,7 @@ import pytest
 
 from ferrum.cli.conversation import load
 from ferrum.sampling_params import SamplingParams
-from tests.server.page.browser import Browser
+from tests.browser import Browser
 from tests.server.page.steps import BOX, CAPITAL, DEFAULT, IDLE, TURNS, ask, begin, scripted, sent, set_to, visit
 
 pytestmark = pytest.mark.browser

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.server.page.browser import Browser
+from tests.browser import Browser
 from tests.server.page.steps import CAPITAL, NOTHING_RUNS, ask, begin
 
 pytestmark = pytest.mark.browser

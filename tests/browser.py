@@ -1,6 +1,6 @@
 """A real browser: Chromium without a screen, driven over the W3C WebDriver protocol (www.w3.org/TR/webdriver2).
 
-Owns: chromedriver's process and the few commands that tests of the page need. Refuses to know: the page.
+Owns: chromedriver's process and the few commands that tests of pages need. Refuses to know: the pages.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PATIENCE_S = 20.0
 KEYS = {
     "Tab": "\ue004", "Enter": "\ue007", "Shift": "\ue008", "Escape": "\ue00c", "End": "\ue010", "Home": "\ue011",
@@ -30,7 +32,7 @@ SWITCHES = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-sh
 
 
 class Browser:
-    """One window. Elements are named by CSS selectors; what acts on one waits until it is there."""
+    """One window. Elements are named by CSS selectors; a command that acts on an element waits until it is there."""
 
     def __init__(self, driver: str) -> None:
         wanted = {
@@ -73,7 +75,7 @@ class Browser:
         return value
 
     def text(self, selector: str) -> str:
-        """What a reader sees of the first element that matches, once there is one."""
+        """The visible text of the first element that matches, once there is one."""
         return str(self.until("const e = document.querySelector(arguments[0]); return e && [e.innerText]", selector)[0])
 
     def count(self, selector: str) -> int:
@@ -86,7 +88,7 @@ class Browser:
         self._call("POST", f"/element/{self._find(selector)}/value", {"text": text})
 
     def _find(self, selector: str) -> str:
-        """Elements that nobody sees are not found."""
+        """Waits for the first element that matches and is visible."""
         seen = "const e = document.querySelector(arguments[0]); return e && e.checkVisibility() && e"
         return str(self.until(seen, selector)[ELEMENT])
 
@@ -104,13 +106,13 @@ class Browser:
         self._call("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
 
     def screen(self, width: int, height: int, scheme: str = "light", scale: float = 1) -> None:
-        """Takes the size of a device, and the colours that its owner likes."""
+        """Sets the size of the screen in CSS pixels, and the preferred colour scheme."""
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
         self._devtools("Emulation.setDeviceMetricsOverride", **size)
         self._devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def forget(self, origin: str) -> None:
-        """Leaves whatever page there is, and empties what pages of an origin have stored."""
+        """Leaves the page, and empties what pages of an origin have stored."""
         self.open("about:blank")
         self._devtools("Storage.clearDataForOrigin", origin=origin, storageTypes="all")
         self.complaints()
@@ -122,18 +124,21 @@ class Browser:
         path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
 
     def complaints(self) -> list[str]:
-        """What the console was told of since the last time, warnings and worse."""
+        """Warnings and errors on the console since the last call."""
         entries = self._call("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
 
 
 class BrowserError(Exception):
-    """The browser could not do what it was told."""
+    """A command failed in the browser."""
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser with an empty profile."""
+    """A browser with an empty profile. Skips the test where a program that it needs is not installed."""
+    for program in ("chromium", "chromedriver"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
     driver = subprocess.Popen(
         ["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
