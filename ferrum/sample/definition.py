@@ -17,7 +17,7 @@ documentation of OpenAI and vLLM defines them. Next: `ferrum.sample.fast`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -58,6 +58,19 @@ def sample_by_definition(ops: TensorOps, logits: Tensor, states: Sequence[Sampli
 
 def edit_logits(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
     """float64 [rows, vocab] -> [rows, vocab] after penalties, bias, grammar mask and min_tokens."""
+    *_, (_, edited) = edits(ops, logits, states)
+    return edited
+
+
+def filter_logits(ops: TensorOps, edited: Tensor, states: Sequence[SamplingState]) -> Tensor:
+    """float64 [rows, vocab] -> logits divided by the temperature, and -inf for each token that a filter removes. A
+    greedy row is computed with temperature 1."""
+    *_, (_, filtered) = filters(ops, edited, states)
+    return filtered
+
+
+def edits(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Iterator[tuple[str, Tensor]]:
+    """float64 [rows, vocab] -> the name of each edit, in order, with the logits [rows, vocab] after it."""
     shape = tuple(logits.shape)
     seen, counts, bias = np.zeros(shape, np.bool_), np.zeros(shape), np.zeros(shape)
     allowed, banned = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
@@ -76,27 +89,36 @@ def edit_logits(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState])
         return ops.asarray([[getattr(state.params, name)] for state in states], "float64")
 
     x = apply_repetition_penalty(ops, logits, ops.asarray(seen, "bool"), column("repetition_penalty"))
+    yield "repetition_penalty", x
     x = apply_presence_penalty(ops, x, ops.asarray(counts > 0, "bool"), column("presence_penalty"))
+    yield "presence_penalty", x
     x = apply_frequency_penalty(ops, x, ops.asarray(counts, "float64"), column("frequency_penalty"))
+    yield "frequency_penalty", x
     x = apply_logit_bias(ops, x, ops.asarray(bias, "float64"))
+    yield "logit_bias", x
     x = apply_mask(ops, x, ops.asarray(allowed, "bool"))
-    return apply_ban(ops, x, ops.asarray(banned, "bool"))
+    yield "grammar", x
+    yield "min_tokens", apply_ban(ops, x, ops.asarray(banned, "bool"))
 
 
-def filter_logits(ops: TensorOps, edited: Tensor, states: Sequence[SamplingState]) -> Tensor:
-    """float64 [rows, vocab] -> logits divided by the temperature, and -inf for each token that a filter removes. A
-    greedy row is computed with temperature 1."""
+def filters(ops: TensorOps, edited: Tensor, states: Sequence[SamplingState]) -> Iterator[tuple[str, Tensor]]:
+    """float64 [rows, vocab] -> the name of each filter, in order, with the logits [rows, vocab] after it."""
     params = [state.params for state in states]
 
     def column(values: Sequence[float], dtype: str = "float64") -> Tensor:
         return ops.asarray([[value] for value in values], dtype)
 
     x = apply_temperature(ops, edited, column([1.0 if is_greedy(p) else p.temperature for p in params]))
+    yield "temperature", x
     x = apply_top_k(ops, x, column([p.top_k for p in params], "int64"))
+    yield "top_k", x
     x = apply_top_p(ops, x, column([p.top_p for p in params]))
+    yield "top_p", x
     x = apply_min_p(ops, x, column([p.min_p for p in params]))
+    yield "min_p", x
     x = apply_typical_p(ops, x, column([p.typical_p for p in params]))
-    return apply_mirostat(ops, x, column([state.most_surprise for state in states]))
+    yield "typical_p", x
+    yield "mirostat", apply_mirostat(ops, x, column([state.most_surprise for state in states]))
 
 
 # ---- edits
