@@ -6,6 +6,7 @@ bytes to groups (`grouped`), and from groups to weights. A weight is data of sha
 feature i. A backend chooses its kernel by the type of the weight, never by a flag inside it. Refuses to know: files and
 models. Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document). Next:
 `ferrum.tensor.k_quants`.
+Next: `ferrum.tensor.k_quants`.
 """
 
 from __future__ import annotations
