@@ -1,10 +1,9 @@
-"""The forward pass of a decoder, the whole of it; that of an encoder is the same without a head.
+"""The forward pass of a decoder, the whole of it; the forward pass of an encoder is the same without a head.
 
 Owns: the order of operations in a transformer of any family. There is one pass for prefill, decode and any mixture: a
-decode is a prefill of one token. Refuses to know: families, backends, files, who owns the blocks, why a token is in the
-batch.
-Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, encoders 1810.04805.
-Next: `ferrum.backends.registry`.
+decode is a prefill of one token. Refuses to know: families, backends, files, which sequence holds which blocks, why a
+token is in the batch. Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, encoders
+1810.04805. Next: `ferrum.backends.registry`.
 """
 
 from __future__ import annotations
@@ -26,11 +25,12 @@ def forward(
     kv: Sequence[KvLayer],
     batch: StepBatch,
 ) -> Tensor:
-    """-> logits [rows, vocab] of the packed tokens named in batch.logit_rows; keys and values of every token of the
-    batch are written to `kv`. Each layer has its rotary tables (None: it does not rotate) and its KvLayer."""
+    """-> logits [rows, vocab] of the packed tokens that batch.logit_rows lists. The keys and values of every token of
+    the batch are stored in `kv`. `rotations` has the rotary tables of each layer, None for a layer that does not
+    rotate; `kv` has the KvLayer of each layer. Raises Unsupported for an encoder."""
     if params.head is None:
         raise Unsupported("the model is an encoder: it has no logits")
-    return ops.logits(_wanted(ops, params, rotations, kv, batch), params.head)
+    return ops.logits(_last_hidden(ops, params, rotations, kv, batch), params.head)
 
 
 def token_vectors(
@@ -40,19 +40,22 @@ def token_vectors(
     kv: Sequence[KvLayer],
     batch: StepBatch,
 ) -> Tensor:
-    """The same up to the head: [rows, hidden], what its linear would be given. Of an encoder that is what its last
-    layer gives; its texts come whole, since their tokens see all of them."""
-    return ops.normed(_wanted(ops, params, rotations, kv, batch), None if params.head is None else params.head.norm)
+    """-> [rows, hidden]: the result of the last layer at the tokens that batch.logit_rows lists, normalised as for the
+    head if there is one. The text of an encoder must come whole in one step, because every token attends to all of
+    them."""
+    return ops.normed(
+        _last_hidden(ops, params, rotations, kv, batch), None if params.head is None else params.head.norm
+    )
 
 
-def _wanted(
+def _last_hidden(
     ops: TensorOps,
     params: DecoderParams,
     rotations: Sequence[RopeTables | None],
     kv: Sequence[KvLayer],
     batch: StepBatch,
 ) -> Tensor:
-    """-> [rows, hidden]: the residual stream behind the last layer, at the tokens named in batch.logit_rows."""
+    """-> [rows, hidden]: the residual stream after the last layer, at the tokens that batch.logit_rows lists."""
     x = ops.embedded(params.embedding, batch)  # [tokens, hidden]
     for layer, tables, cache in zip(params.layers, rotations, kv, strict=True):
         x = through(ops, x, layer, tables, cache, batch)
@@ -62,7 +65,7 @@ def _wanted(
 def through(
     ops: TensorOps, x: Tensor, layer: Layer, tables: RopeTables | None, cache: KvLayer, batch: StepBatch
 ) -> Tensor:
-    """[tokens, hidden] -> [tokens, hidden]: one layer. The branches of a stage all read the x that enters it."""
+    """[tokens, hidden] -> [tokens, hidden]: one layer. All branches of a stage read the x that enters the stage."""
     for stage in layer.stages:
         entering = x
         for branch in stage:

@@ -1,9 +1,8 @@
 """The parameter tree of a model: every weight has one place and one name.
 
-Owns: `DecoderParams`, how parts make layers, and the walk over all that a tree holds. What families differ in is data
-here, never code: a part that a family lacks is None, a tied head is the embedding itself. Refuses to know: files
-(`ferrum.load` fills the tree) and backends.
-Specs: MODEL. Next: `ferrum.model.decoder`.
+Owns: `DecoderParams`, how parts make layers, and the walk over the whole tree. Differences between model families are
+data here, never code: a part that a family lacks is None, a tied head is the embedding itself. Refuses to know: files
+(`ferrum.load` fills the tree) and backends. Specs: MODEL. Next: `ferrum.model.decoder`.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ Body = Attention | FeedForward
 
 @dataclass(frozen=True, eq=False)
 class Branch(Part):
-    """What a layer adds to the residual stream x: scale · after(body(before(x))). `closing`: a norm of the sum, which
-    goes on in its place: in models whose norms stand behind the residual connection."""
+    """One term that a layer adds to the residual stream x: scale · after(body(before(x))). `closing` is a norm of the
+    sum itself, in models whose norms stand behind the residual connection."""
 
     body: Body
     before: Norm | None
@@ -36,12 +35,13 @@ class Branch(Part):
 
 
 Stage = tuple[Branch, ...]
-"""Branches that read the same x, the sum of which is added to it: one, or two where the residual is parallel."""
+"""Branches that read the same x; the sum of their results is added to it. One branch, or two if the residual is
+parallel."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layer(Part):
-    """One decoder layer: its stages in order, and how positions turn its queries and keys (None: not at all)."""
+    """One decoder layer: its stages in order, and the rotary embedding of its queries and keys (None: not rotated)."""
 
     stages: tuple[Stage, ...]
     rope: RopeConfig | None
@@ -56,7 +56,7 @@ class Layer(Part):
 @dataclass(frozen=True, eq=False)
 class DecoderParams(Part):
     """A whole decoder. A tied head is a Linear around the very object `embedding.table`. An encoder is the same without
-    a head: it tells of no token what comes next."""
+    a head: it predicts no token."""
 
     embedding: Embedding
     layers: tuple[Layer, ...]
@@ -71,11 +71,12 @@ class DecoderParams(Part):
                 yield leaf
 
     def vectors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every vector with its path in the tree: with `weights`, all that the tree holds."""
+        """Every vector with its path in the tree. Together with `weights` this is the whole tree."""
         return ((name, leaf) for name, leaf in leaves(self) if not isinstance(leaf, Weight))
 
     def active(self) -> int:
-        """How many numbers a token meets: those of all matrices, but of experts only of the ones that it goes to."""
+        """The number of weights that one token is multiplied with: all matrices, but only the chosen ones of the
+        experts."""
         idle = 0
         for layer in self.layers:
             for experts in (branch.body for stage in layer.stages for branch in stage):
@@ -85,8 +86,8 @@ class DecoderParams(Part):
         return sum(map(_size, self.weights())) - idle
 
     def to(self, ops: TensorOps) -> DecoderParams:
-        """The same tree with every array on the backend: vectors in its float type, matrices as they are stored. What
-        is one object here is one object there."""
+        """The same tree with every array on the backend: vectors in its float type, matrices as they are stored.
+        Objects that were shared, such as a tied head, stay shared."""
         placed: dict[int, Any] = {}
 
         def place(leaf: Weight | Tensor) -> Weight | Tensor:
@@ -101,11 +102,11 @@ class DecoderParams(Part):
 
 
 def _size(leaf: Weight | Tensor) -> int:
-    """Numbers of a matrix; a vector does not count."""
+    """Numbers in a matrix; a vector counts as 0."""
     return leaf.rows * leaf.columns if isinstance(leaf, Weight) else 0
 
 
-_dtype_name = cache(str)  # a model has hundreds of matrices of one type, and NumPy takes its time to spell it
+_dtype_name = cache(str)  # NumPy formats a type's name slowly, a model has hundreds of matrices
 _PLAIN = (int, float, str, bool, RopeConfig, type(None))
 Tree = TypeVar("Tree")
 
@@ -129,7 +130,7 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Weight | Tensor]]:
 
 
 def mapped(tree: Tree, change: Callable[[Weight | Tensor], Weight | Tensor]) -> Tree:
-    """The same tree with every weight and every vector changed."""
+    """The same tree with `change` applied to every weight and every vector."""
     return cast(Tree, _mapped(tree, change))
 
 

@@ -1,8 +1,8 @@
 """Rotary frequencies and their tables.
 
-Owns: how fast each pair of dimensions turns with the position, for every scaling in `RopeScaling`. Computed once, in
-float64, on the host. Refuses to know: how a vector is turned (`Compositions.rope`).
-Papers: RoPE 2104.09864, YaRN 2309.00071, LongRoPE 2402.13753. Specs: MODEL. Next: `ferrum.model.params`.
+Owns: the angle by which each pair of dimensions is rotated per position, for every scaling in `RopeScaling`. Computed
+once, in float64, on the host. Refuses to know: how a vector is rotated (`Compositions.rope`). Papers: RoPE 2104.09864,
+YaRN 2309.00071, LongRoPE 2402.13753. Specs: MODEL. Next: `ferrum.model.params`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ferrum.tensor.ops import Tensor
 Frequencies = NDArray[np.float64]  # [rotary_dim / 2], radians per position
 
 POSITIONS = 1024
-"""Positions computed at a time: a long context in float64 is several times the size of its tables, and to touch so much
-memory takes as long as the cosines."""
+"""Positions computed at a time. All angles of a long context in float64 would take several times the memory of the
+tables, and as much time to touch as the cosines take."""
 
 
 def rotations(ops: TensorOps, ropes: Iterable[RopeConfig | None], positions: int) -> tuple[RopeTables | None, ...]:
-    """The tables of each layer; layers that turn alike share theirs."""
+    """The tables of each layer. Layers with equal rotations share one object."""
     ropes = tuple(ropes)
     tables = {rope: rope_tables(ops, rope, positions) for rope in dict.fromkeys(ropes) if rope is not None}
     return tuple(None if rope is None else tables[rope] for rope in ropes)
@@ -46,7 +46,8 @@ def rope_tables(ops: TensorOps, config: RopeConfig, positions: int) -> RopeTable
 
 
 def _growth(ops: TensorOps, config: RopeConfig, positions: int) -> Tensor | None:
-    """1 + growth ln(1 + ⌊position / original context⌋): so that scores keep their size over long contexts."""
+    """Factors of queries: 1 + growth ln(1 + ⌊position / original context⌋). They keep the size of scores over long
+    contexts."""
     if not config.query_growth:
         return None
     turns = np.arange(positions) // config.original_max_positions
@@ -54,7 +55,7 @@ def _growth(ops: TensorOps, config: RopeConfig, positions: int) -> Tensor | None
 
 
 def rope_frequencies(config: RopeConfig, positions: int = 0) -> Frequencies:
-    """theta^(-2 i / rotary_dim) for i = 0, 1, …, stretched by the scaling. `positions`: the longest context that is
+    """theta^(-2 i / rotary_dim) for i = 0, 1, …, changed by the scaling. `positions` is the longest context that is
     served."""
     config = served(config, positions)
     exponents = np.arange(0, config.rotary_dim, 2) / config.rotary_dim
@@ -62,8 +63,8 @@ def rope_frequencies(config: RopeConfig, positions: int = 0) -> Frequencies:
 
 
 def served(config: RopeConfig, positions: int) -> RopeConfig:
-    """The same with frequencies that depend on no length. Scalings that do take that of the longest context that is
-    served for all, so that a key, once turned, stays right however long its text becomes."""
+    """The configuration with frequencies that do not depend on the length of a text. A scaling that depends on it uses
+    the longest context that is served, for all texts: so a key that was rotated once stays right as its text grows."""
     if config.scaling is RopeScaling.DYNAMIC:
         return replace(config, scaling=RopeScaling.NONE, theta=_dynamic_theta(config, positions))
     if config.scaling is RopeScaling.LONGROPE and positions > config.original_max_positions:
@@ -72,15 +73,15 @@ def served(config: RopeConfig, positions: int) -> RopeConfig:
 
 
 def _dynamic_theta(config: RopeConfig, positions: int) -> float:
-    """NTK-aware scaling: a larger base for the longest context, so that the slowest pair turns as if positions were
-    divided by what exceeds the original context."""
+    """NTK-aware scaling: a larger base for the longest context, so that the slowest pair rotates as if positions were
+    divided by the ratio of that context to the original one."""
     stretch = config.factor * max(positions / config.original_max_positions, 1.0) - (config.factor - 1)
     return float(config.theta * stretch ** (config.rotary_dim / (config.rotary_dim - 2)))
 
 
 def attention_factor(config: RopeConfig) -> float:
-    """What cos and sin are multiplied with: by default 0.1 ln(factor) + 1 with YaRN, √(1 + ln(factor) / ln(original
-    context)) with LongRoPE, and 1 with all others."""
+    """The factor of cos and sin: by default 0.1 ln(factor) + 1 for YaRN, √(1 + ln(factor) / ln(original context)) for
+    LongRoPE, and 1 for all others."""
     if config.scaling not in (RopeScaling.YARN, RopeScaling.LONGROPE):
         return 1.0
     if config.attention_factor is not None:
@@ -97,18 +98,18 @@ def _unscaled(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
 
 
 def _linear(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
-    """Positions are squeezed by `factor`."""
+    """Positions are divided by `factor`."""
     return frequencies / config.factor
 
 
 def _factors(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
-    """One explicit divisor per frequency."""
+    """Each frequency is divided by its own factor."""
     return np.divide(frequencies, config.factors)
 
 
 def _llama3(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
-    """Long waves are stretched by `factor`, short ones kept, those between blended by how often they fit the original
-    context."""
+    """Low frequencies are divided by `factor`, high ones are kept, those between are blended by the number of full
+    rotations within the original context."""
     turns = config.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
     blend = (turns - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
     kept = np.clip(blend, 0, 1)
@@ -117,7 +118,8 @@ def _llama3(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
 
 
 def _yarn(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
-    """A linear ramp over the dimensions, from kept (many turns: beta_fast) to stretched (few turns: beta_slow)."""
+    """A linear ramp over the dimensions, from kept frequencies (at least beta_fast rotations within the original
+    context) to divided ones (at most beta_slow rotations)."""
 
     def dimension(turns: float) -> float:
         length = config.original_max_positions / (turns * 2 * math.pi)
@@ -125,9 +127,9 @@ def _yarn(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
 
     low, high = dimension(config.beta_fast), dimension(config.beta_slow)
     if config.truncate:
-        low, high = float(math.floor(low)), float(math.ceil(high))  # as numbers of NumPy they could be too large
+        low, high = float(math.floor(low)), float(math.ceil(high))  # of Python: a NumPy integer could overflow
     low, high = max(low, 0), min(high, config.rotary_dim - 1)
-    span = max(high - low, 0.001)  # a ramp of no width is a step
+    span = max(high - low, 0.001)  # a ramp of width 0 is a step
     ramp = np.clip((np.arange(config.rotary_dim // 2) - low) / span, 0, 1)
     stretched: Frequencies = frequencies * (ramp / config.factor + 1 - ramp)
     return stretched
@@ -141,4 +143,4 @@ _STRETCH: dict[RopeScaling, Callable[[RopeConfig, Frequencies], Frequencies]] = 
     RopeScaling.LONGROPE: _factors,
     RopeScaling.FACTORS: _factors,
 }
-"""By what `served` leaves."""
+"""The function of each scaling that `served` can return."""
