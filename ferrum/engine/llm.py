@@ -86,10 +86,10 @@ class LLM:
         "512MiB"; `host_kv_memory`: more of it on the host, where preempted sequences and evicted blocks go. With
         `gpu_memory_utilization` the blocks take what the weights leave of that share of a GPU's memory instead.
         `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory goes. `scheduler`:
-        "fifo" or "priority"; `eviction`: "lru", "clock" or "fifo". `deterministic`: tokens depend, bit for bit, on
-        nothing but their own request. `speculate`: "ngram" or "ngram:N" proposes up to N tokens a step from the text
-        itself, `draft_model` is a smaller model of the same vocabulary that does ("draft:N"); answers stay the same.
-        `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
+        "fifo" or "priority"; `eviction`: "lru", "fifo", "clock" or "s3fifo". `deterministic`: tokens depend, bit for
+        bit, on nothing but their own request. `speculate`: "ngram" or "ngram:N" proposes up to N tokens a step from the
+        text itself, `draft_model` is a smaller model of the same vocabulary that does ("draft:N"); answers stay the
+        same. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
         config = EngineConfig(
             backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
             parse_memory("kv_memory", kv_memory), parse_memory("host_kv_memory", host_kv_memory), kv_dtype, scheduler,

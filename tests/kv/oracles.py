@@ -98,7 +98,65 @@ class NaiveClock(NaiveOrder):
         return block
 
 
-NAIVE_ORDERS: dict[str, type[NaiveOrder]] = {"lru": NaiveLru, "fifo": NaiveOrder, "clock": NaiveClock}
+class NaiveS3Fifo(NaiveOrder):
+    """Algorithm 1 of the paper, in its own words: lists S, M and G, whose tails are at index 0, and a record `freq`."""
+
+    def __init__(self) -> None:
+        self.S: list[tuple[int, bytes]] = []
+        self.M: list[tuple[int, bytes]] = []
+        self.G: list[bytes] = []
+        self.freq: dict[int, int] = {}
+        self.largest = 0
+
+    @property
+    def blocks(self) -> list[int]:  # type: ignore[override]
+        return [block for block, _ in self.S + self.M]
+
+    def add(self, block: int, digest: bytes) -> None:
+        """INSERT, into a cache that has room."""
+        if digest in self.G:
+            self.G.remove(digest)
+            self.M.append((block, digest))
+        else:
+            self.S.append((block, digest))
+        self.freq[block] = 0
+        self.largest = max(self.largest, len(self.S) + len(self.M))
+
+    def touch(self, block: int) -> None:
+        """READ of what is there."""
+        self.freq[block] = min(self.freq[block] + 1, 3)
+
+    def victim(self) -> int:
+        """EVICT."""
+        gone = self.evict_s() if len(self.S) >= 0.1 * (len(self.S) + len(self.M)) else None
+        return self.evict_m() if gone is None else gone
+
+    def evict_s(self) -> int | None:
+        while self.S:
+            block, digest = self.S.pop(0)
+            if self.freq[block] > 1:
+                self.M.append((block, digest))
+                self.freq[block] = 0  # "its access bits are cleared during the move"
+            else:
+                self.G = [*self.G, digest][-self.largest :]
+                return block
+        return None
+
+    def evict_m(self) -> int:
+        while True:
+            block, digest = self.M.pop(0)
+            if self.freq[block] == 0:
+                return block
+            self.M.append((block, digest))
+            self.freq[block] -= 1
+
+
+NAIVE_ORDERS: dict[str, type[NaiveOrder]] = {
+    "lru": NaiveLru,
+    "fifo": NaiveOrder,
+    "clock": NaiveClock,
+    "s3fifo": NaiveS3Fifo,
+}
 
 
 # ---- contents

@@ -1,8 +1,9 @@
-"""KV-20 to KV-22, KV-26: each order against a model that one can draw."""
+"""KV-20 to KV-22, KV-26, KV-27: each order against a model that one can draw."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ferrum import LLM
 from ferrum.errors import InvalidParameter
-from ferrum.kv.eviction import POLICIES, ClockPolicy, make_policy
+from ferrum.kv.eviction import POLICIES, ClockPolicy, S3FifoPolicy, make_policy
 from tests.house.source import ROOT
 from tests.kv.oracles import NAIVE_ORDERS, NaiveClock
 
@@ -90,6 +91,10 @@ class ClockMachine(OrderMachine):
     policy = "clock"
 
 
+class S3FifoMachine(OrderMachine):
+    policy = "s3fifo"
+
+
 @pytest.mark.clause("KV-20")
 class TestLru(LruMachine.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
@@ -102,6 +107,11 @@ class TestFifo(FifoMachine.TestCase):  # type: ignore[misc]
 
 @pytest.mark.clause("KV-22")
 class TestClock(ClockMachine.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+@pytest.mark.clause("KV-27")
+class TestS3Fifo(S3FifoMachine.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
 
 
@@ -177,7 +187,81 @@ def test_the_clock_needs_two_sweeps_at_most(marks: list[bool]) -> None:
     assert clock._marks.taken <= len(marks) + 1 <= 2 * len(marks)
 
 
-@pytest.mark.clause("KV-20", "KV-21", "KV-22")
+@pytest.mark.clause("KV-27")
+@pytest.mark.parametrize(("policy", "left"), [("lru", 0), ("s3fifo", 18)])
+def test_prefixes_used_once_do_not_push_out_those_used_often(policy: str, left: int) -> None:
+    """Twenty blocks in a memory of as many are used twice; then a hundred others come, each in a victim's place. The
+    small queue takes two places for them, a tenth."""
+    order = make_policy(policy)
+    content = list(range(20))
+    for block in content:
+        order.add(block, digest_of(block))
+        order.touch(block)
+        order.touch(block)
+    for other in range(100, 200):
+        block = order.victim()
+        content[block] = other
+        order.add(block, digest_of(other))
+    assert len([name for name in content if name < 100]) == left
+
+
+@pytest.mark.clause("KV-27")
+def test_a_block_that_comes_back_from_the_ghost_is_given_up_after_the_new_ones() -> None:
+    order = make_policy("s3fifo")
+    for block in range(3):
+        order.add(block, digest_of(block))
+    assert [order.victim(), order.victim(), order.victim()] == [0, 1, 2]
+    order.add(7, digest_of(1))  # the content of block 1, in another block
+    order.add(8, digest_of(8))
+    order.add(9, digest_of(9))
+    assert [order.victim(), order.victim(), order.victim()] == [8, 9, 7]
+
+
+@pytest.mark.clause("KV-27")
+@given(digests=st.lists(st.integers(0, 99), max_size=300), room=st.integers(1, 9))
+def test_the_ghost_is_bounded_by_the_blocks(digests: list[int], room: int) -> None:
+    order = S3FifoPolicy()
+    blocks = list(range(room))
+    present: dict[int, int] = {}
+    for digest in digests:
+        if digest in present.values():
+            continue
+        if not blocks:
+            blocks.append(order.victim())
+            del present[blocks[-1]]
+        present[blocks[-1]] = digest
+        order.add(blocks.pop(), bytes([digest]))
+        assert len(order._ghost) <= room
+
+
+@pytest.mark.clause("KV-20", "KV-21", "KV-22", "KV-27")
+@pytest.mark.parametrize("policy", POLICIES)
+@given(seed=st.integers(0, 2**32), room=st.integers(1, 12), contents=st.integers(2, 40))
+def test_a_long_life_in_a_small_memory(policy: str, seed: int, room: int, contents: int) -> None:
+    """Hundreds of accesses, small numbers more often than large ones; now and then all is forgotten."""
+    chance = Random(seed)
+    real, naive = make_policy(policy), NAIVE_ORDERS[policy]()
+    blocks: dict[int, int] = {}  # of each content that is there
+    for _ in range(300):
+        content = min(chance.randrange(contents), chance.randrange(contents))
+        if content in blocks:
+            real.touch(blocks[content])
+            naive.touch(blocks[content])
+            continue
+        block = len(blocks)
+        if block == room:
+            block = naive.victim()
+            assert real.victim() == block
+            blocks = {each: other for each, other in blocks.items() if other != block}
+        blocks[content] = block
+        real.add(block, digest_of(content))
+        naive.add(block, digest_of(content))
+        if chance.random() < 0.01:
+            real.clear()
+            naive, blocks = NAIVE_ORDERS[policy](), {}
+
+
+@pytest.mark.clause("KV-20", "KV-21", "KV-22", "KV-27")
 def test_orders_are_known_by_name_and_begin_empty() -> None:
     for name in POLICIES:
         assert type(make_policy(name)) is POLICIES[name]

@@ -181,6 +181,10 @@ class ClockPool(PoolMachine):
     policy = "clock"
 
 
+class S3FifoPool(PoolMachine):
+    policy = "s3fifo"
+
+
 @pytest.mark.clause("KV-01", "KV-02", "KV-03", "KV-04", "KV-10", "KV-12", "KV-13", "KV-14", "KV-20", "KV-23", "KV-33")
 class TestLruPool(LruPool.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
@@ -193,6 +197,11 @@ class TestFifoPool(FifoPool.TestCase):  # type: ignore[misc]
 
 @pytest.mark.clause("KV-01", "KV-02", "KV-03", "KV-04", "KV-10", "KV-12", "KV-13", "KV-14", "KV-22", "KV-23", "KV-33")
 class TestClockPool(ClockPool.TestCase):  # type: ignore[misc]
+    """The machine, under pytest."""
+
+
+@pytest.mark.clause("KV-01", "KV-02", "KV-03", "KV-04", "KV-10", "KV-12", "KV-13", "KV-14", "KV-23", "KV-27", "KV-33")
+class TestS3FifoPool(S3FifoPool.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
 
 
