@@ -18,17 +18,17 @@ def line_of(path: Path, name: str) -> int | None:
     """The line on which `name`, which may be a method (`BlockPool.release`), is defined; None where it is not."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        return next((line for found, line in _python(ast.parse(text)) if found == name), None)
+        return next((line for found, line in python_definitions(ast.parse(text)) if found == name), None)
     return _other(text, name.rpartition(".")[2])
 
 
-def _python(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple[str, int]]:
+def python_definitions(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple[str, int]]:
     """(name, line) of functions, classes and variables of a module, and of those in its classes."""
     for child in node.body:
         if isinstance(child, Definition):
             yield within + child.name, child.lineno
         if isinstance(child, ast.ClassDef):
-            yield from _python(child, f"{within}{child.name}.")
+            yield from python_definitions(child, f"{within}{child.name}.")
         targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
         yield from ((within + target.id, child.lineno) for target in targets if isinstance(target, ast.Name))
 
