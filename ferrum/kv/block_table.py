@@ -21,11 +21,11 @@ class BlockTable:
     """The blocks of one sequence, in the order of its positions.
 
     `blocks`: ids on the device. `host_blocks`: ids on the host; one of the two lists is empty. `recorded`: how many of
-    the leading blocks are full and have been offered to the prefix cache. `own_until`: positions from the first that is
+    the leading blocks are full and have been offered to the prefix cache. `writable_until`: positions from the first that is
     not computed up to this one may be written without asking; the manager keeps it. `chain`: the digests of its text.
     """
 
-    __slots__ = ("_row", "block_size", "blocks", "chain", "host_blocks", "own_until", "recorded")
+    __slots__ = ("_row", "block_size", "blocks", "chain", "host_blocks", "writable_until", "recorded")
 
     def __init__(self, block_size: int, blocks: Sequence[int] = (), chain: PrefixChain | None = None) -> None:
         self.block_size = block_size
@@ -33,7 +33,7 @@ class BlockTable:
         self.blocks: list[int] = []
         self.host_blocks: list[int] = []
         self.recorded = 0
-        self.own_until = 0
+        self.writable_until = 0
         self._row = np.zeros(4, np.int32)
         self.extend(blocks)
 
@@ -72,7 +72,7 @@ class BlockTable:
         """No blocks on the device any more."""
         self.blocks.clear()
         self.recorded = 0
-        self.own_until = 0
+        self.writable_until = 0
 
     def slot(self, position: int) -> int:
         """The slot of one position: block id * block_size + offset in the block. Raises InternalError outside."""

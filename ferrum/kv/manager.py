@@ -122,7 +122,7 @@ class KvManager:
         finally:
             self._observe()
         table.extend(fresh[len(shared) :])
-        table.own_until = table.capacity
+        table.writable_until = table.capacity
 
     def grow(self, tables: Sequence[BlockTable]) -> None:
         """One more block, to be written, for each of the tables, which are computed to their end: what `reserve` does
@@ -133,7 +133,7 @@ class KvManager:
             return
         for table, block in zip(tables, fresh, strict=True):
             table.append(block)
-            table.own_until = table.capacity
+            table.writable_until = table.capacity
 
     def record(self, table: BlockTable, token_ids: Sequence[int], computed: int) -> None:
         """`computed` positions are computed: blocks that are full now can be found by others."""
@@ -156,7 +156,7 @@ class KvManager:
         target.extend(blocks)
         target.chain = source.chain.fork(positions // self.block_size)
         target.recorded = min(source.recorded, positions // self.block_size)
-        source.own_until = 0  # its last block may be shared now
+        source.writable_until = 0  # its last block may be shared now
 
     def close(self, table: BlockTable) -> None:
         """Gives back whatever the table has, on both tiers. The end of a text is given up before its beginning, without
@@ -196,7 +196,7 @@ class KvManager:
         self.host.release(table.host_blocks[::-1])
         table.host_blocks = []
         table.extend(merged)
-        table.own_until = 0
+        table.writable_until = 0
         self._counters.swapped_in += len(moved)
         self._observe()
 

@@ -3,7 +3,7 @@
 Owns: how many of them a step has room for. They take what is left over: of the step's budget, of the length of their
 sequence, of the blocks that nobody who runs may need for its next token. So nobody gives way for a draft.
 Refuses to know: where drafts come from and whether they are right.
-Specs: DRAFT-03, DRAFT-04. Next: `ferrum.sched.scheduler`.
+Specs: DRAFT-03, DRAFT-04. Next: `ferrum.sched.admission`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ def with_drafts(plan: StepPlan, drafts: Drafts, manager: KvManager, most_tokens:
 def _held(chunk: Chunk, wanted: int, manager: KvManager, running: int) -> int:
     """Gets the chunk's sequence blocks for so many drafts more -> for how many it has them."""
     table, known = chunk.sequence.table, chunk.start + chunk.count
-    if known + wanted > table.own_until:
+    if known + wanted > table.writable_until:
         missing = blocks_for(known + wanted, manager.block_size) - len(table.blocks)
         if missing + running <= manager.device.available:
             with suppress(ResourceExhausted, DeviceError):  # nothing changes then
                 manager.reserve(table, chunk.start, known + wanted)
-    return max(0, min(wanted, table.own_until - known))  # a sibling that has just forked makes it own nothing
+    return max(0, min(wanted, table.writable_until - known))  # a sibling that has just forked makes it own nothing

@@ -1,7 +1,7 @@
-"""Blocks that somebody is about to compute.
+"""Prefixes that running sequences are computing now.
 
-Owns: the digests of full prompt blocks that running sequences have not computed yet. A newcomer whose prompt is mostly
-among them had better wait a step or two than compute the same once more beside its mate.
+Owns: the digests of the full blocks that running sequences have not computed yet. A waiting sequence that begins with
+the same blocks waits until they are computed, and then shares them instead of computing them again.
 Refuses to know: blocks. Specs: SCHED-30. Next: `ferrum.sched.preemption`.
 """
 
@@ -15,48 +15,55 @@ from ferrum.sched.sequence import TokenSequence
 
 
 class InFlight:
-    """Who computes which blocks."""
+    """Which full blocks are being computed, and by which sequences."""
 
     def __init__(self, manager: KvManager) -> None:
         self._manager = manager
-        self._coming: Counter[Digest] = Counter()  # by how many it is being computed; never 0
-        self._of: dict[TokenSequence, list[Digest]] = {}
+        self._computing: Counter[Digest] = Counter()  # how many sequences are computing each; never 0
+        self._digests: dict[TokenSequence, list[Digest]] = {}  # what each of these sequences is computing
 
     def __len__(self) -> int:
-        """How many sequences are computing blocks."""
-        return len(self._of)
+        """How many sequences are computing full blocks."""
+        return len(self._digests)
 
     def announce(self, sequence: TokenSequence) -> None:
-        """A sequence begins to run: it will compute the full blocks of its text that it does not have."""
+        """The sequence begins to run: it will compute the full blocks of its text that it does not have."""
         if not self._manager.prefix_caching:
             return
         size = self._manager.block_size
-        digests = self._digests(sequence, sequence.computed // size, sequence.length // size)
+        digests = _digests(sequence, sequence.computed // size, sequence.length // size)
         if digests:
-            self._coming.update(digests)
-            self._of[sequence] = digests
+            self._computing.update(digests)
+            self._digests[sequence] = digests
 
     def withdraw(self, sequence: TokenSequence) -> None:
-        """It has computed them, or will not."""
-        for digest in self._of.pop(sequence, ()):
-            self._coming[digest] -= 1
-            if not self._coming[digest]:
-                del self._coming[digest]
+        """The sequence has computed its blocks, or stops running. No error if it was never announced."""
+        for digest in self._digests.pop(sequence, ()):
+            self._computing[digest] -= 1
+            if not self._computing[digest]:
+                del self._computing[digest]
+
+    def clear(self) -> None:
+        """Forgets all sequences."""
+        self._computing.clear()
+        self._digests.clear()
 
     def covers_most_of(self, sequence: TokenSequence) -> bool:
-        """Is at least half of what this sequence would have to compute being computed by one that runs?"""
-        if not self._coming:
+        """True if running sequences are computing at least half of what this one would have to compute."""
+        if not self._computing:
             return False
         size = self._manager.block_size
         if sequence.table.host_blocks:
-            return False  # it has computed all it needs
-        found = len(self._manager.find(sequence.table, sequence.token_ids))
+            return False  # it was swapped out and has nothing to compute again
+        cached = len(self._manager.find(sequence.table, sequence.token_ids))
         coming = 0
-        for digest in self._digests(sequence, found, sequence.length // size):
-            if digest not in self._coming:
+        for digest in _digests(sequence, cached, sequence.length // size):
+            if digest not in self._computing:
                 break
             coming += size
-        return 2 * coming >= sequence.length - found * size and coming > 0
+        return 2 * coming >= sequence.length - cached * size and coming > 0
 
-    def _digests(self, sequence: TokenSequence, first: int, last: int) -> list[Digest]:
-        return [sequence.table.chain.digest(index, sequence.token_ids) for index in range(first, last)]
+
+def _digests(sequence: TokenSequence, first: int, end: int) -> list[Digest]:
+    """Of the full blocks first … end - 1 of the text."""
+    return [sequence.table.chain.digest(index, sequence.token_ids) for index in range(first, end)]

@@ -76,7 +76,7 @@ class ManagerMachine(RuleBasedStateMachine):
         tables = [row.table for row in self.rows]
         return [
             [(count, digest if count else None) for count, digest in held],
-            [(table.blocks[:], table.host_blocks[:], table.recorded, table.own_until) for table in tables],
+            [(table.blocks[:], table.host_blocks[:], table.recorded, table.writable_until) for table in tables],
         ]
 
     @contextmanager
@@ -185,7 +185,7 @@ class ManagerMachine(RuleBasedStateMachine):
             for table, blocks in zip(tables, had, strict=True):
                 assert table.blocks[:-1] == blocks
                 assert self.manager.device.writable(table.blocks[-1])
-                assert table.own_until == table.capacity == (len(blocks) + 1) * self.size
+                assert table.writable_until == table.capacity == (len(blocks) + 1) * self.size
         else:
             assert self.books() == before
             assert places or not tables or room < len(tables)
@@ -198,10 +198,10 @@ class ManagerMachine(RuleBasedStateMachine):
         """What a step does for one row before it is recorded; False if there was no room."""
         self.learn(row.text)
         end, table, device = min(row.computed + count, len(row.text)), row.table, self.store.device.reshape(-1)
-        if end > table.own_until:
+        if end > table.writable_until:
             if not self.attempt(places, lambda: self.manager.reserve(table, row.computed, end)):
                 return False
-            assert end <= table.own_until == table.capacity
+            assert end <= table.writable_until == table.capacity
             self.memory_is_right()  # what was computed was copied, where it had to be
             device[table.slots(row.computed, table.capacity - row.computed)] = POISON
         for block in {table.blocks[position // self.size] for position in range(row.computed, end)}:
@@ -241,7 +241,7 @@ class ManagerMachine(RuleBasedStateMachine):
         if self.attempt(places, lambda: self.manager.swap_in(row.table)):
             row.place = "device"
             assert not row.table.host_blocks
-            assert row.table.own_until <= row.computed
+            assert row.table.writable_until <= row.computed
 
     @precondition(lambda self: any(row.place != "nowhere" for row in self.rows))
     @rule(data=st.data(), for_good=st.booleans())
@@ -304,8 +304,8 @@ class ManagerMachine(RuleBasedStateMachine):
         assert not any(row.table.blocks or row.table.host_blocks for row in self.rows if row.place == "nowhere")
         for row in self.rows:  # KV-16, for positions that may be written without asking
             size = self.size
-            for block in row.table.blocks[row.computed // size : -(-row.table.own_until // size)]:
-                assert row.table.own_until <= row.computed or manager.device.writable(block)
+            for block in row.table.blocks[row.computed // size : -(-row.table.writable_until // size)]:
+                assert row.table.writable_until <= row.computed or manager.device.writable(block)
         if not manager.prefix_caching:
             assert all(pool.cached == 0 and not digests_of(pool) for pool, _ in self.tiers())
             assert all(manager.find(row.table, row.text) == [] for row in self.rows)

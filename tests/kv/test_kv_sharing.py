@@ -21,7 +21,7 @@ def test_a_preempted_text_finds_its_own_prefix_and_goes_on() -> None:
     longer = [*TEXT, 1, 1]
     compute(manager, store, table, longer, 8)
     manager.close(table)
-    assert (table.recorded, table.own_until, table.capacity) == (0, 0, 0)
+    assert (table.recorded, table.writable_until, table.capacity) == (0, 0, 0)
     assert manager.open(table, longer) == 8
     longest = [*longer, 0, 0, 1, 0]
     compute(manager, store, table, longest, 8)
@@ -166,7 +166,7 @@ def test_copies_of_a_prompt_part_where_they_differ() -> None:
     manager.fork(source, target, 5)
     assert target.blocks == source.blocks
     assert [manager.device.references(block) for block in source.blocks] == [2, 2]
-    assert (target.recorded, target.own_until, source.own_until) == (1, 0, 0)
+    assert (target.recorded, target.writable_until, source.writable_until) == (1, 0, 0)
     compute(manager, store, source, [*TEXT[:6], 0, 0], 6)
     compute(manager, store, target, [*TEXT[:5], 1, 1, 1], 5)
     assert source.blocks[0] == target.blocks[0] and source.blocks[1] != target.blocks[1]
@@ -250,7 +250,7 @@ def test_tables_grow_together_or_not_at_all() -> None:
     manager.close(tables.pop())  # its block can be had again
     manager.grow(tables)
     assert [table.blocks[:-1] for table in tables] == had[:2]
-    assert [table.own_until for table in tables] == [12, 8]
+    assert [table.writable_until for table in tables] == [12, 8]
     assert all(manager.device.writable(table.blocks[-1]) for table in tables)
     audit(manager, tables)
 

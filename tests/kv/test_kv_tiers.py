@@ -46,7 +46,7 @@ def test_what_comes_back_is_what_left_whatever_happened_in_between(length: int, 
     remember(manager, store, OTHER)  # takes all of the device
     manager.swap_in(table)
     assert held_by(store, table, length) == codes(TEXT[:length])
-    assert (table.host_blocks, table.recorded, table.own_until) == ([], length // 4, 0)
+    assert (table.host_blocks, table.recorded, table.writable_until) == ([], length // 4, 0)
     counters = manager.counters()
     assert (counters.swapped_out, counters.swapped_in) == (2, 2)
     audit(manager, [table])
