@@ -2,18 +2,19 @@
 
 Owns: `SamplingParams` and what it holds; what is accepted here works. Names and meanings are vLLM's, where it has them.
 Refuses to know: how any of it is computed.
-Specs: SAMPLE-15, SAMPLE-16, SAMPLE-29, SAMPLE-32. Next: `ferrum.types`.
+Specs: SAMPLE-15, SAMPLE-16, SAMPLE-29, SAMPLE-32. Next: `ferrum.parameter`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ferrum.errors import InvalidParameter, quoted
 from ferrum.given import flag, items, one_or_more, pairs, real, text, whole
+from ferrum.parameter import EDIT, FILTER, Number, number, numbers_of
 from ferrum.speculation import parse_speculate
 
 ALL_TOKENS = -1
@@ -22,9 +23,7 @@ LOGPROBS_MODES = ("raw_logprobs", "processed_logprobs")
 LARGEST_BIAS = 100.0
 MOST_PENALTY = 2.0
 MOST_REPETITION_PENALTY = 100.0
-"""A factor; its inverse is the least, a reward. Logits stay finite."""
-
-
+"""A factor; the smallest one is its inverse. With these bounds logits stay finite."""
 MOST_SEED_BITS = 1024
 MOST_STOP_STRINGS = 64
 MOST_STOP_CHARACTERS = 1 << 14
@@ -140,46 +139,58 @@ def _no_constant(name: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are chosen, when a text ends, and what is told of it.
+    """How tokens are chosen, when a text ends, and what is reported of its tokens.
 
-    `temperature=0` is exact argmax (the lowest id on a tie). `top_k=0` (or -1), `top_p=1`, `min_p=0`, `typical_p=1` and
-    `mirostat=0` switch those filters off, `repetition_penalty=1` and 0 for the other two the penalties. `seed=None`
-    draws a seed, which the completion reports. Raises `InvalidParameter`.
+    `temperature=0` is exact argmax (the lowest id on a tie). Edits (`repetition_penalty`, the other penalties,
+    `logit_bias`) change logits, filters (from `top_k` to `mirostat`) remove tokens; the default of each switches it
+    off. Raises `InvalidParameter`, which names the field.
     """
 
-    n: int = 1
-    max_tokens: int | None = 16  # None: until the context is full
-    min_tokens: int = 0  # before so many, nothing ends the text: no end-of-sequence or stop token, no stop string
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    mirostat: int = 0  # 2: keep the surprise of tokens near mirostat_tau (bits)
-    mirostat_tau: float = 5.0
-    mirostat_eta: float = 0.1  # how fast it is steered there
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)  # token id -> what is added to its logit
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    stop_token_ids: tuple[int, ...] = ()
-    ignore_eos: bool = False
-    include_stop_str_in_output: bool = False
-    skip_special_tokens: bool = True
-    logprobs: int | None = None  # of each generated token, and of so many most likely ones; -1: of all
-    prompt_logprobs: int | None = None  # the same for the prompt
-    logprobs_mode: str = "raw_logprobs"  # of the model, or "processed_logprobs": of what the token was drawn from
-    structured_outputs: StructuredOutputs | None = None
-    speculate: str | None = (
-        None  # what proposes tokens: "ngram", "ngram:N", "draft", "draft:N", "off"; None: the engine's
-    )
+    # fmt: off
+    n: int = number(1, "Number of answers to one prompt.", least=1)
+    max_tokens: int | None = number(16, "The answer has at most N tokens.", least=1, optional=True)  # None: no limit
+    min_tokens: int = number(0, "The answer has at least N tokens: end tokens and stop strings are ignored until then.")
+    temperature: float = number(1.0, "Randomness of the choice. 0: always the most likely token; 1: the model's own "
+                                "probabilities; above 1: unlikely tokens become more likely.")
+    top_k: int = number(0, "Choose only among the N most likely tokens; 0: among all.", stage=FILTER, also_off=-1)
+    top_p: float = number(1.0, "Choose only among the most likely tokens that together have probability X (nucleus "
+                          "sampling); 1: among all.", most=1, above_least=True, stage=FILTER)
+    min_p: float = number(0.0, "Choose only among tokens at least X times as likely as the most likely one; 0: among "
+                          "all.", most=1, stage=FILTER)
+    typical_p: float = number(1.0, "Choose only among the tokens whose surprise (-log of the probability) is closest "
+                              "to the average surprise, until they have probability X together (locally typical "
+                              "sampling); 1: among all.", most=1, above_least=True, stage=FILTER)
+    mirostat: int = number(0, "2: exclude tokens whose surprise is above a limit, and adjust the limit after each "
+                           "token so that the surprise of the text stays near mirostat-tau (Mirostat 2); 0: off.",
+                           choices=(0, 2), stage=FILTER)
+    mirostat_tau: float = number(5.0, "With mirostat: the average surprise to aim at, in bits per token; a lower value "
+                                 "gives a more predictable text.")
+    mirostat_eta: float = number(0.1, "With mirostat: how fast its limit changes, from 0 (never) to 1.", most=1)
+    repetition_penalty: float = number(1.0, "Above 1: tokens that are in the prompt or the answer become less likely "
+                                       "(positive logits are divided by X, others multiplied); 1: off.",
+                                       least=1 / MOST_REPETITION_PENALTY, most=MOST_REPETITION_PENALTY, stage=EDIT)
+    presence_penalty: float = number(0.0, "Subtract X from the logit of each token that is in the answer, so that new "
+                                     "words become more likely; 0: off.",
+                                     least=-MOST_PENALTY, most=MOST_PENALTY, stage=EDIT)
+    frequency_penalty: float = number(0.0, "Subtract X from the logit of a token for each time it is in the answer; 0: "
+                                      "off.", least=-MOST_PENALTY, most=MOST_PENALTY, stage=EDIT)
+    # fmt: on
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)  # token id -> number added to its logit
+    seed: int | None = None  # None: one is drawn, and reported by the completion
+    stop: tuple[str, ...] = ()  # texts that end the answer
+    stop_token_ids: tuple[int, ...] = ()  # tokens that end the answer
+    ignore_eos: bool = False  # True: the model's end tokens do not end the answer
+    include_stop_str_in_output: bool = False  # True: the text of what ended the answer belongs to it
+    skip_special_tokens: bool = True  # False: special tokens have their text in the answer
+    logprobs: int | None = None  # report each generated token and this many most likely ones; -1: the whole vocabulary
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt
+    logprobs_mode: str = "raw_logprobs"  # of the model; "processed_logprobs": of the distribution that was drawn from
+    structured_outputs: StructuredOutputs | None = None  # a grammar that the answer matches
+    speculate: str | None = None  # proposer: "ngram", "ngram:N", "draft", "draft:N", "off"; None: the engine's setting
 
     def __post_init__(self) -> None:
-        self._read_lengths()
-        self._read_filters()
-        self._read_penalties()
+        self._read_numbers()
+        self._read_bias()
         self._read_ends()
         self._read_logprobs()
         for name in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
@@ -189,41 +200,35 @@ class SamplingParams:
         if structure is not None and type(structure) is not StructuredOutputs:
             raise InvalidParameter("structured_outputs", f"must be StructuredOutputs, not {quoted(structure)}")
 
+    @property
+    def edits(self) -> frozenset[str]:
+        """The names of the edits that are switched on."""
+        bias = ("logit_bias",) if self.logit_bias else ()
+        return frozenset((*self._switched_on(EDITS), *bias))
+
+    @property
+    def filters(self) -> frozenset[str]:
+        """The names of the filters that are switched on."""
+        return frozenset(self._switched_on(FILTERS))
+
+    def _switched_on(self, declared: Mapping[str, Number]) -> Iterator[str]:
+        return (name for name, each in declared.items() if getattr(self, name) != each.default)
+
     def _set(self, name: str, value: object) -> None:
-        """What was given, as a plain value of Python: a copy that nobody changes later."""
+        """Replaces what the caller gave by a plain value of Python, a copy that does not change later."""
         object.__setattr__(self, name, value)
 
-    def _read_lengths(self) -> None:
-        self._set("n", whole("n", self.n, 1))
-        self._set("min_tokens", whole("min_tokens", self.min_tokens, 0))
-        if self.max_tokens is not None:
-            self._set("max_tokens", whole("max_tokens", self.max_tokens, 1))
-            if self.min_tokens > self.max_tokens:
-                raise InvalidParameter("min_tokens", f"is {self.min_tokens}, but max_tokens is {self.max_tokens}")
+    def _read_numbers(self) -> None:
+        for name, declared in NUMBERS.items():
+            self._set(name, declared.read(name, getattr(self, name)))
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidParameter("min_tokens", f"is {self.min_tokens}, but max_tokens is {self.max_tokens}")
         if self.seed is not None:
             self._set("seed", whole("seed", self.seed, most=None))
             if self.seed.bit_length() > MOST_SEED_BITS:
                 raise InvalidParameter("seed", f"must be a whole number of at most {MOST_SEED_BITS} bits")
 
-    def _read_filters(self) -> None:
-        self._set("top_k", max(0, whole("top_k", self.top_k, -1)))
-        self._set("temperature", real("temperature", self.temperature, 0.0))
-        self._set("min_p", real("min_p", self.min_p, 0.0, 1.0))
-        for name in ("top_p", "typical_p"):
-            self._set(name, real(name, getattr(self, name), 0.0, 1.0))
-            if getattr(self, name) == 0:
-                raise InvalidParameter(name, "must be above 0 and at most 1, not 0")
-        self._set("mirostat", whole("mirostat", self.mirostat))
-        if self.mirostat not in (0, 2):
-            raise InvalidParameter("mirostat", f"must be 0 (off) or 2 (version 2), not {self.mirostat}")
-        self._set("mirostat_tau", real("mirostat_tau", self.mirostat_tau, 0.0))
-        self._set("mirostat_eta", real("mirostat_eta", self.mirostat_eta, 0.0, 1.0))
-
-    def _read_penalties(self) -> None:
-        least, most = 1 / MOST_REPETITION_PENALTY, MOST_REPETITION_PENALTY
-        self._set("repetition_penalty", real("repetition_penalty", self.repetition_penalty, least, most))
-        for name in ("presence_penalty", "frequency_penalty"):
-            self._set(name, real(name, getattr(self, name), -MOST_PENALTY, MOST_PENALTY))
+    def _read_bias(self) -> None:
         given = [] if self.logit_bias is None else pairs("logit_bias", self.logit_bias, "token ids to numbers")
         bias = {
             whole("logit_bias", token, 0): real("logit_bias", value, -LARGEST_BIAS, LARGEST_BIAS)
@@ -247,6 +252,12 @@ class SamplingParams:
             known = " or ".join(LOGPROBS_MODES)
             raise InvalidParameter("logprobs_mode", f"must be {known}, not {quoted(self.logprobs_mode)}")
         self._set("logprobs_mode", mode)
+
+
+NUMBERS: Mapping[str, Number] = dict(numbers_of(SamplingParams))
+EDITS: Mapping[str, Number] = dict(numbers_of(SamplingParams, EDIT))
+FILTERS: Mapping[str, Number] = dict(numbers_of(SamplingParams, FILTER))
+"""The filters, in the order in which the sampler applies them."""
 
 
 def _stop_strings(value: object) -> tuple[str, ...]:

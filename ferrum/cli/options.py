@@ -16,9 +16,8 @@ import click
 
 from ferrum.cli.chat_flags import CHAT_FLAGS, ChatFlags
 from ferrum.cli.errors import DEBUG
-from ferrum.cli.sampling_flags import TextOrFile, TokenBias, make_params
+from ferrum.cli.sampling_flags import SAMPLING_FLAGS, make_params
 from ferrum.kv.eviction import POLICIES
-from ferrum.sampling_params import PRESETS
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 MODEL_HELP = "An alias, a directory, a .gguf file or a hub id (org/name[@revision])."
@@ -87,54 +86,6 @@ _ENGINE = (
                  help="Tokens depend, bit for bit, on nothing but their own prompt and parameters."),
 )  # fmt: skip
 
-_SAMPLING = (
-    click.option("-n", "--max-tokens", type=int, default=512, show_default=True, metavar="N",
-                 help="Generate at most this many tokens."),
-    click.option("--temperature", "--temp", "temperature", type=float, default=0.8, show_default=True, metavar="X",
-                 help="0 always takes the most likely token."),
-    click.option("--top-k", type=int, default=40, show_default=True, metavar="N",
-                 help="Keep the N most likely tokens; 0 keeps all."),
-    click.option("--top-p", type=float, default=0.95, show_default=True, metavar="X",
-                 help="Keep the most likely tokens of total probability X."),
-    click.option("--min-p", type=float, default=0.0, show_default=True, metavar="X",
-                 help="Keep tokens at least X times as likely as the most likely one."),
-    click.option("--typical-p", type=float, default=1.0, show_default=True, metavar="X",
-                 help="Keep the most typical tokens of total probability X."),
-    click.option("--mirostat", type=int, default=0, show_default=True, metavar="N",
-                 help="2: steer the surprise of the text, among what the other filters leave (see --top-k, --top-p)."),
-    click.option("--mirostat-tau", type=float, default=5.0, show_default=True, metavar="X",
-                 help="The surprise it steers to, in bits a token."),
-    click.option("--mirostat-eta", type=float, default=0.1, show_default=True, metavar="X",
-                 help="How fast it steers."),
-    click.option("--repetition-penalty", type=float, default=1.0, show_default=True, metavar="X",
-                 help="Above 1, tokens of prompt and answer become less likely."),
-    click.option("--presence-penalty", type=float, default=0.0, show_default=True, metavar="X",
-                 help="Taken from the logit of each token that the answer has."),
-    click.option("--frequency-penalty", type=float, default=0.0, show_default=True, metavar="X",
-                 help="The same, as often as the answer has it."),
-    click.option("--logit-bias", type=TokenBias(), multiple=True, metavar="ID=X",
-                 help="Add X to the logit of a token; may be repeated."),
-    click.option("--seed", type=int, metavar="N", help="Repeat an answer.  [default: drawn, and reported]"),
-    click.option("--min-tokens", type=int, default=0, show_default=True, metavar="N",
-                 help="Nothing ends the answer before so many."),
-    click.option("--stop", multiple=True, metavar="TEXT", help="Stop before this text; may be repeated."),
-    click.option("--stop-token-ids", "--stop-token-id", type=int, multiple=True, metavar="ID",
-                 help="Stop at this token; may be repeated."),
-    click.option("--include-stop-str-in-output", "--include-stop", is_flag=True, help="Print the text it stopped at."),
-    click.option("--ignore-eos", is_flag=True, help="Go on when the model would end."),
-    click.option("--logprobs", type=int, metavar="N",
-                 help="Tell the log probability of each token and of the N most likely ones; -1: of all."),
-    click.option("--json-schema", type=TextOrFile(), metavar="SCHEMA",
-                 help="The answer is JSON that matches this schema; @FILE reads it."),
-    click.option("--regex", type=TextOrFile(), metavar="REGEX",
-                 help="The answer matches this regular expression; @FILE reads it."),
-    click.option("--grammar", type=TextOrFile(), metavar="GRAMMAR",
-                 help="The answer matches this grammar (Lark or GBNF); @FILE reads it."),
-    click.option("--one-of-as-any-of", is_flag=True, help="Of a schema's oneOf, more than one part may fit."),
-    click.option("--strict-formats", is_flag=True, help="Refuse a schema with an unknown format."),
-    click.option("--preset", type=click.Choice(list(PRESETS)), help="Parameters that go well together."),
-)  # fmt: skip
-
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -155,7 +106,7 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the generation flags; the command receives `params: SamplingParams`."""
-    return _gather(command, "params", make_params, _SAMPLING)
+    return _gather(command, "params", make_params, SAMPLING_FLAGS)
 
 
 def chat_options(command: Callable[..., Any]) -> Callable[..., Any]:

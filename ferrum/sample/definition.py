@@ -17,7 +17,7 @@ documentation of OpenAI and vLLM defines them. Next: `ferrum.sample.fast`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -102,23 +102,15 @@ def edits(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> It
 
 
 def filters(ops: TensorOps, edited: Tensor, states: Sequence[SamplingState]) -> Iterator[tuple[str, Tensor]]:
-    """float64 [rows, vocab] -> the name of each filter, in order, with the logits [rows, vocab] after it."""
-    params = [state.params for state in states]
-
-    def column(values: Sequence[float], dtype: str = "float64") -> Tensor:
-        return ops.asarray([[value] for value in values], dtype)
-
-    x = apply_temperature(ops, edited, column([1.0 if is_greedy(p) else p.temperature for p in params]))
+    """float64 [rows, vocab] -> "temperature" and the name of each filter, in order, with the logits [rows, vocab] after
+    it."""
+    temperatures = [[1.0 if is_greedy(state.params) else state.params.temperature] for state in states]
+    x = apply_temperature(ops, edited, ops.asarray(temperatures, "float64"))
     yield "temperature", x
-    x = apply_top_k(ops, x, column([p.top_k for p in params], "int64"))
-    yield "top_k", x
-    x = apply_top_p(ops, x, column([p.top_p for p in params]))
-    yield "top_p", x
-    x = apply_min_p(ops, x, column([p.min_p for p in params]))
-    yield "min_p", x
-    x = apply_typical_p(ops, x, column([p.typical_p for p in params]))
-    yield "typical_p", x
-    yield "mirostat", apply_mirostat(ops, x, column([state.most_surprise for state in states]))
+    for name, apply in DEFINITIONS.items():
+        settings = [[state.setting(name)] for state in states]
+        x = apply(ops, x, ops.asarray(settings, "int64" if name == "top_k" else "float64"))
+        yield name, x
 
 
 # ---- edits
@@ -191,3 +183,14 @@ def surprise_of(ops: TensorOps, logits: Tensor) -> Tensor:
     zero = ops.constant(0, "float64")
     shifted = ops.sub(logits, ops.max(logits, -1))
     return ops.sub(zero, ops.sub(shifted, ops.log(total_of(ops, weights_of(ops, logits)))))
+
+
+DEFINITIONS: Mapping[str, Callable[[TensorOps, Tensor, Tensor], Tensor]] = {
+    "top_k": apply_top_k,
+    "top_p": apply_top_p,
+    "min_p": apply_min_p,
+    "typical_p": apply_typical_p,
+    "mirostat": apply_mirostat,
+}
+"""The filters in the order in which they are applied. Each gets the logits and one setting for each row: float64
+[rows, 1], and int64 for top_k."""

@@ -28,6 +28,9 @@ from ferrum.sampling_params import ALL_TOKENS
 from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.ops import Tensor
 
+CHOSEN_BY_BACKEND = frozenset({"top_k", "top_p", "min_p"})
+"""The filters that are part of `ops.choose`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -130,7 +133,7 @@ def _is_choice(state: SamplingState) -> bool:
     params, told = state.params, state.params.logprobs
     as_they_are = is_greedy(params) or params.logprobs_mode == "raw_logprobs"
     can_tell = told is None or (told != ALL_TOKENS and as_they_are)
-    return can_tell and not state.edits_logits and params.typical_p == 1 and not params.mirostat
+    return can_tell and not state.edits_logits and state.filters <= CHOSEN_BY_BACKEND
 
 
 def sample_row(row: NDArray[Any], state: SamplingState) -> Sampled:

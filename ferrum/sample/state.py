@@ -80,6 +80,9 @@ class SamplingState:
         """Tokens, and what is added to the logit of each."""
         self.most_surprise = 2 * params.mirostat_tau if params.mirostat else math.inf
         """Bits of surprise above which mirostat lets no token through; it begins at twice the target."""
+        self.filters = params.filters
+        """The names of the filters that are switched on."""
+        self._has_edits = bool(params.edits)
 
     @property
     def position(self) -> int:
@@ -88,16 +91,13 @@ class SamplingState:
 
     @property
     def edits_logits(self) -> bool:
-        """May the logits of the next token be changed before they are filtered?"""
-        params = self.params
-        return bool(
-            params.repetition_penalty != 1
-            or params.presence_penalty
-            or params.frequency_penalty
-            or params.logit_bias
-            or self.grammar
-            or self.history.generated < params.min_tokens
-        )
+        """True if a penalty, a bias, a grammar or min_tokens may change the logits of the next token."""
+        return self._has_edits or self.grammar is not None or self.history.generated < self.params.min_tokens
+
+    def setting(self, name: str) -> float:
+        """The number that the filter of that name gets for the next token."""
+        value: float = self.most_surprise if name == "mirostat" else getattr(self.params, name)
+        return value
 
     @property
     def is_complete(self) -> bool:

@@ -5,24 +5,20 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from ferrum.cli.conversation import Conversation, Turn
-from ferrum.sampling_params import SamplingParams
+from ferrum.sampling_params import EDITS, FILTERS, SamplingParams
+from tests.sample.declared import values
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PARAMS = st.builds(
     SamplingParams,
     max_tokens=st.none() | st.integers(1, 10**6),
     temperature=st.floats(0, 1e6),
-    top_k=st.integers(0, 10**6),
-    top_p=st.floats(0, 1, exclude_min=True),
     seed=st.none() | st.integers(),
     # half a surrogate pair is a text too, to Python and to JSON
     stop=st.lists(st.text(min_size=1, max_size=5) | st.just("\udc80"), max_size=3),
     stop_token_ids=st.lists(st.integers(0, 2**40), max_size=3),
     ignore_eos=st.booleans(),
-    typical_p=st.floats(0, 1, exclude_min=True),
-    mirostat=st.sampled_from([0, 2]),
-    repetition_penalty=st.floats(0.01, 100),
-    presence_penalty=st.floats(-2, 2),
+    **{name: values(name) for name in (*FILTERS, *EDITS)},
     logit_bias=st.dictionaries(st.integers(0, 10**6), st.floats(-100, 100), max_size=3),
 )
 CONVERSATIONS = st.builds(

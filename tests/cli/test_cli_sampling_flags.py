@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from ferrum.cli.logprobs import as_list, logprob_lines
 from ferrum.cli.options import sampling_options
-from ferrum.sampling_params import PRESETS, SamplingParams, StructuredOutputs
+from ferrum.sampling_params import NUMBERS, PRESETS, SamplingParams, StructuredOutputs
 from ferrum.types import Logprob
 from tests.cli.conftest import Invoke, byte_tokenizer
+from tests.sample.declared import examples
 
 
 def params_of(*arguments: str) -> SamplingParams:
@@ -34,19 +35,13 @@ def params_of(*arguments: str) -> SamplingParams:
 
 
 BY_FIELD: dict[str, tuple[list[str], Any]] = {
+    **{
+        name: ([f"--{name.replace('_', '-')}", str(examples(name)[0])], examples(name)[0])
+        for name in NUMBERS
+        if name != "n"
+    },
     "max_tokens": (["-n", "7"], 7),
-    "min_tokens": (["--min-tokens", "3"], 3),
     "temperature": (["--temp", "0.5"], 0.5),
-    "top_k": (["--top-k", "3"], 3),
-    "top_p": (["--top-p", "0.5"], 0.5),
-    "min_p": (["--min-p", "0.5"], 0.5),
-    "typical_p": (["--typical-p", "0.5"], 0.5),
-    "mirostat": (["--mirostat", "2"], 2),
-    "mirostat_tau": (["--mirostat-tau", "3"], 3.0),
-    "mirostat_eta": (["--mirostat-eta", "0.2"], 0.2),
-    "repetition_penalty": (["--repetition-penalty", "1.2"], 1.2),
-    "presence_penalty": (["--presence-penalty", "-1"], -1.0),
-    "frequency_penalty": (["--frequency-penalty", "0.3"], 0.3),
     "logit_bias": (["--logit-bias", "198=-5", "--logit-bias", "3=1.5"], {198: -5.0, 3: 1.5}),
     "seed": (["--seed", "0"], 0),
     "stop": (["--stop", "a", "--stop", "b"], ("a", "b")),

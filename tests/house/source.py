@@ -17,7 +17,7 @@ RANKS = {
     "load": 3, "sched": 3,
     "engine": 4,
     "ferrum": 5,  # the package itself: `from ferrum import LLM`
-    "api": 6,
+    "api": 6, "trace": 6,
     "server": 7, "load_test": 7,
     "batch": 8,  # reads JSON as the server does
     "cli": 9,
@@ -33,6 +33,7 @@ CORE = {
     "speculation",
     "config",
     "sampling_params",
+    "parameter",
     "types",
 }
 EXEMPT = {"conformance", "testing"}

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ferrum.sample.fast import find_candidates
 from ferrum.sample.sampler import Sampled
 from ferrum.sample.state import SamplingState
-from ferrum.sampling_params import SamplingParams
+from ferrum.sampling_params import FILTERS, SamplingParams
+from tests.sample.declared import values
 
 MARGIN = 1e-9
 """Decisions closer than this to a boundary may fall either way by rounding; such examples are not looked at."""
@@ -199,10 +200,7 @@ def rows(draw: st.DrawFn, size: int | None = None) -> list[float]:
 sampling_params = st.builds(
     SamplingParams,
     temperature=st.one_of(st.floats(0.05, 5), st.floats(1e-4, 100)),
-    top_k=st.one_of(st.just(0), st.integers(1, 50)),
-    top_p=st.one_of(st.just(1.0), st.floats(0.01, 1)),
-    min_p=st.one_of(st.just(0.0), st.floats(0, 1)),
-    typical_p=st.one_of(st.just(1.0), st.just(1.0), st.floats(0.01, 1)),
+    **{name: values(name) for name in FILTERS if name != "mirostat"},  # which also depends on what came before
 )
 any_params = st.one_of(sampling_params, st.just(SamplingParams(temperature=0)))
 seeds = st.one_of(st.integers(-5, 5), st.integers(-(2**70), 2**70))
@@ -229,11 +227,7 @@ def full_params(draw: st.DrawFn, vocab: int, temperature: st.SearchStrategy[floa
     token, penalty = st.integers(0, vocab - 1), st.sampled_from([0.0, 0.0, 0.5, -0.7, 2.0])
     return SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 2.5]) if temperature is None else temperature),
-        top_k=draw(st.sampled_from([0, 0, 1, 3, 100])),
-        top_p=draw(st.sampled_from([1.0, 1.0, 0.9, 0.4])),
-        min_p=draw(st.sampled_from([0.0, 0.0, 0.1, 1.0])),
-        typical_p=draw(st.sampled_from([1.0, 1.0, 0.8, 0.2])),
-        mirostat=draw(st.sampled_from([0, 0, 2])),
+        **{name: draw(st.just(declared.default) | values(name)) for name, declared in FILTERS.items()},
         repetition_penalty=draw(st.sampled_from([1.0, 1.0, 1.3, 0.8, 5.0])),
         presence_penalty=draw(penalty),
         frequency_penalty=draw(penalty),
