@@ -1,12 +1,13 @@
-"""Formats whose codes are looked up: the IQ formats of ggml keep the number of a point, 4 or 8 weights at once.
+"""The IQ formats of ggml, whose codes are numbers of codebook entries: one entry gives 4 or 8 weights at once.
 
-Owns: the codebooks and the readers of IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS and IQ3_S. A codebook is a choice
-among all points whose coordinates are of a few values, in ascending order (the first coordinate counts least); so one
-bit for each point says all of it. IQ2_XXS to IQ3_S keep magnitudes in it, and signs apart.
-Refuses to know: which type a tensor becomes. Specs: QUANT-01. Source: ggml's grids `iq1s_grid` to `iq3s_grid`, which
-were found by search and follow no rule, and its `dequantize_row_iq*`. Next: `ferrum.load.conversion`.
+Owns: the codebooks and the readers of IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS and IQ3_S. A codebook is a list of
+points. Each is chosen from all points whose coordinates have one of a few values, in ascending order (the first
+coordinate counts least), so one bit per possible point stores the whole choice. IQ2_XXS to IQ3_S store magnitudes as
+points, and signs separately. Refuses to know: which type a tensor becomes. Specs: QUANT-01. Source: ggml's grids
+`iq1s_grid` to `iq3s_grid`, which were found by search and follow no rule, and its `dequantize_row_iq*`.
 
-Powers of two move from coordinates to scales, so that codes are whole numbers: this changes no bit of a product.
+Powers of two are moved from coordinates to scales, so that codes are whole numbers. This changes no bit of a product.
+Next: `ferrum.load.conversion`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ HALF, EIGHTH = np.float32(0.5), np.float32(0.125)
 
 @dataclass(frozen=True)
 class Codebook:
-    """The values that a coordinate may have, how many coordinates a point has, and which points are chosen: one bit for
-    each, the lowest of a byte first, compressed (zlib) and written in base 85."""
+    """The values that a coordinate can have, the number of coordinates of a point, and the chosen points: one bit for
+    each possible point, the lowest bit of a byte first, compressed by zlib, in base 85."""
 
     values: tuple[int, ...]
     dimensions: int
@@ -39,7 +40,7 @@ class Codebook:
 
     @cached_property
     def points(self) -> NDArray[np.int8]:
-        """[points, dimensions]"""
+        """-> int8 [points, dimensions]"""
         packed = np.frombuffer(zlib.decompress(b85decode(self.chosen)), np.uint8)
         numbers = np.flatnonzero(np.unpackbits(packed, bitorder="little"))
         places = len(self.values) ** np.arange(self.dimensions)
@@ -48,11 +49,11 @@ class Codebook:
 
 
 _SIGN_BYTES = np.array([number | (number.bit_count() & 1) << 7 for number in range(128)], np.uint8)
-"""Seven signs are kept, one bit each; the eighth makes the number of minus signs even."""
+"""Seven signs are stored, one bit each. The eighth is such that the number of minus signs is even."""
 
 
 def _signs(field: Bytes) -> Signs:
-    """Bit i says that weight i is negative: uint8 [blocks, n] -> int8 [blocks, 8 n], 1 or -1"""
+    """uint8 [blocks, n] -> int8 [blocks, 8 n], 1 or -1: a set bit i means that weight i is negative."""
     return _sign(bits(field))
 
 
@@ -63,36 +64,36 @@ def _sign(is_negative: NDArray[np.integer]) -> Signs:
 
 
 def _even_signs(numbers: NDArray[np.integer]) -> Signs:
-    """Signs of 8 weights in 7 bits: [blocks, n] -> int8 [blocks, 8 n]"""
+    """The signs of 8 weights from 7 bits: [blocks, n] -> int8 [blocks, 8 n]"""
     return _signs(_SIGN_BYTES[numbers & 127])
 
 
 def _looked_up(book: str, numbers: NDArray[np.integer]) -> NDArray[np.int8]:
-    """Numbers of points [blocks, n] -> codes int8 [blocks, n * dimensions]"""
+    """Numbers of points [blocks, n] -> their coordinates, codes int8 [blocks, n * dimensions]"""
     codes: NDArray[np.int8] = CODEBOOKS[book].points[numbers].reshape(len(numbers), -1)
     return codes
 
 
 def _odd(numbers: NDArray[np.integer]) -> Floats:
-    """Group scales are kept as the half of an odd number: 0, 1, 2, … stand for 1, 3, 5, …"""
+    """A stored group scale n stands for 2 n + 1: for 0, 1, 2, … read 1, 3, 5, …"""
     return (2 * numbers.astype(np.float32)) + 1
 
 
 def _shifted(numbers: NDArray[np.integer], *shifts: int) -> NDArray[np.integer]:
-    """Parts of each number, the low bits of which are meant: [blocks, n] -> [blocks, n * shifts]"""
+    """Each number, shifted right by each of `shifts`: [blocks, n] -> [blocks, n * shifts]. Callers use the low bits."""
     parts: NDArray[np.integer] = numbers[:, :, None] >> np.array(shifts, numbers.dtype)
     return parts.reshape(len(numbers), -1)
 
 
 def _above(low: Bytes, high: NDArray[np.integer]) -> NDArray[np.integer]:
-    """Numbers whose low byte and whose bits above it lie apart."""
+    """Numbers made of a low byte and of bits above it, which are stored apart."""
     return low.astype(np.uint16) | high.astype(np.uint16) << 8
 
 
 def _iq1_s(blocks: Bytes) -> Scaled:
     """All points of a group are shifted by an eighth, up or down."""
     scale, low, packed = fields(blocks, 2, 32, 16)
-    groups = words(packed, "<u2")  # [blocks, 8]: four times 3 high bits, 3 bits of scale, a sign
+    groups = words(packed, "<u2")  # [blocks, 8]: 4 x 3 high bits, 3 bits of scale, a sign
     numbers = _above(low, _shifted(groups, 0, 3, 6, 9) & 7)
     shifts = np.repeat(_sign(groups >> 15), 32, axis=1)
     return Scaled(half(scale) * EIGHTH, _looked_up("IQ1_S", numbers) + shifts, _odd(groups >> 12 & 7))
@@ -101,7 +102,7 @@ def _iq1_s(blocks: Bytes) -> Scaled:
 def _iq1_m(blocks: Bytes) -> Scaled:
     """Each point is shifted by an eighth, up or down."""
     low, high, packed = fields(blocks, 32, 16, 8)
-    groups = words(packed, "<u2")  # [blocks, 4]: four scales of 3 bits, 4 bits of the float16 that scales all
+    groups = words(packed, "<u2")  # [blocks, 4]: 4 scales of 3 bits, 4 bits of the block's float16 scale
     quarters = groups >> 12 << np.array([0, 4, 8, 12], np.uint16)
     scale = half(np.bitwise_or.reduce(quarters, axis=1, keepdims=True).view(np.uint8))
     parts = _shifted(high, 0, 4)  # [blocks, 32]: 3 high bits, a sign
@@ -152,7 +153,7 @@ CODEBOOK_READERS: dict[str, Callable[[Bytes], Scaled]] = {
     "IQ3_XXS": _iq3_xxs,
     "IQ3_S": _iq3_s,
 }
-"""By ggml type name."""
+"""The reader of each ggml type."""
 
 CODEBOOKS: dict[str, Codebook] = {
     "IQ1_S": Codebook(
@@ -208,4 +209,4 @@ CODEBOOKS: dict[str, Codebook] = {
         "cl!bD4D3uqR(zW`GY5;6>@R{_|3X$jRqNR^eu)^e<Ll^vCYlKPU1;QQ+o$IB(hKom+bHx0SXmXXwyZnVo8~6jd#wQ>",
     ),
 }
-"""IQ1_M has that of IQ1_S. Coordinates of IQ1_S are eighths, those of IQ3_XXS halves."""
+"""The codebook of each type; IQ1_M uses that of IQ1_S. Coordinates of IQ1_S are eighths, those of IQ3_XXS halves."""

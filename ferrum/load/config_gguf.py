@@ -1,10 +1,9 @@
 """GGUF metadata as a `ModelConfig`.
 
-Owns: the metadata keys of a language model, and facts that GGUF states by the presence of tensors: a tied head
-(no `output.weight`), the vocabulary (rows of `token_embd.weight`), how parts share tensors.
-Refuses to know: how the file is read; rotary keys (`rope_gguf`).
-Specs: LOAD-22, LOAD-24 to LOAD-29, LOAD-130 to LOAD-136. Source: the GGUF format document, section on standardised
-keys; llama.cpp's `llama-model.cpp`. Next: `ferrum.load.families_gguf`.
+Owns: the metadata keys of a language model, and facts that a GGUF file states by the presence of tensors: a tied head
+(no `output.weight`), the vocabulary (rows of `token_embd.weight`), parts that share a tensor. Refuses to know: how the
+file is read; rotary keys (`rope_gguf`). Specs: LOAD-22, LOAD-24 to LOAD-29, LOAD-130 to LOAD-136. Source: the GGUF
+format document, section on standardised keys; llama.cpp's `llama-model.cpp`. Next: `ferrum.load.families_gguf`.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ def token_ids(file: GGUFFile) -> TokenIds:
 
 
 def architecture(file: GGUFFile) -> str | None:
-    """What the file calls the architecture, whether it is supported or not."""
+    """The name of the architecture in the file, supported or not; None if it is missing."""
     value = file.metadata.get("general.architecture")
     return value if isinstance(value, str) else None
 
 
 def describe(file: GGUFFile, ids: TokenIds) -> Description:
-    """Metadata and tensor table -> what is computed. Raises `InvalidFormat`, `ModelError` or `Unsupported`, naming the
-    key."""
+    """Metadata and tensor table -> a description of what the model computes. Raises `InvalidFormat`, `ModelError` or
+    `Unsupported`, with the key."""
     fields = Fields(file.metadata, str(file.path))
     name, family = _family(fields)
     model = Fields(file.metadata, fields.where, name + ".")
@@ -133,7 +132,7 @@ def _experts(model: Fields, family: GGUFFamily) -> ExpertsConfig | None:
     if chosen > count:
         raise InvalidFormat(f"{model.where}: {model.prefix}{CHOSEN} {chosen} is above {count} experts")
     if not is_neutral(model.get("expert_gating_func"), (0, 1, 3) if family.normalised else (0, 1)):
-        raise model.refused("expert_gating_func", ["1, a softmax"])  # 3: over those chosen, as if normalised after
+        raise model.refused("expert_gating_func", ["1, a softmax"])  # 3: over the chosen ones
     middle = model.integer("feed_forward_length")
     shared = model.integer(SHARED_WIDTH, middle if family.shared_weight else 0, low=0)
     width = model.optional_integer(EXPERT_WIDTH) or middle
@@ -141,10 +140,10 @@ def _experts(model: Fields, family: GGUFFamily) -> ExpertsConfig | None:
 
 
 def _layers(model: Fields, family: GGUFFamily, layers: int, rope: RopeConfig | None, sparse: bool) -> dict[str, Any]:
-    """How all layers turn and what they see, or what each of them is."""
+    """The fields of `ModelConfig` for rotary embedding and windows: one value for all layers, or one for each."""
     kinds, window = family.kinds, None
     if kinds.has_window:
-        window = (model.integer(WINDOW, low=0) if WINDOW in model else kinds.window) or None  # 0 says none as well
+        window = (model.integer(WINDOW, low=0) if WINDOW in model else kinds.window) or None  # 0 means none, too
     if not kinds.period or rope is None:
         return {"rope": rope, "sliding_window": window}
     local = rope if window is None else rope_of_windows(model, family, rope)
@@ -157,7 +156,7 @@ def _layers(model: Fields, family: GGUFFamily, layers: int, rope: RopeConfig | N
 
 
 def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
-    """Which layers are not the last of a period: as the file lists them, or of the period that it gives."""
+    """For each layer, whether it has a window: as the file lists it, or all but the last layer of each period."""
     value = model.get(PATTERN) if family.kinds.has_window else None
     if isinstance(value, np.ndarray):
         if value.shape != (layers,) or not set(value.tolist()) <= {0, 1}:
@@ -168,7 +167,7 @@ def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
 
 
 def _scales(model: Fields, family: GGUFFamily, sizes: dict[str, int]) -> dict[str, float]:
-    """The numbers that scores, embeddings, residuals and logits are multiplied with or cut off at; 0 says none."""
+    """The factors and caps of scores, embeddings, residuals and logits. 0 in the file means none."""
     found = numbers(model, family.numbers, none=(0,))
     if sizes["layers"] == family.wide_at:
         found["attention_scale"] = (sizes["hidden_size"] // sizes["heads"]) ** -0.5
@@ -176,7 +175,7 @@ def _scales(model: Fields, family: GGUFFamily, sizes: dict[str, int]) -> dict[st
 
 
 def _is_parallel(model: Fields, family: GGUFFamily, layout: Layout) -> bool:
-    """Do attention and MLP read the same x? So they do where one norm serves both."""
+    """True if attention and MLP read the same x. They do if one norm serves both."""
     if family.parallel_key:
         return model.flag(family.parallel_key, True)
     norm = layout.layer.get("attention_norm")

@@ -1,9 +1,8 @@
 """config.json of Hugging Face transformers as a `ModelConfig`.
 
-Owns: the family that a file names, the defaults of its class, and sizes. Refuses to know: tensors, keys that are not
-read (`known_keys`), rotary parameters (`rope_json`).
-Specs: LOAD-20 to LOAD-26, LOAD-29, LOAD-85. Source: transformers' configuration classes.
-Next: `ferrum.load.text_part`.
+Owns: the family that a file names, the default values of its class, and sizes. Refuses to know: tensors, keys that are
+ignored (`known_keys`), rotary parameters (`rope_json`). Specs: LOAD-20 to LOAD-26, LOAD-29, LOAD-85. Source:
+transformers' configuration classes. Next: `ferrum.load.text_part`.
 """
 
 from __future__ import annotations
@@ -46,25 +45,26 @@ ACTIVATION_NAMES = {
     "quick_gelu": "quick_gelu",
     "relu": "relu",
 }
-"""transformers' names -> ours."""
+"""Activations: the names of transformers, and ours."""
 
 
 FAMILIES = {**HUGGING_FACE_FAMILIES, **ENCODER_FAMILIES}
 
 
 def config_fields(folder: Path) -> Fields:
-    """config.json as it is: null is a value that only some keys may have."""
+    """The values of config.json as they are. null is allowed for some keys only."""
     fields = read_json(folder / "config.json")
     return Fields(fields.values, fields.where, null_is_absent=False)
 
 
 def generation_fields(folder: Path) -> Fields:
-    """generation_config.json; without one, or where it cannot be understood, which is told, it says nothing."""
+    """The values of generation_config.json; empty if the file is missing, or cannot be read, which is logged as a
+    warning."""
     path = folder / "generation_config.json"
     try:
         fields = read_json(path) if os.path.lexists(path) else Fields({}, str(path))
     except InvalidFormat as error:
-        if not os.path.isfile(path):  # a pipe, a device: nothing that somebody has edited
+        if not os.path.isfile(path):  # a pipe or a device, not a file that was edited
             raise
         warn(f"passed over: {error}")
         fields = Fields({}, str(path))
@@ -74,7 +74,8 @@ def generation_fields(folder: Path) -> Fields:
 
 
 def describe(fields: Fields, ids: TokenIds) -> Description:
-    """The keys of config.json -> what is computed. Raises `InvalidFormat` or `Unsupported`, naming the key."""
+    """The keys of config.json -> a description of what the model computes. Raises `InvalidFormat` or `Unsupported`,
+    with the key."""
     family = find_family(fields)
     config = parse_config(fields, family, ids)
     flagged = (linears for key, (default, linears) in family.bias_flags.items() if fields.flag(key, default))
@@ -84,7 +85,7 @@ def describe(fields: Fields, ids: TokenIds) -> Description:
 
 
 def architecture(fields: Fields) -> str | None:
-    """What config.json calls the architecture, whether it is supported or not."""
+    """The name of the architecture in config.json, supported or not; None if it is missing."""
     value = fields.get("model_type")
     return value if isinstance(value, str) else None
 
@@ -129,7 +130,7 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_I
 
 
 class _Sizes:
-    """The sizes of a model by Llama's words for them, whatever the family calls them."""
+    """The sizes of a model, asked for by Llama's names, whatever the family calls them."""
 
     def __init__(self, fields: Fields, family: HuggingFaceFamily) -> None:
         self.fields, self.family = fields, family
@@ -181,7 +182,7 @@ class _Sizes:
 
 
 def _layers(fields: Fields, family: HuggingFaceFamily, layers: int, ropes: Ropes) -> dict[str, Any]:
-    """What each layer is: in one word where all are alike."""
+    """The fields of `ModelConfig` about kinds of layers: one value if all layers are alike, else one for each."""
     rules = family.rules
     window = sliding_window(fields, rules)
     slides = sliding_layers(fields, rules, layers, window)
@@ -214,8 +215,8 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
 
 
 def find_family(fields: Fields) -> HuggingFaceFamily:
-    """The family that model_type names, or architectures where there is none. A class that is not known is told, since
-    it may compute something else; one that neither writes texts nor is an encoder's is refused."""
+    """The family that model_type names, or else the one that architectures names. An unknown class gives a warning,
+    since it may compute something else. A class that is neither a decoder with a head nor an encoder is refused."""
     classes = fields.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise fields.wrong("architectures", "a list of names")
@@ -241,7 +242,7 @@ def _neutral(family: HuggingFaceFamily) -> Neutral:
 
 
 def _variant(fields: Fields, family: HuggingFaceFamily) -> HuggingFaceFamily:
-    """The row that counts for this file."""
+    """The row of the family that this file follows: a key may select another one."""
     for key, value, variant in family.variants:
         if fields.get(key) == value:
             return _variant(fields, replace(variant, harmless=variant.harmless | family.harmless | {key}))

@@ -1,10 +1,9 @@
-"""Weights in another type than they were stored in: the `dtype` option.
+"""Weights in another type than they are stored in: the `dtype` option.
 
-Owns: the encoders of Q8_0, Q4_0 and Q4_1 with the rounding of ggml's reference quantisers, and `convert`, which takes
-any weight to any type. Refuses to know: files.
-Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`. Next: `ferrum.load.source`.
+Owns: the encoders of Q8_0, Q4_0 and Q4_1 with the rounding of ggml's reference quantisers, and `convert`, from any
+weight to any type. Refuses to know: files. Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`.
 
-An encoder takes float32 [groups, 32] and returns uint8 [groups, bytes of a block].
+An encoder takes float32 [groups, 32] and returns uint8 [groups, bytes of a block]. Next: `ferrum.load.source`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ferrum.load.quants import decode_blocks
 from ferrum.tensor.weights import GROUP, Q4_0, Q4_1, Q8_0, BlockWeight, Dense, Weight
 
 CHUNK_GROUPS = 1 << 16
-"""Groups encoded at a time, to bound the size of intermediate arrays."""
+"""Groups encoded at a time. It bounds the size of intermediate arrays."""
 
 FLOAT_TYPES = {
     "float32": np.dtype(np.float32),
@@ -29,24 +28,24 @@ FLOAT_TYPES = {
 }
 BLOCK_TYPES: dict[str, type[BlockWeight]] = {kind.kind: kind for kind in (Q8_0, Q4_0, Q4_1)}
 DTYPES = ("auto", *FLOAT_TYPES, *BLOCK_TYPES)
-"""Values of the `dtype` option; "auto" keeps every weight as it is stored, and is the only one for K-quants."""
+"""Values of the `dtype` option. "auto" keeps every weight as it is stored; K-quants allow only this."""
 
 _GGML_BY_NAME = {kind.name: kind for kind in GGML_TYPES.values()}
 
 
 def check_dtype(dtype: str) -> None:
-    """Raises `InvalidParameter` for anything that is not in `DTYPES`."""
+    """Raises `InvalidParameter` for a value outside `DTYPES`."""
     if dtype not in DTYPES:
         raise InvalidParameter("dtype", f"must be one of {', '.join(DTYPES)}, not {dtype!r}")
 
 
 def type_name(weight: Weight) -> str:
-    """The type in which a weight is kept: "float32", "bfloat16", "q4_1", "q4_k", …"""
+    """The type of a weight: "float32", "bfloat16", "q4_1", "q4_k", …"""
     return weight.kind if isinstance(weight, BlockWeight) else str(weight.data.dtype)
 
 
 def bytes_of(kind: str, count: int) -> int:
-    """Bytes that so many weights take in the type of that name."""
+    """The bytes of `count` weights of this type."""
     if kind in FLOAT_TYPES:
         return count * int(FLOAT_TYPES[kind].itemsize)
     block = _GGML_BY_NAME[kind.upper()]
@@ -54,10 +53,10 @@ def bytes_of(kind: str, count: int) -> int:
 
 
 def convert(weight: Weight, dtype: str, name: str) -> Weight:
-    """The weight in type `dtype`; the very same object where nothing changes. `name` is for errors.
+    """The weight in type `dtype`; the same object if nothing changes. `name` is for errors.
 
-    Rows that do not divide into groups of 32 cannot be stored in blocks and stay as they are.
-    Raises `InvalidParameter` for an unknown dtype, `ModelError` for a value that the new type cannot hold.
+    A weight whose rows do not divide into groups of 32 cannot be stored in blocks, and stays as it is. Raises
+    `InvalidParameter` for an unknown dtype, `ModelError` for a value that the new type cannot hold.
     """
     check_dtype(dtype)
     if dtype in ("auto", type_name(weight)) or (dtype in BLOCK_TYPES and weight.columns % GROUP):
@@ -67,7 +66,7 @@ def convert(weight: Weight, dtype: str, name: str) -> Weight:
 
 
 def to_float32(weight: Weight) -> np.ndarray:
-    """Any weight as float32 [rows, columns]: what `Weight.dequantize` defines, before there is a backend."""
+    """Any weight as float32 [rows, columns]: what `Weight.dequantize` defines, computed by NumPy, without a backend."""
     if isinstance(weight, BlockWeight):
         return decode_blocks(weight.data, _GGML_BY_NAME[weight.kind.upper()])
     return np.asarray(weight.data, np.float32)
@@ -85,7 +84,7 @@ def quantize(values: np.ndarray, dtype: str, name: str) -> BlockWeight:
     blocks = np.empty((len(groups), kind.block_bytes), np.uint8)
     for start in range(0, len(groups), CHUNK_GROUPS):
         chunk = groups[start : start + CHUNK_GROUPS]
-        if not (np.abs(chunk) <= limit).all():  # written so that NaN fails too
+        if not (np.abs(chunk) <= limit).all():  # this comparison is false for NaN, too
             raise ModelError(f"tensor {name} holds a value beyond {limit:g} or not finite, which {dtype} cannot store")
         blocks[start : start + CHUNK_GROUPS] = encode(chunk)
     return kind(blocks.reshape(rows, columns // GROUP * kind.block_bytes))
@@ -100,19 +99,20 @@ def _cast(values: np.ndarray, dtype: str, name: str) -> np.ndarray:
 
 
 def _inverse(step: np.ndarray) -> np.ndarray:
-    """1 / step, and 0 where the step is 0 or so small that its inverse is not a number"""
+    """1 / step; 0 where the step is 0, or so small that its inverse overflows."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse = np.float32(1) / step
     return np.where(np.isfinite(inverse), inverse, np.float32(0))
 
 
 def _stored(scale: np.ndarray) -> np.ndarray:
-    """float32 [groups, 1] -> its float16 as two bytes"""
+    """float32 [groups, 1] -> its float16, as two bytes"""
     return scale.astype("<f2").view(np.uint8)
 
 
 def _pack(codes: np.ndarray) -> np.ndarray:
-    """Codes 0 to 15, uint8 [groups, 32] -> [groups, 16]: the first 16 in low nibbles, the others in high ones"""
+    """Codes 0 to 15, uint8 [groups, 32] -> [groups, 16]: the first 16 codes in low nibbles, the others in high
+    nibbles"""
     packed: np.ndarray = codes[:, :16] | codes[:, 16:] << 4
     return packed
 
@@ -128,7 +128,7 @@ def _encode_q8_0(groups: np.ndarray) -> np.ndarray:
 
 
 def _encode_q4_0(groups: np.ndarray) -> np.ndarray:
-    """step = the value of largest magnitude / -8, sign and all, so that this value gets code 0 and is met exactly."""
+    """step = the number of largest magnitude / -8, with its sign: that number gets code 0 and is stored exactly."""
     largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)
     step = largest / np.float32(-8)
     codes = np.minimum(groups * _inverse(step) + np.float32(8.5), 15).astype(np.uint8)
@@ -136,7 +136,7 @@ def _encode_q4_0(groups: np.ndarray) -> np.ndarray:
 
 
 def _encode_q4_1(groups: np.ndarray) -> np.ndarray:
-    """step = (largest - smallest) / 15; codes count steps above the smallest."""
+    """step = (largest - smallest) / 15; a code is the number of steps above the smallest."""
     smallest = groups.min(axis=1, keepdims=True)
     step = (groups.max(axis=1, keepdims=True) - smallest) / np.float32(15)
     codes = np.minimum((groups - smallest) * _inverse(step) + np.float32(0.5), 15).astype(np.uint8)
@@ -149,4 +149,4 @@ _ENCODERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float]] = {
     "q4_0": (_encode_q4_0, _HALF_MAX * 8),
     "q4_1": (_encode_q4_1, _HALF_MAX),
 }
-"""dtype -> encoder, and the largest magnitude whose scale fits into float16."""
+"""The encoder of each dtype, and the largest magnitude whose scale fits into float16."""

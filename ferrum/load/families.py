@@ -1,10 +1,9 @@
 """The families of transformers as data: a row for each `model_type` of config.json.
 
-Owns: what each family computes where it is not what Llama computes, and which keys say so. A new family is a new row
+Owns: what each family computes differently from Llama, and the keys that say so. A new family is a new row
 (docs/adding-a-model.md). Refuses to know: the form of a row (`ferrum.load.family`), how rows are read
-(`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`).
-Specs: LOAD-22 to LOAD-24, LOAD-90. Source: transformers' configuration and modeling files.
-Next: `ferrum.load.families_encoders`.
+(`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`). Specs: LOAD-22 to LOAD-24, LOAD-90. Source:
+transformers' configuration and modeling files. Next: `ferrum.load.families_encoders`.
 """
 
 from __future__ import annotations
@@ -185,7 +184,7 @@ _ROWS = (
         constants={**_PLAIN_MLP, "parallel": True},
         biases=(*ALL_LINEARS, "head"),
         neutral={"qk_layernorm": (False,)},
-        harmless=frozenset({"rotary_dim"}),  # partial_rotary_factor counts
+        harmless=frozenset({"rotary_dim"}),  # partial_rotary_factor is read instead
     ),
     family(
         "gemma",
@@ -215,7 +214,7 @@ _ROWS = (
         "Gemma3",
         layout=layouts.GEMMA3,
         words={"hidden_act": "hidden_activation"},
-        defaults={  # sizes too: the file of a model that also sees says only what is different
+        defaults={  # sizes too: the file of a vision model gives only what differs from these
             **_GEMMA_TIED,
             "max_position_embeddings": 131072,
             "rope_theta": 1000000.0,
@@ -297,7 +296,7 @@ _ROWS = (
         bias_flags={"use_bias": (True, ALL_LINEARS)},
         rules=LayerRules(alike=True),
         neutral={"mlp_type": ("default",), "norm_type": ("layer_norm",), "scale_attn_weights": (True,)},
-        harmless=frozenset({"activation_function", "layer_norm_epsilon"}),  # hidden_act and norm_epsilon count
+        harmless=frozenset({"activation_function", "layer_norm_epsilon"}),  # read: hidden_act, norm_epsilon
     ),
     family(
         "cohere",

@@ -1,9 +1,8 @@
 """The families of encoders, as data: a row for each `model_type` of config.json, and one for each architecture of GGUF.
 
-Owns: as `ferrum.load.families` and `ferrum.load.families_gguf`, for models that write no texts: their tokens see all of
-a text, which becomes a vector. Refuses to know: pooling (`ferrum.load.pooling`).
-Specs: LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Papers: BERT 1810.04805,
-RoBERTa 1907.11692.
+Owns: the same as `ferrum.load.families` and `ferrum.load.families_gguf`, for encoders: models that turn a whole text
+into a vector, and whose tokens attend to all tokens of it. Refuses to know: pooling (`ferrum.load.pooling`). Specs:
+LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Papers: BERT 1810.04805, RoBERTa 1907.11692.
 Next: `ferrum.load.pooling`.
 """
 
@@ -43,7 +42,7 @@ _BERT = HuggingFaceFamily(
 _ROBERTA = replace(
     _BERT,
     layout=layouts.ROBERTA,
-    neutral={**_BERT.neutral, "pad_token_id": (1,)},  # positions are counted from the one after it
+    neutral={**_BERT.neutral, "pad_token_id": (1,)},  # the first position is the one after it
 )
 ENCODER_FAMILIES: dict[str, HuggingFaceFamily] = {
     "bert": _BERT,

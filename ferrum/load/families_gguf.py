@@ -1,7 +1,8 @@
-"""Model families of GGUF as data: where a file keeps each tensor of ours, and what llama.cpp knows of an architecture.
+"""Model families of GGUF as data: where a file keeps each tensor, and what llama.cpp knows of an architecture.
 
-Owns: the table that a new architecture adds a row to. Refuses to know: how files are read (`ferrum.load.config_gguf`).
-Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-136. Source: llama.cpp's converter, `llama-model.cpp` and `models`.
+Owns: the table to which a new architecture adds a row. Refuses to know: how files are read (`ferrum.load.config_gguf`).
+Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-136. Source: llama.cpp's converter, `llama-model.cpp` and `models`. Next:
+`ferrum.load.rope_gguf`.
 Next: `ferrum.load.rope_gguf`.
 """
 
@@ -40,7 +41,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("query", "key", "value"), "attn_qkv"),
     **{f"expert_{part}": f"ffn_{part}.{{expert}}" for part in ("gate", "up", "down")},
 }
-"""Other names that any file may use: one tensor for queries, keys and values; one for each expert."""
+"""Other names that any file may use: one tensor for queries, keys and values; one tensor for each expert."""
 
 RMS_NORM_EPSILON, LAYER_NORM_EPSILON = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 WINDOW, PATTERN, WINDOW_BASE = "attention.sliding_window", "attention.sliding_window_pattern", "rope.freq_base_swa"
@@ -55,8 +56,8 @@ ONE_NORM = {"mlp_norm": "attn_norm"}
 
 
 def _layout(names: Mapping[str, str] | None = None, without: str = "", interleaved: bool = False) -> Layout:
-    """That of llama, with some parts named otherwise and some missing. In interleaved order lie the queries and keys
-    that llama.cpp turns by pairs of neighbours."""
+    """Llama's layout, with other names for some parts, and without some parts. `interleaved`: queries and keys are
+    stored in interleaved order, because llama.cpp rotates pairs of neighbours."""
     layer = {part: _PLACE + name for part, name in {**_NAMES, **(names or {})}.items() if part not in words(without)}
     turned = frozenset({"query", "key"}) if interleaved else frozenset()
     derived = dict.fromkeys((*_ROPE_TENSORS, "attn_rot_embd", "attn_rot_embd.weight"), 1)
@@ -65,43 +66,44 @@ def _layout(names: Mapping[str, str] | None = None, without: str = "", interleav
 
 @dataclass(frozen=True)
 class Kinds:
-    """How layers differ: the last of every `period` sees all positions, the others a window, if the model has one."""
+    """How layers differ: the last of every `period` attends to all positions, the others have a window, if the model
+    has one."""
 
-    period: int = 0  # 0: they do not differ
-    has_window: bool = True  # is attention.sliding_window read?
-    window: int | None = None  # where the file names none
-    scaled: bool = True  # do layers with a window turn as slowly as the scaling of the others asks for?
-    base: float | None = None  # of their frequencies, where the file names none; None: that of the others
-    last_turns: bool = True  # do positions turn anything in the last of a period?
+    period: int = 0  # 0: layers do not differ
+    has_window: bool = True  # True: attention.sliding_window is read
+    window: int | None = None  # the window if the file has none
+    scaled: bool = True  # True: the rotary scaling of the other layers holds for layers with a window
+    base: float | None = None  # the rotary base of layers with a window, if the file has none; None: that of the others
+    last_turns: bool = True  # False: the last layer of a period has no rotary embedding
 
 
 @dataclass(frozen=True)
 class GGUFFamily:
-    """One `general.architecture`. Facts of which its files say nothing stand here as llama.cpp knows them."""
+    """One `general.architecture`. Facts that its files do not state stand here, as llama.cpp has them."""
 
     layout: Layout
-    optional: Mapping[str, str] = field(default_factory=dict)  # other names of parts, which count where they are found
+    optional: Mapping[str, str] = field(default_factory=dict)  # other names of parts, used if the file has them
     always: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig
     numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig, and the keys that give them
-    parallel_key: str | None = None  # the one that says whether attention and MLP read the same x
-    passed_over: tuple[str, ...] = ()  # keys of what tensors say better
+    parallel_key: str | None = None  # true if attention and MLP read the same x
+    passed_over: tuple[str, ...] = ()  # keys that are ignored, because tensors say the same
     neutral: Neutral = field(default_factory=dict)  # keys that must be absent or one of these
-    partial: bool = False  # may fewer dimensions of a head turn than it has?
+    partial: bool = False  # True: some dimensions of a head may not be rotated
     kinds: Kinds = Kinds(has_window=False)
-    wide_at: int | None = None  # with so many layers, scores are divided by the root of hidden / heads
-    normalised: bool | None = None  # are the weights of a token's experts? None: it has none
-    shared_weight: bool = False  # is there an expert for all tokens, weighted?
-    rope_keys: tuple[str, ...] = ()  # rotary keys that are read beside those that all families read
+    wide_at: int | None = None  # a model with so many layers divides scores by √(hidden / heads)
+    normalised: bool | None = None  # True: the weights of chosen experts add up to 1; None: no experts
+    shared_weight: bool = False  # True: an expert for all tokens has a weight
+    rope_keys: tuple[str, ...] = ()  # rotary keys read in addition to those of all families
 
     def fitted(self, names: Collection[str]) -> Layout:
-        """Where a file with tensors of these names keeps the parts, as its first layer tells."""
+        """The layout of a file that has tensors of these names. Its first layer decides."""
         other = {part: _PLACE + name for part, name in {**_ELSEWHERE, **self.optional}.items()}
         found = {part: name for part, name in other.items() if f"{name.format(layer=0, expert=0)}.weight" in names}
         return replace(self.layout, layer={**self.layout.layer, **found})
 
     @property
     def read(self) -> frozenset[str]:
-        """The keys that are read of this family beside those that are read of all."""
+        """The keys that are read for this family in addition to those of all families."""
         keys = {number.key for number in self.numbers.values()} | {*self.passed_over, *self.rope_keys}
         keys |= {self.parallel_key} if self.parallel_key else set()
         keys |= {LAYER_NORM_EPSILON} if self.always.get("layer_norm") else set()
@@ -125,7 +127,7 @@ _ROOT = {"embedding_scale": Given("embedding_length", power=0.5)}
 _GPT_OSS = {"hidden_activation": "quick_gelu", "swiglu_limit": 7.0, "up_offset": 1.0}
 
 GGUF_FAMILIES: dict[str, GGUFFamily] = {
-    "llama": GGUFFamily(_layout(interleaved=True), kinds=Kinds(), normalised=True),  # Mistral, Mixtral, too
+    "llama": GGUFFamily(_layout(interleaved=True), kinds=Kinds(), normalised=True),  # also Mistral and Mixtral
     "mistral3": GGUFFamily(_layout(interleaved=True), normalised=True, rope_keys=(YARN_DIVISOR, QUERY_GROWTH)),
     "qwen2": GGUFFamily(_layout()),
     "qwen3": GGUFFamily(_layout(HEAD_NORMS)),
@@ -163,7 +165,7 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         _layout({**HEAD_NORMS, **AFTER_NORMS}, without="attention_norm mlp_norm"), kinds=Kinds(4, scaled=False)
     ),
     "olmoe": GGUFFamily(_layout(HEAD_NORMS), normalised=False),
-    "granite": GGUFFamily(  # to llama.cpp, false says here that positions turn nothing
+    "granite": GGUFFamily(  # llama.cpp takes false for: no rotary embedding
         _layout(interleaved=True), numbers=_GRANITE, neutral={"rope.scaling.finetuned": (True,)}, normalised=True
     ),
     "granitemoe": GGUFFamily(_layout(interleaved=True), numbers=_GRANITE, normalised=True),
@@ -180,7 +182,7 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         numbers={"logit_scale": Given("logit_scale")},
         kinds=Kinds(4, window=4096, last_turns=False),
     ),
-    "stablelm": GGUFFamily(  # with a norm of its own, the MLP comes after attention, whatever the key says
+    "stablelm": GGUFFamily(  # if the MLP has its own norm it comes after attention, whatever the key says
         _layout(ONE_NORM),
         optional={**HEAD_NORMS, "mlp_norm": "ffn_norm"},
         always=_LAYER_NORMS,

@@ -1,7 +1,7 @@
-"""What a model computes, in words: each feature with the module that keeps it.
+"""What a model computes, in words: each feature with the module that defines it.
 
-Owns: the list that `ferrum-ref inspect` prints, so that a reader finds from a model the place where it is computed.
-Refuses to know: terminals. Specs: CLI-36. Next: `ferrum.load.tree`.
+Owns: the list that `ferrum-ref inspect` prints, from which a reader of a model finds the code. Refuses to know:
+terminals. Specs: CLI-36. Next: `ferrum.load.tree`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ ROPE, PARAMS, EMBEDDER = "ferrum.model.rope", "ferrum.model.params", "ferrum.eng
 
 @dataclass(frozen=True)
 class Feature:
-    """`does` is a clause; `module` has its definition."""
+    """`does` is a clause of a sentence; `module` has the definition."""
 
     does: str
     module: str
 
 
 def features(about: Description) -> list[Feature]:
-    """All that is computed, in the order of the forward pass."""
+    """Everything that the model computes, in the order of the forward pass."""
     return [
         *_stream(about.config, about.layout.positions is not None),
         *_attention(about.config, set(about.layout.layer)),

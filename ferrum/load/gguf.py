@@ -1,9 +1,9 @@
 """A GGUF file, mapped into memory: its metadata and its tensors, without copying either.
 
-Owns: the container format, versions 2 and 3, little-endian. Every count, length, offset and size in the file is a
-claim, checked against the size of the file before anything is made of it. A file must not change while it is in use.
-Refuses to know: what metadata keys mean and how blocks decode.
-Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md). Next: `ferrum.load.gguf_parts`.
+Owns: the container format, versions 2 and 3, little-endian. Every count, length, offset and size in the file is checked
+against the size of the file before it is used. A file must not change while it is in use. Refuses to know: what
+metadata keys mean and how blocks decode. Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md).
+Next: `ferrum.load.gguf_parts`.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ _VIEWS: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
     "F64": np.dtype("<f8"),
 }
-"""Types whose elements NumPy can see; all others stay bytes."""
+"""Types that have a NumPy type. All others stay bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class GGUFTensor:
     """One tensor as stored.
 
-    `shape` runs from the slowest to the fastest dimension, (rows, columns) for a matrix: the reverse of ggml's.
+    `shape` goes from the slowest to the fastest dimension, (rows, columns) for a matrix: the reverse of ggml's order.
     `data` is a read-only view of the file: [*shape] for F32, F16, BF16 and F64, else uint8 [rows, bytes of a row],
-    where rows counts all but the last dimension.
+    where rows is the product of all dimensions but the last.
     """
 
     name: str
@@ -112,8 +112,8 @@ class GGUFFile:
 
 
 class Strings(Sequence[str]):
-    """An array of strings inside the file. Only the lengths are read at first; text is decoded when asked for, so that
-    opening a file does not pay for a vocabulary."""
+    """An array of strings inside the file. At first only the lengths are read; a text is decoded when it is read, so
+    that opening a file does not decode its vocabulary."""
 
     def __init__(self, reader: _Reader, start: int, count: int) -> None:
         self._reader, self._start, self._count = reader, start, count
@@ -150,7 +150,7 @@ class _Reader:
         raise InvalidFormat(f"{self.path} is not a valid GGUF file: {what:.200}")
 
     def claim(self, count: int, what: str) -> int:
-        """The position of the next `count` bytes, which are now spent."""
+        """-> the position of the next `count` bytes. Reading goes on after them."""
         start = self.position
         if count > self.size - start:
             self.fail(f"it ends inside {what}")
@@ -167,14 +167,14 @@ class _Reader:
         return self.text_at(start, what)
 
     def name(self, what: str, longest: int) -> str:
-        """A string that errors will quote."""
+        """A string that errors will quote, at most `longest` bytes."""
         text = self.string(what)
         if not text.isprintable() or not 0 < len(text.encode()) <= longest:
             self.fail(f"{what} is empty, longer than {longest} bytes or not printable")
         return text
 
     def text_at(self, position: int, what: str = "a string in an array") -> str:
-        """The string at a position whose length was checked before."""
+        """The string at a position whose length has been checked."""
         length = _U64.unpack_from(self.data, position)[0]
         try:
             return self.data[position + 8 : position + 8 + length].decode("utf-8")
@@ -182,8 +182,8 @@ class _Reader:
             self.fail(f"{what} is not UTF-8")
 
     def texts(self, position: int, count: int) -> Iterator[str]:
-        """`count` neighbouring strings, whose lengths were checked before. The loop is bare: a tokenizer reads all of a
-        vocabulary at once."""
+        """`count` neighbouring strings, whose lengths have been checked. The loop has no calls, because a tokenizer
+        reads a whole vocabulary at once."""
         data, unpack = self.data, _U64.unpack_from
         try:
             for _ in range(count):
@@ -194,13 +194,13 @@ class _Reader:
             self.fail("a string in an array is not UTF-8")
 
     def string_offsets(self, position: int, count: int) -> Iterator[int]:
-        """Where each of `count` neighbouring strings starts, whose lengths were checked before."""
+        """The start of each of `count` neighbouring strings, whose lengths have been checked."""
         for _ in range(count):
             yield position
             position += 8 + _U64.unpack_from(self.data, position)[0]
 
     def value(self, what: str, code: int, depth: int = 0) -> Any:
-        """A metadata value of the type numbered `code`."""
+        """A metadata value of the type with number `code`."""
         if code == _STRING:
             return self.string(what)
         if code == _ARRAY:
@@ -222,11 +222,11 @@ class _Reader:
             self.fail(f"{what} has elements of the unknown type {code}")
         dtype = np.dtype(_SCALARS[code])
         values = np.frombuffer(self.data, dtype, count, self.claim(count * dtype.itemsize, what))
-        return values != 0 if code == _BOOL else values  # a byte of 2 is true as well
+        return values != 0 if code == _BOOL else values  # any other byte than 0 is true
 
     def _strings(self, what: str, count: int) -> Strings:
-        """Skips `count` strings. The loop is bare because vocabularies are long: a length that leads past the end makes
-        the next read fail, or is seen once at the end."""
+        """Skips `count` strings. The loop has no calls because vocabularies are long: a length that leads past the end
+        makes the next read fail, or is found once after the loop."""
         self.check_count(what, count, 8)
         start = position = self.position
         data, unpack = self.data, _U64.unpack_from
@@ -239,7 +239,7 @@ class _Reader:
         return Strings(self, start, count)
 
     def check_count(self, what: str, count: int, least_bytes: int) -> None:
-        """Refuses a count of things, each of at least so many bytes, that cannot all follow."""
+        """Refuses a count of things of at least `least_bytes` each, if the rest of the file is too short for them."""
         if count > (self.size - self.position) // least_bytes:
             self.fail(f"{what} claims {count} elements, more than the file can hold")
 
@@ -250,7 +250,7 @@ def _map(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
             raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from None
-        except ValueError:  # what mmap says of nothing
+        except ValueError:  # mmap refuses an empty file
             raise InvalidFormat(f"{path} is not a valid GGUF file: it is empty") from None
 
 
@@ -285,7 +285,7 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> dict[str, GGUF
     tensors = {name: _view(reader, name, *entry, start, alignment) for name, entry in entries.items()}
     end = 0
     for name, (_, _, offset) in sorted(entries.items(), key=lambda item: item[1][2]):
-        if offset < end:  # a small file could claim any number of large tensors, and some are copied or converted
+        if offset < end:  # overlapping tensors: a small file could claim any number of large ones
             reader.fail(f"tensor {name} shares bytes with another")
         end = offset + tensors[name].data.nbytes
     return tensors
@@ -295,7 +295,7 @@ def _view(
     reader: _Reader, name: str, shape: tuple[int, ...], code: int, offset: int, start: int, alignment: int
 ) -> GGUFTensor:
     """One tensor as a view of the file; `start` is where tensor data begins and `offset` counts from there."""
-    kind = GGML_TYPES.get(code) or GgmlType(f"the unknown type {code}", 1, 0)  # bytes cannot be told from it
+    kind = GGML_TYPES.get(code) or GgmlType(f"the unknown type {code}", 1, 0)  # the number of bytes is unknown
     if 0 in shape or shape[-1] % kind.block_size:
         reader.fail(f"tensor {name} has the shape {list(shape)}, which {kind.name} cannot store")
     if offset % alignment:
@@ -305,6 +305,6 @@ def _view(
         reader.fail(f"it ends inside the data of tensor {name}")
     dtype = _VIEWS.get(kind.name, np.dtype(np.uint8))
     view = np.frombuffer(reader.data, dtype, rows * row_bytes // dtype.itemsize, start + offset)
-    if not row_bytes:  # nor can the shape
+    if not row_bytes:  # and so is the shape of the view
         return GGUFTensor(name, kind, shape, view)
     return GGUFTensor(name, kind, shape, view.reshape(shape if kind.name in _VIEWS else (rows, row_bytes)))

@@ -1,9 +1,8 @@
 """A GGUF file that was cut into parts, `name-00001-of-00003.gguf` and so on, as one file.
 
-Owns: finding the parts that belong to one of them, and the check that they are all there and agree. The first part has
-the metadata, any part has tensors.
-Refuses to know: what metadata keys mean, but those of parts. Specs: LOAD-101, LOAD-102. Source: llama.cpp's
-`llama-gguf-split` and `llama_model_loader`. Next: `ferrum.load.ggml`.
+Owns: finding all parts from one of them, and the check that none is missing and that they agree. The first part holds
+the metadata; any part holds tensors. Refuses to know: the meaning of metadata keys, except those about parts. Specs:
+LOAD-101, LOAD-102. Source: llama.cpp's `llama-gguf-split` and `llama_model_loader`. Next: `ferrum.load.ggml`.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from ferrum.load.gguf import GGUFFile
 from ferrum.load.resolve import GGUF_PART
 
 LARGEST_COUNT = 99_999
-"""Five digits of a name."""
+"""The largest number of five digits, as a file's name has."""
 
 
 def first_part(path: Path) -> GGUFFile:
-    """The GGUF file at a path; of one that was cut, the first part, whichever `path` is. It has all metadata."""
+    """The GGUF file at a path. If it was cut into parts, the first part, whichever part `path` is: it holds all
+    metadata."""
     named = GGUFFile(path)
     if _count(named) < 2 or GGUF_PART.fullmatch(path.name) is None:  # `whole_file` refuses the name
         return named
@@ -33,9 +33,9 @@ def first_part(path: Path) -> GGUFFile:
 
 
 def whole_file(first: GGUFFile) -> GGUFFile:
-    """The same, with the tensors of all parts, if there are others.
+    """The file with the tensors of all its parts.
 
-    Raises `NotFound` for a part that is not there, and `InvalidFormat` where parts contradict each other.
+    Raises `NotFound` for a part that is missing, and `InvalidFormat` if parts contradict each other.
     """
     count = _count(first)
     if count < 2:
@@ -61,7 +61,7 @@ def _fields(part: GGUFFile) -> Fields:
 
 
 def _count(part: GGUFFile) -> int:
-    """Of how many parts this is one."""
+    """The number of parts of the file."""
     count = _fields(part).integer("split.count", 1, low=0)
     if count > LARGEST_COUNT:
         raise _fields(part).wrong("split.count", f"at most {LARGEST_COUNT}")
@@ -69,7 +69,7 @@ def _count(part: GGUFFile) -> int:
 
 
 def _paths(path: Path, count: int) -> list[Path]:
-    """Where all parts are, one of which is `path`."""
+    """The paths of all parts, of which `path` is one."""
     name = GGUF_PART.fullmatch(path.name)
     if name is None or int(name["count"]) != count:
         wanted = f"name-00001-of-{count:05}.gguf"
@@ -83,7 +83,7 @@ def _check_there(part: Path, count: int) -> None:
 
 
 def _check(part: GGUFFile, number: int, count: int) -> None:
-    """Does a part say what its name says? Parts count from 0 inside and from 1 in names."""
+    """Checks that a part says inside what its name says. Parts count from 0 inside and from 1 in names."""
     fields = _fields(part)
     if _count(part) != count:
         raise fields.wrong("split.count", f"{count}, as in the other parts")

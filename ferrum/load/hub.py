@@ -1,8 +1,9 @@
 """Models of the Hugging Face hub, in the hub's own cache.
 
-Owns: what is fetched of a repository, and the comparison of its files with the digests that the hub's cache keeps.
-HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply. Refuses to know: what is in the files.
-Specs: LOAD-73, LOAD-74, LOAD-78. Next: `ferrum.load.download`.
+Owns: which files of a repository are downloaded, and the comparison with the digests in the hub's cache. HF_HOME,
+HF_TOKEN and HF_HUB_OFFLINE apply. Refuses to know: what is in the files. Specs: LOAD-73, LOAD-74, LOAD-78. Next:
+`ferrum.load.download`.
+Next: `ferrum.load.download`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from ferrum.files import open_regular
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 HUB_PATTERNS = ["*.json", "model.safetensors", "model-*.safetensors", "*.jinja", "tokenizer*"]
-"""What is downloaded of a repository on the hub: never pickled weights, never code, and weights once: some repositories
-hold them in several formats."""
+"""The files of a repository that are downloaded: no pickled weights, no code, and the weights in one format only, of
+several that a repository may have."""
 _FOLDERS = ["*/*.safetensors", "*/*.json", "*/tokenizer*"]
-"""What folders in a repository hold is of other formats, all but templates."""
+"""Files in subfolders that are not downloaded: they belong to other formats. Templates in subfolders are downloaded."""
 _REPOSITORY = "models--"
-"""How the hub's cache begins the name of a model's folder."""
+"""The beginning of the name of a model's folder in the hub's cache."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class HubModel:
 
 @dataclass(frozen=True)
 class CachedRepository:
-    """What the hub's cache holds of a repository."""
+    """A repository in the hub's cache."""
 
     repo: str
     path: Path
@@ -47,7 +48,8 @@ class CachedRepository:
 
 
 def fetch_snapshot(model: HubModel, *, offline: bool, quiet: bool) -> Path:
-    """The folder with the files of a repository, fetched if need be and allowed. Raises `NotFound`."""
+    """The folder with the files of a repository, downloaded if it is not here and downloading is allowed. Raises
+    `NotFound`."""
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
     def fetch(patterns: list[str]) -> Path:
@@ -69,13 +71,13 @@ def fetch_snapshot(model: HubModel, *, offline: bool, quiet: bool) -> Path:
 
 
 def _shards_elsewhere(folder: Path) -> list[str]:
-    """Shards that an index names and that are not called as usual."""
+    """Shards that an index names and whose names match no pattern."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if os.path.lexists(single) or not os.path.lexists(index):
         return []
     try:
         places = read_json(index).inner("weight_map").values.values()
-    except FerrumError:  # who opens the model tells it
+    except FerrumError:  # opening the model raises it again, with a message
         return []
     names = {name for name in places if isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name)}
     return sorted(name for name in names if not os.path.lexists(folder / name))
@@ -84,8 +86,8 @@ def _shards_elsewhere(folder: Path) -> list[str]:
 def verify_snapshot(
     model: HubModel, folder: Path, *, offline: bool, quiet: bool, notice: Callable[[str], None]
 ) -> None:
-    """Reads every file of a snapshot and compares it with its digest; damaged ones are fetched again, of which `notice`
-    hears. Raises `InvalidFormat` where one is damaged and stays so, `NotFound` where there is no digest."""
+    """Reads every file of a snapshot and compares it with its digest. Damaged files are downloaded again, and `notice`
+    is told. Raises `InvalidFormat` if a file stays damaged, `NotFound` if there is no digest."""
     damaged = _damaged_files(folder)
     if not damaged:
         return
@@ -93,7 +95,7 @@ def verify_snapshot(
         raise InvalidFormat(f"{damaged[0]} is damaged; without --offline it is fetched again")
     for path in damaged:
         notice(f"{path} is damaged; it is fetched again")
-        # a snapshot is called after its revision
+        # the folder of a snapshot has the name of its revision
         _ask_hub(
             "hf_hub_download", model, offline, quiet, filename=path.name, revision=folder.name, force_download=True
         )
@@ -103,7 +105,7 @@ def verify_snapshot(
 
 
 def _ask_hub(function: str, model: HubModel, offline: bool, quiet: bool, **arguments: Any) -> str:
-    """Calls a function of the hub's library; whatever it raises becomes `NotFound` of one line."""
+    """Calls a function of the hub's library; every exception becomes a `NotFound` of one line."""
     try:
         import huggingface_hub
     except ImportError:
@@ -119,7 +121,7 @@ def _ask_hub(function: str, model: HubModel, offline: bool, quiet: bool, **argum
 
 @contextmanager
 def _silenced_hub() -> Iterator[None]:
-    """Without the hub's progress bars, which it draws on a terminal or not."""
+    """Hides the hub's progress bars, which it draws also where there is no terminal."""
     from huggingface_hub import utils
 
     if utils.are_progress_bars_disabled():  # type: ignore[attr-defined]
@@ -144,8 +146,8 @@ def _damaged_files(folder: Path) -> list[Path]:
 
 
 def _published(path: Path) -> str:
-    """The digest of a file, after which the hub's cache calls the file that the snapshot's link leads to: SHA-256 of
-    large files, and of others the SHA-1 that Git has for them."""
+    """The digest of a file. The hub's cache uses it as the name of the file to which the snapshot links: SHA-256 for
+    large files, Git's SHA-1 for others."""
     blob = os.path.basename(os.path.realpath(path))
     if not path.is_symlink() or not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob):
         raise NotFound(f"{path} cannot be verified: the hub's cache keeps no digest of it")
@@ -153,20 +155,20 @@ def _published(path: Path) -> str:
 
 
 def _is_whole(path: Path, published: str) -> bool:
-    """Has a file the content that its digest says? All of it is read."""
-    import hashlib  # and with it OpenSSL: not at every start
+    """True if the file has the content of its digest. Reads all of it."""
+    import hashlib  # loads OpenSSL, which not every start needs
 
     try:
         with open_regular(path) as file:
             header = f"blob {os.fstat(file.fileno()).st_size}\0".encode()
             kind = hashlib.sha256 if len(published) == 64 else lambda: hashlib.sha1(header, usedforsecurity=False)
             return hashlib.file_digest(file, kind).hexdigest() == published  # type: ignore[arg-type]  # it has readinto
-    except (OSError, NotFound, InvalidFormat):  # a disk that cannot be read, a link that leads nowhere
+    except (OSError, NotFound, InvalidFormat):  # a disk error, a broken link
         return False
 
 
 def cached_repositories() -> list[CachedRepository]:
-    """What the hub's cache holds of models, by name: whatever has a snapshot, whole or not. Asks no network."""
+    """The models in the hub's cache by name: every repository with a snapshot, complete or not. Uses no network."""
     try:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
@@ -178,11 +180,11 @@ def cached_repositories() -> list[CachedRepository]:
             if any(folder.iterdir()):
                 name = folder.parent.name.removeprefix(_REPOSITORY).replace("--", "/")
                 found.append(CachedRepository(name, folder.parent, _size_on_disk(folder.parent)))
-    except OSError:  # no folder, or not ours to read
+    except OSError:  # no folder, or no permission
         pass
     return found
 
 
 def _size_on_disk(folder: Path) -> int:
-    """Bytes of the files below a folder, each once: snapshots are links to them."""
+    """Bytes of the files below a folder, each counted once: snapshots are links to them."""
     return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -1,10 +1,9 @@
-"""What may stand in a model's configuration besides what is read: nothing is dropped without a word.
+"""The keys of a model's configuration that are not read: which change the result, and which are harmless.
 
 Owns: the tables of keys that change what is computed and are refused unless neutral, of keys that ask for something
-that only a request can ask for here, and of keys known to be harmless; whatever stands in none of them is told.
-Refuses to know: what the keys that are read mean (`config_json`, `config_gguf`, `rope_json`).
-Specs: LOAD-22, LOAD-81 to LOAD-83. Source: transformers' configuration classes; constants of llama.cpp's gguf-py.
-Next: `ferrum.load.rope_json`.
+that only a request can ask for here, and of keys known to be harmless. A key in none of them gives a warning. Refuses
+to know: what the keys that are read mean (`config_json`, `config_gguf`, `rope_json`). Specs: LOAD-22, LOAD-81 to
+LOAD-83. Source: transformers' configuration classes; constants of llama.cpp's gguf-py. Next: `ferrum.load.rope_json`.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from ferrum.errors import listed, warn
 from ferrum.fields import Fields
 
 Neutral = Mapping[str, tuple[Any, ...]]
-"""By key the values that change nothing; null changes nothing anywhere."""
+"""For each key, the values that change nothing. null always changes nothing."""
 
 
 def check_keys(
     fields: Fields, read: Set[str], neutral: Neutral, harmless: Set[str], why: str = "of which nothing is known"
 ) -> None:
-    """Raises `Unsupported` for a key whose value is not neutral; warns, once, of keys that stand in no table, and says
-    `why` they are passed over. A key that begins with _ is a note of the program that wrote it."""
+    """Raises `Unsupported` for a key whose value is not neutral. Warns once of keys that stand in no table; `why` says
+    why they are ignored. A key that begins with _ is a note of the program that wrote the file."""
     keys = [key.removeprefix(fields.prefix) for key in fields.values if key.startswith(fields.prefix)]
     for key in keys:
         if key in neutral and not is_neutral(fields.get(key), neutral[key]):
@@ -37,20 +36,20 @@ def check_keys(
 
 
 def check_requests(fields: Fields) -> None:
-    """Warns of keys that forbid or force tokens: here only a request can."""
+    """Warns of keys that forbid or force tokens: here only a request can do that."""
     asked = [key for key, values in FORCING.items() if not is_neutral(fields.get(key), values)]
     if asked:
         warn(f"{fields.where}: passed over: {listed(asked)}, which here only a request can ask for")
 
 
 def is_neutral(value: Any, neutral: Iterable[Any]) -> bool:
-    """Does a value change nothing? In GGUF one may be given per layer: then every one of them."""
+    """True if a value changes nothing. A GGUF file may have one value per layer: then all of them must be neutral."""
     each = value.tolist() if isinstance(value, np.ndarray) else [value]
     return all(one is None or one in neutral for one in each)
 
 
 def words(text: str) -> frozenset[str]:
-    """Names that are written one behind the other."""
+    """The names in a text, separated by spaces."""
     return frozenset(text.split())
 
 
@@ -98,7 +97,7 @@ CONFIG_NEUTRAL: Neutral = {
     "use_resampler": (False,),
     "vision_config": ({},),
 }
-"""Keys of config.json that change what is computed, in ways not implemented here."""
+"""Keys of config.json that change what is computed, in ways that are not implemented here."""
 
 CHOICES = words("""
     assistant_confidence_threshold assistant_early_exit assistant_ensemble_weight assistant_lookbehind
@@ -109,7 +108,7 @@ CHOICES = words("""
     remove_invalid_values renormalize_logits repetition_penalty speculation_type target_lookbehind temperature tfs
     top_a top_h top_k top_p typical_p use_mtp xtc_probability xtc_threshold
 """)
-"""How tokens are chosen and how many: a request says so, and the files' wishes are advice."""
+"""Keys about the choice of tokens and their number. A request decides that; these are ignored."""
 
 FORCING: Neutral = {
     "bad_words_ids": ([],),
@@ -128,14 +127,14 @@ FORCING: Neutral = {
     "token_healing": (False,),
     "watermarking_config": ({},),
 }
-"""Keys that forbid or force tokens, whatever the request: these are told of."""
+"""Keys that forbid or force tokens for every request. They give a warning."""
 
 _RUNNING = words("""
     cache_config cache_implementation compile_config continuous_batching_config decoder_start_token_id disable_compile
     low_memory max_cache_len output_attentions output_hidden_states output_logits output_scores pad_token_id
     prefill_chunk_size return_dict return_dict_in_generate return_legacy_cache transformers_version use_cache
 """)
-"""Matters of the program that runs the model, in either file."""
+"""Keys about the program that runs the model, in either file."""
 
 GENERATION_READ = frozenset(["bos_token_id", "eos_token_id"])
 GENERATION_HARMLESS = (
@@ -170,7 +169,7 @@ CONFIG_HARMLESS = (
     use_reentrant_checkpointing vocab_file
 """)
 )
-"""Of how a model was trained, saved or is called, and of tasks other than writing on."""
+"""Keys about training, saving and naming a model, and about tasks other than text generation."""
 
 ROPE_READ: dict[str, frozenset[str]] = {
     kind: frozenset(["rope_type", "type", "rope_theta", "partial_rotary_factor", *keys.split()])
@@ -195,7 +194,7 @@ GGUF_READ = words("""
     rope.scaling.original_context_length rope.scaling.type rope.scaling.yarn_attn_factor rope.scaling.yarn_beta_fast
     rope.scaling.yarn_beta_slow
 """)
-"""Behind the name of the architecture, as all of the following. Families read others besides."""
+"""Keys that all families read, without the name of the architecture in front. So are the following tables."""
 
 GGUF_NEUTRAL: Neutral = {
     "attention.causal": (True,),
@@ -230,7 +229,8 @@ GGUF_NEUTRAL: Neutral = {
         token_shift_count wkv.head_size
     """), (0, False)),
 }  # fmt: skip
-"""Keys of GGUF that change what is computed, in ways not implemented here, or not in families that do not read them."""
+"""Keys of GGUF that change what is computed, in ways that are not implemented here, or only in families that read
+them."""
 
 GGUF_HARMLESS = words("""
     classifier.output_labels decoder_start_token_id embedding_length_out expert_feed_forward_length
@@ -238,6 +238,6 @@ GGUF_HARMLESS = words("""
 """)
 
 GGUF_OTHER_TYPES = ("adapter", "imatrix", "mmproj")
-"""Values of general.type that a language model does not have."""
+"""Values of general.type of files that are not language models."""
 GGUF_FOREIGN = ("adapter.", "clip.", "diffusion.", "imatrix.", "xielu.")
-"""Beginnings of keys of files that are no language models, and of layers that none here has."""
+"""Beginnings of keys of files that are not language models, and of kinds of layers that no family here has."""

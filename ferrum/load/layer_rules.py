@@ -1,8 +1,10 @@
-"""What config.json says of single layers: which slide, which rotate, which have experts.
+"""What config.json says of single layers: which slide, which rotate, which have experts. A layer slides if it has a
+window.
 
 Owns: the rules by which families fill in what a file leaves out. Refuses to know: which family has which rule
-(`ferrum.load.families`).
-Specs: LOAD-93, LOAD-94. Source: transformers' configuration classes. Next: `ferrum.load.layouts_json`.
+(`ferrum.load.families`). Specs: LOAD-93, LOAD-94. Source: transformers' configuration classes. Next:
+`ferrum.load.layouts_json`.
+Next: `ferrum.load.layouts_json`.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from ferrum.fields import Fields
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 Rule = Callable[[Fields, int], bool]
-"""Of a file, for the layer of this number."""
+"""(file, number of a layer) -> whether the rule holds for that layer."""
 
 
 @dataclass(frozen=True)
 class AllButEvery:
-    """All layers but every count-th; a key may give another count."""
+    """All layers but every count-th. A key may give another count."""
 
     count: int
     key: str | None = None
@@ -40,12 +42,12 @@ def from_max_window_layers(fields: Fields, layer: int) -> bool:
 
 
 def every_other_below_max_window_layers(fields: Fields, layer: int) -> bool:
-    """Every second layer, from the first, up to max_window_layers."""
+    """Every second layer, starting with the first, below max_window_layers."""
     return layer % 2 == 0 and layer < fields.integer("max_window_layers", 28, low=0)
 
 
 def sparse_step(fields: Fields, layer: int) -> bool:
-    """Every decoder_sparse_step-th layer, but for those in mlp_only_layers."""
+    """Every decoder_sparse_step-th layer, except those in mlp_only_layers."""
     dense = fields.get("mlp_only_layers") or []
     if not isinstance(dense, list) or not all(isinstance(each, int) for each in dense):
         raise fields.wrong("mlp_only_layers", "a list of numbers of layers")
@@ -54,21 +56,21 @@ def sparse_step(fields: Fields, layer: int) -> bool:
 
 @dataclass(frozen=True)
 class LayerRules:
-    """What a family takes for granted."""
+    """The rules of a family."""
 
-    alike: bool = False  # takes no heed of layer_types
-    window: int | None = None  # where the file has no sliding_window
-    slides: Rule | None = every_layer  # where there are no layer_types; None: layers that do not rotate
-    switch: str | None = None  # a key without which, or where it is false, no layer slides
-    rotates: str = "all"  # or "sliding", or the key of a list of ones and zeros
-    sparse: Rule = every_layer  # which layers have experts, where the family has any
+    alike: bool = False  # layer_types is ignored
+    window: int | None = None  # the window if the file has no sliding_window
+    slides: Rule | None = every_layer  # used if there are no layer_types; None: the layers that do not rotate
+    switch: str | None = None  # a key; if it is absent or false, no layer slides
+    rotates: str = "all"  # "all", "sliding", or a key with a list of ones and zeros
+    sparse: Rule = every_layer  # which layers have experts, if the family has any
     local_theta: tuple[str, float] | None = None
-    """The key, with its default, of the base of frequencies of sliding layers, which no scaling stretches; None: all
-    layers rotate alike."""
+    """The key, with its default, of the rotary base of sliding layers, to which no scaling applies; None: all layers
+    rotate alike."""
 
     @property
     def keys(self) -> frozenset[str]:
-        """What they read, of keys that not every family reads."""
+        """The keys that the rules read and that not every family reads."""
         own = {"sliding_window"}
         own |= {self.slides.key} if isinstance(self.slides, AllButEvery) and self.slides.key is not None else set()
         own |= {"decoder_sparse_step", "mlp_only_layers"} if self.sparse is sparse_step else set()
@@ -78,7 +80,7 @@ class LayerRules:
 
 
 def rotating(fields: Fields, rules: LayerRules, sliding: list[bool]) -> list[bool]:
-    """Which layers turn queries and keys by their positions."""
+    """For each layer, whether queries and keys are rotated."""
     if rules.rotates == "sliding":
         return sliding
     if rules.rotates == "all":
@@ -93,16 +95,16 @@ def rotating(fields: Fields, rules: LayerRules, sliding: list[bool]) -> list[boo
 
 
 def sliding_window(fields: Fields, rules: LayerRules | None) -> int | None:
-    """Positions that a sliding layer sees. An absent key takes the family's default, null means none."""
+    """The window of sliding layers. An absent key means the family's default, null means none."""
     if rules is not None and rules.switch is not None and not fields.flag(rules.switch, False):
-        fields.optional_integer("sliding_window")  # 0 says as well that there is none
+        fields.optional_integer("sliding_window")  # 0 means none, too
         return None
     window = None if rules is None else rules.window
     if "sliding_window" in fields.values:
         window = fields.optional_integer("sliding_window", low=1)
-    if rules is None and window is not None:  # transformers ignores it in this family, others do not
+    if rules is None and window is not None:  # in this family transformers ignores it, other engines do not
         raise Unsupported(f"{fields.refused('sliding_window')} in this family; null says that there is none")
-    if window is not None and not fields.flag("use_sliding_window", True):  # others obey it here as well
+    if window is not None and not fields.flag("use_sliding_window", True):  # other engines obey it in this family, too
         raise Unsupported(
             f"{fields.refused('use_sliding_window')} beside a window; sliding_window null says that there is none"
         )
@@ -110,7 +112,7 @@ def sliding_window(fields: Fields, rules: LayerRules | None) -> int | None:
 
 
 def sliding_layers(fields: Fields, rules: LayerRules | None, layers: int, window: int | None) -> list[bool]:
-    """Which layers see no more than the window."""
+    """For each layer, whether it attends to the window only."""
     kinds = layer_types(fields, layers)
     if kinds is not None:
         if (rules is None or rules.alike) and len(set(kinds)) > 1:

@@ -1,8 +1,7 @@
-"""Where a file keeps the tensors of a model: names, and how rows lie in them.
+"""Where a file keeps the tensors of a model: their names, and the order of their rows.
 
-Owns: `Layout`, the vocabulary in which a family says how its files are laid out, and what comes of reading a file's
-description. Refuses to know: families, file formats.
-Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.layer_rules`.
+Owns: `Layout`, in which a family says how its files are laid out, and `Description`, what the files of a model say.
+Refuses to know: families, file formats. Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.layer_rules`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ key and its value; or in turns."""
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of tensors in a file, without ".weight" or ".bias". `layer` maps the parts of a layer to names in which
-    {layer}, {expert} and {head} stand for numbers; a part that has no name there is none of the model's. An encoder has
-    neither `norm` nor `head`, which are empty."""
+    """Names of tensors in a file, without ".weight" or ".bias". `layer` maps the parts of a layer to names, in which
+    {layer}, {expert} and {head} stand for numbers. The model lacks a part that has no name there. An encoder has
+    neither `norm` nor `head`: they are empty."""
 
     embedding: str
     norm: str
@@ -31,36 +30,36 @@ class Layout:
     layer: Mapping[str, str]
     positions: str | None = None
     first_position: int = 0
-    """The row of the first position; those before it are for padding."""
+    """The row of the first position. The rows before it are for padding."""
     token_types: str | None = None
-    """Rows of which the first is added to every token: the others are for what only pairs of texts have."""
+    """A table whose first row is added to every token. The other rows are for pairs of texts."""
     embedding_norm: str | None = None
     joined: Mapping[str, str] = field(default_factory=dict)
-    """By part: how its tensor is shared, where not STACKED. Parts with the same name share a tensor, in their order."""
+    """How parts share a tensor, if not STACKED. Parts with the same name share a tensor, in their order."""
     interleaved: frozenset[str] = frozenset()
-    """Parts whose rows lie in interleaved RoPE order: the pair (i, i + rotary_dim / 2) of a head is stored as
+    """Parts whose rows are in interleaved RoPE order: the pair (i, i + rotary_dim / 2) of a head is stored as the
     neighbours (2i, 2i + 1)."""
     transposed: bool = False
-    """Do the linears of layers lie as [in, out]?"""
+    """True if the linears of layers are stored as [in, out]."""
     transposed_experts: bool = False
-    """Do dense matrices of experts?"""
+    """True if dense matrices of experts are stored as [in, out]."""
     norm_offset: float = 0.0
-    """What is added to the weight of every norm."""
+    """A number that is added to the weight of every norm."""
     derived: Mapping[str, int] = field(default_factory=dict)
-    """Ends of names of tensors that hold nothing the model needs, derived buffers or facts that the configuration took,
-    and how many dimensions such a tensor has at least."""
+    """Ends of names of tensors that the model does not need, such as derived buffers and facts that the configuration
+    has; and the least number of dimensions of such a tensor."""
     others: tuple[Mapping[str, str], ...] = ()
-    """Other names of some parts, which count where a layer in the file has the first of them."""
+    """Other names of some parts. A table of them is used if a layer of the file has the first name in it."""
     prefix: str = ""
-    """What all names but the head's begin with, and lack where only the part without a head was saved."""
+    """The beginning of all names but the head's. It is missing in files that were saved without the head."""
 
     def is_derived(self, name: str, dimensions: int) -> bool:
-        """Can a tensor of that name be left where it is?"""
+        """True if a tensor of that name is not needed."""
         ends = [end for end in self.derived if name == end or name.endswith("." + end)]
         return any(dimensions >= self.derived[end] for end in ends)
 
     def fitted(self, names: Collection[str]) -> Layout:
-        """The same by the names in a file: parts may be called otherwise, and all names may lack the prefix."""
+        """The layout with the names that a file uses: parts may have other names, and all names may lack the prefix."""
         for other in self.others:
             first = next(iter(other.values())).partition("{layer}")[2]
             if any(name.removesuffix(".weight").endswith(first) for name in names):
@@ -74,11 +73,11 @@ class Layout:
         return replace(self, **others, layer=layer, prefix="")
 
     def without(self, parts: Collection[str]) -> Layout:
-        """The same for a model that lacks some parts."""
+        """The layout of a model that lacks these parts."""
         return replace(self, layer={part: name for part, name in self.layer.items() if part not in parts})
 
     def sharing(self, part: str) -> list[str]:
-        """All parts that are in one tensor with this one, itself among them. Norms are used twice, never shared out."""
+        """All parts in the same tensor as this part, itself included. Norms are used twice, but not divided."""
         if part.endswith("_norm"):
             return [part]
         return [other for other, name in self.layer.items() if name == self.layer[part]]
@@ -86,8 +85,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Description:
-    """What a model's files say of it: what is computed, where each tensor is, and which linears have a bias (None:
-    those for which there is one)."""
+    """What the files of a model say: what is computed, where each tensor is, and which linears have a bias (None: those
+    for which the file has one)."""
 
     config: ModelConfig
     layout: Layout
@@ -95,7 +94,7 @@ class Description:
 
 
 def rows_of(layout: Layout, part: str, sizes: Mapping[str, int], config: ModelConfig) -> slice | np.ndarray | None:
-    """Which rows of its tensor are a part's, in our order; None for all of them as they are. `sizes`: the rows of
+    """The rows of its tensor that belong to a part, in our order; None for all rows as they are. `sizes`: the rows of
     every part."""
     parts = layout.sharing(part)
     rows: slice | np.ndarray | None = None
@@ -123,10 +122,10 @@ def _shared_rows(
 
 
 def half_split_order(rows: int, config: ModelConfig) -> np.ndarray:
-    """Which stored row comes i-th, to undo interleaved RoPE order: int64 [rows].
+    """The stored row that comes i-th when interleaved RoPE order is undone: int64 [rows].
 
-    Interleaved, the rotating rows of a head are pairs of neighbours; half-split, all first partners come before all
-    second ones. Rows that do not rotate stay where they are.
+    In interleaved order the rotated rows of a head are pairs of neighbours; in half-split order all first partners come
+    before all second ones. Rows that are not rotated keep their place.
     """
     dim = config.head_dim
     rotary = next((kind.rope.rotary_dim for kind in config.kinds if kind.rope is not None), dim)
@@ -136,7 +135,7 @@ def half_split_order(rows: int, config: ModelConfig) -> np.ndarray:
 
 
 def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """[out, in] of every linear of a layer."""
+    """The shape [out, in] of every linear of a layer."""
     hidden, query, key = config.hidden_size, config.heads * config.head_dim, config.kv_heads * config.head_dim
     shapes = {"query": (query, hidden), "key": (key, hidden), "value": (key, hidden), "output": (hidden, query)}
     shapes |= _mlp_shapes("", config.intermediate_size, hidden)

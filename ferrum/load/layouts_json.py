@@ -1,8 +1,9 @@
 """How the classes of transformers name and lay out their tensors.
 
-Owns: one `Layout` for each way, the Llama family's first and the others as what differs from it. Refuses to know: what
-is computed (`ferrum.load.families`).
-Specs: LOAD-30, LOAD-92. Source: transformers' modeling files. Next: `ferrum.load.family`.
+Owns: one `Layout` for each way: the Llama family's, and the others by their differences from it. Refuses to know: what
+is computed (`ferrum.load.families`). Specs: LOAD-30, LOAD-92. Source: transformers' modeling files. Next:
+`ferrum.load.family`.
+Next: `ferrum.load.family`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ferrum.load.layout import ALTERNATING, GROUPED, Layout
 _DERIVED = {
     **dict.fromkeys(("rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "inv_freq", "rope.freqs"), 1),
     **dict.fromkeys(("rotary_emb.cos_cached", "rotary_emb.sin_cached", "rotary_emb.cos_sin_cache", "freqs_cis"), 2),
-    # a bias proper has one dimension
+    # a real bias has one dimension
     **dict.fromkeys(("attn.bias", "self_attn.bias", "attention.bias", "attn.mask", "causal_mask"), 2),
     **dict.fromkeys(("attn.masked_bias", "self_attn.masked_bias", "attention.masked_bias", "masked_bias"), 0),
     "position_ids": 1,
@@ -23,13 +24,13 @@ _DERIVED = {
 
 
 def _layout(prefix: str, layers: str, embedding: str, norm: str, head: str, parts: Mapping[str, str]) -> Layout:
-    """parts: names behind those of the layer."""
+    """parts: names of tensors after the name of the layer."""
     layer = {part: f"{prefix}{layers}.{{layer}}.{name}" for part, name in parts.items()}
     return Layout(f"{prefix}{embedding}", f"{prefix}{norm}", head, layer, derived=_DERIVED, prefix=prefix)
 
 
 def _but(layout: Layout, without: str = "", **parts: str) -> Layout:
-    """The same with some parts named otherwise, in this order, and some missing."""
+    """The layout with other names for some parts, in this order, and without some parts."""
     place = next(iter(layout.layer.values())).partition("{layer}")[0]
     named = {part: f"{place}{{layer}}.{name}" for part, name in parts.items()}
     kept = {part: name for part, name in layout.layer.items() if part not in (*without.split(), *named)}
@@ -164,7 +165,7 @@ _ABOVE_AN_ENCODER = {
     **dict.fromkeys(("lm_head.layer_norm.weight", "lm_head.layer_norm.bias"), 1),
     **dict.fromkeys(("cls.predictions.bias", "lm_head.bias"), 1),
 }
-"""What it was trained with: no part of what it makes of a text's tokens."""
+"""Tensors for training above an encoder. They have no part in the vectors of a text's tokens."""
 
 
 def _encoder(prefix: str, first_position: int = 0) -> Layout:
@@ -201,11 +202,11 @@ _FUSED = {
     "expert_down": "model.layers.{layer}.mlp.experts.down_proj",
     "router": "model.layers.{layer}.mlp.gate",
 }
-"""Where all experts of a layer are one tensor, as modules of transformers 5 have them."""
+"""Names if all experts of a layer are one tensor, as in the modules of transformers 5."""
 
 
 def _mlx(block: str) -> dict[str, str]:
-    """Where each of their three matrices is one tensor for all, as mlx-lm writes them."""
+    """Names if each of the three matrices of experts is one tensor for all experts, as mlx-lm writes them."""
     return {f"expert_{part}": f"model.layers.{{layer}}.{block}.switch_mlp.{part}_proj" for part in _PARTS}
 
 

@@ -1,9 +1,8 @@
-"""Numbers that no model has: a configuration with one of them would divide by zero, overflow, or take the memory of the
-machine before a tensor is looked at.
+"""Ranges of numbers in a configuration: a number outside could divide by zero, overflow, or exhaust the memory.
 
-Owns: the ranges, far wider than any model uses; within them every rotary table is finite; and how heads divide. Refuses
-to know: how the two file formats call the numbers.
-Specs: LOAD-29. Next: `ferrum.load.known_keys`.
+Owns: the ranges, far wider than any model uses, within which every rotary table is finite; and how heads divide. All
+are checked before a tensor is read. Refuses to know: the names of the numbers in the two file formats. Specs: LOAD-29.
+Next: `ferrum.load.known_keys`.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from ferrum.fields import Fields
 from ferrum.load.known_keys import is_neutral
 
 LARGEST_HEAD = 1 << 16
-"""Elements of a head: its rotary frequencies are computed before there is a tensor."""
+"""The largest head dimension. Rotary frequencies are computed before a tensor can contradict it."""
 LARGEST_POSITION = (1 << 31) - 1
-"""Positions are int32 in a step."""
+"""The largest position: positions are int32 in a step."""
 LARGEST_DEPTH = 1 << 12
-"""Layers: what each of them is, is listed before there is a tensor."""
+"""The largest number of layers. A list of them is made before a tensor can contradict it."""
 
-_EPSILON = (1e-20, 1.0)  # a square of 1e-20 is a float32 still
+_EPSILON = (1e-20, 1.0)  # 1e-20 ** 2 is still a float32 above 0
 _STRETCH = (1e-3, 1e6)
 _SCALE = (1e-6, 1e6)
 _RANGES: dict[str, tuple[float, float]] = {
@@ -37,7 +36,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "attention_factor": (1e-3, 1e3),
     "query_growth": _SCALE,
 }
-"""By field of `RopeConfig`."""
+"""The range of each field of `RopeConfig`."""
 _USED = {
     RopeScaling.NONE: ("theta",),
     RopeScaling.FACTORS: ("theta",),
@@ -50,7 +49,7 @@ _USED = {
 
 
 def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
-    """What a norm adds to a mean of squares. Raises `InvalidFormat`."""
+    """The epsilon of a norm. Raises `InvalidFormat`."""
     value = fields.number(key, default)
     if not _EPSILON[0] <= value <= _EPSILON[1]:
         raise fields.wrong(key, _span(*_EPSILON))
@@ -59,9 +58,9 @@ def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
 
 @dataclass(frozen=True)
 class Given:
-    """A number that scores, embeddings, residuals or logits are multiplied with or cut off at, and that a key gives:
-    what it is where the key is absent, and the power of it that is ours. None, and what a file has for none: the field
-    keeps its default."""
+    """A key that gives a factor or cap of scores, embeddings, residuals or logits; its default if the key is absent;
+    and the power to which the number is raised. For None, and for a number that means none in a file, the field keeps
+    its default."""
 
     key: str
     default: float | None = None
@@ -79,7 +78,7 @@ class Given:
 
 
 def numbers(fields: Fields, given: Mapping[str, Given], none: tuple[int, ...] = ()) -> dict[str, float]:
-    """Those that there are, by field of `ModelConfig`; `none` beside null is what a file writes where there is none."""
+    """The numbers that a file gives, by field of `ModelConfig`. `none`: the values that mean none, beside null."""
     found = {name: each.read(fields, none) for name, each in given.items()}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -101,7 +100,8 @@ def depth(fields: Fields, key: str, default: int | None = None) -> int:
 
 
 def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads: int) -> int:
-    """The width of a head: as given under `key`, else hidden / heads. It must be even, for rotary embedding pairs."""
+    """The width of a head: the value of `key`, or else hidden / heads. It must be even, because rotary embedding works
+    on pairs."""
     if key not in fields and hidden % heads:
         raise InvalidFormat(f"{fields.where}: {fields.prefix}{hidden_key} {hidden} is not a multiple of {heads} heads")
     head_dim = fields.optional_integer(key, low=1) or hidden // heads
@@ -111,14 +111,14 @@ def head_dimension(fields: Fields, key: str, hidden_key: str, hidden: int, heads
 
 
 def check_heads(fields: Fields, heads: int, kv_heads: int, key: str) -> None:
-    """Every key/value head serves the same number of query heads."""
+    """Checks that every key/value head serves the same number of query heads."""
     if heads % kv_heads:
         raise InvalidFormat(f"{fields.where}: {fields.prefix}{key} {kv_heads} does not divide {heads} heads")
 
 
 def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeConfig:
-    """The same, with every number that its scaling uses within its range. Raises `InvalidFormat`, which names the key:
-    `keys` tells how the file calls the fields of `RopeConfig`."""
+    """The same object, if every number that its scaling uses is within its range. Raises `InvalidFormat` with the key:
+    `keys` has the file's names of the fields of `RopeConfig`."""
 
     def refuse(field: str, wanted: str) -> InvalidFormat:
         return InvalidFormat(f"{where}: {keys[field]} must be {wanted}, not {quoted(getattr(rope, field))}")
@@ -139,7 +139,7 @@ def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeC
         raise refuse("original_max_positions", "at least 2 with longrope, which divides by its logarithm")
     low, high = _STRETCH[0], _RANGES["theta"][1]
     if not all(low <= factor <= high for factor in (*rope.factors, *rope.long_factors)):
-        # as for theta: 1e30 stands for no rotation at all
+        # as for theta: 1e30 means no rotation
         raise InvalidFormat(f"{where}: {keys['factors']} must hold {_span(low, high)} everywhere")
     return rope
 

@@ -1,8 +1,7 @@
 """A place on this machine -> a model: configuration, parameters, tokenizer, chat template.
 
-Owns: telling the two file formats apart and putting the parts together. Refuses to know: engines; every array is NumPy
-and may be a view of the file.
-Specs: LOAD-40, LOAD-41, LOAD-50, LOAD-101. Next: `ferrum.load.vocabulary`.
+Owns: telling the two file formats apart, and putting the parts together. Refuses to know: engines. Every array is
+NumPy's and may be a view of the file. Specs: LOAD-40, LOAD-41, LOAD-50, LOAD-101. Next: `ferrum.load.vocabulary`.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ if TYPE_CHECKING:
 
 
 class ModelFiles(ABC):
-    """The files of a model, found and not yet read. Each part is read when first asked for, and none needs another: the
-    words of a model can be had where its configuration is refused, and its configuration without its tensors."""
+    """The files of a model, found but not read. Each part is read at its first use, and none needs another: the
+    tokenizer can be read if the configuration is refused, and the configuration without the tensors."""
 
     def __init__(self, name: str, path: Path, vocabulary: Vocabulary) -> None:
         self.name = name
@@ -46,7 +45,7 @@ class ModelFiles(ABC):
     @property
     @abstractmethod
     def architecture(self) -> str | None:
-        """What the files call the architecture, whether it is supported or not."""
+        """The name of the architecture in the files, supported or not."""
 
     @property
     @abstractmethod
@@ -56,12 +55,12 @@ class ModelFiles(ABC):
     @property
     @abstractmethod
     def source(self) -> TensorSource:
-        """The tensors, none of them read."""
+        """The tensors; none of them is read yet."""
 
     @property
     @abstractmethod
     def description(self) -> Description:
-        """What is computed with them. Raises `Unsupported` where that is not implemented."""
+        """What the model computes. Raises `Unsupported` if that is not implemented."""
 
     @property
     def config(self) -> ModelConfig:
@@ -69,7 +68,7 @@ class ModelFiles(ABC):
 
 
 class _Folder(ModelFiles):
-    """A Hugging Face directory. What reads one is imported here, and so for the other format: a start needs one."""
+    """A Hugging Face directory. Imports are in the methods, here and in `_GGUF`: a start needs one format only."""
 
     def __init__(self, name: str, path: Path) -> None:
         super().__init__(name, path, FolderVocabulary(path))
@@ -82,7 +81,7 @@ class _Folder(ModelFiles):
 
     @cached_property
     def _text(self) -> Fields:
-        """What of it speaks of text: all, but in models that see as well."""
+        """The part of the configuration about text: all of it, except in vision models."""
         from ferrum.load.text_part import text_fields
 
         return text_fields(self._fields)
@@ -118,7 +117,7 @@ class _Folder(ModelFiles):
 
 
 class _GGUF(ModelFiles):
-    """A .gguf file, or one that was cut into parts."""
+    """A .gguf file, possibly cut into parts."""
 
     def __init__(self, name: str, path: Path) -> None:
         self._first = first_part(path)
@@ -153,7 +152,7 @@ class _GGUF(ModelFiles):
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready for an engine. The tokenizer and the chat template are read when first asked for."""
+    """A model ready for an engine. The tokenizer and the chat template are read at their first use."""
 
     files: ModelFiles
     params: DecoderParams
@@ -172,17 +171,17 @@ class LoadedModel:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Raises `TokenizerError` where the model has none."""
+        """Raises `TokenizerError` if the model has none."""
         return self.files.vocabulary.tokenizer(self.files.token_ids)
 
     @cached_property
     def chat_templates(self) -> ChatTemplates:
-        """Empty where the model has none."""
+        """Empty if the model has none."""
         return self.files.vocabulary.chat_templates()
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """That of a plain chat; None where the model has none."""
+        """The template of a conversation without tools; None if the model has none."""
         return self.chat_templates.plain()
 
 
@@ -202,7 +201,7 @@ def open_model(location: Location | Path) -> ModelFiles:
     if isinstance(location, Path):
         location = resolve(location)
     path, name = location.path, location.name
-    if path.suffix in _PARTS and not os.path.isdir(path):  # one file of a directory means all of it
+    if path.suffix in _PARTS and not os.path.isdir(path):  # one file of a directory stands for the directory
         if not os.path.lexists(path.parent / "config.json"):
             raise NotFound(f"{path} is one file of a model, and there is no config.json beside it")
         path, name = path.parent, path.parent.resolve().name
@@ -214,17 +213,18 @@ def open_model(location: Location | Path) -> ModelFiles:
 
 
 _PARTS = (".safetensors", ".json", ".jinja")
-"""Ends of names of files of a Hugging Face directory."""
+"""Ends of names of files in a Hugging Face directory."""
 
 
 def _has_tensors(folder: Path) -> bool:
-    """Does a directory hold, or name, files of tensors? Beside a .gguf file, config.json alone describes that one."""
+    """True if a directory holds files of tensors or an index of them. Beside a .gguf file, a config.json without
+    tensors describes that file."""
     return any(folder.glob("*.safetensors")) or os.path.lexists(folder / "model.safetensors.index.json")
 
 
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
-    if len({gguf_stem(path) for path in files}) != 1:  # parts of one file are one
+    if len({gguf_stem(path) for path in files}) != 1:  # all parts of one file have the same stem
         found = f"{len(files)} .gguf files: name the one you mean" if files else "no config.json and no .gguf file"
         raise NotFound(f"{folder} holds {found}")
     return files[0]

@@ -1,8 +1,8 @@
-"""The models that come from the package index, and where each may already be.
+"""The models of the package index, and where each may already be.
 
-Owns: what is known of such a model before it is here, and the two places to look for it: an installed package, the
-cache. Every start with such a model goes through here, few need `download`. Refuses to know: what is in the file.
-Specs: LOAD-60, LOAD-61, LOAD-69. Next: `ferrum.load.hub`.
+Owns: what is known of such a model in advance, and the two places to look for it: an installed package and the cache.
+Every start with such a model uses this module; few need `download`. Refuses to know: what is in the file. Specs:
+LOAD-60, LOAD-61, LOAD-69. Next: `ferrum.load.hub`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ferrum.children import elsewhere
 from ferrum.paths import find_cache_folder
 
 Progress = Callable[[int, int], None]
-"""Hears of a download: bytes done and bytes in all."""
+"""Is called during a download with the bytes done and the bytes in all."""
 Notice = Callable[[str], None]
-"""Hears what the user should know."""
+"""Is called with a sentence for the user."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PackagedModel:
 
     @property
     def scratch_prefix(self) -> str:
-        """How the names of folders begin in which it is being downloaded."""
+        """The beginning of the names of folders into which it is downloaded."""
         return f".{self.file_name}.part-"
 
 
@@ -61,12 +61,12 @@ SMOLLM2 = PackagedModel(
 )
 
 PACKAGED: dict[str, PackagedModel] = {SMOLLM2.alias: SMOLLM2}
-"""By alias."""
+"""The models by alias."""
 
 
 def find_packaged(model: PackagedModel) -> Path | None:
-    """The file in the installed package or in the cache; None where it is in neither, or has not the right size. The
-    package is not looked for in the working directory, where anybody's folder may have its name."""
+    """The file in the installed package or in the cache; None if it is in neither, or has the wrong size. The working
+    directory is not searched for the package: any folder there may have its name."""
     spec = PathFinder.find_spec(model.package, elsewhere(sys.path))  # finds a top-level package without importing it
     folders = [Path(folder).parent for folder in (spec.submodule_search_locations or ())] if spec else []
     candidates = [folder / model.member for folder in folders]
@@ -77,8 +77,8 @@ def find_packaged(model: PackagedModel) -> Path | None:
 
 
 def find_leftovers(model: PackagedModel) -> list[Path]:
-    """Folders in the cache in which this model was or is being downloaded: after every start with the model somebody
-    has looked, so that what a killed process left does not stay for ever."""
+    """Folders in the cache in which this model was, or is being, downloaded. Every start with the model calls this, so
+    that the leftovers of a killed process are removed."""
     pattern = re.compile(re.escape(model.scratch_prefix) + "[a-z0-9_]{8}")
     cache = find_cache_folder()
     with suppress(OSError):
@@ -90,9 +90,9 @@ def find_leftovers(model: PackagedModel) -> list[Path]:
 
 
 def file_size(path: Path) -> int | None:
-    """The bytes of a regular file; None for everything else."""
+    """The bytes of a regular file; None for anything else."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # ValueError: a name that no file can have
+    except (OSError, ValueError):  # ValueError: not a valid file name
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None

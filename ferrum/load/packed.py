@@ -1,12 +1,13 @@
 """Quantised matrices of safetensors directories: the formats of GPTQ, AWQ, MLX, compressed-tensors, FP8 and MXFP4.
 
 Owns: how each format spreads one matrix over several tensors, the check that their shapes fit together, and the numbers
-of some rows as `Scaled`.
-Refuses to know: what config.json says (`ferrum.load.quantization_config`). Specs: LOAD-104, LOAD-105, QUANT-20.
-Source: AutoGPTQ's and AutoAWQ's `pack`, MLX's `quantize`, compressed-tensors' `pack_to_int32`, gpt-oss' safetensors,
-transformers' `finegrained_fp8` and `fbgemm_fp8`. Next: `ferrum.load.quantization_config`.
+of some rows as `Scaled`. Refuses to know: what config.json says (`ferrum.load.quantization_config`). Specs: LOAD-104,
+LOAD-105, QUANT-20. Source: AutoGPTQ's and AutoAWQ's `pack`, MLX's `quantize`, compressed-tensors' `pack_to_int32`,
+gpt-oss' safetensors, transformers' `finegrained_fp8` and `fbgemm_fp8`.
 
-A matrix is [rows, columns], rows making outputs, as everywhere; AWQ and GPTQ store it the other way round.
+A matrix is [rows, columns], and rows make outputs, as everywhere; AWQ and GPTQ store the transposed matrix. Next:
+`ferrum.load.quantization_config`.
+Next: `ferrum.load.quantization_config`.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class RawTensors(Protocol):
 
 @dataclass(frozen=True)
 class Packed:
-    """One matrix, or a stack of them, none of it read. `read(start, stop)` gives rows, of all matrices one after the
-    other; both are multiples of 8, or the end."""
+    """One matrix, or a stack of them, not yet read. `read(start, stop)` returns rows, counted through all matrices of
+    the stack; start and stop are multiples of 8, or the end."""
 
     label: str
     shape: tuple[int, ...]
@@ -54,7 +55,7 @@ class Packed:
     read: Callable[[int, int], Scaled] = field(repr=False)
 
     def weight(self) -> Weight:
-        """All rows, in the smallest type that loses nothing."""
+        """All rows, in the smallest type that holds the numbers exactly."""
         *inner, columns = self.shape
         return keep(self._pieces, (math.prod(inner), columns), self.kinds)
 
@@ -65,8 +66,8 @@ class Packed:
 
 @dataclass(frozen=True)
 class Format:
-    """A tensor whose name ends in `main` and whose type is one of `types` is a part of a matrix; the names of its other
-    parts end in `ends` instead, and the matrix itself is called by `name`."""
+    """A tensor whose name ends in `main` and whose type is one of `types` is a part of a matrix. The names of its other
+    parts end in `ends` instead; `name` is the ending of the matrix's own name."""
 
     main: str
     types: tuple[str, ...]
@@ -76,18 +77,18 @@ class Format:
 
 
 class Parts:
-    """The tensors of which one matrix is made, by the ends of their names."""
+    """The tensors that make up one matrix, by the ends of their names."""
 
     def __init__(self, tensors: RawTensors, where: str, stem: str, form: Format) -> None:
         self.tensors, self.where, self.stem, self.form = tensors, where, stem, form
 
     def names(self) -> list[str]:
-        """Those that are there."""
+        """The names of the parts that the file has."""
         return [self.stem + end for end in (self.form.main, *self.form.ends) if self.stem + end in self.tensors]
 
     def main(self, dimensions: int, more: bool = True) -> np.ndarray:
-        """The tensor that the matrix is known by, with so many dimensions or, where there may be a stack of matrices,
-        more, and none of them 0."""
+        """The tensor that identifies the matrix. It has `dimensions` dimensions, or more for a stack of matrices if
+        `more` is True; none of them is 0."""
         stored = self.tensors.describe(self.stem + self.form.main)
         missing, extra = len(stored.shape) < dimensions, len(stored.shape) > dimensions
         if missing or (extra and not more) or 0 in stored.shape:
@@ -95,7 +96,7 @@ class Parts:
         return self.tensors.raw(stored.name)
 
     def part(self, end: str, types: tuple[str, ...], *shapes: tuple[int, ...]) -> np.ndarray:
-        """Another one, of one of these types and shapes. Raises `ModelError`, or `Unsupported` for a type."""
+        """Another tensor, of one of these types and shapes. Raises `ModelError`, or `Unsupported` for a type."""
         name, main = self.stem + end, self.stem + self.form.main
         if name not in self.tensors:
             raise ModelError(f"{self.where}: tensor {name} is missing, without which {main} has no meaning")
@@ -114,7 +115,7 @@ class Parts:
         raise ModelError(f"{self.where}: tensor {self.stem}{end} {what}")
 
     def check_multiple(self, columns: int, group: int) -> None:
-        """Are groups of columns whole?"""
+        """Raises `ModelError` if the columns are not a whole number of groups."""
         if columns % group:
             self.wrong(
                 self.form.main, f"holds {columns} columns, which are no multiple of {group}, the size of a group"
@@ -122,8 +123,8 @@ class Parts:
 
 
 def gptq(bits: int, group: int, offset: int, is_symmetric: bool) -> Format:
-    """Codes of 32 bits in a word along the columns, zeros along the rows, where 1 is missing in the first version. With
-    "act order" a column says to which group it belongs."""
+    """Codes of 32 bits in a word along the columns, zero points along the rows. In the first version 1 is missing in
+    zero points. With "act order" a tensor gives the group of each column."""
 
     def read_parts(parts: Parts) -> Packed:
         words = parts.main(2, more=False).view(np.uint32)  # [columns * bits / 32, rows]
@@ -144,11 +145,11 @@ def gptq(bits: int, group: int, offset: int, is_symmetric: bool) -> Format:
 
 
 _AWQ_PLACES = np.array([0, 4, 1, 5, 2, 6, 3, 7])
-"""The nibble in which each of 8 neighbouring rows is."""
+"""The nibble that holds each of 8 neighbouring rows."""
 
 
 def awq(group: int) -> Format:
-    """Codes and zeros of 8 rows in a word, even rows in its lower half."""
+    """Codes and zero points of 8 rows in a word, even rows in its lower half."""
 
     def read_parts(parts: Parts) -> Packed:
         words = parts.main(2, more=False).view(np.uint32)  # [columns, rows / 8]
@@ -171,7 +172,7 @@ def awq(group: int) -> Format:
 
 
 def compressed_int4(bits: int, group: int) -> Format:
-    """Codes around zero in words along the columns, as numbers from 0 on."""
+    """Signed codes, in words along the columns, stored with an offset as numbers from 0 on."""
 
     def read_parts(parts: Parts) -> Packed:
         words = parts.main(2, more=False).view(np.uint32)
@@ -196,8 +197,8 @@ def compressed_int4(bits: int, group: int) -> Format:
 
 
 def _groups(parts: Parts, end: str | None, columns: int, size: int) -> tuple[int, NDArray[np.integer] | None]:
-    """How many groups there are, and the group of each column; None where groups are neighbours of equal number. A size
-    of -1 is one group of all columns."""
+    """-> the number of groups, and the group of each column; None if groups are runs of `size` neighbouring columns.
+    Size -1 means one group of all columns."""
     size = columns if size == -1 else size
     groups = -(-columns // size)
     neighbours = np.arange(columns) // size
@@ -211,14 +212,14 @@ def _groups(parts: Parts, end: str | None, columns: int, size: int) -> tuple[int
 
 
 def _unpacked(words: Words, bits: int) -> Codes:
-    """Each word holds 32 / bits codes, the lowest first: [n, words] -> [n, codes]"""
+    """[n, words] -> [n, codes]: each word holds 32 / bits codes, the lowest first."""
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     codes = words[:, :, None] >> shifts & np.uint32((1 << bits) - 1)
     return codes.astype(np.int16).reshape(len(words), -1)
 
 
 def _centred(codes: Codes, zeros: Codes, scales: Floats, places: NDArray[np.integer] | None) -> Scaled:
-    """scale * (code - zero). codes [rows, columns], the others [rows, groups]"""
+    """scale * (code - zero): codes [rows, columns], scales and zeros [rows, groups]"""
     if places is not None:
         return Scaled(scales[:, places], codes - zeros[:, places])
     groups = codes.reshape(*zeros.shape, -1)
@@ -226,7 +227,7 @@ def _centred(codes: Codes, zeros: Codes, scales: Floats, places: NDArray[np.inte
 
 
 def mlx_affine(settings: Callable[[str], tuple[int, int]]) -> Format:
-    """scale * code + bias. `settings` gives bits and group size of a module."""
+    """scale * code + bias. `settings` gives the bits and the group size of a module."""
 
     def read_parts(parts: Parts) -> Packed:
         bits, group = settings(parts.stem)
@@ -249,7 +250,7 @@ def mlx_affine(settings: Callable[[str], tuple[int, int]]) -> Format:
 
 def mxfp4(parts: Parts) -> Packed:
     """As gpt-oss stores its experts: bytes of two codes [..., rows, groups, 16], the lower first, and an exponent for
-    each group. Rows make outputs: transformers turns these matrices round."""
+    each group. Rows make outputs, whereas transformers transposes these matrices."""
     blocks = parts.main(3)
     *inner, groups, size = blocks.shape
     if size != 16:
@@ -258,7 +259,7 @@ def mxfp4(parts: Parts) -> Packed:
 
 
 def mlx_mxfp4(parts: Parts) -> Packed:
-    """The same as MLX stores it: words of 8 codes."""
+    """The same numbers as MLX stores them: words of 8 codes."""
     words = parts.main(2)
     *inner, count = words.shape
     parts.check_multiple(8 * count, 32)
@@ -280,8 +281,9 @@ MLX_MXFP4 = Format(".weight", ("U32",), (".scales",), ".weight", mlx_mxfp4)
 
 
 def scaled_elements(label: str, kind: str, block: tuple[int, int] | None) -> Format:
-    """Elements of 8 bits, and scales of the whole matrix, of each row, of groups in a row or of blocks of rows and
-    columns: the shape of the scales tells which. Products of floats with powers of two have few digits."""
+    """8-bit elements, and scales: one for the matrix, one for each row, for each group in a row, or for each block of
+    rows and columns. The shape of the scales tells which. A product of such a float with a power of two has few
+    digits."""
 
     def read_parts(parts: Parts) -> Packed:
         elements = parts.main(2)
@@ -310,7 +312,7 @@ def _grid_reader(elements: np.ndarray, scales: np.ndarray, high: int, wide: int)
     def read(start: int, stop: int) -> Scaled:
         numbers = np.arange(start, stop)
         steps = grids[numbers // rows, numbers % rows // height].astype(np.float32)
-        if steps.shape[1] > 1 and columns % wide:  # the last block is cut off
+        if steps.shape[1] > 1 and columns % wide:  # the last block is incomplete
             steps = np.repeat(steps, wide, axis=1)[:, :columns]
         codes = flat[start:stop]
         return Scaled(steps, codes if codes.dtype.kind == "i" else codes.astype(np.float32))

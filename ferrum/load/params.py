@@ -1,8 +1,8 @@
 """From a file of tensors to the parameter tree.
 
-Owns: which tensor goes where, the check of every shape, and the refusal of tensors that nobody asked for: a tensor left
-over is mathematics left out. Refuses to know: file formats, families, how parts make a decoder (`ferrum.load.tree`).
-Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.shapes`.
+Owns: which tensor is which part, the check of every shape, and the refusal of tensors that no part needs: a tensor that
+is not used is a computation that is missing. Refuses to know: file formats, families, how parts make a decoder
+(`ferrum.load.tree`). Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.shapes`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def build_params(
 ) -> DecoderParams:
     """The parameters of a decoder, as NumPy arrays: matrices in type `dtype`, vectors in float32.
 
-    `biases` names the linears that must have a bias; None takes those that the source has.
-    Raises `ModelError` for a missing tensor, a wrong shape or a value that `dtype` cannot store; `Unsupported` for a
-    tensor of unknown type and for tensors that the model has no place for.
+    `biases` names the linears that must have a bias; None means those for which the source has one. Raises `ModelError`
+    for a missing tensor, a wrong shape or a value that `dtype` cannot store; `Unsupported` for a tensor of unknown type
+    and for tensors that the model has no part for.
     """
     check_dtype(dtype)
     taker = Taker(source, config, dtype, layout, biases)
@@ -50,7 +50,7 @@ def build_params(
 
 
 class Taker:
-    """The tensors of a source that nobody has taken yet."""
+    """The tensors of a source, and which of them are not used yet."""
 
     def __init__(
         self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
@@ -61,7 +61,7 @@ class Taker:
         self.shapes = linear_shapes(config)
         self._sizes = {part: shape[0] for part, shape in self.shapes.items()}
 
-    # ---- before and behind the layers
+    # ---- before and after the layers
     def table(self) -> Weight:
         return self._tables[0]
 
@@ -70,8 +70,8 @@ class Taker:
 
     @cached_property
     def _tables(self) -> tuple[Weight, Weight]:
-        """A tied head is the embedding. A file may hold it under either name, or under both: as the same numbers, or
-        as others, which then count."""
+        """The embedding and the head. A tied head is the embedding. A file may store it under either name, or under
+        both. If both hold the same numbers it is stored once; if they differ, each is used as it is."""
         embedding, head = f"{self.layout.embedding}.weight", f"{self.layout.head}.weight"
         table, left = (self.config.vocab_size, self.config.hidden_size), self.left
         if self.config.encoder:
@@ -102,7 +102,7 @@ class Taker:
         return self.matrix(f"{self.layout.positions}.weight", shape, slice(first, None) if first else None)
 
     def common(self) -> np.ndarray | None:
-        """The row of the first type of token: there is but one text."""
+        """The vector of the first segment, which every token gets: there is only one text."""
         if self.layout.token_types is None:
             return None
         name = f"{self.layout.token_types}.weight"
@@ -118,15 +118,15 @@ class Taker:
 
     # ---- linears
     def linear(self, part: str, layer: int) -> Linear:
-        """The linear that a layer calls by this name, cut out of the tensor that it shares with others."""
+        """The linear that a layer calls by this name, cut out of its tensor if it shares one."""
         name, stored, transposed = self._name(part, layer), self._stored(part), self.layout.transposed
-        self.check_shape(f"{name}.weight", stored[::-1] if transposed else stored)  # before rows are numbered
+        self.check_shape(f"{name}.weight", stored[::-1] if transposed else stored)  # before rows are selected
         rows = rows_of(self.layout, part, self._sizes, self.config)
         weight = self.matrix(f"{name}.weight", stored, rows, transposed)
         return Linear(weight, self.bias_at(name, part, stored[0], rows))
 
     def experts(self, part: str, layer: int) -> list[Linear]:
-        """One linear for each expert: of tensors of their own, or of one that holds all."""
+        """One linear for each expert, from tensors of their own or from one tensor that holds all."""
         assert self.config.experts is not None
         count, (rows, columns) = self.config.experts.count, self._stored(part)
         if "{expert}" in self.layout.layer[part]:
@@ -142,7 +142,7 @@ class Taker:
         return [Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
     def _stack(self, name: str, shape: tuple[int, int, int]) -> list[Weight]:
-        """The matrices of a tensor of three dimensions."""
+        """The matrices of a three-dimensional tensor."""
         names = self.source.names()
         name = next((each for each in (f"{name}.weight", name) if each in names), f"{name}.weight")
         turned = self.layout.transposed_experts and self.source.describe(name).type in _DENSE
@@ -163,7 +163,7 @@ class Taker:
         stored = self.source.weight(name)
         weight = convert(_cut(_turned(stored) if transposed else stored, rows), self.dtype, name)
         if not np.may_share_memory(weight.data, stored.data):
-            give_back(stored.data)  # nobody reads those pages of the file again
+            give_back(stored.data)  # these pages of the file are not read again
         return weight
 
     def bias_at(self, name: str, part: str, length: int, rows: Rows = None) -> np.ndarray | None:
@@ -174,12 +174,12 @@ class Taker:
 
     # ---- vectors
     def norm(self, part: str, layer: int) -> Norm | None:
-        """The norm that a layer calls by this name; None where it has none."""
+        """The norm that a layer calls by this name; None if it has none."""
         return self._stream_norm(self._name(part, layer)) if part in self.layout.layer else None
 
     def _stream_norm(self, name: str) -> Norm:
-        """A norm of the residual stream. All of them have a bias or none has, and only centred ones may: any other
-        bias is an unknown tensor."""
+        """A norm of the residual stream. Either all of them have a bias or none has, and only centred ones may; any
+        other bias is an unknown tensor."""
         norm = self.norm_at(name, (self.config.hidden_size,))
         one = self.layout.norm or self.layout.embedding_norm
         if not self.config.layer_norm or f"{one}.bias" not in self.source.names():
@@ -187,14 +187,15 @@ class Taker:
         return replace(norm, bias=self.vector(f"{name}.bias", (self.config.hidden_size,)))
 
     def norm_at(self, name: str, *shapes: tuple[int, ...]) -> Norm:
-        """The norm of this name, in one of some shapes, without a bias."""
+        """The norm of this name, in one of these shapes, without a bias."""
         weight = self.vector(f"{name}.weight", *shapes)
         if self.layout.norm_offset:
             weight = weight + np.float32(self.layout.norm_offset)
         return Norm(weight, self.config.norm_epsilon, centred=self.config.layer_norm)
 
     def head_norm(self, part: str, layer: int, heads: int) -> Norm | None:
-        """The norm of queries or keys: one for every head, one for each, or one for all together; without a bias."""
+        """The norm of queries or keys, without a bias: one for every head, one for each head, or one for all heads
+        together."""
         if part not in self.layout.layer:
             return None
         dim, name = self.config.head_dim, self._name(part, layer)
@@ -214,7 +215,7 @@ class Taker:
         return self.vector(f"{name}.weight" if f"{name}.weight" in self.left else name, (self.config.heads,))
 
     def vector(self, name: str, *shapes: tuple[int, ...]) -> np.ndarray:
-        """float32, in one of these shapes. What two parts share is taken twice."""
+        """float32, in one of these shapes. A vector of two parts is read twice."""
         self.check_shape(name, *shapes)
         return self.source.vector(name)
 
@@ -224,11 +225,11 @@ class Taker:
         return name.format(**numbers) if numbers else name
 
     def _stored(self, part: str) -> tuple[int, int]:
-        """The shape of the whole tensor that a part is in."""
+        """The shape of the whole tensor that contains a part."""
         return sum(self._sizes[each] for each in self.layout.sharing(part)), self.shapes[part][1]
 
     def check_shape(self, name: str, *expected: tuple[int, ...]) -> None:
-        """Takes a tensor. Raises ModelError where it is missing or has none of these shapes."""
+        """Marks a tensor as used. Raises ModelError if it is missing or has none of these shapes."""
         found = self.source.describe(name).shape
         if found not in expected:
             where, wanted = f"{self.source.path}: tensor {name}", " or ".join(str(list(shape)) for shape in expected)
@@ -236,7 +237,7 @@ class Taker:
         self.left.discard(name)
 
     def check_left(self) -> None:
-        """Raises Unsupported for a tensor that nobody has taken."""
+        """Raises Unsupported if a tensor is not used."""
         dimensions = {name: len(self.source.describe(name).shape) for name in self.left}
         unknown = sorted(name for name in self.left if not self.layout.is_derived(name, dimensions[name]))
         if unknown:
@@ -247,7 +248,8 @@ class Taker:
 
 
 def _same_numbers(first: Weight, second: Weight) -> bool:
-    """Two weights of one shape, compared a few rows at a time: in float32, a whole vocabulary may be gigabytes."""
+    """True if two weights of one shape are equal. Compared a few rows at a time: a vocabulary in float32 may take
+    gigabytes."""
 
     def rows(weight: Weight, start: int) -> np.ndarray:
         return to_float32(replace(weight, data=weight.data[start : start + COMPARED_ROWS]))
@@ -260,7 +262,7 @@ _DENSE = ("F32", "F16", "BF16", "F64")
 
 
 def _cut(weight: Weight, rows: Rows) -> Weight:
-    """Some rows of a weight: they are whole in every format, so this works on stored bytes."""
+    """Some rows of a weight. Rows are whole in every format, so stored bytes can be cut."""
     return weight if rows is None else replace(weight, data=weight.data[rows])
 
 
@@ -269,7 +271,7 @@ def _picked(vector: np.ndarray, rows: Rows) -> np.ndarray:
 
 
 def _turned(weight: Weight) -> Weight:
-    """A dense matrix with rows for columns."""
+    """A dense matrix, transposed."""
     if not isinstance(weight, Dense):
         raise Unsupported(f"a transposed matrix cannot be stored as {weight.kind}")
     return Dense(np.ascontiguousarray(weight.data.T))

@@ -1,7 +1,7 @@
-"""A wheel from the package index, fetched by the user's own pip.
+"""A wheel from the package index, downloaded by the user's own pip.
 
-Owns: the process that runs pip, and what is said of its failure. Refuses to know: what the wheel is for.
-Specs: LOAD-66 to LOAD-68. Next: `ferrum.load.pip_child`.
+Owns: the process that runs pip, and the message if it fails. Refuses to know: what the wheel is for. Specs: LOAD-66 to
+LOAD-68. Next: `ferrum.load.pip_child`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ferrum.load.pip_child import NO_PIP
 
 POLL_SECONDS = 0.2
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""A full disk, a quota, a limit of the size of files."""
+"""A full disk, a quota, a limit on the size of files."""
 
 _ERROR_NUMBER = re.compile(r"(?:\[Errno |OSError\()(\d{1,5})")
-"""How the text and the source form of an OSError tell its number."""
+"""The number in the two forms in which an OSError is printed."""
 _CHILD = Path(__file__).with_name("pip_child.py")
 
 
 def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> Path:
-    """Fetches one wheel into a folder with this Python's pip, so that the user's index, proxy and certificates apply,
-    and calls `look` now and then.
+    """Downloads one wheel into a folder with this Python's pip, so that the user's index, proxy and certificates apply.
+    Calls `look` from time to time.
 
-    Raises NotFound where pip is missing or fails, with its reason; OSError where it found no room for the wheel.
+    Raises NotFound if pip is missing or fails, with its reason; OSError if there is no room for the wheel.
     """
     options = ["--disable-pip-version-check", "--no-input", "--quiet"]
     download = ["download", "--no-deps", "--only-binary=:all:", requirement, "--dest", str(folder)]
@@ -50,8 +50,8 @@ def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> 
 
 
 def _run(command: list[str], folder: Path, look: Callable[[], None]) -> tuple[int, str]:
-    """-> the exit code, and all that was said. What is said is kept in memory: the disk may be full."""
-    # pip collects a download in its temporary directory, which must be ours to be watched and to be cleaned up
+    """-> the exit code and all output. The output is kept in memory, because the disk may be full."""
+    # pip downloads into its temporary directory: this one can be watched and removed
     environment = {**clean_environment(), "TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     ends_when_closed, kept_open = os.pipe()
     try:
@@ -64,7 +64,7 @@ def _run(command: list[str], folder: Path, look: Callable[[], None]) -> tuple[in
                 except subprocess.TimeoutExpired:
                     look()
         finally:
-            process.kill()  # does nothing to a process that has ended
+            process.kill()  # has no effect on a process that has ended
             process.wait()
     finally:
         os.close(ends_when_closed)
@@ -79,7 +79,7 @@ def _start(command: list[str], environment: dict[str, str], stdin: int) -> subpr
 
 
 def _last_error(output: str) -> str:
-    """What pip says in the end. "ERROR: Exception:" stands before a traceback, whose last line is the reason."""
+    """pip's last error. "ERROR: Exception:" stands before a traceback, whose last line is the reason."""
     lines = [line for line in output.splitlines() if line.strip()] or ["it gave no reason"]
     errors = [line for line in lines if line.startswith("ERROR") and not line.endswith(":")]
     return (errors or lines)[-1].removeprefix("ERROR: ")

@@ -1,9 +1,8 @@
-"""pip, for as long as somebody waits for what it fetches.
+"""pip, run in a process that ends when the process that started it ends.
 
-Owns: the end of this process together with the one that started it, however that one ends: its standard input is a pipe
-that nobody writes to, and which is closed when the process at the other end is gone.
-Refuses to know: what pip does. It is run as a file, by a Python that need not have ferrum, and imports nothing of it.
-Specs: LOAD-66, LOAD-68. Next: `ferrum.load.model`.
+Owns: that end. Standard input is a pipe to which nothing is written; it is closed when the process at its other end is
+gone, however that one ended. Refuses to know: what pip does. This file is run by its path, by a Python that need not
+have ferrum, and imports nothing of it. Specs: LOAD-66, LOAD-68. Next: `ferrum.load.model`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import sys
 import threading
 
 NO_PIP = 97
-"""Exit code where this Python has no pip."""
+"""The exit code if this Python has no pip."""
 
 
 def end_with_parent() -> None:

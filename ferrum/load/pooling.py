@@ -1,9 +1,8 @@
 """How a model makes one vector of a text, where its files say it.
 
-Owns: the files that sentence-transformers puts beside a model, and GGUF's numbers for the same. A step that is not
-known is refused: without it, vectors would be others. Refuses to know: how vectors are pooled.
-Specs: LOAD-141. Source: the `models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`.
-Next: `ferrum.load.limits`.
+Owns: the files that sentence-transformers puts beside a model, and GGUF's numbers for the same. An unknown step is
+refused: without it the vectors would be wrong. Refuses to know: how vectors are pooled. Specs: LOAD-141. Source: the
+`models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`. Next: `ferrum.load.limits`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ferrum.files import read_text
 from ferrum.types import Pooling
 
 _GGUF = {1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST}
-"""llama.cpp's numbers; 0 says none."""
+"""llama.cpp's numbers; 0 means none."""
 
 _MODES = {
     "pooling_mode_mean_tokens": Pooling.MEAN,
@@ -28,12 +27,12 @@ _MODES = {
 }
 _NAMES = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST}
 _KNOWN = ("Transformer", "Pooling", "Normalize")
-"""The last of them is a matter of each call here."""
+"""The known modules. Normalize is a parameter of each call here."""
 
 
 def read_pooling(folder: Path) -> Pooling | None:
-    """None where the files say nothing. Raises `Unsupported` for a way of making vectors that is not known,
-    `InvalidFormat` for files that make no sense."""
+    """None if the files say nothing. Raises `Unsupported` for an unknown way of making vectors, `InvalidFormat` for
+    files that are not valid."""
     path = folder / "modules.json"
     if not os.path.lexists(path):
         return None
@@ -46,8 +45,8 @@ def read_pooling(folder: Path) -> Pooling | None:
 
 
 def gguf_pooling(model: Fields) -> Pooling | None:
-    """The same of the metadata of a GGUF file. Raises `Unsupported` for what is neither a way of pooling nor none: 4
-    says that texts are scored."""
+    """The same from the metadata of a GGUF file. Raises `Unsupported` for any other number; 4 means that texts are
+    scored."""
     number = model.integer("pooling_type", 0, low=-1)
     if number not in (-1, 0, *_GGUF):
         raise model.refused("pooling_type", map(str, _GGUF))
@@ -65,7 +64,7 @@ def _modules(path: Path) -> list[Any]:
 
 
 def _place(path: Path, module: Any) -> tuple[str, str]:
-    """The class of a module, without what it is imported from, and its folder, which lies in that of the model."""
+    """The class of a module, without its package, and its folder, which must lie in the folder of the model."""
     if not isinstance(module, dict):
         raise InvalidFormat(f"{path} must hold a list of modules")
     fields = Fields(module, str(path))

@@ -1,11 +1,11 @@
 """How the matrices of a directory are quantised: `quantization_config` of config.json, and `quantization` of MLX.
 
-Owns: the methods that are known, and their keys: each is read, refused by name unless neutral, or known to be harmless.
+Owns: the known methods and their keys: each key is read, refused by name unless neutral, or known to be harmless.
 Refuses to know: tensors. Specs: LOAD-103, LOAD-106. Source: transformers' `quantization_config.py`, the packages
-AutoGPTQ, GPTQModel, AutoAWQ, compressed-tensors and mlx-lm. Next: `ferrum.load.features`.
+AutoGPTQ, GPTQModel, AutoAWQ, compressed-tensors and mlx-lm.
 
-Where other engines round activations to eight bits, their full numbers are used here: scales of activations and of
-caches are passed over.
+Other engines round activations to eight bits with some methods. Here activations stay exact: scales of activations and
+of caches are ignored. Next: `ferrum.load.features`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ferrum.load.packed import (
 )
 
 ACTIVATION_SCALES = (".input_scale", "activation_scale", ".k_scale", ".v_scale", ".q_scale", ".output_scale")
-"""Ends of names of tensors that say how to round activations, keys and values."""
+"""Ends of names of tensors with scales of activations, keys and values."""
 
 _HARMLESS = words("""
     batch_size block_name_to_quantize cache_block_outputs damp_auto_increment damp_percent dataset desc_act
@@ -38,12 +38,12 @@ _HARMLESS = words("""
     activation_scale_ub activation_scheme dequantize observer observer_kwargs config_groups
     do_fuse fuse_max_seq_len modules_to_fuse backend hyb_act act_group_aware pack_impl
 """)
-"""Of how a model was quantised or is run. Which modules are, their tensors tell."""
+"""Keys about how a model was quantised or is run. Which modules are quantised is known from their tensors."""
 
 
 def find_formats(config: Fields) -> tuple[Format, ...]:
-    """The formats in which a directory may keep matrices; none where nothing is quantised. Raises `Unsupported` for a
-    method, a number of bits or a key that is not served, `InvalidFormat` for a value that has no meaning."""
+    """The formats in which a directory may store matrices; none if nothing is quantised. Raises `Unsupported` for an
+    unknown method, number of bits or key, `InvalidFormat` for a value that is not valid."""
     if "quantization" in config:
         return _mlx(_inner(config, "quantization"))
     if "quantization_config" not in config:
@@ -70,7 +70,7 @@ def _bits(fields: Fields, key: str, served: Sequence[int]) -> int:
 
 
 def _group_size(fields: Fields, default: int | None = None) -> int:
-    """Columns that share a scale; -1 for all of them."""
+    """Columns that share a scale; -1 means all columns."""
     size = fields.integer("group_size", default, low=-1)
     if size == 0:
         raise fields.wrong("group_size", "a number of columns, or -1 for all of them")
@@ -80,8 +80,8 @@ def _group_size(fields: Fields, default: int | None = None) -> int:
 def _gptq(fields: Fields) -> tuple[Format, ...]:
     neutral: Neutral = {"dynamic": ({},), "is_marlin_format": (False,), "pack_dtype": ("int32",), "method": ("gptq",)}
     check_keys(fields, words("quant_method bits group_size sym checkpoint_format format"), neutral, _HARMLESS)
-    versions = {"gptq": 1, "gptq_v2": 0}  # what is missing in the zeros that are stored
-    key = "checkpoint_format" if "checkpoint_format" in fields else "format"  # GPTQModel 5 writes both
+    versions = {"gptq": 1, "gptq_v2": 0}  # how much the stored zero points are too small
+    key = "checkpoint_format" if "checkpoint_format" in fields else "format"  # GPTQModel 5 writes both keys
     version = fields.text(key, "gptq")
     if version not in versions:
         raise fields.refused(key, versions)
@@ -129,7 +129,7 @@ def _mxfp4(fields: Fields) -> tuple[Format, ...]:
 
 
 def _compressed(fields: Fields) -> tuple[Format, ...]:
-    """Each group of modules is quantised in a way of its own."""
+    """Each group of modules has its own scheme."""
     neutral: Neutral = {"sparsity_config": ({}, {"format": "dense"}), "transform_config": ({},), "kv_cache_scheme": ()}
     check_keys(fields, words("quant_method config_groups format"), neutral, _HARMLESS - {"config_groups"})
     groups = fields.inner("config_groups")
@@ -143,7 +143,7 @@ def _compressed(fields: Fields) -> tuple[Format, ...]:
 
 
 def _said(schemes: Sequence[Fields]) -> list[str]:
-    """What decides on the meaning of tensors."""
+    """The fields of schemes that decide the meaning of tensors."""
     return [repr([scheme.get(key) for key in ("num_bits", "group_size", "block_structure")]) for scheme in schemes]
 
 
@@ -167,7 +167,7 @@ def _scheme(scheme: Fields, fields: Fields) -> Format:
 
 
 def _mlx(fields: Fields) -> tuple[Format, ...]:
-    """Bits and group size, and other ones for single modules."""
+    """Bits and group size of all modules, and of single modules."""
     mode = fields.text("mode", "affine")
     modules = {key: value for key, value in fields.values.items() if isinstance(value, Mapping)}
     plain = {key for key, value in fields.values.items() if value is False}
@@ -193,4 +193,4 @@ _METHODS: dict[str, Callable[[Fields], tuple[Format, ...]]] = {
     "gptq": _gptq,
     "mxfp4": _mxfp4,
 }
-"""By `quant_method`."""
+"""The reader of each `quant_method`."""

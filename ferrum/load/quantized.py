@@ -1,9 +1,8 @@
-"""A directory of safetensors whose matrices may be quantised, seen as if none were.
+"""A directory of safetensors whose matrices may be quantised, read as if none were.
 
-Owns: which tensors are parts of a matrix, and the matrices in their place. What the directory leaves as plain numbers
-stays so, whatever config.json says of it.
-Refuses to know: how a format packs its numbers (`ferrum.load.packed`). Specs: LOAD-103 to LOAD-105.
-Next: `ferrum.load.packed`.
+Owns: which tensors are parts of a quantised matrix, and the matrices in their place. Tensors that the directory stores
+as plain numbers stay plain, whatever config.json says. Refuses to know: how a format packs its numbers
+(`ferrum.load.packed`). Specs: LOAD-103 to LOAD-105. Next: `ferrum.load.packed`.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from ferrum.tensor.weights import Weight
 
 
 def open_safetensors(folder: Path, config: Fields) -> TensorSource:
-    """The tensors of a directory, whole. Raises `Unsupported` for a way to quantise that is not known here."""
+    """The tensors of a directory, with quantised matrices put together. Raises `Unsupported` for an unknown method."""
     formats = find_formats(config)
     source = SafetensorsSource(folder)
     return QuantizedSource(source, formats) if formats else source
 
 
 class QuantizedSource:
-    """The tensors of another source, the parts of quantised matrices replaced by the matrices."""
+    """The tensors of another source; the parts of a quantised matrix are replaced by the matrix."""
 
     def __init__(self, source: SafetensorsSource, formats: Iterable[Format]) -> None:
         self.path, self._source, self._converted = source.path, source, Converted()
@@ -81,7 +80,7 @@ class QuantizedSource:
 
 
 class _Matrix:
-    """A quantised matrix whose parts are compared with each other when it is first asked for."""
+    """A quantised matrix. Its parts are checked against each other at its first use."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts

@@ -1,13 +1,13 @@
-"""What the bytes of a stored tensor mean: every block format of ggml unpacked, in NumPy, to be read.
+"""What the bytes of a stored tensor mean: every block format of ggml decoded, in NumPy, to be read.
 
-Owns: the reader of each format, and which weight type a GGUF tensor becomes. Formats that backends compute with stay
-as they are in the mapped file; others are kept in the smallest of those types that loses nothing, and in float32 where
-none holds them.
-Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
+Owns: the reader of each format, and which weight type a GGUF tensor becomes. Formats that backends compute with stay as
+they are in the mapped file. Others are converted to the smallest of those types that holds the same numbers, or to
+float32 if none does. Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
 Specs: QUANT-01 to QUANT-09. Source: ggml's block structures and `dequantize_row_*` reference functions.
-Next: `ferrum.load.codebooks`.
 
-A reader takes uint8 [blocks, bytes of a block] and returns numbers as `Scaled`, a row for each block.
+A reader takes uint8 [blocks, bytes of a block] and returns numbers as `Scaled`, one row for each block. Next:
+`ferrum.load.codebooks`.
+Next: `ferrum.load.codebooks`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from ferrum.tensor.k_quants import Q4_K, Q5_K, Q6_K
 from ferrum.tensor.weights import Q4_0, Q4_1, Q8_0, Dense, Weight
 
 CHUNK_BYTES = 1 << 20
-"""Blocks are read so many bytes at a time: intermediate arrays are many times larger than their input."""
+"""Bytes of blocks that are decoded at a time: intermediate arrays are many times larger than their input."""
 
 
 def weight_of(tensor: GGUFTensor) -> Weight:
-    """A tensor as one matrix of all its rows [rows, columns]; a view of the file where backends compute with its type.
+    """A tensor as one matrix of all its rows [rows, columns]; a view of the file if backends compute with its type.
 
     Raises `Unsupported` for a type that has no reader here.
     """
@@ -45,14 +45,14 @@ def weight_of(tensor: GGUFTensor) -> Weight:
 
 
 def kept_as(name: str) -> str | None:
-    """The type in which matrices of a ggml type are kept; None as they are, or not at all. This is a rule: where scales
-    lie beyond the range of that type's, a matrix is kept in float32."""
+    """The type into which matrices of a ggml type are converted; None if they are not converted, or unknown. This holds
+    as a rule: a matrix whose scales exceed the range of that type becomes float32."""
     return None if name in _AS_STORED or name not in SUPPORTED else _KEPT.get(name, ("float32",))[0]
 
 
 def floats_of(tensor: GGUFTensor) -> Floats:
     """A tensor of any type and shape as float32 [*shape]. Raises `Unsupported` for a type that has no reader here, and
-    `ModelError` for a number that float32 cannot store."""
+    `ModelError` for a number that float32 cannot hold."""
     kind = tensor.type
     if kind.name in _FLOATS:
         return tensor.data.astype(np.float32, copy=False)
@@ -64,7 +64,7 @@ def floats_of(tensor: GGUFTensor) -> Floats:
 
 
 def rounded(array: np.ndarray, what: str) -> Floats:
-    """float64 as float32: a copy. Raises `ModelError` where a number is too large."""
+    """float64 as float32, copied. Raises `ModelError` if a number is too large."""
     with np.errstate(over="ignore"):
         numbers: Floats = array.astype(np.float32)
     if not np.array_equal(np.isfinite(array), np.isfinite(numbers)):
@@ -76,7 +76,7 @@ def decode_blocks(data: Bytes, kind: GgmlType) -> Floats:
     """uint8 [rows, bytes of a row] -> float32 [rows, columns]"""
     decoded = np.empty((data.size // kind.block_bytes, kind.block_size), np.float32)
     start = 0
-    with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale times a code of zero is NaN, as in ggml
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity times a code of zero is NaN, as in ggml
         for piece in _pieces(data, kind):
             decoded[start : start + len(piece.codes)] = piece.values()
             start += len(piece.codes)
@@ -84,7 +84,7 @@ def decode_blocks(data: Bytes, kind: GgmlType) -> Floats:
 
 
 def _pieces(data: Bytes, kind: GgmlType) -> Iterator[Scaled]:
-    """The numbers of blocks, `CHUNK_BYTES` of them at a time."""
+    """The numbers of the blocks, `CHUNK_BYTES` of blocks at a time."""
     blocks = np.ascontiguousarray(data).reshape(-1, kind.block_bytes)
     step = max(1, CHUNK_BYTES // kind.block_bytes)
     return (READERS[kind.name](blocks[start : start + step]) for start in range(0, len(blocks), step))
@@ -123,8 +123,8 @@ def _q1_0(blocks: Bytes) -> Scaled:
 def _k_scales(field: Bytes) -> tuple[Floats, Floats]:
     """The 8 scales and 8 minimums of a K block, 6 bits each in 12 bytes -> float32 [blocks, 8] twice.
 
-    Bytes 0-3 hold scales 0-3 and bytes 4-7 minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of
-    scales 4-7 (low nibble) and of minimums 4-7 (high nibble), whose 2 high bits are the top bits of bytes 0-7.
+    Bytes 0-3 hold scales 0-3, and bytes 4-7 minimums 0-3, in their low 6 bits. Bytes 8-11 hold the low 4 bits of scales
+    4-7 (low nibble) and of minimums 4-7 (high nibble); the 2 high bits of those are the top bits of bytes 0-7.
     """
     scales, minimums, rest = fields(field, 4, 4, 4)
     all_scales = np.concatenate((scales & 63, rest & 15 | scales >> 6 << 4), axis=1)
@@ -165,12 +165,12 @@ def _q6_k(blocks: Bytes) -> Scaled:
 
 
 def _q8_k(blocks: Bytes) -> Scaled:
-    scale, codes, _ = fields(blocks, 4, 256, 32)  # the rest are sums of codes
+    scale, codes, _ = fields(blocks, 4, 256, 32)  # the last field has sums of codes
     return Scaled(np.ascontiguousarray(scale).view("<f4"), codes.view(np.int8))
 
 
 def _tq1_0(blocks: Bytes) -> Scaled:
-    """A byte holds five digits of base 3 as a fraction of 256: multiplied by 3, its whole part is the next digit."""
+    """A byte holds five digits of base 3 as a fraction of 256. Multiplied by 3, its whole part is the next digit."""
     first, second, last, scale = fields(blocks, 32, 16, 4, 2)
     powers = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
     parts = first[:, None] * powers, second[:, None] * powers, last[:, None] * powers[:4]
@@ -205,7 +205,7 @@ def _nvfp4(blocks: Bytes) -> Scaled:
 
 
 _IQ4 = np.array((-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113), np.int8)
-"""What the codes of IQ4 formats stand for. Source: ggml's `kvalues_iq4nl`."""
+"""The numbers that the codes of IQ4 formats stand for. Source: ggml's `kvalues_iq4nl`."""
 
 _FLOATS = ("F32", "F16", "BF16")
 _AS_STORED: dict[str, type[Weight]] = {
@@ -224,8 +224,9 @@ _KEPT: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Q3_K", "IQ1_S", "IQ1_M", "IQ3_XXS", "IQ3_S"), ("q6_k",)),
     "NVFP4": ("float16",),
 }
-"""The smallest type with kernels that holds the numbers of another type. Those of the rest none holds: codes of IQ2 and
-IQ4_XS are too large for Q6_K, and Q8_0 has no scales of scales; Q2_K and Q5_1 have more offsets than Q4_K, Q5_K."""
+"""The smallest types with kernels that hold the numbers of another type. No type holds those of the remaining formats:
+codes of IQ2 and IQ4_XS are too large for Q6_K, and Q8_0 has no scales of scales; Q2_K and Q5_1 have more offsets than
+Q4_K and Q5_K."""
 
 READERS: dict[str, Callable[[Bytes], Scaled]] = {
     "Q4_0": _q4_0,
@@ -248,6 +249,6 @@ READERS: dict[str, Callable[[Bytes], Scaled]] = {
     "NVFP4": _nvfp4,
     **CODEBOOK_READERS,
 }
-"""By ggml type name."""
+"""The reader of each ggml type."""
 
 SUPPORTED = (*_FLOATS, "F64", *READERS)

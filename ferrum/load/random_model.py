@@ -1,9 +1,8 @@
-"""A model of random weights, made in seconds: what speed is measured on where nobody wants to download gigabytes.
+"""A model of random weights, made in seconds: speed can be measured without a download of gigabytes.
 
-Owns: random bytes that are good weights: an 8 billion parameter model is written once, a piece at a time, and never
-stands in memory as anything but itself. A row times a normed vector has variance 1, so that activations stay finite
-however many layers there are. Refuses to know: what a shape is called, engines.
-Specs: CLI-43, CLI-45. Next: `ferrum.api.errors`.
+Owns: random bytes that are valid weights. A model of 8 billion parameters is written once, a piece at a time, and lies
+in memory once. The product of a row with a normalised vector has variance 1, so that activations stay finite for any
+number of layers. Refuses to know: the names of shapes, engines. Specs: CLI-43, CLI-45. Next: `ferrum.api.errors`.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ from ferrum.text.token_bytes import BYTE_ALPHABET
 from ferrum.text.tokenizer import Tokenizer
 
 DEFAULT_DTYPE = "q4_0"
-"""What "auto" means where there is no file whose type could be kept."""
+"""The meaning of "auto" for a model without a file."""
 
 PIECE = 1 << 24
 """Bytes of random numbers made at a time."""
 
 _CODE_DEVIATION = {"q8_0": 73.9, "q4_0": 4.61, "q4_1": 4.61}
-"""Standard deviation of the codes of a block when their bits are random: of whole numbers in a row, (n² - 1) / 12."""
-_MIDDLE_CODE = 7.5  # of q4_1, whose minimum takes it to zero
+"""The standard deviation of the codes of a block with random bits: for n whole numbers in a row, √((n² - 1) / 12)."""
+_MIDDLE_CODE = 7.5  # of q4_1; the minimum shifts it to zero
 
 
 @dataclass(frozen=True, eq=False)
 class RandomModel:
-    """A model ready for an engine. Every token from 0 to 255 is a byte; the others stand for no text."""
+    """A model ready for an engine. Every token from 0 to 255 is a byte; the others have no text."""
 
     name: str
     config: ModelConfig
@@ -67,7 +66,7 @@ def random_model(
     layout: Layout = LLAMA,
     biases: Set[str] = frozenset(),
 ) -> RandomModel:
-    """The same weights for the same arguments; `layout` tells which parts there are, `biases` which linears have one.
+    """Equal arguments give equal weights. `layout` says which parts there are, `biases` which linears have a bias.
     Raises `InvalidParameter` for an unknown dtype."""
     check_dtype(dtype)
     generator = _Generator(DEFAULT_DTYPE if dtype == "auto" else dtype, seed)
@@ -75,7 +74,7 @@ def random_model(
 
 
 class _RandomParts:
-    """Parts of the shapes that a configuration asks for: `ferrum.load.tree.Parts`. Norms are ones, biases zeros."""
+    """Parts of the shapes that a configuration gives, as `ferrum.load.tree.Parts`. Norms are ones, biases zeros."""
 
     def __init__(self, generator: _Generator, config: ModelConfig, layout: Layout, biases: Set[str]) -> None:
         self._generator, self._config, self._layout, self._biases = generator, config, layout, biases
@@ -151,7 +150,7 @@ class _Generator:
         return found
 
     def _floats(self, count: int, deviation: float) -> np.ndarray:
-        """[count] of the type, equally likely between ±√3 deviations."""
+        """[count] numbers of the type, uniform between ±√3 deviations."""
         out = np.empty(count, FLOAT_TYPES.get(self.dtype, np.dtype(np.float32)))
         scale = np.float32(deviation * 3**0.5 / (1 << 15))
         for start in range(0, count, PIECE // 2):
@@ -160,7 +159,7 @@ class _Generator:
         return out
 
     def _blocks(self, kind: type[BlockWeight], count: int, deviation: float) -> np.ndarray:
-        """uint8 [blocks, bytes of a block]: random codes, and the same scale everywhere but for its sign."""
+        """uint8 [blocks, bytes of a block]: random codes, and one scale for all blocks, with a random sign."""
         out = np.empty((count, kind.block_bytes), np.uint8)
         scale = np.float16(deviation / _CODE_DEVIATION[kind.kind])
         low, high = np.array([scale]).astype("<f2").view(np.uint8)
@@ -173,6 +172,6 @@ class _Generator:
             if kind.kind == "q4_1":
                 piece[:, 1], piece[:, 2:4] = high, minimum
             else:
-                # codes lie half a step below zero on the mean: a random sign of the scale makes it zero over the blocks
+                # the mean code is half a step below zero; a random sign of the scale makes the mean of all blocks zero
                 piece[:, 1] = piece[:, 1] & 0x80 | high
         return out

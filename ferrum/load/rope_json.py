@@ -1,8 +1,8 @@
 """The rotary parameters of config.json as a `RopeConfig`.
 
-Owns: both dialects (rope_theta + rope_scaling, and transformers 5's rope_parameters), and which place counts where a
-number is given in two. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`).
-Specs: LOAD-20, LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_utils`. Next: `ferrum.load.config_json`.
+Owns: both forms (rope_theta + rope_scaling, and transformers 5's rope_parameters), and which place is read if a number
+stands in two. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`). Specs: LOAD-20,
+LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_utils`. Next: `ferrum.load.config_json`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PARTIAL = "partial_rotary_factor"
 
 @dataclass(frozen=True)
 class Ropes:
-    """How layers turn that see everything, and those that see a window."""
+    """The rotary embedding of layers without a window, and of layers with one."""
 
     full: RopeConfig
     sliding: RopeConfig
@@ -33,7 +33,7 @@ class Ropes:
 
 @dataclass(frozen=True)
 class _Place:
-    """`rope` is the object with the parameters, `top` the whole file, in which some may stand as well."""
+    """`rope` is the object with the parameters; `top` is the whole file, which may have some of them as well."""
 
     rope: Fields
     top: Fields
@@ -41,20 +41,21 @@ class _Place:
     max_positions: int
 
     def original(self) -> int:
-        """The context before it was stretched. At the top of the file it goes before the one in the object."""
+        """The original context, before it was extended. The number at the top of the file has priority over the one in
+        the object."""
         for place in (self.top, self.rope):
             if ORIGINAL in place.values:
                 return place.length(ORIGINAL)
         return self.max_positions
 
     def stretch(self) -> float:
-        """`factor`, or, where it is null, what the longest context is of the original one."""
+        """`factor`, or, if it is null, the longest context divided by the original one."""
         says_null = "factor" in self.rope.values and "factor" not in self.rope
         return self.max_positions / self.original() if says_null else self.rope.number("factor")
 
 
 def parse_ropes(fields: Fields, family: HuggingFaceFamily, head_dim: int, max_positions: int) -> Ropes:
-    """The rotary parameters of config.json. Raises `InvalidFormat` or `Unsupported`, naming the key."""
+    """The rotary parameters of config.json. Raises `InvalidFormat` or `Unsupported`, with the key."""
     rope, local = _rope_object(fields, family), None if family.rules is None else family.rules.local_theta
     kinds = {kind: value for kind, value in rope.values.items() if isinstance(value, dict)}
     if not kinds:
@@ -89,9 +90,9 @@ def _parse_rope(
 
 
 def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_dim: int) -> int:
-    """Leading dimensions of a head that turn."""
+    """The number of leading dimensions of a head that are rotated."""
     key = family.word(PARTIAL)
-    part = fields.optional_number(key)  # null says nothing at the top only
+    part = fields.optional_number(key)  # null is allowed at the top only
     if PARTIAL in rope.values or part is None:
         part = rope.number(PARTIAL, family.defaults.get(PARTIAL, 1.0))
     if part != 1 and PARTIAL not in family.defaults:
@@ -106,8 +107,8 @@ def _rotary_dim(rope: Fields, fields: Fields, family: HuggingFaceFamily, head_di
 
 
 def _rope_object(fields: Fields, family: HuggingFaceFamily) -> Fields:
-    """rope_scaling, if it says anything, stands in place of rope_parameters: who lengthens a context adds it to a file
-    that has the other."""
+    """rope_scaling, if it is not empty, replaces rope_parameters: users who extend a context add it to a file that has
+    the other."""
     default = family.defaults.get("rope_parameters", {})
     absent = Fields(default, f"{fields.where}: rope_parameters", null_is_absent=False)
     parameters = fields.inner("rope_parameters") if "rope_parameters" in fields else absent
@@ -115,7 +116,7 @@ def _rope_object(fields: Fields, family: HuggingFaceFamily) -> Fields:
 
 
 def _key_names(rope: Fields) -> dict[str, str]:
-    """What the file calls the fields of `RopeConfig`."""
+    """The file's names of the fields of `RopeConfig`."""
     own = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
     own["original_max_positions"] = ORIGINAL
     own["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
@@ -193,7 +194,7 @@ def _yarn(place: _Place) -> RopeConfig:
 
 
 def _yarn_attention(rope: Fields, factor: float) -> float | None:
-    """attention_factor, or the ratio that mscale and mscale_all_dim stand for, or None for the paper's default."""
+    """attention_factor, or the ratio given by mscale and mscale_all_dim, or None for the paper's default."""
     if "attention_factor" in rope or not rope.get("mscale") or not rope.get("mscale_all_dim"):
         return rope.optional_number("attention_factor")
     scales = [0.1 * rope.number(key) * math.log(max(factor, 1.0)) + 1.0 for key in ("mscale", "mscale_all_dim")]
@@ -207,5 +208,5 @@ _SCALINGS = {
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,
-    "su": _longrope,  # as Phi-3 first called it
+    "su": _longrope,  # Phi-3's first name of it
 }

@@ -1,10 +1,9 @@
 """The tensors of a Hugging Face directory: model.safetensors, or shards listed in model.safetensors.index.json.
 
-Owns: finding, opening and mapping the files. The `safetensors` library checks every header; but it copies what it
-reads, so tensors are views of our own mapping of the same file. A file must not change while it is in use.
-Refuses to know: what the tensors are for.
-Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded checkpoints.
-Next: `ferrum.load.quantized`.
+Owns: finding, opening and mapping the files. The `safetensors` library checks every header. It copies what it reads, so
+tensors here are views of a mapping of the same file. A file must not change while it is in use. Refuses to know: what
+the tensors are for. Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded
+checkpoints. Next: `ferrum.load.quantized`.
 """
 
 from __future__ import annotations
@@ -47,31 +46,31 @@ RAW = {
     "U32": np.dtype("<u4"),
     "I64": np.dtype("<i8"),
 }
-"""Element types that quantised matrices are made of."""
+"""Element types of quantised matrices."""
 INSTEAD = {
     "adapter_model.safetensors": "an adapter: merge it into the model that it was trained for",
     "consolidated.safetensors": "the same model with other names, for other programs: save it with transformers",
     "pytorch_model.bin": "pickled weights, which are programs: save them as safetensors",
     "pytorch_model.bin.index.json": "pickled weights, which are programs: save them as safetensors",
 }
-"""What a directory may have in place of what is read."""
+"""Files that a directory may have instead of safetensors."""
 POINTER = b"version https://git-lfs.github.com/"
-"""What a file begins with that Git LFS has not fetched."""
+"""The beginning of a file that Git LFS has not downloaded."""
 LONGEST_NAME = 512
-"""Characters of a tensor's name."""
+"""The largest number of characters of a tensor's name."""
 LONGEST_FILE_NAME = 255
 LONGEST_REASON = 300
 LENGTH_BYTES = 8
-"""A file begins with the length of its header."""
+"""A file begins with the length of its header, in so many bytes."""
 
 
 class SafetensorsSource:
-    """All tensors of a directory. Every shard is opened, and its header checked, at once."""
+    """All tensors of a directory. Every shard is opened at once, and its header checked."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder
         self._files: dict[str, _Shard] = {}  # tensor name -> the open file that holds it
-        if os.path.lexists(folder / SINGLE):  # an index beside it is a leftover of shards
+        if os.path.lexists(folder / SINGLE):  # an index beside it is ignored
             file = _Shard(folder / SINGLE)
             self._files = dict.fromkeys(file.names, file)
         elif os.path.lexists(folder / INDEX):
@@ -110,7 +109,7 @@ class SafetensorsSource:
         return name in self._files
 
     def raw(self, name: str) -> np.ndarray:
-        """A tensor of any type in `RAW` as it is stored."""
+        """A tensor of any type in `RAW`, as it is stored."""
         return self._files[name].view(self.describe(name))
 
     def _array(self, name: str) -> np.ndarray:
@@ -138,7 +137,7 @@ class _Shard:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            file = open_regular(path)  # before the library opens it, which would wait for a pipe
+            file = open_regular(path)  # checked first, because the library would wait for a pipe
         except NotFound:
             raise NotFound(f"{path} does not exist; the download of this model may be incomplete") from None
         try:
@@ -164,7 +163,7 @@ class _Shard:
         return StoredTensor(name, kind, shape, math.prod(shape) * size, "float32" if kind == "F64" else None)
 
     def view(self, stored: StoredTensor) -> np.ndarray:
-        """[*shape], read-only; a copy where the file does not place elements on multiples of their size."""
+        """[*shape], read-only; a copy if elements are not aligned in the file."""
         first, end = self._header[stored.name]["data_offsets"]
         if end - first != stored.nbytes or self._start + end > len(self._data):
             raise self._invalid(f"tensor {stored.name} has no {stored.nbytes} bytes")
@@ -174,23 +173,23 @@ class _Shard:
         return array
 
     def _invalid(self, reason: str) -> InvalidFormat:
-        """Of the library's reasons some quote the file."""
+        """The error for an invalid file. Some of the library's reasons quote the file."""
         shown = "".join(char if char.isprintable() else " " for char in reason[:LONGEST_REASON])
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
 
 
 def _instead(folder: Path) -> str:
-    """What is there in place of a model's weights, for the error."""
+    """For the error: what the directory holds instead of safetensors."""
     return next((f"; {name} holds {what}" for name, what in INSTEAD.items() if os.path.lexists(folder / name)), "")
 
 
 def _is_name(name: str) -> bool:
-    """Can errors and tables show a tensor's name?"""
+    """True if errors and tables can show a tensor's name."""
     return name.isprintable() and 0 < len(name) <= LONGEST_NAME
 
 
 def _is_shard(name: object) -> bool:
-    """Is this the name of a file in the same directory, and can errors show it?"""
+    """True if this is the name of a file in the same directory that errors can show."""
     return (
         isinstance(name, str)
         and name.isprintable()
@@ -201,5 +200,5 @@ def _is_shard(name: object) -> bool:
 
 
 def _checked(path: Path) -> Any:
-    """The library's reader, whose stubs leave types out. Raises SafetensorError or OSError."""
+    """The library's reader, whose stubs lack types. Raises SafetensorError or OSError."""
     return safe_open(path, framework="numpy")

@@ -1,9 +1,8 @@
 """Numbers as scales times small whole numbers, and the types with kernels that hold exactly those numbers.
 
-Owns: `Scaled`, the form that every format of blocks takes when it is unpacked, and `keep`: the same numbers in the
-first of some types that loses nothing.
-Refuses to know: files, and how any format packs its bits (`ferrum.load.quants`, `ferrum.load.packed`).
-Specs: QUANT-07, QUANT-08. Next: `ferrum.load.bits`.
+Owns: `Scaled`, the form to which every block format is decoded, and `keep`, which stores the same numbers in the first
+of some types that holds them exactly. Refuses to know: files, and how any format packs its bits (`ferrum.load.quants`,
+`ferrum.load.packed`). Specs: QUANT-07, QUANT-08. Next: `ferrum.load.bits`.
 """
 
 from __future__ import annotations
@@ -26,9 +25,10 @@ Floats = NDArray[np.float32]
 class Scaled:
     """number = (scale * multiple) * code - offset.
 
-    `codes` [rows, columns] are whole numbers of at most 16 bits. `scales` float32 [rows, groups]: neighbouring columns
-    share one. Where a format has scales of scales, `scales` is [rows, 1] and `multiples` float32 [rows, groups].
-    `offsets` float32 [rows, groups] or None. A row here is whatever the format scales as one: a block, or a whole row.
+    `codes` [rows, columns] are whole numbers of at most 16 bits. `scales` is float32 [rows, groups]: the columns of a
+    group share one. A format with scales of scales has `scales` [rows, 1] and `multiples` float32 [rows, groups].
+    `offsets` is float32 [rows, groups] or None. A row is a block, or a whole row of the matrix: what the format scales
+    as one.
     """
 
     scales: Floats
@@ -38,11 +38,11 @@ class Scaled:
 
     @property
     def steps(self) -> Floats:
-        """What codes are multiplied with: [rows, groups]"""
+        """[rows, groups]: the factors of the codes."""
         return self.scales if self.multiples is None else self.scales * self.multiples
 
     def values(self) -> Floats:
-        """float32 [rows, columns]. The order of operations is that of ggml, so that the last bit agrees."""
+        """float32 [rows, columns]. The operations have ggml's order, so that the last bit agrees."""
         steps = self.steps
         groups = self.codes.reshape(*steps.shape, -1).astype(np.float32)
         numbers = steps[:, :, None] * groups
@@ -52,12 +52,13 @@ class Scaled:
 
 
 def keep(pieces: Callable[[], Iterable[Scaled]], shape: tuple[int, int], kinds: Sequence[str]) -> Weight:
-    """The matrix that the pieces make up, row by row, in the first of these types that holds every number of it, and in
-    float32 where none does.
+    """The matrix that the pieces make up, row by row, in the first of these types that holds every number of it; in
+    float32 if none does.
 
-    `pieces` is called once for each type that is tried: all of a matrix, unpacked, would take several times its memory.
+    `pieces` is called once for each type that is tried, because a whole decoded matrix would take several times its
+    memory.
     """
-    with np.errstate(invalid="ignore", over="ignore"):  # an infinite scale times a code of zero is NaN, as in ggml
+    with np.errstate(invalid="ignore", over="ignore"):  # infinity times a code of zero is NaN, as in ggml
         for kind in (*kinds, "float32"):
             packed = _packed(pieces(), shape, _PACKERS[kind])
             if packed is not None:
@@ -68,7 +69,7 @@ def keep(pieces: Callable[[], Iterable[Scaled]], shape: tuple[int, int], kinds: 
 def _packed(
     pieces: Iterable[Scaled], shape: tuple[int, int], pack: Callable[[Scaled], np.ndarray | None]
 ) -> np.ndarray | None:
-    """An array of its own [rows, elements of a packed row]; None where a piece does not fit."""
+    """A new array [rows, elements of a packed row]; None if a piece does not fit."""
     packed: np.ndarray = np.empty(shape if 0 in shape else (shape[0], 0), np.float32)
     start = 0
     for piece in pieces:
@@ -83,8 +84,8 @@ def _packed(
 
 
 def _halves(numbers: Floats, columns: int) -> Bytes | None:
-    """Numbers, one for each group of columns, as the float16 of each block of 32 columns: uint8 [blocks, 2]. None where
-    float16 does not hold them, or where groups are no whole number of blocks."""
+    """Numbers, one for each group of columns -> the float16 of each block of 32 columns, uint8 [blocks, 2]. None if
+    float16 does not hold them, or if groups are not whole blocks."""
     groups = numbers.shape[1]
     halves = numbers.astype("<f2")
     if columns % (groups * GROUP) or not np.array_equal(halves.astype(np.float32), numbers, equal_nan=True):
@@ -97,7 +98,8 @@ def _fit(codes: NDArray[np.integer], least: int, most: int) -> bool:
 
 
 def _nibbles(codes: NDArray[np.integer]) -> Bytes:
-    """Codes 0 to 15 -> uint8 [blocks, 16]: of each block of 32 the first half in low nibbles, the other in high ones"""
+    """Codes 0 to 15 -> uint8 [blocks, 16]: of each block of 32 the first half in low nibbles, the second half in high
+    nibbles"""
     blocks = codes.astype(np.uint8).reshape(-1, 2, GROUP // 2)
     return blocks[:, 0] | blocks[:, 1] << np.uint8(4)
 
@@ -162,4 +164,4 @@ _PACKERS: dict[str, Callable[[Scaled], np.ndarray | None]] = {
     "bfloat16": _float(ml_dtypes.bfloat16),
     "float32": Scaled.values,
 }
-"""By type: a piece in the layout of that type, in the order of the piece; None where the type loses a bit of it."""
+"""By type: a piece in the layout of that type, in the piece's order; None if the type cannot hold it exactly."""

@@ -1,8 +1,7 @@
-"""Known models as nothing but their sizes: enough to measure speed, since no kernel looks at what a weight is.
+"""The sizes of known models, without weights: enough to measure speed, since no kernel's time depends on values.
 
-Owns: the table. Left out is what no time depends on: how rotary frequencies are stretched, and which tokens end a text.
-Refuses to know: weights. Source: config.json of each model.
-Specs: CLI-43, CLI-44. Next: `ferrum.load.random_model`.
+Owns: the table. It leaves out what changes no time: rotary scaling, and the tokens that end a text. Refuses to know:
+weights. Source: config.json of each model. Specs: CLI-43, CLI-44. Next: `ferrum.load.random_model`.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ SHAPES: dict[str, ModelConfig] = {
         rope=RopeConfig(theta=500000.0, rotary_dim=128),
     ),
 }
-"""By name, smallest first."""
+"""By name, the smallest first."""
 
 
 def find_shape(name: str) -> ModelConfig:

@@ -1,8 +1,7 @@
-"""What a file of tensors offers, whatever its format.
+"""The interface to a file of tensors, of any format.
 
-Owns: the protocol between file formats and the parameter tree, and GGUF's side of it. Refuses to know: which tensors a
-model needs.
-Specs: LOAD-10, LOAD-100, LOAD-107, QUANT-08. Next: `ferrum.load.safetensors`.
+Owns: the protocol between file formats and the parameter tree, and its implementation for GGUF. Refuses to know: which
+tensors a model needs. Specs: LOAD-10, LOAD-100, LOAD-107, QUANT-08. Next: `ferrum.load.safetensors`.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from ferrum.tensor.weights import Weight
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What is known of a tensor without reading it. `shape` is (rows, columns) for a matrix; `type` is the format's
-    own name, such as "Q4_1" or "BF16"; `nbytes` is its size in the file. `kept_as` is the type that backends compute
-    with, where that is another one."""
+    """The facts of a tensor that are known without reading it. `shape` is (rows, columns) for a matrix; `type` is the
+    format's name, such as "Q4_1" or "BF16"; `nbytes` is its size in the file. `kept_as` is the type that backends
+    compute with, if it is another one."""
 
     name: str
     type: str
@@ -43,26 +42,26 @@ class StoredTensor:
 
 
 class TensorSource(Protocol):
-    """Tensors by name. Each method raises `ModelError` for a name that is not there."""
+    """Tensors by name. Each method raises `ModelError` for a name that the file does not have."""
 
     path: Path
 
     def names(self) -> Iterable[str]: ...
     def describe(self, name: str) -> StoredTensor: ...
-    def weight(self, name: str) -> Weight: ...  # a matrix, in the type it is stored in or one that equals it
-    def stack(self, name: str) -> list[Weight]: ...  # [matrices, rows, columns], likewise: views of one array
+    def weight(self, name: str) -> Weight: ...  # a matrix, as stored or in a type that holds the same numbers
+    def stack(self, name: str) -> list[Weight]: ...  # [matrices, rows, columns], in the same way: views of one array
     def vector(self, name: str) -> np.ndarray: ...  # any shape, as float32
 
 
 def missing(path: Path, name: str, names: Iterable[str] = ()) -> NoReturn:
-    """The error for a tensor that is not there, among those of these names."""
+    """The error for a tensor that is not among these names."""
     like = next((other for other in names if other.endswith("." + name)), None)
     hint = "" if like is None else f"; there is {quoted(like)}: save the model without what is wrapped around it"
     raise ModelError(f"{path}: tensor {name} is missing{hint}")
 
 
 def unstacked(weight: Weight, stored: StoredTensor, path: Path) -> list[Weight]:
-    """The matrices of a stack, of which `weight` has all rows. Raises `ModelError` where it is none."""
+    """The matrices of a stack; `weight` has the rows of all. Raises `ModelError` if the tensor is not a stack."""
     if len(stored.shape) != 3:
         raise ModelError(f"{path}: tensor {stored.name} has shape {list(stored.shape)}, and is no stack of matrices")
     count, rows, _ = stored.shape
@@ -70,15 +69,15 @@ def unstacked(weight: Weight, stored: StoredTensor, path: Path) -> list[Weight]:
 
 
 class Converted:
-    """Matrices that were made of a file's and that somebody still uses: the parts of a model that share a tensor then
-    share its memory too."""
+    """Converted matrices that are still in use: the parts of a model that share a tensor then also share its memory."""
 
     def __init__(self) -> None:
-        self._used: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()  # a view of an array keeps it alive
+        # an array lives as long as a view of it
+        self._used: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
         self._kinds: dict[str, type[Weight]] = {}
 
     def weight(self, name: str, make: Callable[[], Weight]) -> Weight:
-        """The matrix of that name, made only where nobody has it."""
+        """The matrix of that name, made only if it is not in use already."""
         data = self._used.get(name)
         if data is not None:
             return self._kinds[name](data)
@@ -88,7 +87,7 @@ class Converted:
 
 
 class GGUFSource:
-    """The tensors of a GGUF file; weights that backends compute with are views of it."""
+    """The tensors of a GGUF file. Weights that backends compute with are views of it."""
 
     def __init__(self, file: GGUFFile) -> None:
         self.path = file.path

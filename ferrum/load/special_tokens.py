@@ -1,8 +1,8 @@
-"""The special tokens that a GGUF file names: the texts that stand for the beginning, the end, padding and the like.
+"""The special tokens that a GGUF file names: the texts of the beginning, the end, padding and the like.
 
-Owns: what special tokens are called in templates, and where GGUF metadata keeps them. Refuses to know: what they are
-for, the files of a directory (`tokenizer_config`).
-Specs: LOAD-52. Source: the GGUF format document, section on tokenizers. Next: `ferrum.load.tokenizer_config`.
+Owns: the names of special tokens in templates, and their keys in GGUF metadata. Refuses to know: what they are for, the
+files of a directory (`tokenizer_config`). Specs: LOAD-52. Source: the GGUF format document, section on tokenizers.
+Next: `ferrum.load.tokenizer_config`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ferrum.fields import LARGEST_INTEGER, Fields
 from ferrum.text.gguf_tokens import NO_TOKEN
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""What templates call the special tokens that all models may have."""
+"""The names, in templates, of the special tokens that any model may have."""
 
-_GGUF = ("bos", "eos", "unknown", "seperator", "padding", "cls", "mask")  # one of them is not spelt as elsewhere
+_GGUF = ("bos", "eos", "unknown", "seperator", "padding", "cls", "mask")  # "seperator" is spelt so in the format
 
 
 def gguf_special_tokens(fields: Fields) -> dict[str, str]:
-    """Texts by name; what is not named, or by an id that no token has, is left out. The keys of `fields` begin with
-    "tokenizer."."""
+    """Texts by name. A token that the file does not name, or names by an id outside the vocabulary, is left out. The
+    keys of `fields` begin with "tokenizer."."""
     if "ggml.tokens" not in fields:
         return {}
     tokens = fields.texts("ggml.tokens")
@@ -38,7 +38,7 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
 
 
 def _defaults(fields: Fields, size: int) -> dict[str, int]:
-    """As the tokenizer has them: a template writes the same beginning as a raw prompt gets."""
+    """The same defaults as the tokenizer's: a template writes the same beginning as a raw prompt gets."""
     from ferrum.text.gguf_ends import default_ids
     from ferrum.text.gguf_tokens import PREFIX, token_types
 

@@ -14,15 +14,15 @@ from ferrum.fields import Fields, read_json
 from ferrum.files import read_text
 
 LARGEST_TEMPLATE = 1 << 20
-"""Bytes of a file with a chat template; the longest in use have some tens of thousands."""
+"""Bytes of a file with a chat template. The longest in use have some tens of thousands."""
 KEY = "chat_template"
 DEFAULT = "default"
 
 
 def folder_templates(folder: Path) -> dict[str, str]:
-    """The templates of a Hugging Face directory by name, empty where there are none. Files of their own go before the
-    key of tokenizer_config.json, whatever their names; chat_template.json, which is written for processors of images,
-    counts where there is nothing else."""
+    """The templates of a Hugging Face directory by name; empty if there are none. Separate files have priority over the
+    key of tokenizer_config.json. chat_template.json, which is written for image processors, is read if there is nothing
+    else."""
     return _in_files(folder) or _in_json(folder / "tokenizer_config.json") or _in_json(folder / "chat_template.json")
 
 
@@ -34,7 +34,8 @@ def _in_files(folder: Path) -> dict[str, str]:
 
 
 def _in_json(path: Path) -> dict[str, str]:
-    """A text is the default; there may be an object of several, or a list of objects with a name and a template."""
+    """A text is the default template. There may be an object of several, or a list of objects with a name and a
+    template."""
     fields = read_json(path) if path.exists() else Fields({}, str(path))
     templates = fields.get(KEY)
     if isinstance(templates, list):
@@ -55,7 +56,7 @@ def _entry(fields: Fields, template: Any) -> dict[str, Any]:
 
 
 def gguf_templates(fields: Fields) -> dict[str, str]:
-    """The same of GGUF metadata; the keys of `fields` begin with "tokenizer."."""
+    """The same from GGUF metadata; the keys of `fields` begin with "tokenizer."."""
     names = [str(name) for name in fields.texts("chat_templates")] if "chat_templates" in fields else []
     found = {name: fields.text(f"{KEY}.{name}") for name in names}
     return ({DEFAULT: fields.text(KEY)} if KEY in fields else {}) | found

@@ -1,9 +1,8 @@
-"""The text model inside of a model that also sees: its configuration and its tensors.
+"""The text model inside a vision model: its configuration and its tensors.
 
-Owns: which models are such, what of their config.json speaks of text, and how their tensors are called without the
-rest. What belongs to pictures is passed over, and told. Refuses to know: what the text model computes.
-Specs: LOAD-95. Source: transformers' Gemma3ForConditionalGeneration and Mistral3ForConditionalGeneration.
-Next: `ferrum.load.config_gguf`.
+Owns: which models have one, which part of their config.json is about text, and the names of its tensors. Parts for
+pictures are ignored, with a warning. Refuses to know: what the text model computes. Specs: LOAD-95. Source:
+transformers' Gemma3ForConditionalGeneration and Mistral3ForConditionalGeneration. Next: `ferrum.load.config_gguf`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ferrum.load.source import StoredTensor, TensorSource, missing
 from ferrum.tensor.weights import Weight
 
 TEXT_TYPES = {"gemma3": "gemma3_text", "mistral3": "mistral"}
-"""model_type of a model that sees -> that of its text model, where text_config does not say it."""
+"""model_type of a vision model -> that of its text model, if text_config does not give it."""
 
 _OF_PICTURES = words("""
     boi_token_index eoi_token_index image_token_id image_token_index mm_tokens_per_image multimodal_projector_bias
@@ -30,21 +29,21 @@ _SHARED = words(
     "architectures bos_token_id eos_token_id model_type quantization_config text_config tie_word_embeddings"
 )
 _OF_BOTH = ("tie_word_embeddings",)
-"""What counts for the text where text_config does not say it. (The ids of tokens are read of the whole file.)"""
+"""Keys that also hold for the text if text_config does not have them. (Token ids are read from the whole file.)"""
 _PREFIXES = {"language_model.": "", "model.language_model.": "model."}
-"""How names of tensors of the text begin, in older files and in newer ones, and how they begin without the rest."""
+"""The beginnings of names of the text's tensors, in older and in newer files, and the beginnings that replace them."""
 _PICTURES = tuple(f"{model}{part}." for model in ("", "model.") for part in ("vision_tower", "multi_modal_projector"))
-"""How names of the rest begin. What is neither belongs to the text, or to something that nobody knows."""
+"""The beginnings of names of tensors for pictures. Any other tensor belongs to the text, or is unknown."""
 
 
 def has_pictures(fields: Fields) -> bool:
-    """Does a config.json describe a text model among others?"""
+    """True if config.json describes a text model among others."""
     kind = fields.get("model_type")
     return isinstance(kind, str) and kind in TEXT_TYPES and isinstance(fields.get("text_config"), dict)
 
 
 def text_fields(fields: Fields) -> Fields:
-    """The configuration of the text model: the whole file where there is nothing else in it. Warns of the rest."""
+    """The configuration of the text model: the whole file if it describes nothing else. Warns of the rest."""
     if not has_pictures(fields):
         return fields
     check_keys(fields, _SHARED, {}, CONFIG_HARMLESS | _OF_PICTURES)
@@ -56,7 +55,7 @@ def text_fields(fields: Fields) -> Fields:
 
 
 class TextSource:
-    """The tensors of the text model, called as if there were no other."""
+    """The tensors of the text model, under the names that they would have alone."""
 
     def __init__(self, source: TensorSource) -> None:
         self.path, self._source = source.path, source

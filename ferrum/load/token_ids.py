@@ -1,9 +1,8 @@
-"""The ids that begin and end a text, as a model's files name them.
+"""The ids that begin and end a text, as a model's files give them.
 
-Owns: what files write for "none", and ids that no token has: both are passed over, for an id that never comes ends
-nothing. Refuses to know: the tokens (`ferrum.text`).
-Specs: LOAD-26, LOAD-80. Source: transformers' config.json and generation_config.json; the GGUF format document, section
-on tokenizers. Next: `ferrum.load.layout`.
+Owns: the values that mean "none" in files. Ids outside the vocabulary are ignored, because they can never come. Refuses
+to know: the tokens (`ferrum.text`). Specs: LOAD-26, LOAD-80. Source: transformers' config.json and
+generation_config.json; the GGUF format document, section on tokenizers. Next: `ferrum.load.layout`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ferrum.text.gguf_tokens import NO_TOKEN
 
 @dataclass(frozen=True)
 class TokenIds:
-    """`eos_token_ids` are all that end an answer."""
+    """Each of `eos_token_ids` ends an answer."""
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -29,7 +28,7 @@ NO_IDS = TokenIds()
 
 
 def json_token_ids(files: Iterable[Fields]) -> TokenIds:
-    """Of config.json and generation_config.json, in this order: the first begins, and both end."""
+    """From config.json and generation_config.json, in this order: the first gives the beginning, both give ends."""
     beginnings: list[int] = []
     ends: list[int] = []
     size: int | None = None
@@ -41,7 +40,7 @@ def json_token_ids(files: Iterable[Fields]) -> TokenIds:
 
 
 def gguf_token_ids(fields: Fields) -> TokenIds:
-    """Of GGUF metadata: the ends of the sequence, of a turn and of a message all end an answer."""
+    """From GGUF metadata. The ends of the sequence, of a turn and of a message all end an answer."""
     size = len(fields.texts("tokenizer.ggml.tokens")) if "tokenizer.ggml.tokens" in fields else None
     beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size, most=1)
     ends = [token for name in ("eos", "eot", "eom") for token in _ids(fields, f"tokenizer.ggml.{name}_token_id", size)]
@@ -53,7 +52,7 @@ def _size(value: Any) -> int | None:
 
 
 def _ids(fields: Fields, key: str, size: int | None, most: int | None = None) -> list[int]:
-    """None, one or several ids of tokens; `size` is how many there are, None where that is unknown."""
+    """None, one or several token ids; `size` is the size of the vocabulary, None if it is unknown."""
     value = fields.get(key)
     given = value if isinstance(value, list) and most is None else [] if value is None else [value]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):

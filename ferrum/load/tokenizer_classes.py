@@ -1,8 +1,7 @@
 """The special tokens of a tokenizer whose files name none: those of its class in transformers.
 
-Owns: the table, as data, and which class counts. Refuses to know: what the files name themselves.
-Specs: LOAD-55. Source: the tokenizer classes of transformers and its `AutoTokenizer`.
-Next: `ferrum.load.tokenizer_keys`.
+Owns: the table, as data, and which class is used. Refuses to know: what the files name themselves. Specs: LOAD-55.
+Source: the tokenizer classes of transformers and its `AutoTokenizer`. Next: `ferrum.load.tokenizer_keys`.
 """
 
 from __future__ import annotations
@@ -59,17 +58,18 @@ _CLASSES: tuple[tuple[str, Mapping[str, str | None]], ...] = (
 CLASS_TOKENS: Mapping[str, Mapping[str, str | None]] = {
     f"{name}Tokenizer": tokens for names, tokens in _CLASSES for name in names.split()
 }
-"""Special tokens by class, without the ending "Fast"; None: there is none, whatever tokenizer.json pads with."""
+"""Special tokens by class, without the ending "Fast". None means that there is none, whatever tokenizer.json pads
+with."""
 
 _OWN_RULES = frozenset({"mistral"})
-"""Values of `model_type` with which transformers follows tokenizer.json whatever class a file names."""
+"""Values of `model_type` for which transformers follows tokenizer.json, whatever class a file names."""
 
 
 def class_tokens(
     names: tuple[Any, Any], model_type: Any, is_byte_level: Callable[[], bool]
 ) -> Mapping[str, str | None]:
     """The special tokens of the first class that is named; `names` are those of tokenizer_config.json and config.json.
-    A Llama class says nothing of a byte-level vocabulary, which it was not made for."""
+    A Llama class says nothing about a byte-level vocabulary, for which it was not made."""
     name = next((name for name in names if isinstance(name, str) and name), "").removesuffix("Fast")
     found = CLASS_TOKENS.get(name, {})
     if not found or model_type in _OWN_RULES or (name == "LlamaTokenizer" and is_byte_level()):

@@ -1,13 +1,11 @@
-"""What stands beside tokenizer.json: the special tokens by name, and tokens to be added to its own.
+"""The files beside tokenizer.json: special tokens by name, and tokens to be added to its own.
 
-Three files may say so. tokenizer_config.json is the newest; where it lists no added tokens itself,
-special_tokens_map.json goes before it, and added_tokens.json is read. Last come the defaults of the class that the
-files name.
+There are three. tokenizer_config.json is the newest. If it lists no added tokens, special_tokens_map.json has priority
+over it, and added_tokens.json is read. Last come the defaults of the class that the files name.
 
-Owns: reading the three files as transformers does. Refuses to know: what the tokens are for, config.json's token ids,
-which transformers does not ask for them.
-Specs: LOAD-52, LOAD-54, LOAD-55, TEXT-50. Source: transformers' `PreTrainedTokenizerBase._from_pretrained` and
-`TokenizersBackend`. Next: `ferrum.load.tokenizer_classes`.
+Owns: reading the three files as transformers does. Refuses to know: what the tokens are for, and config.json's token
+ids, which transformers does not read for them. Specs: LOAD-52, LOAD-54, LOAD-55, TEXT-50. Source: transformers'
+`PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend`. Next: `ferrum.load.tokenizer_classes`.
 """
 
 from __future__ import annotations
@@ -33,8 +31,8 @@ _LISTED = "added_tokens_decoder"
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """`names`: the texts of special tokens by what they are called ("bos_token", …). `added`: tokens to add to those of
-    tokenizer.json, in this order. `splits_special`: special tokens that stand in a text are ordinary text."""
+    """`names`: the texts of special tokens by name ("bos_token", …). `added`: tokens to add to those of tokenizer.json,
+    in this order. `splits_special`: True if special tokens within a text are read as ordinary text."""
 
     names: Mapping[str, str]
     added: tuple[AddedText, ...]
@@ -42,7 +40,8 @@ class TokenizerSettings:
 
 
 def read_settings(folder: Path, file: TokenizerFile) -> TokenizerSettings:
-    """Of a Hugging Face directory, whose tokenizer.json is `file`. Raises `InvalidFormat`, naming file and key."""
+    """The settings of a Hugging Face directory, whose tokenizer.json is `file`. Raises `InvalidFormat`, with file and
+    key."""
     fields = _optional(folder / "tokenizer_config.json")
     warn_of_settings(fields, file)
     values = _with_own_names({key: value for key, value in fields.values.items() if key not in FOLLOWED})
@@ -67,7 +66,7 @@ def _optional(path: Path) -> Fields:
 
 
 def _with_own_names(values: dict[str, Any]) -> dict[str, Any]:
-    """The names that this model alone has for special tokens, such as "image_token", put together under one key."""
+    """The values, with the special tokens that only this model has, such as "image_token", collected under one key."""
     if not values.get(_EXTRA) and _OLD_EXTRA in values:
         values[_EXTRA] = values.pop(_OLD_EXTRA)
     own = {key: text for key, text in values.items() if _is_own(key) and isinstance(text, str)}
@@ -83,7 +82,7 @@ def _is_own(key: str) -> bool:
 
 # ---- the three files
 def _listed(fields: Fields) -> list[AddedText]:
-    """Those that tokenizer_config.json lists by their ids."""
+    """The tokens that tokenizer_config.json lists by their ids."""
     inner = fields.inner(_LISTED)
     return [_token(inner, key, wanted=_whole(inner, key)) for key in inner.values]
 
@@ -96,7 +95,8 @@ def _whole(inner: Fields, key: str) -> int:
 
 
 def _special_tokens_map(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What special_tokens_map.json says; a list of further tokens is put behind the list that is already there."""
+    """The values, changed by special_tokens_map.json. Its list of additional tokens is appended to the list that is
+    there."""
     fields = _optional(folder / "special_tokens_map.json")
     found: dict[str, Any] = {
         key: replace(_token(fields, key), special=True) if isinstance(value, dict) and key != _EXTRA else value
@@ -113,7 +113,8 @@ def _is_object(value: Any) -> bool:
 
 
 def _added_tokens_json(folder: Path, values: Mapping[str, Any], file: TokenizerFile) -> list[AddedText]:
-    """Those of added_tokens.json, special if they are named as such, and those of tokenizer.json, which go before."""
+    """The tokens of tokenizer.json, then those of added_tokens.json, which are special if they are named as special
+    tokens."""
     fields = _optional(folder / "added_tokens.json")
     own = {token.wanted: token for token in file.added_tokens}
     special = {_text(value) for value in (*map(values.get, NAMES), *_list(Fields(values, fields.where), _EXTRA))}
@@ -132,7 +133,7 @@ def _text(value: Any) -> Any:
 
 
 def _defaults(folder: Path, fields: Fields, file: TokenizerFile) -> dict[str, Any]:
-    """Special tokens that no file names: the class has some, and padding in tokenizer.json another."""
+    """Special tokens that no file names: those of the class, and the padding of tokenizer.json."""
     config = _optional(folder / "config.json")
     names = (fields.get("tokenizer_class"), config.get("tokenizer_class"))
     padding = {} if file.pad_token is None else {"pad_token": file.pad_token}
@@ -141,7 +142,7 @@ def _defaults(folder: Path, fields: Fields, file: TokenizerFile) -> dict[str, An
 
 # ---- tokens
 def _named(fields: Fields) -> dict[str, AddedText]:
-    """Special tokens by name: those that all models have, then those that this model alone has."""
+    """Special tokens by name: first those that all models have, then those that only this model has."""
     found = {name: _token(fields, name) for name in NAMES if name in fields}
     found |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
     own = fields.inner(_OWN)
@@ -166,7 +167,7 @@ def _list(fields: Fields, key: str) -> list[Any]:
 
 
 def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
-    """A token, given by its text alone, which is special then, or as an object that says how it is matched."""
+    """A token. It is given by its text alone, and is then special, or as an object that says how it is matched."""
     value = fields.value(key)
     if isinstance(value, AddedText):
         return value
@@ -187,7 +188,7 @@ def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
 
 
 def _readable(fields: Fields, key: str, text: str) -> str:
-    """The same, if it is text at all: JSON can write half of a pair of surrogates."""
+    """The same text, if it is valid: JSON can write half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -198,7 +199,8 @@ def _readable(fields: Fields, key: str, text: str) -> str:
 def _in_order(
     listed: list[AddedText], named: Mapping[str, AddedText], extra: list[AddedText], file: TokenizerFile
 ) -> tuple[AddedText, ...]:
-    """The listed ones by their ids, then those that are only named, then the others; what is named is special."""
+    """The listed tokens by their ids, then the tokens that are only named, then the others. A named token is
+    special."""
     listed = sorted(listed, key=lambda token: token.wanted or 0)
     known = {token.content for token in (*listed, *file.added_tokens)}
     texts = {token.content for token in named.values()}

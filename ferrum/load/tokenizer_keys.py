@@ -1,9 +1,9 @@
-"""Which keys of a tokenizer change what is computed or printed, beside tokenizer.json and in GGUF metadata.
+"""The keys of a tokenizer that change what is computed or printed, beside tokenizer.json and in GGUF metadata.
 
-Owns: the tables of the keys that transformers' tokenizer classes take and that GGUF files have, as data, and the
-warning for values that ask for what is not done. Refuses to know: the values that are read (`tokenizer_config`).
-Specs: LOAD-56, LOAD-58. Source: the constructors of transformers' tokenizer classes; gguf-py's `constants.py`.
-Next: `ferrum.load.templates`.
+Owns: the tables of the keys that transformers' tokenizer classes accept and that GGUF files have, as data, and the
+warning for values that ask for something that is not done. Refuses to know: the values that are read
+(`tokenizer_config`). Specs: LOAD-56, LOAD-58. Source: the constructors of transformers' tokenizer classes; gguf-py's
+`constants.py`. Next: `ferrum.load.templates`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ READ = words(
     "extra_special_tokens mask_token model_specific_special_tokens pad_token sep_token split_special_tokens "
     "tokenizer_class unk_token"
 )
-"""Keys that are read; any other that ends in "_token" and holds text names a special token, too."""
+"""Keys that are read. Any other key that ends in "_token" and holds a text also names a special token."""
 
 FOLLOWED = words(
     "add_bos_token add_eos_token clean_text handle_chinese_chars do_basic_tokenize do_clean_text do_lowercase "
@@ -31,22 +31,22 @@ FOLLOWED = words(
     "should_strip_spaces split_by_punct strip_accents tokenize_chinese_chars trim_offsets unk_id vocab "
     "wordpieces_prefix"
 )
-"""Keys of how a tokenizer is built or what it does to a text: tokenizer.json says so, and goes before them."""
+"""Keys about how a tokenizer is built or changes a text. tokenizer.json says the same and has priority."""
 
 HARMLESS = words(
-    # of batches, which are not made here: a text is never cut or padded
+    # about batches: here a text is never cut or padded
     "max_length max_len model_max_length padding truncation pad_to_multiple_of pad_token_type_id padding_side "
     "stride truncation_side truncation_strategy model_input_names return_token_type_ids "
-    # of files and libraries
+    # about files and libraries
     "backend emoji_file files_loaded gguf_file is_local jumanpp_kwargs local_files_only mecab_dic mecab_kwargs "
     "mecab_option merges_file monolingual_vocab_file name_or_path normalizer_file processor_class sp_model_kwargs "
     "source_spm spm_file src_vocab_file subword_tokenizer_type sudachi_kwargs target_spm target_vocab_file "
     "tokenizer_file tokenizer_object verbose vocab_file word_pronunciation_file word_shape_file "
     "word_tokenizer_type init_inputs auto_map tgt_vocab_file special_tokens_map_file from_slow use_fast "
     "trust_remote_code device_map revision transformers_version torch_dtype dtype unsloth_version "
-    # of what a caller asks transformers for beside ids and text
+    # about what transformers returns besides ids and text
     "start_n_top end_n_top chat_control_tokens response_schema response_template use_default_system_prompt "
-    # of tables, pages, entities, speech and translation
+    # about tables, pages, entities, speech and translation
     "spaces_between_special_tokens add_blank cell_trim_length cls_token_box entity_vocab generator id2lang lang2id "
     "lang_codes langs language language_codes mask_token_sent max_column_id max_depth max_entity_length "
     "max_input_chars_per_word "
@@ -59,7 +59,7 @@ HARMLESS = words(
 
 
 def _steps(part: Any, inner: str) -> Iterator[Mapping[str, Any]]:
-    """The steps of a part of tokenizer.json, with sequences opened."""
+    """The steps of a part of tokenizer.json; a sequence is replaced by its steps."""
     if isinstance(part, Mapping) and isinstance(part.get(inner), list):
         for step in part[inner]:
             yield from _steps(step, inner)
@@ -68,7 +68,7 @@ def _steps(part: Any, inner: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _prefixes(file: TokenizerFile) -> bool:
-    """Does tokenizer.json put a space in front of a text?"""
+    """True if tokenizer.json puts a space before a text."""
     cuts = _steps(file.parts.get("pre_tokenizer"), "pretokenizers")
     return any(step.get("type") == "Prepend" for step in _steps(file.parts.get("normalizer"), "normalizers")) or any(
         step.get("add_prefix_space") is True or step.get("prepend_scheme", "never") != "never" for step in cuts
@@ -103,11 +103,11 @@ CHECKED: Mapping[str, tuple[Callable[[Any, TokenizerFile], bool], str]] = {
     ),
     "fix_mistral_regex": (_is_true, "the regular expression of tokenizer.json is followed"),
 }
-"""When a value asks for what is not done, and what is done instead."""
+"""For each key: the test whether a value asks for something that is not done, and what is done instead."""
 
 
 def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
-    """Tells of each value in tokenizer_config.json that asks for what is not done, and of keys nothing is known of."""
+    """Warns of each value in tokenizer_config.json that asks for something that is not done, and of unknown keys."""
     named = {key for key in fields.values if key.endswith("_token")}
     check_keys(fields, READ | CHECKED.keys() | named, {}, FOLLOWED | HARMLESS)
     for key, (differs, instead) in CHECKED.items():
@@ -124,19 +124,19 @@ GGUF_READ = words(
     "precompiled_charsmap remove_extra_whitespaces scores seperator_token_id suppress_tokens token_type tokens "
     "unknown_token_id"
 )
-"""Keys that are read, behind "tokenizer.ggml."; beside them are the chat templates."""
+"""Keys that are read, after "tokenizer.ggml."; chat templates are read as well."""
 
 GGUF_HARMLESS = words(
-    # of two texts that are compared
+    # about two texts that are compared
     "token_type_count "
-    # older names of marks in code
+    # older names of tokens for code
     "prefix_token_id suffix_token_id middle_token_id"
 )
 """Keys that change neither ids nor text."""
 
 
 GGUF_BESIDE = words("chat_template chat_templates huggingface.json rwkv.world")
-"""Keys behind "tokenizer.": templates, and what a file keeps of other formats."""
+"""Keys after "tokenizer.": templates, and copies of other formats."""
 
 
 def _keys(fields: Fields) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _keys(fields: Fields) -> Iterator[str]:
 
 
 def warn_of_metadata(fields: Fields) -> None:
-    """Tells of what GGUF metadata asks for and is not done; the keys of `fields` begin with "tokenizer."."""
+    """Warns of GGUF metadata that asks for something that is not done. The keys of `fields` begin with "tokenizer."."""
     known = {f"ggml.{key}" for key in GGUF_READ | GGUF_HARMLESS} | GGUF_BESIDE
     templates = {key for key in _keys(fields) if key.startswith("chat_template.")}
     check_keys(fields, known | templates, {}, frozenset())

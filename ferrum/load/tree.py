@@ -1,8 +1,9 @@
-"""The parameter tree of a configuration, put together from parts that somebody else finds.
+"""The parameter tree of a configuration, put together from parts.
 
 Owns: which parts a decoder of a given `ModelConfig` has, and how they make layers. Refuses to know: where parts come
-from: out of files (`ferrum.load.params`) or out of nothing (`ferrum.load.random_model`).
-Specs: LOAD-30, MODEL-14. Next: `ferrum.load.params`.
+from: files (`ferrum.load.params`) or random numbers (`ferrum.load.random_model`). Specs: LOAD-30, MODEL-14. Next:
+`ferrum.load.params`.
+Next: `ferrum.load.params`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from ferrum.tensor.weights import Linear, Weight
 
 
 class Parts(Protocol):
-    """The parts of one model by the names that `ferrum.load.layout.Layout` gives them."""
+    """The parts of one model, by the names of `ferrum.load.layout.Layout`."""
 
     def table(self) -> Weight: ...  # the embedding
-    def head(self) -> Linear: ...  # around the embedding itself where they are tied
-    def positions(self) -> Weight | None: ...  # learned positions, if the model has them
-    def common(self) -> Tensor | None: ...  # what is added to every token, if anything is
+    def head(self) -> Linear: ...  # a tied head contains the embedding itself
+    def positions(self) -> Weight | None: ...  # learned positions; None if the model has none
+    def common(self) -> Tensor | None: ...  # added to every token; None if there is none
     def embedding_norm(self) -> Norm | None: ...
     def linear(self, part: str, layer: int) -> Linear: ...
     def experts(self, part: str, layer: int) -> list[Linear]: ...  # one for each expert
-    def norm(self, part: str, layer: int) -> Norm | None: ...  # None where the model has none
+    def norm(self, part: str, layer: int) -> Norm | None: ...  # None if the model has none
     def head_norm(self, part: str, layer: int, heads: int) -> Norm | None: ...
     def last_norm(self) -> Norm: ...
     def sinks(self, layer: int) -> Tensor | None: ...
 
 
 def decoder(config: ModelConfig, parts: Parts) -> DecoderParams:
-    """All layers, in order, and what is before and behind them."""
+    """The embedding, all layers in order, and the head."""
     embedding = Embedding(
         parts.table(), config.embedding_scale, parts.positions(), parts.common(), parts.embedding_norm()
     )

@@ -1,7 +1,8 @@
 """The tokenizer and the chat template that come with a model.
 
-Owns: where the two file formats keep them. Refuses to know: what they do (`ferrum.text`).
-Specs: LOAD-50. Next: `ferrum.load.special_tokens`.
+Owns: where the two file formats keep them. Refuses to know: what they do (`ferrum.text`). Specs: LOAD-50. Next:
+`ferrum.load.special_tokens`.
+Next: `ferrum.load.special_tokens`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class Vocabulary(Protocol):
-    """Reads text files only when asked: a model can compute without knowing any text."""
+    """Reads the files of texts at their first use: a model can compute without a tokenizer."""
 
-    def tokenizer(self, ids: TokenIds) -> Tokenizer: ...  # raises `TokenizerError` where there is none
+    def tokenizer(self, ids: TokenIds) -> Tokenizer: ...  # raises `TokenizerError` if there is none
     def chat_templates(self) -> ChatTemplates: ...
-    def chat_template(self) -> ChatTemplate | None: ...  # that of a plain chat; None where there is none
+    def chat_template(self) -> ChatTemplate | None: ...  # for a conversation without tools; None if there is none
 
 
 class FolderVocabulary:
@@ -38,7 +39,7 @@ class FolderVocabulary:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._settings: TokenizerSettings | None = None
-        self._kept: TokenizerFile | None = None  # read for the settings, and soon wanted for the tokenizer
+        self._kept: TokenizerFile | None = None  # read for the settings, and used again for the tokenizer
 
     def tokenizer(self, ids: TokenIds) -> Tokenizer:
         from ferrum.text.tokenizer import Tokenizer
@@ -66,7 +67,7 @@ class FolderVocabulary:
         return self.chat_templates().plain()
 
     def settings(self, file: TokenizerFile | None) -> TokenizerSettings:
-        """What stands beside tokenizer.json, whether there is such a `file` or not. Read once."""
+        """The settings beside tokenizer.json; `file` is None if there is no tokenizer.json. Read once."""
         from ferrum.load.tokenizer_config import read_settings
         from ferrum.text.tokenizer_json import TokenizerFile
 
