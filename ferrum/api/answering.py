@@ -1,8 +1,7 @@
 """A request to the engine, awaited on an event loop.
 
-Owns: handing a prompt to the engine's thread, hearing of its chunks without a thread that waits, and withdrawing it
-when nobody listens any more. Refuses to know: what the chunks become.
-Specs: API-06, API-07. Next: `ferrum.api.reader`.
+Owns: handing a prompt to the engine's thread, waiting for its chunks without a blocked thread, and cancelling it when
+its client is gone. Refuses to know: what the chunks become. Specs: API-06, API-07. Next: `ferrum.api.reader`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ferrum.types import Completion, Logprobs, Priority
 
 
 class Answering:
-    """One prompt in the engine, for one listener."""
+    """One prompt in the engine, for one client."""
 
     def __init__(self, ticket: Ticket, news: asyncio.Event) -> None:
         self._ticket = ticket
@@ -32,8 +31,8 @@ class Answering:
         priority: Priority = Priority.NORMAL,
         timeout_s: float | None = None,
     ) -> Answering:
-        """Submits the prompt; what is slow about it, such as making a grammar, is done in another thread. Raises what
-        `EngineThread.submit` raises."""
+        """Submits the prompt. Slow work, such as compiling a grammar, is done in another thread. Raises the errors of
+        `EngineThread.submit`."""
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def hear() -> None:
@@ -47,7 +46,7 @@ class Answering:
         making = asyncio.ensure_future(asyncio.to_thread(submit))
         try:
             return cls(await asyncio.shield(making), news)
-        except asyncio.CancelledError:  # the thread goes on, and its request must not
+        except asyncio.CancelledError:  # the thread goes on; its request must be withdrawn
             making.add_done_callback(_withdraw)
             raise
 
@@ -68,7 +67,8 @@ class Answering:
         return self._ticket.result()
 
     def prompt_logprobs(self) -> Sequence[Logprobs | None] | None:
-        """Those of the prompt, which are complete when the first chunk comes; None where nobody asked for them."""
+        """The log probabilities of the prompt, which are complete when the first chunk comes; None if they were not
+        requested."""
         request = self._ticket.request
         assert request is not None
         return request.prompt_logprobs()
@@ -78,6 +78,6 @@ class Answering:
 
 
 def _withdraw(made: asyncio.Future[Ticket]) -> None:
-    """Ends a request that nobody waited for."""
+    """Cancels a request that its client no longer waits for."""
     if not made.cancelled() and made.exception() is None:
         made.result().cancel()

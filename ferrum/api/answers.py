@@ -1,4 +1,4 @@
-"""What all answers are made of: an id, a date, a name; log probabilities as the API writes them.
+"""The fields that all answers share: an id, a date, a name; and log probabilities in the form of the API.
 
 Refuses to know: where they come from. Specs: API-05, API-14. Next: `ferrum.api.prompts`.
 """
@@ -39,7 +39,7 @@ class Head:
 
 
 def call_id() -> str:
-    """A name for a call, by which its result is given back."""
+    """A new id for a call. The client sends it back with the call's result."""
     return f"call_{secrets.token_hex(12)}"
 
 
@@ -48,7 +48,7 @@ def written(logprob: float) -> float:
 
 
 def token_logprob(tokenizer: Tokenizer, found: Logprobs, top: int) -> TokenLogprob:
-    """The token that stands in a place, the first of `found`, and the `top` most likely ones."""
+    """The token at a place, which is the first of `found`, and the `top` most likely tokens."""
     (token, own), *_ = found.items()
     best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
     return TokenLogprob(
@@ -69,7 +69,8 @@ def chat_logprobs(scores: list[TokenLogprob]) -> ChatLogprobs:
 
 
 def prompt_scores(scores: Sequence[Logprobs | None] | None, top: int) -> PromptLogprobs:
-    """What is known of the tokens of a prompt: of each itself, and of the `top` most likely ones in its place."""
+    """The log probabilities of the tokens of a prompt: of each token, and of the `top` most likely ones at its
+    place."""
     return [None if found is None else _of_place(found, top) for found in scores or ()]
 
 

@@ -1,8 +1,7 @@
 """`/v1/chat/completions`: from a request to an answer, whole or in chunks.
 
-Owns: the order of things: prompt, tools, parameters, the engine, the reader, the answer. A whole answer is made of the
-same news as a stream. Refuses to know: HTTP.
-Specs: API-06, API-10 to API-14. Next: `ferrum.api.merging`.
+Owns: the order of the steps: prompt, tools, parameters, the engine, the reader, the answer. A whole answer is made of
+the same `News` as a stream. Refuses to know: HTTP. Specs: API-06, API-10 to API-14. Next: `ferrum.api.merging`.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from ferrum.types import Completion, FinishReason
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was understood: what goes to the engine, and what comes back through."""
+    """A request after validation: what the engine gets, and the reader of what it returns."""
 
     prompt_ids: list[int]
     params: SamplingParams
@@ -51,7 +50,8 @@ class Asked:
 
 
 def understood(served: Served, body: ChatRequest) -> Asked:
-    """What a request means. Raises ApiError and FerrumError that name the field. May take a while for a long one."""
+    """Validates a request and makes its prompt and parameters. Raises ApiError and FerrumError that name the field. May
+    take long for a long conversation."""
     checked_stream(body)
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidParameter("top_logprobs", "needs logprobs to be true")
@@ -111,7 +111,7 @@ class Chat:
     async def begin(
         cls, served: Served, body: ChatRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> Chat:
-        """Understands a request and submits it."""
+        """Validates a request and submits it."""
         served.check_writes()
         urgency = priority(body, served.scheduler)
         asked = await asyncio.to_thread(understood, served, body)
@@ -122,7 +122,7 @@ class Chat:
         return cls(served, body, asked, opened.add(answering), head)
 
     async def news(self) -> AsyncIterator[tuple[int, News]]:
-        """What comes, choice by choice; every choice has an end."""
+        """The news of all choices, as they come. Every choice has an end."""
         ended: set[int] = set()
         async for index, chunk in self.answering.chunks():
             news = self._readers[index].push(chunk)
@@ -135,7 +135,7 @@ class Chat:
 
     # ---- whole
     async def answer(self) -> ChatCompletion:
-        """The answer, once it is complete."""
+        """The whole answer, when it is complete."""
         parts: list[list[Part]] = [[] for _ in self._readers]
         scores: list[list[TokenLogprob]] = [[] for _ in self._readers]
         ends = [str(FinishReason.STOP)] * len(self._readers)
@@ -191,7 +191,8 @@ class Chat:
 
     # ---- in chunks
     async def stream(self) -> AsyncIterator[ChatChunk]:
-        """The chunks of the answer: for each choice first its role, last its end; then the counts, if asked for."""
+        """The chunks of the answer: for each choice first its role, last its end; then the token counts, if
+        requested."""
         options = self.body.stream_options
         counts = bool(options and options.continuous_usage_stats)
         begun: set[int] = set()
@@ -239,7 +240,7 @@ def usage_of(completion: Completion) -> UsageCounts:
 
 
 def _delta(parts: list[Part]) -> Delta | None:
-    """The parts as one delta; None where there are none."""
+    """The parts as one delta; None if there are none."""
     said: dict[str, Any] = {}
     for kind, name in ((Reasoning, "reasoning_content"), (Content, "content")):
         if text := "".join(part.text for part in parts if isinstance(part, kind)):

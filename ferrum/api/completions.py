@@ -1,8 +1,7 @@
-"""`/v1/completions`: prompts that are gone on with as they are, whole or in chunks.
+"""`/v1/completions`: raw prompts are continued, whole or in chunks.
 
-Owns: several prompts in one request, each a request to the engine with choices of its own; echo; the old form of log
-probabilities. Refuses to know: HTTP, chat.
-Specs: API-06, API-20 to API-22. Next: `ferrum.api.response_items`.
+Owns: several prompts in one request, each a request to the engine with its own choices; echo; the old form of log
+probabilities. Refuses to know: HTTP, chat. Specs: API-06, API-20 to API-22. Next: `ferrum.api.response_items`.
 """
 
 from __future__ import annotations
@@ -40,12 +39,12 @@ class Prompt:
 
 @dataclass
 class Scores:
-    """Log probabilities in the old form, and how much text they are of."""
+    """Log probabilities in the old form, and the length of the text so far."""
 
     offset: int = 0
 
     def entries(self, rows: Sequence[tuple[int, Logprobs | None, str]], top: int) -> CompletionLogprobs:
-        """`rows`: token, what is known of it (None: nothing), its text."""
+        """`rows`: a token, its log probabilities (None if unknown), its text."""
         made = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
         for token, found, text in rows:
             made.tokens.append(text)
@@ -57,7 +56,8 @@ class Scores:
 
 
 def _best(found: Logprobs, token: int, top: int) -> dict[str, float]:
-    """By the text of tokens, the likelier one where two have the same: the token itself, and the `top` most likely."""
+    """Log probabilities by the text of tokens: of the token itself, and of the `top` most likely ones. Of two tokens
+    with the same text the likelier is kept."""
     best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
     table: dict[str, float] = {}
     for _, score in [*best, (token, found[token])]:
@@ -68,7 +68,7 @@ def _best(found: Logprobs, token: int, top: int) -> dict[str, float]:
 
 @dataclass
 class CompletionCall:
-    """Prompts that the engine goes on with. Choice c of prompt p is number p · n + c of the answer."""
+    """Prompts that the engine is continuing. Choice c of prompt p is number p · n + c of the answer."""
 
     served: Served
     body: CompletionRequest
@@ -82,7 +82,7 @@ class CompletionCall:
     async def begin(
         cls, served: Served, body: CompletionRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> CompletionCall:
-        """Understands a request and submits its prompts."""
+        """Validates a request and submits its prompts."""
         served.check_writes()
         urgency = priority(body, served.scheduler)
         params = _params(body)
@@ -101,7 +101,7 @@ class CompletionCall:
 
     # ---- whole
     async def answer(self) -> Completions:
-        """The answer, once all of it is complete."""
+        """The whole answer, when it is complete."""
         async for _ in merged([answering.chunks() for answering in self.answerings]):
             pass
         choices = []
@@ -149,7 +149,7 @@ class CompletionCall:
 
     # ---- in chunks
     async def stream(self) -> AsyncIterator[Completions]:
-        """The chunks of all choices, as they come; the first of each begins with the prompt if it is to be echoed."""
+        """The chunks of all choices, as they come. With echo the first chunk of each begins with the prompt."""
         options = self.body.stream_options
         told: dict[str, Any] = {"usage": None} if options and options.include_usage else {}
         scores: dict[int, Scores] = {}
@@ -174,7 +174,7 @@ class CompletionCall:
     def _streamed(
         self, number: int, place: int, chunk: StreamChunk, scores: dict[int, Scores]
     ) -> CompletionChoice | None:
-        """None where there is nothing to say. `scores`: those of the choices that have begun, by their places."""
+        """None if the chunk has nothing to send. `scores`: those of the choices that have begun, by their places."""
         first = place not in scores
         own = scores.setdefault(place, Scores())
         rows: list[tuple[int, Logprobs | None, str]] = []
@@ -216,7 +216,7 @@ def _params(body: CompletionRequest) -> SamplingParams:
     if body.max_tokens == 0:
         if not body.echo:
             raise InvalidParameter("max_tokens", "must be at least 1, unless the prompt is echoed")
-        more["max_tokens"] = 1  # whose token is dropped
+        more["max_tokens"] = 1  # its token is dropped
     elif body.max_tokens is not None:
         more["max_tokens"] = body.max_tokens
     if body.logprobs is not None:

@@ -1,8 +1,8 @@
 """From the messages of a request to a prompt.
 
-Owns: what a chat template is given: roles that it knows, calls with their arguments as objects, tools, and a
-description of the tools in the system message where the template has no place for them. Refuses to know: sampling.
-Specs: API-12, API-32. Next: `ferrum.api.tools`.
+Owns: the input of a chat template: roles that it knows, calls with their arguments as objects, tools, and a description
+of the tools in the system message if the template has no place for them. Refuses to know: sampling. Specs: API-12,
+API-32. Next: `ferrum.api.tools`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def render(
     add_generation_prompt: bool | None = None,
     continue_final_message: bool | None = None,
 ) -> str:
-    """The prompt. Raises ApiError for what the template does not read or refuses, and what else `chat_prompt`
-    raises."""
+    """The prompt. Raises ApiError for an input that the template does not read or refuses, and the other errors of
+    `chat_prompt`."""
     if chat_template is not None and chat_template not in served.templates.sources:
         known = ", ".join(map(quoted, sorted(served.templates.sources))) or "none"
         raise invalid(
@@ -69,14 +69,14 @@ def render(
     )
     try:
         return chat_prompt(served.templates, chat, options, served.names[0])
-    except TokenizerError as error:  # such as "roles must alternate": another conversation can be rendered
+    except TokenizerError as error:  # such as "roles must alternate": the client can send another conversation
         raise invalid(str(error), "messages", "invalid_value") from error
 
 
 def _template(served: Served, name: str | None, with_tools: bool) -> ChatTemplate:
     try:
         template = served.templates.plain(with_tools) if name is None else served.templates.named(name)
-    except TokenizerError as error:  # several templates, and none of them is the usual one
+    except TokenizerError as error:  # several templates without a default
         raise invalid(str(error), "chat_template", "invalid_value") from error
     if template is None:
         raise Unsupported("this model has no chat template: use /v1/completions")
@@ -90,7 +90,7 @@ def _check_read(template: ChatTemplate, name: str, field: str) -> None:
 
 
 def _variables(template: ChatTemplate, variables: Mapping[str, Any], effort: str | None) -> Mapping[str, Any]:
-    """All variables of the template; the effort is one too."""
+    """All variables of the template, the reasoning effort included."""
     for each in variables:
         _check_read(template, each, f"chat_template_kwargs.{each}")
     if effort is None:
@@ -103,7 +103,7 @@ def _variables(template: ChatTemplate, variables: Mapping[str, Any], effort: str
 
 
 def _plain(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:
-    """The message as templates expect it."""
+    """The message in the form that templates expect."""
     plain = message.model_dump(exclude_none=True, exclude={"tool_calls", "annotations"})
     if message.role == "developer" and "developer" not in template.source:
         plain["role"] = "system"
@@ -138,8 +138,8 @@ def _call(call: PastCall, number: int) -> dict[str, Any]:
 
 
 def _told(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The conversation for a template without tools: they are described in the system message, calls and their results
-    are written as text."""
+    """The conversation for a template without tools: the tools are described in the system message; calls and their
+    results are written as text."""
     messages = [_spelled(message) for message in chat]
     if not tools:
         return messages

@@ -27,8 +27,8 @@ MOST_INPUTS = 2048
 async def embed(
     served: Served, body: EmbeddingRequest, model: str, opened: Opened, timeout_s: float | None
 ) -> EmbeddingList:
-    """The vectors, in the order of the texts. Raises what `LLM.embedding_job` raises, TimeoutError, and
-    ApiError once the request is cancelled."""
+    """The vectors, in the order of the texts. Raises the errors of `LLM.embedding_job`, TimeoutError, and ApiError if
+    the request is cancelled."""
     job = await asyncio.to_thread(_job, served, body)
     loop, done = asyncio.get_running_loop(), asyncio.Event()
 
@@ -44,7 +44,7 @@ async def embed(
     except Cancelled as error:
         if not opened.cancelled:
             raise
-        raise ApiError(499, "the request was cancelled", code="cancelled") from error  # clients do not ask again
+        raise ApiError(499, "the request was cancelled", code="cancelled") from error  # clients do not retry at 499
     tokens = sum(each.prompt_tokens for each in found)
     written = _base64 if body.encoding_format == "base64" else _numbers
     return EmbeddingList(
@@ -59,7 +59,7 @@ async def embed(
 
 
 def _job(served: Served, body: EmbeddingRequest) -> EmbeddingJob:
-    """The texts as tokens, and what is wanted of them. Raises InvalidParameter that names the field."""
+    """The texts as tokens, and the requested form of the vectors. Raises InvalidParameter that names the field."""
     if isinstance(body.input, list) and not body.input:
         raise InvalidParameter("input", "holds no text")
     if isinstance(body.input, list) and isinstance(body.input[0], str | list) and len(body.input) > MOST_INPUTS:
@@ -70,7 +70,7 @@ def _job(served: Served, body: EmbeddingRequest) -> EmbeddingJob:
             wanted[name] = value
     try:
         return served.embedding_job(body.input, **wanted)
-    except RequestValidation as error:  # of a text: it is empty, or too long
+    except RequestValidation as error:  # a text is empty or too long
         raise InvalidParameter("input", f"cannot become vectors: {error}") from error
 
 

@@ -1,7 +1,7 @@
-"""What a program is told when its request cannot be answered: a status, and an error in OpenAI's form.
+"""The error for a request that cannot be answered: a status, and an error in OpenAI's form.
 
-Owns: `ApiError`, and which of the project's errors becomes which status. Refuses to know: HTTP.
-Specs: API-01 to API-03. Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.strict_json`.
+Owns: `ApiError`, and the status of each of the project's errors. Refuses to know: HTTP. Specs: API-01 to API-03.
+Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.strict_json`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """A request that must be changed before it can be answered."""
+    """An error for a request that the client must change."""
     return ApiError(400, message, INVALID, param, code)
 
 
 def as_api_error(error: BaseException) -> ApiError:
-    """What is told of an error. A defect is logged, and its details stay here."""
+    """The ApiError for any error. A bug is logged, and its details are not sent."""
     match error:
         case ApiError():
             return error

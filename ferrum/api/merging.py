@@ -1,4 +1,4 @@
-"""Several streams as one: what comes from any of them, as it comes.
+"""Several streams as one: the items of all of them, as they come.
 
 Refuses to know: what the items are. Specs: API-20. Next: `ferrum.api.completions`.
 """
@@ -17,8 +17,8 @@ async def _next(stream: AsyncIterator[T]) -> T | None:
 
 
 async def merged(streams: Sequence[AsyncIterator[T]]) -> AsyncIterator[tuple[int, T]]:
-    """(number of the stream, item), until all have ended. Raises the first error of any of them; the others are then
-    not waited for."""
+    """(number of the stream, item), until all have ended. Raises the first error of any stream; the others are then not
+    awaited."""
     if len(streams) == 1:
         async for item in streams[0]:
             yield 0, item

@@ -1,8 +1,7 @@
-"""Requests that are being answered, by name: so that they can be cancelled, and waited for.
+"""Open requests by name, so that they can be cancelled and awaited.
 
-Owns: `Opened`, one request with what the engine does for it; `OpenRequests`, all of them. Refuses to know: what
-is asked.
-Specs: API-07, API-50, API-51. Next: `ferrum.api.chat`.
+Owns: `Opened`, one request with its work in the engine; `OpenRequests`, all of them. Refuses to know: the contents of a
+request. Specs: API-07, API-50, API-51. Next: `ferrum.api.chat`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ferrum.api.errors import ApiError
 
 
 class Cancellable(Protocol):
-    """Something that the engine does, and that may be cancelled at any time, and again."""
+    """Work of the engine that may be cancelled at any time, and more than once."""
 
     def cancel(self) -> None: ...
 
@@ -25,7 +24,7 @@ Begun = TypeVar("Begun", bound=Cancellable)
 
 
 class Opened:
-    """One request, and what the engine does for it."""
+    """One request, and its work in the engine."""
 
     def __init__(self) -> None:
         self._begun: list[Cancellable] = []
@@ -36,21 +35,21 @@ class Opened:
         return self._cancelled
 
     def add(self, begun: Begun) -> Begun:
-        """What was begun for this request ends with it."""
+        """Adds work that is cancelled with the request."""
         self._begun.append(begun)
         if self._cancelled:
             begun.cancel()
         return begun
 
     def cancel(self) -> None:
-        """Ends it, whatever it is doing; what has come so far is its answer."""
+        """Cancels the request in any state. Its answer is what has come so far."""
         self._cancelled = True
         for begun in self._begun:
             begun.cancel()
 
 
 class OpenRequests:
-    """All that are open. To be used on one event loop."""
+    """All open requests. For use on one event loop."""
 
     def __init__(self) -> None:
         self._open: dict[str, Opened] = {}
@@ -71,7 +70,7 @@ class OpenRequests:
         await self._idle.wait()
 
     def cancel(self, name: str) -> bool:
-        """Ends the request of this name; was there one?"""
+        """Cancels the request of this name; False if there is none."""
         opened = self._open.get(name)
         if opened is not None:
             opened.cancel()
@@ -79,8 +78,8 @@ class OpenRequests:
 
     @contextmanager
     def opened(self, names: Sequence[str]) -> Iterator[Opened]:
-        """A request that is open while the block runs. Raises ApiError once new ones are refused, and for a name that
-        is in use."""
+        """A request that is open while the block runs. Raises ApiError while new requests are refused, and for a name
+        in use."""
         if self._draining:
             raise ApiError(503, "the server is shutting down", "server_error", None, "shutting_down")
         for name in names:

@@ -1,7 +1,8 @@
-"""Texts become token ids, and are refused where they are too long.
+"""From texts to token ids, with an error for a prompt that is too long.
 
-Owns: the error that says so in the words that clients know. Refuses to know: where texts come from.
-Specs: API-03, API-08. Next: `ferrum.api.open_requests`.
+Owns: that error, in the form that clients know. Refuses to know: where texts come from. Specs: API-03, API-08. Next:
+`ferrum.api.open_requests`.
+Next: `ferrum.api.open_requests`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def encoded(served: Served, text: str, *, add_special_tokens: bool) -> list[int]
 
 
 def check_length(served: Served, ids: Sequence[int], field: str) -> None:
-    """Raises ApiError for a prompt that leaves no room for an answer. `field`: where the request has it."""
+    """Raises ApiError for a prompt that leaves no room for an answer. `field`: its place in the request."""
     longest = served.max_model_len
     if len(ids) >= longest:
         told = f"the prompt has {len(ids)} tokens and leaves no room for an answer in a context of {longest}"
@@ -27,8 +28,8 @@ def check_length(served: Served, ids: Sequence[int], field: str) -> None:
 
 
 def shows_special(served: Served) -> bool:
-    """Are there special tokens among those that the format of the model's answers is made of? They must be seen, or the
-    answer cannot be taken apart."""
+    """True if marks of the answer's format are special tokens of the model. They must stay in the text, or the answer
+    cannot be parsed."""
     tokenizer = served.tokenizer
     special = {tokenizer.token_text(token) for token in tokenizer.special_ids}
     return any(mark in special for mark in served.formats.marks)

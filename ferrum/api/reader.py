@@ -1,8 +1,7 @@
-"""The choices of an answer while they come: text taken apart, log probabilities kept with it.
+"""The choices of an answer while they come: text split into parts, with the log probabilities of its tokens.
 
-Owns: `ChoiceReader`, through which every chat goes, streamed or not, so that both say the same. Refuses to know: JSON,
-and how models write calls (`ferrum.replies`).
-Specs: API-06, API-14, API-31, API-33. Next: `ferrum.api.answers`.
+Owns: `ChoiceReader`, which reads every chat, streamed or not, so that both give the same. Refuses to know: JSON, and
+how models write calls (`ferrum.replies`). Specs: API-06, API-14, API-31, API-33. Next: `ferrum.api.answers`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from ferrum.types import FinishReason, Logprobs, StreamChunk
 
 @dataclass(frozen=True)
 class News:
-    """What a chunk brought: parts of the reply, the token with its log probabilities, the end."""
+    """The content of a chunk: parts of the reply, the token with its log probabilities, the end."""
 
     parts: list[Part]
     token_id: int | None
@@ -26,8 +25,8 @@ class News:
 
 @dataclass
 class ChoiceReader:
-    """One choice. `ends`: tokens that end an answer and are no text of it; `most_calls`: calls after so many are
-    dropped (`parallel_tool_calls: false` is 1)."""
+    """One choice. `ends`: tokens that end an answer and are not a part of its text. `most_calls`: further calls are
+    dropped (1 with `parallel_tool_calls: false`)."""
 
     parser: ReplyParser
     ends: Collection[int]
@@ -35,7 +34,7 @@ class ChoiceReader:
     calls: int = field(default=0, init=False)
 
     def push(self, chunk: StreamChunk) -> News:
-        """What is new with this chunk."""
+        """The news of this chunk."""
         parts = self.parser.push(chunk.text)
         if chunk.finish_reason is not None:
             parts = [*parts, *self.parser.finish(cut=chunk.finish_reason is not FinishReason.STOP)]
@@ -45,7 +44,7 @@ class ChoiceReader:
         return News(kept, chunk.token_id, None if is_end else chunk.logprobs, reason)
 
     def close(self, reason: FinishReason) -> News:
-        """The end of a choice that was not let finish."""
+        """The end of a choice that did not finish by itself."""
         return News(
             [part for part in self.parser.finish(cut=True) if self._keeps(part)], None, None, self._finish(reason)
         )

@@ -1,8 +1,7 @@
-"""The items of a response while they come: thoughts, words, calls, one after the other.
+"""The items of a response while they come: reasoning, messages, calls, one after the other.
 
-Owns: which item is open, and the events that tell of each from its beginning to its end. What the events build up is
-what the whole response holds. Refuses to know: the response around them.
-Specs: API-45. Next: `ferrum.api.responses`.
+Owns: which item is open, and the events of each item from its beginning to its end. The events together build exactly
+the items of the whole response. Refuses to know: the response around them. Specs: API-45. Next: `ferrum.api.responses`.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ Event = tuple[str, dict[str, Any]]
 
 
 class ResponseItems:
-    """What a response's `output` is made of."""
+    """The `output` of a response."""
 
     def __init__(self, score: Callable[[News], TokenLogprob] | None) -> None:
-        """`score` makes the log probabilities of a token, if they are wanted."""
-        self.items: list[Item] = []  # those that are complete
+        """`score` makes the log probabilities of a token, if they are requested."""
+        self.items: list[Item] = []  # the complete items
         self.status: Status = "in_progress"
         self.reasoning_tokens = 0
         self._score = score
-        self._open: type[Part] | None = None  # what the open item is made of
+        self._open: type[Part] | None = None  # the kind of the open item
         self._id = self._text = self._name = self._call = ""
         self._logprobs: list[TokenLogprob] = []
-        self._unsaid: list[TokenLogprob] = []  # of tokens whose text, if it is words, has yet to come
+        self._unsaid: list[TokenLogprob] = []  # of tokens whose text has not come yet
 
     def push(self, news: News) -> list[Event]:
-        """The events that tell the news."""
+        """The events of these news."""
         events: list[Event] = []
         if self._score is not None and news.logprobs is not None:
             self._unsaid.append(self._score(news))
@@ -51,7 +50,7 @@ class ResponseItems:
                     more = {"item_id": self._id, "output_index": len(self.items), "delta": part.text}
                     events.append(("response.function_call_arguments.delta", more))
         if self._open not in (None, Content):
-            self._unsaid = []  # of thoughts and calls they are not told
+            self._unsaid = []  # reasoning and calls have no log probabilities
         if self._open is Reasoning and news.token_id is not None:
             self.reasoning_tokens += 1
         if news.finish is not None:

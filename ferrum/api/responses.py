@@ -1,8 +1,7 @@
-"""`/v1/responses`: a chat in its newer form, whole or in events.
+"""`/v1/responses`: the newer form of a chat, whole or in events.
 
-Owns: the translation of a request to a chat, and of a chat's news to items and events. Nothing is kept after it.
-Refuses to know: HTTP, and how a chat is answered.
-Specs: API-44, API-45. Next: `ferrum.api.embeddings`.
+Owns: the translation of a request to a chat, and of the chat's news to items and events. Nothing is kept between
+requests. Refuses to know: HTTP, and how a chat is answered. Specs: API-44, API-45. Next: `ferrum.api.embeddings`.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ from ferrum.errors import InvalidParameter
 
 SAME = ("model", "temperature", "top_p", "parallel_tool_calls", "seed", "top_k", "min_p", "repetition_penalty",
         "chat_template_kwargs", "priority", "speculate")  # fmt: skip
-"""Fields that a chat has under the same name."""
+"""Fields that have the same name in a chat."""
 LOGPROBS = "message.output_text.logprobs"
 OWN_NAMES = {
     "messages": "input", "max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format", "reasoning_effort": "reasoning.effort",
 }  # fmt: skip
-"""Fields of a chat, and what they are called here."""
+"""Fields of a chat, and their names here."""
 
 
 def as_chat(body: ResponsesRequest) -> ChatRequest:
-    """The chat that is asked for. Raises ApiError that names the field."""
+    """The equivalent chat. Raises ApiError that names the field."""
     asked: dict[str, Any] = {name: value for name in SAME if (value := getattr(body, name)) is not None}
     if body.top_logprobs and LOGPROBS not in (body.include or ()):
         raise invalid(f'top_logprobs needs "{LOGPROBS}" in include', "top_logprobs", "invalid_value")
@@ -72,7 +71,7 @@ def as_chat(body: ResponsesRequest) -> ChatRequest:
 
 
 def in_own_words(error: ApiError) -> ApiError:
-    """An error of the chat that a request stands for, told of a field of the request."""
+    """An error of the equivalent chat, with the field's name in this request."""
     name = next(iter(re.split(r"[.\[]", error.param or "")))
     if name not in OWN_NAMES:
         return error
@@ -102,7 +101,7 @@ def _messages(body: ResponsesRequest) -> list[dict[str, Any]]:
 
 
 def _add(messages: list[dict[str, Any]], item: InputItem, place: str) -> None:
-    """One more item of the conversation. Thoughts, words and calls of one turn are one message."""
+    """Adds an item to the conversation. Reasoning, text and calls of one turn become one message."""
     match item.type:
         case "message":
             if item.role is None or item.content is None:
@@ -131,7 +130,8 @@ def _add(messages: list[dict[str, Any]], item: InputItem, place: str) -> None:
 
 
 def _turn(messages: list[dict[str, Any]], role: str, field: str) -> dict[str, Any]:
-    """The message that a field of this role goes to: the last one, if it is the assistant's and has no such thing."""
+    """The message that a field of this role goes to: the last one, if it is the assistant's and does not have the
+    field."""
     last = messages[-1] if messages else None
     if last is not None and last["role"] == role == "assistant" and field not in last and "tool_calls" not in last:
         return last
@@ -148,13 +148,13 @@ def _content(item: InputItem) -> Any:
 
 
 def _told(tool: ResponseTool) -> dict[str, Any]:
-    """A tool as clients expect to read it again."""
+    """A tool in the form in which clients expect it in the response."""
     return {"strict": None, "parameters": None, **tool.model_dump(exclude_none=True)}
 
 
 @dataclass
 class Responding:
-    """A chat that is told as a response."""
+    """A chat whose answer is written as a response."""
 
     body: ResponsesRequest
     chat: Chat
@@ -164,14 +164,14 @@ class Responding:
     async def begin(
         cls, served: Served, body: ResponsesRequest, head: Head, opened: Opened, timeout_s: float | None
     ) -> Responding:
-        """Understands a request and submits it."""
+        """Validates a request and submits it."""
         try:
             return cls(body, await Chat.begin(served, as_chat(body), head, opened, timeout_s), head)
         except (ApiError, InvalidParameter) as error:
             raise in_own_words(as_api_error(error)) from error
 
     async def answer(self) -> Response:
-        """The response, once it is complete."""
+        """The whole response, when it is complete."""
         items = self._items()
         async for _, news in self.chat.news():
             items.push(news)

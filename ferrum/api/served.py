@@ -1,7 +1,8 @@
-"""One model as it is served: the engine's thread, and what else its answers are made with.
+"""A model with everything that answers need: the engine's thread, tokenizer, templates, formats.
 
-Owns: `Served`, whatever the model is: a loaded one, or a script. Refuses to know: requests.
-Specs: API-05. Next: `ferrum.api.conversation`.
+Owns: `Served`, for a loaded model or for a script. Refuses to know: requests. Specs: API-05. Next:
+`ferrum.api.conversation`.
+Next: `ferrum.api.conversation`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ferrum.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Served:
-    """A model that answers. `names`: what requests may call it by; `scheduler`: the name of the scheduler's order."""
+    """A model that answers. `names`: its names in requests; `scheduler`: the name of the scheduler's policy."""
 
     names: tuple[str, ...]
     thread: EngineThread
@@ -37,7 +38,7 @@ class Served:
     vocab_size: int
     scheduler: str
     embedding_job: Callable[..., EmbeddingJob]  # as `LLM.embedding_job`
-    pooling: str = "auto"  # of requests that do not say
+    pooling: str = "auto"  # for requests without this field
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -46,16 +47,16 @@ class Served:
 
     @property
     def most_waiting(self) -> int:
-        """Choices that can wait for their turn."""
+        """The number of choices that may wait in the queue."""
         return self.thread.engine.scheduler.limits.max_waiting
 
     def check_writes(self) -> None:
-        """Raises Unsupported for a model that writes no text."""
+        """Raises Unsupported for a model that does not generate text."""
         if self.thread.engine.executor.encodes:
             raise Unsupported("this model is an encoder, which makes vectors and no text: use /v1/embeddings")
 
     def check_name(self, name: str | None) -> str:
-        """-> the name to answer with. Raises ApiError for a model that is not here."""
+        """-> the name in the answer. Raises ApiError for an unknown name."""
         if name is None:
             return self.names[0]
         if name not in self.names:
@@ -72,8 +73,8 @@ def served(
     pooling: str = "auto",
     chat_template: str | None = None,
 ) -> Served:
-    """A loaded model, whose engine belongs to a thread of its own from now on. `chat_template`: Jinja in the place of
-    the model's own. Raises InvalidParameter for a parser that does not exist."""
+    """A loaded model. Its engine belongs to a new thread from now on. `chat_template`: Jinja source that replaces the
+    model's own template. Raises InvalidParameter for an unknown parser."""
     for name in names:
         if not name or not name.isprintable():
             raise InvalidParameter("served_model_name", f"must be printable text, not {quoted(name)}")
@@ -95,6 +96,6 @@ def served(
 
 
 def formats_of(template: str | None, tool_parser: str, reasoning_parser: str) -> ReplyFormats:
-    """The formats of answers. A model whose template has none for calls is told of that of Hermes in the prompt."""
+    """The formats of answers. If the model's template has no format for calls, the prompt describes that of Hermes."""
     found = find_formats(template, tool_parser, reasoning_parser)
     return replace(found, tools=HERMES) if found.tools is None and tool_parser == AUTO else found

@@ -1,9 +1,8 @@
-"""JSON from strangers: one object, and nothing in it that later rooms would trip over.
+"""Strict parsing of JSON from clients: one object, without values that would cause errors later.
 
-Owns: the rules beyond JSON's grammar: UTF-8, finite numbers, no key twice, texts that UTF-8 can write and that hold no
-NUL, nesting that no walk has to fear. Refuses to know: which fields there are.
-Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493 (I-JSON), whose rules these mostly are.
-Next: `ferrum.api.protocol.base`.
+Owns: the rules beyond JSON's grammar: UTF-8, finite numbers, no duplicate keys, valid texts without NUL, limited
+nesting. Refuses to know: which fields there are. Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493
+(I-JSON), the source of most rules. Next: `ferrum.api.protocol.base`.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from ferrum.api.errors import ApiError, invalid
 from ferrum.errors import quoted
 
 DEEPEST = 128
-"""Lists and objects inside each other. JSON schemas of real programs need about twenty."""
+"""The deepest nesting of lists and objects. JSON schemas of real programs need about twenty."""
 MOST_PIECES = 1 << 20
-"""Texts, commas and brackets: as many tokens as that, or half as many texts. A body of the usual size can hold ten
-million empty objects, which are gigabytes once they are read."""
-_PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[,\[{]', re.DOTALL)  # never goes back
+"""The largest number of texts, commas and brackets: enough for as many tokens, or half as many texts. A body of the
+usual size could hold ten million empty objects, which take gigabytes in memory."""
+_PIECE = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[,\[{]', re.DOTALL)  # never backtracks
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """The object that the bytes are. Raises ApiError with the field where one can be named."""
+    """The object in these bytes. Raises ApiError, with the field if it is known."""
     if len(raw) > MOST_PIECES and next(islice(_PIECE.finditer(raw), MOST_PIECES, None), None):
         raise ApiError(413, f"the body holds more than {MOST_PIECES} values", code="request_too_large")
     try:
@@ -48,7 +47,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def _check(value: Any, field: str) -> None:
-    """Looks at everything inside, without recursion."""
+    """Checks all values inside, without recursion."""
     level = [value]
     for _ in range(DEEPEST):
         below: list[Any] = []
@@ -78,7 +77,7 @@ def _shown(field: str | None) -> str | None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two values for one key: whichever is taken, somebody else takes the other one."""
+    """Refuses duplicate keys: two programs could each take another one of the values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         key, _ = Counter(key for key, _ in pairs).most_common(1)[0]

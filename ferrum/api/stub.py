@@ -1,12 +1,12 @@
-"""A model that says what a script says: for whoever tests a program that talks to a server, without weights.
+"""A model that follows a script: for tests of programs that talk to a server, without weights.
 
-Everything but the model is real: the engine, its memory, the sampler, grammars, formats of calls. A token is a byte.
-A script is JSON: {"answers": [{"when": a regular expression, "say": a text}, …], "default": a text, "delay_ms": 0,
-"chat_template": Jinja}. The first answer whose `when` is found in the last message (with its role in front, such as
-"<|user|>") is said, or in the prompt where there are no messages. Where a grammar forbids the next letter of the
-script, the model says whatever ends the text soonest.
+Everything but the model is real: the engine, its memory, the sampler, grammars, formats of calls. A token is a byte. A
+script is JSON: {"answers": [{"when": a regular expression, "say": a text}, …], "default": a text, "delay_ms": 0,
+"chat_template": Jinja}. The model says the first answer whose `when` matches in the last message (with its role in
+front, such as "<|user|>"), or in the prompt if there are no messages. If a grammar forbids the next letter of the
+script, the model writes the shortest way to the end of the text.
 
-Owns: the script, the model made of it. Refuses to know: HTTP. Specs: API-60 to API-62. Next: `ferrum.server.settings`.
+Owns: the script, the model made of it. Refuses to know: HTTP. Specs: API-60 to API-62. Next: `ferrum.trace.forwarding`.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ TEMPLATE = r"""{#- Calls are <tool_call>{"name": …, "arguments": …}</tool_ca
 {%- if add_generation_prompt %}<|assistant|>
 {% endif %}"""
 DIMENSIONS = 32
-"""Of the vectors of texts, which are made of a digest."""
+"""The dimensions of the vectors of texts, which are made from a digest."""
 CERTAIN, LIKELY, LESS = 100.0, 60.0, 4.0
-"""The logits of the script's next letter and of what would end the text soonest, and by how much the next is less."""
+"""Logits: of the script's next letter, of the token that ends the text soonest, and the step down to each next one."""
 SOONEST = [EOS, *b'"}]),:0eo']
 WHITE = b" \n\t\r"
 END_OF_THOUGHT = b"</think>"
@@ -65,22 +65,22 @@ BLOCKS = 4096
 
 @dataclass(frozen=True)
 class Script:
-    """What a stub says."""
+    """The script of a stub."""
 
     answers: Sequence[tuple[re.Pattern[str], str]]
     default: str
-    delay_s: float = 0.0  # of every step
+    delay_s: float = 0.0  # the duration of every step
     template: str = TEMPLATE
 
     def answer(self, prompt: str) -> str:
-        """What it says to a prompt."""
+        """The answer to a prompt."""
         turns = prompt.rsplit("<|assistant|>\n", 1)[0] if prompt.endswith("<|assistant|>\n") else prompt
         last = turns[max(0, turns.rfind("\n<|")) :]
         return next((say for when, say in self.answers if when.search(last)), self.default)
 
 
 def read_script(given: str | Path | Mapping[str, Any]) -> Script:
-    """A script from its file, or as it is in one. Raises NotFound, and InvalidParameter that says what is wrong."""
+    """A script from its file, or from its contents. Raises NotFound, and InvalidParameter that says what is wrong."""
     try:
         value = given if isinstance(given, Mapping) else json.loads(Path(given).read_text(encoding="utf-8"))
         answers = [(re.compile(each["when"], re.DOTALL), str(each["say"])) for each in value.get("answers", [])]
@@ -98,7 +98,7 @@ def read_script(given: str | Path | Mapping[str, Any]) -> Script:
 
 
 def _told(error: Exception) -> str:
-    """What is wrong with a script, in the words of whoever read it."""
+    """The mistake in a script, as its parser reports it."""
     match error:
         case KeyError():
             return f"an answer has no {error}"
@@ -129,7 +129,7 @@ class ScriptRunner:
             time.sleep(self._script.delay_s)
         logits = np.zeros((plan.rows, self.vocab_size), np.float32)
         logits[:, SOONEST] = LIKELY - LESS * np.arange(len(SOONEST))
-        logits[:, list(WHITE)] = -LIKELY  # of which JSON may have any amount
+        logits[:, list(WHITE)] = -LIKELY  # JSON may have any amount of white space
         row = 0
         for chunk in plan.chunks:
             end = chunk.start + chunk.count
@@ -151,17 +151,18 @@ class ScriptRunner:
         return np.stack(rows) if rows else np.zeros((0, DIMENSIONS), np.float32)
 
     def _next(self, tokens: Sequence[int], prompt_length: int, length: int) -> int | None:
-        """The token that the script has after the first `length` ones; None where they are not what it says."""
+        """The script's token after the first `length` tokens; None if those are not what the script says."""
         prompt, said = tokens[:prompt_length], tokens[prompt_length:length]
         if length < prompt_length:
             return tokens[length]
         answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
-        return next_letter(answer, bytes(token for token in said if token != EOS))  # which may have been ignored
+        return next_letter(answer, bytes(token for token in said if token != EOS))  # EOS may have been ignored
 
 
 def next_letter(answer: bytes, said: bytes) -> int | None:
-    """The token that comes after `said` in an answer, white space aside, which a grammar may have put elsewhere. Where
-    something else was said: the next letter of what ends a thought, inside of one, or None."""
+    """The token after `said` in an answer. White space is skipped, because a grammar may have placed it differently. If
+    `said` is not a part of the answer: the next letter of the text that ends the reasoning, inside reasoning, or
+    None."""
     if answer.startswith(said):
         return answer[len(said)] if len(said) < len(answer) else EOS
     left = answer
@@ -183,7 +184,7 @@ def next_letter(answer: bytes, said: bytes) -> int | None:
 
 
 class _NoStore:
-    """Memory that holds nothing: the script needs none."""
+    """Memory without contents: the script needs none."""
 
     def __init__(self, block_size: int) -> None:
         self.block_size = block_size

@@ -28,11 +28,12 @@ NEEDS = {
     "add_generation_prompt": ("messages",),
     "chat_template_kwargs": ("messages",),
 }
-"""What fields are said of."""
+"""The fields that only some inputs may have."""
 
 
 def tokenize(served: Served, body: TokenizeRequest) -> TokenList:
-    """Raises ApiError where there is not exactly one of prompt, content and messages, or something of another."""
+    """Raises ApiError unless exactly one of prompt, content and messages is given, with only the fields that belong to
+    it."""
     given = [name for name in ("prompt", "content", "messages") if getattr(body, name) is not None]
     if len(given) != 1:
         told = " and ".join(given) + " are given" if given else "nothing is given"

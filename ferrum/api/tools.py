@@ -1,4 +1,4 @@
-"""Which tools a model is told of, and whether it must call one.
+"""The tools in a prompt, and whether the model must call one.
 
 Owns: the meaning of tool_choice and parallel_tool_calls. Refuses to know: how calls are written (`ferrum.replies`).
 Specs: API-30, API-31. Next: `ferrum.api.sampling`.
@@ -23,8 +23,8 @@ EVERYTHING: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 @dataclass(frozen=True)
 class ToolUse:
-    """`told`: the tools that the prompt describes; `forced`: the tools of which the answer must be calls; `most`: calls
-    that an answer may have."""
+    """`told`: the tools that the prompt describes; `forced`: the answer must be calls of these tools; `most`: the
+    largest number of calls in an answer."""
 
     told: Sequence[ToolSpec] = ()
     forced: Sequence[ToolSpec] = ()
@@ -32,11 +32,12 @@ class ToolUse:
 
     @property
     def tools(self) -> list[Tool]:
-        """What the prompt describes, for whoever reads the answer."""
+        """The tools of the prompt, for the parser of the answer."""
         return [_tool(spec) for spec in self.told]
 
     def structure(self, formats: ReplyFormats, prompt: str) -> StructuredOutputs | None:
-        """The grammar that makes the answer such calls. Raises InvalidParameter for a schema that cannot be kept to."""
+        """The grammar that makes the answer such calls. Raises InvalidParameter for a schema that cannot be
+        followed."""
         if not self.forced:
             return None
         tools = [_tool(spec) for spec in self.forced]
@@ -49,7 +50,7 @@ class ToolUse:
 def tool_use(
     tools: Sequence[ToolSpec] | None, choice: str | NamedTool | None, parallel: bool | None, name: str = "tool_choice"
 ) -> ToolUse:
-    """What a request's fields mean together. Raises ApiError that names the field."""
+    """The meaning of a request's fields about tools. Raises ApiError that names the field."""
     if not tools:
         if choice not in (None, "none", "auto"):
             raise invalid(f"{name} is given, but there are no tools", name, "invalid_value")

@@ -1,7 +1,7 @@
 """A call as JSON: an object that names a function and its arguments.
 
-Owns: `read_call` and what a tool format is. Refuses to know: which tags stand around a call.
-Specs: REPLY-05 to REPLY-07. Next: `ferrum.replies.json_calls`.
+Owns: `read_call`, and the protocol of a tool format. Refuses to know: which tags stand around a call. Specs: REPLY-05
+to REPLY-07. Next: `ferrum.replies.json_calls`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ferrum.replies.source import Source, Steps
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that may be called. `parameters`: the JSON schema of its arguments."""
+    """A function that a model may call. `parameters`: the JSON schema of its arguments."""
 
     name: str
     parameters: Mapping[str, Any]
@@ -25,7 +25,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class CallText:
-    """How a format writes calls: all texts but names and arguments."""
+    """How a format writes calls: all texts except names and arguments."""
 
     begin: str
     """Before the first call."""
@@ -33,34 +33,34 @@ class CallText:
     before_arguments: str
     after_arguments: str
     between: str
-    """Two calls."""
+    """Between two calls."""
     end: str
-    """Behind the last call."""
+    """After the last call."""
 
 
 class ToolFormat(Protocol):
-    """How a family of models calls tools."""
+    """How a family of models writes tool calls."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Tags of the format, which may be special tokens of a model."""
+        """Tags of the format. They may be special tokens of a model."""
         ...
 
     @property
     def written(self) -> CallText: ...
 
     def read(self, source: Source, parts: Parts, dropped: tuple[str, ...]) -> Steps[None]:
-        """Reads the answer to its end. Tags among `dropped` are no content."""
+        """Reads the answer to its end. Tags among `dropped` are not content."""
         ...
 
 
 @dataclass(frozen=True)
 class Keys:
-    """What the keys of a call are called. `bare`: no tag tells a call from other JSON; it has both keys and,
-    before they have come, no others than `_BESIDE`."""
+    """The names of a call's keys. `bare`: no tag distinguishes a call from other JSON, so a call has both keys, and
+    before them no key but those of `_BESIDE`."""
 
     name: tuple[str, ...] = ('"name"',)
     arguments: tuple[str, ...] = ('"arguments"', '"parameters"')
@@ -74,8 +74,8 @@ _BESIDE = ('"type"', '"id"')
 
 
 def read_call(source: Source, parts: Parts, keys: Keys, stops: tuple[str, ...]) -> Steps[bool]:
-    """Reads an object from its brace on: is it a call? It begins as soon as its name and the key of its arguments have
-    come, and remains a call, however it goes on."""
+    """Reads an object after its brace; True if it is a call. A call begins as soon as its name and the key of its
+    arguments have come, and stays a call whatever follows."""
     source.take(1)
     name: str | None = None
     arguments: str | None = None
@@ -106,13 +106,13 @@ def read_call(source: Source, parts: Parts, keys: Keys, stops: tuple[str, ...]) 
 
 
 def _begin(source: Source, parts: Parts, name: str) -> None:
-    """From here on it is a call: what was taken of it will not be content."""
+    """From here on the object is a call: its text will not become content."""
     source.since_mark()
     parts.call(name)
 
 
 def _key(source: Source) -> Steps[str | None]:
-    """The next key, read up to its value; "}" at the end of the object, None where neither comes."""
+    """The next key, read up to its value; "}" at the end of the object, None if neither comes."""
     yield from source.space()
     if (yield from source.one_of(",")):
         yield from source.space()
@@ -132,11 +132,11 @@ def _key(source: Source) -> Steps[str | None]:
 
 
 def _read_object(source: Source, parts: Parts, stops: tuple[str, ...]) -> Steps[bool]:
-    """Reads the value of a call that has begun; is it whole? An object is said as it comes."""
+    """Reads the value of a call that has begun; True if it is complete. An object is passed on as it comes."""
     first = yield from source.peek()
     if first == "{":
         return (yield from read_value(source, parts.arguments, stops))
-    if not first:  # the answer ends here: not even `{}` was said
+    if not first:  # the answer ends before the arguments
         return False
     value: list[str] = []
     whole = yield from read_value(source, value.append, stops)
@@ -145,7 +145,8 @@ def _read_object(source: Source, parts: Parts, stops: tuple[str, ...]) -> Steps[
 
 
 def read_arguments(source: Source, parts: Parts, name: str, stops: tuple[str, ...]) -> Steps[bool]:
-    """Reads arguments that stand behind the name of their function: is it a call? White space before them is taken."""
+    """Reads arguments that stand after the name of their function; True if it is a call. White space before them is
+    skipped."""
     yield from source.space()
     if (yield from source.peek()) != "{":
         return False

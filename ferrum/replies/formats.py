@@ -1,8 +1,9 @@
 """The formats in which a model answers, found by name or by its chat template.
 
-Owns: the names of all formats, what in a template tells of each, and the parser that a format of reasoning and a format
-of calls make together. Refuses to know: how any of them is read.
-Specs: REPLY-14, REPLY-15. Next: `ferrum.replies.thought_grammar`.
+Owns: the names of all formats, how each is recognised in a template, and the parser that a reasoning format and a tool
+format make together. Refuses to know: how any format is read. Specs: REPLY-14, REPLY-15. Next:
+`ferrum.replies.thought_grammar`.
+Next: `ferrum.replies.thought_grammar`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class _Format(Protocol):
 
 T = TypeVar("T", bound=_Format)
 Signs: TypeAlias = Sequence[tuple[str, T]]
-"""Formats, each after a text: a template that holds all words of the text has the format. The first one counts."""
+"""Formats, each with a text. A template that contains all words of the text has the format. The first match is used."""
 HARMONY = Harmony()
 _TOOLS: Signs[ToolFormat] = (
     ("<|channel|> <|message|> functions.", HARMONY),
@@ -59,32 +60,33 @@ _REASONING: Signs[ReasoningFormat | Harmony] = (
     ("<think>", reasoning.THINK),
 )
 _OTHER_TOOLS = ("<arg_key>", "]<]minimax[>[")
-"""Signs of formats that are not understood, although they look like one that is."""
+"""Signs of unknown formats that resemble a known one."""
 AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True)
 class ReplyFormats:
-    """What a model's answers are made of; None for what it does not mark, or is not to be told apart."""
+    """The formats of a model's answers. None for tools or reasoning that the model does not mark, or that are not to be
+    separated."""
 
     tools: ToolFormat | None
     reasoning: ReasoningFormat | Harmony | None
 
     @property
     def calls(self) -> ToolFormat:
-        """How tools are called that must be: as in Hermes where the model has no way of its own."""
+        """The format of required calls: that of Hermes if the model has none."""
         return self.tools or (HARMONY if isinstance(self.reasoning, Harmony) else HERMES)
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Tags that may be special tokens of a model: they must be in the text that is parsed."""
+        """Tags that may be special tokens of a model. They must be in the text that is parsed."""
         found = [mark for part in (self.reasoning, self.tools) if part for mark in part.marks]
         return tuple(dict.fromkeys(found))
 
     def parser(self, prompt: str, with_tools: bool, tools: Sequence[Tool] = ()) -> ReplyParser:
-        """A parser for the answer to this prompt. `with_tools`: may tools be called? If not, what looks like a call is
-        content; if so, and the model has no way of its own, they are called as in Hermes. `tools`: types of arguments,
-        for formats that do not write them."""
+        """A parser for the answer to this prompt. `with_tools`: True if tools may be called; calls of a model without a
+        format are read as Hermes'. If False, text that looks like a call is content. `tools` give the types of
+        arguments, for formats that do not write them."""
         calls = self.calls if with_tools else None
         if isinstance(self.tools, Harmony) or isinstance(self.reasoning, Harmony):
             return StreamParser(replace(HARMONY, reasons=self.reasoning is not None, calls=calls is not None).read)
@@ -115,7 +117,7 @@ class _Reader:
 
 
 def find_formats(template: str | None, tool_parser: str = AUTO, reasoning_parser: str = AUTO) -> ReplyFormats:
-    """The formats of these names; "auto" is what the source of the chat template tells, "none" is none. Raises
+    """The formats of these names. "auto" means what the source of the chat template shows, "none" means none. Raises
     InvalidParameter for an unknown name."""
     known = template is not None and not any(sign in template for sign in _OTHER_TOOLS)
     tools = _find("tool_parser", tool_parser, _TOOLS, template if known else None)

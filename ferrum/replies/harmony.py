@@ -1,8 +1,8 @@
-"""Harmony, the format of gpt-oss: an answer is a row of messages, each with a channel and perhaps a recipient.
+"""Harmony, the format of gpt-oss: an answer is a list of messages, each with a channel and possibly a recipient.
 
 Owns: `<|channel|>analysis<|message|>…<|end|>` as reasoning, `commentary to=functions.x` as a call, `final` as content.
-Refuses to know: the tools that OpenAI's own products have: what is sent to them is reasoning.
-Specs: REPLY-12. Source: https://github.com/openai/harmony, docs/format.md. Next: `ferrum.replies.qwen3_coder`.
+Refuses to know: the built-in tools of OpenAI's products; a message to one of them is reasoning. Specs: REPLY-12.
+Source: https://github.com/openai/harmony, docs/format.md. Next: `ferrum.replies.qwen3_coder`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 
 @dataclass(frozen=True)
 class Harmony:
-    """`reasons`, `calls`: are reasoning and calls told apart from content?"""
+    """`reasons`, `calls`: True if reasoning and calls are separated from content."""
 
     name: str = "harmony"
     marks: tuple[str, ...] = (_START, _CHANNEL, _MESSAGE, _CONSTRAIN, *_ENDS)
@@ -43,11 +43,11 @@ class Harmony:
         return "<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant"
 
     def begins_inside(self, prompt: str) -> bool:
-        """Reasoning is a message, whose header is a part of the answer."""
+        """Always False: reasoning is a message, and its header is a part of the answer."""
         return False
 
     def read(self, source: Source, parts: Parts, dropped: tuple[str, ...] = ()) -> Steps[None]:
-        said: set[str] = set()  # kinds of messages that came
+        said: set[str] = set()  # the kinds of messages so far
         header: str | None = yield from _role(source, parts)
         while True:
             if not header:
@@ -58,7 +58,7 @@ class Harmony:
             header = "" if text is None else (yield from self._message(source, parts, header + text, said))
 
     def _message(self, source: Source, parts: Parts, header: str, said: set[str]) -> Steps[str]:
-        """Reads the body of a message. Gives the mark with which another begins at once, or nothing."""
+        """Reads the body of a message. Returns the mark with which the next message begins, or an empty text."""
         recipient = _RECIPIENT.search(header)
         to = recipient[1] if recipient and recipient[1] != "assistant" else ""
         if self.calls and to.startswith("functions."):
@@ -92,7 +92,7 @@ def _arguments(source: Source, parts: Parts) -> Steps[str]:
 
 
 def _thinks(header: str, to: str) -> bool:
-    """Is a message with this header no part of the answer?"""
+    """True if a message with this header is not a part of the answer."""
     channel = _LAST_CHANNEL.match(header)
     return bool(channel and channel[1] == "analysis") or (to != "" and not to.startswith("functions."))
 
@@ -111,7 +111,7 @@ def _role(source: Source, parts: Parts) -> Steps[str]:
 
 
 def _header(source: Source) -> Steps[str | None]:
-    """Reads the rest of a header; None where no message follows it."""
+    """Reads the rest of a header; None if no message follows it."""
     pieces = []
     while True:
         text, mark = source.before((_MESSAGE, *_ENDS))
@@ -124,7 +124,7 @@ def _header(source: Source) -> Steps[str | None]:
 
 
 def _body(source: Source, parts: Parts, say: Callable[[str], None]) -> Steps[str]:
-    """Reads up to the end of a message. Gives the mark with which another begins at once, or nothing."""
+    """Reads up to the end of a message. Returns the mark with which the next message begins, or an empty text."""
     while True:
         text, mark = source.before((*_ENDS, _START, _CHANNEL))
         say(text)

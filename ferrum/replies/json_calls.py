@@ -1,7 +1,7 @@
-"""Calls as JSON objects behind a tag, one or a list: Hermes, Mistral's first way, Command R, Granite and others.
+"""Calls as JSON objects after a tag, one or a list: Hermes, Mistral's first format, Command R, Granite and others.
 
-Owns: a row for each of them. Refuses to know: reasoning.
-Specs: REPLY-08. Source: the chat templates of these models. Next: `ferrum.replies.named_calls`.
+Owns: a row for each of them. Refuses to know: reasoning. Specs: REPLY-08. Source: the chat templates of these models.
+Next: `ferrum.replies.named_calls`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ferrum.replies.source import Source, Steps
 
 @dataclass(frozen=True)
 class JsonCalls:
-    """A format whose calls stand behind `opening` and end with `closing`, which may be missing."""
+    """A format whose calls stand after `opening` and end with `closing`, which may be missing."""
 
     name: str
     opening: str
@@ -34,7 +34,7 @@ class JsonCalls:
             yield from self.read_calls(source, parts)
 
     def read_calls(self, source: Source, parts: Parts) -> Steps[None]:
-        """Reads what stands behind a tag that was taken since the mark: calls, or content."""
+        """Reads what follows a tag: calls, or content. The tag was taken after the mark."""
         yield from source.space()
         character = yield from source.peek()
         if character == "[":
@@ -48,7 +48,7 @@ class JsonCalls:
             yield from source.closing(*self.closing)
 
     def _read_list(self, source: Source, parts: Parts) -> Steps[bool]:
-        """Reads a list up to its end: were all of its objects calls, and was there one?"""
+        """Reads a list to its end; True if it has objects and all of them are calls."""
         called = False
         while True:
             yield from source.space()

@@ -1,8 +1,8 @@
-"""JSON values in an answer: where one ends, and what a call's arguments are.
+"""JSON values in an answer: where one ends, and what the arguments of a call are.
 
-Owns: strings, brackets and plain words, told apart and no more. Models write JSON with faults; what a call holds is
-given as it was written, and whoever reads it finds the fault. Refuses to know: which keys a call has.
-Specs: REPLY-05, REPLY-06. Source: RFC 8259. Next: `ferrum.replies.calls`.
+Owns: telling strings, brackets and plain words apart, and no more. Models write JSON with mistakes: the text of a call
+is passed on as it was written, and its reader finds the mistake. Refuses to know: which keys a call has. Specs:
+REPLY-05, REPLY-06. Source: RFC 8259. Next: `ferrum.replies.calls`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def read_value(source: Source, say: Callable[[str], None], stops: tuple[str, ...]) -> Steps[bool]:
-    """Reads one value and says it piece by piece; is it whole? One of the `stops` outside of a string ends what is not,
-    and is not taken."""
+    """Reads one value and passes it to `say` in pieces; True if it is complete. One of the `stops` outside of a string
+    ends an incomplete value, and is not taken."""
     depth, begun = 0, False
     while True:
         character = yield from source.peek()
@@ -41,13 +41,13 @@ def read_value(source: Source, say: Callable[[str], None], stops: tuple[str, ...
         else:
             say(source.run(_plain(stops, depth == 0)) or source.take(1))
             begun = True
-            continue  # a word has no end of its own
+            continue  # a word has no closing character
         if depth == 0:
             return True
 
 
 def read_string(source: Source, say: Callable[[str], None]) -> Steps[bool]:
-    """Reads a string with its quotes and says it piece by piece; is it whole?"""
+    """Reads a string with its quotes and passes it to `say` in pieces; True if it is complete."""
     say(source.take(1))
     while True:
         character = yield from source.peek()
@@ -70,13 +70,13 @@ def _stops(source: Source, stops: tuple[str, ...]) -> Steps[bool]:
 
 @cache
 def _plain(stops: tuple[str, ...], outside: bool) -> re.Pattern[str]:
-    """Characters of which none ends a value or begins a stop; `outside`: of all brackets."""
+    """Characters that neither end a value nor begin a stop; `outside`: outside of all brackets."""
     ends = '"{}[]' + "".join(stop[0] for stop in stops) + (f",{SPACE}" if outside else "")
     return re.compile(f"[^{re.escape(ends)}]+")
 
 
 def string_of(text: str) -> str | None:
-    """What a JSON string says; None where it is none, or says what is no text."""
+    """The text of a JSON string; None if it is not a valid string, or its text cannot be encoded."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -85,8 +85,8 @@ def string_of(text: str) -> str | None:
 
 
 def arguments_of(text: str) -> str:
-    """The JSON text of arguments that a model wrote as some value: nothing and null are no arguments, and a string may
-    hold the object."""
+    """The JSON text of the arguments that a model wrote as some value: nothing and null become {}, and a string may
+    contain the object."""
     if text.strip(SPACE) in ("", "null", '""'):
         return NO_ARGUMENTS
     if not text.startswith('"'):

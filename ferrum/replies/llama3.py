@@ -1,8 +1,7 @@
-"""Calls of Llama 3: a bare JSON object at the beginning of the answer, or behind `<|python_tag|>`.
+"""Calls of Llama 3: a bare JSON object at the beginning of the answer, or after `<|python_tag|>`.
 
-Owns: where such an object may stand. Nothing but its keys tells it from an answer in JSON: it needs both.
-Refuses to know: calls that are code. Specs: REPLY-09. Source: the chat templates of Llama 3.1 to 3.3.
-Next: `ferrum.replies.harmony`.
+Owns: where such an object may stand. Only its two keys distinguish it from an answer in JSON. Refuses to know: calls
+that are code. Specs: REPLY-09. Source: the chat templates of Llama 3.1 to 3.3. Next: `ferrum.replies.harmony`.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Llama3:
             source.mark(mark or "")
 
     def _read_calls(self, source: Source, parts: Parts) -> Steps[None]:
-        """Reads calls from a mark on; what is none is content."""
+        """Reads calls from a mark on; anything else is content."""
         while True:
             yield from source.space()
             if (yield from source.peek()) != "{" or not (yield from read_call(source, parts, _KEYS, ())):

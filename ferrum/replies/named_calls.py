@@ -1,7 +1,8 @@
 """Calls whose name stands outside of the JSON: `[TOOL_CALLS]name[ARGS]{…}` and `<function=name>{…}</function>`.
 
-Owns: Mistral's second way, which also understands the first, and the tags of functionary. Refuses to know: reasoning.
-Specs: REPLY-08. Source: the chat templates of Mistral Small 3.2, Devstral, Ministral 3 and functionary 3.1.
+Owns: Mistral's second format, whose parser also reads the first, and functionary's tags. Refuses to know: reasoning.
+Specs: REPLY-08. Source: the chat templates of Mistral Small 3.2, Devstral, Ministral 3 and functionary 3.1. Next:
+`ferrum.replies.llama3`.
 Next: `ferrum.replies.llama3`.
 """
 
@@ -17,7 +18,7 @@ from ferrum.replies.parts import Parts
 from ferrum.replies.source import Source, Steps
 
 WORD = re.compile(r"[\w.:-]*")
-"""A name or an id, as long as it goes on."""
+"""A name or an id."""
 _FUNCTIONARY = CallText("", "<function=", ">", "</function>", "", "")
 _CALLS, _ID, _ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _MISTRAL = CallText("", _CALLS, _ARGUMENTS, "", "", "")
@@ -25,7 +26,7 @@ _MISTRAL = CallText("", _CALLS, _ARGUMENTS, "", "", "")
 
 @dataclass(frozen=True)
 class Mistral:
-    """Before the arguments may stand an id; `[ARGS]` may be missing."""
+    """An id may stand before the arguments; `[ARGS]` may be missing."""
 
     name: str = "mistral"
     marks: tuple[str, ...] = (_CALLS, _ID, _ARGUMENTS)

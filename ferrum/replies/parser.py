@@ -1,7 +1,8 @@
-"""A parser from a reader: text is pushed in, parts come out.
+"""A parser made from a reader: text is pushed in, parts come out.
 
-Owns: `StreamParser`, and the reading of content up to a tag. Refuses to know: formats.
-Specs: REPLY-01, REPLY-02. Next: `ferrum.replies.json_text`.
+Owns: `StreamParser`, and reading content up to a tag. Refuses to know: formats. Specs: REPLY-01, REPLY-02. Next:
+`ferrum.replies.json_text`.
+Next: `ferrum.replies.json_text`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class StreamParser:
         return self._parts.fetched()
 
     def finish(self, *, cut: bool = False) -> list[Part]:
-        if not cut:  # else the reader goes on waiting for what would have told
+        if not cut:  # else the reader stays where it waits for more text
             self._source.end()
             next(self._reader, None)
         self._parts.end()
@@ -35,7 +36,7 @@ class StreamParser:
 
 
 class PlainParser:
-    """All is content."""
+    """Everything is content."""
 
     def push(self, text: str) -> list[Part]:
         return [Content(text)] if text else []
@@ -45,7 +46,8 @@ class PlainParser:
 
 
 def read_content(source: Source, parts: Parts, marks: tuple[str, ...], dropped: tuple[str, ...]) -> Steps[str | None]:
-    """Reads content up to one of the marks and returns it, None at the end. Tags among `dropped` are no content."""
+    """Reads content up to one of the marks and returns the mark, None at the end. Tags among `dropped` are not
+    content."""
     both = marks + dropped
     while True:
         text, mark = source.before(both)

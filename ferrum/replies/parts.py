@@ -1,8 +1,7 @@
-"""The parts of a reply, as a reader of a format writes them down.
+"""The parts of a reply, as the reader of a format adds them.
 
-Owns: the numbers of calls, and white space: what stands around a tag belongs to the tag. It is dropped behind
-a tag, and before one, for which it is held back until something else comes.
-Refuses to know: tags. Specs: REPLY-04. Next: `ferrum.replies.parser`.
+Owns: the numbers of calls, and white space. White space around a tag belongs to the tag and is dropped. Before a tag it
+is held back until the next text is known. Refuses to know: tags. Specs: REPLY-04. Next: `ferrum.replies.parser`.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from ferrum.replies.source import SPACE
 
 
 class Parts:
-    """What has been said so far and was not fetched."""
+    """The parts that were added and not fetched yet."""
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
         self._calls = 0
         self._held: list[str] = []  # white space
-        self._drops = False  # white space, which comes behind a tag
+        self._drops = False  # True after a tag: white space is dropped
         self._behind_call = False
         self._has_content = False
 
     def fetched(self) -> list[Part]:
-        """The parts since the last time."""
+        """The parts since the last call."""
         parts, self._parts = self._parts, []
         return parts
 
@@ -39,7 +38,7 @@ class Parts:
             self._parts.append(Reasoning(text))
 
     def _stripped(self, text: str) -> str:
-        """The text without white space at its end, which is held back, and with that which was held back before."""
+        """The held-back white space and the text, without the white space at its end, which is held back."""
         if self._drops:
             text = text.lstrip(SPACE)
             self._drops = not text
@@ -56,11 +55,11 @@ class Parts:
         self._drops = True
 
     def new_line(self) -> None:
-        """What comes next begins a line of its own."""
+        """The next part begins a new line."""
         self._held = ["\n"]
 
     def call(self, name: str) -> None:
-        """White space before a call is kept where content stands on both sides."""
+        """White space before a call is kept if content stands on both sides."""
         if not self._has_content:
             self._held.clear()
         self._drops = self._behind_call = True
@@ -68,12 +67,12 @@ class Parts:
         self._calls += 1
 
     def arguments(self, text: str) -> None:
-        """Of the call that began last."""
+        """More arguments of the last call."""
         if text:
             self._parts.append(CallArguments(self._calls - 1, text))
 
     def end(self) -> None:
-        """Nothing follows: white space at the end is content, unless it stands beside a tag."""
+        """The end of the answer. White space at the end is content, unless it stands beside a tag."""
         held = "".join(self._held)
         self._held.clear()
         if held and not self._behind_call:

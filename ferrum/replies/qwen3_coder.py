@@ -1,10 +1,8 @@
 """Calls as tags, one for each argument: Qwen3-Coder and Seed-OSS.
 
-Owns: `<function=name><parameter=key>value</parameter></function>`, made JSON. A value stands there without quotes: what
-the tool's schema calls a string is one; anything else is JSON where it can be read so, and else a string; nobody writes
-quotes around a string.
-Refuses to know: reasoning. Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS.
-Next: `ferrum.replies.reasoning`.
+Owns: the conversion of `<function=name><parameter=key>value</parameter></function>` to JSON. Values have no quotes. A
+value is a string if the tool's schema says so; else it is JSON if it can be parsed, else a string. Refuses to know:
+reasoning. Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS. Next: `ferrum.replies.reasoning`.
 """
 
 from __future__ import annotations
@@ -27,8 +25,8 @@ _END_FUNCTION, _END_PARAMETER = "</function>", "</parameter>"
 
 @dataclass(frozen=True)
 class TaggedArguments:
-    """`around` is also understood around a call in JSON, in which tools that must be called are written. `tools`: where
-    the types of values are looked up."""
+    """The tags of `around` may also enclose a call in JSON, as required calls are written. `tools` give the types of
+    values."""
 
     name: str
     around: JsonCalls
@@ -86,7 +84,7 @@ class TaggedArguments:
 
 
 def _up_to(source: Source, mark: str) -> Steps[str | None]:
-    """The text before the mark, which is taken; None where it does not come."""
+    """The text before the mark; the mark is taken. None if it does not come."""
     pieces = []
     while True:
         text, found = source.before((mark,))
@@ -99,7 +97,7 @@ def _up_to(source: Source, mark: str) -> Steps[str | None]:
 
 
 def _as_json(value: str, schema: Any) -> str:
-    """A value as JSON. Where it begins on a line of its own, the line ends around it are not a part of it."""
+    """A value as JSON. If it begins on its own line, the line ends around it are not a part of it."""
     if value.startswith("\n"):
         value = value[1:].removesuffix("\n")
     if not (isinstance(schema, Mapping) and schema.get("type") == "string"):
@@ -107,12 +105,12 @@ def _as_json(value: str, schema: Any) -> str:
             if not isinstance(json.loads(value, parse_constant=_no_constant), str):
                 return value.strip(SPACE)
         except (ValueError, RecursionError):
-            pass  # no JSON
+            pass  # not JSON
     return json.dumps(value, ensure_ascii=False)
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 QWEN3_CODER = TaggedArguments("qwen3-coder", HERMES)

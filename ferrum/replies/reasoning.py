@@ -1,8 +1,8 @@
 """Reasoning between two tags at the beginning of an answer.
 
-Owns: a row for each pair of tags. A prompt may end with the opening tag; then the answer begins inside. Some models put
-the answer between tags too. Refuses to know: calls; a tag of a call inside of reasoning is reasoning.
-Specs: REPLY-10, REPLY-11. Source: the chat templates of these models. Next: `ferrum.replies.formats`.
+Owns: a row for each pair of tags. If a prompt ends with the opening tag, the answer begins inside the reasoning. Some
+models also put the answer between tags. Refuses to know: calls; the tag of a call inside reasoning is reasoning. Specs:
+REPLY-10, REPLY-11. Source: the chat templates of these models. Next: `ferrum.replies.formats`.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ class ReasoningFormat:
 
     @property
     def written_reasoning(self) -> tuple[str, str, str]:
-        """What stands before reasoning, at its end, and between it and a call."""
+        """The texts before reasoning, at its end, and between it and a call."""
         return self.opening, self.closing, "\n\n"
 
     def begins_inside(self, prompt: str) -> bool:
-        """Does the answer to this prompt begin with reasoning?"""
+        """True if the answer to this prompt begins inside the reasoning."""
         return prompt.rstrip(SPACE).endswith(self.opening)
 
     def read(self, source: Source, parts: Parts, inside: bool) -> Steps[tuple[str, ...]]:
-        """Reads what stands before the answer, which is nothing where the answer begins at once. Gives the tags
-        that are no content from there on."""
+        """Reads the text before the answer, which may be empty. Returns the tags that are not content from there on."""
         space = yield from source.space()
         if (yield from source.one_of(self.opening)) or inside:
             yield from self._read_reasoning(source, parts)

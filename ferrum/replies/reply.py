@@ -1,7 +1,7 @@
 """The parts of a reply, and the reply that they make.
 
-Owns: the words that parsers speak and the server listens to. Refuses to know: how a model writes any of it.
-Specs: REPLY-01. Next: `ferrum.replies.source`.
+Owns: the types that parsers return and the server reads. Refuses to know: how a model writes any of them. Specs:
+REPLY-01. Next: `ferrum.replies.source`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol, TypeAlias
 
 @dataclass(frozen=True)
 class Reasoning:
-    """A piece of what the model thinks before it answers."""
+    """A piece of the model's reasoning before the answer."""
 
     text: str
 
@@ -27,7 +27,7 @@ class Content:
 
 @dataclass(frozen=True)
 class CallBegins:
-    """A call of a tool. `index`: the number of the call in this reply, from 0."""
+    """The beginning of a tool call. `index`: the number of the call in this reply, from 0."""
 
     index: int
     name: str
@@ -45,21 +45,21 @@ Part: TypeAlias = Reasoning | Content | CallBegins | CallArguments
 
 
 class ReplyParser(Protocol):
-    """Takes one answer as it comes."""
+    """Parses one answer as it comes."""
 
     def push(self, text: str) -> list[Part]:
-        """The parts that this text makes certain."""
+        """The parts that are certain with this text."""
         ...
 
     def finish(self, *, cut: bool = False) -> list[Part]:
-        """The answer is over: the parts that were held back. `cut`: it did not end by itself, but was cut off; what may
+        """The end of the answer: returns the parts that were held back. `cut`: the answer was cut off; a text that may
         have been the beginning of a tag or of a call is then left out."""
         ...
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A whole call. `arguments` is JSON text, as far as the model wrote JSON."""
+    """A whole call. `arguments` is JSON text, if the model wrote valid JSON."""
 
     name: str
     arguments: str
@@ -67,7 +67,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole reply; a text that the model did not write is empty."""
+    """A whole reply. A part that the model did not write is empty."""
 
     content: str
     reasoning: str

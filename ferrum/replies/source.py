@@ -1,9 +1,10 @@
-"""The text of an answer, which comes bit by bit and is read once.
+"""The text of an answer, which comes in pieces and is read once.
 
-Owns: how far it is read; waiting, where what has come does not yet tell; what a reader has taken since a place that it
-marked. A reader is a generator: it yields where it needs more text, and so reads as if all were there. Nothing is read
-twice, so that the work grows with the text and not with the number of its bits.
-Refuses to know: formats. Specs: REPLY-02, REPLY-03. Next: `ferrum.replies.parts`.
+Owns: the position of the reader, the wait for more text, and the text since a mark. A reader is a generator: it yields
+where it needs more text, and so is written as if the whole text were there. Nothing is read twice: the work grows with
+the text and not with the number of its pieces. Refuses to know: formats. Specs: REPLY-02, REPLY-03. Next:
+`ferrum.replies.parts`.
+Next: `ferrum.replies.parts`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ T = TypeVar("T")
 Steps: TypeAlias = Generator[None, None, T]
 """A reader that yields for more text, and in the end returns a T."""
 SPACE = " \t\r\n"
-"""White space, as JSON has it."""
+"""White space, as JSON defines it."""
 _SPACE = re.compile(f"[{SPACE}]*")
 
 
 class Source:
-    """An answer. Methods that give `Steps` wait until they know; the others look only at what has come."""
+    """The text of an answer. Methods that return `Steps` wait for text; the others look only at the text that has
+    come."""
 
     def __init__(self) -> None:
         self._text = ""
@@ -38,11 +40,11 @@ class Source:
         self.ended = True
 
     def mark(self, before: str = "") -> None:
-        """From here on, what is taken is remembered, for `since_mark`. `before` was taken already."""
+        """From here on, text that is taken is remembered for `since_mark`, after the text `before`."""
         self._taken = [before]
 
     def since_mark(self) -> str:
-        """What was taken since the mark, which is gone then."""
+        """The text taken since the mark; removes the mark."""
         taken, self._taken = self._taken or [], None
         return "".join(taken)
 
@@ -54,12 +56,12 @@ class Source:
         return taken
 
     def run(self, pattern: re.Pattern[str]) -> str:
-        """Takes what matches here."""
+        """Takes the text that matches here."""
         found = pattern.match(self._text, self._at)
         return self.take(found.end() - self._at) if found else ""
 
     def before(self, marks: tuple[str, ...]) -> tuple[str, str | None]:
-        """Takes what certainly stands before the first of these marks, and the mark itself where it has come."""
+        """Takes the text that certainly stands before the first of these marks, and the mark itself if it has come."""
         if not marks:
             return self.take(len(self._text)), None
         found = _any_of(marks).search(self._text, self._at)
@@ -69,7 +71,7 @@ class Source:
         return text, self.take(len(found[0]))
 
     def _certain(self, marks: tuple[str, ...]) -> int:
-        """How many characters are left before one with which a mark may begin."""
+        """The number of characters before the first one with which a mark may begin."""
         text, end = self._text, len(self._text)
         if not self.ended:
             longest = max(map(len, marks))
@@ -85,7 +87,7 @@ class Source:
         return self._text[self._at : self._at + 1]
 
     def all_of(self, pattern: re.Pattern[str]) -> Steps[str]:
-        """Takes all that matches; a pattern must go on matching with each character that belongs to it."""
+        """Takes all text that matches. Each prefix of a match must match the pattern, too."""
         pieces = []
         while True:
             pieces.append(self.run(pattern))
@@ -98,7 +100,7 @@ class Source:
         return (yield from self.all_of(_SPACE))
 
     def one_of(self, *marks: str) -> Steps[str | None]:
-        """Takes the one of these marks that comes next, None where none does."""
+        """Takes the one of these marks that comes next; None if none does."""
         mark = yield from self.comes(*marks)
         return mark and self.take(len(mark))
 
@@ -111,15 +113,15 @@ class Source:
                 self.take(len(left))
 
     def comes(self, *marks: str) -> Steps[str | None]:
-        """The one of these marks that comes next, which is not taken; None where none does. Where one begins with
-        another, the longer is given first."""
+        """The one of these marks that comes next, which is not taken; None if none does. If one mark begins with
+        another, the longer must be given first."""
         while True:
             for mark in marks:
                 left = self._text[self._at : self._at + len(mark)]
                 if left == mark:
                     return mark
                 if not self.ended and mark.startswith(left):
-                    break  # it may still come
+                    break  # the mark may still come
             else:
                 return None
             yield

@@ -1,8 +1,7 @@
-"""A grammar for the thoughts that a model may have before its answer.
+"""A grammar for the reasoning that a model may write before its answer.
 
-Owns: the rules for thoughts, and putting them before a form that the answer must have, since what is asked of an answer
-is not asked of the thoughts. Refuses to know: how grammars are followed.
-Specs: REPLY-18. Next: `ferrum.replies.tool_grammar`.
+Owns: the rules for reasoning, and putting them before a required form of the answer, because the form does not hold for
+the reasoning. Refuses to know: how grammars are followed. Specs: REPLY-18. Next: `ferrum.replies.tool_grammar`.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from ferrum.replies.formats import ReplyFormats
 from ferrum.sampling_params import StructuredOutputs
 
 LONGEST_THOUGHT = 4000
-"""Characters: an answer that must have a form gets to it."""
+"""The largest number of characters of reasoning, so that a required answer is reached."""
 
 
 def thought_rules(formats: ReplyFormats, prompt: str) -> tuple[str, tuple[str, ...]]:
-    """What stands before an answer to this prompt, and the rules that it needs."""
+    """The text that stands before an answer to this prompt in a grammar, and the rules that it needs."""
     if formats.reasoning is None:
         return "", ()
     opening, closing, after = formats.reasoning.written_reasoning
@@ -28,8 +27,8 @@ def thought_rules(formats: ReplyFormats, prompt: str) -> tuple[str, tuple[str, .
 
 
 def after_thought(formats: ReplyFormats, prompt: str, structure: StructuredOutputs) -> StructuredOutputs:
-    """The same form of an answer, which thoughts may come before where the model has them. A grammar of the caller's
-    own is of the whole answer, thoughts included."""
+    """The form of an answer, with reasoning allowed before it if the model reasons. A grammar of the caller describes
+    the whole answer, with reasoning, and stays as it is."""
     thought, rules = thought_rules(formats, prompt)
     if not thought or structure.kind == "grammar":
         return structure
@@ -48,12 +47,12 @@ def after_thought(formats: ReplyFormats, prompt: str, structure: StructuredOutpu
 
 
 def literal(text: str) -> str:
-    """A text as Lark has it; nothing for none."""
+    """A text as a literal of Lark; empty for an empty text."""
     return json.dumps(text, ensure_ascii=False) if text else ""
 
 
 def _slashes(expression: str) -> str:
-    """A regular expression as it stands between slashes on one line."""
+    """A regular expression as Lark has it, between slashes on one line."""
     found, escaped = "", False
     for char in expression:
         if char == "/" and not escaped:

@@ -1,8 +1,8 @@
-"""A grammar for an answer that must call a tool, in the way in which the model writes calls.
+"""A grammar for an answer that must call a tool, in the format in which the model writes calls.
 
-Owns: reasoning, where the model has it, then one call or more, and nothing else. What matches is understood by the
-parser of the same formats, and the arguments fit the schema of their tool.
-Refuses to know: how grammars are followed. Specs: REPLY-16, REPLY-17. Next: `ferrum.engine.timing`.
+Owns: reasoning, if the model reasons, then one call or more, and nothing else. The parser of the same format reads
+every text that matches, and the arguments fit the schema of their tool. Refuses to know: how grammars are followed.
+Specs: REPLY-16, REPLY-17. Next: `ferrum.engine.timing`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NAME = re.compile(r"[\w.:-]+", re.ASCII)
 
 
 def tool_grammar(formats: ReplyFormats, tools: Sequence[Tool], *, parallel: bool, prompt: str) -> StructuredOutputs:
-    """The whole answer to this prompt is a call of one of these tools; `parallel`: of one or more. Raises
-    InvalidParameter for tools that cannot be called so."""
+    """The whole answer to this prompt is a call of one of these tools; `parallel`: one or more calls. Raises
+    InvalidParameter for tools that cannot be called in this way."""
     if not tools:
         raise InvalidParameter("tools", "must hold a tool, since one must be called")
     written = formats.calls.written
@@ -46,7 +46,7 @@ def _name(tool: Tool) -> str:
 
 
 def _schema(tool: Tool) -> str:
-    """The schema of the arguments, which are an object."""
+    """The schema of the arguments, which must be an object."""
     kind: Any = tool.parameters.get("type", "object")
     if kind != "object" and not (isinstance(kind, list) and "object" in kind):
         raise InvalidParameter("tools", f"{tool.name}: the arguments of a tool are an object, not {quoted(kind)}")

@@ -1,8 +1,9 @@
-"""What all bodies have in common: how they are read, and how a field is refused by name.
+"""The base of all bodies: how they are read, and how a field is refused by name.
 
-Owns: `Body`, `unsupported`, `read`. What a body has no field for is refused; nothing is passed over. Types are strict:
-a number written as text is a mistake of the caller. Refuses to know: which fields there are.
-Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
+Owns: `Body`, `unsupported`, `read`. Unknown fields are refused; nothing is ignored. Types are strict: a number written
+as text is an error. Refuses to know: which fields there are. Specs: API-01, API-02. Next:
+`ferrum.api.protocol.sampling`.
+Next: `ferrum.api.protocol.sampling`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class _FirstMistake:
-    """As pydantic's `FailFast`, which cannot be part of a union, since it has no hash."""
+    """As pydantic's `FailFast`, which cannot be a part of a union because it has no hash."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return {**handler(source), "fail_fast": True}
 
 
 Many = Annotated[list[Item], _FirstMistake()]
-"""A list of which the first mistake is told: a list of a million mistakes must not become a million errors."""
+"""A list that reports only its first mistake: a list with a million mistakes must not become a million errors."""
 
 
 class Body(BaseModel):
@@ -42,7 +43,7 @@ class Body(BaseModel):
 
 
 class Answer(BaseModel):
-    """An answer, or a part of one. What is given when it is made is written, null included, and nothing else is."""
+    """An answer, or a part of one. Exactly the fields that are set are written, null included."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,17 +58,17 @@ def _off(value: bool) -> bool:
 
 
 Off = Annotated[bool, AfterValidator(_off), WithJsonSchema({"type": "boolean", "const": False})]
-"""A flag that can only be false. (A Literal would take 0 as well, which equals False.)"""
+"""A flag that can only be false. (A Literal would also accept 0, which equals False.)"""
 
 
 def unsupported(why: str = "is not supported") -> Any:
-    """The default of a field of OpenAI's API that this server does not have: null is accepted, and whatever else its
-    type says changes nothing."""
+    """The default of a field of OpenAI's API that this server does not support: null is accepted, and so are the other
+    values of its type, which change nothing."""
     return Field(default=None, description=f"This field {why}.", json_schema_extra={UNSUPPORTED: why})
 
 
 def read(model: type[Model], value: Any) -> Model:
-    """A body from plain data, as JSON gives it. Raises ApiError that names the first field that is wrong."""
+    """A body from plain data, as JSON gives it. Raises ApiError that names the first wrong field."""
     if not isinstance(value, Mapping):
         raise invalid(f"the body must be a JSON object, not {quoted(value)}")
     unknown = next((name for name in value if name not in model.model_fields), None)
@@ -82,8 +83,8 @@ def read(model: type[Model], value: Any) -> Model:
 
 
 def told(model: type[BaseModel], error: ValidationError) -> ApiError:
-    """The first thing that is wrong, in one sentence. Of a union the part that was meant is the one that fits best:
-    the one whose complaint lies deepest."""
+    """The first mistake, in one sentence. In a union the alternative whose error lies deepest counts as the intended
+    one."""
     problems = error.errors(include_url=False, include_context=False)
     first = problems[0]["loc"][:1]
     problem = max((each for each in problems if each["loc"][:1] == first), key=lambda each: _depth(each["loc"]))
@@ -92,7 +93,7 @@ def told(model: type[BaseModel], error: ValidationError) -> ApiError:
     extra = field.json_schema_extra if field is not None else None
     if isinstance(extra, dict) and UNSUPPORTED in extra:
         return invalid(f"{place} {extra[UNSUPPORTED]}", place, "unsupported_parameter")
-    if problem["type"] == "none_required":  # only a field that is not supported has no other type, wherever it is
+    if problem["type"] == "none_required":  # only a field that is not supported has the type None alone
         return invalid(f"{place} is not supported", place, "unsupported_parameter")
     if problem["type"] == "extra_forbidden":
         return _unknown(place)
@@ -103,7 +104,7 @@ def told(model: type[BaseModel], error: ValidationError) -> ApiError:
 
 
 def _says(kind: str, message: str) -> str:
-    """What a field must be, from the type and the words of pydantic's error."""
+    """What a field must be, from the type and the message of pydantic's error."""
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}"
     return _SHOULD.sub("must ", message.removeprefix("Value error, ")).partition(" after validation")[0]
@@ -121,7 +122,7 @@ _KINDS = {
     "float_type": "a number",
     "bool_type": "true or false",
 }
-"""What a field must be, by the type of error that pydantic tells."""
+"""What a field must be, by pydantic's type of error."""
 
 
 def _unknown(place: str) -> ApiError:
@@ -141,8 +142,8 @@ def _place(place: tuple[int | str, ...]) -> str:
 
 
 def _steps(place: tuple[int | str, ...]) -> list[int | str]:
-    """The steps of a place in the body. Names of models and of types, which pydantic puts between them for unions, are
-    none: they have capitals, brackets or are the names of Python's types."""
+    """The steps of a place in the body. pydantic adds names of models and of types for unions; these have capitals or
+    brackets or are names of Python's types, and are left out."""
     kinds = {"str", "int", "float", "bool", "dict", "list", "none", "constrained-int", "constrained-str"}
     return [
         step

@@ -19,7 +19,7 @@ FinishName = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 
 
 class Part(Body):
-    """A part of a content. Only text can be read."""
+    """A part of a message's content. Only text is supported."""
 
     type: Literal["text", "refusal", "input_text", "output_text"]
     text: str | None = None
@@ -37,13 +37,13 @@ class ChatMessage(Body):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    annotations: list[Any] | None = Field(None, max_length=0)  # an answer of ours that comes back has an empty list
+    annotations: list[Any] | None = Field(None, max_length=0)  # our answers have an empty list, and come back
     audio: None = unsupported()
     function_call: None = unsupported("is not supported: say tool_calls")
 
 
 class ChatRequest(SamplingBody):
-    """A conversation to go on with, and how."""
+    """A conversation to continue, and the parameters."""
 
     messages: Many[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
@@ -72,7 +72,7 @@ class ChatRequest(SamplingBody):
 
 
 class TopLogprob(Answer):
-    """A token that could have stood there. A probability of 0 has the logarithm -9999."""
+    """A token that was possible at this place. A probability of 0 has the logarithm -9999."""
 
     token: str
     logprob: float
@@ -80,7 +80,7 @@ class TopLogprob(Answer):
 
 
 class TokenLogprob(TopLogprob):
-    """The token that stands there, and the most likely ones."""
+    """The token at this place, and the most likely ones."""
 
     top_logprobs: list[TopLogprob]
 
@@ -121,7 +121,7 @@ class ChatCompletion(Answer):
 
 
 class Delta(Answer):
-    """What is new. The first of a choice has the role and no content, the last of a choice is empty."""
+    """The new content of a chunk. The first of a choice has the role and no content, the last of a choice is empty."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -138,7 +138,7 @@ class DeltaChoice(Answer):
 
 
 class ChatChunk(Answer):
-    """A part of a stream."""
+    """A chunk of a stream."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -147,4 +147,4 @@ class ChatChunk(Answer):
     system_fingerprint: str
     choices: list[DeltaChoice]
     usage: UsageCounts | None = None
-    prompt_token_ids: list[int] | None = None  # of the first
+    prompt_token_ids: list[int] | None = None  # in the first chunk

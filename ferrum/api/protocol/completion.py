@@ -1,4 +1,4 @@
-"""`/v1/completions`: prompts that are gone on with as they are.
+"""`/v1/completions`: raw prompts are continued.
 
 Refuses to know: how an answer is made. Specs: API-20 to API-22. Source: OpenAI's API reference, "Completions (legacy)".
 Next: `ferrum.api.protocol.responses`.
@@ -29,7 +29,7 @@ class CompletionRequest(SamplingBody):
 
 
 class CompletionLogprobs(Answer):
-    """One entry per token in each list; of a prompt's first token nothing is known: null."""
+    """Lists with one entry per token. The first token of a prompt has no log probability: null."""
 
     tokens: list[str]
     token_logprobs: list[float | None]

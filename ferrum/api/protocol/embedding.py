@@ -14,15 +14,15 @@ from ferrum.api.protocol.base import Answer, Body, Many
 
 
 class EmbeddingRequest(Body):
-    """Texts or token ids, one or a list. `base64` is of little-endian float32."""
+    """Texts or token ids, one or a list. `base64` encodes little-endian float32."""
 
     input: str | Many[int] | Many[str | Many[int]] = Field(union_mode="left_to_right")
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = Field(None, ge=1, description="So many leading numbers of each vector.")
+    dimensions: int | None = Field(None, ge=1, description="The number of leading elements of each vector.")
     pooling: Literal["auto", "mean", "last", "cls"] | None = Field(None, description="auto: as the model's files say.")
-    normalize: bool | None = Field(None, description="To length 1; true unless it is said.")
-    truncate: bool | None = Field(None, description="A text that is too long is cut, and not refused.")
+    normalize: bool | None = Field(None, description="Scales vectors to length 1; default true.")
+    truncate: bool | None = Field(None, description="Cuts a text that is too long, instead of refusing it.")
     user: str | None = None
 
 

@@ -1,6 +1,7 @@
-"""`/v1/responses`: the newer form of a conversation, without memory of earlier ones.
+"""`/v1/responses`: the newer form of a chat, without a memory of earlier ones.
 
-Refuses to know: how an answer is made. Specs: API-44, API-45. Source: OpenAI's API reference, "Responses".
+Refuses to know: how an answer is made. Specs: API-44, API-45. Source: OpenAI's API reference, "Responses". Next:
+`ferrum.api.protocol.embedding`.
 Next: `ferrum.api.protocol.embedding`.
 """
 
@@ -24,14 +25,15 @@ class ReasoningPart(Body):
 
 
 class ItemPart(Part):
-    """A part of a content. What an answer's part has beside its text is accepted and says nothing."""
+    """A part of a content. The other fields of an answer's part are accepted and ignored."""
 
     annotations: list[Any] | None = Field(None, max_length=0)
     logprobs: Many[Any] | None = None
 
 
 class InputItem(Body):
-    """A message, a call, the result of a call, or thoughts: what an answer's `output` holds comes back as it was."""
+    """A message, a call, the result of a call, or reasoning. Items of an answer's `output` may be sent back as they
+    are."""
 
     type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
@@ -193,7 +195,7 @@ class ResponseUsage(Answer):
 
 
 class Response(Answer):
-    """The answer. Of the request it repeats what clients expect to find."""
+    """The answer. It repeats the fields of the request that clients expect."""
 
     id: str
     object: Literal["response"]
@@ -223,7 +225,7 @@ class Response(Answer):
 
 
 class ResponseEvent(Answer):
-    """A part of a stream; which fields it has depends on its type."""
+    """An event of a stream. Its fields depend on its type."""
 
     type: str
     sequence_number: int

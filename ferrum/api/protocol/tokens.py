@@ -1,7 +1,7 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`, and the list of models.
 
 Refuses to know: tokenizers. Specs: API-42. Source: vLLM's tokenizer API; llama.cpp's names (`content`, `add_special`,
-`with_pieces`) are understood as well. Next: `ferrum.api.served`.
+`with_pieces`) are accepted as well. Next: `ferrum.api.served`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ferrum.api.protocol.tools import ToolSpec
 
 
 class TokenizeRequest(Body):
-    """A text (`prompt`, or `content`), or `messages` that go through the chat template."""
+    """A text (`prompt`, or `content`), or `messages` for the chat template."""
 
     model: str | None = None
     prompt: str | None = None
@@ -25,14 +25,14 @@ class TokenizeRequest(Body):
     tools: Many[ToolSpec] | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_special_tokens: bool | None = Field(None, description="Of a text; true unless it is said.")
-    add_special: bool | None = Field(None, description="The same of `content`; false unless it is said.")
+    add_special_tokens: bool | None = Field(None, description="For `prompt`; default true.")
+    add_special: bool | None = Field(None, description="For `content`; default false.")
     return_token_strs: bool | None = None
-    with_pieces: bool | None = Field(None, description="Every token is an object with its id and its text.")
+    with_pieces: bool | None = Field(None, description="Returns each token as an object with its id and its text.")
 
 
 class TokenPiece(Answer):
-    """A token and its text; the bytes where they are no text."""
+    """A token and its text; its bytes if they are not valid text."""
 
     id: int
     piece: str | list[int]
@@ -58,7 +58,7 @@ class DetokenizedText(Answer):
 
 
 class TokenizerInfo(Answer):
-    """What a program needs in order to prepare prompts itself."""
+    """The facts that a program needs to prepare prompts itself."""
 
     tokenizer_class: str
     vocab_size: int

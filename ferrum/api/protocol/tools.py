@@ -1,6 +1,6 @@
 """Functions that a model may call.
 
-Owns: how a request describes them, and the choice among them. Refuses to know: how calls are written by models
+Owns: how a request describes them, and the choice among them. Refuses to know: how models write calls
 (`ferrum.replies`). Specs: API-30. Source: OpenAI's API reference, "Function calling". Next: `ferrum.api.protocol.chat`.
 """
 
@@ -16,7 +16,7 @@ NAME = r"^[a-zA-Z0-9_.:-]+$"
 
 
 class Function(Body):
-    """A function, its parameters as a JSON schema."""
+    """A function; its parameters as a JSON schema."""
 
     name: str = Field(min_length=1, max_length=64, pattern=NAME)
     description: str | None = None
@@ -32,7 +32,7 @@ class ToolSpec(Body):
 
 
 class FunctionName(Body):
-    """Which function."""
+    """The name of a function."""
 
     name: str
 
@@ -45,14 +45,14 @@ class NamedTool(Body):
 
 
 class CalledFunction(Body):
-    """A call: the arguments are JSON, as text."""
+    """A call; the arguments are JSON, as text."""
 
     name: str
     arguments: str | dict[str, Any] = Field(union_mode="left_to_right")
 
 
 class PastCall(Body):
-    """A call that an earlier message holds."""
+    """A call in an earlier message."""
 
     id: str | None = None
     type: Literal["function"] = "function"
@@ -68,7 +68,7 @@ class FunctionCall(Answer):
 
 
 class Call(Answer):
-    """A call with the id that its result goes by."""
+    """A call with its id; the client sends the id back with the result."""
 
     id: str
     type: Literal["function"]
@@ -76,7 +76,7 @@ class Call(Answer):
 
 
 class CallDelta(Answer):
-    """A part of a call. The first part of each has all fields, the others index and arguments."""
+    """A part of a call. The first part of each call has all fields, the others index and arguments."""
 
     index: int
     id: str | None = None

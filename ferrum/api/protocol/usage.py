@@ -1,4 +1,4 @@
-"""Counts of tokens, as every answer tells them; what is known of the tokens of a prompt.
+"""Counts of tokens, which every answer has; log probabilities of the tokens of a prompt.
 
 Refuses to know: where they come from. Specs: API-05. Next: `ferrum.api.protocol.tools`.
 """
@@ -13,20 +13,20 @@ from ferrum.types import Usage
 
 
 class PromptDetails(Answer):
-    """Of the tokens of a prompt."""
+    """Details of the tokens of a prompt."""
 
-    cached_tokens: int  # that were in memory already
+    cached_tokens: int  # tokens whose keys and values were in the prefix cache
 
 
 class CompletionDetails(Answer):
-    """Of the tokens of an answer: those that were proposed, computed before they had come, and came or did not."""
+    """Tokens of drafts: those that were accepted, and those that were rejected."""
 
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
 
 class PromptLogprob(Answer):
-    """Of a token in its place. `rank`: 1 is the most likely."""
+    """Of a token at its place. `rank`: 1 is the most likely."""
 
     logprob: float
     rank: int
@@ -34,7 +34,7 @@ class PromptLogprob(Answer):
 
 
 PromptLogprobs = list[dict[str, PromptLogprob] | None]
-"""vLLM's form: by token id, for each token of the prompt; of the first nothing is known: null."""
+"""vLLM's form: by token id, for each token of the prompt; null for the first token."""
 
 
 class UsageCounts(Answer):
@@ -48,7 +48,7 @@ class UsageCounts(Answer):
 
 
 def usage_counts(prompt: int, completion: int, known: Sequence[Usage] = ()) -> UsageCounts:
-    """`known`: what else is known of each prompt, once it is."""
+    """`known`: the usage of each prompt, when it is known."""
     told: dict[str, Any] = {}
     if known:
         told["prompt_tokens_details"] = PromptDetails(cached_tokens=sum(usage.cached_tokens for usage in known))
