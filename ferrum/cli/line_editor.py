@@ -2,7 +2,7 @@
 
 Owns: the history file. Without `readline`, which not every platform has, and with a history that cannot be read or
 written, lines are typed all the same. Refuses to know: what is typed.
-Specs: CLI-71. Next: `ferrum.cli.models`.
+Specs: CLI-71. Next: `ferrum.cli.trace`.
 """
 
 from __future__ import annotations

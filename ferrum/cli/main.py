@@ -32,6 +32,7 @@ MODULES = {
     "batch": "batch",
     "spec": "spec",
     "conformance": "conformance",
+    "trace": "trace",
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000

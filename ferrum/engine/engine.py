@@ -250,10 +250,10 @@ class Engine:
         with self._unless_broken_off():
             plan = self.scheduler.plan()
         if not plan.chunks:
+            self._tell(self.observer.step_planned, plan)
             self._idle()
             return
-        drafts = self.speculation.drafts(plan)
-        if drafts:
+        if drafts := self.speculation.drafts(plan):
             with self._unless_broken_off():
                 plan = self.scheduler.add_drafts(plan, drafts)
         self._tell(self.observer.step_planned, plan)

@@ -20,7 +20,8 @@ class EngineObserver:
     """Hears nothing."""
 
     def step_planned(self, plan: StepPlan) -> None:
-        """The plan of a step is final, with its drafts; the model has not run yet."""
+        """The plan of a step is final, with its drafts; the model has not run yet. No step follows an empty plan, which
+        may have preempted sequences all the same."""
 
     def request_started(self, queue_s: float) -> None:
         """A request runs for the first time, after `queue_s` seconds of waiting."""

@@ -237,6 +237,18 @@ def test_an_observer_sees_each_plan_and_the_logits_of_each_token() -> None:
     assert list(tokens.values()) == answers
 
 
+@pytest.mark.clause("ENGINE-30")
+def test_an_observer_sees_an_empty_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    onlooker = Onlooker()
+    engine = stub_engine(StubSettings(), letters, onlooker)
+    engine.submit([97], ENDLESS)
+    with monkeypatch.context() as patch:
+        empty = StepPlan(())
+        patch.setattr(engine.scheduler, "plan", lambda: empty)
+        engine.step()
+    assert onlooker.heard == [("planned", empty)]
+
+
 @pytest.mark.clause("ENGINE-31")
 def test_metrics_add_up() -> None:
     clock, metrics = Clock(), EngineMetrics()

@@ -1,0 +1,201 @@
+"""`ferrum-ref trace`: one generation, or several at once, recorded step by step, as a page or as JSON.
+
+Owns: the prompts, what is recorded of them, and where the recording is written.
+Refuses to know: how steps are recorded, and how the page shows them. Specs: TRACE-14 to TRACE-17.
+Next: `ferrum.cli.models`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ferrum.cli.chat_flags import ChatFlags, Setting
+from ferrum.cli.errors import FAILED
+from ferrum.cli.generate import chat_setting
+from ferrum.cli.loading import load
+from ferrum.cli.options import (
+    EngineOptions,
+    chat_options,
+    debug_option,
+    engine_options,
+    json_option,
+    sampling_options,
+)
+from ferrum.cli.progress import Progress, human_bytes
+from ferrum.cli.prompt_text import read_prompt
+from ferrum.sampling_params import SamplingParams
+from ferrum.types import Completion
+
+if TYPE_CHECKING:
+    from ferrum.engine.llm import LLM
+    from ferrum.trace.recording import Detail
+
+_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_COUNT = click.IntRange(min=1)
+TOKENS = 64
+"""Tokens of an answer, unless told otherwise: each has a step to look at."""
+
+
+class Layers(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
+    """all, none, or numbers of layers with commas between them -> None for all, else the numbers"""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...] | None:
+        if value is None or isinstance(value, tuple):
+            return value
+        if value in ("all", "none"):
+            return None if value == "all" else ()
+        try:
+            return tuple(sorted({int(number) for number in str(value).split(",")}))
+        except ValueError:
+            self.fail(f"{value!r} is neither all, nor none, nor numbers of layers such as 0,5,11", param, ctx)
+
+
+@dataclass(frozen=True)
+class TraceFlags:
+    """What is recorded; None stands for all layers in `attention`."""
+
+    choices: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    attention: tuple[int, ...] | None
+    attention_memory: str
+
+    def detail(self) -> Detail:
+        """Raises InvalidParameter for a size that is none."""
+        from ferrum.config import parse_memory
+        from ferrum.trace.recording import Detail
+
+        return Detail(
+            attention=self.attention != (),
+            attention_layers=self.attention,
+            attention_bytes=parse_memory("attention_memory", self.attention_memory),
+        )
+
+
+@click.command(context_settings={"default_map": {"max_tokens": TOKENS}})
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("-f", "--file", "files", type=_FILE, multiple=True,
+              help="Read one more prompt from this file (- for standard input); may be repeated.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the page to this file, which needs no other file; with --json, the JSON.")  # fmt: skip
+@click.option("-s", "--system", metavar="TEXT", help="A system message before each prompt.")
+@click.option("--raw", is_flag=True, help="Continue the prompts as they are, without the chat template.")
+@click.option("--choices", type=_COUNT, default=1, show_default=True, metavar="N",
+              help="Answers to each prompt. They share the blocks of the prompt.")  # fmt: skip
+@click.option("--max-num-seqs", type=_COUNT, default=64, show_default=True, metavar="N",
+              help="Sequences that run at a time; others wait.")  # fmt: skip
+@click.option("--max-num-batched-tokens", type=_COUNT, default=2048, show_default=True, metavar="N",
+              help="Tokens computed in a step: a longer prompt is cut into chunks.")  # fmt: skip
+@click.option("--attention", type=Layers(), default="all", show_default=True, metavar="LAYERS",
+              help="Layers whose attention is recorded: all, none, or numbers such as 0,5,11.")  # fmt: skip
+@click.option("--attention-memory", default="16MiB", show_default=True, metavar="SIZE",
+              help="Bytes of attention in the trace. Where they do not suffice, later tokens have none.")  # fmt: skip
+@chat_options
+@sampling_options
+@engine_options
+@json_option
+@debug_option
+def trace(
+    prompts: tuple[str, ...],
+    files: tuple[Path, ...],
+    output: Path | None,
+    system: str | None,
+    raw: bool,
+    as_json: bool,
+    flags: ChatFlags,
+    params: SamplingParams,
+    engine: EngineOptions,
+    **recorded: Any,
+) -> None:
+    """Record the answer to PROMPT step by step, as a page to look at.
+
+    Several prompts are answered at the same time, so that the page shows how they share steps and memory. The page
+    shows for each step which tokens are computed, the blocks of memory, attention, how each token was chosen, and what
+    was run for how long. With --json the same goes to standard output, or to the file of -o.
+    """
+    setting = Setting(system, None, flags)
+    if raw and setting.flag() is not None:
+        raise click.UsageError(f"{setting.flag()} needs the chat template that --raw leaves out")
+    if output is None and not as_json:
+        raise click.UsageError("say where the page goes: -o FILE.html; or --json for programs")
+    if params.logprobs is not None:
+        raise click.UsageError("--logprobs has no meaning here: a trace has the distribution of each token")
+    if output is not None and not output.parent.is_dir():
+        raise click.UsageError(f"-o: there is no folder {output.parent}")
+    flags.as_options()  # what is wrong is told before the model is loaded
+    told = TraceFlags(**recorded)
+    detail = told.detail()
+    texts = [read_prompt(prompt, None) for prompt in prompts] + [read_prompt(None, file) for file in files]
+    texts = texts or [read_prompt(None, None)]
+    progress = Progress()
+    llm = load(engine, progress, max_num_seqs=told.max_num_seqs, max_num_batched_tokens=told.max_num_batched_tokens)
+    around = None if raw else chat_setting(llm, setting, progress)
+    each = [chosen(params, told.choices, index) for index in range(len(texts))]
+    completions, content = record(llm, texts, around, each, detail, progress)
+    write(content, output, as_json)
+    for note in content["left_out"]:
+        progress.note(f"note: left out: {note}")
+    failed = [completion.error for completion in completions if completion.error is not None]
+    for error in failed:
+        progress.note(f"error: {error}")
+    if output is not None:
+        size = human_bytes(output.stat().st_size)
+        progress.note(f"{output}: {len(content['sequences'])} sequences in {len(content['steps'])} steps, {size}")
+    if failed:
+        raise click.exceptions.Exit(FAILED)
+
+
+def chosen(params: SamplingParams, choices: int, index: int) -> SamplingParams:
+    """The parameters of prompt `index`: with a seed of its own, so that equal prompts have different answers."""
+    from dataclasses import replace
+
+    from ferrum.sample.randomness import choice_seed
+
+    seed = None if params.seed is None else choice_seed(params.seed, index * choices)  # no other choice has this one
+    return replace(params, n=choices, seed=seed)
+
+
+def record(
+    llm: LLM,
+    texts: list[str],
+    setting: Setting | None,
+    params: list[SamplingParams],
+    detail: Detail,
+    progress: Progress,
+) -> tuple[list[Completion], dict[str, Any]]:
+    """The answers to all prompts, as chats in a setting or, without one, as they are; and the trace of them."""
+    from ferrum.trace.recording import Recording
+
+    recording = Recording(llm, detail)
+    with recording, progress.during("recording"):
+        completions = list(begin(llm, texts, setting, params))
+    return completions, recording.trace()
+
+
+def begin(llm: LLM, texts: list[str], setting: Setting | None, params: list[SamplingParams]) -> Iterator[Completion]:
+    """The completions to be."""
+    if setting is None:
+        return llm.generate_each(texts, params)
+    return llm.chat_each([setting.messages(text) for text in texts], params, **setting.options())
+
+
+def write(content: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    """To the file, which appears with all of its content, or to standard output."""
+    import json
+
+    from ferrum.files import replacing
+    from ferrum.trace.page import page
+
+    text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n" if as_json else page(content)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    with replacing(output) as file:
+        file.write(text.encode())

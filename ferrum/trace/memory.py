@@ -1,0 +1,195 @@
+"""The memory for keys and values at one moment, and what happened to it between two moments.
+
+Owns: `Moment`, what a trace shows of queue, tables and blocks; `changes`, the events that lead from one moment to the
+next. Both read the scheduler and its memory manager, and change neither.
+Refuses to know: steps. Specs: TRACE-03, TRACE-04. Next: `ferrum.trace.distribution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ferrum.kv.eviction import Digest
+from ferrum.kv.pool import BlockPool
+from ferrum.sched.scheduler import Scheduler
+from ferrum.sched.sequence import SequenceState, TokenSequence
+
+Event = dict[str, Any]
+Number = Callable[[TokenSequence], int]
+
+DIGEST_BYTES_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one sequence stood."""
+
+    state: SequenceState
+    computed: int  # tokens whose keys and values are in memory
+    blocks: tuple[int, ...]  # of the device
+    host_blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tier:
+    """The blocks of one tier that are not free."""
+
+    references: dict[int, int]  # by block
+    digests: dict[int, Digest]  # of the blocks that are known by their content
+
+    @classmethod
+    def of(cls, pool: BlockPool | None) -> Tier:
+        if pool is None:
+            return cls({}, {})
+        blocks = pool.occupied()
+        digests = ((block, pool.digest(block)) for block in blocks)
+        return cls(
+            {block: pool.references(block) for block in blocks},
+            {block: digest for block, digest in digests if digest is not None},
+        )
+
+    def rows(self) -> list[list[Any]]:
+        """[block, references, start of the digest] of each block."""
+        return [[block, references, self._shown(block)] for block, references in self.references.items()]
+
+    def _shown(self, block: int) -> str | None:
+        digest = self.digests.get(block)
+        return None if digest is None else digest[:DIGEST_BYTES_SHOWN].hex()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The queue, the tables and the blocks. `resets`: how often all blocks had become free at once."""
+
+    waiting: list[TokenSequence]
+    running: list[TokenSequence]
+    places: dict[TokenSequence, Place]  # of all sequences that wait or run
+    device: Tier
+    host: Tier
+    resets: int
+
+    @classmethod
+    def of(cls, scheduler: Scheduler) -> Moment:
+        manager = scheduler.manager
+        waiting, running = scheduler.waiting_sequences(), scheduler.running_sequences()
+        places = {
+            sequence: Place(
+                sequence.state, sequence.computed, tuple(sequence.table.blocks), tuple(sequence.table.host_blocks)
+            )
+            for sequence in (*running, *waiting)
+        }
+        return cls(waiting, running, places, Tier.of(manager.device), Tier.of(manager.host), manager.resets)
+
+    @classmethod
+    def nothing(cls, resets: int) -> Moment:
+        """All blocks are free, and there are no sequences."""
+        return cls([], [], {}, Tier({}, {}), Tier({}, {}), resets)
+
+    def as_json(self, number: Number) -> dict[str, Any]:
+        """The fields `waiting` to `host` of a trace's step. `number`: of a sequence."""
+        places = [(str(number(sequence)), place) for sequence, place in self.places.items()]
+        return {
+            "waiting": [number(sequence) for sequence in self.waiting],
+            "running": [number(sequence) for sequence in self.running],
+            "tables": {name: list(place.blocks) for name, place in places if place.blocks},
+            "host_tables": {name: list(place.host_blocks) for name, place in places if place.host_blocks},
+            "device": self.device.rows(),
+            "host": self.host.rows(),
+        }
+
+
+def changes(before: Moment, after: Moment, scheduler: Scheduler, number: Number) -> Iterator[Event]:
+    """What the planning of a step did: `before` is the end of the step before, `after` the finished plan."""
+    for sequence, place in before.places.items():
+        now = after.places.get(sequence)
+        if place.state is SequenceState.RUNNING and now is not None and now.state is SequenceState.PREEMPTED:
+            way = "swap" if now.host_blocks else "recompute"
+            yield {"kind": "preempted", "sequence": number(sequence), "way": way}
+    evicted = _lost(before.device, after.device)
+    contents = set(evicted.values())
+    demoted = [block for block in _gained(before.host, after.host) if after.host.digests[block] in contents]
+    dropped = _lost(before.host, after.host)
+    told = {
+        "evicted": list(evicted),
+        "demoted": demoted,
+        "dropped": list(dropped),
+        "promoted": _promoted(before, after),
+    }
+    yield from ({"kind": kind, "blocks": blocks} for kind, blocks in told.items() if blocks)
+    for sequence in after.running:
+        yield from _admission(before, after, sequence, scheduler, number(sequence))
+
+
+def _admission(
+    before: Moment, after: Moment, sequence: TokenSequence, scheduler: Scheduler, number: int
+) -> Iterator[Event]:
+    """The events of one sequence that runs now."""
+    now, place = after.places[sequence], before.places.get(sequence)
+    if place is not None and place.state is SequenceState.RUNNING:
+        size = sequence.table.block_size
+        for index, (old, new) in enumerate(zip(place.blocks, now.blocks, strict=False)):
+            if old != new and index * size < now.computed:  # else nothing was in the block that it shared
+                yield _copied(number, index, new, old)
+        return
+    source = _source(before, place, sequence)
+    yield {"kind": "admitted", "sequence": number, "computed": now.computed, "source": source}
+    index, rest = divmod(now.computed, sequence.table.block_size)
+    if rest and source in ("prefix", "sibling"):  # its last block was shared and is written next
+        yield _copied(number, index, now.blocks[index], _original(before, sequence, index, scheduler))
+
+
+def _source(before: Moment, place: Place | None, sequence: TokenSequence) -> str:
+    """Where the computed positions of a sequence that was admitted come from."""
+    if not sequence.computed:
+        return "nothing"
+    if place is not None and place.host_blocks and place.computed == sequence.computed:
+        return "host"
+    return "prefix" if _sibling(before, sequence) is None else "sibling"
+
+
+def _sibling(before: Moment, sequence: TokenSequence) -> Place | None:
+    """The running continuation of the same prompt whose blocks a new one shares."""
+    if before.places.get(sequence) is not None and before.places[sequence].state is SequenceState.PREEMPTED:
+        return None
+    for sibling in sequence.siblings:
+        place = before.places.get(sibling)
+        if place is not None and place.state is SequenceState.RUNNING and place.computed >= sibling.prompt_length:
+            return place
+    return None
+
+
+def _original(before: Moment, sequence: TokenSequence, index: int, scheduler: Scheduler) -> int | None:
+    """The block that was copied for entry `index` of a table."""
+    sibling = _sibling(before, sequence)
+    if sibling is not None:
+        return sibling.blocks[index]
+    return scheduler.manager.device.lookup(sequence.table.chain.digest(index, sequence.token_ids))
+
+
+def _copied(number: int, index: int, block: int, source: int | None) -> Event:
+    return {"kind": "copied", "sequence": number, "index": index, "block": block, "source": source}
+
+
+def _lost(before: Tier, after: Tier) -> dict[int, Digest]:
+    """The blocks that were known by a content and are known by it no more."""
+    return {block: digest for block, digest in before.digests.items() if after.digests.get(block) != digest}
+
+
+def _gained(before: Tier, after: Tier) -> list[int]:
+    """The blocks that are known by another content than before."""
+    return [block for block, digest in after.digests.items() if before.digests.get(block) != digest]
+
+
+def _promoted(before: Moment, after: Moment) -> list[int]:
+    """The blocks of the device that took cached content of the host; not those of sequences that were swapped in."""
+    on_host = set(before.host.digests.values())
+    swapped_in = {
+        block
+        for sequence in after.running
+        if _source(before, before.places.get(sequence), sequence) == "host"
+        for block in after.places[sequence].blocks
+    }
+    gained = _gained(before.device, after.device)
+    return [block for block in gained if after.device.digests[block] in on_host and block not in swapped_in]

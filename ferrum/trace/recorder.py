@@ -1,0 +1,232 @@
+"""An observer that writes down every step of an engine.
+
+Owns: `Recorder`: one entry for each step, in the form of `docs/trace-format.md`, and the numbers by which a trace knows
+sequences and requests. It reads scheduler, memory and logits; the engine does not know of it.
+Refuses to know: models and files. Specs: TRACE-01, TRACE-03, TRACE-10, TRACE-11. Next: `ferrum.trace.recording`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from time import perf_counter
+from typing import Any
+
+from ferrum.engine.engine import Engine
+from ferrum.engine.observer import EngineObserver
+from ferrum.sample.state import SamplingState
+from ferrum.sched.plan import StepPlan
+from ferrum.sched.sequence import TokenSequence
+from ferrum.tensor.ops import Tensor
+from ferrum.trace.attention import sampled_queries
+from ferrum.trace.backend import TracedOps
+from ferrum.trace.distribution import explain
+from ferrum.trace.memory import Event, Moment, changes
+from ferrum.trace.sequences import SequenceBook
+from ferrum.types import FinishReason
+
+Step = dict[str, Any]
+
+
+class Choice:
+    """A token that is being sampled: known before, and found out when the step is over."""
+
+    def __init__(self, sequence: TokenSequence, position: int, row: int, told: dict[str, Any]) -> None:
+        self.sequence, self.position = sequence, position
+        self.row = row  # of the packed tokens of the step: the query that the logits come from
+        self.told = told
+
+
+class Recorder(EngineObserver):
+    """Steps of one engine since this object was made. Other threads may ask for them while the engine works."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        traced: TracedOps | None = None,
+        most_steps: int | None = None,
+        explains: bool = True,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        """`traced`: the backend that the engine runs on meanwhile, where one records operations and attention.
+        `most_steps`: how many steps are kept, the last ones; None: all. `explains`: whether the distribution of each
+        token is recorded."""
+        self._engine, self._traced, self._clock = engine, traced, clock
+        self.explains = explains
+        self._began = clock()
+        self._lock = Lock()
+        self._book = SequenceBook()
+        self._steps: deque[Step] = deque(maxlen=most_steps)
+        self._count = 0
+        self._before = self._now = Moment.of(engine.scheduler)  # when the last step ended, and when last looked
+        self._events: list[Event] = []  # since the last step has ended
+        self._book.begin_all(self._now.places)
+        self._step: Step | None = None
+        self._rows: dict[TokenSequence, int] = {}
+        self._choices: list[Choice] = []
+        self._spent = 0.0
+
+    # ---- what there is
+    @property
+    def steps(self) -> int:
+        """How many steps have ended."""
+        return self._count
+
+    def recorded(self, spell: Callable[[int], bytes], after: int = 0) -> dict[str, Any]:
+        """The fields `texts` to `end` of a trace; only steps whose number is greater than `after`. `spell`: the bytes
+        of a token."""
+        with self._lock:
+            steps = [step for step in self._steps if step["step"] > after]
+            end = {**self._now.as_json(self._book.number), "events": list(self._events)}
+            requests, sequences = self._book.as_json(spell)
+        tokens = {token for sequence in sequences for token in sequence["tokens"]}
+        for step in steps:
+            tokens.update(token for chunk in step["chunks"] for token in chunk["drafts"])
+            stages = [stage for choice in step["choices"] for stage in choice.get("stages", ())]
+            tokens.update(token for stage in stages for token, _, _ in stage["top"])
+        texts = {str(token): spelled(spell(token)) for token in sorted(tokens)}
+        return {"texts": texts, "requests": requests, "sequences": sequences, "steps": steps, "end": end}
+
+    @property
+    def dropped(self) -> int:
+        """How many of the first steps are not kept."""
+        return self._count - len(self._steps)
+
+    # ---- what the engine tells
+    def step_planned(self, plan: StepPlan) -> None:
+        began = self._clock()
+        with self._lock:
+            self._begin(plan, began)
+        if self._traced is not None:
+            self._traced.begin(plan)
+        self._spent = self._clock() - began
+
+    def tokens_sampling(
+        self, sequences: Sequence[TokenSequence], logits: Tensor, states: Sequence[SamplingState]
+    ) -> None:
+        began = self._clock()
+        if self._step is None:
+            return
+        told: list[dict[str, Any]] = [{} for _ in sequences]
+        if self.explains:
+            told = list(map(explain, self._engine.executor.ops.to_numpy(logits), states))
+        for sequence, state, each in zip(sequences, states, told, strict=True):
+            again = sum(choice.sequence is sequence for choice in self._choices)  # how many drafts have come
+            self._choices.append(Choice(sequence, state.position, self._rows[sequence] + again, each))
+        self._spent += self._clock() - began
+
+    def sequence_finished(self, sequence: TokenSequence, reason: FinishReason) -> None:
+        with self._lock:
+            if self._book.end(sequence, reason):
+                self._events.append(
+                    {"kind": "finished", "sequence": self._book.number(sequence), "reason": reason.value}
+                )
+            if self._step is None:
+                self._look()
+
+    def step_finished(self, plan: StepPlan, duration_s: float) -> None:
+        if self._step is None:  # the recording began in the middle of this step
+            return
+        began = self._clock()
+        with self._lock:
+            self._end(duration_s)
+            self._before = self._look()
+            if self.dropped:
+                self._book.keep(self._steps)
+        recording_s = 0.0 if self._traced is None else self._traced.recording_s
+        # the clock of a trace stands still while the trace is written
+        self._began += self._spent + recording_s + self._clock() - began
+
+    # ---- how
+    def _look(self) -> Moment:
+        """The moment now. Sequences that were never seen have arrived."""
+        self._now = Moment.of(self._engine.scheduler)
+        for sequence in self._book.begin_all(self._now.places):
+            self._events.append({"kind": "arrived", "sequence": self._book.number(sequence)})
+        return self._now
+
+    def _begin(self, plan: StepPlan, now: float) -> None:
+        if self._step is not None:  # that step failed: what it planned has happened
+            self._events = self._step["events"] + self._events
+        if self._engine.scheduler.manager.resets != self._before.resets:
+            self._events += self._end_all()
+            self._before = Moment.nothing(self._engine.scheduler.manager.resets)
+        moment = self._look()
+        self._events += changes(self._before, moment, self._engine.scheduler, self._book.number)
+        self._before, self._step, self._choices = moment, None, []
+        if not plan.chunks:
+            return
+        events, self._events = self._events, []
+        self._rows = dict(zip(plan.sampled, _first_rows(plan), strict=True))
+        self._step = {
+            "step": self._count + 1,
+            "start_s": round(now - self._began, 6),
+            "seconds": 0.0,
+            **moment.as_json(self._book.number),
+            "chunks": [
+                {
+                    "sequence": self._book.number(chunk.sequence),
+                    "start": chunk.start,
+                    "count": chunk.count,
+                    "rows": chunk.rows,
+                    "drafts": list(chunk.drafts),
+                    "slots": chunk.sequence.table.slots(chunk.start, chunk.count + len(chunk.drafts)).tolist(),
+                }
+                for chunk in plan.chunks
+            ],
+            "events": events,
+        }
+
+    def _end_all(self) -> list[Event]:
+        """The engine started over: everything that it knew has ended."""
+        numbers = [self._book.number(sequence) for sequence in self._before.places]
+        for sequence in self._before.places:
+            self._book.end(sequence, FinishReason.ERROR)
+        return [{"kind": "finished", "sequence": number, "reason": "error"} for number in numbers]
+
+    def _end(self, duration_s: float) -> None:
+        """The step that ends is complete."""
+        step, traced = self._step, self._traced
+        assert step is not None
+        step["seconds"] = round(max(0.0, duration_s - self._spent - (0.0 if traced is None else traced.recording_s)), 6)
+        step["choices"] = [self._chosen(choice) for choice in self._choices]
+        sampled = [choice for choice in step["choices"] if choice["token"] is not None]
+        step["events"] += [
+            {"kind": "sampled", "sequence": choice["sequence"], "position": choice["position"]} for choice in sampled
+        ]
+        step["events"] += self._events
+        if traced is not None:
+            step["launches"] = traced.launches.take()
+        self._count += 1
+        self._steps.append(step)
+        self._step, self._events = None, []
+
+    def _chosen(self, choice: Choice) -> dict[str, Any]:
+        sequence, position = choice.sequence, choice.position
+        token = sequence.token_ids[position] if position < sequence.length else None
+        attention = None if self._traced is None else self._traced.attended(choice.row)
+        return {
+            "sequence": self._book.number(sequence),
+            "position": position,
+            "token": token,
+            **choice.told,
+            **({} if attention is None else {"attention": attention}),
+        }
+
+
+def _first_rows(plan: StepPlan) -> list[int]:
+    """For each sequence of plan.sampled the packed token from whose logits its next token comes."""
+    rows: list[int] = []
+    queries = iter(sampled_queries(plan))
+    for chunk in plan.chunks:
+        if chunk.is_sampled:
+            rows.append(next(queries).row)
+            for _ in chunk.drafts:
+                next(queries)
+    return rows
+
+
+def spelled(content: bytes) -> str:
+    """A token's bytes as text; a byte that is no part of a whole character becomes a backslash, x and two digits."""
+    return content.decode("utf-8", "backslashreplace")

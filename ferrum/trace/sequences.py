@@ -1,0 +1,99 @@
+"""The sequences and requests of a trace, by number.
+
+Owns: `SequenceBook`: numbers in the order of arrival, and what a trace says of each sequence at the end.
+Refuses to know: steps. Specs: TRACE-10. Next: `ferrum.trace.recorder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from ferrum.sampling_params import SamplingParams
+from ferrum.sched.sequence import TokenSequence
+from ferrum.types import FinishReason
+
+
+class SequenceBook:
+    """Every sequence that a recorder has seen."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[TokenSequence, int] = {}
+        self._requests: dict[TokenSequence, int] = {}  # by the first continuation of a prompt
+        self._reasons: dict[TokenSequence, FinishReason] = {}
+        self._met = self._asked = 0
+
+    def begin_all(self, sequences: Iterable[TokenSequence]) -> list[TokenSequence]:
+        """These wait or run, and have numbers from now on -> those that had none, in the order of arrival."""
+        new = sorted((each for each in sequences if each not in self._numbers), key=lambda each: each.arrival)
+        for sequence in new:
+            self._numbers[sequence], self._met = self._met, self._met + 1
+            first = sequence.siblings[0]
+            if first not in self._requests:
+                self._requests[first], self._asked = self._asked, self._asked + 1
+        return new
+
+    def end(self, sequence: TokenSequence, reason: FinishReason) -> bool:
+        """The sequence has ended. False for one that has no number: it ended before a step saw it."""
+        if sequence not in self._numbers:
+            return False
+        self._reasons[sequence] = reason
+        return True
+
+    def number(self, sequence: TokenSequence) -> int:
+        return self._numbers[sequence]
+
+    def keep(self, steps: Iterable[Mapping[str, Any]]) -> None:
+        """Forgets sequences that have ended and that none of these steps is about."""
+        named = {number for step in steps for number in (*step["waiting"], *step["running"])}
+        for sequence in [each for each in self._reasons if self._numbers[each] not in named]:
+            del self._numbers[sequence], self._reasons[sequence]
+        firsts = {sequence.siblings[0] for sequence in self._numbers}
+        self._requests = {first: number for first, number in self._requests.items() if first in firsts}
+
+    def as_json(self, spell: Callable[[int], bytes]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The fields `requests` and `sequences` of a trace. `spell`: the bytes of a token."""
+        requests = [
+            {
+                "id": number,
+                "params": params_as_json(first.params),
+                "sequences": [self._numbers[each] for each in first.siblings if each in self._numbers],
+            }
+            for first, number in self._requests.items()
+        ]
+        return requests, [self._sequence(sequence, spell) for sequence in self._numbers]
+
+    def _sequence(self, sequence: TokenSequence, spell: Callable[[int], bytes]) -> dict[str, Any]:
+        tokens, reason = list(sequence.token_ids), self._reasons.get(sequence)
+        return {
+            "id": self._numbers[sequence],
+            "request": self._requests[sequence.siblings[0]],
+            "seed": sequence.seed,
+            "tokens": tokens,
+            "prompt_length": sequence.prompt_length,
+            "cached": sequence.cached,
+            "finish_reason": None if reason is None else reason.value,
+            "text": b"".join(map(spell, tokens)).decode("utf-8", "replace"),
+        }
+
+
+def params_as_json(params: SamplingParams) -> dict[str, Any]:
+    """The parameters that differ from their defaults."""
+    default = SamplingParams()
+    given = {field.name: getattr(params, field.name) for field in fields(params)}
+    return {name: _plain(value) for name, value in given.items() if value != getattr(default, name)}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _plain(each) for name, each in asdict(value).items() if each is not None}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each) for each in value]
+    return value
