@@ -90,7 +90,7 @@ class RecordingKernels(Kernels):
 
     def rows(self, x: Tensor, columns: int) -> Tensor:
         if self._origins.tokens > 1 and not self._origins.grows(x):
-            raise NotRecordable("a kernel for something else than tokens")
+            raise NotRecordable("a kernel whose size is not a multiple of the tokens")
         in_place = root(np.reshape(x, (-1, columns))) is root(x)
         return super().rows(x if in_place else self.launcher.contiguous(x), columns)
 

@@ -47,7 +47,7 @@ def record(like: NumbaOps, step: Step, sequences: int, width: int) -> TapedStep:
     result = step(ops, own)
     tape = recorder.tape(sequences)
     if result.shape[:1] != (sequences,):
-        raise NotRecordable("a result of something else than tokens")
+        raise NotRecordable("a result whose size is not a multiple of the tokens")
     return TapedStep(ops, own, tape, result)
 
 

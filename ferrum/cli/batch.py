@@ -2,7 +2,8 @@
 
 Owns: the order of things (both files are looked at before a model is loaded), what is said on stderr, the exit code: 0
 where every line has an answer without an error, 1 where lines have errors, 130 after Ctrl-C.
-Refuses to know: how lines are answered. Specs: BATCH-30 to BATCH-33. See: `docs/batch.md`. Next: `ferrum.cli.conformance`.
+Refuses to know: how lines are answered. Specs: BATCH-30 to BATCH-33. See: `docs/batch.md`.
+Next: `ferrum.cli.conformance`.
 """
 
 from __future__ import annotations

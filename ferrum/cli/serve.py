@@ -1,7 +1,8 @@
 """`ferrum-ref serve`: the OpenAI API over HTTP, and a page to talk to.
 
 Owns: the order of starting (address, model, then connections), what is said on stderr, the exit code. Refuses to know:
-HTTP. Specs: SERVER-55, SERVER-60 to SERVER-63, SERVER-70, SERVER-71. See: `docs/serving.md`. Next: `ferrum.cli.clauses`.
+HTTP. Specs: SERVER-55, SERVER-60 to SERVER-63, SERVER-70, SERVER-71. See: `docs/serving.md`.
+Next: `ferrum.cli.clauses`.
 """
 
 from __future__ import annotations

@@ -178,9 +178,9 @@ def quantised(kind: type[Weight], shape: tuple[int, int], random: np.random.Gene
 
 def random_experts(
     count: int, chosen: int, columns: int, middle: int, random: np.random.Generator, *, shared: bool = False,
-    door: bool = False,
+    gate: bool = False,
 ) -> Experts:  # fmt: skip
-    """A mixture in float32; shared: with an expert for all tokens, door: which has a gate."""
+    """A mixture in float32; shared: with an expert for all tokens, gate: which has a gate."""
 
     def linear(rows: int, columns: int) -> Linear:
         return Linear(Dense((columns**-0.5 * random.standard_normal((rows, columns))).astype(np.float32)))
@@ -190,7 +190,7 @@ def random_experts(
 
     return Experts(
         linear(count, columns), tuple(mlp() for _ in range(count)), chosen, shared=mlp() if shared else None,
-        shared_weight=linear(1, columns) if door else None,
+        shared_weight=linear(1, columns) if gate else None,
     )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ def with_experts(params: DecoderParams, middle: int) -> DecoderParams:
         attend, (feed,) = layer.stages
         assert isinstance(feed.body, GatedMlp)
         columns = feed.body.gate.weight.columns
-        mixture = random_experts(6, 2, columns, middle, random, shared=second, door=second)
+        mixture = random_experts(6, 2, columns, middle, random, shared=second, gate=second)
         return replace(layer, stages=(attend, (replace(feed, body=mixture),)))
 
     return replace(params, layers=tuple(changed(layer, bool(i % 2)) for i, layer in enumerate(params.layers)))

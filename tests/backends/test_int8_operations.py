@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ferrum.backends.numba_kernels.launching import launch
 from ferrum.backends.numba_kernels.launching.memory import address, aligned
-from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, LANES, SMALL_BATCH
+from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, SMALL_BATCH, UNIT_ROWS
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.tensor.parts import Experts, GatedMlp, Norm, PlainMlp
 from ferrum.tensor.weights import Dense, Linear
@@ -76,7 +76,7 @@ def test_a_product_added_to_a_residual(
 @pytest.mark.parametrize("tokens", [3, 5, 8, 13, 30])
 def test_every_strip_of_tokens_begins_with_its_own_residual(numba: NumbaOps, kind: str, tokens: int) -> None:
     random = np.random.default_rng(tokens)
-    linear = linear_of(kind, 3 * LANES + 5, 256, random)
+    linear = linear_of(kind, 3 * UNIT_ROWS + 5, 256, random)
     x, residual = activations((tokens, 256), random), activations((tokens, 32 * linear.weight.rows), random)
     residual = residual[:, : linear.weight.rows]
     assert_bits(numba.linear_add(x, linear, residual), residual + DEFINITION.linear(x, linear))
@@ -198,10 +198,10 @@ def test_experts_have_the_bits_of_their_products(
 
 @pytest.mark.clause("OPS-82")
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
-def test_routers_and_doors_are_exact_in_any_format(numba: NumbaOps, kind: str) -> None:
+def test_routers_and_gates_are_exact_in_any_format(numba: NumbaOps, kind: str) -> None:
     """Nothing else of this mixture is quantised, so that int8 changes nothing."""
     random = np.random.default_rng(1)
-    dense = random_experts(16, 3, 256, 64, random, shared=True, door=True)
+    dense = random_experts(16, 3, 256, 64, random, shared=True, gate=True)
     mixture = replace(dense, router=linear_of(kind, 16, 256, random), shared_weight=linear_of(kind, 1, 256, random))
     x = random.standard_normal((300, 256)).astype(np.float32)
     assert_bits(numba.norm_experts(x, None, mixture), EXACT.norm_experts(x, None, mixture))

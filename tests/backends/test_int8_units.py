@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ferrum.backends.numba_kernels.launching import kernel_calls, weight_units
-from ferrum.backends.numba_kernels.sizes import GROUP, LANES, UNIT_GROUPS, unit_bytes
+from ferrum.backends.numba_kernels.sizes import GROUP, UNIT_GROUPS, UNIT_ROWS, unit_bytes
 from ferrum.backends.numpy_backend import NumbaOps, NumpyOps
 from ferrum.conformance.strategies import WEIGHT_TYPES
 from ferrum.tensor.weights import BlockWeight, Linear
@@ -87,7 +87,7 @@ def test_units_are_gone_with_their_weight(made: list[weight_units.Units]) -> Non
 def test_units_are_as_large_as_what_is_stored(kind: str) -> None:
     """But for a padded group, and one percent in Q6_K."""
     columns = 32 * 256
-    stored = LANES * columns // BLOCKS[kind].size * BLOCKS[kind].bytes
+    stored = UNIT_ROWS * columns // BLOCKS[kind].size * BLOCKS[kind].bytes
     assert 1 <= unit_bytes(kind, columns) / stored <= 1.0096
     together = GROUP * UNIT_GROUPS[kind]
     assert unit_bytes(kind, together + GROUP) == 2 * unit_bytes(kind, together) == 2 * unit_bytes(kind, GROUP)
@@ -117,7 +117,9 @@ def test_a_weight_is_rearranged_in_pieces_of_which_one_is_in_memory_twice(
 ) -> None:
     weight = mapped("q8_0", tmp_path / "weight")
     whole = weight_units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
-    monkeypatch.setattr(weight_units, "PIECE_BYTES", 3 * LANES * weight.data.shape[1])  # not every share of 200 rows
+    monkeypatch.setattr(
+        weight_units, "PIECE_BYTES", 3 * UNIT_ROWS * weight.data.shape[1]
+    )  # not every share of 200 rows
     returned: list[int] = []
     monkeypatch.setattr(weight_units, "give_back", lambda data: returned.append(len(data)))
     pieces = weight_units.make_units(NumbaOps(2, compute="int8")._kernels.launcher, weight)
@@ -127,4 +129,4 @@ def test_a_weight_is_rearranged_in_pieces_of_which_one_is_in_memory_twice(
 
 def _units_of(made: weight_units.Units, weight: BlockWeight) -> np.ndarray:
     start = made.place - made.memory.__array_interface__["data"][0]
-    return made.memory[start : start + -(-weight.rows // LANES) * made.bytes]
+    return made.memory[start : start + -(-weight.rows // UNIT_ROWS) * made.bytes]

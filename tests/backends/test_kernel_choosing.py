@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ferrum.backends.numba_kernels.sizes import MOST_MEMBERS
+from ferrum.backends.numba_kernels.sizes import MOST_BIN_MEMBERS
 from ferrum.backends.numpy_backend import MOST_RANKED, NumbaOps, NumpyOps
 
 TOKENS = st.sampled_from([1, 2, 15, 16, 63, 64, 65, 127, 130, 400, 1100])
@@ -77,7 +77,7 @@ def test_hardly_a_row_of_a_model_is_left_to_the_definition(kernels: NumbaOps, vo
 def test_what_rounding_could_decide_is_left_to_the_definition(kernels: NumbaOps) -> None:
     """Numbers that fall on a boundary, and logits that are none."""
     two = np.zeros((1, 2), np.float32)
-    even = np.zeros((1, 2 * MOST_MEMBERS), np.float32)
+    even = np.zeros((1, 2 * MOST_BIN_MEMBERS), np.float32)
     clear = [(two, (1, 0, 1, 0, 0.4)), (two, (1, 1, 1, 0, 0.9)), (two, (0, 0, 1, 0, 0.5)), (even, (1, 0, 1, 0, 0.3))]
     clear += [(np.array([[1, 0, 0, 0]], np.float32), (1, 2, 1, 0, 0.9))]  # of three equal ones the first is kept
     close = [(two, (1, 0, 1, 0, 0.5)), (two, (1, 0, 0.5, 0, 0.1)), (two, (1, 0, 1, 1, 0.1)), (two, (1, 0, 1, 0, 0))]

@@ -51,14 +51,14 @@ def draw_experts(data: st.DataObject, columns: int, middle: int, seed: int) -> E
         down = linear_of(data.draw(st.sampled_from(inner_kinds)), columns, rows, random, biased)
         return GatedMlp(*linears, down, data.draw(st.sampled_from(ACTIVATIONS)), limit, offset)
 
-    shared, door = data.draw(st.sampled_from([(False, False), (True, False), (True, True)]))
+    shared, gate = data.draw(st.sampled_from([(False, False), (True, False), (True, True)]))
     return Experts(
         linear_of(data.draw(st.sampled_from(kinds)), count, columns, random, data.draw(st.booleans())),
         tuple(one(middle) for _ in range(count)),
         data.draw(st.integers(1, count), "chosen"),
         data.draw(st.booleans(), "normalised"),
         one(middle) if shared else None,
-        linear_of(data.draw(st.sampled_from(kinds)), 1, columns, random, data.draw(st.booleans())) if door else None,
+        linear_of(data.draw(st.sampled_from(kinds)), 1, columns, random, data.draw(st.booleans())) if gate else None,
     )
 
 
@@ -160,7 +160,7 @@ def test_kernels_stay_within_their_scratch(columns: int, middle: int) -> None:
         pieces.append(np.concatenate([np.zeros(count, np.uint8), fence]))
         return address(pieces[-1]), count
 
-    experts = random_experts(17, 4, columns, middle, np.random.default_rng(0), shared=True, door=True)
+    experts = random_experts(17, 4, columns, middle, np.random.default_rng(0), shared=True, gate=True)
     x = tokens_of(400, columns, 0)
     expected = OPS.norm_experts(x, None, experts)
     with patch.object(ops._kernels.launcher, "scratch", scratch):
@@ -228,7 +228,7 @@ def test_a_shared_expert_may_have_any_weights() -> None:
     """Only the others need to fit."""
     random = np.random.default_rng(0)
     experts = replace(
-        random_experts(6, 2, 64, 32, random, shared=True, door=True),
+        random_experts(6, 2, 64, 32, random, shared=True, gate=True),
         shared=random_experts(4, 1, 64, 10, random).experts[0],
     )
     x = tokens_of(5, 64, 0)

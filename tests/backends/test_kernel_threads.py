@@ -58,7 +58,7 @@ def test_products_on_any_number_of_threads(tokens: int, rows: int, groups: int, 
 )  # fmt: skip
 def test_experts_on_any_number_of_threads(tokens: int, count: int, chosen: int, middle: int, seed: int) -> None:
     random = np.random.default_rng(seed)
-    experts = random_experts(count, chosen, 64, middle, random, shared=True, door=True)
+    experts = random_experts(count, chosen, 64, middle, random, shared=True, gate=True)
     x, norm = normal(random, tokens, 64), Norm(normal(random, 64), 1e-5)
     same_bits(lambda ops: ops.norm_experts(x, norm, experts))
 

@@ -408,7 +408,7 @@ def test_a_kernel_for_rows_that_are_not_tokens_is_refused() -> None:
         made = ops.linear(eight, Linear(weight))
         return ops.add(ops.take(table, batch.token_ids), ops.split(made, (1, 7), 0)[0])
 
-    assert refusal(step).startswith("a kernel for something else")
+    assert refusal(step).startswith("a kernel whose size")
 
 
 @pytest.mark.clause("OPS-62")
@@ -422,8 +422,8 @@ def test_a_launch_or_a_result_of_another_number_of_rows_is_refused() -> None:
     def two_for_each_token(ops: TensorOps, batch: StepBatch) -> Tensor:
         return ops.reshape(ops.embed(table, batch.token_ids), (-1, 32))
 
-    assert refusal(three_rows) == "a launch for something else than tokens"
-    assert refusal(two_for_each_token) == "a result of something else than tokens"
+    assert refusal(three_rows) == "a launch whose size is not a multiple of the tokens"
+    assert refusal(two_for_each_token) == "a result whose size is not a multiple of the tokens"
 
 
 @pytest.mark.clause("OPS-62")

@@ -46,7 +46,7 @@ def capture(device: Device, ops: TensorOps, step: Step, sequences: int, width: i
     own = own_batch(device, sequences, width)
     graph, result = device.capture(lambda: step(ops, own))
     if result.shape[:1] != (sequences,):
-        raise NotRecordable("a result of something else than tokens")
+        raise NotRecordable("a result whose size is not a multiple of the tokens")
     return CapturedStep(device, own, graph, result)
 
 

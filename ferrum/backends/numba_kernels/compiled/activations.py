@@ -1,6 +1,6 @@
 """Activation functions on sixteen floats at a time.
 
-Owns: a function (x, out, columns) for each of `ferrum.tensor.parts.ACTIVATIONS`, which kernels call by its address, and
+Owns: a function (x, out, columns) for each of `ferrum.tensor.parts.ACTIVATIONS`, which kernels call by its address;
 tanh and erf on vectors. Definitions: the methods of the same names in `ferrum.tensor.compositions`.
 Source of the rational approximation of erf: Eigen's generic `erf`, right to a few units in the last place.
 Next: `ferrum.backends.numba_kernels.compiled.elementwise`.
@@ -36,20 +36,21 @@ _QUICK = np.float32(1.702)
 _ROOT_HALF = np.float32(math.sqrt(0.5))
 _ERF_LIMIT = np.float32(4)
 _SMALL = np.float32(0.35)
-_NOTHING = np.float32(-88)
-"""Below it x logistic(x) is 0 in float32, and the largest `exp` there is would not make it so."""
+_LOWEST = np.float32(-88)
+"""Below it logistic(x) is set to 0. The formula would not give 0, because `exp` is cut off at exp(88)."""
 
 
 @inlined
 def logistic(x):
     """1 / (1 + exp(-x))"""
     one = splat(np.float32(1))
-    return where_less(x, splat(_NOTHING), zeros(), div(one, add(one, exp(sub(zeros(), x)))))
+    return where_less(x, splat(_LOWEST), zeros(), div(one, add(one, exp(sub(zeros(), x)))))
 
 
 @inlined
 def tanh(x):
-    """(1 - exp(-2 |x|)) / (1 + exp(-2 |x|)) with the sign of x; where that would cancel, the odd polynomial to x¹¹."""
+    """(1 - exp(-2 |x|)) / (1 + exp(-2 |x|)) with the sign of x. For |x| < 0.35, where digits would cancel, the Taylor
+    polynomial up to x¹¹."""
     size, one = absolute(x), splat(np.float32(1))
     shrunk = exp(mul(size, splat(np.float32(-2))))
     large = div(sub(one, shrunk), add(one, shrunk))
@@ -64,7 +65,7 @@ def tanh(x):
 
 @inlined
 def _erf(x):
-    """A rational function of x² times x, for |x| up to 4, where erf is 1."""
+    """x times a rational function of x². x is cut off at ±4, where erf is ±1 in float32."""
     limit = splat(_ERF_LIMIT)
     x = larger(sub(zeros(), limit), sub(zeros(), larger(sub(zeros(), limit), sub(zeros(), x))))
     square = mul(x, x)
@@ -87,7 +88,7 @@ def silu(x, out, columns):
     for place in range(0, 4 * columns, 64):
         value = load(x + place)
         gated = div(value, add(splat(np.float32(1)), exp(sub(zeros(), value))))
-        store(out + place, where_less(value, splat(_NOTHING), mul(zeros(), value), gated))
+        store(out + place, where_less(value, splat(_LOWEST), mul(zeros(), value), gated))
 
 
 def quick_gelu(x, out, columns):
@@ -97,7 +98,7 @@ def quick_gelu(x, out, columns):
 
 
 def gelu_tanh(x, out, columns):
-    """x (1 + tanh(u)) / 2 is x logistic(2 u)"""
+    """x (1 + tanh(u)) / 2 = x logistic(2 u)"""
     for place in range(0, 4 * columns, 64):
         value = load(x + place)
         cubic = fma(mul(splat(_CUBIC), mul(value, value)), value, value)

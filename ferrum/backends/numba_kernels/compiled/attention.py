@@ -1,13 +1,13 @@
 """Paged attention over a whole context, split by split.
 
-Owns: the kernel of `paged_attention`, with rotary embedding of the queries optionally fused in. Definitions:
-`ferrum.tensor.attention` and the methods `rope` and `rope_attention` of `ferrum.tensor.compositions`.
+Owns: the kernel of `paged_attention`, which may rotate the queries first. Definitions: `ferrum.tensor.attention` and
+the methods `rope` and `rope_attention` of `ferrum.tensor.compositions`.
 Papers: online softmax 1805.02867, PagedAttention 2309.06180.
 
 A context is cut into splits of 128 positions, counted from its start. The softmax of a split is computed at once;
-splits are merged one after the other, each time with the larger of both maxima. Whether one thread walks over all
-splits or each split is somebody's unit of work and `merge_attention` comes after them, the arithmetic is the same, and
-so are the bits: a split that a row may not see is merged with a factor of 1 and adds 0.
+splits are merged in order, each time with the larger of both maxima. Either one thread computes all splits of a tile,
+or each split is a unit of work and `merge_attention` merges them afterwards. Both ways do the same arithmetic and give
+the same bits: a split that a row may not see is merged with the factor 1 and adds 0.
 Next: `ferrum.backends.numba_kernels.compiled.primitives`.
 """
 
@@ -39,24 +39,25 @@ from ferrum.backends.numba_kernels.sizes import NO_WINDOW, PAGE, QUERY_ROWS, SPL
 
 @inlined
 def _merge(out, maxima, part, part_maxima, rows, padded):
-    """Add one split's outputs, maxima and sums to those of all before it."""
+    """Adds the outputs, maxima and sums of one split to those of all splits before it."""
     for m in range(rows):
         old, new = load_float(maxima + 4 * m), load_float(part_maxima + 4 * m)
         maximum = max(old, new)
-        kept, added = exp(splat(old - maximum)), exp(splat(new - maximum))
+        old_factor, new_factor = exp(splat(old - maximum)), exp(splat(new - maximum))
         for i in range(4 * padded * m, 4 * padded * (m + 1), 64):
-            store(out + i, fma(load(part + i), added, mul(load(out + i), kept)))
+            store(out + i, fma(load(part + i), new_factor, mul(load(out + i), old_factor)))
         sums, part_sums = maxima + 4 * (QUERY_ROWS + m), part_maxima + 4 * (QUERY_ROWS + m)
-        total = load_float(sums) * max_lanes(kept) + load_float(part_sums) * max_lanes(added)
+        total = load_float(sums) * max_lanes(old_factor) + load_float(part_sums) * max_lanes(new_factor)
         store_float(sums, total)
         store_float(maxima + 4 * m, maximum)
 
 
 # ---- units: a tile of the batch, a key/value head, some splits
 @inlined
-def _forget(tile, rows, padded, sinks, first_row, group):
-    """The state of a tile that has seen nothing, or of every head its sink, whose value is 0; `sinks` points at those
-    of the tile's heads, or is 0: -> addresses of its outputs and of its maxima and sums."""
+def _initialise(tile, rows, padded, sinks, first_row, group):
+    """Writes the state of a tile before its first split: no position, or the sink of each head, whose value is 0.
+    `sinks`: the address of the sinks of the tile's heads, or 0. -> the addresses of the outputs, and of the maxima and
+    sums."""
     out = tile + 4 * QUERY_ROWS * padded
     maxima = tile + 4 * (3 * QUERY_ROWS * padded + 2 * PAGE * padded + QUERY_ROWS * SPLIT)
     for i in range(0, 4 * padded * rows, 64):
@@ -72,23 +73,23 @@ def _forget(tile, rows, padded, sinks, first_row, group):
 
 @inlined
 def _attend(row, entry, head, first_split, end_split, tile):
-    """The splits first_split..end_split of a tile, from its queries to the state left in `tile`."""
+    """Computes the splits first_split..end_split of a tile. The outputs, maxima and sums stay in `tile`."""
     heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
     half, scale = load_word(row + 120), load_float(row + 152)
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
     token, first_row = load_int32(entry + 4), load_int32(entry + 12)
-    rows, own, first, end = reach(row, entry)
+    rows, first_new, first, end = reach(row, entry)
     sinks, growth = load_word(row + 216), load_word(row + 224)
-    if sinks != 0:  # where splits are merged later, the merge begins with the sink
+    if sinks != 0:  # if splits are merged later, the merge adds the sink
         sinks = sinks + 4 * group * head if load_word(row + 192) == 1 else 0
-    out, maxima = _forget(tile, rows, padded, sinks, first_row, group)
+    out, maxima = _initialise(tile, rows, padded, sinks, first_row, group)
     for m in range(rows):
         step, lane = (first_row + m) // group, head * group + (first_row + m) % group
         source = load_word(row + 24) + (token + step) * load_word(row + 32) + 4 * lane * head_dim
-        turn = 4 * half * (own + step)
+        turn = 4 * half * (first_new + step)
         cos, sin = load_word(row + 128) + turn, load_word(row + 136) + turn
         if growth != 0:
-            scale = load_float(row + 152) * load_float(growth + 4 * (own + step))
+            scale = load_float(row + 152) * load_float(growth + 4 * (first_new + step))
         rotate(source, tile + 4 * padded * m, head_dim, half, cos, sin, scale)
     if load_word(row + 248) != 0:
         call3(load_word(row + 248), tile, rows, head_dim)
@@ -100,7 +101,7 @@ def _attend(row, entry, head, first_split, end_split, tile):
 
 @inlined
 def _finish(row, entry, head, out, maxima):
-    """Outputs divided by their sums, to where the batch wants them."""
+    """Divides the outputs of a tile by their sums and writes them to the result."""
     heads, kv_heads, head_dim = load_word(row + 88), load_word(row + 96), load_word(row + 104)
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
     token, first_row = load_int32(entry + 4), load_int32(entry + 12)
@@ -116,18 +117,21 @@ def _finish(row, entry, head, out, maxima):
 
 # ---- kernels
 def attention(row, chunk, chunks):
-    """1 keys, 2 values (cache), 3 query, 4 query stride, 5 out (contiguous [tokens, heads * head_dim]), 6 tiles (int32
+    """The kernel of `paged_attention` and `rope_attention`.
+
+    1 keys, 2 values (cache), 3 query, 4 query stride, 5 out (contiguous [tokens, heads * head_dim]), 6 tiles (int32
     [count, 4]: sequence, first packed token, tokens, first row of the tile within the sequence), 7 count of tiles,
     8 block tables (int32), 9 their width, 10 context lengths (int32), 11 heads, 12 kv_heads, 13 head_dim,
     14 block_size, 15 half of rotary_dim (0: no rotation), 16 cos, 17 sin, 18 window, 19 scale, 20 softcap (0: none)
     (float bits both), 21 scratch, 22 scratch bytes per chunk, 23 bytes of a number in the cache, 24 splits that are
-    units of their own (1: a unit walks over all), 25 states [tiles, kv_heads, splits] for
+    units of their own (1: a unit computes all splits of a tile), 25 states [tiles, kv_heads, splits] for
     `merge_attention`, 26 address of `attend_split`, 27 sinks (float32 [heads], 0: none),
     28 growth of queries (float32 [positions], 0: none), 29 scales of keys, 30 of values (cache; 0: there are none),
-    31 address of what rounds the queries of a tile (0: nothing).
+    31 address of the function that rounds the queries of a tile (0: they are not rounded).
 
-    A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Units are
-    dealt round robin, because later tiles of a prompt see more."""
+    A unit is a tile times a key/value head: up to six query rows of one sequence that read the same keys. Chunk i
+    computes the units i, i + chunks, i + 2 chunks, …, because later tiles of a prompt see more positions and take
+    longer."""
     kv_heads, head_dim, splits = load_word(row + 96), load_word(row + 104), load_word(row + 192)
     padded = (head_dim + 15) // 16 * 16
     tile = load_word(row + 168) + chunk * load_word(row + 176)
@@ -147,7 +151,7 @@ def attention(row, chunk, chunks):
 
 
 def merge_attention(row, chunk, chunks):
-    """What `attention` left of each split, merged in order. Words as for `attention`."""
+    """Merges the splits that `attention` computed, in order. Words as for `attention`."""
     kv_heads, head_dim, splits = load_word(row + 96), load_word(row + 104), load_word(row + 192)
     padded = (head_dim + 15) // 16 * 16
     tile = load_word(row + 168) + chunk * load_word(row + 176)
@@ -157,7 +161,7 @@ def merge_attention(row, chunk, chunks):
         sinks, group = load_word(row + 216), load_word(row + 88) // kv_heads
         if sinks != 0:
             sinks += 4 * group * (unit % kv_heads)
-        out, maxima = _forget(tile, rows, padded, sinks, load_int32(entry + 12), group)
+        out, maxima = _initialise(tile, rows, padded, sinks, load_int32(entry + 12), group)
         for split in range(first // SPLIT, (end + SPLIT - 1) // SPLIT):
             state = load_word(row + 200) + (unit * splits + split) * 4 * (QUERY_ROWS * padded + 16)
             _merge(out, maxima, state, state + 4 * QUERY_ROWS * padded, rows, padded)

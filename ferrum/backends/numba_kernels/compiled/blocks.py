@@ -1,7 +1,7 @@
 """Groups of 32 stored weights, decoded to vectors of 16 floats in registers.
 
-Owns: the decoding of dense weights and of those in groups of 32. The readable definitions are the `dequantize` methods
-of `ferrum.tensor.weights`; a property test holds these against them.
+Owns: decoding of dense weights and of weights in groups of 32. Definitions: the `dequantize` methods of
+`ferrum.tensor.weights`; a property test compares the results.
 Next: `ferrum.backends.numba_kernels.compiled.k_blocks`.
 """
 
@@ -16,15 +16,15 @@ from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.loading.features import HAS_AVX512, HAS_BYTE_SHUFFLE, HAS_HALF, WIDTH
 
 Decoder = Callable[[Any], Iterator[Any]]
-"""The block at an address -> its weights, 16 at a time, in the order of their columns. Each vector is made when it is
-asked for, so that a tile can use it up before the next one takes a register."""
+"""From the address of a block to its weights: vectors of 16, in the order of columns. It is a generator, so a tile can
+multiply one vector before the next one occupies a register."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a kind of weight is stored: `size` weights in `bytes` bytes. `decoder` is called once where a loop begins, so
-    that what all blocks share is computed outside of it. `run`: several blocks, where they are decoded faster together;
-    those at the end of a row that are no whole run come one by one."""
+    """How a kind of weight is stored: blocks of `size` weights in `bytes` bytes. `decoder` is called once before a loop
+    over blocks, so that constants are computed outside of the loop. `run` describes several blocks, where decoding them
+    together is faster; blocks at the end of a row that are no whole run are decoded one by one."""
 
     size: int
     bytes: int
@@ -33,7 +33,7 @@ class Kind:
 
 
 RUN = 4
-"""Blocks whose scales are widened together."""
+"""Blocks of a run: their scales are converted to float32 together."""
 
 _Bytes, _Shorts = ir.Vector(ir.Int8, 16), ir.Vector(ir.Int16, 16)
 _TwiceBytes = ir.Vector(ir.Int8, 32)
@@ -103,7 +103,8 @@ def _blocks_with_halves(
     builder: Any, address: Any, blocks: int, size: int, count: int
 ) -> Iterator[tuple[Any, list[Any]]]:
     """The addresses of blocks of `size` bytes, and the `count` float16 numbers at the beginning of each, in all lanes.
-    Those of several blocks are widened at once and laid down, since a float from memory fills all lanes at no cost."""
+    The numbers of several blocks are converted together and stored on the stack, because loading one float into all
+    lanes costs nothing extra."""
     places = [ir.offset(builder, address, size * i) for i in range(blocks)]
     if blocks == 1:
         yield address, _halves_in_all_lanes(builder, address, count)
@@ -117,27 +118,25 @@ def _blocks_with_halves(
 
 @dataclass(frozen=True)
 class Nibbles:
-    """How 16 bytes of two nibbles each are decoded. `load`: address -> bytes; `levels`: (scale, offset) -> what codes
-    stand for, scale * code + offset; `centred`: scale -> the same for scale * (code - 8); `value`: (bytes, False for
-    the low or True for the high nibbles, levels) -> 16 floats. All targets give the same numbers, because scale * code
-    is exact in float32."""
+    """How 16 bytes of two 4-bit codes each are decoded on this target. All targets give the same numbers, because
+    scale * code is exact in float32."""
 
-    load: Callable[[Any], Any]
-    levels: Callable[[Any, Any], Any]
-    centred: Callable[[Any], Any]
-    value: Callable[[Any, bool, Any], Any]
+    load: Callable[[Any], Any]  # address -> bytes
+    levels: Callable[[Any, Any], Any]  # (scale, offset) -> `levels` for the numbers scale * code + offset
+    centred: Callable[[Any], Any]  # scale -> `levels` for the numbers scale * (code - 8)
+    value: Callable[[Any, bool, Any], Any]  # (bytes, True for the high nibbles, `levels`) -> 16 floats
 
 
 def nibbles_of(builder: Any) -> Nibbles:
-    """The target's way."""
+    """The fastest way to decode nibbles on this target."""
     if HAS_AVX512:
         return _nibbles_by_table(builder)
     return _nibbles_by_byte_shuffle(builder) if HAS_BYTE_SHUFFLE else _nibbles_by_widening(builder)
 
 
 def _nibbles_by_table(builder: Any) -> Nibbles:
-    """One permute per 16 weights: the table holds the value of each of the 16 codes. The permute reads only the low
-    four bits of a lane, so the low nibbles need no masking."""
+    """One permutation for 16 weights: a table holds the number of each of the 16 codes. The permutation reads only the
+    low four bits of a lane, so the low nibbles need no mask."""
 
     def load(address: Any) -> Any:
         return builder.zext(ir.load(builder, address, _Bytes), ir.Ints)
@@ -156,13 +155,13 @@ def _nibbles_by_table(builder: Any) -> Nibbles:
 
 
 def _nibbles_by_byte_shuffle(builder: Any) -> Nibbles:
-    """One byte shuffle per 8 weights puts each code into the lowest byte of its lane. A widening load does it in two
-    steps, because it must cross between the halves of the register: a quarter slower."""
+    """One byte shuffle for 8 weights puts each code into the lowest byte of its lane. Widening the bytes instead would
+    take a second instruction, to move them between the halves of the register, and a quarter more time."""
     widen = _byte_widener(builder)
 
     def load(address: Any) -> Any:
         raw = ir.load(builder, address, _Bytes)
-        return ir.shuffle(builder, raw, raw, [*range(16), *range(16)])  # in both halves: loaded so, at no cost
+        return ir.shuffle(builder, raw, raw, [*range(16), *range(16)])  # one instruction loads them into both halves
 
     def value(raw: Any, high: bool, levels: Any) -> Any:
         mask, four = ir.constant(_TwiceBytes, 15), ir.constant(_TwiceBytes, 4)
@@ -189,15 +188,15 @@ def _pair(scale: Any, offset: Any) -> tuple[Any, Any]:
 
 
 def _centred_pair(builder: Any, scale: Any) -> tuple[Any, Any]:
-    """Both products are exact, so scale * code - 8 * scale is scale * (code - 8)."""
+    """scale * code and 8 * scale are exact, so their difference is scale * (code - 8), rounded once."""
     return scale, builder.fmul(scale, ir.constant(ir.Floats, -8.0))
 
 
 def _byte_widener(builder: Any) -> Callable[[Any], Any]:
-    """<32 x i8>, 16 unsigned bytes in each half -> 16 floats, by shuffles within the halves of a register."""
+    """A function from 32 bytes, the same 16 unsigned ones in each half, to 16 floats, by shuffles within the halves."""
 
     def control(first: int) -> Any:
-        nothing = -128  # such a byte becomes 0
+        nothing = -128  # the shuffle writes 0 for it
         lanes = [[first + 4 * half + i, nothing, nothing, nothing] for half in (0, 1) for i in range(4)]
         return ir.opaque(builder, ir.constant(_TwiceBytes, [byte for lane in lanes for byte in lane]))
 
@@ -213,14 +212,14 @@ def _byte_widener(builder: Any) -> Callable[[Any], Any]:
 
 
 def half_in_all_lanes(builder: Any, address: Any) -> Any:
-    """A float16 scale, splat *before* it is widened: the scalar conversion would carry a false dependence from one
-    iteration to the next and cost five times as much."""
+    """The float16 number at an address, in all lanes of float32. It is copied to all lanes before it is converted: the
+    conversion of a scalar would depend on the previous iteration and take five times as long."""
     return floats_of(builder, ir.splat(builder, ir.load(builder, address, ir.Int16)))
 
 
 def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
-    """One float16 number, or two side by side. Widening two at once takes four instructions instead of six where a
-    register holds 8 floats; elsewhere it takes more."""
+    """`count` float16 numbers at an address, each in all lanes; 1 or 2. Where a register holds 8 floats, converting two
+    together takes four instructions instead of six."""
     if count == 1 or WIDTH != 8 or not HAS_HALF:
         return [half_in_all_lanes(builder, ir.offset(builder, address, 2 * i)) for i in range(count)]
     pair = ir.load(builder, address, ir.Vector(ir.Half, 2))
@@ -230,14 +229,14 @@ def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
 
 
 def sixteen_halves(builder: Any, address: Any) -> Any:
-    """16 float16 numbers as floats"""
+    """The 16 float16 numbers at an address, as floats."""
     return floats_of(builder, ir.load(builder, address, _Shorts))
 
 
 def floats_of(builder: Any, shorts: Any) -> Any:
-    """The bits of float16 numbers -> as many floats. Without an instruction: by shifts and one exact multiplication,
-    which also rescales subnormals. Infinities and NaN, which no sound weight holds, then come out as large finite
-    numbers."""
+    """From the bits of float16 numbers to floats. A target without an instruction for it shifts the bits and multiplies
+    once, which is exact for subnormal numbers too. Infinities and NaN then become large finite numbers; weights of a
+    sound file have none."""
     count = shorts.type.count
     halves, floats, integers = (ir.Vector(kind, count) for kind in (ir.Half, ir.Float, ir.Int32))
     if HAS_HALF:
@@ -261,4 +260,4 @@ GROUP_KINDS = {
     "q4_0": _in_runs(32, 18, _q4_0),
     "q4_1": _in_runs(32, 20, _q4_1),
 }
-"""Kinds whose blocks are single groups of 32 weights."""
+"""Kinds of weights whose blocks are groups of 32."""

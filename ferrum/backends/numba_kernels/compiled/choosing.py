@@ -1,8 +1,9 @@
-"""Choosing one token for every row of logits, as a kernel.
+"""The kernel that chooses one token for each row of logits.
 
-Owns: the same choice as the definition, from one look at most logits. The definition adds weights up one by one, in the
-order of ids; here they are added up block by block, and their exponentials differ in the last bits. So each comparison
-has a margin, far wider than either rounding: a row in which one falls inside is left to the definition.
+Owns: the same choice as the definition, while most logits are read only once. The definition adds up weights one by one
+in the order of ids; this kernel adds them up block by block, and its exponentials differ in the last bits. So each
+comparison has a margin that is far larger than the rounding of both: if two numbers differ by less, the row is left to
+the definition.
 Definition: `choose` in `ferrum.tensor.drawing`. Specs: OPS-74. Next: `ferrum.backends.numba_kernels.compiled.ranking`.
 """
 
@@ -13,7 +14,7 @@ import math
 import numpy as np
 
 from ferrum.backends.numba_kernels.compiled.logit_views import (
-    NOTHING,
+    MINUS_INFINITY,
     at_least,
     first,
     gather,
@@ -41,64 +42,65 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     zeros,
 )
 from ferrum.backends.numba_kernels.compiled.simd_float64 import load_double, store_double, store_int32
-from ferrum.backends.numba_kernels.sizes import BINS, BLOCK, MOST_MEMBERS, SETTING_BYTES, UNDECIDED
+from ferrum.backends.numba_kernels.sizes import LOGIT_BLOCK, MOST_BIN_MEMBERS, SETTING_BYTES, UNDECIDED, WEIGHT_BINS
 
 _LOWEST = np.float32(-3.4e38)
 GREEDY_BELOW = 1e-5  # as in `ferrum.tensor.drawing`
 _DEEPEST = 32.0
-"""Tokens whose probability is e^-32 of the best one's and less are not told apart by parts."""
+"""All tokens whose probability is less than e^-32 times the largest one are in the last bin."""
 _ROUNDING, _LEAST_MARGIN = 4e-16, 1e-13
-"""The margin of a sum of weights, relative to all of them: so much for each of them, and at least that."""
+"""The margin of a sum of weights, relative to the sum: _ROUNDING for each weight, plus _LEAST_MARGIN."""
 
 
 @inlined
 def _part(most, logit, scale):
-    """The number of the part that a logit belongs to: 0 for the largest."""
-    return min(int((np.float64(most) - np.float64(logit)) * scale), BINS - 1)
+    """-> the bin of a logit; 0 is the bin of the largest logits."""
+    return min(int((np.float64(most) - np.float64(logit)) * scale), WEIGHT_BINS - 1)
 
 
 @stage
 def _scale(x, blocks, most, temperature):
-    """Parts by logit, from the largest to the smallest, or as deep as they are told apart."""
-    far = splat(NOTHING)
+    """-> bins per unit of logit, so that the bins cover the range of the logits, or its upper part."""
+    far = splat(MINUS_INFINITY)
     for block in range(blocks):
-        place = x + 4 * BLOCK * block
+        place = x + 4 * LOGIT_BLOCK * block
         for i in range(4):
             value = load(place + 64 * i)
             far = larger(sub(zeros(), where_less(value, splat(_LOWEST), splat(most), value)), far)
     depth = np.float64(most) + np.float64(max_lanes(far))
-    return BINS / max(min(depth, _DEEPEST * temperature), 1e-300)
+    return WEIGHT_BINS / max(min(depth, _DEEPEST * temperature), 1e-300)
 
 
 @stage
 def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bins, members):
-    """The last token of the nucleus, in descending order, as its place in the view; UNDECIDED where it is not clear."""
-    for part in range(BINS):
+    """-> the index in the view of the last token that top-p keeps, in descending order; UNDECIDED if rounding could
+    change it."""
+    for part in range(WEIGHT_BINS):
         store_double(bins + 8 * part, 0.0)
     for block in range(blocks):
         if load_double(sums + 8 * block) > 0:
-            place = x + 4 * BLOCK * block
-            for i in range(BLOCK):
-                weight = load_double(weights + 8 * (BLOCK * block + i))
+            place = x + 4 * LOGIT_BLOCK * block
+            for i in range(LOGIT_BLOCK):
+                weight = load_double(weights + 8 * (LOGIT_BLOCK * block + i))
                 if weight > 0:
                     at = bins + 8 * _part(most, load_float(place + 4 * i), scale)
                     store_double(at, load_double(at) + weight)
     running, part = 0.0, 0
-    while part < BINS - 1 and running + load_double(bins + 8 * part) < wanted:
+    while part < WEIGHT_BINS - 1 and running + load_double(bins + 8 * part) < wanted:
         running += load_double(bins + 8 * part)
         part += 1
     count = 0
     for block in range(blocks):
         if load_double(sums + 8 * block) > 0 and _part(most, load_float(maxima + 4 * block), scale) <= part:
-            place = x + 4 * BLOCK * block
-            for i in range(BLOCK):
+            place = x + 4 * LOGIT_BLOCK * block
+            for i in range(LOGIT_BLOCK):
                 logit = load_float(place + 4 * i)
-                if load_double(weights + 8 * (BLOCK * block + i)) > 0 and _part(most, logit, scale) == part:
-                    if count < MOST_MEMBERS:
-                        store_int32(members + 4 * count, BLOCK * block + i)
+                if load_double(weights + 8 * (LOGIT_BLOCK * block + i)) > 0 and _part(most, logit, scale) == part:
+                    if count < MOST_BIN_MEMBERS:
+                        store_int32(members + 4 * count, LOGIT_BLOCK * block + i)
                     count += 1
     found = UNDECIDED
-    if 0 < count <= MOST_MEMBERS and running < wanted - margin:
+    if 0 < count <= MOST_BIN_MEMBERS and running < wanted - margin:
         sort(x, members, count)
         i = -1
         while i < count - 1 and running < wanted - margin:
@@ -111,17 +113,17 @@ def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bin
 
 @stage
 def _keep(x, blocks, boundary, min_p, weights, sums):
-    """Makes 0 of the weights behind the boundary (if there is one) and below min_p -> the sum of the others; NaN where
-    it is not clear which those are."""
-    limit = load_float(x + 4 * boundary) if boundary >= 0 else NOTHING
+    """Sets the weights after the boundary (if there is one) and below min_p to 0 -> the sum of the others; NaN if
+    rounding could change which weights are kept."""
+    limit = load_float(x + 4 * boundary) if boundary >= 0 else MINUS_INFINITY
     total = 0.0
     for block in range(blocks):
         if load_double(sums + 8 * block) > 0:
-            place, part = x + 4 * BLOCK * block, 0.0
-            for i in range(BLOCK):
-                at = weights + 8 * (BLOCK * block + i)
+            place, part = x + 4 * LOGIT_BLOCK * block, 0.0
+            for i in range(LOGIT_BLOCK):
+                at = weights + 8 * (LOGIT_BLOCK * block + i)
                 logit, weight = load_float(place + 4 * i), load_double(at)
-                if boundary >= 0 and (logit < limit or (logit == limit and BLOCK * block + i > boundary)):
+                if boundary >= 0 and (logit < limit or (logit == limit and LOGIT_BLOCK * block + i > boundary)):
                     weight = 0.0
                 if weight > 0 and abs(weight - min_p) <= 1e-12 * min_p:
                     total = np.nan
@@ -136,7 +138,8 @@ def _keep(x, blocks, boundary, min_p, weights, sums):
 
 @stage
 def _draw(blocks, weights, sums, wanted, margin):
-    """The place of the first weight with which the sum is more than wanted; UNDECIDED where it is not clear."""
+    """-> the index of the first weight with which the running sum exceeds `wanted`; UNDECIDED if rounding could change
+    it."""
     running, block = 0.0, 0
     while block < blocks - 1 and running + load_double(sums + 8 * block) <= wanted + margin:
         running += load_double(sums + 8 * block)
@@ -145,36 +148,37 @@ def _draw(blocks, weights, sums, wanted, margin):
     if running < wanted - margin or block == 0:
         i = -1
         before = running
-        while i < BLOCK - 1 and running <= wanted + margin:
+        while i < LOGIT_BLOCK - 1 and running <= wanted + margin:
             i += 1
             before = running
-            running += load_double(weights + 8 * (BLOCK * block + i))
+            running += load_double(weights + 8 * (LOGIT_BLOCK * block + i))
         if running > wanted + margin and before < wanted - margin:
-            found = BLOCK * block + i
+            found = LOGIT_BLOCK * block + i
     return found
 
 
 # ---- the kernel
 @stage
 def _candidates(x, vocab, blocks, maxima, temperature, top_k, top_p, min_p, most, logits, ids, order):
-    """Copies what can still be chosen, where that is known before weights are -> how many; 0: it is the whole row."""
-    floor, found = NOTHING, 0
-    if top_p == 1 and min_p > 0:  # nobody asks for the weights of the others
+    """Copies the candidates if they are known before weights are computed (top-k, min-p) -> their number; 0: all tokens
+    of the row are candidates."""
+    floor, found = MINUS_INFINITY, 0
+    if top_p == 1 and min_p > 0:  # without top-p the weights of the other tokens are not needed
         floor = np.float32(most + temperature * (math.log(min_p) - 1e-4) - 1e-5 * abs(most))
     if top_k > 0:
         floor = at_least(maxima, blocks, order, top_k, floor)
-    if top_k > 0 or floor > NOTHING:
+    if top_k > 0 or floor > MINUS_INFINITY:
         found = gather(x, vocab, blocks, maxima, floor, logits, ids)
         if 0 < top_k < found:
             found = keep_top(logits, ids, found, top_k, order)
-        for i in range(found, (found + BLOCK - 1) // BLOCK * BLOCK):
-            store_float(logits + 4 * i, NOTHING)
+        for i in range(found, (found + LOGIT_BLOCK - 1) // LOGIT_BLOCK * LOGIT_BLOCK):
+            store_float(logits + 4 * i, MINUS_INFINITY)
     return found
 
 
 @stage
 def _drawn(x, blocks, most, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order):
-    """The place of the token that is drawn from a view; UNDECIDED where that is not clear."""
+    """-> the index in the view of the token that is drawn; UNDECIDED if rounding could change it."""
     total, boundary, found = weights_of(x, blocks, temperature, most, weights, sums), UNDECIDED, UNDECIDED
     slack = _ROUNDING * vocab + _LEAST_MARGIN
     if top_p < 1:
@@ -190,11 +194,11 @@ def _drawn(x, blocks, most, vocab, temperature, top_p, min_p, unit, maxima, weig
 
 def choose(row, chunk, chunks):
     """1 logits (float32), 2 bytes from row to row, 3 rows, 4 vocabulary, 5 settings (float64 [rows, 5]), 6 tokens out
-    (words; UNDECIDED for one that is left to the definition), 7 scratch, 8 scratch bytes per chunk"""
+    (words; UNDECIDED for a row that is left to the definition), 7 scratch, 8 scratch bytes per chunk"""
     rows, vocab = load_word(row + 24), load_word(row + 32)
-    blocks = (vocab + BLOCK - 1) // BLOCK
+    blocks = (vocab + LOGIT_BLOCK - 1) // LOGIT_BLOCK
     bins = load_word(row + 56) + chunk * load_word(row + 64)
-    sums, weights, maxima, logits, ids, order = scratch_of_row(bins + 8 * BINS, blocks)
+    sums, weights, maxima, logits, ids, order = scratch_of_row(bins + 8 * WEIGHT_BINS, blocks)
     for number in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
         setting = load_word(row + 40) + SETTING_BYTES * number
         temperature, top_k = load_double(setting), int(load_double(setting + 8))
@@ -208,7 +212,7 @@ def choose(row, chunk, chunks):
                 x, vocab, blocks, maxima, temperature, top_k if top_k < vocab else 0, top_p, min_p, most, logits, ids,
                 order,
             )  # fmt: skip
-            parts = blocks if found == 0 else (found + BLOCK - 1) // BLOCK
+            parts = blocks if found == 0 else (found + LOGIT_BLOCK - 1) // LOGIT_BLOCK
             if found > 0:
                 x = logits
                 survey(x, parts, maxima)

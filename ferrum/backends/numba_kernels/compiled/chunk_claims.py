@@ -1,10 +1,10 @@
-"""How threads claim the chunks of a launch: the compiled part of a team.
+"""How the threads of a team claim the chunks of a launch: the compiled part of `team`.
 
-Owns: posting a launch, claiming and running its chunks, waiting. The caller never waits for a worker to start, only
-for chunks already claimed to end: on a busy machine, where a worker may not get a processor, the caller simply does
-everything itself. A worker waits by spinning (new work comes within microseconds while a model runs), then by short
-sleeps. A worker that finds itself on the caller's processor, where the two would take turns, moves to another one:
-schedulers often leave it there for as long as the others are busy.
+Owns: posting a launch, claiming and running its chunks, waiting. The caller never waits for a worker to start, only for
+claimed chunks to end: on a busy machine, where no worker gets a processor, the caller runs all chunks. A worker waits
+in a loop, since new work comes within microseconds while a model runs, and later by short sleeps. A worker that runs on
+the same processor as the caller, where they would run by turns, moves to another processor, because the operating
+system often leaves it there while the others are busy.
 Next: `ferrum.backends.numba_kernels.compiled.compiler`.
 """
 
@@ -25,23 +25,23 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     pause,
 )
 from ferrum.backends.numba_kernels.layouts import (
-    CALLER,
-    CHUNKS,
-    DONE,
-    ELSEWHERE,
+    BOARD_CALLER,
+    BOARD_CHUNKS,
+    BOARD_DONE,
+    BOARD_PROCESSOR_SETS,
+    BOARD_ROW,
+    BOARD_TICKET,
     MOST_CHUNKS,
     PROCESSOR_SET_BYTES,
-    ROW,
-    TICKET,
 )
 
-SPINS = 2000  # pauses before a waiting thread lets others run: some 50 microseconds
-YIELDS = 200  # turns given away before a worker sleeps between looks
+SPINS = 2000  # pauses in a waiting loop before the thread yields its processor: about 50 microseconds
+YIELDS = 200  # yields before a worker sleeps between two looks at the board
 SLEEP_MICROSECONDS = 50
-SLEEPS = 10_000  # looks before a worker leaves compiled code and waits on its event
+SLEEPS = 10_000  # sleeps before a worker leaves compiled code and waits for its event
 
 _yield_processor = types.ExternalFunction("sched_yield", types.int32())
-# on other systems these are never called, and any function will do
+# on other systems these are never called; any function that exists can stand for them
 _LINUX = sys.platform == "linux"
 _this_processor = types.ExternalFunction("sched_getcpu" if _LINUX else "sched_yield", types.int32())
 _run_on = types.ExternalFunction(
@@ -52,33 +52,33 @@ _sleep_microseconds = types.ExternalFunction("usleep", types.int32(types.uint32)
 
 @inlined
 def _work(board):
-    """Run chunks of the current launch until none is left to claim. The row read is the one of the ticket: the claim
-    succeeds only if no other launch was posted in between."""
+    """Claims and runs chunks of the current launch until none is left. The row belongs to the ticket: a claim succeeds
+    only if no other launch was posted after the ticket was read."""
     while True:
-        ticket = atomic_load(board + TICKET)
-        chunk, chunks = ticket % MOST_CHUNKS, atomic_load(board + CHUNKS)
-        row = atomic_load(board + ROW)
+        ticket = atomic_load(board + BOARD_TICKET)
+        chunk, chunks = ticket % MOST_CHUNKS, atomic_load(board + BOARD_CHUNKS)
+        row = atomic_load(board + BOARD_ROW)
         if chunk >= chunks:
             return
-        if atomic_exchange_if(board + TICKET, ticket, ticket + 1):
+        if atomic_exchange_if(board + BOARD_TICKET, ticket, ticket + 1):
             call3(load_word(row), row, chunk, chunks)
-            atomic_increment(board + DONE)
+            atomic_increment(board + BOARD_DONE)
 
 
 def run_launch(board, row, chunks):
-    """The caller's part: post the launch, work on it, wait for chunks that others claimed."""
-    launch = atomic_load(board + TICKET) // MOST_CHUNKS + 1
-    # close the old launch, so that no worker can pair its ticket with the new row
-    atomic_store(board + TICKET, launch * MOST_CHUNKS + MOST_CHUNKS - 1)
-    atomic_store(board + DONE, 0)
-    atomic_store(board + ROW, row)
-    atomic_store(board + CHUNKS, chunks)
-    if atomic_load(board + ELSEWHERE) != 0:
-        atomic_store(board + CALLER, _this_processor())
-    atomic_store(board + TICKET, (launch + 1) * MOST_CHUNKS)
+    """For the caller: posts the launch, runs chunks, and waits until the chunks of the workers are done."""
+    launch = atomic_load(board + BOARD_TICKET) // MOST_CHUNKS + 1
+    # close the old launch, so that no worker combines its ticket with the new row
+    atomic_store(board + BOARD_TICKET, launch * MOST_CHUNKS + MOST_CHUNKS - 1)
+    atomic_store(board + BOARD_DONE, 0)
+    atomic_store(board + BOARD_ROW, row)
+    atomic_store(board + BOARD_CHUNKS, chunks)
+    if atomic_load(board + BOARD_PROCESSOR_SETS) != 0:
+        atomic_store(board + BOARD_CALLER, _this_processor())
+    atomic_store(board + BOARD_TICKET, (launch + 1) * MOST_CHUNKS)
     _work(board)
     spins = 0
-    while atomic_load(board + DONE) < chunks:
+    while atomic_load(board + BOARD_DONE) < chunks:
         pause()
         spins += 1
         if spins > SPINS:
@@ -89,24 +89,24 @@ _run = inlined(run_launch)
 
 
 @inlined
-def _keep_away(board):
-    """Leave the caller's processor to it."""
-    sets = atomic_load(board + ELSEWHERE)
+def _leave_callers_processor(board):
+    """Moves this thread to another processor if it runs on the same one as the caller."""
+    sets = atomic_load(board + BOARD_PROCESSOR_SETS)
     if sets != 0:
         processor = _this_processor()
-        if processor == atomic_load(board + CALLER):
+        if processor == atomic_load(board + BOARD_CALLER):
             _run_on(0, PROCESSOR_SET_BYTES, sets + processor * PROCESSOR_SET_BYTES)  # type: ignore[call-overload, operator]
 
 
 def serve_launches(board):
-    """A worker's part, until a long time passes without work."""
-    idle, seen = 0, atomic_load(board + TICKET)
+    """For a worker: runs chunks of launches, until there was no work for about a second."""
+    idle, seen = 0, atomic_load(board + BOARD_TICKET)
     while idle < SPINS + YIELDS + SLEEPS:
-        ticket = atomic_load(board + TICKET)
+        ticket = atomic_load(board + BOARD_TICKET)
         if ticket != seen:
-            _keep_away(board)
+            _leave_callers_processor(board)
             _work(board)
-            seen, idle = ticket, 0  # a launch posted meanwhile shows as another ticket
+            seen, idle = ticket, 0  # a launch posted meanwhile has another ticket
         elif idle < SPINS:
             pause()
         elif idle < SPINS + YIELDS:
@@ -117,7 +117,7 @@ def serve_launches(board):
 
 
 def replay_launches(board, rows, row_bytes, chunks, count):
-    """Run `count` rows, one after the other, each in its number of chunks (int64)."""
+    """Runs `count` rows one after the other. `chunks`: the address of the number of chunks of each row (int64)."""
     for i in range(count):
         row, cut = rows + i * row_bytes, load_word(chunks + 8 * i)
         if cut == 1:

@@ -1,7 +1,7 @@
-"""From the name of a Python function to its object code, by Numba.
+"""Compilation of a function by Numba: from its name to its object code.
 
-Owns: how functions are compiled. This is the only module that the rest of the backend imports for it, and only when
-something is not in the kernel cache.
+Owns: how functions are compiled. `loading.library` imports this module when a function is not in the kernel cache, and
+this module imports that of the function. No other module outside of this folder imports Numba.
 Next: `ferrum.backends.numba_kernels.loading.image`.
 """
 
@@ -19,8 +19,8 @@ from ferrum.errors import BackendError
 
 
 def compiled(name: str) -> ObjectCode:
-    """The object code of a function whose arguments are all int64 and which returns nothing: "module.function", or
-    "module.maker.kind" for the one that a maker returns for a kind of weight."""
+    """The object code of a function of int64 arguments without a result. `name` is "module.function", or
+    "module.maker.kind" for the function that maker(kind) returns."""
     module, attribute, *kinds = name.split(".")
     body = getattr(import_module(f"{__package__}.{module}"), attribute)
     for kind in kinds:
@@ -32,9 +32,9 @@ def compiled(name: str) -> ObjectCode:
 
 
 def _check_calls(name: str, module: Any) -> None:
-    """What Numba alone knows would be missing in a process without Numba."""
+    """Raises BackendError if the code calls a function that only Numba provides: a warm start does not load Numba."""
     process = ctypes.CDLL(None)
     for called in chain(module.functions, module.global_variables):
-        known = called.name.startswith("llvm.") or called.name in ERROR_PATH
-        if called.is_declaration and not known and not hasattr(process, called.name):
+        is_allowed = called.name.startswith("llvm.") or called.name in ERROR_PATH
+        if called.is_declaration and not is_allowed and not hasattr(process, called.name):
             raise BackendError(f"kernel {name} uses {called.name}, which is not part of the process")

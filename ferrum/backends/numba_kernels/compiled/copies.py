@@ -1,7 +1,6 @@
-"""Moves of numbers between rows and pages: strided copies, conversion on the way, rotation.
+"""Strided copies of numbers, with conversion or rotation, and the addresses of positions in the KV cache.
 
-Owns: the words that attention and the writing of keys and values carry their operands about with, and where a page
-lies in the cache.
+Owns: the words with which the kernels of attention and of `kv_write` copy queries, keys and values.
 Next: `ferrum.backends.numba_kernels.compiled.writing`.
 """
 
@@ -31,7 +30,7 @@ def _as_it_is(builder: Any, address: Any, value: Any) -> None:
 
 
 def _to_half(builder: Any, address: Any, value: Any) -> None:
-    """To nearest even. Where the target has no conversion no float16 cache comes to the kernels."""
+    """Rounded to nearest even. Targets without this conversion do not use kernels for float16 caches."""
     if HAS_HALF:
         ir.store(builder, address, builder.fptrunc(value, ir.Half))
 
@@ -41,7 +40,7 @@ def _from_short(builder: Any, address: Any) -> Any:
 
 
 def _copy(name: str, read: Any, write: Any) -> Any:
-    """Word (source, source step, target, target step, count): numbers from places so many bytes apart to others."""
+    """Word (source, source step, target, target step, count): copies `count` numbers. Steps are in bytes."""
 
     def build(builder, source, source_step, target, target_step, count):
         with cgutils.for_range(builder, count) as loop:
@@ -60,8 +59,8 @@ copy_shorts = _copy("copy_shorts", _from_short, _as_it_is)
 
 @word(types.void, Address, Address, Index, Index, Address, Address, Real)
 def rotate(builder, source, target, head_dim, half, cos, sin, scale):
-    """One head: dimensions i and i + half turn by angle i; the rest passes. All times `scale`. Sixteen at a time where
-    there are as many: element by element, the arithmetic is the same."""
+    """Rotates one head: dimensions i and i + half by angle i; dimensions from 2 * half on are copied. All are
+    multiplied by `scale`. Sixteen dimensions at a time where possible; the arithmetic of single ones is the same."""
     vectors = builder.mul(builder.sdiv(half, ir.constant(ir.Int64, ir.LANES)), ir.constant(ir.Int64, ir.LANES))
     lanes, one, zero = (ir.constant(ir.Int64, value) for value in (ir.LANES, 1, 0))
 
@@ -85,7 +84,8 @@ def rotate(builder, source, target, head_dim, half, cos, sin, scale):
 
 
 def _place(builder, start, table, head, kv_heads, row, block_size, begin):
-    """-> start + row * how many (block, head) pairs lie before that of position `begin`, and its offset in the block"""
+    """-> the address of the block of position `begin` for a head, and the offset of the position in the block. `row`:
+    bytes of a block of one head."""
     block = ir.load(builder, builder.add(table, ir.scaled(builder, builder.sdiv(begin, block_size), 4)), ir.Int32)
     pair = builder.add(builder.mul(builder.sext(block, ir.Int64), kv_heads), head)
     return builder.add(start, builder.mul(pair, row)), builder.srem(begin, block_size)
@@ -93,8 +93,8 @@ def _place(builder, start, table, head, kv_heads, row, block_size, begin):
 
 @word(Index, Address, Address, Index, Index, Index, Index, Index, Index)
 def key_place(builder, keys, table, head, kv_heads, head_dim, block_size, element, begin):
-    """Address of the first dimension of the key at position `begin`, of numbers of `element` bytes; the next dimension
-    lies block_size numbers further on."""
+    """The address of the first dimension of the key at position `begin`. Numbers have `element` bytes; the next
+    dimension is block_size numbers later."""
     row = builder.mul(builder.mul(head_dim, block_size), element)
     place, offset = _place(builder, keys, table, head, kv_heads, row, block_size, begin)
     return builder.add(place, builder.mul(offset, element))
@@ -102,7 +102,7 @@ def key_place(builder, keys, table, head, kv_heads, head_dim, block_size, elemen
 
 @word(Index, Address, Address, Index, Index, Index, Index, Index, Index)
 def value_place(builder, values, table, head, kv_heads, head_dim, block_size, element, begin):
-    """Address of the value at position `begin`: head_dim numbers side by side."""
+    """The address of the value at position `begin`: head_dim neighbouring numbers."""
     row = builder.mul(builder.mul(head_dim, block_size), element)
     place, offset = _place(builder, values, table, head, kv_heads, row, block_size, begin)
     return builder.add(place, builder.mul(builder.mul(offset, head_dim), element))
@@ -110,13 +110,13 @@ def value_place(builder, values, table, head, kv_heads, head_dim, block_size, el
 
 @word(types.void, Address, Index, Index)
 def fetch(builder, address, step, count):
-    """Ask for the cache lines at `count` places so many bytes apart."""
+    """Prefetches the cache lines of `count` addresses, `step` bytes apart, into the second-level cache."""
     with cgutils.for_range(builder, count) as loop:
         ir.prefetch(builder, builder.add(address, builder.mul(loop.index, step)))
 
 
 @word(types.void, Address, Index, Index)
 def fetch_near(builder, address, step, count):
-    """The same into the nearest cache."""
+    """The same, into the first-level cache."""
     with cgutils.for_range(builder, count) as loop:
         ir.prefetch(builder, builder.add(address, builder.mul(loop.index, step)), nearest=True)

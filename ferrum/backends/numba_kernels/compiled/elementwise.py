@@ -1,7 +1,7 @@
 """Norm and activation kernels, row by row.
 
 Owns: the kernels of `normed`, `head_norm`, `residual_add`, of the activations, of `gated` and `softcapped`, and the
-rows of words that describe a norm and an MLP to every kernel that fuses one. Definitions: the methods of the same names
+functions for a norm and for an MLP that fused kernels call. Definitions: the methods of the same names
 in `ferrum.tensor.compositions`. Next: `ferrum.backends.numba_kernels.compiled.products`.
 """
 
@@ -54,7 +54,8 @@ def _total(source, columns, mean, squares):
 
 
 def norm_rows(norm, head, x, x_stride, out, out_stride, columns, first, end):
-    """The norm of rows first..end; columns a multiple of 16. Called by its address in the words of a norm."""
+    """The norm of rows first..end; `columns` is a multiple of 16. Kernels call it by its address in the words of a
+    norm."""
     shift = head * load_word(norm + NORM_HEAD_BYTES)
     weight, bias = load_word(norm + NORM_WEIGHT) + shift, load_word(norm + NORM_BIAS)
     for row in range(first, end):
@@ -74,19 +75,20 @@ def norm_rows(norm, head, x, x_stride, out, out_stride, columns, first, end):
 
 @inlined
 def normalise(norm, head, x, x_stride, out, out_stride, columns, first, end):
-    """`norm_rows` of the norm with these words."""
+    """Calls `norm_rows` for the norm with these words."""
     call9(load_word(norm), norm, head, x, x_stride, out, out_stride, columns, first, end)
 
 
 @inlined
 def _at_most(x, most):
-    """The smaller; NaN wins."""
+    """The smaller of x and `most`; NaN if x is NaN."""
     return sub(zeros(), larger(splat(-most), sub(zeros(), x)))
 
 
 @inlined
 def gate_row(gate, up, out, columns, mlp):
-    """activation(gate) * (up + offset), both cut off at the limit first; columns a multiple of 16."""
+    """activation(gate) * (up + offset). First gate is limited from above, and up from both sides. `columns` is a
+    multiple of 16."""
     limit, offset = load_float(mlp + MLP_LIMIT), splat(load_float(mlp + MLP_OFFSET))
     source = gate
     if limit < np.inf:

@@ -1,8 +1,8 @@
-"""The experts of a mixture: each computes all of its own tokens at once.
+"""The experts of a mixture: each computes all of its tokens together.
 
-Owns: the products of experts, and the sum of what a token's experts say. Chunks share experts and rows together: one
-token keeps all threads busy, and thousands cost every expert's weights once. A row of a result is what `multiply` makes
-of its own token, whoever else goes to the expert. Definition: `mixture` in `ferrum.tensor.experts`.
+Owns: the products of experts, and the weighted sum of a token's experts. A chunk is a part of the rows of all experts:
+one token keeps all threads busy, and many tokens read the weights of an expert once. The result of a token does not
+depend on the other tokens of its experts. Definition: `mixture` in `ferrum.tensor.experts`.
 Specs: OPS-70, OPS-71. Next: `ferrum.backends.numba_kernels.compiled.simd_float64`.
 """
 
@@ -22,22 +22,29 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     store_word,
     zeros,
 )
-from ferrum.backends.numba_kernels.layouts import BETWEEN, BIAS, DESCRIPTOR_BYTES, DOWN, EXPERT_BYTES, MULTIPLY
-from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, EXPERT_TOKENS, EXPERT_UNIT
+from ferrum.backends.numba_kernels.layouts import (
+    EXPERT_BYTES,
+    EXPERT_DOWN,
+    EXPERT_MLP,
+    WEIGHT_BIAS,
+    WEIGHT_BYTES,
+    WEIGHT_MULTIPLY,
+)
+from ferrum.backends.numba_kernels.sizes import EXPERT_ROWS, EXPERT_SHARE_ROWS, EXPERT_TOKENS
 
 
 @inlined
-def _own_rows(begin, end, pairs, rows, chunk, chunks):
-    """The rows of the expert with places begin..end that a chunk computes: its part of all units of rows of all
-    experts, each of which counts as often as the expert has tokens."""
-    units, count = rows // EXPERT_UNIT, end - begin
+def _rows_of_chunk(begin, end, pairs, rows, chunk, chunks):
+    """The rows first..last that a chunk computes of the expert with places begin..end. The work of all experts is
+    divided evenly: a group of EXPERT_SHARE_ROWS rows counts once for each token of its expert."""
+    units, count = rows // EXPERT_SHARE_ROWS, end - begin
     if count == 0:
         return 0, 0
     low = pairs * units * chunk // chunks - begin * units
     high = pairs * units * (chunk + 1) // chunks - begin * units
     first = min(max((low + count - 1) // count, 0), units)
     last = min(max((high + count - 1) // count, 0), units)
-    return EXPERT_UNIT * first, EXPERT_UNIT * last
+    return EXPERT_SHARE_ROWS * first, EXPERT_SHARE_ROWS * last
 
 
 @inlined
@@ -51,8 +58,10 @@ def _copy(target, source, size):
 
 # ---- kernels
 def inner(row, chunk, chunks):
-    """activation(gate) * up of each token's experts: 1 x, 2 x stride, 3 tokens, 4 bytes of a row of x, a multiple of 8,
-    5 experts, as `descriptor` lays them out, 6 their count, 7 chosen, 8 ends and 9 tokens, as `group` leaves them,
+    """activation(gate) * up of the experts of each token.
+
+    1 x, 2 x stride, 3 tokens, 4 bytes of a row of x, a multiple of 8,
+    5 experts, as `layouts` says, 6 their count, 7 chosen, 8 ends and 9 tokens, from `group`,
     10 intermediate, a multiple of 16, 11 out [places, intermediate], 12 scratch, 13 scratch bytes per chunk"""
     size, expert, ends, rows = load_word(row + 32), load_word(row + 40), load_word(row + 64), load_word(row + 80)
     pairs, begin = load_word(row + 24) * load_word(row + 56), 0
@@ -61,7 +70,7 @@ def inner(row, chunk, chunks):
     panel = lifted + 4 * EXPERT_ROWS * EXPERT_TOKENS
     for number in range(load_word(row + 48)):
         end = load_word(ends + 8 * number)
-        first, last = _own_rows(begin, end, pairs, rows, chunk, chunks)
+        first, last = _rows_of_chunk(begin, end, pairs, rows, chunk, chunks)
         for place in range(begin, end if first < last else begin, EXPERT_TOKENS):
             count = min(EXPERT_TOKENS, end - place)
             for i in range(count):
@@ -70,24 +79,26 @@ def inner(row, chunk, chunks):
             out = load_word(row + 88) + 4 * rows * place
             for top in range(first, last, EXPERT_ROWS):
                 width = min(EXPERT_ROWS, last - top)
-                up = expert + DESCRIPTOR_BYTES
+                up = expert + WEIGHT_BYTES
                 call11(
-                    load_word(expert + MULTIPLY), expert, gathered, size, out, 4 * rows,
-                    load_word(expert + BIAS), 0, top, top + width, count, panel,
+                    load_word(expert + WEIGHT_MULTIPLY), expert, gathered, size, out, 4 * rows,
+                    load_word(expert + WEIGHT_BIAS), 0, top, top + width, count, panel,
                 )  # fmt: skip
                 call11(
-                    load_word(up + MULTIPLY), up, gathered, size, lifted - 4 * top, 4 * width,
-                    load_word(up + BIAS), 0, top, top + width, count, panel,
+                    load_word(up + WEIGHT_MULTIPLY), up, gathered, size, lifted - 4 * top, 4 * width,
+                    load_word(up + WEIGHT_BIAS), 0, top, top + width, count, panel,
                 )  # fmt: skip
                 for i in range(count):
                     gate = out + 4 * (rows * i + top)
-                    gate_row(gate, lifted + 4 * width * i, gate, width, expert + BETWEEN)
+                    gate_row(gate, lifted + 4 * width * i, gate, width, expert + EXPERT_MLP)
         begin = end
         expert += EXPERT_BYTES
 
 
 def outer(row, chunk, chunks):
-    """The last product of each token's experts: 1 inner [places, intermediate], 2 tokens, 3 bytes of a row of it,
+    """The product with down of the experts of each token.
+
+    1 inner [places, intermediate], 2 tokens, 3 bytes of a row of it,
     4 experts, 5 their count, 6 chosen, 7 ends, 8 columns, a multiple of 16, 9 out [places, columns], 10 scratch,
     11 scratch bytes per chunk"""
     size, expert, ends, rows = load_word(row + 24), load_word(row + 32), load_word(row + 56), load_word(row + 64)
@@ -95,12 +106,12 @@ def outer(row, chunk, chunks):
     panel = load_word(row + 80) + chunk * load_word(row + 88)
     for number in range(load_word(row + 40)):
         end = load_word(ends + 8 * number)
-        first, last = _own_rows(begin, end, pairs, rows, chunk, chunks)
-        down = expert + DOWN
+        first, last = _rows_of_chunk(begin, end, pairs, rows, chunk, chunks)
+        down = expert + EXPERT_DOWN
         for place in range(begin, end if first < last else begin, EXPERT_TOKENS):
             call11(
-                load_word(down + MULTIPLY), down, load_word(row + 8) + size * place, size,
-                load_word(row + 72) + 4 * rows * place, 4 * rows, load_word(down + BIAS), 0,
+                load_word(down + WEIGHT_MULTIPLY), down, load_word(row + 8) + size * place, size,
+                load_word(row + 72) + 4 * rows * place, 4 * rows, load_word(down + WEIGHT_BIAS), 0,
                 first, last, min(EXPERT_TOKENS, end - place), panel,
             )  # fmt: skip
         begin = end
@@ -108,11 +119,13 @@ def outer(row, chunk, chunks):
 
 
 def combine(row, chunk, chunks):
-    """What a token's experts say, times their weights, best expert first, and then the shared expert: 1 results
-    [places, columns], 2 places of the pairs, 3 weights, 4 tokens, 5 chosen, 6 columns, a multiple of 16, 7 result of
-    the shared expert (0: none), 8 its stride, 9 doors of `door` (0: all open), 10 out (contiguous)"""
+    """The results of a token's experts times their weights, best expert first, plus the result of the shared expert.
+
+    1 results [places, columns], 2 places of the pairs, 3 weights, 4 tokens, 5 chosen, 6 columns, a multiple of 16, 7
+    result of the shared expert (0: none), 8 its stride, 9 gates of the shared expert from `shared_gate` (0: it has
+    none), 10 out (contiguous)"""
     tokens, chosen, columns = load_word(row + 32), load_word(row + 40), load_word(row + 48)
-    shared, doors = load_word(row + 56), load_word(row + 72)
+    shared, gates = load_word(row + 56), load_word(row + 72)
     vectors = columns // 16
     for unit in range(tokens * vectors * chunk // chunks, tokens * vectors * (chunk + 1) // chunks):
         token, column, total = unit // vectors, unit % vectors * 64, zeros()
@@ -121,5 +134,5 @@ def combine(row, chunk, chunks):
             total = fma(splat(load_float(load_word(row + 24) + 4 * pair)), load(result + column), total)
         if shared != 0:
             whole = load(shared + load_word(row + 64) * token + column)
-            total = fma(load(doors + 64 * token), whole, total) if doors != 0 else add(total, whole)
+            total = fma(load(gates + 64 * token), whole, total) if gates != 0 else add(total, whole)
         store(load_word(row + 80) + 64 * unit, total)

@@ -1,18 +1,20 @@
-"""Blocks of sixteen rows side by side: how quantised weights lie in memory for products of whole numbers.
+"""Units of sixteen rows side by side: the layout of quantised weights for int8 products.
 
-Owns: the layout of a *unit*, the same block of columns of 16 rows, for each kind of weight, and how a tile reads it.
-A vector of 64 bytes holds four neighbouring codes of each row, so that one instruction serves 16 rows and no sum runs
-across a register. Nibbles: byte i of vector k holds column 8 k + i in its low half, column 8 k + 4 + i in the high one.
-Offsets in a unit, in bytes; [16] stands for one number of each row:
+Owns: the layout of a *unit* for each kind of weight, and how a tile reads it. A unit holds 16 rows, block of columns by
+block of columns. A vector of 64 bytes holds four neighbouring codes of each row, so one instruction computes 16 rows
+and no sum crosses lanes. Nibbles: byte i of a row in vector k holds column 8 k + i in its low half and column 8 k + 4 +
+i in its high half. The parts of a block of a unit, in their order; [16] stands for one number of each row:
 
-    q4_0  scales [2 groups][16] float16, codes [2][4][64]           two blocks, so that vectors begin with a cache line
+    q4_0  scales [2 groups][16] float16, codes [2][4][64]           two blocks of the file, so that vectors are aligned
+    to cache lines
     q4_1  scale [16], minimum [16] float16, codes [4][64]
     q8_0  scales [2 groups][16] float16, codes [2][8][64] int8
     q4_k  scale [16], minimum [16] float16, [8 groups][16] the low four bits of a group's scale and, above them, of its
           minimum, [4 pairs of groups][16] the two high bits of each of these, codes [8][4][64]
-    q5_k  the same, and after each group's codes its fifth bits [64]: bit k belongs to column 4 k + i
-    q6_k  scale [16] float16, 32 bytes of nothing, scales of runs [16 runs][16] int8,
-          then [8 groups] of low bits [4][64] and pairs [2][64]: bits 2 f of vector j belong to column 16 j + 4 f + i
+    q5_k  the same, and after the codes of each group their fifth bits [64]: bit k of byte i is of column 4 k + i
+    q6_k  scale [16] float16, 32 unused bytes, scales of runs [16 runs][16] int8,
+          then [8 groups] of low bits [4][64] and high bits [2][64]: bits 2 f, 2 f + 1 of vector j are of column 16 j +
+          4 f + i
 
 Definitions: `grouped` of the weights in `ferrum.tensor`. Next: `ferrum.backends.numba_kernels.compiled.integer_tiles`.
 """
@@ -31,30 +33,27 @@ from ferrum.backends.numba_kernels.sizes import X_MINUS_8, X_MINUS_32_OF_HALVES,
 
 @dataclass(frozen=True)
 class Run:
-    """Columns of a unit that share a step, for ROWS_AT_ONCE rows. `codes` yields (which four columns of the group,
-    their bytes); sums begin with the int32 at `start` of a token's group (None: with 0)."""
+    """Columns of a unit that share a scale, for ROWS_AT_ONCE rows."""
 
-    group: int
-    codes: Iterator[tuple[int, Any]]
-    step: Any
-    minimum: Any | None
-    start: int | None
+    group: int  # number of their group in the turn
+    codes: Iterator[tuple[int, Any]]  # (number of four columns in the group, their bytes)
+    step: Any  # scale of each row, float32
+    minimum: Any | None  # of each row, float32; None: 0
+    start: int | None  # offset of the initial value of the sum in a token's group; None: the sum begins with 0
 
 
 @dataclass(frozen=True)
 class UnitKind:
-    """How a kind of weight is read: a block of a unit in so many equal `turns`, one after the other in a loop, because
-    LLVM's time goes by the line. `read`: (builder, address of the block, which turn, which part of the rows) -> the
-    turn's runs in order. signed: codes are signed bytes. pairs: see `Dot`."""
+    """How a tile reads a kind of weight."""
 
-    turns: int
-    signed: bool
-    pairs: int
-    read: Callable[[Any, Any, Any, Any], Iterator[Run]]
+    turns: int  # equal parts of a block, read in a loop to save time of compilation
+    signed: bool  # codes are signed bytes
+    pairs: int  # sums of two products that fit into 16 bits, for `Dot`
+    read: Callable[[Any, Any, Any, Any], Iterator[Run]]  # (builder, block address, turn, part of the rows) -> its runs
 
 
 def _place(builder: Any, address: Any, distance: int, part: Any, size: int) -> Any:
-    """Where the numbers of a part's rows begin, which have `size` bytes each."""
+    """The address of the numbers of the rows of `part`, which have `size` bytes each."""
     return ir.offset(builder, builder.add(address, ir.scaled(builder, part, size * ROWS_AT_ONCE)), distance)
 
 
@@ -63,13 +62,13 @@ def _vector(builder: Any, address: Any, distance: int, part: Any) -> Any:
 
 
 def _halves(builder: Any, address: Any, distance: int, part: Any) -> Any:
-    """A float16 of each row as floats"""
+    """The float16 of each row, as floats."""
     place = _place(builder, address, distance, part, 2)
     return floats_of(builder, ir.load(builder, place, ir.Vector(ir.Int16, ROWS_AT_ONCE)))
 
 
 def _right(builder: Any, values: Any, count: int) -> Any:
-    """Bytes, shifted by a count of bits; what comes in from the neighbour is for a mask to remove."""
+    """Bytes shifted right by `count` bits. Bits of the neighbouring byte come in; the caller masks them."""
     return builder.bitcast(builder.lshr(builder.bitcast(values, Shorts), ir.constant(Shorts, count)), Bytes)
 
 
@@ -78,7 +77,7 @@ def _left(builder: Any, values: Any, count: int) -> Any:
 
 
 def _nibbles(builder: Any, address: Any, distance: int, part: Any) -> Iterator[tuple[int, Any]]:
-    """The 32 four-bit codes of a group."""
+    """The 32 codes of four bits of a group."""
     mask = ir.constant(Bytes, 15)
     for k in range(4):
         raw = _vector(builder, address, distance + 64 * k, part)
@@ -112,8 +111,8 @@ def _affine_runs(
     kind = ir.Vector(ir.Int8, ROWS_AT_ONCE)
 
     def numbers(distance: int, stride: int) -> Any:
-        own = builder.add(address, ir.scaled(builder, turn, stride))
-        return ir.load(builder, _place(builder, own, distance, part, 1), kind)
+        start = builder.add(address, ir.scaled(builder, turn, stride))
+        return ir.load(builder, _place(builder, start, distance, part, 1), kind)
 
     def six_bits(low: Any, low_shift: int, high: Any, high_shift: int) -> Any:
         low = builder.and_(builder.lshr(low, ir.constant(kind, low_shift)), ir.constant(kind, 15))

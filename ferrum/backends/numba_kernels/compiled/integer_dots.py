@@ -1,9 +1,8 @@
-"""Dot products of small whole numbers: four neighbouring bytes of each of several rows, times four of a token.
+"""Dot products of int8: four neighbouring bytes of each of several rows, times four bytes of a token.
 
-Owns: what each target multiplies bytes with: the instructions of VNNI, those of AVX2 that multiply bytes in pairs, or
-multiplications of 16 bits, which every processor has. A register holds four bytes of each of ROWS_AT_ONCE rows, so that
-the sums of different rows never have to be added up. All targets have the same sums: they are whole numbers, and none
-overflows.
+Owns: the instructions that each target multiplies bytes with: those of VNNI, those of AVX2 for pairs of bytes, or
+multiplications of 16 bits, which every processor has. A register holds four bytes of each of ROWS_AT_ONCE rows, so a
+sum never crosses lanes. All targets compute the same sums: they are integers, and none overflows.
 Source of the instructions: Intel 64 and IA-32 Architectures Software Developer's Manual (VPDPBUSD, VPMADDUBSW).
 Next: `ferrum.backends.numba_kernels.compiled.integer_blocks`.
 """
@@ -16,7 +15,7 @@ from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.loading.features import HAS_BYTE_DOTS, HAS_BYTE_SHUFFLE, HAS_WIDE_BYTE_DOTS
 
 ROWS_AT_ONCE = 16 if HAS_WIDE_BYTE_DOTS else 8 if HAS_BYTE_DOTS or HAS_BYTE_SHUFFLE else 4
-"""Rows in a register."""
+"""Rows whose four bytes fit into a register."""
 HAS_DOTS = HAS_WIDE_BYTE_DOTS or HAS_BYTE_DOTS
 
 Bytes, Shorts = ir.Vector(ir.Int8, 4 * ROWS_AT_ONCE), ir.Vector(ir.Int16, 2 * ROWS_AT_ONCE)
@@ -25,24 +24,24 @@ ZERO = ir.constant(Ints, 0)
 
 
 def in_all_rows(builder: Any, value: Any, kind: Any) -> Any:
-    """One scalar in all lanes of a vector of this type."""
+    """A scalar in all lanes of a vector of type `kind`."""
     undefined = ir.constant(kind, [0] * kind.count)
     single = builder.insert_element(undefined, value, ir.constant(ir.Int32, 0))
     return builder.shuffle_vector(single, undefined, ir.constant(ir.Vector(ir.Int32, kind.count), 0))
 
 
 def four_in_all_rows(builder: Any, address: Any) -> Any:
-    """The four bytes of a token at an address, for every row."""
+    """The four bytes of a token at an address, once for each row."""
     return builder.bitcast(in_all_rows(builder, ir.load(builder, address, ir.Int32), Ints), Bytes)
 
 
 class Codes:
-    """Four codes of each row, made ready once for all tokens."""
+    """Four codes of each row, prepared once for all tokens."""
 
     def __init__(self, builder: Any, raw: Any, signed: bool) -> None:
-        """raw: bytes; signed: from -128 to 127, else from 0 to 63."""
+        """raw: the bytes. signed: codes from -128 to 127, else from 0 to 63."""
         self.raw, self.unsigned = raw, raw
-        if signed and HAS_DOTS:  # 128 is added, and taken away again where the sum begins
+        if signed and HAS_DOTS:  # 128 is added to each code; the sum begins with X_MINUS_128, which subtracts it
             self.unsigned = builder.xor(raw, ir.constant(Bytes, -128))
         elif signed and HAS_BYTE_SHUFFLE:
             negative = builder.icmp_signed("<", raw, ir.constant(Bytes, 0))
@@ -52,15 +51,15 @@ class Codes:
 
 
 class Dot:
-    """The growing sum of one group of one token, for ROWS_AT_ONCE rows."""
+    """The sum of one group of one token, for ROWS_AT_ONCE rows."""
 
     def __init__(self, builder: Any, start: Any, signed: bool, pairs: int) -> None:
-        """start: int32 of each row. pairs: how many sums of two products 16 bits hold."""
+        """start: the initial value of each row, int32. pairs: how many sums of two products fit into 16 bits."""
         self._builder, self._total, self._signed = builder, start, signed
         self._pairs, self._held, self._waiting = pairs, 0, None
 
     def add(self, codes: Codes, token: Any) -> None:
-        """codes · token, added to each row's sum; token: bytes from -127 to 127."""
+        """Adds codes · token to the sum of each row. token: bytes from -127 to 127."""
         builder = self._builder
         if HAS_DOTS:
             name = f"llvm.x86.avx512.vpdpbusd.{32 * ROWS_AT_ONCE}"
@@ -73,7 +72,7 @@ class Dot:
             self._flush()
 
     def _sums_of_pairs(self, codes: Codes, token: Any) -> Any:
-        """Two products added up in 16 bits, which hold them."""
+        """The sums of two neighbouring products, in 16 bits each."""
         builder = self._builder
         if not HAS_BYTE_SHUFFLE:
             low, high = map(builder.mul, codes.halves, _in_halves(builder, token))
@@ -88,19 +87,19 @@ class Dot:
             self._waiting, self._held = None, 0
 
     def floats(self) -> Any:
-        """The sum, which float32 holds exactly."""
+        """The sum as float32, which is exact."""
         self._flush()
         return self._builder.sitofp(self._total, Floats)
 
 
 def _in_halves(builder: Any, values: Any) -> tuple[Any, Any]:
-    """Signed bytes as 16 bits each: the first and the second of each pair."""
+    """The first and the second byte of each pair, as signed 16 bits."""
     both, eight = builder.bitcast(values, Shorts), ir.constant(Shorts, 8)
     return builder.ashr(builder.shl(both, eight), eight), builder.ashr(both, eight)
 
 
 def _added_up(builder: Any, pairs: Any) -> Any:
-    """The sum of two neighbours of 16 bits, in 32."""
+    """The sums of two neighbouring numbers of 16 bits, in 32 bits."""
     if HAS_BYTE_SHUFFLE:
         return ir.call(builder, "llvm.x86.avx2.pmadd.wd", Ints, pairs, ir.constant(Shorts, 1))
     both, sixteen = builder.bitcast(pairs, Ints), ir.constant(Ints, 16)

@@ -1,7 +1,8 @@
-"""Products of quantised weights with rounded activations, for any number of tokens.
+"""Products of quantised weights with rounded activations (int8), for any number of tokens.
 
-Owns: which tile takes which units and tokens. The weights of a panel of units stay in a core's second-level cache while
-strips of tokens pass over them; nothing is decoded. Definition: `product` in `ferrum.tensor.int8`.
+Owns: the loops over units and tokens, and which tile computes which of them. The weights of a panel of units stay in
+the second-level cache of a core while all tokens pass over them. Weights are not decoded to floats. Definition:
+`product` in `ferrum.tensor.int8`.
 Next: `ferrum.backends.numba_kernels.compiled.rounding`.
 """
 
@@ -11,23 +12,25 @@ import numpy as np
 
 from ferrum.backends.numba_kernels.compiled.integer_tiles import tile
 from ferrum.backends.numba_kernels.compiled.simd import call10, inlined, load_float, load_word, store_float
-from ferrum.backends.numba_kernels.layouts import COLUMNS, DATA, PRODUCT, ROW_BYTES
+from ferrum.backends.numba_kernels.layouts import WEIGHT_COLUMNS, WEIGHT_DATA, WEIGHT_PRODUCT, WEIGHT_ROW_BYTES
 from ferrum.backends.numba_kernels.loading.features import HAS_WIDE_BYTE_DOTS
-from ferrum.backends.numba_kernels.sizes import LANES
+from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
 
 AHEAD = 8192
-"""Bytes further on that are asked for while few tokens pass: what memory delivers in the time of its own latency."""
+"""Distance of prefetching in bytes: what memory delivers within its latency."""
 PANEL_BYTES = 256 << 10
+"""Bytes of a panel of units, which stays in the second-level cache of a core."""
 MOST_UNITS = 6
+"""Most units of a panel."""
 MANY = 8
-"""Tokens from which on the large tile pays."""
+"""Tokens from which on the large tile is faster."""
 LARGE = dict.fromkeys(("q4_k", "q5_k", "q6_k"), (1, 6)) if HAS_WIDE_BYTE_DOTS else {}
-"""Units and tokens of the tile for many tokens, where they are not LARGE_TILE."""
+"""Units and tokens of the large tile, by the kind of weight; LARGE_TILE for all other kinds."""
 LARGE_TILE = (2, 4) if HAS_WIDE_BYTE_DOTS else (1, 4)
 
 
 def single(kind):
-    """The product of some units with one token: the word of `tile`."""
+    """The product of some units with one token, as a function."""
     one = tile(kind, 1, 1, 0)
 
     def multiply_one(w, unit, c, x, xs, y, ys, s, ss, count):
@@ -37,21 +40,21 @@ def single(kind):
 
 
 def multiply(kind):
-    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end of a weight of a kind; `first` is a multiple of
-    16. x: rounded groups. `out` and `start` point at row 0; `start` may be null. Kernels call it by its address in the
-    descriptor, whose DATA are units and ROW_BYTES those of one."""
+    """The function out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end of a weight of this kind in units;
+    `first` is a multiple of 16. x: rounded groups. `out` and `start` point to row 0; `start` may be null. Kernels call
+    it by its address in the descriptor (`unit_descriptor`)."""
     units, most = LARGE.get(kind, LARGE_TILE)
     one, two, four = (tile(kind, 1, tokens, AHEAD) for tokens in (1, 2, 4))
     large = tile(kind, units, most, 0)
 
     @inlined
     def panel(w, unit, c, x, xs, y, ys, s, ss, count, tokens):
-        """Some units, all tokens. Each tile stands here once: LLVM's time goes by the line."""
+        """The product of some units and all tokens. Each tile is called at one place, to save time of compilation."""
         token = 0
         while token < tokens:
             rest, done = tokens - token, 0
             xt, yt, st = x + token * xs, y + token * ys, s + token * ss if s != 0 else 0
-            is_large = token > 0 and rest >= most and tokens >= MANY  # the first strip waits for memory: it asks ahead
+            is_large = token > 0 and rest >= most and tokens >= MANY  # the first strip prefetches
             strip = most if is_large else 4 if rest >= 4 else 2 if rest >= 2 else 1
             if is_large:
                 done = count // units * units
@@ -69,14 +72,14 @@ def multiply(kind):
     def multiply_units(weight, x, xs, y, ys, s, ss, first, end, tokens, scratch):
         if first >= end:
             return
-        unit, c = load_word(weight + ROW_BYTES), load_word(weight + COLUMNS)
-        data = load_word(weight + DATA) + first // LANES * unit
-        whole, rest = (end - first) // LANES, (end - first) % LANES
+        unit, c = load_word(weight + WEIGHT_ROW_BYTES), load_word(weight + WEIGHT_COLUMNS)
+        data = load_word(weight + WEIGHT_DATA) + first // UNIT_ROWS * unit
+        whole, rest = (end - first) // UNIT_ROWS, (end - first) % UNIT_ROWS
         size = max(units, min(MOST_UNITS, PANEL_BYTES // unit // units * units))
         if tokens <= 2 or tokens == 4:
             size = max(1, whole)
         for top in range(0, whole, size):
-            place = 4 * (first + LANES * top)
+            place = 4 * (first + UNIT_ROWS * top)
             begin = s + place if s != 0 else 0
             panel(data + top * unit, unit, c, x, xs, y + place, ys, begin, ss, min(size, whole - top), tokens)
         if rest:
@@ -87,11 +90,11 @@ def multiply(kind):
 
 @inlined
 def _last_rows(weight, data, x, xs, y, ys, s, ss, first, rest, tokens, scratch):
-    """Fewer rows than a unit has: all of them are multiplied, and the first ones are kept."""
+    """The last rows, fewer than a unit: the whole unit is multiplied, and the results of these rows are kept."""
     for token in range(tokens):
         call10(
-            load_word(weight + PRODUCT), data, load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
-            x + token * xs, xs, scratch, 4 * LANES, 0, 0, 1,
+            load_word(weight + WEIGHT_PRODUCT), data, load_word(weight + WEIGHT_ROW_BYTES),
+            load_word(weight + WEIGHT_COLUMNS), x + token * xs, xs, scratch, 4 * UNIT_ROWS, 0, 0, 1,
         )  # fmt: skip
         for row in range(rest):
             base = load_float(s + token * ss + 4 * (first + row)) if s != 0 else np.float32(0)

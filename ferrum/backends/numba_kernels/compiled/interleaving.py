@@ -1,7 +1,7 @@
-"""Stored rows rearranged into units of sixteen.
+"""Stored rows rearranged into units of sixteen rows.
 
-Owns: the kernel that moves the bytes of each kind of weight from the order of the file to that of `integer_blocks`. No
-bit is lost or made up: it is a permutation, but for the padding of rows and columns that fill no unit, which is zeros.
+Owns: the kernel that moves the bits of each kind of weight from the order of the file to that of `integer_blocks`. It
+is a permutation of bits; rows and columns that fill no unit are padded with zeros.
 Next: `ferrum.backends.numba_kernels.compiled.linear`.
 """
 
@@ -12,7 +12,7 @@ from numba import types
 from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.compiled.k_blocks import KINDS
 from ferrum.backends.numba_kernels.compiled.simd import Address, Index, inlined, load_word, word
-from ferrum.backends.numba_kernels.sizes import GROUP, LANES, UNIT_BLOCK_BYTES, UNIT_GROUPS
+from ferrum.backends.numba_kernels.sizes import GROUP, UNIT_BLOCK_BYTES, UNIT_GROUPS, UNIT_ROWS
 
 _NIBBLES = 0x0F0F0F0F
 _TWICE = 0x03030303
@@ -21,7 +21,7 @@ _ONES = 0x01010101
 
 @word(Index, Address)
 def _four(builder, address):
-    """Four bytes as an unsigned number"""
+    """Four bytes, as an unsigned integer."""
     return builder.zext(ir.load(builder, address, ir.Int32), ir.Int64)
 
 
@@ -32,7 +32,7 @@ def _put_four(builder, address, value):
 
 @word(Index, Address)
 def _one(builder, address):
-    """A byte as an unsigned number"""
+    """One byte, as an unsigned integer."""
     return builder.zext(ir.load(builder, address, ir.Int8), ir.Int64)
 
 
@@ -48,8 +48,8 @@ def _move_two(builder, target, source):
 
 @inlined
 def _nibbles(source, target, shift):
-    """Low (shift 0) or high (4) nibbles of 32 bytes, which are the 32 columns of a group: to four vectors, of which a
-    row has four bytes each."""
+    """Moves the low (shift 0) or high (shift 4) nibbles of 32 bytes, the 32 columns of a group, to four vectors, in
+    each of which the row has four bytes."""
     for k in range(4):
         low, high = _four(source + 8 * k) >> shift, _four(source + 8 * k + 4) >> shift
         _put_four(target + 64 * k, (low & _NIBBLES) | (high & _NIBBLES) << 4)
@@ -57,14 +57,14 @@ def _nibbles(source, target, shift):
 
 @inlined
 def _half_nibbles(source, target):
-    """16 bytes whose low nibbles are columns 0-15 and high ones columns 16-31."""
+    """The same for 16 bytes whose low nibbles are columns 0-15 and whose high nibbles are columns 16-31."""
     for k in range(2):
         low, high = _four(source + 8 * k), _four(source + 8 * k + 4)
         _put_four(target + 64 * k, (low & _NIBBLES) | (high & _NIBBLES) << 4)
         _put_four(target + 128 + 64 * k, (low >> 4 & _NIBBLES) | (high >> 4 & _NIBBLES) << 4)
 
 
-# ---- one block of one row: address of the block, the unit's bytes for it, which row, which block of the unit
+# ---- one block of one row: its address, that of the unit's block, the row in the unit, the block in the unit's block
 @inlined
 def _q4_0(source, unit, row, block):
     _move_two(unit + 32 * block + 2 * row, source)
@@ -87,7 +87,8 @@ def _q8_0(source, unit, row, block):
 
 @inlined
 def _six_bit_scales(source, unit, row):
-    """What Q4_K and Q5_K begin with; how the file packs the scales is told in `ferrum.tensor.k_quants`."""
+    """The scales and minimums at the beginning of Q4_K and Q5_K. `ferrum.tensor.k_quants` describes how the file packs
+    them."""
     _move_two(unit + 2 * row, source)
     _move_two(unit + 32 + 2 * row, source + 2)
     for pair in range(4):
@@ -144,8 +145,10 @@ _BLOCKS = {"q4_0": _q4_0, "q4_1": _q4_1, "q8_0": _q8_0, "q4_k": _q4_k, "q5_k": _
 
 
 def interleaved(kind):
-    """The kernel for a kind: 1 stored rows, 2 bytes from one to the next, 3 rows, 4 columns, 5 units, which are zeros,
-    6 bytes of a unit. Chunks share units."""
+    """The kernel for a kind of weight.
+
+    1 stored rows, 2 bytes from one to the next, 3 rows, 4 columns, 5 units, which are zeros before, 6 bytes of a unit.
+    A chunk is a part of the units."""
     move, size, stored = _BLOCKS[kind], KINDS[kind].size, KINDS[kind].bytes
     together, span = UNIT_GROUPS[kind] * GROUP // KINDS[kind].size, UNIT_BLOCK_BYTES[kind]
 
@@ -157,10 +160,10 @@ def interleaved(kind):
             load_word(row + 32),
         )
         target, unit_bytes = load_word(row + 40), load_word(row + 48)
-        units = (rows + LANES - 1) // LANES
+        units = (rows + UNIT_ROWS - 1) // UNIT_ROWS
         for unit in range(units * chunk // chunks, units * (chunk + 1) // chunks):
-            for lane in range(min(LANES, rows - LANES * unit)):
-                place = source + (LANES * unit + lane) * row_bytes
+            for lane in range(min(UNIT_ROWS, rows - UNIT_ROWS * unit)):
+                place = source + (UNIT_ROWS * unit + lane) * row_bytes
                 for block in range(columns // size):
                     base = target + unit * unit_bytes + block // together * span
                     move(place + block * stored, base, lane, block % together)

@@ -1,8 +1,8 @@
 """Small builders of portable LLVM vector IR, from which the SIMD vocabulary and the tiles are made.
 
-Owns: constants, loads, splats, shuffles and the one reduction tree. Every address is an int64, so that the same code
-runs on mapped files and NumPy buffers. Reductions are explicit trees without fast-math flags: LLVM may not reorder
-them, and a sum has the same bits in every tile shape and on every target with fused multiply-add.
+Owns: constants, loads, splats, shuffles and the reduction tree. Every address is an int64, so the same code runs on
+mapped files and NumPy buffers. Reductions are explicit trees without fast-math flags, which LLVM may not reorder: a sum
+has the same bits in every shape of tile and on every target with fused multiply-add.
 Next: `ferrum.backends.numba_kernels.compiled.simd`.
 """
 
@@ -23,19 +23,19 @@ IntType = ir.IntType
 Half, Float = ir.HalfType(), ir.FloatType()
 Int8, Int16, Int32, Int64 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 Vector = ir.VectorType
-Floats, Ints = Vector(Float, LANES), Vector(Int32, LANES)  # the 16-lane types everything works in
-NONE = ir.Constant(Int8.as_pointer(), None)  # Numba's representation of None
+Floats, Ints = Vector(Float, LANES), Vector(Int32, LANES)  # the 16-lane types of all kernels
+NONE = ir.Constant(Int8.as_pointer(), None)  # the value that stands for None in Numba
 
 
 def constant(kind: Any, value: Any) -> Any:
-    """A constant; one number fills every lane of a vector type."""
+    """A constant. One number fills every lane of a vector type."""
     if isinstance(kind, Vector) and not isinstance(value, (list, tuple)):
         value = [value] * kind.count
     return ir.Constant(kind, value)
 
 
 def call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
-    """Call an LLVM intrinsic or external function by name."""
+    """Calls an LLVM intrinsic or an external function by name."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), list(arguments))
 
@@ -62,8 +62,8 @@ def store(builder: Any, address: Any, value: Any) -> None:
 
 
 def prefetch(builder: Any, address: Any, nearest: bool = False) -> None:
-    """Ask for the cache line at `address`, into the second-level cache or into the nearest one. A wrong address does no
-    harm."""
+    """Prefetches the cache line at `address` into the second-level cache, or with `nearest` into the first-level cache.
+    An invalid address has no effect."""
     place = pointer(builder, address, Int8)
     read, level, data = (constant(Int32, value) for value in (0, 3 if nearest else 2, 1))
     call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, level, data)
@@ -95,7 +95,7 @@ def multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 class _BFloatType(ir.Type):  # type: ignore[misc]
-    """LLVM's bfloat, which llvmlite has no name for."""
+    """The type bfloat of LLVM, which llvmlite does not define."""
 
     def _to_string(self) -> str:
         return "bfloat"
@@ -108,8 +108,9 @@ class _BFloatType(ir.Type):  # type: ignore[misc]
 
 
 def dot_pairs(builder: Any, x: Any, y: Any, z: Any) -> Any:
-    """Pairs of bfloat16, 16 int32 each: both products of a pair added to its lane of z. The instruction of AVX512_BF16
-    treats denormal numbers as 0 and rounds to the nearest even; elsewhere two multiply-adds in float32."""
+    """x and y hold 16 pairs of bfloat16, as 16 int32. Both products of a pair are added to its lane of z. The
+    instruction of AVX512_BF16 treats denormal numbers as 0 and rounds to nearest even. Other targets use two
+    multiply-adds in float32."""
     if HAS_BFLOAT16:
         pairs = (builder.bitcast(each, Vector(_BFloatType(), 2 * LANES)) for each in (x, y))
         return call(builder, "llvm.x86.avx512bf16.dpbf16ps.512", Floats, z, *pairs)
@@ -128,13 +129,14 @@ def _high_of_pairs(builder: Any, pairs: Any) -> Any:
 
 
 def pairs_of(builder: Any, low: Any, high: Any) -> Any:
-    """Two times 16 floats, rounded to bfloat16, as 16 int32."""
+    """Two vectors of 16 floats, rounded to bfloat16, as 16 int32: `low` in the lower halves, `high` in the upper
+    ones."""
     low, high = (_rounded_to_bfloat16(builder, x) for x in (low, high))
     return builder.or_(builder.lshr(low, constant(Ints, 16)), builder.and_(high, constant(Ints, -1 << 16)))
 
 
 def _rounded_to_bfloat16(builder: Any, x: Any) -> Any:
-    """The bits of 16 floats, whose upper halves are rounded to the nearest, ties to even; NaN stays NaN."""
+    """The bits of 16 floats whose upper halves are the numbers rounded to bfloat16, to nearest even. NaN stays NaN."""
     bits = builder.bitcast(x, Ints)
     odd = builder.and_(builder.lshr(bits, constant(Ints, 16)), constant(Ints, 1))
     rounded = builder.add(bits, builder.add(odd, constant(Ints, 0x7FFF)))
@@ -148,7 +150,7 @@ def widen(builder: Any, integers: Any) -> Any:
 
 
 def allocate(builder: Any, starts: Sequence[Any]) -> list[Any]:
-    """Accumulators that begin with these values: LLVM keeps them in registers."""
+    """Accumulators with these initial values. LLVM keeps them in registers."""
     slots = [cgutils.alloca_once(builder, start.type) for start in starts]
     for start, slot in zip(starts, slots, strict=True):
         builder.store(start, slot)
@@ -160,35 +162,35 @@ def allocate_zeros(builder: Any, count: int) -> list[Any]:
 
 
 def opaque(builder: Any, value: Any) -> Any:
-    """A value that LLVM may not look into: it would rewrite a shuffle by a known pattern into its own choice of
-    instructions, and keep what was loaded from a known address in a register that others need. The empty assembly names
-    no instruction, only the kind of register."""
+    """The same value, about which LLVM knows nothing. If LLVM knew the pattern of a shuffle it would choose other
+    instructions, and if it knew that an address is used again it would keep the loaded value in a register that is
+    needed elsewhere. The inline assembly has no instruction; it only names the kind of register."""
     kind = ir.FunctionType(value.type, [value.type])
     constraint = "=r,0" if value.type == Int64 else "=x,0"
     return builder.call(ir.InlineAsm(kind, "", constraint, False), [value])
 
 
 def stack(builder: Any, size: int) -> Any:
-    """The address of so many bytes of the stack, into which LLVM may not look: it would keep in registers what is to be
-    read from memory."""
+    """The address of `size` bytes on the stack, as an `opaque` value: otherwise LLVM would keep their content in
+    registers instead of reading it from memory."""
     slot = cgutils.alloca_once(builder, ir.ArrayType(Int8, size))
     slot.align = 64
     return opaque(builder, builder.ptrtoint(slot, Int64))
 
 
 def spread(builder: Any, address: Any, index: int) -> Any:
-    """One of the floats at an address in all lanes."""
+    """The float number `index` at an address, in all lanes."""
     return splat(builder, load(builder, offset(builder, address, 4 * index), Float))
 
 
 def keep_order(builder: Any) -> None:
-    """What is read after this is not read before: LLVM would load all that a loop needs at its beginning, into more
-    registers than there are."""
+    """LLVM may not move loads from after this point to before it. Otherwise it would do all loads of a loop at its
+    beginning and run out of registers."""
     builder.call(ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", True), [])
 
 
 def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:
-    """Run body(case) for the case that equals the int64 `value`; nothing where none does."""
+    """Runs body(case) for the case that equals the int64 `value`, and nothing if no case does."""
     done = builder.append_basic_block("switch.done")
     switch = builder.switch(value, done)
     for case in cases:
@@ -203,9 +205,9 @@ def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None
 def horizontal_sums(builder: Any, parts: Sequence[Sequence[Any]]) -> list[Any]:
     """The sum of all lanes of each vector, always by the tree (i, i+8), (i, i+4), (i, i+2), (i, i+1).
 
-    A vector of 16 lanes comes in parts: 1 of 16 lanes, 2 of 8 or 4 of 4; parts[p][v] is part p of vector v. Vectors are
-    folded together where several are given (16 sums cost 15 additions instead of 64); the tree of each one, and so its
-    rounding, stays the same.
+    A vector of 16 lanes comes in parts: 1 of 16 lanes, 2 of 8 or 4 of 4; parts[p][v] is part p of vector v. Several
+    vectors share their additions (16 sums cost 15 additions instead of 64), but each keeps its tree, and so its
+    rounding.
     """
     while len(parts) > 1:
         half = len(parts) // 2
@@ -221,7 +223,7 @@ def horizontal_sums(builder: Any, parts: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def _fold(builder: Any, vectors: list[Any], lanes: int) -> list[Any]:
-    """Lane sums of a power of two of vectors, at most as many as they have lanes."""
+    """The lane sums of vectors. Their number is a power of two, at most the number of their lanes."""
     count, width = len(vectors), lanes  # each vector holds lanes / width groups of `width` partial sums
     while len(vectors) > 1:
         half = width // 2

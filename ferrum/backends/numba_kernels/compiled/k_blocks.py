@@ -1,7 +1,7 @@
 """K-quants: blocks of 256 stored weights, decoded to vectors of 16 floats in registers.
 
-Owns: the decoding of Q4_K, Q5_K and Q6_K, and the list of all kinds that have native kernels. The readable definitions
-are the `dequantize` methods of `ferrum.tensor.k_quants`; a property test holds these against them.
+Owns: decoding of Q4_K, Q5_K and Q6_K, and the list of all kinds of weights that kernels decode. Definitions: the
+`dequantize` methods of `ferrum.tensor.k_quants`; a property test compares the results.
 Next: `ferrum.backends.numba_kernels.compiled.tiles`.
 """
 
@@ -18,10 +18,11 @@ _FourInts = ir.Vector(ir.Int32, 4)
 
 
 def _group_scales(builder: Any, address: Any) -> Callable[[int], list[Any]]:
-    """Of the block at `address`: two float16, then 12 bytes of six-bit numbers, packed as `ferrum.tensor.k_quants`
-    tells. -> group -> scale * group scale and -(minimum * group minimum), in all lanes. All products are exact. They
-    are laid down, since a float from memory fills all lanes at no cost."""
-    raw = ir.load(builder, ir.offset(builder, address, 4), _FourInts)  # three words of them
+    """The block at `address` begins with two float16 and 12 bytes of six-bit numbers, packed as
+    `ferrum.tensor.k_quants` describes. -> a function from a group to scale * group scale and -(minimum * group
+    minimum), in all lanes. All products are exact. They are stored on the stack, because loading one float into all
+    lanes costs nothing extra."""
+    raw = ir.load(builder, ir.offset(builder, address, 4), _FourInts)  # the first three hold the six-bit numbers
 
     def keep(lanes: list[int], shifts: Any, masks: list[int]) -> Any:
         shifted = builder.lshr(ir.shuffle(builder, raw, raw, lanes), ir.constant(_FourInts, shifts))
@@ -68,14 +69,15 @@ def _q5_k(builder: Any) -> Decoder:
 
 
 def _q6_k(builder: Any) -> Decoder:
-    """64 codes are unpacked at a time; they and the scales are laid down, for loads that widen and spread."""
+    """64 codes are unpacked at a time. Codes and scales are stored on the stack, because loads can convert codes and
+    copy a scale to all lanes."""
 
     def decode(address: Any) -> Iterator[Any]:
         scale = half_in_all_lanes(builder, ir.offset(builder, address, 208))
         groups = ir.widen(builder, ir.load(builder, ir.offset(builder, address, 192), _Bytes))
         steps, spot = ir.stack(builder, 64), ir.stack(builder, 256)
         ir.store(builder, steps, builder.fmul(groups, scale))
-        for quarter in range(4):  # two of them share their low and their high bits
+        for quarter in range(4):  # two quarters share the bytes of their low and of their high bits
             place = ir.offset(builder, spot, 64 * quarter)
             ir.store(builder, place, builder.sub(_six_bits(builder, address, quarter), ir.constant(_Line, 32)))
             for i in range(4):
@@ -95,7 +97,7 @@ def _six_bits(builder: Any, address: Any, quarter: int) -> Any:
 
 
 def _bits(builder: Any, values: Any, shift: int, mask: int) -> Any:
-    """The bits of each byte that the mask keeps after a shift to the right, or to the left where it is negative."""
+    """Each byte shifted to the right, or to the left by a negative `shift`, and masked."""
     distance = ir.constant(values.type, abs(shift))
     moved = builder.lshr(values, distance) if shift > 0 else builder.shl(values, distance) if shift < 0 else values
     return builder.and_(moved, ir.constant(values.type, mask))
@@ -107,4 +109,4 @@ KINDS = {
     "q5_k": Kind(256, 176, _q5_k),
     "q6_k": Kind(256, 210, _q6_k),
 }
-"""Every kind of weight that has a native kernel."""
+"""Every kind of weight that kernels decode."""

@@ -3,8 +3,8 @@
 Owns: the kernels of `linear`, `norm_linears`, `linear_add`, `norm_gated`, `norm_activated` and `embed` and their row
 layouts.
 Definitions: the methods of the same names in `ferrum.tensor.compositions`.
-Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, listed at each kernel; chunk i does its
-share and touches no other's output (overlapping tiles write identical bits).
+Every kernel is `kernel(row, chunk, chunks)`: `row` points to int64 words, which the docstring of the kernel lists. A
+chunk writes only its own part of the output; where two tiles overlap, both write the same bits.
 Next: `ferrum.backends.numba_kernels.compiled.routing`.
 """
 
@@ -26,19 +26,26 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     store,
     store_float,
 )
-from ferrum.backends.numba_kernels.layouts import BIAS, DESCRIPTOR_BYTES, MLP_ACTIVATION, MULTIPLY, ROWS, SHARE
-from ferrum.backends.numba_kernels.sizes import UNIT_ROWS
+from ferrum.backends.numba_kernels.layouts import (
+    MLP_ACTIVATION,
+    WEIGHT_BIAS,
+    WEIGHT_BYTES,
+    WEIGHT_MULTIPLY,
+    WEIGHT_ROWS,
+    WEIGHT_SHARE_ROWS,
+)
+from ferrum.backends.numba_kernels.sizes import SHARE_ROWS
 
 
 # ---- kernels
 def linears(row, chunk, chunks):
     """norm_linears, linear and linear_add.
 
-    1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 columns, 6 descriptors, 7 their count,
-    8 out: each weight's columns follow those of the one before, 9 out stride, 10 residual (0: none), 11 its stride,
-    12 scratch, 13 scratch bytes per chunk, 14 scale (float bits), 15 is what is added to the residual a product with a
-    bias, or times a scale (0 or 1)? The norm is cheap, so each chunk computes it into private scratch: that saves a
-    barrier. Where a product is finished so (word 15), no share has fewer rows than a tile: its rows are its own."""
+    1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 columns, 6 descriptors, 7 their count, 8 out: each
+    weight's columns follow those of the one before, 9 out stride, 10 residual (0: none), 11 its stride, 12 scratch, 13
+    scratch bytes per chunk, 14 scale (float bits), 15 1 if out = residual + scale * (product + bias) is computed from
+    the finished product, else 0. Each chunk computes the norm of all tokens in its own scratch: that is cheap and needs
+    no barrier. If word 15 is 1, no chunk has fewer rows than a tile, so chunks never overlap."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
@@ -54,19 +61,19 @@ def linears(row, chunk, chunks):
     weight, out, out_stride = load_word(row + 48), load_word(row + 64), load_word(row + 72)
     residual, residual_stride, finished = load_word(row + 80), load_word(row + 88), load_word(row + 120)
     for _ in range(load_word(row + 56)):
-        rows, bias = load_word(weight + ROWS), load_word(weight + BIAS)
+        rows, bias = load_word(weight + WEIGHT_ROWS), load_word(weight + WEIGHT_BIAS)
         start, start_stride = (residual, residual_stride) if residual != 0 and finished == 0 else (bias, 0)
-        first, end = share(rows, chunk, chunks, load_word(weight + SHARE))
+        first, end = share(rows, chunk, chunks, load_word(weight + WEIGHT_SHARE_ROWS))
         call11(
-            load_word(weight + MULTIPLY), weight, x, x_stride, out, out_stride, start, start_stride,
+            load_word(weight + WEIGHT_MULTIPLY), weight, x, x_stride, out, out_stride, start, start_stride,
             first, end, tokens, panel,
         )  # fmt: skip
         if finished != 0:
             for token in range(tokens):
-                own, base = out + token * out_stride, residual + token * residual_stride
-                _finish(own + 4 * first, base + 4 * first, end - first, load_float(row + 112))
+                target, base = out + token * out_stride, residual + token * residual_stride
+                _finish(target + 4 * first, base + 4 * first, end - first, load_float(row + 112))
         out += 4 * rows
-        weight += DESCRIPTOR_BYTES
+        weight += WEIGHT_BYTES
 
 
 @inlined
@@ -80,18 +87,20 @@ def _finish(out, residual, columns, scale):
 
 
 def mlp_inner(row, chunk, chunks):
-    """norm_gated and norm_activated: 1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 words of the MLP,
-    6 columns, 7 descriptors of gate and up or of up alone, 8 their count, 9 out [tokens, intermediate], 10 scratch,
-    11 scratch bytes per chunk, 12 rows that are multiplied before they are joined, a multiple of every share. A chunk
-    finishes its own columns: no barrier inside. intermediate is a multiple of 16."""
+    """norm_gated and norm_activated.
+
+    1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 words of the MLP, 6 columns, 7 descriptors of gate and
+    up or of up alone, 8 their count, 9 out [tokens, intermediate], 10 scratch, 11 scratch bytes per chunk, 12 rows that
+    are multiplied before the activation joins them, a multiple of the rows of every share. A chunk computes gate, up
+    and the activation for its own rows, so it needs no barrier. intermediate is a multiple of 16."""
     x, x_stride, tokens, columns = (
         load_word(row + 8),
         load_word(row + 16),
         load_word(row + 24),
         load_word(row + 48),
     )
-    rows, together = load_word(load_word(row + 56) + ROWS), load_word(row + 96)
-    first, end = share(rows, chunk, chunks, 4 * UNIT_ROWS)
+    rows, together = load_word(load_word(row + 56) + WEIGHT_ROWS), load_word(row + 96)
+    first, end = share(rows, chunk, chunks, 4 * SHARE_ROWS)
     scratch = load_word(row + 80) + chunk * load_word(row + 88)
     if load_word(row + 32) != 0:
         normalise(load_word(row + 32), 0, x, x_stride, scratch, 4 * columns, columns, 0, tokens)
@@ -102,18 +111,18 @@ def mlp_inner(row, chunk, chunks):
 
 @inlined
 def _join_rows(row, x, x_stride, first, width, gated):
-    """Some rows of gate and up for all tokens, and what an MLP makes of them."""
+    """Some rows of gate and up for all tokens, and the activation that joins them."""
     tokens, mlp, weight, count = load_word(row + 24), load_word(row + 40), load_word(row + 56), load_word(row + 64)
-    rows, out = load_word(weight + ROWS), load_word(row + 72)
+    rows, out = load_word(weight + WEIGHT_ROWS), load_word(row + 72)
     lifted = gated + 4 * width * tokens
     panel = lifted + 4 * width * tokens
     for number in range(count):
         call11(
-            load_word(weight + MULTIPLY), weight, x, x_stride, gated + 4 * width * tokens * number - 4 * first,
-            4 * width, load_word(weight + BIAS), 0,
+            load_word(weight + WEIGHT_MULTIPLY), weight, x, x_stride, gated + 4 * width * tokens * number - 4 * first,
+            4 * width, load_word(weight + WEIGHT_BIAS), 0,
             first, first + width, tokens, panel,
         )  # fmt: skip
-        weight += DESCRIPTOR_BYTES
+        weight += WEIGHT_BYTES
     for token in range(tokens):
         place, target = 4 * width * token, out + 4 * (rows * token + first)
         if count == 1:

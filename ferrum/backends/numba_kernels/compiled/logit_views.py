@@ -1,7 +1,7 @@
-"""The look at a row of logits: its largest ones, candidates copied out of it, their weights and their order.
+"""Views of a row of logits: the maximum of each block, candidates copied out of the row, their weights and their order.
 
-Owns: what the kernels that choose tokens and tell of them have in common. A *view* is the logits that matter: the row
-itself, or candidates copied out of it, in the order of ids, in blocks of 64 that are padded with -inf.
+Owns: the functions that the kernels of `choosing` and `ranking` share. A *view* is either the row itself or candidates
+copied out of it in the order of ids, in blocks of 64 logits that are padded with -inf.
 Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.compiled.choosing`.
 """
 
@@ -23,42 +23,42 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     sum_lanes,
 )
 from ferrum.backends.numba_kernels.compiled.simd_float64 import largest, store_double, store_int32, weigh
-from ferrum.backends.numba_kernels.sizes import BLOCK
+from ferrum.backends.numba_kernels.sizes import LOGIT_BLOCK
 
 stage: Any = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
-"""Decorator of a part of a kernel that is compiled by itself: written into it, all of them would take Numba three times
-as long."""
+"""Decorator of a part of a kernel that is compiled as a function of its own. Inlining all of them would make
+compilation three times as long."""
 
-NOTHING = np.float32(-np.inf)
+MINUS_INFINITY = np.float32(-np.inf)
 
 
 @inlined
 def scratch_of_row(place, blocks):
-    """The parts of a chunk's memory, in the order that `choice_scratch` tells: of sums, weights, largest ones, logits,
-    ids, and places to put these in order."""
+    """-> the addresses of the parts of a chunk's scratch, in the order of `choice_scratch`: sums of weights, weights,
+    maxima, logits, ids, numbers for sorting."""
     weights = place + 8 * blocks
-    maxima = weights + 8 * BLOCK * blocks
+    maxima = weights + 8 * LOGIT_BLOCK * blocks
     logits = maxima + 4 * blocks
-    ids = logits + 4 * BLOCK * blocks
-    return place, weights, maxima, logits, ids, ids + 4 * BLOCK * blocks
+    ids = logits + 4 * LOGIT_BLOCK * blocks
+    return place, weights, maxima, logits, ids, ids + 4 * LOGIT_BLOCK * blocks
 
 
 @inlined
 def padded(x, count, blocks, out):
-    """Copies a row whose logits do not fill their blocks, and -inf behind it -> where it is."""
-    if count % BLOCK != 0:
-        for i in range(BLOCK * blocks):
-            store_float(out + 4 * i, load_float(x + 4 * i) if i < count else NOTHING)
+    """-> the address of a row whose last block is complete: x, or a copy of it in `out`, followed by -inf."""
+    if count % LOGIT_BLOCK != 0:
+        for i in range(LOGIT_BLOCK * blocks):
+            store_float(out + 4 * i, load_float(x + 4 * i) if i < count else MINUS_INFINITY)
         x = out
     return x
 
 
 @stage
 def survey(x, blocks, maxima):
-    """The largest logit; NaN where one is. Writes the largest of each block."""
-    most = splat(NOTHING)
+    """-> the largest logit; NaN if one is NaN. Writes the maximum of each block."""
+    most = splat(MINUS_INFINITY)
     for block in range(blocks):
-        place = x + 4 * BLOCK * block
+        place = x + 4 * LOGIT_BLOCK * block
         values = largest(largest(load(place), load(place + 64)), largest(load(place + 128), load(place + 192)))
         store_float(maxima + 4 * block, max_lanes(values))
         most = largest(values, most)
@@ -68,19 +68,19 @@ def survey(x, blocks, maxima):
 
 @inlined
 def first(x, blocks, maxima, wanted):
-    """The place of the first logit that is the largest."""
+    """-> the index of the first logit that equals `wanted`, the largest one."""
     block = 0
     while block < blocks - 1 and load_float(maxima + 4 * block) != wanted:
         block += 1
-    place, i = x + 4 * BLOCK * block, 0
-    while i < BLOCK - 1 and load_float(place + 4 * i) != wanted:
+    place, i = x + 4 * LOGIT_BLOCK * block, 0
+    while i < LOGIT_BLOCK - 1 and load_float(place + 4 * i) != wanted:
         i += 1
-    return BLOCK * block + i
+    return LOGIT_BLOCK * block + i
 
 
 @stage
 def kth_largest(values, count, k):
-    """Of floats that are taken apart on the way; k from 1."""
+    """-> the k-th largest of `count` floats, k from 1. The floats are reordered (quickselect)."""
     low, high, wanted = 0, count - 1, k - 1
     while low < high:
         pivot = load_float(values + 4 * ((low + high) // 2))
@@ -91,9 +91,9 @@ def kth_largest(values, count, k):
             while load_float(values + 4 * j) < pivot:
                 j -= 1
             if i <= j:
-                other = load_float(values + 4 * i)
+                value = load_float(values + 4 * i)
                 store_float(values + 4 * i, load_float(values + 4 * j))
-                store_float(values + 4 * j, other)
+                store_float(values + 4 * j, value)
                 i += 1
                 j -= 1
         low, high = (low, j) if wanted <= j else (i, high) if wanted >= i else (wanted, wanted)
@@ -103,7 +103,8 @@ def kth_largest(values, count, k):
 # ---- candidates
 @inlined
 def at_least(maxima, blocks, copy, top_k, floor):
-    """A logit that all candidates reach: the k-th largest of blocks' largest is at most the k-th largest of all."""
+    """-> a lower bound of all candidates, at least `floor`: the k-th largest of the maxima of blocks is at most the
+    k-th largest logit."""
     if 0 < top_k <= blocks:
         for block in range(blocks):
             store_float(copy + 4 * block, load_float(maxima + 4 * block))
@@ -113,11 +114,11 @@ def at_least(maxima, blocks, copy, top_k, floor):
 
 @stage
 def gather(x, count, blocks, maxima, floor, logits, ids):
-    """Copies the logits that are not below `floor`, and their ids -> how many."""
+    """Copies the logits that are not below `floor`, and their ids -> their number."""
     found = 0
     for block in range(blocks):
         if load_float(maxima + 4 * block) >= floor:
-            for i in range(BLOCK * block, min(BLOCK * block + BLOCK, count)):
+            for i in range(LOGIT_BLOCK * block, min(LOGIT_BLOCK * block + LOGIT_BLOCK, count)):
                 logit = load_float(x + 4 * i)
                 if logit >= floor:
                     store_float(logits + 4 * found, logit)
@@ -128,7 +129,7 @@ def gather(x, count, blocks, maxima, floor, logits, ids):
 
 @stage
 def keep_top(logits, ids, found, top_k, copy):
-    """Leaves exactly `top_k` candidates, of equal ones those with the lowest ids -> how many there are."""
+    """Keeps the `top_k` largest candidates, of equal ones those with the lowest ids -> the number of candidates."""
     if found > top_k:
         for i in range(found):
             store_float(copy + 4 * i, load_float(logits + 4 * i))
@@ -153,10 +154,11 @@ def keep_top(logits, ids, found, top_k, copy):
 # ---- weights
 @stage
 def weights_of(x, blocks, temperature, most, weights, sums):
-    """Writes the weight of every logit of a view, and their sum by block -> the sum of all."""
+    """Writes the weight of every logit of a view, and the sum of each block -> the sum of all. The weight of a logit is
+    exp((logit - most) / temperature)."""
     total, best = 0.0, np.float64(most) / temperature
     for block in range(blocks):
-        place, out, part = x + 4 * BLOCK * block, weights + 8 * BLOCK * block, 0.0
+        place, out, part = x + 4 * LOGIT_BLOCK * block, weights + 8 * LOGIT_BLOCK * block, 0.0
         for i in range(4):
             part += weigh(out + 128 * i, load(place + 64 * i), temperature, best)
         store_double(sums + 8 * block, part)
@@ -166,7 +168,8 @@ def weights_of(x, blocks, temperature, most, weights, sums):
 
 @stage
 def sort(x, members, count):
-    """Places of logits, ascending, into the descending order of those; equal ones stay as they are."""
+    """Sorts the indices `members` by their logits, the largest first (insertion sort). Equal logits keep their
+    order."""
     for i in range(1, count):
         place = load_int32(members + 4 * i)
         logit, j = load_float(x + 4 * place), i

@@ -1,7 +1,6 @@
-"""Register tiles of attention: scores and weighted values of one page of 16 positions.
+"""The inner loops of attention: scores and weighted values of one page of 16 positions.
 
-Owns: the two inner loops of paged attention, for up to six query rows that share a key/value head, over caches of
-float32 or float16.
+Owns: both loops, for at most six query rows that share a key/value head, and caches of float32 or float16.
 Next: `ferrum.backends.numba_kernels.compiled.pages_q8`.
 """
 
@@ -21,9 +20,9 @@ from ferrum.backends.numba_kernels.loading.features import REGISTERS, WIDTH
 from ferrum.backends.numba_kernels.sizes import QUERY_ROWS
 
 WIDE = 4 if REGISTERS * WIDTH >= 512 else 1
-"""Vectors of output columns that the value loop carries at once where there are as many."""
+"""Vectors of output columns that the loop over positions keeps in registers."""
 TOGETHER = 2 if REGISTERS * WIDTH >= 512 else 1
-"""Pages whose scores are computed together: with one, the sums of a few query rows would wait for each other."""
+"""Pages whose scores are computed together. With one page, the few accumulators would wait for their own additions."""
 
 Load = Callable[[Any, Any], Any]
 
@@ -34,8 +33,8 @@ def _floats(builder: Any, address: Any) -> Any:
 
 def _score(name: str, load: Load, pages: int) -> Any:
     """Word (query, query stride, addresses of `pages` pages of keys, key stride, head_dim, scores, score stride, rows):
-    scores[row] (16 floats for each page) = query[row] · keys; a page holds, for each of head_dim dimensions, 16
-    positions in a row. A vector of scores comes out without horizontal sums."""
+    scores[row] (16 floats for each page) = query[row] · keys. A page holds, for each of head_dim dimensions, the
+    numbers of 16 neighbouring positions, so a vector of 16 scores needs no sum over lanes."""
 
     def build(builder, query, query_stride, *rest):
         keys, (key_stride, head_dim, scores, score_stride, rows) = rest[:pages], rest[pages:]
@@ -66,8 +65,9 @@ def _score(name: str, load: Load, pages: int) -> Any:
 
 def _weigh(name: str, load: Load, element_bytes: int, wide: int) -> Any:
     """Word (weights, weight stride, values, value stride, out, out stride, columns, positions, rows): out[row] +=
-    weights[row] · values, for a multiple of 16 columns, `wide` vectors of them at a time and then one, and the first
-    `positions` of 16 positions: later ones may be unwritten memory, and 0 * NaN is NaN."""
+    weights[row] · values. `columns` is a multiple of 16; `wide` vectors of columns are computed at a time, then single
+    ones. Only the first `positions` of the 16 positions are read: later ones may be NaN in memory, and 0 * NaN is
+    NaN."""
 
     def build(builder, weights, weight_stride, values, value_stride, out, out_stride, columns, positions, rows):
         step, zero = ir.constant(ir.Int64, ir.LANES), ir.constant(ir.Int64, 0)
@@ -78,20 +78,20 @@ def _weigh(name: str, load: Load, element_bytes: int, wide: int) -> Any:
         def tile(count: int, vectors: int, column: Any) -> None:
             starts = [builder.add(out, builder.mul(out_stride, ir.constant(ir.Int64, m))) for m in range(count)]
             lines = [builder.add(weights, builder.mul(weight_stride, ir.constant(ir.Int64, m))) for m in range(count)]
-            own = ir.scaled(builder, column, 4)
-            places = [ir.offset(builder, builder.add(start, own), 64 * v) for start in starts for v in range(vectors)]
+            shift = ir.scaled(builder, column, 4)
+            places = [ir.offset(builder, builder.add(start, shift), 64 * v) for start in starts for v in range(vectors)]
             sums = ir.allocate(builder, [ir.load(builder, place, ir.Floats) for place in places])
             first = builder.add(values, ir.scaled(builder, column, element_bytes))
             with cgutils.for_range(builder, positions) as loop:
                 line = builder.add(first, builder.mul(loop.index, value_stride))
                 distances = [ir.offset(builder, line, ir.LANES * element_bytes * v) for v in range(vectors)]
-                found = [load(builder, distance) for distance in distances]
+                numbers = [load(builder, distance) for distance in distances]
                 for m in range(count):
                     place = builder.add(lines[m], ir.scaled(builder, loop.index, 4))
                     weight = ir.splat(builder, ir.load(builder, place, ir.Float))
                     for v in range(vectors):
                         slot = sums[m * vectors + v]
-                        builder.store(ir.multiply_add(builder, weight, found[v], builder.load(slot)), slot)
+                        builder.store(ir.multiply_add(builder, weight, numbers[v], builder.load(slot)), slot)
             for place, slot in zip(places, sums, strict=True):
                 ir.store(builder, place, builder.load(slot))
 

@@ -1,9 +1,9 @@
-"""Register tiles for many tokens: rows of decoded weights, a strip of tokens, one block of columns at a time.
+"""Products for many tokens: tiles of decoded weight rows times tokens, one block of columns at a time.
 
-Owns: `strip`, the inner loop of every product of more than a few tokens. A tile keeps its sums in registers for one
-block of columns and then lays them down in memory, so that both operands of a block stay in the first-level cache
-however long the rows are. As everywhere, every (row, token) sum has one 16-lane accumulator, columns in order, one
-reduction tree; where registers are narrower, its lanes are computed in several passes over the block.
+Owns: `strip`, the inner loop of every product of more than a few tokens. A tile keeps its accumulators in registers for
+one block of columns and then stores them in memory, so that both operands of a block stay in the first-level cache
+however long the rows are. As in `tiles`, the sum of a row and a token has one accumulator of 16 lanes, adds columns in
+order, and ends with one reduction tree. Where a register has fewer lanes, the lanes are computed in several passes.
 Next: `ferrum.backends.numba_kernels.compiled.activations`.
 """
 
@@ -19,17 +19,17 @@ from numba.core import cgutils
 from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.compiled.tiles import Operands, cover, named, spaced, store_sums
 from ferrum.backends.numba_kernels.loading.features import WIDTH
-from ferrum.backends.numba_kernels.sizes import PANEL_ROWS, TILE_BYTES, TILE_TOKENS
+from ferrum.backends.numba_kernels.sizes import TILE_BYTES, TILE_ROWS, TILE_TOKENS
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the operands of a strip are, and how they are multiplied."""
+    """The types of the operands of a strip, and how they are multiplied."""
 
     name: str
-    sums: Any  # type of the lanes of one pass
-    operand: Any  # type of what is multiplied with it
-    step: int  # bytes of 32 columns
+    sums: Any  # type of the accumulator of one pass
+    operand: Any  # type of a vector of weights or inputs
+    step: int  # bytes of 32 columns of an operand
     multiply_add: Callable[..., Any]  # (builder, weights, inputs, sums) -> sums
 
     @property
@@ -37,18 +37,18 @@ class Arithmetic:
         return ir.LANES // int(self.sums.count)
 
     def distances(self, part: int) -> range:
-        """Where the operands of a pass lie within 32 columns."""
+        """The offsets of the operands of pass `part` within 32 columns."""
         return range(4 * self.sums.count * part, self.step, 64)
 
 
 _Register = ir.Vector(ir.Float, WIDTH)
 FLOAT32 = Arithmetic("float32", _Register, _Register, 128, ir.multiply_add)
 BFLOAT16 = Arithmetic("bfloat16", ir.Floats, ir.Ints, 64, ir.dot_pairs)
-"""Operands are rounded to bfloat16 and lie in pairs, of columns 16 apart; sums stay float32."""
+"""Operands are pairs of bfloat16, of columns i and i + 16; sums are float32."""
 
 
 def round_row() -> Any:
-    """Word (destination, source, columns): float32 to pairs of bfloat16; columns are a multiple of 32."""
+    """Word (destination, source, columns): float32 to pairs of bfloat16. `columns` is a multiple of 32."""
 
     def build(builder, destination, source, columns):
         with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
@@ -62,9 +62,9 @@ def round_row() -> Any:
 
 def strip(arithmetic: Arithmetic) -> Any:
     """Word (panel, row stride, columns, x, x stride, sums, out, out stride, start, start stride, rows, tokens, first,
-    last): rows times 1 to PANEL_TOKENS tokens, for one block of columns, a multiple of 32. `sums` has TILE_BYTES for
-    every PANEL_ROWS rows; it is not read where this is the first block, and where it is the last one the results are
-    written instead. rows >= PANEL_ROWS."""
+    last): the product of rows and 1 to PANEL_TOKENS tokens for one block of columns, a multiple of 32. `sums` is memory
+    for the accumulators, TILE_BYTES for every TILE_ROWS rows. The first block (first != 0) does not read it; the last
+    block (last != 0) writes results to `out` instead. rows >= TILE_ROWS."""
 
     def build(
         builder, panel, row_stride, columns, x, x_stride, sums, out, out_stride, start, start_stride, rows,
@@ -76,11 +76,11 @@ def strip(arithmetic: Arithmetic) -> Any:
         place = cgutils.alloca_once_value(builder, sums)
 
         def row_of_tiles(row: Any) -> None:
-            """All tokens, in tiles one after the other, while these rows are in the nearest cache."""
-            own, kept = operands.at(builder, row), builder.load(place)
+            """All tokens for TILE_ROWS rows, tile by tile: the rows stay in the first-level cache."""
+            tile_row, kept = operands.at(builder, row), builder.load(place)
             step = ir.constant(ir.Int64, TILE_TOKENS)
             with cgutils.for_range_slice(builder, ir.constant(ir.Int64, 0), tokens, step, inc=True) as (token, _):
-                at, below = own.after(builder, token), builder.add(kept, ir.scaled(builder, token, 64 * PANEL_ROWS))
+                at, below = tile_row.after(builder, token), builder.add(kept, ir.scaled(builder, token, 64 * TILE_ROWS))
                 left = builder.sub(tokens, token)
                 count = builder.select(builder.icmp_signed("<", left, step), left, step)
 
@@ -90,7 +90,7 @@ def strip(arithmetic: Arithmetic) -> Any:
                 ir.switch_on(builder, count, range(1, TILE_TOKENS + 1), tile)
             builder.store(ir.offset(builder, kept, TILE_BYTES), place)
 
-        cover(builder, ir.constant(ir.Int64, 0), rows, PANEL_ROWS, row_of_tiles)
+        cover(builder, ir.constant(ir.Int64, 0), rows, TILE_ROWS, row_of_tiles)
 
     return named(build, f"strip_{arithmetic.name}", 14)
 
@@ -98,11 +98,11 @@ def strip(arithmetic: Arithmetic) -> Any:
 def _tile(
     builder: Any, arithmetic: Arithmetic, tokens: int, columns: Any, at: Operands, begins: Any, ends: Any, kept: Any
 ) -> None:
-    """PANEL_ROWS times some tokens, at most TILE_TOKENS."""
+    """The tile of TILE_ROWS rows and `tokens` tokens, at most TILE_TOKENS."""
     parts = [_sums(builder, arithmetic, each, tokens, columns, at, begins, kept) for each in range(arithmetic.passes)]
     with builder.if_else(ends) as (then, otherwise):
         with then:
-            store_sums(builder, parts, PANEL_ROWS, tokens, at)
+            store_sums(builder, parts, TILE_ROWS, tokens, at)
         with otherwise:
             places = _places(builder, arithmetic, kept, tokens)
             for address, sums_of_lanes in zip(places, chain(*parts), strict=True):
@@ -110,17 +110,17 @@ def _tile(
 
 
 def _places(builder: Any, arithmetic: Arithmetic, kept: Any, tokens: int) -> list[Any]:
-    """Where the parts of a tile's sums lie: all of the first pass, then all of the next."""
+    """The addresses of a tile's accumulators: all of the first pass, then all of the next."""
     size = 4 * arithmetic.sums.count
-    return [ir.offset(builder, kept, size * i) for i in range(arithmetic.passes * PANEL_ROWS * tokens)]
+    return [ir.offset(builder, kept, size * i) for i in range(arithmetic.passes * TILE_ROWS * tokens)]
 
 
 def _sums(
     builder: Any, arithmetic: Arithmetic, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any
 ) -> list[Any]:
-    """One pass: part number `part` of the lanes of a tile's accumulators."""
-    count = PANEL_ROWS * tokens
-    weight_rows = spaced(builder, at.weight, at.weight_stride, PANEL_ROWS)
+    """One pass: the lanes number `part` of the accumulators of a tile."""
+    count = TILE_ROWS * tokens
+    weight_rows = spaced(builder, at.weight, at.weight_stride, TILE_ROWS)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
     slots = ir.allocate(builder, [ir.constant(arithmetic.sums, 0.0)] * count)
     with builder.if_then(builder.not_(begins)):
@@ -130,7 +130,7 @@ def _sums(
         for distance in arithmetic.distances(part):
             place = ir.offset(builder, ir.scaled(builder, loop.index, arithmetic.step), distance)
             for r, t, weight, value in _operands(builder, arithmetic, weight_rows, token_rows, place):
-                slot = slots[t * PANEL_ROWS + r]
+                slot = slots[t * TILE_ROWS + r]
                 builder.store(arithmetic.multiply_add(builder, weight, value, builder.load(slot)), slot)
     return [builder.load(slot) for slot in slots]
 
@@ -138,7 +138,8 @@ def _sums(
 def _operands(
     builder: Any, arithmetic: Arithmetic, rows: list[Any], tokens: list[Any], place: Any
 ) -> Iterator[tuple[int, int, Any, Any]]:
-    """(row, token, weights, inputs): the fewer ones stay in registers while the others pass by, one at a time."""
+    """(row, token, weights, inputs). Of rows and tokens, the fewer stay in registers, and the others are loaded one by
+    one."""
 
     def read(base: Any) -> Any:
         return ir.load(builder, builder.add(base, place), arithmetic.operand)

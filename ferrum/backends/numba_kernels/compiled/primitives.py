@@ -1,8 +1,8 @@
-"""Primitives as kernels: arithmetic, comparison and selection of elements, copies, and rows of a table.
+"""Kernels of primitives: arithmetic, comparison and selection of elements, copies, and rows of a table.
 
-Owns: the kernels of those primitives whose results IEEE 754 leaves no choice about, so that a recorded step has the
-bits of the step itself. Definitions: `NumpyOps` in `ferrum.backends.numpy_backend`. Sums and elementary functions are
-not among them: NumPy adds up and approximates in ways of its own.
+Owns: the kernels of those primitives whose results IEEE 754 determines, so that a recorded step has the same bits as
+the step itself. Sums and elementary functions are not among them, because NumPy has its own order of additions and its
+own approximations. Definitions: `NumpyOps` in `ferrum.backends.numpy_backend`.
 Specs: OPS-60. Next: `ferrum.backends.numba_kernels.compiled.chunk_claims`.
 """
 
@@ -65,9 +65,9 @@ def _is_set(builder: Any, flags: Any, kind: Any) -> Any:
     return builder.fcmp_unordered("!=", flags, ir.constant(kind, 0.0))
 
 
-# ---- operations on 16 elements; those of one or two operands do not look at the others
+# ---- operations on 16 elements; those of one or two operands do not use the others
 def _maximum(builder: Any, x: Any, y: Any) -> Any:
-    """NaN wins, and y where both are equal: of 0 and -0 too, as NumPy has it."""
+    """NaN if one is NaN; y if both are equal, also for 0 and -0: like NumPy."""
     wins = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
     return builder.select(wins, x, y)
 
@@ -96,7 +96,8 @@ _READS_FLAGS, _WRITES_FLAGS = ("where",), ("less", "equal")
 
 @inlined
 def _place(operand, i, j, k):
-    """Where row (i, j, k) of an operand begins, by its words: address, four distances in bytes."""
+    """The address of row (i, j, k) of an operand. `operand`: the address of its words, which are its address and four
+    strides in bytes."""
     outer = load_word(operand) + i * load_word(operand + 8)
     return outer + j * load_word(operand + 16) + k * load_word(operand + 24)
 
@@ -104,9 +105,9 @@ def _place(operand, i, j, k):
 def elementwise(name):
     """The kernel of a primitive. Its words, for a result of four dimensions:
 
-    1 product of the first three dimensions, 2 second, 3 third, 4 last, 5 out: address and the distance in bytes
-    between neighbours in each dimension, 10 first operand, 15 second, 20 third: the same, with distances of 0 where it
-    is broadcast, 25 always 0. Sixteen elements at a time where they lie side by side."""
+    1 product of the first three dimensions, 2 second, 3 third, 4 last, 5 out: address and four strides in bytes,
+    10 first operand, 15 second, 20 third: the same, with stride 0 where the operand is broadcast, 25 always 0. Sixteen
+    elements at a time where they are neighbours in memory."""
     operation = _OPERATIONS[name]
     x_bytes, load_x, load_one_x, _, _ = _FLAGS if name in _READS_FLAGS else _FLOATS
     out_bytes, _, _, store_out, store_one = _FLAGS if name in _WRITES_FLAGS else _FLOATS
@@ -140,9 +141,11 @@ def elementwise(name):
 
 
 def take(row, chunk, chunks):
-    """1 indices (int32), 2 their count, 3 table, 4 bytes from row to row, 5 rows, 6 columns, 7 out (contiguous),
-    25 always 0. Elements of four bytes. An index below 0 counts from the end; one outside of the table, for which NumPy
-    raises, gives NaN, which no later check lets pass."""
+    """Rows of a table, by their indices.
+
+    1 indices (int32), 2 their count, 3 table, 4 bytes from row to row, 5 rows, 6 columns, 7 out (contiguous), 25 always
+    0. Elements have four bytes. An index below 0 counts from the end. An index outside of the table, for which NumPy
+    raises an error, gives a row of NaN, which the checks after a step report."""
     count, rows, columns = load_word(row + 16), load_word(row + 40), load_word(row + 48)
     for i in range(count * chunk // chunks, count * (chunk + 1) // chunks):
         index, out = load_int32(load_word(row + 8) + 4 * i), load_word(row + 56) + 4 * columns * i

@@ -1,7 +1,7 @@
-"""Matrix products with stored weights: the building block of every linear kernel.
+"""Products with stored weights for any number of tokens, which all kernels of matrix products call.
 
-Owns: the choice between tiles for few tokens and panels for many, and the loops around the panels. Definition: `linear`
-in `ferrum.tensor.compositions`. Both ways give a sum the same bits.
+Owns: the choice between tiles for few tokens and panels for many tokens, and the loops over panels. Definition:
+`linear` in `ferrum.tensor.compositions`. Both ways give the same bits.
 Next: `ferrum.backends.numba_kernels.compiled.integer_dots`.
 """
 
@@ -9,27 +9,35 @@ from __future__ import annotations
 
 from ferrum.backends.numba_kernels.compiled import panels, tiles
 from ferrum.backends.numba_kernels.compiled.simd import call3, call12, call14, inlined, load_word
-from ferrum.backends.numba_kernels.layouts import BLOCK_BYTES, COLUMNS, DATA, DECODER, ROW_BYTES, STRIP
+from ferrum.backends.numba_kernels.layouts import (
+    WEIGHT_BLOCK_BYTES,
+    WEIGHT_COLUMNS,
+    WEIGHT_DATA,
+    WEIGHT_DECODER,
+    WEIGHT_PRODUCT,
+    WEIGHT_ROW_BYTES,
+    WEIGHT_STRIP,
+)
 from ferrum.backends.numba_kernels.sizes import (
     BLOCK_COLUMNS,
-    LEAST_ROWS,
-    MOST_ROWS,
+    LEAST_PANEL_ROWS,
+    MOST_PANEL_ROWS,
     PANEL_BYTES,
     PANEL_TOKENS,
+    SHARE_ROWS,
     SMALL_BATCH,
     SUMS_BYTES,
-    UNIT_ROWS,
     WHOLE_COLUMNS,
 )
 
 FLOAT32_BYTES, BFLOAT16_BYTES = 4, 2
-"""Bytes of an operand of a strip, which say which arithmetic it is."""
+"""Bytes of an operand of a strip. They also tell which arithmetic is used."""
 _strip, _strip_bfloat16 = panels.strip(panels.FLOAT32), panels.strip(panels.BFLOAT16)
 _round_row = panels.round_row()
 
 
 def product(kind):
-    """The product of few tokens with weights of a kind."""
+    """The product of weights of a kind with few tokens."""
     few = tiles.few_tokens(kind)
 
     def multiply_few(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
@@ -39,7 +47,7 @@ def product(kind):
 
 
 def decoder(kind):
-    """What decodes part of a row of a kind to float32."""
+    """The function that decodes part of a row of a kind to float32."""
     row = tiles.decode_row(kind)
 
     def decode(destination, source, columns):
@@ -49,35 +57,36 @@ def decoder(kind):
 
 
 def strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last):
-    """The product of a panel and up to PANEL_TOKENS tokens, for one block of columns."""
+    """The product of a panel with at most PANEL_TOKENS tokens, for one block of columns."""
     _strip(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last)
 
 
 def strip_bfloat16(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last):
-    """The same on pairs of bfloat16."""
+    """The same for pairs of bfloat16."""
     _strip_bfloat16(p, rb, c, x, xs, sums, y, ys, s, ss, rows, tokens, first, last)
 
 
 @inlined
 def share(count, chunk, chunks, unit):
-    """A chunk's part of `count` items, in multiples of `unit` but for the last."""
+    """The items first..end of a chunk. Their number is a multiple of `unit`, except for the last items."""
     units = (count + unit - 1) // unit
     return min(count, units * chunk // chunks * unit), min(count, units * (chunk + 1) // chunks * unit)
 
 
 @inlined
 def _panel_bytes(columns):
-    return max(PANEL_BYTES, LEAST_ROWS * 4 * columns)
+    return max(PANEL_BYTES, LEAST_PANEL_ROWS * 4 * columns)
 
 
 @inlined
 def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, start_stride, tokens, scratch, size):
-    """`multiply` for the rows top..top + rows; `out` and `start` point at row `top`. x has operands of `size` bytes."""
-    columns, row_bytes = load_word(weight + COLUMNS), load_word(weight + ROW_BYTES)
-    source = load_word(weight + DATA) + top * row_bytes
+    """`multiply` for the rows top..top + rows. `out` and `start` point to row `top`. The numbers of x have `size`
+    bytes."""
+    columns, row_bytes = load_word(weight + WEIGHT_COLUMNS), load_word(weight + WEIGHT_ROW_BYTES)
+    source = load_word(weight + WEIGHT_DATA) + top * row_bytes
     width = columns if columns <= WHOLE_COLUMNS else BLOCK_COLUMNS
     sums = scratch + _panel_bytes(columns)
-    in_place = size == FLOAT32_BYTES and load_word(weight + BLOCK_BYTES) == 0 and width == columns
+    in_place = size == FLOAT32_BYTES and load_word(weight + WEIGHT_BLOCK_BYTES) == 0 and width == columns
     panel = source if in_place else scratch
     if not in_place:
         _decode_panel(weight, source, rows, columns, width, panel, sums, size)
@@ -87,21 +96,22 @@ def _multiply_panel(weight, top, rows, x, x_stride, out, out_stride, start, star
         for column in range(0, columns, width):
             part = min(width, columns - column)
             call14(
-                load_word(weight + STRIP), panel + size * rows * column, row_bytes if in_place else size * part, part,
-                x + token * x_stride + size * column, x_stride, sums, out + token * out_stride, out_stride,
-                begin, start_stride, rows, count, column == 0, column + part == columns,
+                load_word(weight + WEIGHT_STRIP), panel + size * rows * column,
+                row_bytes if in_place else size * part, part, x + token * x_stride + size * column, x_stride, sums,
+                out + token * out_stride, out_stride, begin, start_stride, rows, count,
+                column == 0, column + part == columns,
             )  # fmt: skip
 
 
 @inlined
 def _decode_panel(weight, source, rows, columns, width, panel, spare, size):
-    """Rows to operands of `size` bytes, one block of columns after the other: [blocks, rows, width], the last block as
-    wide as it is. `spare` has room for a block of a row in float32."""
-    decoder, block_bytes = load_word(weight + DECODER), load_word(weight + BLOCK_BYTES)
+    """Decodes rows to numbers of `size` bytes, block of columns by block of columns: [blocks, rows, width]; the last
+    block may be narrower. `spare` is memory for one block of a row in float32."""
+    decoder, block_bytes = load_word(weight + WEIGHT_DECODER), load_word(weight + WEIGHT_BLOCK_BYTES)
     if block_bytes == 0:
         block_bytes = 4 * BLOCK_COLUMNS
     for row in range(rows):
-        place = source + row * load_word(weight + ROW_BYTES)
+        place = source + row * load_word(weight + WEIGHT_ROW_BYTES)
         for column in range(0, columns, width):
             part = min(width, columns - column)
             destination = panel + size * (rows * column + row * part)
@@ -114,19 +124,19 @@ def _decode_panel(weight, source, rows, columns, width, panel, spare, size):
 @inlined
 def _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens):
     call12(
-        load_word(weight), load_word(weight + DATA), load_word(weight + ROW_BYTES), load_word(weight + COLUMNS),
-        x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
+        load_word(weight + WEIGHT_PRODUCT), load_word(weight + WEIGHT_DATA), load_word(weight + WEIGHT_ROW_BYTES),
+        load_word(weight + WEIGHT_COLUMNS), x, x_stride, out, out_stride, start, start_stride, first, end, tokens,
     )  # fmt: skip
 
 
 @inlined
 def _multiply_many(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch, size):
-    columns = load_word(weight + COLUMNS)
-    fitting = PANEL_BYTES // (size * columns) // UNIT_ROWS * UNIT_ROWS
-    panel_rows = LEAST_ROWS if tokens <= SMALL_BATCH else max(LEAST_ROWS, min(MOST_ROWS, fitting))
+    columns = load_word(weight + WEIGHT_COLUMNS)
+    fitting = PANEL_BYTES // (size * columns) // SHARE_ROWS * SHARE_ROWS
+    panel_rows = LEAST_PANEL_ROWS if tokens <= SMALL_BATCH else max(LEAST_PANEL_ROWS, min(MOST_PANEL_ROWS, fitting))
     for row in range(first, end, panel_rows):
         rows = max(4, min(panel_rows, end - row))
-        top = min(row, end - rows)  # a last partial panel overlaps the one before
+        top = min(row, end - rows)  # a last panel that is too small overlaps the one before
         begin = start + 4 * top if start != 0 else 0
         _multiply_panel(
             weight, top, rows, x, x_stride, out + 4 * top, out_stride, begin, start_stride, tokens, scratch, size
@@ -134,9 +144,9 @@ def _multiply_many(weight, x, x_stride, out, out_stride, start, start_stride, fi
 
 
 def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
-    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end. `out` and `start` point at row 0; `start` may be
-    null. Few tokens: decode in registers. More: decode a panel of rows once, run all tokens over it. Same bits. Kernels
-    call it by its address in the descriptor."""
+    """out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end. `out` and `start` point to row 0; `start` may be
+    null. For few tokens, weights are decoded in registers. For more tokens, a panel of rows is decoded once and
+    multiplied with all tokens. The bits are the same. Kernels call it by its address in the descriptor."""
     if first >= end:
         return
     if tokens <= tiles.FEW:
@@ -148,14 +158,14 @@ def multiply(weight, x, x_stride, out, out_stride, start, start_stride, first, e
 
 
 def multiply_bfloat16(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens, scratch):
-    """The same, but that for more than few tokens weights and x are rounded to bfloat16. Each chunk rounds x for
-    itself: that is little beside its products."""
+    """The same, but for more than few tokens weights and x are rounded to bfloat16. Each chunk rounds all of x, which
+    takes little time beside its products."""
     if first >= end:
         return
     if tokens <= tiles.FEW_BFLOAT16:
         _multiply_few(weight, x, x_stride, out, out_stride, start, start_stride, first, end, tokens)
     else:
-        columns = load_word(weight + COLUMNS)
+        columns = load_word(weight + WEIGHT_COLUMNS)
         rounded = scratch + _panel_bytes(columns) + SUMS_BYTES
         for token in range(tokens):
             _round_row(rounded + 2 * columns * token, x + token * x_stride, columns)

@@ -1,6 +1,6 @@
-"""How likely tokens are, as a kernel: a row's own token, and the best ones.
+"""The kernel of log probabilities: of the chosen token of each row, and of the best tokens.
 
-Owns: the same as the definition, up to the last bits of a logarithm, from one look at most logits.
+Owns: the same results as the definition, up to the last bits of a logarithm, while most logits are read only once.
 Definition: `ranked` in `ferrum.tensor.drawing`. Specs: OPS-75. Next: `ferrum.backends.numba_kernels.compiled.pages`.
 """
 
@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ferrum.backends.numba_kernels.compiled.logit_views import (
-    NOTHING,
+    MINUS_INFINITY,
     at_least,
     gather,
     keep_top,
@@ -24,26 +24,26 @@ from ferrum.backends.numba_kernels.compiled.logit_views import (
 )
 from ferrum.backends.numba_kernels.compiled.simd import load_float, load_int32, load_word
 from ferrum.backends.numba_kernels.compiled.simd_float64 import store_double, store_int32
-from ferrum.backends.numba_kernels.sizes import BLOCK
+from ferrum.backends.numba_kernels.sizes import LOGIT_BLOCK
 
 
 @stage
 def _better(x, blocks, maxima, token):
-    """How many logits are larger than that of a token, or as large and before it."""
-    own, found = load_float(x + 4 * token), 0
+    """-> the number of logits that are larger than that of `token`, or equal with a lower id: its rank minus 1."""
+    reference, count = load_float(x + 4 * token), 0
     for block in range(blocks):
-        if load_float(maxima + 4 * block) >= own:
-            for i in range(BLOCK * block, BLOCK * block + BLOCK):
+        if load_float(maxima + 4 * block) >= reference:
+            for i in range(LOGIT_BLOCK * block, LOGIT_BLOCK * block + LOGIT_BLOCK):
                 logit = load_float(x + 4 * i)
-                if logit > own or (logit == own and i < token):
-                    found += 1
-    return found
+                if logit > reference or (logit == reference and i < token):
+                    count += 1
+    return count
 
 
 @stage
 def _best(x, vocab, blocks, maxima, count, logits, ids, order):
-    """Writes the places of the `count` largest logits among candidates, the largest first."""
-    found = gather(x, vocab, blocks, maxima, at_least(maxima, blocks, order, count, NOTHING), logits, ids)
+    """Copies candidates, and writes to `order` the indices of the `count` largest ones, the largest first."""
+    found = gather(x, vocab, blocks, maxima, at_least(maxima, blocks, order, count, MINUS_INFINITY), logits, ids)
     if found > count:
         found = keep_top(logits, ids, found, count, order)
     for i in range(found):
@@ -52,11 +52,11 @@ def _best(x, vocab, blocks, maxima, count, logits, ids, order):
 
 
 def ranked(row, chunk, chunks):
-    """1 logits (float32), 2 bytes from row to row, 3 rows, 4 vocabulary, 5 tokens (words), 6 how many of the best,
-    7 out (float64 [rows, 2 + 2 * how many]), 8 scratch, 9 scratch bytes per chunk. NaN for a row whose largest logit is
-    not finite."""
+    """1 logits (float32), 2 bytes from row to row, 3 rows, 4 vocabulary, 5 tokens (words), 6 count of the best tokens,
+    7 out (float64 [rows, 2 + 2 * count]), 8 scratch, 9 scratch bytes per chunk. A row whose largest logit is not finite
+    gives NaN."""
     rows, vocab, count = load_word(row + 24), load_word(row + 32), load_word(row + 48)
-    blocks = (vocab + BLOCK - 1) // BLOCK
+    blocks = (vocab + LOGIT_BLOCK - 1) // LOGIT_BLOCK
     scratch = load_word(row + 64) + chunk * load_word(row + 72)
     sums, weights, maxima, logits, ids, order = scratch_of_row(scratch, blocks)
     for number in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):

@@ -1,7 +1,7 @@
 """Activations rounded to eight bits, in groups of 32 neighbours.
 
-Owns: the kernel that rounds rows, after a norm where there is one, and the layout of what it leaves (`unit_sizes`).
-Definition: `rounded` in `ferrum.tensor.int8`, whose bits these are.
+Owns: the kernel that rounds rows, after a norm if there is one. `sizes` describes the layout of its result. Definition:
+`rounded` in `ferrum.tensor.int8`, with the same bits.
 Next: `ferrum.backends.numba_kernels.compiled.interleaving`.
 """
 
@@ -26,15 +26,16 @@ from ferrum.backends.numba_kernels.sizes import (
 from ferrum.tensor.int8 import LARGEST_CODE, NOTHING, WHOLE
 
 _WHOLE_BITS = 0x4B400000
-"""The bits of 1.5 * 2 ** 23; those of a whole number more are as many more."""
+"""The bits of the float 1.5 * 2**23. Adding an integer to the float adds the same integer to its bits."""
 _SIZE = 0x7FFFFFFF
+"""Mask of the bits of an absolute value."""
 
 
 def _round_group(builder: Any, x: Any, out: Any) -> None:
-    """32 floats to one rounded group."""
+    """Rounds 32 floats to one group."""
     low, high = (ir.load(builder, ir.offset(builder, x, distance), ir.Floats) for distance in (0, 64))
     sizes = [builder.and_(builder.bitcast(part, ir.Ints), ir.constant(ir.Ints, _SIZE)) for part in (low, high)]
-    # sizes as whole numbers are in the order of what they stand for, and NaN is above all
+    # the bits of absolute values, as integers, have the same order as the values, and NaN is the largest
     larger = builder.select(builder.icmp_signed(">", *sizes), *sizes)
     largest = ir.call(builder, "llvm.vector.reduce.smax.v16i32", ir.Int32, larger)
     largest = builder.bitcast(largest, ir.Float)
@@ -70,16 +71,17 @@ round_group = named(_round_group, "round_group", 2)
 
 @inlined
 def _clear(out):
-    """A group of zeros."""
+    """Writes a group of zeros."""
     for place in range(0, X_BYTES, 8):
         store_word(out + place, 0)
 
 
 def rounded(row, chunk, chunks):
     """1 x, 2 x stride, 3 tokens, 4 words of the norm (0: none), 5 columns, a multiple of 32, 6 out, 7 out stride,
-    8 groups of a row of `out`: those beyond the columns are zeros, 9 scratch, 10 scratch bytes per chunk.
+    8 groups of a row of `out`; groups after the last column are zeros, 9 scratch, 10 scratch bytes per chunk.
 
-    Chunks share tokens, or where there is no norm groups of all tokens, so that one token keeps all threads busy."""
+    A chunk is a part of the tokens, or without a norm a part of the groups of all tokens, so that one token keeps all
+    threads busy."""
     x, x_stride, tokens, norm = load_word(row + 8), load_word(row + 16), load_word(row + 24), load_word(row + 32)
     columns, out, out_stride, groups = (
         load_word(row + 40),

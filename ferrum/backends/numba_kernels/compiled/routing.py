@@ -1,9 +1,9 @@
-"""Which experts the tokens of a step go to, and the order in which experts take their tokens.
+"""Routing of a mixture of experts: the experts of each token, and the tokens of each expert.
 
-Owns: the kernels between the scores of a router and the products of its experts. What they leave in memory is data of
-the step: a replay finds other experts there than the recording. A *pair* is a token and one of its experts; pairs are
-numbered token by token, best expert first. Their *places* are numbered expert by expert, tokens in order, so that an
-expert finds its own side by side. Definition: `routed` in `ferrum.tensor.experts`.
+Owns: the kernels between the scores of a router and the products of the experts. Their results are data in memory, not
+words of a launch, so a replayed step routes its own tokens. A *pair* is a token and one of its experts; pairs are
+numbered token by token, best expert first. A *place* is the number of a pair in the order of experts, and of tokens
+within an expert: the pairs of one expert have neighbouring places. Definition: `routed` in `ferrum.tensor.experts`.
 Specs: OPS-70. Next: `ferrum.backends.numba_kernels.compiled.experts`.
 """
 
@@ -33,19 +33,19 @@ from ferrum.backends.numba_kernels.compiled.simd import (
     zeros,
 )
 
-_NOTHING = np.float32(-np.inf)
+_MINUS_INFINITY = np.float32(-np.inf)
 _TAKEN = np.float32(-1)
-"""Stands for a chance that is no longer wanted; chances are 0 or more, or NaN all together."""
+"""Replaces the probability of an expert that has been taken. Probabilities are at least 0, or all are NaN."""
 
 
 @inlined
 def _softmax(scores, out, count):
-    """`out` has room for whole vectors."""
+    """The probabilities of `count` scores. `out` has space for whole vectors."""
     for n in range(count):
         store_float(out + 4 * n, load_float(scores + 4 * n))
     for n in range(count, (count + 15) // 16 * 16):
-        store_float(out + 4 * n, _NOTHING)
-    most = splat(_NOTHING)
+        store_float(out + 4 * n, _MINUS_INFINITY)
+    most = splat(_MINUS_INFINITY)
     for place in range(0, 4 * count, 64):
         most = larger(load(out + place), most)
     shift, total = splat(max_lanes(most)), zeros()
@@ -60,8 +60,8 @@ def _softmax(scores, out, count):
 
 @inlined
 def _take_best(chances, count):
-    """(number of the largest, itself), the first of equals; it is then taken. Never one that is taken already, though
-    all of them be NaN: experts are distinct whatever the scores."""
+    """-> the number of the largest probability and the probability; the first one of equals. It is then marked as
+    taken, and never returned again: the experts of a token are distinct even if all scores are NaN."""
     best, largest = -1, _TAKEN
     for n in range(count):
         chance = load_float(chances + 4 * n)
@@ -73,8 +73,10 @@ def _take_best(chances, count):
 
 # ---- kernels
 def route(row, chunk, chunks):
-    """1 scores (contiguous), 2 tokens, 3 experts, 4 chosen, 5 are weights divided by their sum?, 6 weights out,
-    7 experts out (words), both [tokens, chosen], 8 scratch, 9 scratch bytes per chunk"""
+    """The best experts of each token and their weights.
+
+    1 scores (contiguous), 2 tokens, 3 experts, 4 chosen, 5 1 if weights are divided by their sum, else 0, 6 weights
+    out, 7 experts out (words), both [tokens, chosen], 8 scratch, 9 scratch bytes per chunk"""
     scores, tokens, experts, chosen = (
         load_word(row + 8),
         load_word(row + 16),
@@ -97,8 +99,10 @@ def route(row, chunk, chunks):
 
 
 def group(row, chunk, chunks):
-    """Pairs sorted by expert: 1 tokens, 2 chosen, 3 experts, 4 the expert of each pair, 5 ends out: where the places of
-    each expert end, 6 tokens out: of each place, 7 places out: of each pair. All are words. One chunk does it."""
+    """Pairs sorted by expert, by a counting sort in one chunk.
+
+    1 tokens, 2 chosen, 3 experts, 4 the expert of each pair, 5 ends out: the end of the places of each expert, 6 tokens
+    out: the token of each place, 7 places out: the place of each pair. All arrays are words."""
     chosen, experts = load_word(row + 16), load_word(row + 24)
     numbers, ends, pairs = load_word(row + 32), load_word(row + 40), load_word(row + 8) * chosen
     if chunk != 0:
@@ -113,7 +117,7 @@ def group(row, chunk, chunks):
         count = load_word(ends + 8 * expert)
         store_word(ends + 8 * expert, begin)
         begin += count
-    for pair in range(pairs):  # each expert's end moves from where its places begin to where they end
+    for pair in range(pairs):  # the word of an expert moves from the begin of its places to their end
         end = ends + 8 * load_word(numbers + 8 * pair)
         place = load_word(end)
         store_word(end, place + 1)
@@ -121,9 +125,10 @@ def group(row, chunk, chunks):
         store_word(load_word(row + 56) + 8 * pair, place)
 
 
-def door(row, chunk, chunks):
-    """How far the shared expert's door is open, the sigmoid of one row of weights times x, in 16 lanes: 1 x,
-    2 x stride, 3 tokens, 4 columns, 5 row decoder, 6 stored row, 7 bias (0: none), 8 out [tokens, 16], 9 scratch,
+def shared_gate(row, chunk, chunks):
+    """The gate of the shared expert: the sigmoid of one row of weights times x, the same number in 16 lanes.
+
+    1 x, 2 x stride, 3 tokens, 4 columns, 5 row decoder, 6 stored row, 7 bias (0: none), 8 out [tokens, 16], 9 scratch,
     10 scratch bytes per chunk"""
     tokens, columns, bias = load_word(row + 24), load_word(row + 32), load_word(row + 56)
     weight = load_word(row + 72) + chunk * load_word(row + 80)

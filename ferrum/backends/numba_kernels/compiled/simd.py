@@ -1,8 +1,8 @@
-"""The SIMD vocabulary: words that compiled kernels use on vectors of 16 floats and on raw memory.
+"""The SIMD vocabulary: functions ("words") on vectors of 16 floats and on raw memory, which kernels are written in.
 
 Owns: the Numba type `Floats16` and intrinsics on it. Kernel code reads like scalar code: `fma(a, b, c)`,
-`load(address)`. Addresses are int64 byte addresses. Every word emits portable LLVM IR; LLVM splits a 16-lane vector
-into what the machine has.
+`load(address)`. Addresses are int64 byte addresses. Every word emits portable LLVM IR; LLVM splits a vector of 16 lanes
+into the registers of the machine.
 Next: `ferrum.backends.numba_kernels.compiled.blocks`.
 """
 
@@ -21,8 +21,8 @@ from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.loading.features import HAS_X86_PAUSE
 
 inlined = njit(inline="always", error_model="numpy")
-"""Decorator of a building block: it is written into the kernels that use it, and compiled nowhere else. What is large
-and used by several kernels is a function of its own instead, called by its address: LLVM's time goes by the line."""
+"""Decorator of a function that is inlined into the kernels that use it, and never compiled by itself. A large function
+that several kernels use is compiled once instead and called by its address, to save time of compilation."""
 
 Address = Index = types.int64
 Real = types.float32
@@ -45,7 +45,7 @@ Floats16 = VectorType()
 
 
 def word(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Make a Numba intrinsic of a function (builder, *LLVM values) -> LLVM value, or None for a void result."""
+    """Makes a Numba intrinsic of a function (builder, *LLVM values) -> LLVM value, or None for a void result."""
     signature = result(*arguments)
 
     def decorate(build: Callable[..., Any]) -> Any:
@@ -58,7 +58,7 @@ def word(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
 
         typer.__name__ = build.__name__
         typer.__doc__ = build.__doc__
-        # Numba binds arguments by the signature it sees, and cannot fold them into *given
+        # Numba binds arguments by the signature, and does not support *given
         names = ["typingctx", *(f"argument{i}" for i in range(len(arguments)))]
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         typer.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ def load_int32(builder, address):
 
 @word(types.void, Address)
 def prefetch(builder, address):
-    """Ask for a cache line that will be wanted soon."""
+    """Prefetches the cache line at an address that will be read soon."""
     ir.prefetch(builder, address)
 
 
@@ -152,7 +152,7 @@ def div(builder, x, y):
 
 @word(Floats16, Floats16, Floats16)
 def larger(builder, x, y):
-    """The larger of each two lanes; y where they cannot be compared."""
+    """The larger number of each lane; y where one of them is NaN."""
     return builder.select(builder.fcmp_ordered(">", x, y), x, y)
 
 
@@ -192,7 +192,7 @@ def max_lanes(builder, values):
 
 @word(Floats16, Floats16, Index, Index, Real)
 def keep_lanes(builder, values, first, end, fill):
-    """Lanes below `first` and lanes from `end` on become `fill`, whatever they held."""
+    """Lanes below `first` and lanes from `end` on become `fill`."""
     lanes = ir.constant(ir.Ints, list(range(ir.LANES)))
     bounds = (ir.splat(builder, builder.trunc(bound, ir.Int32)) for bound in (first, end))
     above, below = (builder.icmp_signed(sign, lanes, bound) for sign, bound in zip((">=", "<"), bounds, strict=True))
@@ -200,12 +200,13 @@ def keep_lanes(builder, values, first, end, fill):
 
 
 _TAYLOR = [1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0]
-_LOG2_HIGH, _LOG2_LOW = 0.693145751953125, 1.428606765330187e-06  # log 2 in two pieces, the first exact in few bits
+_LOG2_HIGH, _LOG2_LOW = 0.693145751953125, 1.428606765330187e-06
+"""Their sum is log 2. The first one has few bits, so n * _LOG2_HIGH is exact."""
 
 
 @word(Floats16, Floats16)
 def exp(builder, x):
-    """2^n times a polynomial in the remainder; relative error below 2e-7. Below -87 it is 0; above 88, exp(88)."""
+    """2^n times a polynomial of the remainder, with a relative error below 2e-7. 0 for x < -87, exp(88) for x > 88."""
 
     def fill(value: float) -> Any:
         return ir.constant(ir.Floats, float(np.float32(value)))
@@ -238,7 +239,7 @@ call3, call6, call9, call10, call11, call12, call14 = (_indirect_call(count) for
 
 @word(types.void)
 def pause(builder):
-    """Tell the processor that this is a waiting loop."""
+    """Tells the processor that this is a waiting loop."""
     if HAS_X86_PAUSE:
         ir.call(builder, "llvm.x86.sse2.pause", llvm_ir.VoidType())
 
@@ -246,7 +247,7 @@ def pause(builder):
 # ---- memory shared between threads
 @word(Index, Address)
 def atomic_load(builder, address):
-    """int64; what was written before the matching store is visible afterwards."""
+    """An int64. All writes before the `atomic_store` of this value are visible after this load."""
     return builder.load_atomic(ir.pointer(builder, address, ir.Int64), "acquire", 8)
 
 
@@ -262,6 +263,6 @@ def atomic_increment(builder, address):
 
 @word(types.boolean, Address, Index, Index)
 def atomic_exchange_if(builder, address, expected, value):
-    """Store `value` if the word still is `expected`; did it?"""
+    """Stores `value` if the word is `expected`; True if it did."""
     place = ir.pointer(builder, address, ir.Int64)
     return builder.extract_value(builder.cmpxchg(place, expected, value, "seq_cst", "seq_cst"), 1)

@@ -1,6 +1,7 @@
-"""Words of the SIMD vocabulary for numbers in float64: one at a time, and the weights of 16 logits.
+"""Words of the SIMD vocabulary for float64: single numbers, and the softmax weights of 16 logits.
 
-Owns: an exponential in float64. Probabilities are added up in float64, because a choice must not depend on how.
+Owns: an exponential in float64. Softmax weights are added up in float64, so that the order of additions hardly ever
+changes which token is chosen.
 Next: `ferrum.backends.numba_kernels.compiled.logit_views`.
 """
 
@@ -20,8 +21,9 @@ Doubles = ir.Vector(Double, ir.LANES)
 Wide = types.float64
 
 _SMALLEST = -708.0
-"""Below it an exponential is hardly a normal number any more, and here 0."""
-_LOG2_HIGH, _LOG2_LOW = 0.693145751953125, 1.4286068203094173e-06  # log 2 in two pieces, the first exact in few bits
+"""For smaller arguments the exponential is 0: it would be close to the smallest normal float64."""
+_LOG2_HIGH, _LOG2_LOW = 0.693145751953125, 1.4286068203094173e-06
+"""Their sum is log 2. The first one has few bits, so n * _LOG2_HIGH is exact."""
 _TAYLOR = [1 / math.factorial(power) for power in range(13, -1, -1)]
 
 
@@ -42,14 +44,15 @@ def store_int32(builder, address, value):
 
 @word(Floats16, Floats16, Floats16)
 def largest(builder, x, y):
-    """The larger of each two lanes; NaN where either is."""
+    """The larger number of each lane; NaN where x is NaN, y where y is NaN."""
     wins = builder.or_(builder.fcmp_ordered(">", x, y), builder.fcmp_unordered("uno", x, x))
     return builder.select(wins, x, y)
 
 
 @word(Wide, Address, Floats16, Wide, Wide)
 def weigh(builder, address, logits, temperature, best):
-    """Writes exp(logit / temperature - best) of each, float64; best is not below. -> their sum."""
+    """Writes exp(logit / temperature - best) of 16 logits to `address`, as float64 -> their sum. `best` is the largest
+    logit / temperature."""
 
     def fill(value: float) -> Any:
         return ir.constant(Doubles, value)

@@ -1,7 +1,8 @@
 """One split of a context whose keys and values are in q8_0: scores, softmax and weighted values of 128 positions.
 
-Owns: `attend_split` for such a cache, which is called by its address in place of the other. Pages are read in place
-where blocks are whole pages; otherwise they are gathered into scratch first, as they are: the same arithmetic.
+Owns: `attend_split` for such a cache, which is called by its address instead of `splits.attend_split`. A page is read
+in the KV cache if blocks consist of whole pages; otherwise its codes and scales are copied into scratch first, and the
+arithmetic is the same.
 Next: `ferrum.backends.numba_kernels.compiled.attention`.
 """
 
@@ -9,8 +10,8 @@ from __future__ import annotations
 
 from ferrum.backends.numba_kernels.compiled.copies import copy, copy_shorts, fetch_near
 from ferrum.backends.numba_kernels.compiled.pages_q8 import (
-    BESIDE,
     GROUP,
+    KEY_CODES,
     score_pages_float,
     score_pages_rounded,
     weigh_page_q8,
@@ -21,12 +22,12 @@ from ferrum.backends.numba_kernels.compiled.splits import reach, soften
 from ferrum.backends.numba_kernels.sizes import PAGE, QUERY_ROWS, SPLIT
 
 AHEAD = 4 * PAGE
-"""From a page to those that are asked for while it is read."""
+"""Positions from a page to the pages that are prefetched while it is read."""
 
 
 @inlined
 def _pair(caches, shape, position):
-    """Where a position lies: its block and head as one number, and its offset in the block."""
+    """-> the number of the (block, head) pair of a position, and the offset of the position in the block."""
     _, _, _, _, table, head = caches
     kv_heads, _, block_size = shape
     number = position // block_size
@@ -35,37 +36,37 @@ def _pair(caches, shape, position):
 
 @inlined
 def _scales(start, shape, pair, offset):
-    """Where the scales of a position begin; the next group's lie block_size numbers further on."""
+    """The address of the scale of the first group of a position; that of the next group is block_size numbers later."""
     _, head_dim, block_size = shape
     return start + 2 * (pair * (head_dim // GROUP) * block_size + offset)
 
 
 @inlined
 def _key(caches, shape, pair, offset):
-    """Where the codes of a position's key begin; the next four lie block_size times as far on."""
+    """The address of the first four codes of the key of a position; the next four are 4 * block_size bytes later."""
     _, head_dim, block_size = shape
-    return caches[0] + pair * head_dim * block_size + BESIDE * offset
+    return caches[0] + pair * head_dim * block_size + KEY_CODES * offset
 
 
 @inlined
 def _value(caches, shape, pair, offset):
-    """Where the codes of a position's value begin."""
+    """The address of the codes of the value of a position."""
     _, head_dim, block_size = shape
     return caches[1] + (pair * block_size + offset) * head_dim
 
 
 @inlined
 def _fetch_keys(caches, shape, page):
-    """Ask for a page of keys: blocks lie anywhere, so the hardware cannot foresee them."""
+    """Prefetches a page of keys. Blocks may lie anywhere, so the hardware does not prefetch them."""
     _, head_dim, block_size = shape
     pair, offset = _pair(caches, shape, page)
-    fetch_near(_key(caches, shape, pair, offset), BESIDE * block_size, head_dim // BESIDE)
+    fetch_near(_key(caches, shape, pair, offset), KEY_CODES * block_size, head_dim // KEY_CODES)
     fetch_near(_scales(caches[2], shape, pair, offset), 2 * block_size, head_dim // GROUP)
 
 
 @inlined
 def _fetch_values(caches, shape, page):
-    """The same for a page of values."""
+    """Prefetches a page of values."""
     _, head_dim, block_size = shape
     pair, offset = _pair(caches, shape, page)
     fetch_near(_value(caches, shape, pair, offset), 64, PAGE * head_dim // 64)
@@ -74,7 +75,8 @@ def _fetch_values(caches, shape, page):
 
 @inlined
 def _keys_of_page(caches, shape, page, end, scratch):
-    """Addresses of a page's codes and scales; where it does not lie in one block, in scratch."""
+    """-> the addresses of the codes and scales of the keys of a page; they are copied into scratch if the page does not
+    lie in one block."""
     _, head_dim, block_size = shape
     if block_size % PAGE == 0:
         pair, offset = _pair(caches, shape, page)
@@ -83,15 +85,15 @@ def _keys_of_page(caches, shape, page, end, scratch):
     for position in range(page, min(page + PAGE, end)):
         pair, offset = _pair(caches, shape, position)
         lane = position - page
-        codes_there, scales_there = _key(caches, shape, pair, offset), _scales(caches[2], shape, pair, offset)
-        copy(codes_there, BESIDE * block_size, scratch + BESIDE * lane, BESIDE * PAGE, head_dim // BESIDE)
-        copy_shorts(scales_there, 2 * block_size, scales + 2 * lane, 2 * PAGE, head_dim // GROUP)
+        from_codes, from_scales = _key(caches, shape, pair, offset), _scales(caches[2], shape, pair, offset)
+        copy(from_codes, KEY_CODES * block_size, scratch + KEY_CODES * lane, KEY_CODES * PAGE, head_dim // KEY_CODES)
+        copy_shorts(from_scales, 2 * block_size, scales + 2 * lane, 2 * PAGE, head_dim // GROUP)
     return scratch, scales
 
 
 @inlined
 def _values_of_page(caches, shape, page, end, scratch):
-    """The same of its values."""
+    """The same for its values."""
     _, head_dim, block_size = shape
     if block_size % PAGE == 0:
         pair, offset = _pair(caches, shape, page)
@@ -100,22 +102,24 @@ def _values_of_page(caches, shape, page, end, scratch):
     for position in range(page, min(page + PAGE, end)):
         pair, offset = _pair(caches, shape, position)
         lane = position - page
-        codes_there, scales_there = _value(caches, shape, pair, offset), _scales(caches[3], shape, pair, offset)
-        copy(codes_there, 4, scratch + head_dim * lane, 4, head_dim // 4)
-        copy_shorts(scales_there, 2 * block_size, scales + 2 * lane, 2 * PAGE, head_dim // GROUP)
+        from_codes, from_scales = _value(caches, shape, pair, offset), _scales(caches[3], shape, pair, offset)
+        copy(from_codes, 4, scratch + head_dim * lane, 4, head_dim // 4)
+        copy_shorts(from_scales, 2 * block_size, scales + 2 * lane, 2 * PAGE, head_dim // GROUP)
     return scratch, scales
 
 
 @inlined
 def _page_steps(block_size):
-    """From four dimensions of a page to the next ones, and from the scales of a group to those of the next."""
+    """-> the bytes from four dimensions of a page to the next four, and from the scales of a group to those of the next
+    one."""
     width = block_size if block_size % PAGE == 0 else PAGE
-    return BESIDE * width, 2 * width
+    return KEY_CODES * width, 2 * width
 
 
 def _scorer(score):
-    """Scores of the query rows and the positions begin..end by a word of `pages_q8`; position base is the first of its
-    split. What comes next is asked for: the values of these positions, and keys, where nobody has done it before."""
+    """The function that computes the scores of the query rows for the positions begin..end by the word `score` of
+    `pages_q8`. `base`: the first position of the split. It prefetches the values of these positions, and the next keys
+    unless the previous split has prefetched them (`is_walk`)."""
 
     def score_pages(caches, shape, queries, scores, base, begin, end, rows, scratch, is_walk):
         _, head_dim, block_size = shape
@@ -143,8 +147,8 @@ _score_pages, _score_rounded = _scorer(score_pages_float), _scorer(score_pages_r
 
 @inlined
 def _weigh_pages(caches, shape, weights, out, base, begin, end, rows, scratch, last):
-    """out = the values of the positions begin..end, weighted. Keys before the position `last` of the next split are
-    asked for."""
+    """out = the weighted sum of the values of the positions begin..end. Prefetches the keys of the next split up to the
+    position `last`."""
     _, head_dim, block_size = shape
     _, scale_stride = _page_steps(block_size)
     for i in range(0, 4 * head_dim * rows, 64):
@@ -161,7 +165,7 @@ def _weigh_pages(caches, shape, weights, out, base, begin, end, rows, scratch, l
 
 @inlined
 def _words(row, entry, head, tile):
-    """What `attend_split` begins with: caches, shape, and addresses in `tile`."""
+    """-> caches, shape, and the addresses of outputs, scratch and scores in `tile`."""
     head_dim = load_word(row + 104)
     shape = (load_word(row + 96), head_dim, load_word(row + 112))
     table = load_word(row + 64) + 4 * load_word(row + 72) * load_int32(entry)
@@ -172,29 +176,30 @@ def _words(row, entry, head, tile):
 
 
 def attend_split_q8(row, entry, head, begin, end, tile):
-    """Arguments and words as for `splits.attend_split`; 29 scales of keys, 30 of values. The pages in `tile` hold codes
-    and scales."""
-    rows, own, _, last = reach(row, entry)
+    """Arguments and words as for `splits.attend_split`; 29 scales of keys, 30 scales of values. The pages in `tile`
+    hold codes and scales. `is_walk`: one unit computes all splits of a tile, one after the other."""
+    rows, first_new, _, last = reach(row, entry)
     is_walk = load_word(row + 192) == 1
     caches, shape, out, scratch, scores = _words(row, entry, head, tile)
     start, base = begin // PAGE * PAGE, begin // SPLIT * SPLIT
     _score_pages(caches, shape, tile, scores, base, start, end, rows, scratch, is_walk)
-    soften(row, entry, scores, start, base, end, rows, own)
+    soften(row, entry, scores, start, base, end, rows, first_new)
     _weigh_pages(caches, shape, scores, out, base, start, end, rows, scratch, last if is_walk else 0)
 
 
 def attend_split_rounded(row, entry, head, begin, end, tile):
-    """The same for queries that `round_queries` has rounded."""
-    rows, own, _, last = reach(row, entry)
+    """The same for queries that were rounded by `round_queries`."""
+    rows, first_new, _, last = reach(row, entry)
     is_walk = load_word(row + 192) == 1
     caches, shape, out, scratch, scores = _words(row, entry, head, tile)
     start, base = begin // PAGE * PAGE, begin // SPLIT * SPLIT
     _score_rounded(caches, shape, tile, scores, base, start, end, rows, scratch, is_walk)
-    soften(row, entry, scores, start, base, end, rows, own)
+    soften(row, entry, scores, start, base, end, rows, first_new)
     _weigh_pages(caches, shape, scores, out, base, start, end, rows, scratch, last if is_walk else 0)
 
 
 def round_queries(tile, rows, head_dim):
-    """Each group of each row of queries [6, head_dim], in place: a rounded group takes less than half of its memory."""
+    """Rounds each group of each row of queries [6, head_dim], in place: a rounded group takes less than half of the
+    memory."""
     for group in range(rows * head_dim // GROUP):
         round_group(tile + 4 * GROUP * group, tile + 4 * GROUP * group)

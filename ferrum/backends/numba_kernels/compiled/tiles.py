@@ -1,8 +1,8 @@
-"""Register tiles for few tokens: weights are decoded in registers, used at once and forgotten.
+"""Products for few tokens: tiles of weight rows times tokens, with weights decoded in registers for each tile.
 
-Owns: what a tile's operands are, and `few_tokens`, which covers a matrix with tiles of weight rows times tokens. Every
-(row, token) sum has one 16-lane accumulator, columns in order, one reduction tree: its bits do not depend on the
-tile's shape or on who else is in the batch.
+Owns: the operands of a tile, and `few_tokens`, which covers a matrix with tiles. The sum of a row and a token has one
+accumulator of 16 lanes, adds columns in order, and ends with one reduction tree: its bits depend neither on the shape
+of the tile nor on the other tokens of the batch.
 Next: `ferrum.backends.numba_kernels.compiled.panels`.
 """
 
@@ -21,19 +21,19 @@ from ferrum.backends.numba_kernels.compiled.simd import Index, word
 from ferrum.backends.numba_kernels.loading.features import REGISTERS, WIDTH
 
 SUMS = REGISTERS * WIDTH // 32
-"""Accumulators of 16 lanes that a tile keeps in half of the registers; decoding needs the other half."""
+"""Accumulators of 16 lanes that fit into half of the registers; decoding needs the other half."""
 ROWS = 4 if SUMS >= 16 else 2
-"""Weight rows of a tile; every matrix with at least this many rows is covered. Two rows that share their inputs are
-worth it even where not all sums stay in registers."""
+"""Weight rows of a tile, and least rows of a matrix. Two rows that share their inputs are faster than one even where
+not all accumulators stay in registers."""
 STRIP = 4 if WIDTH >= 8 else 2
-"""Tokens of a tile at most."""
+"""Most tokens of a tile."""
 FEW = 16 if SUMS >= 16 else STRIP
-"""Tokens up to which weights are decoded for each tile; for more it is cheaper to decode a panel once."""
+"""Most tokens for which weights are decoded for each tile; for more tokens it is faster to decode a panel once."""
 FEW_BFLOAT16 = min(FEW, 8)
-"""The same where panels are multiplied in bfloat16, which is faster."""
+"""The same where the products of panels are in bfloat16, which is faster."""
 AHEAD = 8 << 10
-"""Bytes by which weights are asked for before they are needed, rounded up to whole tiles: memory answers late, and the
-nearest cache holds no more."""
+"""Distance of prefetching in bytes, rounded up to whole tiles: less would not hide the latency of memory, and more
+would not fit into the first-level cache."""
 
 Decoders = list[tuple[Kind, Decoder]]
 
@@ -51,7 +51,7 @@ class Operands:
         self.start, self.start_stride = start, start_stride
 
     def at(self, builder: Any, row: Any) -> Operands:
-        """The operands of the tile whose first row is this."""
+        """The operands of the tile that begins with this row."""
         four = ir.scaled(builder, row, 4)
         return Operands(
             builder.add(self.weight, builder.mul(self.weight_stride, row)),
@@ -65,7 +65,7 @@ class Operands:
         )
 
     def after(self, builder: Any, tokens: Any) -> Operands:
-        """The operands of the tile that begins so many tokens further on."""
+        """The operands of the tile that begins `tokens` tokens later."""
 
         def moved(base: Any, stride: Any) -> Any:
             return builder.add(base, builder.mul(stride, tokens))
@@ -90,15 +90,16 @@ def spaced(builder: Any, base: Any, stride: Any, count: int) -> list[Any]:
 
 
 def cover(builder: Any, first: Any, end: Any, rows: int, body: Callable[[Any], None]) -> None:
-    """body(row) for tiles of so many rows from `first` to `end`, at least one tile apart. A last partial tile overlaps
-    its neighbour, which is harmless because every sum is written once more with the same bits."""
+    """Runs body(row) for tiles of `rows` rows from `first` to `end`; end - first >= rows. A last tile that would be
+    partial begins earlier and overlaps its neighbour: some sums are written twice, with the same bits."""
     last = ir.offset(builder, end, -rows)
     with cgutils.for_range_slice(builder, first, end, ir.constant(ir.Int64, rows), inc=True) as (row, _):
         body(builder.select(builder.icmp_signed(">", row, last), last, row))
 
 
 def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, at: Operands) -> None:
-    """Sum up and write; parts[p][t * rows + r] is part p of the accumulator of row r and token t."""
+    """Adds up the lanes of each accumulator and writes the sums. parts[p][t * rows + r] is part p of the accumulator of
+    row r and token t."""
     totals = ir.horizontal_sums(builder, parts)
     outs = spaced(builder, at.out, at.out_stride, tokens)
     starts = spaced(builder, at.start, at.start_stride, tokens)
@@ -113,7 +114,8 @@ def store_sums(builder: Any, parts: list[list[Any]], rows: int, tokens: int, at:
 
 
 def _each_block(builder: Any, decoders: Decoders, columns: Any, body: Callable[[Kind, Any, Any, Any], None]) -> None:
-    """body(kind, decoder, column, place of its block in bytes) over a row of weights: runs of blocks, then blocks."""
+    """Runs body(kind, decoder, column, offset of the block in bytes) for the blocks of a row: first runs, then single
+    blocks."""
     first = ir.constant(ir.Int64, 0)
     for kind, decode in decoders:
         size = ir.constant(ir.Int64, kind.size)
@@ -124,13 +126,13 @@ def _each_block(builder: Any, decoders: Decoders, columns: Any, body: Callable[[
 
 
 def _decoders(builder: Any, kind: Kind) -> Decoders:
-    """Of a run, if the kind has one, and of a block."""
+    """The decoders of a run, if the kind has runs, and of a block."""
     return [(each, each.decoder(builder)) for each in (kind.run, kind) if each is not None]
 
 
 def _tile(builder: Any, decoders: Decoders, tokens: int, distance: Any, columns: Any, at: Operands) -> None:
-    """ROWS x tokens sums. The weights at this distance are prefetched, because several interleaved row streams defeat
-    the hardware's own prefetcher."""
+    """ROWS x tokens sums. Weights are prefetched `distance` bytes ahead, because the hardware does not prefetch several
+    interleaved rows."""
     weight_rows = spaced(builder, at.weight, at.weight_stride, ROWS)
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
     sums = ir.allocate_zeros(builder, ROWS * tokens)
@@ -151,31 +153,31 @@ def _tile(builder: Any, decoders: Decoders, tokens: int, distance: Any, columns:
 
 
 def _in_order(builder: Any, rows: list[Iterator[Any]], inputs: list[Any]) -> Iterator[tuple[int, int, Any, list[Any]]]:
-    """(row, which vector of its block, the vector, addresses of the inputs) in the order in which registers suffice:
-    where there are many, a vector of inputs is loaded once for all rows; where there are few, a row is used up before
-    the next one is decoded, two vectors at a time, and loads its inputs anew."""
+    """(row, index of the vector in its block, the vector, addresses of the inputs), in an order for which the registers
+    suffice. With 32 registers, a vector of inputs is loaded once for all rows. With 16, a row is multiplied before the
+    next one is decoded, two vectors at a time, and each row loads its inputs again."""
     if REGISTERS > 16:
         for index, vectors in enumerate(zip(*rows, strict=True)):
             for r, vector in enumerate(vectors):
                 yield r, index, vector, inputs
         return
     for r, row in enumerate(rows):
-        own = [ir.opaque(builder, address) for address in inputs]
+        addresses = [ir.opaque(builder, address) for address in inputs]
         for index, vector in enumerate(row):
             if index % 2:
                 ir.keep_order(builder)
-            yield r, index, vector, own
+            yield r, index, vector, addresses
 
 
 def _prefetch(builder: Any, address: Any, size: int) -> None:
-    """Ask for the cache lines of the next `size` bytes."""
+    """Prefetches the cache lines of `size` bytes into the first-level cache."""
     for line in range(0, max(size, 64), 64):
         ir.prefetch(builder, ir.offset(builder, address, line), nearest=True)
 
 
 def few_tokens(name: str) -> Any:
     """Word (weight, row bytes, columns, x, x stride, out, out stride, start, start stride, first row, end row, tokens):
-    up to FEW tokens, weights decoded in registers. end - first >= ROWS."""
+    the product for at most FEW tokens, with weights decoded in registers. end - first >= ROWS."""
     kind = KINDS[name]
 
     def build(
@@ -189,7 +191,8 @@ def few_tokens(name: str) -> Any:
 
         def strips(count: int) -> None:
             def tiles_of(row: Any) -> None:
-                """All tokens, a strip after the other: after the first one these rows are in the nearest cache."""
+                """All tokens for some rows, strip by strip: from the second strip on the rows are in the first-level
+                cache."""
                 at = operands.at(builder, row)
 
                 def tile(token: Any) -> None:
@@ -223,6 +226,6 @@ def decode_row(name: str) -> Any:
 
 
 def named(build: Callable[..., Any], name: str, count: int) -> Any:
-    """A word of `count` integers and no result."""
+    """A word with `count` integer arguments and no result."""
     build.__name__ = name
     return word(types.void, *[Index] * count)(build)

@@ -1,6 +1,6 @@
-"""From logits and settings to tokens, and to what is told of them, by kernels.
+"""Launches of the kernels that choose tokens and that compute log probabilities.
 
-Owns: the launches. Which rows a kernel leaves to the definition is its own matter.
+Owns: their rows of words. The kernel decides which rows of logits it leaves to the definition.
 Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.launching.kernel_calls`.
 """
 
@@ -14,12 +14,12 @@ from ferrum.backends.numba_kernels.sizes import choice_scratch
 from ferrum.tensor.ops import Tensor
 
 WORK = 8
-"""Multiply-adds that a logit is worth."""
+"""The work on one logit, in multiply-adds."""
 
 
 def choose(launcher: Launcher, logits: Tensor, settings: Tensor) -> np.ndarray:
-    """logits float32 [rows, vocab] with a contiguous last axis, settings float64 [rows, 5] -> int64 [rows]: tokens, and
-    UNDECIDED for rows that are left to the definition."""
+    """logits float32 [rows, vocab] with a contiguous last axis, settings float64 [rows, 5] -> int64 [rows]: a token, or
+    UNDECIDED for a row that is left to the definition."""
     rows, vocab = logits.shape
     settings, tokens = np.ascontiguousarray(settings), np.empty(rows, np.int64)
     launcher.launch(
@@ -31,7 +31,8 @@ def choose(launcher: Launcher, logits: Tensor, settings: Tensor) -> np.ndarray:
 
 
 def ranked(launcher: Launcher, logits: Tensor, tokens: np.ndarray, count: int) -> np.ndarray:
-    """logits float32 [rows, vocab] with a contiguous last axis, int64 [rows] -> float64 [rows, 2 + 2 * count]."""
+    """logits float32 [rows, vocab] with a contiguous last axis, tokens int64 [rows] -> float64 [rows, 2 + 2 * count]:
+    the log probability and the rank of the token, then the ids and the log probabilities of the `count` best tokens."""
     rows, vocab = logits.shape
     tokens, out = np.ascontiguousarray(tokens), np.empty((rows, 2 + 2 * count))
     launcher.launch(

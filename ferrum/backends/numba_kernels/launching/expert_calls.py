@@ -1,7 +1,7 @@
-"""From a mixture of experts to rows of words.
+"""Launches of the kernels of a mixture of experts.
 
-Owns: what kernels need to know of a mixture, and its launches. All experts may differ in their kinds of weights, their
-biases and activations, for each brings its own words; they must agree in their sizes.
+Owns: the words of a mixture, and its launches. Experts may have different kinds of weights, biases and activations,
+because each has its own words; all must have the same sizes.
 Specs: OPS-70, OPS-72. Next: `ferrum.backends.numba_kernels.launching.choice_calls`.
 """
 
@@ -25,32 +25,33 @@ if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.launching.kernel_calls import Kernels
 
 _KNOWN_OF_EXPERTS = frozenset(["router", "experts", "chosen", "normalised", "shared", "shared_weight"])
-NO_DOOR = (0, 0, 0)
+NO_SHARED_GATE = (0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class ExpertWords:
-    """What kernels need to know of a mixture."""
+    """The words of a mixture of experts."""
 
-    words: np.ndarray  # int64 [experts, words of an expert]
-    place: int  # their address
-    count: int
-    chosen: int
-    normalised: bool
+    words: np.ndarray  # int64 [experts, words of an expert], as `layouts` says
+    place: int  # address of the words
+    count: int  # experts
+    chosen: int  # experts of a token
+    normalised: bool  # the weights of a token's experts are divided by their sum
     columns: int
-    middle: int  # rows of gate and up
+    middle: int  # rows of gate and of up
     router: WeightWords
-    door: tuple[int, int, int]  # of the shared expert's gate: row decoder, stored row, bias
-    rounded: bool  # do the products of experts take rounded activations?
+    shared_gate: tuple[int, int, int]  # of the shared expert's gate: row decoder, stored row, bias
+    rounded: bool  # the products of the experts take rounded activations
 
 
 def expert_words(compute: str, units: Callable[[Weight], Units], experts: Experts) -> ExpertWords | None:
-    """None if there is no kernel for it. The experts hold the arrays."""
-    # a rounded score may be another expert, which is more than a rounding
+    """The words of a mixture; None if kernels cannot compute it. The experts must outlive the words, because the words
+    hold addresses of their arrays."""
+    # the router is exact: a rounded score could choose another expert
     router, each = weight_words("float32", units, experts.router), [_one(compute, units, e) for e in experts.experts]
-    door = _door(experts)
+    gate = _shared_gate(experts)
     rows = [words for words in each if words is not None]
-    if router is None or door is None or len(rows) < len(each) or sets_beyond(experts, _KNOWN_OF_EXPERTS):
+    if router is None or gate is None or len(rows) < len(each) or sets_beyond(experts, _KNOWN_OF_EXPERTS):
         return None
     if len({rounded for _, rounded in rows}) > 1:
         return None
@@ -62,11 +63,12 @@ def expert_words(compute: str, units: Callable[[Weight], Units], experts: Expert
         return None
     words = np.stack([own for own, _ in rows])
     facts = len(words), experts.chosen, experts.normalised
-    return ExpertWords(words, address(words), *facts, columns, middle, router, door, rows[0][1])
+    return ExpertWords(words, address(words), *facts, columns, middle, router, gate, rows[0][1])
 
 
 def _one(compute: str, units: Callable[[Weight], Units], expert: GatedMlp) -> tuple[np.ndarray, bool] | None:
-    """int64 [words of an expert], and whether its products take rounded activations"""
+    """int64 [words of an expert], and True if its products take rounded activations. None if kernels cannot compute
+    it."""
     inner, down = weight_words(compute, units, expert.gate, expert.up), weight_words(compute, units, expert.down)
     between = mlp_words(expert)
     if inner is None or down is None or between is None or inner.rounded != down.rounded:
@@ -76,16 +78,16 @@ def _one(compute: str, units: Callable[[Weight], Units], expert: GatedMlp) -> tu
     return np.concatenate([inner.descriptors.ravel(), down.descriptors.ravel(), between.words]), inner.rounded
 
 
-def _door(experts: Experts) -> tuple[int, int, int] | None:
-    """None if there is one and no kernel for it."""
+def _shared_gate(experts: Experts) -> tuple[int, int, int] | None:
+    """The words of the gate of the shared expert; None if a kernel cannot compute it."""
     gate = experts.shared_weight if experts.shared is not None else None
     if gate is None:
-        return NO_DOOR
+        return NO_SHARED_GATE
     return row_words(gate) if gate.weight.columns == experts.router.weight.columns else None
 
 
 def mixture(kernels: Kernels, x: Tensor, experts: ExpertWords, shared: Tensor | None) -> Tensor:
-    """x [tokens, columns], normalised -> same shape. shared: what the expert that every token goes to makes of x."""
+    """x [tokens, columns], after the norm -> same shape. shared: the output of the shared expert for x, or None."""
     launcher, chosen, columns, middle = kernels.launcher, experts.chosen, experts.columns, experts.middle
     tokens, pairs = len(x), len(x) * chosen
     weights, numbers = _routed(kernels, x, experts)
@@ -111,20 +113,20 @@ def mixture(kernels: Kernels, x: Tensor, experts: ExpertWords, shared: Tensor | 
         address(results), *launcher.scratch(kernels.product_scratch(middle, sizes.EXPERT_TOKENS)),
         work=inner.size * columns, count=2,
     )  # fmt: skip
-    doors = None if shared is None or experts.door == NO_DOOR else _doors(kernels, x, experts)
+    gates = None if shared is None or experts.shared_gate == NO_SHARED_GATE else _shared_gates(kernels, x, experts)
     shared = None if shared is None else kernels.rows(shared, columns)
     out = launcher.buffer((tokens, columns))
     launcher.launch(
         "experts.combine",
         address(results), address(places), address(weights), tokens, chosen, columns,
         0 if shared is None else address(shared), 0 if shared is None else shared.strides[0],
-        0 if doors is None else address(doors), address(out), work=8 * results.size, count=4,
+        0 if gates is None else address(gates), address(out), work=8 * results.size, count=4,
     )  # fmt: skip
     return out
 
 
 def _routed(kernels: Kernels, x: Tensor, experts: ExpertWords) -> tuple[np.ndarray, np.ndarray]:
-    """-> weights [tokens, chosen], and the words of as many experts."""
+    """-> weights float32 [tokens, chosen], and the numbers of the experts, int64 in a buffer of float32."""
     tokens, launcher = len(x), kernels.launcher
     scores = kernels.linears(x, None, experts.router, None)
     weights, numbers = launcher.buffer((tokens, experts.chosen)), _words(kernels, tokens * experts.chosen)
@@ -136,18 +138,18 @@ def _routed(kernels: Kernels, x: Tensor, experts: ExpertWords) -> tuple[np.ndarr
     return weights, numbers
 
 
-def _doors(kernels: Kernels, x: Tensor, experts: ExpertWords) -> np.ndarray:
-    """[tokens, 16]"""
+def _shared_gates(kernels: Kernels, x: Tensor, experts: ExpertWords) -> np.ndarray:
+    """The gate of the shared expert: float32 [tokens, 16], the same number in all 16 lanes."""
     launcher = kernels.launcher
     out = launcher.buffer((len(x), sizes.VECTOR))
     launcher.launch(
-        "routing.door",
-        address(x), x.strides[0], len(x), experts.columns, *experts.door, address(out),
+        "routing.shared_gate",
+        address(x), x.strides[0], len(x), experts.columns, *experts.shared_gate, address(out),
         *launcher.scratch(4 * experts.columns), work=x.size, count=3,
     )  # fmt: skip
     return out
 
 
 def _words(kernels: Kernels, count: int) -> np.ndarray:
-    """Memory for so many words."""
+    """Memory for this number of words, as an array of float32."""
     return kernels.launcher.buffer((2 * count,))

@@ -1,7 +1,7 @@
-"""From arrays to rows of words: one method per kernel.
+"""One method per kernel: it takes arrays, writes the row of words, launches the kernel, and returns the result.
 
-Owns: the marshalling of every launch. Whether a kernel may be used at all is decided by `NumbaOps`, beside the
-composition it replaces. Operands are float32 [tokens, columns] whose last axis is contiguous (`Kernels.rows`).
+Owns: the row of words of every launch. `NumbaOps` decides whether a kernel may compute an operation. Operands are
+float32 [tokens, columns] whose last axis is contiguous (`Kernels.rows`).
 Next: `ferrum.backends.numba_kernels.launching.primitive_calls`.
 """
 
@@ -56,14 +56,15 @@ SPLIT_OF_ROUNDED = "splits_q8.attend_split_rounded"
 ROUND_QUERIES = "splits_q8.round_queries"
 MERGE_OF_ATTENTION = "attention.merge_attention"
 SLOW_TO_COMPILE = (SPLIT_OF_ATTENTION, ATTENTION, "choosing.choose")
-"""What another process begins with at once, where it is missing: it takes as long as all the rest."""
+"""Functions that a second process compiles first if they are missing: they take as long as all others together."""
 SPLIT_UNITS = 4
-"""Units of attention a thread from which on contexts are not split: the shares are even enough."""
+"""Units of attention per thread from which on the splits of a context are no units of their own: with this many units
+all threads have about the same work."""
 
 
 def check_arithmetic(compute: str, deterministic: bool) -> None:
-    """Raises InvalidParameter for one that does not exist or does not fit the mode, Unsupported for one that this
-    processor does not have."""
+    """Raises InvalidParameter for an arithmetic that does not exist or is not deterministic where it must be,
+    Unsupported for one that this processor cannot compute."""
     if compute not in PRODUCTS:
         raise InvalidParameter("compute", f"must be one of {', '.join(PRODUCTS)}, not {compute!r}")
     if compute != "bfloat16":
@@ -75,12 +76,13 @@ def check_arithmetic(compute: str, deterministic: bool) -> None:
 
 
 class Kernels:
-    """Launches on arrays."""
+    """Launches of kernels on arrays, by `launcher`."""
 
     def __init__(
         self, launcher: Launcher, compute: str = "float32", units: Callable[[Weight], Units] | None = None
     ) -> None:
-        """compute: the arithmetic of products. units: a weight in units, where somebody has made them already."""
+        """compute: the arithmetic of products. units: returns a weight in units; None: they are made here and
+        remembered."""
         self.launcher, self.compute = launcher, compute
         self.library = LIBRARY
         if launcher.threads > 1:
@@ -99,26 +101,28 @@ class Kernels:
         self._batch_words: dict[int, BatchWords] = {}
 
     def rows(self, x: Tensor, columns: int) -> Tensor:
-        """x as float32 [tokens, columns] with a contiguous last axis; copies only if it must."""
+        """x as float32 [tokens, columns] with a contiguous last axis; a copy only if it is not."""
         if x.ndim == 2 and x.dtype == _FLOAT32 and x.strides[1] == 4 and x.shape[1] == columns:
             return x
         rows = np.reshape(x, (-1, columns))
         return rows if rows.dtype == _FLOAT32 and rows.strides[1] == 4 else self.launcher.contiguous(rows)
 
     def weights(self, linears: tuple[Linear, ...]) -> WeightWords | None:
-        """None if one of the linears has no native kernel."""
+        """The words of linears that share their input; None if a kernel cannot multiply one of them."""
         return self._weights(*linears)
 
     def can_add(self, weights: WeightWords, scale: float) -> bool:
-        """Does a launch of `linears` with a residual do all that is asked for? A bias or a scale is added to rows that
-        no other chunk writes to, as the last share would where it has fewer rows than a tile."""
-        is_plain, rest = not weights.has_bias and scale == 1, weights.total_rows % sizes.UNIT_ROWS
-        return is_plain or rest == 0 or rest >= sizes.PANEL_ROWS
+        """True if one launch of `linears` can add a residual. With a bias or a scale, a chunk reads the rows that it
+        has written, so no other chunk may write them; a last chunk with fewer rows than a tile would write its
+        neighbour's."""
+        is_plain, rest = not weights.has_bias and scale == 1, weights.total_rows % sizes.SHARE_ROWS
+        return is_plain or rest == 0 or rest >= sizes.TILE_ROWS
 
     def linears(
         self, x: Tensor, norm: NormWords | None, weights: WeightWords, residual: Tensor | None, scale: float = 1.0
     ) -> Tensor:
-        """-> [tokens, all rows]: the outputs side by side; of one weight, times a scale and added to a residual."""
+        """-> [tokens, all rows]: the outputs side by side. With a residual there is one weight, and the result is
+        residual + scale * output."""
         tokens, columns, rows = len(x), weights.columns, weights.total_rows
         if weights.rounded:
             x, norm = self.rounded(x, norm), None
@@ -136,7 +140,7 @@ class Kernels:
         return out
 
     def mlp_inner(self, x: Tensor, norm: NormWords | None, mlp: MlpWords, weights: WeightWords) -> Tensor:
-        """-> [tokens, intermediate]: of gate and up, or of up alone."""
+        """-> [tokens, intermediate]: activation(gate) * up, or activation(up) where the MLP has no gate."""
         tokens, columns, rows = len(x), weights.columns, weights.rows[0]
         if weights.rounded:
             x, norm = self.rounded(x, norm), None
@@ -151,7 +155,8 @@ class Kernels:
         return out
 
     def rounded(self, x: Tensor, norm: NormWords | None) -> Tensor:
-        """[tokens, columns] -> the groups of the rounded rows, after a norm: bytes that look like float32."""
+        """[tokens, columns] -> the same rows, after a norm if there is one, rounded to groups of int8; an array of
+        float32 that only holds bytes."""
         tokens, columns = x.shape
         groups = sizes.rounded_groups(columns)
         out = self.launcher.buffer((tokens, groups * sizes.X_BYTES // 4))
@@ -163,24 +168,24 @@ class Kernels:
         return out
 
     def product_scratch(self, columns: int, tokens: int) -> int:
-        """Bytes of private memory of a chunk for products of so many tokens."""
+        """Bytes of scratch of a chunk for products of this number of tokens."""
         rounded = sizes.rounded_scratch(columns, tokens) if self.compute == "bfloat16" else 0
         return sizes.product_scratch(columns) + rounded
 
     def mixture(self, x: Tensor, experts: ExpertWords, shared: Tensor | None) -> Tensor:
-        """[tokens, columns] -> same shape: see `ferrum.backends.numba_kernels.launching.expert_calls`."""
+        """[tokens, columns] -> same shape. See `expert_calls.mixture`."""
         return expert_calls.mixture(self, x, experts, shared)
 
     def choose(self, logits: Tensor, settings: Tensor) -> np.ndarray:
-        """See `ferrum.backends.numba_kernels.launching.choice_calls`."""
+        """See `choice_calls.choose`."""
         return choice_calls.choose(self.launcher, logits, settings)
 
     def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> np.ndarray:
-        """See `ferrum.backends.numba_kernels.launching.choice_calls`."""
+        """See `choice_calls.ranked`."""
         return choice_calls.ranked(self.launcher, logits, tokens, count)
 
     def embed(self, table: Weight, kind: str, token_ids: Tensor) -> Tensor:
-        """-> [tokens, columns]"""
+        """token_ids [tokens] -> float32 [tokens, columns]: rows of the table."""
         token_ids = np.ascontiguousarray(token_ids, np.int32)
         out = self.launcher.buffer((len(token_ids), table.columns))
         self.launcher.launch(
@@ -191,7 +196,7 @@ class Kernels:
         return out
 
     def normed(self, x: Tensor, norm: NormWords, heads: int) -> Tensor:
-        """[tokens, heads * columns of the norm] -> same shape, contiguous"""
+        """x [tokens, heads * columns of the norm] -> same shape, contiguous"""
         out = self.launcher.buffer(x.shape)
         self.launcher.launch(
             "elementwise.norm",
@@ -201,7 +206,7 @@ class Kernels:
         return out
 
     def residual_add(self, y: Tensor, residual: Tensor, norm: NormWords | None, scale: float) -> Tensor:
-        """[tokens, columns] both -> same shape, contiguous"""
+        """residual + scale * norm(y). y, residual [tokens, columns] -> same shape, contiguous"""
         out = self.launcher.buffer(y.shape)
         self.launcher.launch(
             "elementwise.residual_add",
@@ -211,21 +216,21 @@ class Kernels:
         return out
 
     def gated(self, gate: Tensor, up: Tensor, mlp: MlpWords) -> Tensor:
-        """Contiguous operands of one shape."""
+        """activation(gate) * up, for contiguous operands of the same shape."""
         out = self.launcher.buffer(gate.shape)
         words = (address(gate), address(up), address(out), out.size, mlp.place)
         self.launcher.launch("elementwise.gated", *words, work=8 * out.size, count=4)
         return out
 
     def activated(self, x: Tensor, name: str) -> Tensor:
-        """A contiguous operand."""
+        """The activation of this name of x, which is contiguous."""
         out = self.launcher.buffer(x.shape)
         words = (address(x), address(out), out.size, activation(name))
         self.launcher.launch("elementwise.activate", *words, work=8 * out.size, count=3)
         return out
 
     def softcapped(self, x: Tensor, cap: float) -> Tensor:
-        """A contiguous operand."""
+        """cap * tanh(x / cap); x is contiguous."""
         out = self.launcher.buffer(x.shape)
         words = (address(x), address(out), out.size, float_bits(cap))
         self.launcher.launch("elementwise.softcap", *words, work=8 * out.size, count=3)
@@ -234,7 +239,8 @@ class Kernels:
     def kv_write(
         self, cache: CacheWords, key: Tensor, value: Tensor, slots: Tensor, rope: tuple[RotationWords, Tensor] | None
     ) -> None:
-        """key and value [tokens, kv_heads * head_dim]; rope: rotation and positions, to rotate keys on the way."""
+        """Writes key and value [tokens, kv_heads * head_dim] to their slots. rope: the tables and the positions by
+        which keys are rotated before."""
         slots = np.ascontiguousarray(slots, np.int32)
         positions = slots if rope is None else np.ascontiguousarray(rope[1], np.int32)
         self.launcher.launch(
@@ -254,7 +260,7 @@ class Kernels:
         attention: Attention,
         rotation: RotationWords = NO_ROTATION,
     ) -> Tensor:
-        """query [tokens, heads * head_dim] -> same shape. With a rotation, queries are turned on the way."""
+        """query [tokens, heads * head_dim] -> same shape. `rotation` rotates the queries before."""
         window, sinks = attention.window, attention.sinks
         tokens, width = query.shape
         heads = width // cache.head_dim
@@ -276,20 +282,21 @@ class Kernels:
             self.library.address(ROUND_QUERIES) if rounds else 0,
         )  # fmt: skip
         work = query.size * words.table_width * cache.block_size
-        self.library.address(MERGE_OF_ATTENTION)  # compiled with it, not in the middle of an answer
+        self.library.address(MERGE_OF_ATTENTION)  # loaded now, so that it is not compiled in the middle of an answer
         self.launcher.launch(ATTENTION, *row, work=work, count=7)
         if parts > 1:
             self.launcher.launch(MERGE_OF_ATTENTION, *row, work=8 * parts * query.size, count=7)
         return out
 
     def _parts(self, words: BatchWords, cache: CacheWords) -> int:
-        """Into how many units the context of a tile is cut: one, unless there are too few tiles for all threads."""
+        """The number of splits of a context that are units of their own: 1 (one unit for the whole context) unless
+        there are too few tiles for all threads."""
         if words.tile_count * cache.kv_heads >= SPLIT_UNITS * self.launcher.threads:
             return 1
         return -(-words.table_width * cache.block_size // sizes.SPLIT)
 
     def _words_of(self, batch: StepBatch, group: int) -> BatchWords:
-        """Computed once a step: the forward pass hands every layer the same batch."""
+        """The words of a batch, computed once a step: every layer gets the same batch object."""
         if self._batch is not batch:
             self._batch, self._batch_words = batch, {}
         if group not in self._batch_words:

@@ -1,7 +1,7 @@
-"""Launching kernels: a row of words, scratch memory, one thread or the team.
+"""Launches of kernels: run at once, or recorded on a tape and replayed.
 
-Owns: how an operation is run: at once (*eager*), or at once and recorded. A launch is nothing but a row of words, so
-a tape of rows can be replayed without Python in between. Next: `ferrum.backends.numba_recording`.
+Owns: scratch memory, the number of chunks of a launch, and tapes. A launch is a row of words, so the rows of a tape are
+run one after the other without Python in between. Next: `ferrum.backends.numba_recording`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ferrum.errors import InvalidParameter
 ROW_WORDS = 32
 
 SERIAL_WORK = 1 << 16
-"""Multiply-adds up to which sharing a launch costs more than it saves."""
+"""Multiply-adds up to which a launch is faster on one thread."""
 FINE_WORK = 1 << 22
-"""Multiply-adds from which on a launch is cut into two chunks a thread, so that a late thread holds up less."""
+"""Multiply-adds from which on a launch has two chunks for each thread, so that a late thread delays it less."""
 
 
 @cache
 def float_bits(value: float) -> int:
-    """A float32 as the low half of a word."""
+    """The bits of a float32, as a word."""
     return int(np.float32(value).view(np.int32))
 
 
 @cache
 def _packer(count: int) -> Callable[..., None]:
-    """Writes so many int64 words into a buffer."""
+    """A function that writes this number of int64 words into a buffer."""
     return struct.Struct(f"={count}q").pack_into
 
 
 class Launcher:
-    """Runs kernels on `threads` threads (None: as many as this process can keep busy)."""
+    """Runs kernels at once, on `threads` threads (None: as many as this process can keep busy)."""
 
     def __init__(self, threads: int | None) -> None:
         available = usable_processors()
@@ -57,8 +57,8 @@ class Launcher:
         self._scratch_stride = 0
 
     def launch(self, kernel: str, *words: int, work: int, count: int) -> None:
-        """Run the kernel of this name on a row of these words. `work` is its size in multiply-adds, `count` the number
-        of the word that grows with the tokens of the step."""
+        """Runs the kernel of this name on a row of these words. `work` is its size in multiply-adds. `count` is the
+        index of the word that is proportional to the number of tokens of the step."""
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
         chunks = self._chunks(work)
         if chunks == 1:
@@ -67,21 +67,21 @@ class Launcher:
             team_of(self.threads).run(self._row_address, chunks)
 
     def _chunks(self, work: int) -> int:
-        """Into how many chunks a launch of this size is cut."""
+        """The number of chunks of a launch of this size."""
         if work <= SERIAL_WORK or self.threads == 1:
             return 1
         return self.threads * (2 if work >= FINE_WORK else 1)
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Memory for a result: float32 [shape], contents undefined."""
+        """Memory for a result: float32 of this shape, content undefined."""
         return self._memory.take(4 * math.prod(shape)).view(np.float32).reshape(shape)
 
     def contiguous(self, x: np.ndarray) -> np.ndarray:
-        """x as contiguous float32, copied if need be."""
+        """x as contiguous float32; a copy if it is not."""
         return np.ascontiguousarray(x, np.float32)
 
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
-        """Address and size of each chunk's private memory; contents do not survive a launch."""
+        """The address of the scratch memory, and its bytes per chunk. Its content is lost after a launch."""
         if bytes_per_chunk > self._scratch_stride:
             self._scratch_stride = -(-bytes_per_chunk // 4096) * 4096
             self._scratch = aligned(self._scratch_stride * 2 * self.threads)
@@ -90,7 +90,8 @@ class Launcher:
 
 
 class Recorder(Launcher):
-    """Runs nothing: keeps every launch, with all memory it touches, for a tape."""
+    """Runs nothing. It keeps the row of every launch, and references to all memory that it reads or writes, for a
+    tape."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -98,7 +99,7 @@ class Recorder(Launcher):
         self._row_chunks: list[int] = []
         self._row_counts: list[int] = []
         self._kept: list[np.ndarray] = []
-        self._results: set[int] = set()  # identities of arrays that own the memory of results
+        self._results: set[int] = set()  # ids of the arrays that own the memory of results
 
     def launch(self, kernel: str, *words: int, work: int, count: int) -> None:
         _packer(len(words) + 1)(self._row, 0, LIBRARY.address(kernel), *words)
@@ -107,11 +108,11 @@ class Recorder(Launcher):
         self._row_counts.append(count)
 
     def keep(self, x: np.ndarray) -> None:
-        """Let x live as long as the tape."""
+        """Keeps a reference to x as long as the tape exists."""
         self._kept.append(x)
 
     def buffer(self, shape: tuple[int, ...]) -> np.ndarray:
-        """All 0 until a replay writes it: an index of a row that exists, whoever looks at it before."""
+        """Zeros until a replay writes it: read as an index before that, it is the index of an existing row."""
         made = super().buffer(shape)
         made.fill(0)
         self.keep(made)
@@ -119,7 +120,7 @@ class Recorder(Launcher):
         return made
 
     def is_result(self, x: np.ndarray) -> bool:
-        """Does x lie in memory that a replay writes?"""
+        """True if a replay writes to the memory of x."""
         return id(root(x)) in self._results
 
     def contiguous(self, x: np.ndarray) -> np.ndarray:
@@ -134,24 +135,28 @@ class Recorder(Launcher):
 
     def scratch(self, bytes_per_chunk: int) -> tuple[int, int]:
         found = super().scratch(bytes_per_chunk)
-        if not any(kept is self._scratch for kept in self._kept):  # earlier rows still point into the one before
+        if not any(
+            kept is self._scratch for kept in self._kept
+        ):  # rows recorded earlier hold the address of the previous scratch memory
             self.keep(self._scratch)
         return found
 
     def tape(self, tokens: int) -> Tape:
-        """Of a step of so many tokens. Raises NotRecordable where nothing was launched, or for anything but tokens."""
+        """The tape of a step of this number of tokens. Raises NotRecordable if nothing was launched, or if the `count`
+        word of a launch is not a multiple of the tokens."""
         if not self._rows:
             raise NotRecordable("no launch")
         rows = np.stack(self._rows)
         chunks, counts = (np.array(each, np.int64) for each in (self._row_chunks, self._row_counts))
         if (rows[np.arange(len(rows)), counts] % tokens).any():
-            raise NotRecordable("a launch for something else than tokens")
+            raise NotRecordable("a launch whose size is not a multiple of the tokens")
         return Tape(self.threads, rows, chunks, counts, tokens, self._kept)
 
 
 class Tape:
-    """Launches in a row, run without Python in between, for as many tokens as were recorded or fewer: all else in a row
-    stays as it is. Whoever holds the tape holds all memory it points to, but for weights and caches."""
+    """Recorded launches, run one after the other without Python in between, for the recorded number of tokens or fewer:
+    only the `count` word of each row changes. A tape keeps references to all memory that its rows point to, except for
+    weights and caches."""
 
     def __init__(
         self,
@@ -162,8 +167,8 @@ class Tape:
         tokens: int,
         kept: list[np.ndarray],
     ) -> None:
-        """rows int64 [launches, ROW_WORDS], chunks and counts int64 [launches]: word counts[i] of row i is a multiple
-        of the tokens."""
+        """rows int64 [launches, ROW_WORDS]; chunks int64 [launches]; counts int64 [launches]: word counts[i] of row i
+        is a multiple of `tokens`. kept: all arrays that the rows point to."""
         self._threads, self._tokens = threads, tokens
         self._rows, self._counted = rows, (np.arange(len(rows)), counts)
         self._per_token = rows[self._counted] // tokens

@@ -1,7 +1,7 @@
-"""Memory for results: where an array lies, arrays that begin with a cache line, and large ones used again.
+"""Memory for results: addresses of arrays, arrays aligned to cache lines, and large arrays used again.
 
-Owns: the addresses of arrays, and results that nobody holds any more. To touch a page for the first time costs a
-microsecond and, on a virtual machine, many; a step makes and drops the same arrays in every layer.
+Owns: the memory of results that are no longer referenced. The first access to a page of memory costs a microsecond, on
+a virtual machine many; every layer of a step needs arrays of the same sizes, so their memory is used again.
 Next: `ferrum.backends.numba_kernels.launching.operand_words`.
 """
 
@@ -15,15 +15,16 @@ import numpy as np
 
 CACHE_LINE = 64
 LARGE = 1 << 16
-"""Bytes from which on memory is used again; smaller arrays come from the allocator's own store of warm pages."""
+"""Bytes from which on the memory of an array is used again. For smaller arrays the allocator does the same."""
 MOST_KEPT = 24
-"""Large arrays that are remembered, those used last."""
+"""Large arrays whose memory is remembered: those allocated last."""
 
 
 def address(array: np.ndarray) -> int:
-    """Where an array's first element lies. Whoever holds the address must hold the array."""
+    """The address of the first element of an array. The caller must keep a reference to the array as long as it uses
+    the address."""
     try:
-        # a quarter of the time of the other way, but for writable contiguous memory only
+        # four times as fast as the other way, but for writable contiguous memory only
         return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):
         place: int = array.__array_interface__["data"][0]
@@ -31,14 +32,14 @@ def address(array: np.ndarray) -> int:
 
 
 def root(array: np.ndarray) -> np.ndarray:
-    """The array whose memory this one shows: itself, or the one that it is a view of."""
+    """The array that owns the memory of this one: itself, or the array of which it is a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def aligned(count: int) -> np.ndarray:
-    """uint8 [count] that begins with a cache line: every second load of a vector would cross a boundary otherwise."""
+    """uint8 [count], aligned to a cache line. Otherwise every vector of 64 bytes would lie in two cache lines."""
     return _from_cache_line(np.empty(count + CACHE_LINE, np.uint8), count)
 
 
@@ -48,7 +49,7 @@ def _from_cache_line(memory: np.ndarray, count: int) -> np.ndarray:
 
 
 class Reused:
-    """Arrays that begin with a cache line, in memory that earlier ones have left."""
+    """Arrays aligned to cache lines, in the memory of earlier arrays that are no longer referenced."""
 
     def __init__(self) -> None:
         self._kept: deque[np.ndarray] = deque(maxlen=MOST_KEPT)

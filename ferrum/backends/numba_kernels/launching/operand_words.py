@@ -1,7 +1,7 @@
-"""Addresses and sizes of operands that stay: weights, caches, tables, and the batch of a step.
+"""Words of operands that many launches share: weights, norms, MLPs, caches, rotary tables, and the batch of a step.
 
-Owns: what is worth computing once instead of at every launch. What is remembered of an object is forgotten with it, so
-that no address outlives its memory, and no memory the model it belongs to.
+Owns: computing the words of an object once, not at every launch. The words are dropped together with the object, so no
+address is used after its memory is freed, and no memory is kept after its model is gone.
 Next: `ferrum.backends.numba_kernels.launching.weight_units`.
 """
 
@@ -21,7 +21,7 @@ from ferrum.backends.numba_kernels.launching.memory import address
 from ferrum.backends.numba_kernels.launching.weight_units import Units
 from ferrum.backends.numba_kernels.loading.features import HAS_HALF
 from ferrum.backends.numba_kernels.loading.library import LIBRARY
-from ferrum.backends.numba_kernels.sizes import BLOCK_COLUMNS, QUERY_ROWS, SHARE_ROWS, UNIT_ROWS, VECTOR
+from ferrum.backends.numba_kernels.sizes import BLOCK_COLUMNS, QUERY_ROWS, SHARE_ROWS, UNIT_SHARE_ROWS, VECTOR
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.kv_q8 import Q8KvLayer
 from ferrum.tensor.ops import Tensor
@@ -35,8 +35,8 @@ _BLOCK_KINDS = ("q8_0", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k")
 
 
 class Remembered(Generic[Words]):
-    """The result of a function for each object (or objects) it was called with, by identity, as long as all of them
-    live: what a model used is gone when the model is."""
+    """Results of a function by the identity of its arguments. A result is dropped when one of its arguments is
+    freed."""
 
     def __init__(self, compute: Callable[..., Words]) -> None:
         self._compute = compute
@@ -52,7 +52,7 @@ class Remembered(Generic[Words]):
 
 
 def _forget(owner: weakref.ref[Remembered[Any]], key: tuple[int, ...], _: weakref.ref[Any]) -> None:
-    """One of the objects ends: called before its identity can be used again."""
+    """Drops a result. A weak reference calls this when an argument is freed, before another object can get its id."""
     remembered = owner()
     if remembered is not None:
         remembered._known.pop(key, None)
@@ -60,53 +60,53 @@ def _forget(owner: weakref.ref[Remembered[Any]], key: tuple[int, ...], _: weakre
 
 @dataclass(frozen=True, eq=False)
 class WeightWords:
-    """What kernels need to know of some linears that share their input."""
+    """The words of linears that share their input."""
 
     descriptors: np.ndarray  # int64 [linears, words of a descriptor]
     place: int  # address of the descriptors
-    count: int
-    columns: int
+    count: int  # linears
+    columns: int  # input features
     rows: tuple[int, ...]  # output features of each
     total_rows: int
     has_bias: bool
-    rounded: bool  # do their products take rounded activations?
+    rounded: bool  # the products take rounded activations
 
 
 @dataclass(frozen=True, eq=False)
 class NormWords:
-    """What kernels need to know of a norm."""
+    """The words of a norm."""
 
-    words: np.ndarray  # int64, laid out as `ferrum.backends.numba_kernels.compiled.elementwise` says
-    place: int  # their address
+    words: np.ndarray  # int64, as `layouts` says
+    place: int  # address of the words
     columns: int
-    heads: int  # with a weight of their own; 1 where there is one for all
+    heads: int  # heads with a weight of their own; 1 if all heads share one weight
 
 
 @dataclass(frozen=True, eq=False)
 class MlpWords:
-    """What kernels need to know of what an MLP does between its products."""
+    """The words of the elementwise part of an MLP."""
 
-    words: np.ndarray
-    place: int
+    words: np.ndarray  # int64, as `layouts` says
+    place: int  # address of the words
 
 
 @dataclass(frozen=True, eq=False)
 class CacheWords:
-    """What kernels need to know of one layer's keys and values."""
+    """The words of the KV cache of one layer."""
 
-    keys: int
-    values: int
+    keys: int  # address
+    values: int  # address
     kv_heads: int
     head_dim: int
     block_size: int
-    element_bytes: int  # 1: q8_0
-    key_scales: int = 0
-    value_scales: int = 0
+    element_bytes: int  # of a number in the cache; 1 for q8_0
+    key_scales: int = 0  # address, for q8_0
+    value_scales: int = 0  # address, for q8_0
 
 
 @dataclass(frozen=True, eq=False)
 class RotationWords:
-    """What kernels need to know of rotary tables."""
+    """The words of rotary tables."""
 
     turn: tuple[int, int, int]  # half of rotary_dim, address of cos, address of sin
     growth: int  # address; 0 for none
@@ -114,23 +114,23 @@ class RotationWords:
 
 @dataclass(frozen=True, eq=False)
 class BatchWords:
-    """What attention needs to know of a step's batch: the same for all layers."""
+    """The words of a step's batch for attention, the same in all layers."""
 
-    arrays: tuple[np.ndarray, ...]  # held for their addresses
+    arrays: tuple[np.ndarray, ...]  # the arrays of the addresses below
     tiles: int  # address of int32 [tiles, 4]: sequence, first packed token, tokens, first query row
     tile_count: int
-    block_tables: int
+    block_tables: int  # address of int32 [sequences, table_width]
     table_width: int
-    contexts: int
+    contexts: int  # address of int32 [sequences]: context lengths
 
 
 def native_kind(weight: Weight) -> str | None:
-    """The kernels' name of a weight's format; None where only the composition can multiply it."""
+    """The name of a weight's format in kernels; None if no kernel can multiply it."""
     return _stored_kind(weight) if weight.data.ndim == 2 and weight.rows >= 4 else None
 
 
 def _stored_kind(weight: Weight) -> str | None:
-    """The same for what decodes a row, of which there may be fewer than products take."""
+    """The same for kernels that decode single rows: the weight may have fewer rows than a product needs."""
     data = weight.data
     if data.ndim != 2 or data.strides[1] != data.itemsize:
         return None
@@ -140,8 +140,9 @@ def _stored_kind(weight: Weight) -> str | None:
 
 
 def weight_words(compute: str, units: Callable[[Weight], Units], *linears: Linear) -> WeightWords | None:
-    """None if one of the linears has no native kernel, or some of them take rounded activations and others do not. The
-    linears themselves hold the arrays. units: a weight in units, held as long as the weight."""
+    """The words of linears with the same input. None if a kernel cannot multiply one of them, or if some take rounded
+    activations and others do not. The linears must outlive the words. units: returns a weight in units, which must live
+    as long as the weight."""
     if len({each.weight.columns for each in linears}) != 1 or not all(_plain(each.bias) for each in linears):
         return None
     rounded = {compute == "int8" and isinstance(each.weight, BlockWeight) for each in linears}
@@ -167,7 +168,7 @@ def weight_words(compute: str, units: Callable[[Weight], Units], *linears: Linea
 
 
 def _plain(x: Tensor | None) -> bool:
-    """Contiguous float32, or nothing?"""
+    """True if x is None or contiguous float32."""
     return x is None or (x.dtype == np.float32 and x.flags.c_contiguous)
 
 
@@ -184,8 +185,8 @@ def _unit_descriptor(each: Linear, kind: str, units: Units) -> tuple[int, ...]:
 
 
 def row_words(linear: Linear) -> tuple[int, int, int] | None:
-    """Of a linear with one output: its row's decoder, the stored row, the bias (0 for none). None if no kernel decodes
-    it. The linear itself holds the arrays."""
+    """The words of a linear with one output: addresses of the decoder of its row, of the stored row, and of the bias (0
+    for none). None if a kernel cannot decode it. The linear must outlive the words."""
     weight, bias = linear.weight, linear.bias
     kind = _stored_kind(weight)
     if kind is None or weight.rows != 1 or not _plain(bias):
@@ -194,8 +195,8 @@ def row_words(linear: Linear) -> tuple[int, int, int] | None:
 
 
 def norm_words(norm: Norm) -> NormWords | None:
-    """None if there is no kernel for it: its rows must be whole vectors, its weights plain. The norm itself holds the
-    arrays."""
+    """The words of a norm. None if kernels cannot compute it: a row must consist of whole vectors, and the weights must
+    be contiguous float32. The norm must outlive the words."""
     weight, bias = norm.weight, norm.bias
     if (
         weight.ndim not in (1, 2)
@@ -216,7 +217,7 @@ def norm_words(norm: Norm) -> NormWords | None:
 
 
 def mlp_words(mlp: GatedMlp | PlainMlp) -> MlpWords | None:
-    """None if there is no kernel for it."""
+    """The words of an MLP; None if kernels cannot compute it."""
     if mlp.activation not in ACTIVATIONS or sets_beyond(mlp, _KNOWN_OF_MLP):
         return None
     limit, offset = (mlp.limit, mlp.up_offset) if isinstance(mlp, GatedMlp) else (None, 0.0)
@@ -231,12 +232,12 @@ _KNOWN_OF_MLP = frozenset(["gate", "up", "down", "activation", "limit", "up_offs
 
 
 def activation(name: str) -> int:
-    """Address of the function (x, out, columns)."""
+    """The address of the activation function (x, out, columns)."""
     return LIBRARY.address(f"activations.{name}")
 
 
 def cache_words(layer: KvLayer) -> CacheWords | None:
-    """None if the cache is not laid out as the kernels expect it."""
+    """The words of a layer's KV cache; None if kernels cannot read its type or layout."""
     if isinstance(layer, Q8KvLayer):
         return _q8_words(layer)
     if not all(x.flags.c_contiguous and x.dtype in _CACHE_TYPES for x in (layer.keys, layer.values)):
@@ -260,7 +261,7 @@ def _q8_words(layer: Q8KvLayer) -> CacheWords | None:
 
 
 def rotation_words(tables: RopeTables) -> RotationWords | None:
-    """None if the tables are not as the kernels expect them."""
+    """The words of rotary tables; None if kernels cannot read their types or shapes."""
     if not (_plain(tables.cos) and _plain(tables.sin) and _plain(tables.growth)):
         return None
     lengths = tables.cos.shape[:1] if tables.growth is None else tables.growth.shape
@@ -271,7 +272,7 @@ def rotation_words(tables: RopeTables) -> RotationWords | None:
 
 
 def batch_words(batch: StepBatch, group: int) -> BatchWords:
-    """group: query heads that share a key/value head."""
+    """The words of a batch. group: query heads that share a key/value head."""
     starts = np.asarray(batch.seq_starts, np.int64)
     counts = np.diff(starts)
     per_sequence = -(-counts * group // QUERY_ROWS)
@@ -300,30 +301,31 @@ PRODUCTS = {
     "bfloat16": ("multiply_bfloat16", "strip_bfloat16"),
     "int8": ("multiply", "strip"),
 }
-"""By arithmetic: the product of weights as they are stored, and its inner loop for many tokens. Quantised weights have
-another one for int8 (`unit_descriptor`); what is left to this one is exact."""
+"""For each arithmetic, the functions of `products` for any number of tokens, and for a strip. For int8, quantised
+weights have a `unit_descriptor` instead; the products of other weights are those of float32."""
 
 
 def descriptor(
     kind: str, address: int, row_bytes: int, shape: tuple[int, int], stored: int, bias: int, compute: str
 ) -> tuple[int, ...]:
-    """The words of a weight of this shape [rows, columns], a row of which has `stored` bytes, for the arithmetic
-    `compute`; loads what its kind needs."""
+    """The descriptor of a weight of this shape [rows, columns] for the arithmetic `compute`; a row has `stored` bytes.
+    The functions for its kind are loaded or compiled."""
     rows, columns = shape
     product = LIBRARY.address(f"products.product.{kind}")
     multiply, strip = (LIBRARY.address(f"products.{name}") for name in PRODUCTS[compute])
     block_bytes = 0 if kind == "f32" else BLOCK_COLUMNS * stored // columns
-    return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes, multiply, UNIT_ROWS
+    return product, address, row_bytes, rows, columns, row_decoder(kind), strip, bias, block_bytes, multiply, SHARE_ROWS
 
 
 def unit_descriptor(kind: str, address: int, unit_bytes: int, shape: tuple[int, int], bias: int) -> tuple[int, ...]:
-    """The same of a weight in units, whose products take rounded activations: DATA are its units, ROW_BYTES those of
-    one, PRODUCT is `single` of `integer_products`; words that only other products read are 0."""
+    """The descriptor of a weight in units, whose products take rounded activations: WEIGHT_DATA is the address of the
+    units, WEIGHT_ROW_BYTES the bytes of one, WEIGHT_PRODUCT the function `single` of `integer_products`. Words that
+    only other products read are 0."""
     rows, columns = shape
     product, multiply = (LIBRARY.address(f"integer_products.{name}.{kind}") for name in ("single", "multiply"))
-    return product, address, unit_bytes, rows, columns, 0, 0, bias, 0, multiply, SHARE_ROWS
+    return product, address, unit_bytes, rows, columns, 0, 0, bias, 0, multiply, UNIT_SHARE_ROWS
 
 
 def row_decoder(kind: str) -> int:
-    """Address of the function (destination, source, columns) that decodes part of a row to float32."""
+    """The address of the function (destination, source, columns) that decodes part of a row to float32."""
     return LIBRARY.address(f"products.decoder.{kind}")

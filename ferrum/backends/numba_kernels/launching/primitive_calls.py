@@ -1,7 +1,7 @@
-"""From arrays to rows of words, for primitives: broadcasting as distances of 0.
+"""Launches of primitives that are recorded: the strides of operands, where an axis that is broadcast has stride 0.
 
-Owns: the marshalling of `elementwise` and `take` in `ferrum.backends.numba_kernels.compiled.primitives`. Which
-primitives are recorded, and in which memory they leave their results, is decided by `ferrum.backends.numba_recording`.
+Owns: the rows of words of `elementwise` and `take` in `ferrum.backends.numba_kernels.compiled.primitives`. Which
+primitives are recorded, and where their results lie, is decided by `ferrum.backends.numba_recording`.
 Next: `ferrum.backends.numba_kernels.launching.thread_count`.
 """
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 MOST_DIMENSIONS = 4
 NO_GROWTH = 25
-"""The number of a word that is 0: for a launch that is the same for any number of tokens."""
+"""The index of a word that is always 0, as `count` of a launch that does not depend on the number of tokens."""
 
 
 def elementwise(launcher: Launcher, name: str, operands: Sequence[np.ndarray], out: np.ndarray, grows: bool) -> None:
-    """Operands of the types that the primitive takes, of at most MOST_DIMENSIONS, which broadcast to out. grows: is the
-    first dimension of out tokens, or a multiple of them?"""
+    """Launches the primitive `name`. The operands have the types that it takes and broadcast to `out`; all have at most
+    MOST_DIMENSIONS axes. grows: the first axis of `out` is the number of tokens, or a multiple of it."""
     shape = (1,) * (MOST_DIMENSIONS - out.ndim) + out.shape
-    x, y, z = (*operands, operands[0], operands[0])[:3]  # those that the operation does not look at may be any
+    x, y, z = (*operands, operands[0], operands[0])[:3]  # operands that the operation does not read may be any array
     units = shape[0] * shape[1] * shape[2]
     launcher.launch(
         f"primitives.elementwise.{name}",
@@ -37,12 +37,12 @@ def elementwise(launcher: Launcher, name: str, operands: Sequence[np.ndarray], o
 
 
 def _operand(x: np.ndarray, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Address, and the distance in bytes between neighbours in each dimension."""
+    """The address of x, and its strides in bytes when broadcast to the shape."""
     return address(x), *np.broadcast_to(x, shape).strides
 
 
 def take(launcher: Launcher, table: np.ndarray, indices: np.ndarray, out: np.ndarray, grows: bool) -> None:
-    """Rows of a table of elements of four bytes, each contiguous, by contiguous int32 indices."""
+    """Launches `take`: rows of a table, each contiguous, with elements of four bytes, by contiguous int32 indices."""
     columns = math.prod(table.shape[1:])
     words = (address(indices), indices.size, address(table), table.strides[0], table.shape[0], columns, address(out))
     launcher.launch("primitives.take", *words, *[0] * 18, work=8 * out.size, count=2 if grows else NO_GROWTH)

@@ -1,7 +1,8 @@
-"""A team of threads that share out the chunks of one kernel launch.
+"""A team of threads that runs the chunks of a kernel launch.
 
-Owns: the worker threads and when they sleep. A launch is cut into chunks; the caller and the workers claim them one by
-one, in compiled code. A worker without work for a second leaves it and waits on an event that costs nothing.
+Owns: the worker threads, and when they sleep. The calling thread and the workers claim the chunks of a launch one by
+one, in compiled code (`chunk_claims`). A worker that has had no work for a second leaves compiled code and waits for an
+event.
 Next: `ferrum.backends.numba_kernels.launching.launch`.
 """
 
@@ -15,20 +16,21 @@ import threading
 import numpy as np
 
 from ferrum.backends.numba_kernels.launching.memory import address
-from ferrum.backends.numba_kernels.layouts import BOARD_BYTES, ELSEWHERE, PROCESSOR_SET_BYTES
+from ferrum.backends.numba_kernels.layouts import BOARD_BYTES, BOARD_PROCESSOR_SETS, PROCESSOR_SET_BYTES
 from ferrum.backends.numba_kernels.loading.library import LIBRARY
 
 logger = logging.getLogger(__name__)
 
 
 def prepare() -> None:
-    """Load, or compile, what hands launches over, so that it fails here if it fails at all."""
+    """Loads or compiles the functions of `chunk_claims`, so that an error is raised here and not in a worker."""
     for name in ("run_launch", "serve_launches", "replay_launches"):
         LIBRARY.address(f"chunk_claims.{name}")
 
 
 class Team:
-    """`size` threads, the caller among them, or as many as can be started. Launches of several callers take turns."""
+    """`size` threads including the caller, or as many as can be started. Launches of several callers run one after the
+    other."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -38,7 +40,7 @@ class Team:
         self._board = -(-start // 64) * 64
         self._elsewhere = _processor_sets(size)
         if self._elsewhere is not None:
-            self._memory[(self._board + ELSEWHERE - start) // 8] = address(self._elsewhere)
+            self._memory[(self._board + BOARD_PROCESSOR_SETS - start) // 8] = address(self._elsewhere)
         self._run = LIBRARY.function("chunk_claims.run_launch", 3)
         self._serve = LIBRARY.function("chunk_claims.serve_launches", 1)
         self._replay = LIBRARY.function("chunk_claims.replay_launches", 5)
@@ -47,19 +49,20 @@ class Team:
             event = threading.Event()
             try:
                 threading.Thread(target=self._worker, args=(event,), name="ferrum-kernels", daemon=True).start()
-            except RuntimeError:  # this process may have no more: the caller claims every chunk that nobody else does
+            except RuntimeError:  # the process may start no more threads; the threads that run claim all chunks
                 logger.warning("only %d of %d threads could be started", len(self._wake) + 1, size)
                 break
             self._wake.append(event)
 
     def run(self, row: int, chunks: int) -> None:
-        """Run the kernel of the row at this address in `chunks` chunks; returns when all are done."""
+        """Runs the kernel of the row at this address in `chunks` chunks. Returns when all chunks are done."""
         with self._lock:
             self._wake_up()
             self._run(self._board, row, chunks)
 
     def replay(self, rows: int, row_bytes: int, chunks: int, count: int) -> None:
-        """Run `count` rows, `row_bytes` apart, row i in as many chunks as the i-th int64 at address `chunks` says."""
+        """Runs `count` rows that lie `row_bytes` apart. The int64 number i at address `chunks` is the number of chunks
+        of row i."""
         with self._lock:
             self._wake_up()
             self._replay(self._board, rows, row_bytes, chunks, count)
@@ -77,8 +80,8 @@ class Team:
 
 
 def _processor_sets(threads: int) -> np.ndarray | None:
-    """uint8 [processors, PROCESSOR_SET_BYTES]: row p is the set of those that this process may use, without p. None
-    where it has fewer than threads, or cannot choose."""
+    """uint8 [processors, PROCESSOR_SET_BYTES]: row p is the set of the processors that this process may use, without p.
+    None if there are fewer processors than threads, or if the system does not let a thread choose."""
     usable = os.sched_getaffinity(0) if sys.platform == "linux" else set()
     if not 1 < threads <= len(usable) or max(usable) >= 8 * PROCESSOR_SET_BYTES:
         return None
@@ -93,7 +96,7 @@ _teams: dict[int, Team] = {}
 
 
 def _forget_teams() -> None:
-    """A forked child has none of its parent's threads, and perhaps a lock that nobody will release."""
+    """A forked child has no worker threads, and its copy of a lock may be held for ever."""
     _teams.clear()
 
 
@@ -101,7 +104,7 @@ os.register_at_fork(after_in_child=_forget_teams)
 
 
 def team_of(size: int) -> Team:
-    """The process's team of this size."""
+    """The team of this size; a process has one of each size."""
     if size not in _teams:
         _teams[size] = Team(size)
     return _teams[size]

@@ -1,7 +1,7 @@
-"""How many threads are worth while: the processors that this process may run on, and its share of their time.
+"""The number of threads that a process can keep busy: its processors, limited by its share of their time.
 
-Owns: reading both from the system. A container with a share of two processors sees all of the machine's, and threads
-beyond its share only wait for each other. Refuses to know: what threads do.
+Owns: reading both from the system. A container with a share of two processors sees all processors of the machine, but
+more than two threads would only wait for each other. Refuses to know: what threads do.
 Specs: OPS-58. Sources: Linux's documentation of control groups: `cpu.max` (version 2), `cpu.cfs_quota_us` (version 1).
 Next: `ferrum.backends.numba_kernels.launching.team`.
 """
@@ -23,15 +23,15 @@ def usable_processors() -> int:
 
 
 def default_threads(root: Path = ROOT) -> int:
-    """One thread for each usable processor, but no more than keep the process's share of time busy. `root`: where the
-    system's files are."""
+    """One thread for each usable processor, but no more than the process's share of processor time. `root` is the
+    folder of the system's files."""
     processors = usable_processors()
     shares = _shares(root) if sys.platform == "linux" else iter(())
     return max(1, math.ceil(min([processors, *shares])))
 
 
 def _shares(root: Path) -> Iterator[float]:
-    """Every limit on this process's time, in processors: its control group and all that hold it have one each."""
+    """Every limit on the time of this process, in processors: its control group and each parent group may set one."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
@@ -46,15 +46,15 @@ def _shares(root: Path) -> Iterator[float]:
 
 
 def _folders(mount: Path, place: str) -> Iterator[Path]:
-    """The group and those that hold it. In a container the place may be a name from outside, of which there is nothing
-    here but the last folder."""
+    """The folders of a control group and of its parents. In a container `place` may be a path of the host; then only
+    the topmost folder exists."""
     inside = PurePosixPath(place.lstrip("/"))
     if ".." not in inside.parts:
         yield from (mount / folder for folder in (inside, *inside.parents))
 
 
 def _share(quota: str, period: str) -> Iterator[float]:
-    """Microseconds of time in each period of so many; "max" and -1 are no limit."""
+    """The quotient of two numbers of microseconds: the quota in each period. "max" and -1 set no limit."""
     if quota.strip().isdecimal() and period.strip().isdecimal() and int(period) > 0:
         yield int(quota) / int(period)
 
@@ -62,5 +62,5 @@ def _share(quota: str, period: str) -> Iterator[float]:
 def _text(path: Path) -> str:
     try:
         return path.read_text()
-    except (OSError, ValueError):  # not there, or not for us to read
+    except (OSError, ValueError):  # missing, or not readable
         return ""

@@ -1,10 +1,9 @@
-"""Where compiled functions are kept between runs.
+"""The kernel cache: object files of compiled functions, kept on disk between runs.
 
-Owns: one directory of object files for each content of the kernel sources, of the compilers and of the processor: what
-a file was made from is in its directory's name, and a file never goes out of date. Object files are code that will be
-run, so only directories and files count that belong to the user and that nobody else can write to. A file that is
-damaged (a full disk, a lost power supply) or has another file's name is as good as none; where nothing can be kept,
-there is a reason to tell.
+Owns: one directory of object files for each combination of kernel sources, compilers and processor. The name of the
+directory is a hash of these, so a file is never out of date. Object files are code that will be run, so a file or
+directory counts only if it belongs to the user and no other user can write to it. A file that is damaged, or that was
+copied from another name, counts as missing. Where nothing can be kept, `refusal` tells the reason.
 Refuses to know: how object files are made or used.
 Specs: OPS-44, OPS-48, OPS-53, OPS-54. Next: `ferrum.backends.numba_kernels.loading.compiling_process`.
 """
@@ -28,10 +27,10 @@ from ferrum.errors import ConfigError
 from ferrum.files import UNFINISHED, make_private, open_private, read_private, reason, remove_unfinished, write_private
 
 KEPT = 3
-"""Directories that stay: this version's, and the newest of earlier ones."""
+"""Directories that stay: the one in use, and the newest others."""
 DIGEST_BYTES = hashlib.sha256().digest_size
 MARK = "made-by-ferrum"
-"""A file in every directory of ours: a directory without it is somebody else's, whatever its name."""
+"""A file that marks every directory made here. A directory without it is never removed."""
 DEFINITIONS = ("int8.py", "kv_q8.py")
 """Files of `ferrum.tensor` whose numbers are compiled into kernels."""
 SHARED = ("sizes.py", "layouts.py", "loading/features.py", "loading/objects.py")
@@ -40,8 +39,7 @@ _OURS = re.compile(r"[0-9a-f]{16}")
 
 
 def kernel_cache() -> Path:
-    """The directory for exactly these sources, compilers and processor. Raises ConfigError where there is no cache
-    folder."""
+    """The directory for these sources, compilers and processor. Raises ConfigError if there is no cache folder."""
     processor = os.environ.get("NUMBA_CPU_NAME") or this_processor().name
     versions = f"{llvmlite.__version__} {np.__version__} {processor} {' '.join(sorted(FEATURES))}"
     digest = hashlib.sha256(versions.encode() + _numba_version())
@@ -58,7 +56,7 @@ def kernel_sources() -> list[Path]:
 
 
 def _numba_version() -> bytes:
-    """Of the Numba that would compile, without importing it."""
+    """The file that states the version of Numba, read without importing Numba."""
     found = find_spec("numba")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("No module named 'numba'")
@@ -66,7 +64,7 @@ def _numba_version() -> bytes:
 
 
 def kernel_files() -> KernelFiles:
-    """Those of this machine."""
+    """The kernel cache of this machine; one that keeps nothing if there is no cache folder."""
     try:
         return KernelFiles(kernel_cache())
     except ConfigError as error:
@@ -74,27 +72,27 @@ def kernel_files() -> KernelFiles:
 
 
 class KernelFiles:
-    """Named files in one directory, each preceded by a digest of its name and content. `refusal`: why nothing is kept,
-    None where it is."""
+    """Named files in one directory, each preceded by a digest of its name and content. `refusal` is the reason why
+    nothing is written, or None."""
 
     def __init__(self, directory: Path | None, refusal: str | None = None) -> None:
         self.refusal = refusal
-        self._folder = -1  # a descriptor: what was checked is what is used, whatever happens to names
+        self._folder = -1  # a file descriptor: the directory that was checked is used even if another takes its name
         if directory is not None:
             try:
                 self._folder = _open(directory)
                 weakref.finalize(self, os.close, self._folder)
                 _tidy(self._folder, directory)
-            except OSError as error:  # what can be read is read all the same
+            except OSError as error:  # existing files are read even if nothing can be written
                 self.refusal = f"{directory}: {reason(error)}"
 
     @property
     def kept(self) -> bool:
-        """Can files be kept here?"""
+        """True if files can be written."""
         return self.refusal is None
 
     def read(self, name: str) -> bytes | None:
-        """What was written under this name; None where nothing was, not all of it arrived, or somebody else could have
+        """The content written under this name; None if there is none, if it is damaged, or if another user could have
         written it."""
         if self._folder < 0:
             return None
@@ -106,11 +104,11 @@ class KernelFiles:
         return content if _digest(name, content) == kept[:DIGEST_BYTES] else None
 
     def has(self, name: str) -> bool:
-        """Was anything written under this name? It may be damaged."""
+        """True if a file of this name exists. It may be damaged."""
         return self._folder >= 0 and name in os.listdir(self._folder)
 
     def write(self, name: str, content: bytes) -> None:
-        """Keep this for later runs if possible. Others see the whole file or none."""
+        """Writes the file for later runs, if possible. Other processes see the whole file or none."""
         if not self.kept:
             return
         try:
@@ -124,8 +122,8 @@ def _digest(name: str, content: bytes) -> bytes:
 
 
 def _open(directory: Path) -> int:
-    """The descriptor of a directory for object files, made if need be. Raises OSError where it cannot be made, or where
-    somebody else may have made it."""
+    """The file descriptor of a directory for object files, which is made if missing. Raises OSError if it cannot be
+    made, or if it may belong to another user."""
     parent = _open_parent(directory)
     try:
         return open_private(directory.name, parent, make=True)
@@ -144,7 +142,8 @@ def _open_parent(directory: Path) -> int:
 
 
 def _tidy(folder: int, directory: Path) -> None:
-    """Makes an open directory the newest, and removes what is left over. Raises OSError where it cannot be written."""
+    """Marks an open directory as used now, and removes unfinished files and old directories. Raises OSError if the
+    directory cannot be written to."""
     os.utime(folder)
     os.close(os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder))
     remove_unfinished(folder)
@@ -156,8 +155,8 @@ def _tidy(folder: int, directory: Path) -> None:
 
 
 def _forget_old(parent: int, current: str) -> None:
-    """Remove all directories of ours but the current and the newest others: a clock may have been wrong. Another
-    process may do the same at the same time."""
+    """Removes all directories but the current one and the newest others. The current one stays even if a wrong clock
+    makes it look old. Another process may do the same at the same time."""
 
     def age(name: str) -> float:
         try:
@@ -172,7 +171,7 @@ def _forget_old(parent: int, current: str) -> None:
 
 
 def _remove(name: str, parent: int) -> None:
-    """Removes a directory that was made here and holds nothing but object files. Raises OSError."""
+    """Removes a directory, but only if it was made here and holds object files only. Raises OSError."""
     folder = open_private(name, parent)
     try:
         held = os.listdir(folder)

@@ -1,8 +1,8 @@
-"""Another process that compiles what will be needed soon.
+"""A second process that compiles functions which will be needed soon.
 
-Owns: compiling on two processors, which Numba cannot do in one process. The other process leaves its object code in the
-kernel cache; whoever needs it meanwhile waits for it there. If the process cannot be started, or fails, nothing is lost
-but time: what is missing is compiled where it is needed.
+Owns: compiling on two processors, which Numba cannot do in one process. The second process writes object code into the
+kernel cache, and the first process waits for it there. If the second process cannot be started or fails, the first
+process compiles the functions itself.
 Specs: OPS-49, OPS-55. Next: `ferrum.backends.numba_kernels.loading.library`.
 """
 
@@ -20,20 +20,21 @@ LOOK_SECONDS = 0.01
 
 
 class CompilingProcess:
-    """Compiles these functions, in this order, into the kernel cache. Raises OSError or NotFound
-    where it cannot be started."""
+    """Compiles these functions, in this order, into the kernel cache. Raises OSError or NotFound if it cannot be
+    started."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = frozenset(names)
         command = python_command("-m", __name__, *names)
-        # in a session of its own: Ctrl-C is for whoever waits, and the next start is glad of what is finished
+        # a session of its own: Ctrl-C ends the process that waits, while this one goes on to fill the cache
         self._process = subprocess.Popen(
             command, env=own_environment(), start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def wait_for(self, name: str, files: KernelFiles) -> bytes | None:
-        """What it leaves in the cache under this file name; None if it ends without."""
+        """The content of this file of the cache, once the process has written it; None if the process ends without
+        it."""
         while self._process.poll() is None:
             kept = files.read(name)
             if kept is not None:

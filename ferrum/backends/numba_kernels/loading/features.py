@@ -13,8 +13,8 @@ from ferrum.backends.numba_kernels.loading.target import this_processor
 
 
 def cpu_features() -> frozenset[str]:
-    """LLVM names of the features that Numba compiles for: a forced list; none for the processor called generic; else
-    those of this processor, even if another one is named."""
+    """The LLVM names of the features that Numba compiles for: those of NUMBA_CPU_FEATURES if it is set; none if
+    NUMBA_CPU_NAME is "generic"; else those of this processor, even if NUMBA_CPU_NAME names another one."""
     forced = os.environ.get("NUMBA_CPU_FEATURES")
     if forced is None and os.environ.get("NUMBA_CPU_NAME", "").lower() == "generic":
         forced = ""
@@ -29,19 +29,19 @@ def cpu_features() -> frozenset[str]:
 FEATURES = cpu_features()
 HAS_AVX512 = "avx512f" in FEATURES
 HAS_HALF = HAS_AVX512 or "f16c" in FEATURES
-"""Native float16 conversion. Without it LLVM calls a helper function that Numba cannot resolve."""
+"""Instructions that convert float16. Without them LLVM would call a helper function that the process does not have."""
 HAS_BFLOAT16 = HAS_AVX512 and "avx512bf16" in FEATURES
-"""Dot products of pairs of bfloat16."""
+"""Instructions for dot products of pairs of bfloat16."""
 HAS_X86_PAUSE = "sse2" in FEATURES or HAS_AVX512
 HAS_BYTE_SHUFFLE = "avx2" in FEATURES
-"""A shuffle of bytes within each half of a 32-byte register."""
+"""An instruction that shuffles bytes within each half of a 32-byte register."""
 
 HAS_WIDE_BYTE_DOTS = HAS_AVX512 and "avx512vnni" in FEATURES
-"""Dot products of four bytes, 16 at a time."""
+"""An instruction for dot products of four bytes, 16 at a time."""
 HAS_BYTE_DOTS = "avxvnni" in FEATURES or {"avx512vnni", "avx512vl"} <= FEATURES
 """The same, 8 at a time."""
 
 WIDTH = 16 if HAS_AVX512 else 8 if "avx" in FEATURES else 4
-"""Floats in a register."""
+"""Floats in a vector register."""
 REGISTERS = 32 if HAS_AVX512 or "neon" in FEATURES else 16
-"""Vector registers that a tile may keep its sums in."""
+"""Vector registers of the processor."""

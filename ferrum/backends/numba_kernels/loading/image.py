@@ -1,9 +1,9 @@
-"""Object files of x86-64 ELF as executable memory: what little of a linker the kernels need.
+"""Object files (ELF, x86-64) placed in executable memory: the small part of a linker that kernels need.
 
 Owns: the two relocations of LLVM's large code model, in which every address has 64 bits. An object file that needs
-anything else is none for this module, and `ferrum.backends.numba_kernels.loading.objects` hands it to LLVM: to load
-that library takes 50 MB of memory, and longer than to place all kernels of a model here.
-Refuses to know: where files come from. Whoever calls has made sure that it is code of ours.
+anything else raises NotPlaceable, and `ferrum.backends.numba_kernels.loading.objects` passes it to the linker of LLVM.
+Loading LLVM takes 50 MB of memory, and more time than placing all kernels of a model here.
+Refuses to know: where files come from. The caller has checked that the code comes from our own compiler.
 Specs: OPS-48. Source: System V ABI, AMD64 supplement, 4.4 (relocation); Linux' `elf.h` (structures).
 Next: `ferrum.backends.numba_kernels.loading.objects`.
 """
@@ -18,19 +18,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 RELOCATABLE_X86_64 = struct.pack("<4s5B7xHH", b"\x7fELF", 2, 1, 1, 0, 0, 1, 62)
-"""How such a file begins: 64 bits, little endian, no system named, relocatable, x86-64."""
+"""The first bytes of such a file: 64 bits, little endian, no system named, relocatable, x86-64."""
 SYMBOL_TABLE, RELOCATIONS, NO_BITS = 2, 4, 8  # types of sections
 WRITTEN_TO, IN_MEMORY = 1, 2  # flags of sections
-UNDEFINED = 0  # the number of the section that a symbol from outside is in
+UNDEFINED = 0  # the section number of a symbol that the process provides
 ABSOLUTE_64, RELATIVE_64 = 1, 24  # types of relocations
 READ_AND_RUN = mmap.PROT_READ | mmap.PROT_EXEC
 
 Outside = Callable[[str], int]
-"""The address of what an object file uses of the process, by name. Raises NotPlaceable where it has none."""
+"""From the name of a function or variable of the process to its address. Raises NotPlaceable if there is none."""
 
 
 class NotPlaceable(Exception):
-    """The object file needs more of a linker than this."""
+    """The object file needs a complete linker."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class _Symbol:
 
 
 class Image:
-    """One object file in memory of its own, which lives as long as the process."""
+    """One object file in its own memory, which is never freed."""
 
     def __init__(self, code: bytes, outside: Outside) -> None:
-        """Raises NotPlaceable where LLVM's linker is needed."""
+        """Raises NotPlaceable if the linker of LLVM is needed."""
         if sys.platform != "linux" or not code.startswith(RELOCATABLE_X86_64):
             raise NotPlaceable("not an object file of Linux for x86-64")
         self._code = code
@@ -75,7 +75,7 @@ class Image:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._memory))
 
     def address(self, name: str) -> int:
-        """Where the function of this name begins; 0 where the file has none."""
+        """The address of the function of this name; 0 if the file does not define it."""
         found = (symbol for symbol in self._symbols if symbol.name == name and symbol.section in self._places)
         return next((self._base + self._places[symbol.section] + symbol.offset for symbol in found), 0)
 
@@ -124,7 +124,7 @@ def _sections(code: bytes) -> list[_Section]:
 
 
 def _places(sections: list[_Section]) -> tuple[dict[int, int], int]:
-    """Where each section that is in memory begins, by its number, and where the last one ends."""
+    """The offset of each section that is loaded, by its number, and the end of the last one."""
     places: dict[int, int] = {}
     end = 0
     for number, section in enumerate(sections):

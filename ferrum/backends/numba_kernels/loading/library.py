@@ -1,8 +1,8 @@
-"""Compiled functions by name, made on first use.
+"""Addresses of compiled functions by name. A function is loaded, or compiled, at its first use.
 
-Owns: the mapping from the name of a plain Python function of this package to the address of its machine code. That
-comes from the kernel cache; only where it is missing is Numba imported and the function compiled. Whoever wants to show
-progress is told what is being compiled.
+Owns: the mapping from the name of a Python function of `compiled` to the address of its machine code. The machine code
+comes from the kernel cache. If it is missing there, Numba is imported and compiles the function, and `progress` is
+told.
 Specs: OPS-44, OPS-48. Next: `ferrum.backends.numba_kernels.launching.memory`.
 """
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ferrum.backends.numba_kernels.loading.compiling_process import CompilingProcess
 
 Progress = Callable[[str], None]
-"""Called just before a function is compiled, with its name and whether it is kept; what comes from the cache is not
-worth a word."""
+"""Called before a function is compiled, with its name and whether it will be kept. It is not called for functions that
+come from the cache."""
 
 
 class Library:
-    """Addresses of compiled functions, all of them `void function(int64, …)`. One per process is enough: code has no
-    state."""
+    """Addresses of compiled functions. Each is a C function of int64 arguments without a result. A process has one
+    library, because code has no state."""
 
     def __init__(self, files: KernelFiles) -> None:
         self._files = files
@@ -40,7 +40,7 @@ class Library:
         self.progress: Progress | None = None
 
     def address(self, name: str) -> int:
-        """The address of the function as C sees it; loads it from the cache, or compiles it, the first time."""
+        """The address of the C function of this name. Its first use loads it from the cache, or compiles it."""
         known = self._addresses.get(name)
         if known is not None:
             return known
@@ -50,18 +50,19 @@ class Library:
             return self._addresses[name]
 
     def function(self, name: str, arguments: int) -> Callable[..., None]:
-        """The function of so many integers, to be called from Python. The call lets other threads run."""
+        """The function with this number of arguments, callable from Python. The call releases the GIL."""
         return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * arguments)(self.address(name))
 
     def kernel(self, name: str) -> Callable[[int, int, int], None]:
-        """The kernel (address of a row of words, chunk, chunks), to be called from Python: word 0 of the row is its own
-        address."""
+        """The kernel (address of a row of words, chunk, chunks), callable from Python. Word 0 of the row is the
+        address of the kernel itself."""
         if name not in self._kernels:
             self._kernels[name] = self.function(name, 3)
         return self._kernels[name]
 
     def compile_ahead(self, names: Sequence[str]) -> None:
-        """Have another process compile those that are missing in the cache, if there is a processor for it; once."""
+        """Starts a process that compiles those of these functions that are missing in the cache, if there are two
+        processors. Only the first call has an effect."""
         if self._ahead is not None or not self._files.kept or (os.cpu_count() or 1) == 1:
             return
         missing = [name for name in names if name not in self._addresses and not self._files.has(f"{name}.o")]
@@ -69,9 +70,8 @@ class Library:
             return
         from ferrum.backends.numba_kernels.loading.compiling_process import CompilingProcess
 
-        with suppress(
-            OSError, NotFound
-        ):  # no room for a process, or no Python to start: it is compiled where it is needed
+        # if no process can be started, the functions are compiled in this one
+        with suppress(OSError, NotFound):
             self._ahead = CompilingProcess(missing)
 
     def _linked(self, name: str) -> int:
@@ -79,7 +79,8 @@ class Library:
         return (kept is not None and link(kept)) or link(self._compiled(name))
 
     def _kept(self, name: str) -> ObjectCode | None:
-        """From the cache, where it may appear while another process compiles."""
+        """The object code from the cache, where the second process may still have to write it; None if it is
+        missing."""
         content = self._files.read(f"{name}.o")
         if content is None:
             self._announce(name)
@@ -95,7 +96,7 @@ class Library:
             self.progress(f"{' '.join([*function.split('_'), *kinds])}, {kept}")
 
     def _compiled(self, name: str) -> ObjectCode:
-        # Numba takes a quarter of a second to import and more to wake up: only who has to compile pays for it
+        # importing Numba takes a quarter of a second, and its first compilation more: only a cold start pays for it
         from ferrum.backends.numba_kernels.compiled.compiler import compiled
 
         made = compiled(name)

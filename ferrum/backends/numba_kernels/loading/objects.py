@@ -1,7 +1,7 @@
-"""Object code, made executable in this process without a compiler.
+"""Object code of one function, and the address at which it runs in this process.
 
-Owns: the memory of machine code. Nothing here compiles, so a start that finds its object code needs no Numba; and where
-`ferrum.backends.numba_kernels.loading.image` can place it, no LLVM.
+Owns: linking. Nothing here compiles, so a start that finds all object code in the cache needs no Numba, and no LLVM
+where `ferrum.backends.numba_kernels.loading.image` can place the code.
 Next: `ferrum.backends.numba_kernels.loading.cache`.
 """
 
@@ -22,16 +22,17 @@ ERROR_PATH = (
     "numba_runtime_build_excinfo_struct",
     "numba_unpickle",
 )
-"""Functions of Numba that report an exception. Kernels raise none; whatever stands here is never called."""
+"""Functions of Numba that report an exception. Kernels raise none, so these are never called; `abort` stands for
+them."""
 
 
 OBJECT_MAGIC = (b"\x7fELF", b"\xcf\xfa\xed\xfe")
-"""How object files begin on Linux and macOS; LLVM's linker trusts whatever it is given."""
+"""The first bytes of object files on Linux and macOS. They are checked because LLVM's linker does not check them."""
 
 
 @dataclass(frozen=True)
 class ObjectCode:
-    """Machine code that is not yet bound to an address; `symbol` is the C function in it."""
+    """The content of an object file; `symbol` is the C function in it."""
 
     symbol: str
     code: bytes
@@ -41,7 +42,7 @@ class ObjectCode:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> ObjectCode | None:
-        """None for what `to_bytes` did not make."""
+        """None if `to_bytes` did not make the content."""
         symbol, _, code = content.partition(b"\n")
         return cls(symbol.decode(), code) if symbol.isascii() and code.startswith(OBJECT_MAGIC) else None
 
@@ -50,7 +51,7 @@ _linkers: list[Any] = []  # code lives as long as its linker
 
 
 def link(made: ObjectCode) -> int:
-    """The address of the function; 0 where the object has none of this name. Every object has memory of its own:
+    """The address of the function; 0 if the object code does not define it. Each object is linked by itself, because
     functions that were compiled in different processes may have the same symbol."""
     try:
         return Image(made.code, _outside).address(made.symbol)
@@ -59,7 +60,7 @@ def link(made: ObjectCode) -> int:
 
 
 def _outside(name: str) -> int:
-    """The address of a function or variable of this process. Raises NotPlaceable for one that it does not have."""
+    """The address of a function or variable of this process. Raises NotPlaceable if there is none of this name."""
     process = ctypes.CDLL(None)
     try:
         found = getattr(process, "abort" if name in ERROR_PATH else name)
@@ -69,7 +70,7 @@ def _outside(name: str) -> int:
 
 
 def _linked_by_llvm(made: ObjectCode) -> int:
-    import llvmlite.binding as llvm  # it takes long to load, and 50 MB of memory
+    import llvmlite.binding as llvm  # slow to load, and 50 MB of memory
 
     _prepare()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)

@@ -1,9 +1,9 @@
-"""What LLVM says of the processor at hand, remembered for the next start.
+"""The name and the features of this processor as LLVM reports them, stored for the next start.
 
-Owns: one small private file beside the kernels. LLVM takes 50 MB of memory and a tenth of a start to load, and says the
-same as long as the system tells the same of the processor; so it is asked when that changes. Where nothing can be
-remembered, or the system tells nothing, it is asked every time.
-Refuses to know: what follows for kernels.
+Owns: one small private file beside the kernels. Loading LLVM takes 50 MB of memory and a tenth of the time of a start.
+Its answer depends on what the system reports of the processor, so LLVM is asked again only when that changes, or when
+the system reports nothing, or the file cannot be stored.
+Refuses to know: which instructions kernels use.
 Specs: OPS-48. Next: `ferrum.backends.numba_kernels.loading.features`.
 """
 
@@ -28,22 +28,22 @@ LASTING = frozenset((
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags",
     "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features",
 ))  # fmt: skip
-"""What the system tells of a processor that stays as it is: not its clock, for one."""
+"""Fields of /proc/cpuinfo that never change for a processor. The clock rate, for example, is not among them."""
 FILE = "processor"
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
 class Processor:
-    """Its name, and the names of its features, in LLVM's words."""
+    """The name of a processor and the names of its features, both as LLVM spells them."""
 
     name: str
     features: frozenset[str]
 
 
 def kernels_folder() -> Path:
-    """Where kernels are kept, and this: below NUMBA_CACHE_DIR if that is set. Raises ConfigError where there is no
-    cache folder."""
+    """The folder of the kernel cache and of the file of this module: below NUMBA_CACHE_DIR if that is set. Raises
+    ConfigError if there is no cache folder."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
     return (Path(chosen) if chosen else cache_folder()) / "kernels"
 
@@ -69,7 +69,7 @@ def _asked() -> Processor:
 
 
 def _told_by_system() -> bytes:
-    """What LLVM's answer depends on; nothing where the system does not tell."""
+    """What the system reports of the processor, with the version of LLVM; empty if it reports nothing."""
     try:
         with SYSTEM_TELLS.open() as file:
             first = file.read(1 << 14).partition("\n\n")[0].splitlines()
@@ -80,7 +80,8 @@ def _told_by_system() -> bytes:
 
 
 def _remembered(told: bytes) -> Processor | None:
-    """None where nothing is, or it is about another processor, damaged, or could be somebody else's."""
+    """The stored answer; None if there is none, if it is damaged or for another processor, or if another user could
+    have written it."""
     try:
         with _folder() as folder:
             kept = read_private(FILE, folder)
@@ -101,7 +102,7 @@ def _remember(told: bytes, found: Processor) -> None:
 
 @contextmanager
 def _folder() -> Iterator[int]:
-    """The descriptor of the folder, made if need be. Raises OSError, ConfigError."""
+    """The file descriptor of the folder, which is made if missing. Raises OSError, ConfigError."""
     folder = kernels_folder()
     make_private(folder.parent)
     above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
