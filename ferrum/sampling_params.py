@@ -141,9 +141,9 @@ def _no_constant(name: str) -> NoReturn:
 class SamplingParams:
     """How tokens are chosen, when a text ends, and what is reported of its tokens.
 
-    `temperature=0` is exact argmax (the lowest id on a tie). Edits (`repetition_penalty`, the other penalties,
-    `logit_bias`) change logits, filters (from `top_k` to `mirostat`) remove tokens; the default of each switches it
-    off. Raises `InvalidParameter`, which names the field.
+    `temperature=0` is exact argmax (the lowest id on a tie). Edits (the penalties, `logit_bias`) change logits, filters
+    (from `top_n_sigma` to `mirostat`) remove tokens; the default of each switches it off. Raises `InvalidParameter`,
+    which names the field.
     """
 
     # fmt: off
@@ -152,6 +152,9 @@ class SamplingParams:
     min_tokens: int = number(0, "The answer has at least N tokens: end tokens and stop strings are ignored until then.")
     temperature: float = number(1.0, "Randomness of the choice. 0: always the most likely token; 1: the model's own "
                                 "probabilities; above 1: unlikely tokens become more likely.")
+    top_n_sigma: float = number(0.0, "Choose only among tokens whose logit is at most X standard deviations below the "
+                                "largest logit; the temperature does not change which ones; 0: among all.",
+                                also_off=-1, stage=FILTER, kw_only=True)
     top_k: int = number(0, "Choose only among the N most likely tokens; 0: among all.", stage=FILTER, also_off=-1)
     top_p: float = number(1.0, "Choose only among the most likely tokens that together have probability X (nucleus "
                           "sampling); 1: among all.", most=1, above_least=True, stage=FILTER)

@@ -32,7 +32,7 @@ SOURCE = Source(LLAMA_CPP, "the cases of llama.cpp's samplers")
 NEAR = 1e-5  # as in the file
 SORTING = ("test_top_k", "test_top_p")
 """Those that leave a list in another order than that of the ids."""
-LACKING = {"test_xtc": "XTC", "test_dry": "DRY", "test_top_n_sigma": "top-n-sigma"}
+LACKING = {"test_xtc": "XTC", "test_dry": "DRY"}
 OUTSIDE = ("test_dist_singleton_rng", "test_perf")
 """About its own random numbers and its own speed."""
 NOT_ASKED = "what no request may ask for"
@@ -76,6 +76,7 @@ _SETTINGS: dict[str, Callable[..., dict[str, float]]] = {
     "test_top_p": lambda p: {"top_p": p},
     "test_min_p": lambda p: {"min_p": p},
     "test_typical": lambda p: {"typical_p": p},
+    "test_top_n_sigma": lambda n: {"top_n_sigma": n},
 }
 
 

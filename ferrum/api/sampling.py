@@ -1,7 +1,7 @@
 """From the fields of a request to `SamplingParams`.
 
-Owns: which field is which parameter, and the one grammar that an answer can have. Refuses to know: prompts.
-Specs: API-04, API-10, API-13. Next: `ferrum.api.answering`.
+Owns: which field is which parameter, and the one grammar that an answer can have. Refuses to know: prompts. Specs:
+API-04, API-10, API-13. Next: `ferrum.api.answering`.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from typing import Any
 from ferrum.api.errors import invalid
 from ferrum.api.protocol.sampling import ResponseFormat, SamplingBody, Structure
 from ferrum.errors import InvalidParameter, quoted
-from ferrum.sampling_params import SamplingParams, StructuredOutputs
+from ferrum.sampling_params import EDITS, FILTERS, SamplingParams, StructuredOutputs
 from ferrum.types import Priority
 
 SAME = (
-    "n", "temperature", "top_p", "top_k", "min_p", "typical_p", "mirostat", "mirostat_tau", "mirostat_eta",
-    "repetition_penalty", "presence_penalty", "frequency_penalty", "seed", "stop", "stop_token_ids", "min_tokens",
-    "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logprobs_mode", "speculate",
+    "n", "temperature", *FILTERS, "mirostat_tau", "mirostat_eta", *EDITS, "seed", "stop", "stop_token_ids",
+    "min_tokens", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "logprobs_mode", "speculate",
 )  # fmt: skip
 """Fields that are parameters of the same name."""
 
 
 def sampling_params(body: SamplingBody, structure: StructuredOutputs | None = None, **more: Any) -> SamplingParams:
-    """The parameters of a request. `structure` is what the answer must match (`one_structure` and what is made of it),
-    `more` are parameters by name. Raises InvalidParameter and ApiError that name the field."""
+    """The parameters of a request. `structure` is the form of the answer (from `one_structure`), `more` are further
+    parameters by name. Raises InvalidParameter and ApiError that name the field."""
     given = {name: value for name in SAME if (value := getattr(body, name)) is not None}
     if body.logit_bias:
         given["logit_bias"] = {_token(text): value for text, value in body.logit_bias.items()}
@@ -34,8 +33,8 @@ def sampling_params(body: SamplingBody, structure: StructuredOutputs | None = No
 
 
 def one_structure(body: SamplingBody, forced: StructuredOutputs | None = None) -> StructuredOutputs | None:
-    """What the answer must match: by response_format, structured_outputs or tool_choice (`forced`), of which one can be
-    given."""
+    """The form of the answer, by response_format, structured_outputs or tool_choice (`forced`), of which only one may
+    be given."""
     given = {
         "tool_choice": forced,
         "response_format": None if body.response_format is None else _of_format(body.response_format),
@@ -50,7 +49,7 @@ def one_structure(body: SamplingBody, forced: StructuredOutputs | None = None) -
 
 @contextmanager
 def form_named(body: SamplingBody) -> Iterator[None]:
-    """What is wrong with the form of the answer is told of the field that asks for it."""
+    """Errors about the form of the answer name the request's field that gave it."""
     try:
         yield
     except InvalidParameter as error:
@@ -61,7 +60,7 @@ def form_named(body: SamplingBody) -> Iterator[None]:
 
 
 def priority(body: SamplingBody, scheduler: str) -> Priority:
-    """How urgent the request is. Raises ApiError where it is told and no scheduler looks at it."""
+    """The priority of the request. Raises ApiError if one is given and the scheduler does not use it."""
     if body.priority is None:
         return Priority.NORMAL
     if scheduler == "fifo":
@@ -71,7 +70,7 @@ def priority(body: SamplingBody, scheduler: str) -> Priority:
 
 
 def checked_stream(body: SamplingBody) -> None:
-    """Raises ApiError for options of a stream where none is asked for, and for what a stream does not tell."""
+    """Raises ApiError for options of a stream without a stream, and for options that a stream does not support."""
     if body.stream and body.prompt_logprobs is not None:
         raise invalid("prompt_logprobs is not told in a stream", "prompt_logprobs", "unsupported_parameter")
     if body.stream_options is not None and not body.stream:

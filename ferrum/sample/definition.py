@@ -3,15 +3,15 @@
 Owns: the order of the pipeline, and the meaning of each step as a pure function on float64 logits [rows, vocab]:
 
     repetition_penalty → presence_penalty → frequency_penalty → logit_bias → grammar mask → min_tokens
-    → temperature → top_k → top_p → min_p → typical_p → mirostat → draw
+    → temperature → top_n_sigma → top_k → top_p → min_p → typical_p → mirostat → draw
 
 The steps from temperature to min_p, and the draw, are also operations of a backend: `ferrum.tensor.drawing` defines
 them. This module is written to be read; `ferrum.sample.fast` computes the same tokens in less time, and tests compare
 the two.
 Refuses to know: requests and scheduling.
-Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14, SAMPLE-17 to SAMPLE-24. Papers: CTRL 1909.05858 (repetition penalty), locally
-typical sampling 2202.00666, Mirostat 2007.14966 (its second version); presence and frequency penalty as the
-documentation of OpenAI and vLLM defines them. Next: `ferrum.sample.fast`.
+Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14, SAMPLE-17 to SAMPLE-24, SAMPLE-51, SAMPLE-52. Papers: CTRL 1909.05858
+(repetition penalty), top-nσ 2411.07641, locally typical sampling 2202.00666, Mirostat 2007.14966 (its second version);
+presence and frequency penalty as the documentation of OpenAI and vLLM defines them. Next: `ferrum.sample.fast`.
 """
 
 from __future__ import annotations
@@ -155,6 +155,22 @@ def apply_ban(ops: TensorOps, logits: Tensor, banned: Tensor) -> Tensor:
 # ---- filters; those up to min_p are in `ferrum.tensor.drawing`
 
 
+def apply_top_n_sigma(ops: TensorOps, logits: Tensor, count: Tensor) -> Tensor:
+    """float64 [rows, 1]: keeps the tokens whose logit is at most `count` standard deviations below the largest one; 0
+    keeps all tokens. Mean and deviation are those of the finite logits. Logits and deviation are divided by the same
+    temperature, so that it does not change what is kept."""
+    zero = ops.constant(0, "float64")
+    possible = ops.less(ops.constant(-math.inf, "float64"), logits)
+    number = total_of(ops, ops.cast(possible, "float64"))
+    mean = ops.div(total_of(ops, ops.where(possible, logits, zero)), number)
+    deviation = ops.where(possible, ops.sub(logits, mean), zero)
+    variance = ops.div(total_of(ops, ops.mul(deviation, deviation)), number)
+    gap = ops.sub(ops.max(logits, -1), logits)
+    is_far = ops.less(ops.mul(ops.mul(count, count), variance), ops.mul(gap, gap))  # as gap > count * sqrt(variance)
+    kept = ops.equal(is_far, ops.constant(0, "bool"))
+    return keep(ops, logits, kept, ops.equal(count, zero))
+
+
 def apply_typical_p(ops: TensorOps, logits: Tensor, typical_p: Tensor) -> Tensor:
     """float64 [rows, 1]: keeps the tokens whose surprise is closest to the entropy of the distribution, until their
     probability reaches typical_p; the token that crosses the boundary stays. 1 keeps all tokens."""
@@ -186,6 +202,7 @@ def surprise_of(ops: TensorOps, logits: Tensor) -> Tensor:
 
 
 DEFINITIONS: Mapping[str, Callable[[TensorOps, Tensor, Tensor], Tensor]] = {
+    "top_n_sigma": apply_top_n_sigma,
     "top_k": apply_top_k,
     "top_p": apply_top_p,
     "min_p": apply_min_p,

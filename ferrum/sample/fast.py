@@ -4,7 +4,7 @@ Owns: the same tokens as `ferrum.sample.definition`, bit for bit, in a tenth of 
 logits that it changes, top-k is a selection instead of a sort, top-p sorts only as many tokens as it needs. Sums run
 over the same numbers in the same order as in the definition, which makes them equal to the last bit.
 Refuses to know: batches and backends.
-Specs: SAMPLE-03 to SAMPLE-05, SAMPLE-07, SAMPLE-08, SAMPLE-12. Next: `ferrum.sample.logprobs`.
+Specs: SAMPLE-03 to SAMPLE-05, SAMPLE-07, SAMPLE-08, SAMPLE-12, SAMPLE-52. Next: `ferrum.sample.logprobs`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,9 @@ class Candidates:
 
 def find_candidates(row: NDArray[Any], params: SamplingParams, most_surprise: float = math.inf) -> Candidates:
     """A row of float logits [vocab] with a finite maximum; `most_surprise`: bits that mirostat lets through."""
+    if params.top_n_sigma > 0:
+        near = _near_the_largest(row.astype(np.float64) / params.temperature, params.top_n_sigma)
+        row = np.where(near, row, -math.inf)
     ids = largest(row, params.top_k) if 0 < params.top_k < len(row) else None  # ascending
     logits = (row if ids is None else row[ids]).astype(np.float64) / params.temperature
     weights = np.exp(logits - logits.max())  # the largest is 1
@@ -124,6 +127,18 @@ def _largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
         ties = np.flatnonzero(values[indices] == threshold)
         indices = np.delete(indices, ties[len(ties) - surplus :])
     return indices
+
+
+def _near_the_largest(logits: Floats, count: float) -> NDArray[np.bool_]:
+    """bool [tokens]: those whose logit is at most `count` standard deviations below the largest one."""
+    finite = logits > -math.inf
+    number = np.count_nonzero(finite)
+    mean = np.where(finite, logits, 0.0).cumsum()[-1] / number
+    deviation = np.where(finite, logits - mean, 0.0)
+    variance = (deviation * deviation).cumsum()[-1] / number
+    gap = logits.max() - logits
+    near: NDArray[np.bool_] = gap * gap <= count * count * variance
+    return near
 
 
 def _nucleus(logits: Floats, weights: Floats, top_p: float) -> NDArray[np.bool_]:

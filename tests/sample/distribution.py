@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -102,6 +103,12 @@ def exact_distribution(row: Sequence[float], params: SamplingParams, past: Past 
     past = Past() if past is None else past
     row = exact_logits(row, params, past)
     order = sorted(range(len(row)), key=lambda token: (-row[token], token))
+    if params.top_n_sigma:
+        least = max(row) - params.top_n_sigma * statistics.pstdev(logit for logit in row if logit > -math.inf)
+        if currently_in_test_context():
+            margin = MARGIN * max(1.0, abs(max(row)), abs(least))
+            assume(all(row[token] == max(row) or abs(row[token] - least) > margin for token in order))
+        order = [token for token in order if row[token] >= least]
     if params.top_k:
         order = order[: params.top_k]
     best = row[order[0]]

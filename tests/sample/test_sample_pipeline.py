@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
-from ferrum.sample.definition import apply_mirostat, apply_typical_p, sample_by_definition
+from ferrum.sample.definition import apply_mirostat, apply_top_n_sigma, apply_typical_p, sample_by_definition
 from ferrum.sample.randomness import random_unit
 from ferrum.sample.sampler import sample
 from ferrum.sampling_params import SamplingParams
@@ -74,6 +74,23 @@ def test_top_p_on_four_equal_tokens(top_p: float, expected: list[int]) -> None:
 def test_min_p_is_relative_to_the_best(row: list[float], min_p: float) -> None:
     filtered = apply_min_p(OPS, wide(row), np.array([[min_p]]))
     assert kept(filtered) == sorted(exact_distribution(row, SamplingParams(min_p=min_p)))
+
+
+@pytest.mark.clause("SAMPLE-52")
+@given(row=rows(), count=st.floats(0.01, 5), temperature=st.floats(0.1, 10))
+def test_top_n_sigma_keeps_what_is_near_the_largest(row: list[float], count: float, temperature: float) -> None:
+    """At every temperature the same tokens; the oracle's is so high that none has a probability of 0."""
+    hot = max(row) - min(logit for logit in row if logit > -math.inf) + 1
+    allowed = exact_distribution(row, SamplingParams(top_n_sigma=count, temperature=hot))
+    filtered = apply_top_n_sigma(OPS, wide(row) / temperature, np.array([[count]]))
+    assert kept(filtered) == sorted(allowed)
+
+
+@pytest.mark.clause("SAMPLE-52", "SAMPLE-06")
+@pytest.mark.parametrize(("count", "expected"), [(1.0, [2, 3]), (0.0, [0, 1, 2, 3]), (3.0, [0, 1, 2, 3])])
+def test_top_n_sigma_on_the_cases_of_llama_cpp(count: float, expected: list[int]) -> None:
+    row = np.log([0.1, 0.2, 0.3, 0.4])
+    assert kept(apply_top_n_sigma(OPS, row[None], np.array([[count]]))) == expected
 
 
 @pytest.mark.clause("SAMPLE-22")

@@ -1,9 +1,8 @@
-"""What completions and chats may ask of the sampler, and which of OpenAI's fields mean nothing here.
+"""The sampling fields of completions and chats, and fields of OpenAI's API that have no effect here.
 
-Owns: the fields that both have. Numbers are checked where they are used (`SamplingParams`), so that HTTP, Python and
-the command line refuse the same things in the same words. Refuses to know: prompts.
-Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters".
-Next: `ferrum.api.protocol.usage`.
+Owns: the fields that both share. Numbers are checked by `SamplingParams`, so that HTTP, Python and the command line
+refuse the same values with the same message. Refuses to know: prompts. Specs: API-02, API-04, API-10. Source: OpenAI's
+API reference; vLLM's "extra parameters". Next: `ferrum.api.protocol.usage`.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ MOST_CHOICES = 128
 
 
 class StreamOptions(Body):
-    """What a stream tells beside its text."""
+    """The contents of a stream beside its text."""
 
-    include_usage: bool | None = Field(None, description="A last chunk tells the counts of tokens.")
-    continuous_usage_stats: bool | None = Field(None, description="Every chunk tells them.")
+    include_usage: bool | None = Field(None, description="A last chunk has the counts of tokens.")
+    continuous_usage_stats: bool | None = Field(None, description="Every chunk has the counts of tokens.")
     include_obfuscation: Off | None = unsupported("is not supported: nothing is obfuscated")
 
 
@@ -32,7 +31,7 @@ class JsonSchemaFormat(Body):
     name: str | None = Field(None, min_length=1, max_length=64)
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     description: str | None = None
-    strict: bool | None = Field(None, description="The answer always fits its schema: both values mean the same.")
+    strict: bool | None = Field(None, description="No effect: the answer always fits its schema.")
 
 
 class ResponseFormat(Body):
@@ -55,17 +54,17 @@ class Structure(Body):
 
 
 class SamplingBody(Body):
-    """The fields that requests for text have in common. Fields of the last group change no answer: they are labels for
-    the caller's own books."""
+    """The fields that all requests for text share. Fields of the last group are labels for the caller and change no
+    answer."""
 
-    model: str | None = Field(None, description="A name that the server was given; without one, the first.")
+    model: str | None = Field(None, description="A served model name; default: the first.")
     n: int | None = Field(None, ge=1, le=MOST_CHOICES)
     max_tokens: int | None = Field(None, ge=0)
     temperature: float | None = None
     top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = Field(None, description="Token id -> what is added to its logit.")
+    logit_bias: dict[str, float] | None = Field(None, description="Token id -> number that is added to its logit.")
     seed: int | None = None
     stop: str | Many[str] | None = None
     stream: bool | None = None
@@ -73,6 +72,7 @@ class SamplingBody(Body):
     response_format: ResponseFormat | None = None
 
     # vLLM's fields
+    top_n_sigma: float | None = None
     top_k: int | None = None
     min_p: float | None = None
     typical_p: float | None = None
@@ -96,7 +96,7 @@ class SamplingBody(Body):
     speculate: str | None = Field(
         None, max_length=16, description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off".'
     )
-    return_token_ids: bool | None = Field(None, description="The answer also tells the ids of its tokens.")
+    return_token_ids: bool | None = Field(None, description="The answer also has the ids of its tokens.")
 
     # labels
     user: str | None = None
