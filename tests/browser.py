@@ -120,8 +120,10 @@ class Browser:
     def _devtools(self, command: str, **parameters: object) -> None:
         self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
+    def picture(self, path: Path, selector: str | None = None) -> None:
+        """A PNG file of the window, or of one element in it."""
+        place = "" if selector is None else f"/element/{self._find(selector)}"
+        path.write_bytes(base64.b64decode(self._call("GET", f"{place}/screenshot")))
 
     def complaints(self) -> list[str]:
         """Warnings and errors on the console since the last call."""

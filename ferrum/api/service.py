@@ -1,7 +1,7 @@
-"""Everything that can be asked of a model that is served: the one object that HTTP and batch files talk to.
+"""All requests that a served model answers: the one object that HTTP and batch files use.
 
-Owns: the calls, each with its errors before its first word. Refuses to know: HTTP, files.
-Specs: API-05 to API-07, API-50, API-51. Next: `ferrum.api.stub`.
+Owns: the calls. Each raises its errors before the first part of its answer. Refuses to know: HTTP, files. Specs: API-05
+to API-07, API-50, API-51. Next: `ferrum.api.stub`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Text = TypeVar("Text", ChatRequest, CompletionRequest, ResponsesRequest)
 
 
 class Begun(Protocol[Whole, Item]):
-    """A request that the engine is answering: its answer is told whole, or in chunks."""
+    """A request that the engine is answering. Its answer is returned whole, or in chunks."""
 
     async def answer(self) -> Whole: ...
 
@@ -53,13 +53,13 @@ class Begun(Protocol[Whole, Item]):
 
 
 Begin = Callable[[Served, Text, Head, Opened, float | None], Awaitable[Begun[Whole, Item]]]
-"""Understands a request and submits it."""
+"""Validates a request and submits it."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request, from wherever it comes. `request_id`: a name that the caller has given it, by which it can be
-    cancelled; `timeout_s`: after so many seconds it ends with an error."""
+    """One request, from any source. `request_id`: the caller's name for it, by which it can be cancelled; `timeout_s`:
+    after so many seconds it ends with an error."""
 
     request_id: str | None = None
     timeout_s: float | None = None
@@ -67,7 +67,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Health:
-    """Is the service ready for requests? If not, why."""
+    """Whether the service accepts requests, and if not, why."""
 
     ready: bool
     reason: str | None = None
@@ -82,6 +82,11 @@ class Service:
         self._closed = False
 
     # ---- what it is
+    @property
+    def served(self) -> Served:
+        """The model and its engine, for programs that observe them."""
+        return self._served
+
     @property
     def names(self) -> tuple[str, ...]:
         return self._served.names
@@ -105,7 +110,7 @@ class Service:
         return ModelList(object="list", data=[self._card(name) for name in self.names])
 
     def model(self, name: str) -> ModelCard:
-        """Raises ApiError for a model that is not here."""
+        """Raises ApiError for an unknown name."""
         return self._card(self._served.check_name(name))
 
     # ---- text
@@ -134,7 +139,7 @@ class Service:
     async def _streamed(
         self, begin: Begin[Text, Whole, Item], prefix: str, body: Text, call: Call
     ) -> AsyncIterator[Item]:
-        """The chunks. What is wrong with the request is raised at once, before there are any."""
+        """The chunks. Errors of the request are raised at once, before the first chunk."""
         with ExitStack() as until_begun:
             head, opened = until_begun.enter_context(self._opened(prefix, body.model, call))
             begun = await begin(self._served, body, head, opened, call.timeout_s)
@@ -158,8 +163,8 @@ class Service:
 
     # ---- open requests
     def cancel(self, request_id: str) -> bool:
-        """Ends an open request by the name that its caller gave it, or by the id of its answer; was there one? Its
-        answer is what has come so far, with the finish_reason "cancelled"."""
+        """Cancels an open request by the caller's name or by the id of its answer; False if there is none. Its answer
+        is what has come so far, with the finish_reason "cancelled"."""
         return self._requests.cancel(request_id)
 
     def drain(self) -> None:
@@ -178,7 +183,7 @@ class Service:
 
     @contextmanager
     def _opened(self, prefix: str, model: str | None, call: Call) -> Iterator[tuple[Head, Opened]]:
-        """A request that is open while the block runs. Raises ApiError for an unknown model too."""
+        """A request that is open while the block runs. Also raises ApiError for an unknown model."""
         name = self._served.check_name(model)
         head = Head(f"{prefix}{secrets.token_hex(16)}", int(time.time()), name, self._served.fingerprint)
         names = [head.id] if call.request_id is None else [head.id, call.request_id]
@@ -193,8 +198,8 @@ class Service:
 
 
 class _OpenStream(AsyncIterator[Item]):
-    """The chunks of a request that stays open until they end or nobody listens any more. A class and not a generator,
-    because a generator that was never started cannot clean up after itself."""
+    """The chunks of a request that stays open until they end or the client is gone. A class and not a generator,
+    because a generator that was never started cannot clean up."""
 
     def __init__(self, chunks: AsyncIterator[Item], open_request: ExitStack) -> None:
         self._chunks = chunks
@@ -211,7 +216,7 @@ class _OpenStream(AsyncIterator[Item]):
             raise
 
     async def aclose(self) -> None:
-        """Nobody listens any more."""
+        """The client is gone."""
         self._closed = True
         self._open_request.close()
 

@@ -7,6 +7,7 @@ Next: `ferrum.cli.clauses`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -63,13 +64,15 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray
 def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray: RayFlags) -> None:
     """The same on several machines."""
     refuse_beside(RAY_DECIDES)
+    if server.glass:
+        raise InvalidParameter("glass", "shows one engine, and with --ray there are several")
     if server.port == 0:
         raise InvalidParameter("port", "cannot be 0 with --ray: all machines listen on the same one")
     from ferrum.server.ray_app import Deployment, serve_on_ray
     from ferrum.server.ray_cluster import cluster
     from ferrum.server.sockets import url
 
-    settings, terms, progress = server.settings(), server.terms(), Progress()
+    settings, terms, progress = replace(server.settings(), glass=False), server.terms(), Progress()
     warn_of_strangers(server.host, settings, progress)
     number = ray.replicas or 1
     where = url(server.host, server.port, "http" if terms.tls is None else "https")

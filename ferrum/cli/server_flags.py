@@ -8,6 +8,7 @@ Refuses to know: models. Specs: SERVER-31, SERVER-33, SERVER-72. Next: `ferrum.c
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,9 @@ SERVER_FLAGS = (
                  help="A page from this origin may ask, such as https://example.org; * is any; may be repeated."),
     click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
                  help="Without a key: one more name by which this server may be called; * is any; may be repeated."),
+    click.option("--glass/--no-glass", "glass", default=None,
+                 help="Show at /glass what the engine does, step by step, with the texts of all users.  [default: on "
+                      "where the server listens to this machine only and has at most one key]"),
     click.option("--request-timeout", type=_SECONDS, metavar="S", help="End an answer that takes longer."),
     click.option("--client-timeout", type=_SECONDS, default=60.0, show_default=True, metavar="S",
                  help="For a request to arrive, and for a piece of an answer to be taken."),
@@ -70,6 +74,7 @@ class ServerFlags:
     api_key_file: Path | None
     cors_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
+    glass: bool | None
     request_timeout: float | None
     client_timeout: float
     idle_timeout: int
@@ -90,6 +95,7 @@ class ServerFlags:
             api_keys=keys,
             cors_origins=self.cors_origins,
             allowed_hosts=self._hosts(bool(keys)),
+            glass=self._glass(keys),
             max_body_bytes=parse_memory("max_body_size", self.max_body_size),
             request_timeout_s=self.request_timeout,
             keep_alive_s=self.stream_comments,
@@ -119,6 +125,12 @@ class ServerFlags:
             drain_s=self.drain_timeout,
             tls=tls,
         )
+
+    def _glass(self, keys: Sequence[str]) -> bool:
+        """Where several people use a server, one would see the prompts of another."""
+        from ferrum.server.sockets import is_loopback
+
+        return (is_loopback(self.host) and len(keys) <= 1) if self.glass is None else self.glass
 
     def _hosts(self, with_keys: bool) -> tuple[str, ...]:
         """A key keeps strangers out; without one, a server for this machine answers to this machine's names."""

@@ -18,7 +18,7 @@ from ferrum.api.errors import ApiError
 from ferrum.server.answers import refused
 from ferrum.server.settings import ANY
 
-OPEN = ("/", "/health", "/version")
+OPEN = ("/", "/glass", "/health", "/version")
 """What can be asked without a key: it tells nothing of models, and costs nothing."""
 _SAFE = ("GET", "HEAD", "OPTIONS")
 

@@ -19,6 +19,7 @@ from ferrum.server import endpoints, questions
 from ferrum.server.access import Callers, Keys
 from ferrum.server.answers import refused_by_defect, refused_by_route
 from ferrum.server.envelope import ID_HEADER, Envelope
+from ferrum.server.glass import Glass
 from ferrum.server.metrics import CountedRequests, Published
 from ferrum.server.openapi import document
 from ferrum.server.settings import ServerSettings
@@ -27,8 +28,8 @@ from ferrum.server.settings import ServerSettings
 def make_app(service: Service, settings: ServerSettings | None = None) -> FastAPI:
     """An application that answers for the service, for any ASGI server."""
     settings = settings or ServerSettings()
-    published = Published(service)
-    posted, asked = endpoints.endpoints(service), questions.questions(service, published)
+    published, glass = Published(service), Glass(service, settings.glass)
+    posted, asked = endpoints.endpoints(service), questions.questions(service, published, glass)
     app = FastAPI(
         title="ferrum",
         version=__version__,

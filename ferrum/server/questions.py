@@ -19,10 +19,11 @@ from ferrum.api.protocol.base import Answer
 from ferrum.api.protocol.tokens import ModelCard, ModelList, TokenizerInfo
 from ferrum.api.service import Service
 from ferrum.server.answers import answered, refused
+from ferrum.server.glass import Glass
 from ferrum.server.metrics import Published
 from ferrum.server.page import page
 
-Asked = Callable[[Request], Answer | Response]
+Asked = Callable[[Request], Answer | Response | Awaitable[Response]]
 
 
 class Ready(Answer):
@@ -56,11 +57,14 @@ class Question:
     media_type: str = "application/json"
 
 
-def questions(service: Service, published: Published) -> tuple[Question, ...]:
+def questions(service: Service, published: Published, glass: Glass) -> tuple[Question, ...]:
     """All of them."""
     start = page()
     return (
         Question("/", "A page to talk to the model.", None, lambda _: start, media_type="text/html"),
+        Question("/glass", "A page that plays what the engine does, step by step.", None, lambda _: glass.page(),
+                 media_type="text/html"),
+        Question("/glass/events", "The steps of the engine, for that page.", None, glass.events),
         Question("/health", "Is the server ready for requests?", Ready, lambda _: health(service)),
         Question("/version", "The version of this program.", Version, lambda _: Version(version=__version__)),
         Question("/metrics", "Counts and times, for Prometheus.", None, lambda _: published.response(),
@@ -80,6 +84,8 @@ def handler(question: Question) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
             found = question.asked(request)
+            if isinstance(found, Awaitable):
+                found = await found
         except Exception as error:
             return refused(as_api_error(error))
         return found if isinstance(found, Response) else answered(found)

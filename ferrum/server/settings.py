@@ -24,6 +24,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = (ANY,)  # by which this server may be called; "*" is any
     max_body_bytes: int = 32 << 20
     request_timeout_s: float | None = None  # for an answer, the time in the queue included
+    glass: bool = False  # True: /glass shows the steps of the engine, with the texts of all users
     keep_alive_s: float = 15.0  # of silence in a stream, after which a comment says that it goes on
 
     def __post_init__(self) -> None:

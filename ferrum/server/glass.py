@@ -1,0 +1,181 @@
+"""`/glass`: the page that plays a generation, with the steps of this server as they are computed.
+
+Owns: the recorder of the server, which watches the engine only while a page asks for steps: without one the engine has
+no observer of it, and nothing is slower. Attention and times of calls are not recorded here, because both would stop
+the engine from replaying decode steps; distributions are recorded while a page asks for them.
+Refuses to know: what the page draws. Specs: GLASS-06 to GLASS-09. Next: `ferrum.server.metrics`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from ferrum import __version__
+from ferrum.api.errors import ApiError
+from ferrum.engine.engine import Engine
+from ferrum.engine.observer import EngineObserver
+from ferrum.errors import FerrumError
+from ferrum.trace.page import assembled, joined, policy
+from ferrum.trace.recorder import Recorder
+from ferrum.trace.recording import VERSION, Observers
+
+if TYPE_CHECKING:
+    from ferrum.api.service import Service
+
+KEPT_STEPS = 256
+"""Steps that the server remembers."""
+SENT_STEPS = 32
+"""Steps of one answer, the oldest first: a page that is behind asks again."""
+IDLE_S = 10.0
+"""The recording ends when no page has asked for so long."""
+ASK_EVERY_MS = 400
+EXPLAINED_S = 2.0
+"""Distributions are recorded for so long after a page has asked for them."""
+OFF = (
+    "the glass box shows the texts of all users, and is off: ferrum-ref serve --glass turns it on; without the flag it "
+    "is on where the server listens to this machine only and has at most one key"
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is recorded until no page asks any more. `name`: by which a page knows that the steps are of another one."""
+
+    recorder: Recorder
+    name: str
+    before: EngineObserver  # the engine's own
+
+    @classmethod
+    def of(cls, engine: Engine) -> Recording:
+        """Begins to record. To be called between two steps."""
+        recording = cls(Recorder(engine, most_steps=KEPT_STEPS, explains=False), secrets.token_hex(4), engine.observer)
+        engine.observer = Observers(engine.observer, recording.recorder)
+        return recording
+
+    def end(self, engine: Engine) -> None:
+        """The engine has its own observer alone, as before."""
+        engine.observer = self.before
+
+
+class Glass:
+    """What the paths `/glass` and `/glass/events` answer. To be used on one event loop."""
+
+    def __init__(self, service: Service, enabled: bool) -> None:
+        self._service = service
+        self._page = _page() if enabled else None
+        self._recording: Recording | None = None  # changed in the engine's thread only
+        self._explains_until = 0.0
+        self._end: asyncio.TimerHandle | None = None  # of the recording; None: none is begun
+
+    def page(self) -> Response:
+        """The page, without data. Raises ApiError where the glass box is off."""
+        if self._page is None:
+            raise ApiError(404, OFF, "not_found_error", code="not_found")
+        return self._page
+
+    async def events(self, request: Request) -> Response:
+        """The steps after the number `after` of the recording `recording`, or those that there are of a newer one.
+        With `distributions=true` the steps that come have distributions. Raises ApiError where the glass box is off,
+        for a number that is none, and for a page of another origin."""
+        self.page()
+        if "origin" in request.headers:  # the page of this server sends none with a GET
+            raise ApiError(403, "only the page of this server may ask for steps", "permission_error", code="forbidden")
+        asked = request.query_params
+        after = _number(asked.get("after", "0"))
+        self._watch()
+        recording = self._recording
+        if recording is not None:
+            recording.recorder.explains = self._explains(asked.get("distributions") == "true")
+            after = after if asked.get("recording") == recording.name else 0
+        text = await asyncio.to_thread(self._told, recording, after)
+        return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
+
+    def _explains(self, is_asked: bool) -> bool:
+        """True while any of the pages asks for distributions."""
+        now = asyncio.get_running_loop().time()
+        if is_asked:
+            self._explains_until = now + EXPLAINED_S
+        return now < self._explains_until
+
+    # ---- the recording
+    def _watch(self) -> None:
+        """Begins to record, unless that is so; the recording ends IDLE_S seconds from now."""
+        if self._end is None:
+            self._service.served.thread.call(self._begin)
+        else:
+            self._end.cancel()
+        self._end = asyncio.get_running_loop().call_later(IDLE_S, self._stop)
+
+    def _stop(self) -> None:
+        self._end = None
+        with suppress(FerrumError):  # the engine is closed, and its observer with it
+            self._service.served.thread.call(self._finish)
+
+    def _begin(self) -> None:
+        self._recording = Recording.of(self._service.served.thread.engine)
+
+    def _finish(self) -> None:
+        if self._recording is not None:
+            self._recording.end(self._service.served.thread.engine)
+            self._recording = None
+
+    def _told(self, recording: Recording | None, after: int) -> str:
+        """The answer as JSON: a trace whose steps are still to come."""
+        trace: dict[str, Any] = {"version": VERSION, "ferrum": __version__, **facts(self._service)}
+        if recording is None:
+            trace |= {"texts": {}, "requests": [], "sequences": [], "steps": [], "recording": None}
+        else:
+            trace |= recording.recorder.recorded(self._service.served.tokenizer.token_bytes, after)
+            trace |= {"steps": trace["steps"][:SENT_STEPS], "recording": recording.name}
+            del trace["end"]  # the moment after the newest step: more will come
+        return json.dumps(trace)
+
+
+def facts(service: Service) -> dict[str, Any]:
+    """The fields `model`, `memory` and `limits` of a trace, as far as a server tells them."""
+    served = service.served
+    engine = served.thread.engine
+    manager, limits = engine.scheduler.manager, engine.scheduler.limits
+    host = manager.host
+    return {
+        "model": {
+            "name": served.names[0],
+            "backend": engine.executor.ops.name,
+            "compute": engine.executor.ops.compute,
+            "threads": engine.executor.ops.threads,
+            "vocab_size": served.vocab_size,
+        },
+        "memory": {
+            "block_size": manager.block_size,
+            "device_blocks": manager.device.total,
+            "host_blocks": 0 if host is None else host.total,
+            "scheduler": served.scheduler,
+        },
+        "limits": {
+            "max_num_seqs": limits.max_num_seqs,
+            "max_num_batched_tokens": limits.max_num_batched_tokens,
+            "max_model_len": limits.max_model_len,
+        },
+    }
+
+
+def _page() -> Response:
+    """The page as it is sent: it asks for its data."""
+    html = assembled({"live": {"url": "/glass/events", "every_ms": ASK_EVERY_MS}})
+    rules = joined({**policy(html), "connect-src": "'self'"})
+    headers = {"content-security-policy": rules, "referrer-policy": "no-referrer", "cache-control": "no-cache"}
+    return HTMLResponse(html, headers=headers)
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise ApiError(400, "must be the number of a step", param="after")
+    return int(text)
