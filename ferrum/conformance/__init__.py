@@ -2,8 +2,8 @@
 
     pytest --pyargs ferrum.conformance --backend package.module:Class
 
-Owns: independent float64 definitions of every operation (`oracles`), how far a result may stray from them
-(`tolerances`), what to try (`strategies`), and one property per promise of specs/OPS.md (`test_*`).
+Owns: independent float64 definitions of every operation (`oracles`), how much a result may differ from them
+(`tolerances`), the inputs (`strategies`), and one property per promise of specs/OPS.md (`test_*`).
 Refuses to know: how any backend works inside, models, files.
 Specs: OPS. Next: `ferrum.conformance.oracles`.
 """

@@ -1,7 +1,8 @@
-"""What must hold before any property can run: the tools are there, each backend can be made, and its tensors are such.
+"""Checks before any property runs: packages are installed, each backend can be made, and its tensors follow the
+protocol.
 
-Owns: these questions, each answered no by one sentence. Refuses to know: pytest, properties.
-Specs: CONFORM-08, CONFORM-09, CONFORM-11. Next: `specs/README.md`.
+Owns: these checks; each fails with one sentence. Refuses to know: pytest, properties. Specs: CONFORM-08, CONFORM-09,
+CONFORM-11. Next: `specs/README.md`.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from ferrum.tensor.compositions import TensorOps
 
 
 def check_installed() -> None:
-    """Raises ConfigError where a package of the extra is missing."""
+    """Raises ConfigError if a package of the extra is missing."""
     missing = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the suite needs {' and '.join(missing)}: pip install 'ferrum-ref[conformance]'")
 
 
 def admit(names: Iterable[str]) -> None:
-    """Make every backend, for the properties to have, and look at one of its tensors. Raises FerrumError."""
+    """Makes every backend, for the properties to use, and checks one of its tensors. Raises FerrumError."""
     for name in names:
         look_at(name, made(name))
 
 
 def look_at(spelling: str, ops: TensorOps) -> None:
-    """Raises BackendError for what would fail in every property."""
+    """Raises BackendError for a mistake that would make every property fail."""
     from ferrum.conformance.tolerances import TOLERANCES
 
     subject = f"backend {spelling!r}"
@@ -39,7 +40,7 @@ def look_at(spelling: str, ops: TensorOps) -> None:
         raise BackendError(f"{subject} has the float_dtype {float_dtype!r}; it must be one of {', '.join(TOLERANCES)}")
     try:
         x = ops.full((2, 3), 1, float_dtype)
-    except (Exception, SystemExit):  # the properties of `full` say more of it
+    except (Exception, SystemExit):  # the properties of `full` report it in more detail
         return
     dtype, shape = str(getattr(x, "dtype", None)), getattr(x, "shape", None)
     if dtype != float_dtype:

@@ -1,8 +1,8 @@
 """Paged attention and the pool, by a loop over tokens.
 
-Owns: what a query sees (causal or not, windowed, grouped, soft-capped), where a position lies in the pool, with no
-mask and no padding: each query gathers exactly its own positions. Refuses to know: `ferrum.tensor`, backends.
-Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.weight_oracle`.
+Owns: which positions a query attends to (causal or not, windowed, grouped, soft-capped), and where a position lies in
+the pool. There is no mask and no padding: each query gathers exactly its own positions. Refuses to know:
+`ferrum.tensor`, backends. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.weight_oracle`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from ferrum.conformance.oracles import Array, Expected
 
 
 def gather(keys: Array, values: Array, table: tuple[int, ...], context: int) -> tuple[Array, Array]:
-    """Pool arrays [blocks, kv_heads, head_dim, block_size] and [blocks, kv_heads, block_size, head_dim], one
-    sequence's blocks -> keys and values [context, kv_heads, head_dim]."""
+    """Pool arrays [blocks, kv_heads, head_dim, block_size] and [blocks, kv_heads, block_size, head_dim], and the blocks
+    of one sequence -> its keys and values [context, kv_heads, head_dim]."""
     size = keys.shape[3]
     places = [(table[position // size], position % size) for position in range(context)]
     own_keys = np.stack([keys[block, :, :, offset] for block, offset in places])
@@ -30,7 +30,8 @@ def attend(
     softcap: float | None,
     sinks: Array | None,  # [heads]
 ) -> tuple[Array, Array]:  # value and magnitude, [heads, head_dim]
-    """One query over the positions it sees, and over a position of no value that has the score of its head's sink."""
+    """One query over its visible positions, and over one more position without a value, whose score is its head's
+    sink."""
     heads, head_dim = query.shape
     kv_heads = keys.shape[1]
     grouped = query.reshape(kv_heads, heads // kv_heads, head_dim)
@@ -38,7 +39,7 @@ def attend(
     sizes = abs(scale) * np.einsum("kgd,jkd->kgj", abs(grouped), abs(keys))
     if softcap is not None:
         scores = softcap * np.tanh(scores / softcap)
-        # tanh made of exponentials is as exact as its largest value, even where it is small
+        # a tanh made of exponentials has the absolute error of its largest value, even where it is small
         sizes = sizes + softcap
     if sinks is not None:
         own = sinks.reshape(kv_heads, -1, 1)
@@ -47,7 +48,7 @@ def attend(
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
     mixed = np.einsum("kgj,jkd->kgd", weights, values)
-    # a score that is off by d moves its weight by d, and the normalisation by as much again
+    # an error d of a score changes its weight by d, and the normalisation by as much again
     blur = 1 + 2 * sizes.max(-1, keepdims=True)  # [kv_heads, group, 1]
     magnitude = np.einsum("kgj,jkd->kgd", weights, abs(values)) * blur
     return mixed.reshape(heads, head_dim), magnitude.reshape(heads, head_dim)
@@ -56,7 +57,7 @@ def attend(
 def paged_attention(
     query: Array,  # [tokens, heads, head_dim]
     contexts: list[tuple[Array, Array]],  # per sequence: keys and values [context, kv_heads, head_dim]
-    counts: tuple[int, ...],  # per sequence: how many of its newest positions ask
+    counts: tuple[int, ...],  # per sequence: the number of its new queries
     scale: float,
     window: int | None,
     softcap: float | None,

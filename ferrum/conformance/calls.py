@@ -1,8 +1,8 @@
-"""One call of every operation that makes something new: what of, for numbers that a seed determines.
+"""One call of every operation that makes a new tensor, with operands from a seed.
 
-Owns: operands of one size for each operation, and of each kind of weight for those that read weights. Whoever wants to
-know something of every operation, but not whether it is right, calls them with these.
-Refuses to know: what comes out. Specs: OPS-09, OPS-46. Next: `ferrum.conformance.harness`.
+Owns: operands of one size for each operation, and of each kind of weight for operations that read weights. Properties
+about all operations that do not check values use these calls. Refuses to know: what comes out. Specs: OPS-09, OPS-46.
+Next: `ferrum.conformance.harness`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ferrum.tensor.weights import Linear
 TOKENS, WIDTH = 5, 256
 
 Arguments = Callable[[TensorOps, int], tuple[Any, ...]]
-"""Of a backend and a seed."""
+"""(backend, seed) -> the operands."""
 
 
 def x(ops: TensorOps, seed: int, *shape: int) -> Tensor:
@@ -149,7 +149,7 @@ PLAIN: dict[str, tuple[str, Arguments]] = {
 
 
 def of_weights(kind: str) -> dict[str, tuple[str, Arguments]]:
-    """What reads a weight, with one of this kind."""
+    """The operations that read a weight, with one of this kind."""
     return {
         f"{name}, {kind}": (name, arguments)
         for name, arguments in {
@@ -167,10 +167,10 @@ def of_weights(kind: str) -> dict[str, tuple[str, Arguments]]:
 
 
 CALLS = {**PLAIN, **{name: call for kind in KINDS for name, call in of_weights(kind).items()}}
-"""By what is called of what: the name of the operation, and what makes its operands."""
+"""By the name of the call: the name of the operation, and the function that makes its operands."""
 
 
 def results(ops: TensorOps, name: str, arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """What the call of that name gives for these arguments."""
+    """The results of the call of that name for these arguments."""
     found = getattr(ops, CALLS[name][0])(*arguments)
     return found if isinstance(found, tuple) else (found,)

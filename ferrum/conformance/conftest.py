@@ -1,7 +1,7 @@
-"""Which backends the suite runs on, and the fixtures that give one: `ops`, and `variant` with other options.
+"""The backends that the suite runs on, and the fixtures that make one: `ops`, and `variant` with other options.
 
-Owns: the default backends, the marker `clause`, what the options of `plugin` do to pytest.
-Refuses to know: what is tested. Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
+Owns: the default backends, the marker `clause`, the effect of the options of `plugin` on pytest. Refuses to know: what
+is tested. Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from ferrum.testing.profiles import load_profile
 
 
 def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    # in a source tree nothing has registered the plugin, and this file is found early enough to stand in for it
+    # in a source tree the plugin is not registered, and this file is loaded early enough to register it
     if not pluginmanager.has_plugin(plugin.NAME):
         pluginmanager.register(plugin, plugin.NAME)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "clause(id): the clause of specs/ that this test proves")
-    if config.getoption("--level", default=None) is None:  # which is a profile of its own
+    if config.getoption("--level", default=None) is None:  # a level is its own profile
         load_profile()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     try:
-        mark_known(config.getoption("--xfails-file", default=None), items)  # before -k leaves any out
+        mark_known(config.getoption("--xfails-file", default=None), items)  # before -k removes any
     except FerrumError as error:
         raise pytest.UsageError(str(error)) from None
     with under_own_names(items):
         yield
-    in_order(items)  # after pytest has its own idea of the order
+    in_order(items)  # after pytest has sorted them
 
 
 def default_backends() -> list[str]:
-    """The oracle in both its float types, the compiled CPU backend where its compiler is installed, and the CUDA
-    backend, with its kernels run on the CPU, where theirs is."""
+    """The oracle in both float types, the compiled CPU backend if its compiler is installed, and the CUDA backend, with
+    its kernels run on the CPU, if a C++ compiler is installed."""
     compiled = ["numba"] if importlib.util.find_spec("numba") else []
     fibers = ["ferrum.testing.cuda_shim.backend:ShimOps"] if compiler() and sys.platform.startswith("linux") else []
     return ["numpy", "numpy@float64", *compiled, *fibers]
@@ -89,8 +89,8 @@ def is_recorded(config: pytest.Config) -> bool:
 
 @pytest.fixture(scope="session")
 def variant(backend: str, pytestconfig: pytest.Config) -> Callable[..., TensorOps]:
-    """`variant(deterministic=True)` is the backend under test with that option, made once per run; the test is skipped
-    where the class does not take it."""
+    """`variant(deterministic=True)` is the backend under test with that option, made once per run. The test is skipped
+    if the class does not take the option."""
 
     def make(**options: Any) -> TensorOps:
         try:

@@ -1,7 +1,7 @@
-"""What a run of the suite found out, by backend and by operation.
+"""The results of a run of the suite, by backend and by operation.
 
-Owns: the finding of one property, and what findings add up to. Refuses to know: pytest, how a report looks.
-Specs: CONFORM-04. Next: `ferrum.conformance.versions`.
+Owns: the result of one property, and the sums over properties. Refuses to know: pytest, how a report looks. Specs:
+CONFORM-04. Next: `ferrum.conformance.versions`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
 @dataclass(frozen=True)
 class Finding:
-    """Of one property. checked: its operations, and the largest error as a share of the tolerance; case: the smallest
-    that failed; reason: why it was passed over."""
+    """The result of one property. checked: its operations, and the largest error as a share of the tolerance; case: the
+    smallest failing case; reason: why it was skipped."""
 
     backend: str
     name: str
@@ -37,8 +37,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class OperationResult:
-    """Of all properties of one operation. own: does the backend write it itself? worst: the largest error as a share of
-    the tolerance, 0 where answers must be equal, infinite where an error has no size; case: of the first
+    """The result of all properties of one operation. own: True if the backend overrides it; worst: the largest error as
+    a share of the tolerance, 0 if answers must be equal, infinite if an error has no size; case: that of the first
     property that failed."""
 
     name: str
@@ -53,7 +53,7 @@ class OperationResult:
 
 @dataclass(frozen=True)
 class BackendResult:
-    """All that a run says of one backend."""
+    """All results of one backend."""
 
     backend: str
     name: str

@@ -1,9 +1,8 @@
-"""Run one operation the way every property wants it run.
+"""Runs one operation, with the checks that every property needs.
 
-Owns: calling an operation and, where a backend overrides a composition, the composition it replaces; checking on the
-way that no input was changed; noting what was checked, and telling Hypothesis which examples came closest to failing.
-Refuses to know: which operations there are.
-Specs: OPS-09, OPS-11. Next: `ferrum.conformance.plugin`.
+Owns: calling an operation and, if a backend overrides a composition, the composition itself; checking that no input was
+changed; recording what was checked, and telling Hypothesis which examples came closest to failing. Refuses to know:
+which operations there are. Specs: OPS-09, OPS-11. Next: `ferrum.conformance.plugin`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ferrum.tensor.ops import Tensor
 
 
 def tensors_in(argument: Any) -> Iterator[Tensor]:
-    """Every tensor inside an argument: itself, in a tuple or list, in a weight, batch or pool layer."""
+    """Every tensor in an argument: itself, or those in a tuple, list, weight, batch or layer."""
     if isinstance(argument, (tuple, list)):
         for item in argument:
             yield from tensors_in(item)
@@ -41,12 +40,12 @@ def tensors_in(argument: Any) -> Iterator[Tensor]:
 
 
 def host(ops: TensorOps, x: Tensor) -> Host:
-    """A copy on the host: later changes of the tensor do not reach it."""
+    """A copy on the host. Later changes of the tensor do not change it."""
     return np.array(ops.to_numpy(x))
 
 
 def variants(ops: TensorOps, name: str) -> list[Callable[..., Any]]:
-    """The operation as the backend has it, then the composition that it overrides, if it does."""
+    """The operation of the backend, and, if that is an override, the composition."""
     note_check(name)
     own = [getattr(ops, name)]
     if name in COMPOSITIONS and overrides(ops, name):
@@ -65,16 +64,17 @@ def call_unchanged(ops: TensorOps, function: Callable[..., Any], arguments: tupl
 
 
 def note_closeness(name: str, share: float) -> None:
-    """An answer is wrong by this share of the tolerance: examples that make it larger are worth a try, up to 1."""
+    """The error of an answer is this share of the tolerance. Hypothesis searches for examples that make it larger, up
+    to 1."""
     note_check(name, share)
     if share <= 1 and currently_in_test_context():
-        with suppress(InvalidArgument):  # Hypothesis takes one number of an operation and example: the first
+        with suppress(InvalidArgument):  # Hypothesis accepts one number for each operation and example: the first
             target(share, label=name)
 
 
 @contextmanager
 def beyond_measure(name: str) -> Iterator[None]:
-    """What is wrong in here has no size."""
+    """An error in the block has no size."""
     try:
         yield
     except AssertionError:
@@ -83,7 +83,7 @@ def beyond_measure(name: str) -> Iterator[None]:
 
 
 def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expected | Host) -> None:
-    """Every variant of the operation gives, in the backend's float type, what the oracle says."""
+    """Checks that every variant of the operation gives the oracle's result, in the backend's float type."""
     for function in variants(ops, name):
         with beyond_measure(name):
             result = call_unchanged(ops, function, arguments)
@@ -98,7 +98,7 @@ def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expe
 
 
 def check_same(ops: TensorOps, name: str, arguments: tuple[Any, ...], expected: Host, dtype: str) -> None:
-    """Every variant of the operation gives exactly these elements in this type."""
+    """Checks that every variant of the operation gives exactly these elements in this type."""
     for function in variants(ops, name):
         with beyond_measure(name):
             result = call_unchanged(ops, function, arguments)

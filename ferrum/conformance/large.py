@@ -1,8 +1,8 @@
-"""Inputs of the sizes that real models have, made so that their oracles stay quick.
+"""Inputs of the sizes of real models, whose oracles are fast.
 
-Owns: weights of thousands of rows or columns, whose blocks are drawn from a few hundred that the oracle has read; rows
-of numbers with ties; which token a long row's settings draw.
-Refuses to know: which operation takes them. Specs: OPS-77. Next: `ferrum.conformance.q8_oracle`.
+Owns: weights of thousands of rows or columns, made of a few hundred blocks that the oracle has decoded; rows of numbers
+with ties; the token that a long row's settings draw. Refuses to know: which operation takes them. Specs: OPS-77. Next:
+`ferrum.conformance.q8_oracle`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ferrum.tensor.ops import host_dtype
 from ferrum.testing.blocks import random_blocks
 
 DISTINCT = 257
-"""Blocks that the oracle reads; no power of two, so that no tile sees the same ones again and again."""
+"""Blocks that the oracle decodes. Not a power of two, so that a tile does not get the same blocks again and again."""
 
 
 @dataclass(frozen=True)
 class LargeWeight(WeightCase):
-    """A weight whose values and sizes are known from how it was put together."""
+    """A weight whose values and sizes are known from its construction."""
 
     known: tuple[Array, Array] = field(repr=False)
 
@@ -39,7 +39,7 @@ class LargeWeight(WeightCase):
 
 @cache
 def blocks_read(kind: str) -> tuple[Host, Array, Array]:
-    """DISTINCT blocks of this kind: their bytes, values and sizes. Nobody writes them."""
+    """DISTINCT blocks of this kind: their bytes, values and sizes. They are never written."""
     pool = random_blocks(kind, (DISTINCT, block_size(kind)), np.random.default_rng(0), zeros=0.05)
     return pool, *weight_oracle.dequantize(kind, pool)
 
@@ -70,7 +70,7 @@ def tied(*shape: int, seed: int = 0) -> Array:
 
 
 def drawn_token(row: Host, temperature: float, top_k: int, top_p: float, min_p: float, unit: float) -> int:
-    """The token that these settings draw from a row of logits, in float64 and sorted from the start."""
+    """The token that these settings draw from a row of logits, in float64, from a sorted row."""
     best = np.lexsort((np.arange(row.size), -row))[: top_k or row.size]
     weights = np.exp((row[best] - row[best[0]]) / temperature)
     before = np.concatenate(([0.0], np.cumsum(weights)[:-1]))

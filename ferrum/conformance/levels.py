@@ -1,7 +1,7 @@
-"""How thoroughly the suite looks: `--level smoke`, `full` or `stress`.
+"""How many examples the suite tries: `--level smoke`, `full` or `stress`.
 
-Owns: the levels, as numbers. A level is never another set of promises: every property runs at every level.
-Refuses to know: properties; Hypothesis, until a level is chosen. Specs: CONFORM-03. Next: `ferrum.conformance.trial`.
+Owns: the levels, as numbers. Every property runs at every level. Refuses to know: properties; Hypothesis, until a level
+is chosen. Specs: CONFORM-03. Next: `ferrum.conformance.trial`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Level:
-    """examples: of each property. repeatable: the same ones on every run? shrinking: seconds in which a property that
-    fails looks for its smallest failing case; all_shrinking: of all such properties together."""
+    """examples: of each property. repeatable: True if every run tries the same ones. shrinking: seconds in which the
+    smallest failing case of one property is searched; all_shrinking: of all such properties together."""
 
     examples: int
     repeatable: bool
@@ -30,19 +30,19 @@ LEVELS: Mapping[str, Level] = {
 
 
 def load_level(name: str) -> Level:
-    """Tell Hypothesis. Properties that are defined from now on keep to the level."""
+    """Configures Hypothesis. Properties that are defined from now on follow the level."""
     from hypothesis import Phase, settings
 
     from ferrum.testing.profiles import load_profile
 
-    load_profile()  # what all profiles have in common, a level has too
+    load_profile()  # a level shares the settings of all profiles
     level = LEVELS[name]
     profile = f"conformance-{name}"
     settings.register_profile(
         profile,
         settings(),
         max_examples=level.examples,
-        database=None,  # a level means the same on every machine, and leaves nothing behind
+        database=None,  # a level is the same on every machine, and leaves no files
         derandomize=level.repeatable,
         report_multiple_bugs=False,
         print_blob=False,

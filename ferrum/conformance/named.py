@@ -1,8 +1,8 @@
 """The backend under test, by the name that its author gave it.
 
-Owns: how such a name is spelled (`numpy`, `package.module:Class`, `numpy@float64`), that each backend is made once a
-run, and what is said of an option that it does not have.
-Refuses to know: pytest, properties. Specs: CONFORM. Next: `ferrum.conformance.admission`.
+Owns: the forms of such a name (`numpy`, `package.module:Class`, `numpy@float64`), making each backend once per run, and
+the message for an option that it does not have. Refuses to know: pytest, properties. Specs: CONFORM. Next:
+`ferrum.conformance.admission`.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from ferrum.tensor.compositions import Compositions, TensorOps
 
 
 class NotDeclared(Exception):
-    """The backend does not say that it can do this: one sentence. Its properties are passed over."""
+    """The backend does not have this option: one sentence. Its properties are skipped."""
 
 
 @cache
 def made(spelling: str, **options: Any) -> TensorOps:
-    """A backend by its name, with @float64 behind it for another float type. A module that is named may lie in the
-    current folder; what is installed comes first."""
+    """A backend by its name; @float64 after it selects another float type. The named module may be in the current
+    folder; installed modules have priority."""
     if ":" in spelling and (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # and stays: the module may import its neighbours later
+        sys.path.append(here)  # it stays on the path: the module may import its neighbours later
     name, _, float_dtype = spelling.partition("@")
     chosen = {"float_dtype": float_dtype, **options} if float_dtype else options
     return load_backend(name, **chosen)
 
 
 def variant_of(spelling: str, **options: Any) -> TensorOps:
-    """The same backend with these options. Raises NotDeclared where its class does not take them, or refuses the
+    """The same backend with these options. Raises NotDeclared if its class does not take them, or refuses the
     values."""
     try:
         return made(spelling, **options)

@@ -1,14 +1,14 @@
-"""Every operation once more, in float64 NumPy and plain Python, written without looking at `ferrum.tensor`.
+"""A second definition of every operation, in float64 NumPy and plain Python, independent of `ferrum.tensor`.
 
-Owns: `Expected` (a value and how sensitive it is to rounding) and one function per operation. A property test asks
-whether a backend agrees with these; they share no code with what they judge.
-Refuses to know: `ferrum.tensor`, backends, how close is close enough (`ferrum.conformance.tolerances`).
+Owns: `Expected` (a value and its sensitivity to rounding) and one function per operation. A property test compares a
+backend with these; they share no code with backends.
+Refuses to know: `ferrum.tensor`, backends, which error is allowed (`ferrum.conformance.tolerances`).
 Sources: the papers named in specs/OPS.md; Random123 for the Philox known answers.
 Next: `ferrum.conformance.attention_oracle`.
 
-**Magnitude.** A sum of large terms that cancel is wrong by a rounding of the terms, not of the sum; exp(s) is wrong by
-a rounding of s times exp(s). `Expected.magnitude` is that first-order bound: the change of the value when every
-intermediate result changes by its own size, so that magnitude * unit roundoff is an honest error for any order of
+**Magnitude.** The error of a sum of large terms that cancel is a rounding of the terms, not of the sum; the error of
+exp(s) is a rounding of s times exp(s). `Expected.magnitude` is that first-order bound: the change of the value when
+every intermediate result changes by its own size. So magnitude * unit roundoff bounds the error of any order of
 evaluation.
 """
 
@@ -43,7 +43,7 @@ class Expected:
 
 
 def exact(value: Any) -> Expected:
-    """A value that no rounding but the last can change."""
+    """A value that is exact, except for the last rounding."""
     value = np.asarray(value, np.float64)
     return Expected(value, np.abs(value))
 
@@ -78,7 +78,7 @@ def sin(x: Array) -> Expected:
 
 
 def gelu(x: Array) -> Expected:
-    """x Φ(x); 1 + erf cancels for negative x, so the error is that of x."""
+    """x Φ(x); 1 + erf cancels for negative x, so the error is that of x itself."""
     return Expected(x * (1 + erf(x / math.sqrt(2))) / 2, np.abs(x))
 
 
@@ -88,7 +88,7 @@ def gelu_tanh(x: Array) -> Expected:
 
 
 def sigmoid(x: Array) -> Expected:
-    """Written by the sign of x so that nothing overflows; exp(-x) carries a rounding of x."""
+    """Two cases by the sign of x, so that nothing overflows; exp(-x) has the rounding error of x."""
     small = np.exp(-np.abs(x))
     value = np.where(x < 0, small / (1 + small), 1 / (1 + small))
     return Expected(value, value * (1 + np.minimum(np.abs(x), 100) * small))
@@ -107,7 +107,7 @@ def quick_gelu(x: Array) -> Expected:
 
 
 def softcapped(x: Array, cap: float) -> Expected:
-    """tanh made of exponentials is as exact as its largest value, even where it is small."""
+    """A tanh made of exponentials has the absolute error of its largest value, even where it is small."""
     return Expected(cap * np.tanh(x / cap), np.minimum(np.abs(x), cap) + cap)
 
 
@@ -118,7 +118,7 @@ ACTIVATIONS = {
     "quick_gelu": quick_gelu,
     "silu": silu,
 }
-"""By the name that a part gives them."""
+"""By the name in a part."""
 
 
 # ---- along the last axis
@@ -139,7 +139,7 @@ def mean(x: Array, axis: int) -> Expected:
 
 
 def softmax(x: Array) -> Expected:
-    """-inf entries weigh nothing; a row of nothing else is NaN."""
+    """-inf entries get weight 0; a row that has only -inf gives NaN."""
     with np.errstate(invalid="ignore"):
         shifted = x - x.max(-1, keepdims=True)
         weights = np.exp(shifted)
@@ -159,7 +159,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Expected
     centre = x.mean(-1, keepdims=True)
     deviation = np.sqrt(np.mean((x - centre) ** 2, -1, keepdims=True) + epsilon)
     value = (x - centre) / deviation * weight + bias
-    # the mean is off by a rounding of the summands, and so is everything that is centred with it
+    # the mean has a rounding error of the summands, and so has everything centred by it
     blur = np.abs(x) + np.abs(x).mean(-1, keepdims=True)
     relative = 1 + blur.max(-1, keepdims=True) / deviation
     magnitude = (blur / deviation + np.abs(x - centre) / deviation * relative) * np.abs(weight) + np.abs(bias)
@@ -167,7 +167,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Expected
 
 
 def norm_of(x: Expected, weight: Array, bias: Array | None, epsilon: float, centred: bool) -> Expected:
-    """Either norm of an inexact x: what x is off by, its mean and its spread are off by as well."""
+    """Either norm of an inexact x: the errors of x are also errors of its mean and spread."""
     centre = x.value.mean(-1, keepdims=True) if centred else 0.0
     blur = x.magnitude + (x.magnitude.mean(-1, keepdims=True) if centred else 0.0)
     away = x.value - centre
@@ -202,7 +202,7 @@ def linear(x: Array, weight: Array, sizes: Array, bias: Array | None) -> Expecte
 
 
 def linear_of(x: Expected, weight: Array, sizes: Array, bias: Array | None) -> Expected:
-    """linear of an inexact x: two sums of many terms, so twice the rounding."""
+    """linear of an inexact x: two sums of many terms, so twice the rounding error."""
     product = linear(x.value, weight, sizes, bias)
     magnitude = product.magnitude + matmul(x.magnitude, sizes.T).value
     return Expected(product.value, magnitude, max(product.terms, x.terms))
@@ -219,7 +219,7 @@ def clipped(x: Expected, low: float, high: float) -> Expected:
 
 
 def times(x: Expected, y: Expected) -> Expected:
-    """The product of two inexact values. Where both cancel to nothing, only the product of their errors is left."""
+    """The product of two inexact values. If both cancel to 0, only the product of their errors remains."""
     magnitude = x.magnitude * (np.abs(y.value) + 1e-6 * y.magnitude) + np.abs(x.value) * y.magnitude
     return Expected(x.value * y.value, magnitude, max(x.terms, y.terms))
 
@@ -279,11 +279,11 @@ KNOWN_ANSWERS: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], .
         (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
     ),
 )
-"""(counter, key, words), published with Random123 for Philox4x32-10; the third is made of digits of pi."""
+"""(counter, key, words), published with Random123 for Philox4x32-10; the third uses digits of pi."""
 
 
 def halves(number: int) -> tuple[int, int]:
-    """The low and high word of a number's size, complemented where the number is negative."""
+    """The low and high word of a number's absolute value, complemented if the number is negative."""
     low, high = abs(number) % WORD, abs(number) // WORD
     return (low, high) if number >= 0 else (WORD - 1 - low, WORD - 1 - high)
 

@@ -1,8 +1,8 @@
-"""Which properties run, in which order: those of small things before those of what is made of them.
+"""Which properties run, in which order: simple operations before those that are made of them.
 
-Owns: the order of the suite's files, the name of a property, which does not depend on how its backend is spelled, the
-choice of properties by such names, and the marking of those that are known to fail.
-Refuses to know: what is tested. Specs: CONFORM-02. Next: `ferrum.conformance.xfails`.
+Owns: the order of the suite's files, the name of a property, which does not depend on the name of its backend, the
+selection of properties by such names, and the marking of those that are known to fail. Refuses to know: what is tested.
+Specs: CONFORM-02. Next: `ferrum.conformance.xfails`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ferrum.conformance.xfails import check_all_match, read_xfails
 HERE = Path(__file__).parent
 
 FIRST = ("primitives", "types", "edges", "shapes", "random", "compositions", "parts", "attention", "choosing")
-"""Names of files, without `test_`. Others come behind them."""
+"""Names of files, without `test_`. The others come after them."""
 
 
 def is_ours(item: pytest.Item) -> bool:
-    """Is it a property of this suite, and not a test of whoever runs both together?"""
+    """True for a property of this suite, False for a test of another suite in the same run."""
     return item.path.parent == HERE
 
 
 def parameter(item: pytest.Item, name: str) -> Any:
-    """What a property is given under this name; None where it is given nothing."""
+    """The value of a property's parameter of this name; None if it has none."""
     spec = getattr(item, "callspec", None)
     return None if spec is None else spec.params.get(name)
 
 
 def backend_of(item: pytest.Item) -> str | None:
-    """The name of the backend that this property is about to judge."""
+    """The name of the backend that this property tests."""
     found = parameter(item, "backend")
     return None if found is None else str(found)
 
@@ -51,7 +51,7 @@ def name_of(item: pytest.Item) -> str:
 
 
 def in_order(items: list[pytest.Item]) -> None:
-    """Sort the properties among the items, one backend after the other; the places of other tests stay theirs."""
+    """Sorts the properties among the items, one backend after the other. Other tests keep their places."""
     places = [place for place, item in enumerate(items) if is_ours(item)]
     backends = list(dict.fromkeys(backend_of(items[place]) for place in places))
 
@@ -65,7 +65,7 @@ def in_order(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def under_own_names(items: list[pytest.Item]) -> Iterator[None]:
-    """While it lasts, nothing that looks at names sees those of backends: `-k argmax` on `argmax_net:Ops`."""
+    """While the block runs, names have no backend in them, so that `-k argmax` does not match `argmax_net:Ops`."""
     spelled = [(item, item.name) for item in items if is_ours(item)]
     for item, _ in spelled:
         item.name = name_of(item)
@@ -77,11 +77,11 @@ def under_own_names(items: list[pytest.Item]) -> Iterator[None]:
 
 
 LISTED = pytest.StashKey[str]()
-"""Of a property that is known to fail: the sentence for the day on which it passes."""
+"""For a property that is known to fail: the message for when it passes."""
 
 
 def mark_known(file: str | None, items: list[pytest.Item]) -> None:
-    """Mark what the file lists. Raises ConfigError for a file that is not as it should be."""
+    """Marks the properties in the file. Raises ConfigError for an invalid file."""
     if file is None:
         return
     names = {item: (name_of(item), item.name) for item in items if is_ours(item)}

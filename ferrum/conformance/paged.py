@@ -1,7 +1,7 @@
-"""Random paged batches: sequences of any length in a shuffled pool that is poisoned wherever nobody wrote.
+"""Random paged batches: sequences of any length in a shuffled pool that is NaN where nothing was written.
 
-Owns: the strategy for a step's batch and the pool it runs on, on the host and on the backend.
-Refuses to know: what attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.parts`.
+Owns: the strategy for a step's batch and the pool it runs on, on the host and on the backend. Refuses to know: what
+attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.parts`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Table = tuple[int, ...]
 
 @dataclass(frozen=True)
 class PagedCase:
-    """A step: per sequence its context length, how many of its positions are new, and its blocks."""
+    """A step: for each sequence its context length, the number of new positions, and its blocks."""
 
     contexts: tuple[int, ...]
     counts: tuple[int, ...]
     tables: tuple[Table, ...]
-    blocks: int  # in the pool; block `blocks - 1` belongs to nobody
+    blocks: int  # in the pool; block `blocks - 1` belongs to no sequence
     width: int  # of the block tables: at least one entry past the longest
     block_size: int
     kv_heads: int
@@ -64,7 +64,7 @@ class PagedCase:
         return self.scale, self.window, self.softcap, self.sinks, self.causal
 
     def attention(self, ops: TensorOps, query_norm: Norm | None = None, key_norm: Norm | None = None) -> Attention:
-        """As a part; its linears have no say in what is computed between them."""
+        """The part `Attention`. Its linears do not matter here."""
         unused = Linear(Dense(ops.zeros((1, 1), "float32")))
         sinks = None if self.sinks is None else ops.asarray(self.sinks, ops.float_dtype)
         return Attention(
@@ -83,7 +83,7 @@ class PagedCase:
         )
 
     def alone(self, sequence: int) -> PagedCase:
-        """The same pool with one sequence of the batch only."""
+        """The same pool, with only one sequence of the batch."""
         chosen = slice(sequence, sequence + 1)
         return replace(self, contexts=self.contexts[chosen], counts=self.counts[chosen], tables=self.tables[chosen])
 
@@ -93,7 +93,7 @@ class PagedCase:
         return slice(start, start + self.counts[sequence])
 
     def positions(self) -> list[int]:
-        """Of every packed token, its place in its sequence."""
+        """The position of every packed token in its sequence."""
         pairs = zip(self.contexts, self.counts, strict=True)
         return [position for context, count in pairs for position in range(context - count, context)]
 
@@ -101,12 +101,12 @@ class PagedCase:
         return self.tables[sequence][position // self.block_size] * self.block_size + position % self.block_size
 
     def slots(self) -> list[int]:
-        """Of every packed token, where its key and value live."""
+        """The slot of every packed token."""
         owners = [sequence for sequence, count in enumerate(self.counts) for _ in range(count)]
         return [self.slot(owner, position) for owner, position in zip(owners, self.positions(), strict=True)]
 
     def written(self, with_new: bool) -> list[int]:
-        """All slots that hold something before the step, or after it."""
+        """All slots that are written before the step, or after it."""
         lengths = [c if with_new else c - n for c, n in zip(self.contexts, self.counts, strict=True)]
         return sorted({self.slot(s, p) for s, length in enumerate(lengths) for p in range(length)})
 
@@ -120,7 +120,7 @@ class PagedCase:
         return _normal(self.random(what), (self.tokens, self.kv_heads, self.head_dim))
 
     def pool(self, ops: TensorOps, with_new: bool) -> tuple[Host, Host]:
-        """Keys and values of the pool as they are read back; NaN in every slot that nobody has written."""
+        """Keys and values of the pool as they are read back; NaN in every slot that was not written."""
         dtype = np.dtype(np.float32)
         if self.kv_dtype != "q8_0":
             dtype = host_dtype(ops.float_dtype if self.kv_dtype == "float" else self.kv_dtype)
@@ -144,11 +144,11 @@ class PagedCase:
         return kind(*(ops.asarray(array, array.dtype.name) for array in stored))
 
     def as_stored(self, x: Array) -> Array:
-        """[..., head_dim] -> what is read back of it."""
+        """[..., head_dim] -> the same as it is read back."""
         return q8_oracle.rounded(x) if self.kv_dtype == "q8_0" else x
 
     def batch(self, ops: TensorOps) -> StepBatch:
-        """Entries of a block table past the sequence's own name the block that belongs to nobody."""
+        """Entries of a block table past the sequence's blocks name the block that belongs to no sequence."""
         tables = np.full((len(self.tables), self.width), self.blocks - 1, np.int32)
         for row, table in zip(tables, self.tables, strict=True):
             row[: len(table)] = table
@@ -161,8 +161,8 @@ class PagedCase:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Rotary tables on the host: float32 values [positions, rotary_dim / 2] each, and what queries are multiplied
-    with, [positions]."""
+    """Rotary tables on the host: float32 values [positions, rotary_dim / 2] each, and the factors of queries
+    [positions]."""
 
     cosines: Array
     sines: Array
@@ -207,7 +207,7 @@ KV_DTYPES = ("float", "float32", "float16", "bfloat16")
 
 @st.composite
 def lengths(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Contexts and new-token counts: decodes, prefills, chunks and mixtures; now and then one long sequence."""
+    """Contexts and counts of new tokens: decodes, prefills, chunks and mixtures; sometimes one long sequence."""
     if draw(st.integers(0, 4)) == 0:
         context = draw(st.integers(1, 140))
         return (context,), (draw(st.integers(1, min(context, 40))),)
@@ -271,7 +271,7 @@ def placed_case(
     sinking: bool = False,
     causal: bool = True,
 ) -> PagedCase:
-    """A step of these sizes: blocks lie anywhere in a pool that holds a few more."""
+    """A step of these sizes. Blocks lie anywhere in a pool that has a few more."""
     needed = [math.ceil(context / block_size) for context in contexts]
     blocks = sum(needed) + 2
     seed = sum(contexts)

@@ -1,8 +1,7 @@
-"""The parts of a decoder with every field set to anything: on the host, on the backend, and what is expected of them.
+"""The parts of a decoder with any value in every field: on the host, on the backend, and the expected results.
 
 Owns: strategies for norms, MLPs, experts, embeddings and heads, whose every field is drawn, and their oracles in
-float64. Refuses to know: which operation takes them.
-Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.calls`.
+float64. Refuses to know: which operation takes them. Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.calls`.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class GatedCase:
 
 @st.composite
 def gated_mlps(draw: st.DrawFn, width: int, middle: int, plain: bool = False) -> GatedCase:
-    """plain: as most models have it, so that what is drawn besides stays small."""
+    """plain: without rare fields, so that other drawn data stay small."""
     gate, up = draw(siblings(2, width, [middle, middle]))
     down = draw(linears(width, middle))
     limit = draw(st.sampled_from([None, None, 7.0, 0.5]))
@@ -140,11 +139,11 @@ class ExpertsCase:
         return linear_of(x, self.router)
 
     def is_clear(self, x: Expected) -> bool:
-        """Does no token hesitate between two experts?"""
+        """True if for no token two experts have almost equal scores at the limit of the chosen ones."""
         return bool(self.clear_tokens(x).all())
 
     def clear_tokens(self, x: Expected) -> NDArray[np.bool_]:
-        """Which tokens do not hesitate between two experts?"""
+        """For each token, True unless two experts have almost equal scores at the limit of the chosen ones."""
         scores = self.scores(x)
         ordered = -np.sort(-scores.value, -1)
         doubt = 1e-4 * scores.magnitude.max(-1)
@@ -164,7 +163,7 @@ class ExpertsCase:
             weights = row[best] / (row[best].sum() if self.normalised else 1)
             for weight, number in zip(weights, best, strict=True):
                 result = results[number]
-                # a score that is off by d moves its weight by d, and the normalisation by as much again
+                # an error d of a score changes its weight by d, and the normalisation by as much again
                 blur = 2 + 2 * scores.magnitude[token].max()
                 value[token] += weight * result.value[token]
                 size[token] += weight * (result.magnitude[token] + np.abs(result.value[token]) * blur)

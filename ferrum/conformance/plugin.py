@@ -1,9 +1,9 @@
 """The options of pytest that the suite adds.
 
-Owns: their names and help, that values which cannot be used end the run before it begins, with one sentence, and that a
-run with some of them is written down. It is a module of its own, free of heavy imports, because `pytest --pyargs` reads
-the command line before it finds this package's conftest: the distribution registers it as a pytest plugin.
-Refuses to know: properties, Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.levels`.
+Owns: their names and help. An unusable value ends the run before it begins, with one sentence; some options switch on
+the record of the run. This module has no heavy imports, because `pytest --pyargs` reads the command line before it
+finds this package's conftest: the distribution registers it as a pytest plugin. Refuses to know: properties,
+Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.levels`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NAME = "ferrum.conformance.plugin"
 
 BACKEND = "backend to test: a name or package.module:Class, with @float64 for another float type (repeatable)"
 LEVEL = "how thoroughly to look: smoke (seconds), full (before a release), stress (at night); without it the profile"
-XFAILS = "properties known to fail: one a line, as the report spells it, * for anything, # before the reason"
+XFAILS = "properties that are known to fail: one name per line, as in the report; * for anything, # before the reason"
 REPORT = "write a report: md, json or html"
 REPORT_FILE = "where the report goes; without it, to the end of the output"
 
@@ -39,21 +39,21 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 
 def meant(config: pytest.Config) -> bool:
-    """Is this a run of the suite? Pytest loads this plugin wherever ferrum is installed, and others have options
-    of the same names: two of one name would end their runs."""
+    """True for a run of the suite. pytest loads this plugin wherever ferrum is installed, and other plugins may have
+    options of the same names: two options of one name would end their runs."""
     given = config.invocation_params
     return any("ferrum" in str(each) for each in given.args) or (given.dir / "ferrum" / "conformance").is_dir()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Here rather than in the conftest, which a process that shares its tests out to others never reads."""
+    """Here and not in the conftest, because a pytest-xdist controller never loads that."""
     if not meant(config):
         return
     recorded = bool(config.getoption("--level", None) or config.getoption("--report", None))
     asked_for = (
         recorded or config.getoption("--backend", None) or any("ferrum.conformance" in each for each in config.args)
     )
-    if asked_for and not hasattr(config, "workerinput"):  # a process of pytest-xdist comes after the one that asked
+    if asked_for and not hasattr(config, "workerinput"):  # not in a worker of pytest-xdist
         try:
             check(config)
         except FerrumError as error:

@@ -1,7 +1,7 @@
-"""Keys and values in q8_0, by NumPy: what is stored of a number, what is read back, how a layer of them lies in memory.
+"""Keys and values in q8_0, by NumPy: the stored codes, the numbers read back, the layout of a layer.
 
-Owns: the oracle of the rounding and of the layout. Refuses to know: `ferrum.tensor`, backends.
-Specs: OPS-90. Next: `ferrum.conformance.paged`.
+Owns: the oracle of the rounding and of the layout. Refuses to know: `ferrum.tensor`, backends. Specs: OPS-90. Next:
+`ferrum.conformance.paged`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def dequantized(codes: Numbers, scales: Numbers) -> Numbers:
 
 
 def rounded(x: Numbers) -> Numbers:
-    """[..., n], what is read back of it: float32"""
+    """[..., n] -> float32 [..., n]: the numbers as they are read back."""
     return dequantized(*quantized(x))
 
 
@@ -48,7 +48,7 @@ def stored(keys: Numbers, values: Numbers) -> tuple[Numbers, Numbers, Numbers, N
 def read_back(
     key_codes: Numbers, value_codes: Numbers, key_scales: Numbers, value_scales: Numbers
 ) -> tuple[Numbers, Numbers]:
-    """The inverse of `stored`: what is read back of the keys and the values."""
+    """The inverse of `stored`: the keys and values as they are read back."""
     flat = key_codes.transpose(0, 1, 3, 2, 4).reshape(value_codes.shape)
     keys = dequantized(flat, np.swapaxes(key_scales, 2, 3))
     return np.swapaxes(keys, 2, 3), dequantized(value_codes, np.swapaxes(value_scales, 2, 3))

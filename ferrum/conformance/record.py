@@ -1,8 +1,8 @@
-"""What a property asked of a backend, and how far the answers were from the truth.
+"""The operations that a property called on a backend, and the errors of their results.
 
-Owns: the record of the property that runs, and the watching of a backend's operations. A watched backend is the same
-object: its methods are covered by ones that note their names.
-Refuses to know: pytest, Hypothesis, how a report looks. Specs: CONFORM-04. Next: `ferrum.conformance.recorder`.
+Owns: the record of the running property, and the observation of a backend's operations. An observed backend is the same
+object: each method is replaced by one that records its name. Refuses to know: pytest, Hypothesis, how a report looks.
+Specs: CONFORM-04. Next: `ferrum.conformance.recorder`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ferrum.tensor.compositions import COMPOSITIONS, TensorOps
 from ferrum.tensor.ops import PRIMITIVES
 
 ABOUT_THE_BACKEND = ("own_memory", "on_compile", "decode_steps")
-"""Compositions in name only: they say something, and compute nothing."""
+"""Compositions that return information and compute nothing."""
 
 OPERATIONS = tuple(name for name in (*PRIMITIVES, *COMPOSITIONS) if name not in ABOUT_THE_BACKEND)
 
 
 @dataclass
 class Record:
-    """called: what the property itself called, not what that called in turn. checked: what it held against an oracle,
-    and the largest error of an answer, as a share of the tolerance: 0 where an answer that must be equal is, infinite
-    where an error has no size."""
+    """called: the operations that the property called itself. checked: the operations that it compared with an oracle,
+    with the largest error as a share of the tolerance: 0 if an answer that must be equal is equal, infinite if an error
+    has no size."""
 
     called: set[str] = field(default_factory=set)
     checked: dict[str, float] = field(default_factory=dict)
@@ -40,14 +40,14 @@ CURRENT: ContextVar[Record | None] = ContextVar("record of the running property"
 
 
 def note_check(name: str, share: float = 0.0) -> None:
-    """The running property has held this operation against an oracle."""
+    """The running property has compared this operation with an oracle."""
     record = CURRENT.get()
     if record is not None:
         record.check(name, share)
 
 
 def watched(ops: TensorOps) -> TensorOps:
-    """The same backend, whose operations from now on tell the record of the running property."""
+    """The same backend, whose operations from now on are recorded for the running property."""
     covers = vars(ops)
     for name in OPERATIONS:
         if name not in covers:
@@ -58,7 +58,7 @@ def watched(ops: TensorOps) -> TensorOps:
 def _telling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(operation)
     def run(*arguments: Any, **named: Any) -> Any:
-        __tracebackhide__ = True  # pytest shows the property, not who watches it
+        __tracebackhide__ = True  # pytest shows the property, not this wrapper
         record = CURRENT.get()
         if record is None:
             return operation(*arguments, **named)

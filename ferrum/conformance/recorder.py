@@ -1,9 +1,9 @@
-"""The run of the suite, written down: a pytest plugin that `--level` and `--report` switch on.
+"""The record of a run of the suite: a pytest plugin that `--level` and `--report` switch on.
 
-Owns: what pytest tells of every property, the time that the search for smallest cases may take altogether, and what a
-run must have seen to be a success. Each property's findings travel in its pytest report, so that they also arrive from
-another process.
-Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05, CONFORM-10. Next: `ferrum.conformance.scope`.
+Owns: pytest's results of every property, the time limit of the search for smallest cases, and the conditions of a
+successful run. The results of each property are a part of its pytest report, so that they also arrive from another
+process. Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05, CONFORM-10. Next:
+`ferrum.conformance.scope`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ferrum.conformance.versions import versions
 from ferrum.testing.profiles import load_profile
 
 KEY = RECORDER = "ferrum.conformance.recorder"
-"""Of the plugin, and of what it adds to reports and to the output of a process."""
+"""The name of the plugin, and the key of its additions to reports and to the output of a process."""
 
 
 def start(config: pytest.Config) -> None:
-    """Choose the level, and write down what happens from now on."""
+    """Chooses the level, and records the run from now on."""
     name, seed = config.getoption("--level"), config.getoption("--hypothesis-seed", default=None)
     profile, level = (load_profile(), None) if name is None else (None, load_level(name))
     recorder = Recorder(name, level, profile, seed if isinstance(seed, int) else None)
@@ -42,7 +42,7 @@ def start(config: pytest.Config) -> None:
 
 
 class Recorder:
-    """level: None where the usual profile holds, and a search for the smallest case takes as long as it takes."""
+    """level: None if the usual profile is used, without a limit on the search for the smallest case."""
 
     def __init__(self, name: str | None, level: Level | None, profile: str | None, seed: int | None) -> None:
         """name: of the level."""
@@ -54,7 +54,7 @@ class Recorder:
         self._findings: list[Finding] = []
 
     def run(self) -> Run:
-        """What is known by now."""
+        """The run so far."""
         spelled = dict.fromkeys(finding.backend for finding in self._findings)
         return Run(
             level=self._name,
@@ -72,7 +72,7 @@ class Recorder:
         )
 
     def _interrupted(self) -> str | None:
-        """Why properties did not run that were to; None where all did."""
+        """Why selected properties did not run; None if all did."""
         left = self._scope.selected - len(self._findings)
         told = f"{left} of {self._scope.selected} properties did not run"
         return None if left <= 0 else f"{told} ({self._ended})" if self._ended else told
@@ -136,7 +136,7 @@ class Recorder:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Of pytest-xdist: only its processes know what there is to run."""
+        """From pytest-xdist: only its workers know which properties there are."""
         told = getattr(node, "workeroutput", {}).get(KEY)
         if told is not None:
             self._scope = Scope(**told)
@@ -151,13 +151,13 @@ class Recorder:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _without_success(self, config: pytest.Config) -> list[str]:
-        """Backends of which nothing passed."""
+        """Backends of which no property passed."""
         passed = {finding.backend for finding in self._findings if finding.outcome == "passed"}
         named = config.getoption("--backend") or [finding.backend for finding in self._findings]
         return [name for name in dict.fromkeys(named) if name not in passed]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-        if hasattr(config, "workerinput") or not self._scope.selected:  # a process of pytest-xdist knows a part only
+        if hasattr(config, "workerinput") or not self._scope.selected:  # a worker of pytest-xdist knows only a part
             return
         run, form, file = self.run(), config.getoption("--report"), config.getoption("--report-file")
         for backend in run.backends:
@@ -174,7 +174,7 @@ class Recorder:
 
 @contextmanager
 def interrupted_by_a_word(session: pytest.Session) -> Iterator[None]:
-    """Of Ctrl-C, pytest would show in which line of some library it came."""
+    """Hides pytest's message about the line in which Ctrl-C came."""
     try:
         yield
     except session.Interrupted:
@@ -185,12 +185,12 @@ def interrupted_by_a_word(session: pytest.Session) -> Iterator[None]:
 
 MOVES = {"asarray", "to_numpy", "empty", "full", "zeros", "ones", "arange", "constant", "scalar", "cast",
          "reshape", "permute", "broadcast_to", "split", "concat", "transpose"}  # fmt: skip
-"""What a property may call to have something to work on."""
+"""Operations that a property may call only to make its operands."""
 
 
 def subjects(name: object, record: Record) -> dict[str, float]:
-    """The operations that a property is about, and the largest share of the tolerance that it saw: those it checks
-    against an oracle, or the one for which it is named; else those it calls."""
+    """The operations that a property is about, with the largest share of the tolerance: those that it compares with an
+    oracle, or the one in its name; else those that it calls."""
     checked = {**({name: 0.0} if isinstance(name, str) and name in OPERATIONS else {}), **record.checked}
     return checked or dict.fromkeys(sorted(record.called - MOVES or record.called), 0.0)
 
@@ -201,7 +201,7 @@ def outcome_of(report: pytest.TestReport) -> str:
 
 
 def _reason(report: pytest.TestReport) -> str:
-    """Why a property was passed over, or is known to fail."""
+    """Why a property was skipped, or is known to fail."""
     if not report.skipped:
         return ""
     known = getattr(report, "wasxfail", None)
@@ -213,9 +213,9 @@ LONGEST_CASE = 1200
 
 
 def smallest_case(error: BaseException) -> str:
-    """What was wrong, and the arguments with which Hypothesis found it."""
+    """The mistake, and the arguments with which Hypothesis found it."""
     notes = "\n".join(getattr(error, "__notes__", ()))
     lines = [line for line in notes.splitlines() if not line.lstrip().startswith("ops=")]
-    message = str(error).partition("\nassert ")[0]  # what pytest adds is about the suite's own variables
+    message = str(error).partition("\nassert ")[0]  # pytest adds the suite's own variables
     told = "\n".join([f"{type(error).__name__}: {message}".strip(), *lines])
     return told if len(told) <= LONGEST_CASE else f"{told[:LONGEST_CASE]} …"

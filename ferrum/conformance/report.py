@@ -1,7 +1,7 @@
-"""The report of a run: Markdown, JSON, or a page of HTML that needs nothing else.
+"""The report of a run: Markdown, JSON, or a self-contained page of HTML.
 
-Owns: how findings are written down, and whether a file can be. Refuses to know: how they came about.
-Specs: CONFORM-04, CONFORM-10. Next: `ferrum.conformance.order`.
+Owns: the forms of a report, and the check that its file can be written. Refuses to know: how results were found. Specs:
+CONFORM-04, CONFORM-10. Next: `ferrum.conformance.order`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FORMATS = ("md", "json", "html")
 
 @dataclass(frozen=True)
 class Run:
-    """level, or the Hypothesis profile where none was chosen. repeatable: the same examples on every run; else they
-    follow from the seed, None where that was drawn. selection: what was left out before the run; interrupted: why it
-    ended early."""
+    """level, or the Hypothesis profile if no level was chosen. repeatable: True if every run tries the same examples;
+    else they follow from the seed, which is None if it was drawn. selection: what was left out before the run;
+    interrupted: why it ended early."""
 
     level: str | None
     profile: str | None
@@ -43,7 +43,7 @@ class Run:
         return self.selection is None and self.interrupted is None
 
     def head(self) -> str:
-        """What ran, on one line."""
+        """One line about what ran."""
         how = f"level {self.level}" if self.level else f"profile {self.profile}"
         seed = "of the moment" if self.seed is None else self.seed
         examples = "the same examples on every run" if self.repeatable else f"seed {seed}"
@@ -51,13 +51,13 @@ class Run:
         return f"{versions}; {how}, {examples}, {self.seconds:.1f} s."
 
     def partial(self) -> str:
-        """What is missing; empty where all of the suite ran."""
+        """What is missing; empty if the whole suite ran."""
         told = [text for text in (self.selection, self.interrupted) if text]
         return f"This is not the whole suite: {'; '.join(told)}." if told else ""
 
 
 def check_writable(file: Path) -> None:
-    """Raises ConfigError where no report can be written."""
+    """Raises ConfigError if the report cannot be written."""
     folder = file.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"the report cannot be written to {file}: there is no folder {folder}")
@@ -66,7 +66,7 @@ def check_writable(file: Path) -> None:
 
 
 def written(run: Run, form: str) -> str:
-    """The report in one of FORMATS. JSON has null for an error without a size."""
+    """The report in one of FORMATS. An error without a size is null in JSON."""
     if form == "json":
         told = sizes_only({"complete": run.complete, **asdict(run)})
         return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -79,7 +79,7 @@ def written(run: Run, form: str) -> str:
 
 
 def sizes_only(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
+    """The same, with None for numbers that JSON does not have."""
     if isinstance(value, dict):
         return {name: sizes_only(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):

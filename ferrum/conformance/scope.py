@@ -1,7 +1,7 @@
-"""Which part of the suite a run is: a green line must not stand for what nobody ran.
+"""Which part of the suite a run is, so that a partial run is not taken for a whole one.
 
-Owns: what was left out before a run, by words or by files. Refuses to know: what the properties found.
-Specs: CONFORM-10. Next: `ferrum.conformance.findings`.
+Owns: what was left out before a run, by words or by files. Refuses to know: the results of properties. Specs:
+CONFORM-10. Next: `ferrum.conformance.findings`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ferrum.conformance.order import HERE, backend_of, is_ours
 
 @dataclass(frozen=True)
 class Scope:
-    """collected: properties in the files of the run, for each backend; selected: those that are to run; words: of `-k`;
-    reasons: what else keeps the run from being whole."""
+    """collected: properties in the files of the run, for each backend; selected: those that will run; words: those of
+    `-k`; reasons: why else the run is not the whole suite."""
 
     collected: int = 0
     selected: int = 0
@@ -25,7 +25,7 @@ class Scope:
     reasons: tuple[str, ...] = ()
 
     def selection(self) -> str | None:
-        """What was left out before the run; None where that is nothing."""
+        """What was left out before the run; None if nothing was."""
         left = self.collected - self.selected
         by_words = f" by -k {self.words!r}" if self.words else ""
         told = [f"{left} of {self.collected} properties left out{by_words}"] if left else []
@@ -33,7 +33,7 @@ class Scope:
 
 
 def scope_of(items: Sequence[pytest.Item], config: pytest.Config) -> Scope:
-    """Before anything is selected."""
+    """The scope before properties are selected."""
     ours = properties_in(items)
     every = {path.name for path in HERE.glob("test_*.py")}
     missing = every - {item.path.name for item in ours}
@@ -43,5 +43,5 @@ def scope_of(items: Sequence[pytest.Item], config: pytest.Config) -> Scope:
 
 
 def properties_in(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """Those of backends, of whatever tests run together."""
+    """The suite's properties among all tests of the run."""
     return [item for item in items if is_ours(item) and backend_of(item) is not None]

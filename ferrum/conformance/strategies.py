@@ -1,10 +1,10 @@
-"""What to try: shapes, values, memory layouts, weights.
+"""The inputs of properties: shapes, values, memory layouts, weights.
 
 Owns: Hypothesis strategies for the inputs of every operation, and how a host array becomes a tensor in a given layout.
-Refuses to know: what is computed with them. Specs: OPS. Next: `ferrum.conformance.large`.
+Refuses to know: what is computed with them. Specs: OPS.
 
-Small arrays are drawn element by element, so that a failure shrinks to a few readable numbers; large ones come from a
-drawn seed, because drawing them would take all the time there is.
+Small arrays are drawn element by element, so that a failure shrinks to a few readable numbers. Large ones are made from
+a drawn seed, because drawing their elements would take too long. Next: `ferrum.conformance.large`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Host = NDArray[Any]
 
 
 class Layout(Enum):
-    """Ways in which the same values may lie in memory."""
+    """The ways in which the same values may lie in memory."""
 
     CONTIGUOUS = "contiguous"
     PERMUTED = "a permuted view of a transposed copy"
@@ -51,7 +51,7 @@ layouts = st.sampled_from(Layout)
 
 
 def lay(ops: TensorOps, values: Host, layout: Layout = Layout.CONTIGUOUS, dtype: str | None = None) -> Tensor:
-    """A tensor of the backend with these values, in the backend's float type unless told otherwise."""
+    """A tensor of the backend with these values, by default in the backend's float type."""
     dtype = dtype or ops.float_dtype
     values = np.array(values, host_dtype(dtype))
     if values.ndim == 0 or layout is Layout.CONTIGUOUS:
@@ -102,7 +102,7 @@ def shapes(low: int = 1, high: int = 3, side: int = 7) -> st.SearchStrategy[Shap
     return hnp.array_shapes(min_dims=low, max_dims=high, max_side=side)
 
 
-# a step of one token, of a few, of a chunk: kernels usually change their ways between these
+# a step of one token, of a few, of a chunk: kernels usually differ between these
 rows = st.one_of(st.integers(1, 5), st.integers(1, 40), st.sampled_from([63, 64, 65, 100, 130]))
 # a few columns, more than a tile, whole blocks of 32, whole blocks of 256
 columns = st.one_of(
@@ -113,7 +113,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def floats(draw: st.DrawFn, shape: Shape, low: float = -1e4, high: float = 1e4) -> NDArray[np.float32]:
-    """Finite float32 in [low, high]: drawn one by one, normal, spread over magnitudes, or full of ties."""
+    """Finite float32 in [low, high]: drawn one by one, normal, spread over magnitudes, or with many ties."""
     size = math.prod(shape)
     styles = ["normal", "spread", "ties", *(["drawn"] if size <= 24 else [])]
     style = draw(st.sampled_from(styles))
@@ -132,7 +132,7 @@ def floats(draw: st.DrawFn, shape: Shape, low: float = -1e4, high: float = 1e4) 
 
 @st.composite
 def integers(draw: st.DrawFn, shape: Shape, dtype: str, low: int | None = None, high: int | None = None) -> Host:
-    """Integers in [low, high], by default the whole range of the type, its ends included; or bool."""
+    """Integers in [low, high], by default the whole range of the type, both ends included; or bool."""
     if dtype == "bool":
         return draw(hnp.arrays(np.bool_, shape))
     info = np.iinfo(host_dtype(dtype))
@@ -187,7 +187,7 @@ WEIGHT_TYPES: dict[str, type[Weight]] = {
 FLOAT_KINDS = ("float32", "float16", "bfloat16")
 KINDS = (*FLOAT_KINDS, *weight_oracle.BLOCKS)
 
-# matrices come out of files: contiguous, but mapped, possibly at any address; or a slice of rows
+# matrices come from files: contiguous and mapped, at any address; or a slice of rows
 weight_layouts = st.sampled_from([Layout.CONTIGUOUS, Layout.READ_ONLY, Layout.UNALIGNED])
 weight_rows = st.one_of(st.integers(1, 9), st.integers(1, 70))
 
@@ -196,7 +196,7 @@ weight_rows = st.one_of(st.integers(1, 9), st.integers(1, 70))
 def weights(
     draw: st.DrawFn, rows: int | None = None, columns: int | None = None, kind: str | None = None
 ) -> WeightCase:
-    """Any kind unless told; block formats only where the number of columns allows them."""
+    """Any kind unless given; block formats only if the number of columns allows them."""
     if kind is None:
         kind = draw(st.sampled_from([each for each in KINDS if columns is None or columns % block_size(each) == 0]))
     rows = draw(weight_rows) if rows is None else rows
@@ -212,7 +212,7 @@ def weights(
 
 
 def block_size(kind: str) -> int:
-    """Of how many weights a row must be a multiple."""
+    """The number of which the length of a row must be a multiple."""
     return 1 if kind in FLOAT_KINDS else weight_oracle.BLOCKS[kind].size
 
 
@@ -241,6 +241,6 @@ def linears(
 
 @st.composite
 def siblings(draw: st.DrawFn, count: int, columns: int, rows: Sequence[int | None] = ()) -> list[LinearCase]:
-    """Linears of one input, as a decoder layer has them: usually of one kind, not always."""
+    """Linears with the same input, as in a decoder layer: usually of one kind, not always."""
     sizes = list(rows) or [None] * count
     return [draw(linears(size, columns)) for size in sizes]

@@ -39,7 +39,7 @@ def check_attention(ops: TensorOps, case: PagedCase, layout: Any) -> None:
     check(ops, "paged_attention", arguments, expected)
 
 
-# The pool of every case below is NaN wherever nobody wrote, and so is the block that block tables are padded with:
+# The pool of every case below is NaN where nothing was written, and so is the block that pads block tables:
 # one read past a context turns a result into NaN.
 @pytest.mark.clause("OPS-30")
 @pytest.mark.clause("OPS-31")
@@ -182,7 +182,8 @@ def rotated(x: Expected, rotation: Rotation | None, positions: list[int]) -> Exp
 
 
 def check_new_keys(case: PagedCase, found: Host, expected: Expected) -> None:
-    """[tokens, kv_heads, head_dim]: in q8_0 half a step away, or a little more where a key is almost between two."""
+    """Keys [tokens, kv_heads, head_dim]: in q8_0 within half a step, or slightly more if a key lies almost between two
+    steps."""
     if case.kv_dtype != "q8_0":
         assert_close(found, expected, found.dtype.name)
         return
@@ -199,14 +200,14 @@ def check_rope_attention(
     layer: Any,
     attended: Host,
 ) -> None:
-    """The new keys are normalised and rotated, the new values as given, the rest of the pool is as it was; and the
-    queries, normalised and rotated, have attended to what the pool now holds."""
+    """The new keys are normalised and rotated, the new values are as given, the rest of the pool is unchanged, and the
+    queries, normalised and rotated, have attended to the new content of the pool."""
     positions, slots = case.positions(), case.slots()
     places = tuple(zip(*(divmod(slot, case.block_size) for slot in slots), strict=True))
     block, offset = (np.array(part) for part in places)
     keys, values = read_back(ops, layer)
     new = rotated(normed_heads(case.fresh(1), norms[1]), rotation, positions)
-    # rounded by the rotation and once more on the way into the pool
+    # rounded by the rotation and again when it is stored
     twice = Expected(new.value, 2 * new.magnitude, new.terms)
     check_new_keys(case, keys[block, :, :, offset], twice)
     old_keys, old_values = case.pool(ops, with_new=False)
@@ -219,7 +220,7 @@ def check_rope_attention(
         grown = rotation.growth[positions][:, None, None]
         query = Expected(query.value * grown, query.magnitude * grown, query.terms)
     expected = expect_attention(case, query.value, keys, values)
-    # a query of zeros, which weights of zero make, is off by nothing
+    # a query of zeros, from weights of zero, is exact
     relative = 1 if norms[0] is None else 1 + query.magnitude.max() / (np.abs(query.value).max() or np.inf)
     blurred = Expected(expected.value, relative * expected.magnitude, expected.terms)
     assert_close(attended, blurred.reshape(case.tokens, -1), ops.float_dtype)

@@ -32,7 +32,7 @@ shares = st.one_of(st.just(1.0), st.sampled_from([1e-9, 0.5, 0.9]), st.floats(1e
 
 
 def kept(row: np.ndarray, temperature: float, top_k: float, top_p: float, min_p: float) -> dict[int, float]:
-    """Token -> its weight, of those that can be drawn. Leaves out what a rounding could decide."""
+    """Token -> its weight, for tokens that can be drawn. Leaves out cases that a rounding could decide."""
     best = np.lexsort((np.arange(len(row)), -row)).tolist()
     best = best[: int(top_k)] if top_k else best
     weights = {token: math.exp((row[token] - row[best[0]]) / temperature) for token in best}
@@ -127,7 +127,7 @@ def test_ranked_tells_how_likely_tokens_are(ops: TensorOps, data: st.DataObject,
 @pytest.mark.clause("OPS-76")
 @given(data=st.data(), dtype=st.sampled_from(DTYPES), rows=st.integers(1, 9), width=st.integers(1, 40))
 def test_what_is_stored_is_fetched(ops: TensorOps, data: st.DataObject, dtype: str, rows: int, width: int) -> None:
-    """In any order of rows; rows that were not stored to keep what they had, and x is free at once."""
+    """In any order of rows. Rows that were not stored to are unchanged, and x may change at once."""
     places = ops.host_array((rows, 2, width), dtype)
     assert isinstance(places, np.ndarray) and places.dtype == host_dtype(dtype) and places.shape == (rows, 2, width)
     every = np.arange(rows * 2 * width).reshape(places.shape) % 2

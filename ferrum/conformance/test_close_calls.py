@@ -1,7 +1,7 @@
-"""Properties where a kernel is nearly right: numbers that cancel, overflow or fall just beside a boundary, and ties.
+"""Properties where a kernel is almost right: numbers that cancel, overflow or lie just beside a limit, and ties.
 
-Owns: promises that other modules own as well, at values that random ones seldom meet.
-Refuses to know: ordinary values. Next: `ferrum.conformance.test_shapes`.
+Owns: promises of other modules, at values that random numbers seldom meet. Refuses to know: ordinary values. Next:
+`ferrum.conformance.test_shapes`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def test_equal_compares_numbers_and_not_bits(ops: TensorOps, dtype: str) -> None
 @pytest.mark.clause("OPS-02", "OPS-04")
 @pytest.mark.parametrize("count", [3, 4099])
 def test_float64_is_added_up_in_float64(ops: TensorOps, count: int) -> None:
-    """Probabilities are added up so on every backend."""
+    """Every backend adds up probabilities in float64."""
     x = np.random.default_rng(count).random((2, count))
     tensor = lay(ops, x, dtype="float64")
     for name, expected in (("sum", oracles.total(x, -1)), ("cumsum", oracles.running_total(x, -1))):
@@ -46,7 +46,7 @@ def test_float64_is_added_up_in_float64(ops: TensorOps, count: int) -> None:
 @pytest.mark.clause("OPS-15")
 @pytest.mark.parametrize("width", [6, 64, 1100])
 def test_layer_norm_of_numbers_that_are_nearly_one(ops: TensorOps, width: int) -> None:
-    """The mean of squares less the square of the mean would have nothing left."""
+    """Computed as the mean of squares minus the square of the mean, the variance would be lost."""
     random = np.random.default_rng(width)
     x = (1000 + random.standard_normal((5, width))).astype(np.float32).astype(np.float64)
     weight, bias = random.standard_normal((2, width)).astype(np.float32).astype(np.float64)
@@ -64,7 +64,7 @@ def test_unsigned_integers_have_no_sign_as_floats(ops: TensorOps, to: str) -> No
 
 @pytest.mark.clause("OPS-15")
 def test_a_norm_at_the_place_of_another_is_another(ops: TensorOps) -> None:
-    """Python gives a new object the address, and so the id, of one that is gone."""
+    """Python may give a new object the address, and so the id, of one that was freed."""
     random = np.random.default_rng(0)
     x = random.standard_normal((3, 48)).astype(np.float32).astype(np.float64)
     for epsilon in (1e-6, 1e-3) * 4:
@@ -77,7 +77,7 @@ def test_a_norm_at_the_place_of_another_is_another(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-30", "OPS-32", "OPS-37")
 @given(case=paged_cases(windowed=None, capped=False, causal=None))
 def test_scores_may_be_of_any_size(ops: TensorOps, case: PagedCase) -> None:
-    """Exponentials of them overflow, or all of a row are nothing, unless the largest is taken away first."""
+    """Without subtracting the largest score, exponentials overflow, or all of a row become 0."""
     check_attention(ops, replace(case, scale=1000.0), Layout.CONTIGUOUS)
 
 
@@ -93,8 +93,8 @@ def test_a_low_score_alone_has_all_the_weight(ops: TensorOps) -> None:
 @pytest.mark.parametrize("middle", [16, 64])  # kernels take rows of whole groups
 @pytest.mark.parametrize("tokens", [1, 7])
 def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: int, middle: int) -> None:
-    """A router's rows may be equal, and an untrained router's are. Whole numbers: any order of summation gives equal
-    scores."""
+    """The rows of a router may be equal; those of an untrained router are. Whole numbers: any order of summation gives
+    equal scores."""
     random = np.random.default_rng(0)
 
     def linear(rows: int, columns: int) -> LinearCase:
@@ -114,7 +114,7 @@ def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: i
 # ---- random numbers
 @pytest.mark.clause("OPS-21")
 def test_uniform_counts_on(ops: TensorOps) -> None:
-    """Beyond a block of threads as well."""
+    """Also beyond one block of threads."""
     count, key = 70000, 2**40 + 7
     some = [*range(0, count, 997), 1023, 1024, 1025, 65535, 65536, count - 1]
     expected = np.array([oracles.uniform(i, key, 3) for i in some], np.float32)
@@ -125,7 +125,7 @@ def test_uniform_counts_on(ops: TensorOps) -> None:
 # ---- choosing
 @pytest.mark.clause("OPS-74")
 def test_a_number_just_below_one_draws_the_last_token(ops: TensorOps) -> None:
-    """As float32 it would be 1, which no running sum passes."""
+    """In float32 it would be 1, which no running sum exceeds."""
     x = np.zeros((2, 50))
     x[1, 40:] = -math.inf
     settings = np.array([[1.0, 0, 1, 0, 1 - 1e-8]] * 2)
@@ -136,7 +136,7 @@ def test_a_number_just_below_one_draws_the_last_token(ops: TensorOps) -> None:
 
 @pytest.mark.clause("OPS-74")
 def test_a_draw_is_as_fine_as_its_number(ops: TensorOps) -> None:
-    """A little before and a little behind the place where one token ends, which are one place in float32."""
+    """Just before and just after the point where one token ends: in float32 both are the same point."""
     random = np.random.default_rng(5)
     x = random.standard_normal((16, 3000)).astype(np.float32).astype(np.float64)
     running = np.cumsum(np.exp(x), -1)
@@ -161,7 +161,7 @@ def test_of_equal_logits_top_k_keeps_the_first(ops: TensorOps) -> None:
 
 @pytest.mark.clause("OPS-74")
 def test_what_has_no_weight_is_never_drawn(ops: TensorOps) -> None:
-    """Not even by the number 0, before which nothing comes."""
+    """Not even by the number 0, before which no token lies."""
     x = np.array([[-math.inf, -math.inf, 1.0, -math.inf, 1.0, -math.inf]] * 3)
     settings = np.tile([1.0, 0, 1, 0, 0], (3, 1))
     settings[:, 4] = 0.0, 0.5, 1 - 1e-8
@@ -181,7 +181,7 @@ def test_host_arrays_are_not_shared(ops: TensorOps) -> None:
 
 @pytest.mark.clause("OPS-09", "OPS-76")
 def test_what_was_fetched_stays(ops: TensorOps) -> None:
-    """The places of a block that came back are another block's at once."""
+    """The places of a fetched block are reused at once."""
     places = ops.host_array((5, 4), ops.float_dtype)
     ops.store(lay(ops, np.ones((5, 4))), places, range(5))
     found = ops.fetch(places, [1, 2, 3], ops.float_dtype)

@@ -49,7 +49,7 @@ def test_activations(ops: TensorOps, data: st.DataObject, name: str, shape: Any,
 
 @st.composite
 def masked_rows(draw: st.DrawFn, shape: Any) -> Array:
-    """Scores, some of them masked with -inf, at least one per row not."""
+    """Scores, some of them masked with -inf; at least one in each row is not."""
     x = draw(floats(shape, -300, 300)).astype(np.float64)
     masked = draw(integers(shape, "bool"))
     masked[..., draw(st.integers(0, shape[-1] - 1))] = False
@@ -77,7 +77,7 @@ def test_norms_add_epsilon_under_the_root(
     ops: TensorOps, data: st.DataObject, lead: Any, width: int, epsilon: float, layout: Any
 ) -> None:
     x = data.draw(floats((*lead, width), -100, 100)).astype(np.float64)
-    x *= 2.0 ** -data.draw(st.sampled_from([0, 10, 20]))  # small rows, where epsilon is all there is; exact in float32
+    x *= 2.0 ** -data.draw(st.sampled_from([0, 10, 20]))  # rows much smaller than epsilon; exact in float32
     weight, bias = (data.draw(floats((width,), -3, 3)).astype(np.float64) for _ in range(2))
     placed = lay(ops, x, layout), lay(ops, weight, layout)
     check(ops, "rms_norm", (*placed, epsilon), oracles.rms_norm(x, weight, epsilon))

@@ -1,7 +1,7 @@
-"""Properties of deterministic mode, for every backend that takes the option: a row has the bits that it has alone.
+"""Properties of deterministic mode, for every backend with the option: a row has the bits that it has alone.
 
-Owns: the promises OPS-45 and OPS-46, operation by operation. Refuses to know: models, and in which order a backend adds
-up. Next: `ferrum.conformance.test_int8`.
+Owns: the promises OPS-45 and OPS-46, operation by operation. Refuses to know: models, and the order in which a backend
+adds up. Next: `ferrum.conformance.test_int8`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_a_second_call_gives_the_same_bits(variant: Variant, name: str) -> None:
             assert_bits(ours, theirs)
 
 
-# ---- a row in company
+# ---- a row among other rows
 RowWise = Callable[[TensorOps, Tensor], Tensor]
 """[rows, width] -> [rows, ...], a row for each row"""
 
@@ -60,7 +60,7 @@ def plain(name: str, *rest: Any) -> RowWise:
 
 
 def of_any_width() -> dict[str, RowWise]:
-    """Operations that need no weight, or make one of the width they are given."""
+    """Operations without weights, or with weights of the given width."""
     return {
         **{name: plain(name) for name in FUNCTIONS},
         **{name: plain(name, -1) for name in ("sum", "max", "mean", "cumsum")},
@@ -101,7 +101,7 @@ def plain_mlp(ops: TensorOps, kind: str) -> PlainMlp:
 
 
 def check_rows(ops: TensorOps, use: RowWise, width: int) -> None:
-    """Rows of every company have the bits that they have among all, wherever they lie."""
+    """Rows have the same bits in any subset of rows as among all, at any address."""
     x = normal(ROWS, width)
     together = host(ops, use(ops, lay(ops, x)))
     for own in COMPANIES:
@@ -152,7 +152,7 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def stepped(ops: TensorOps, case: PagedCase, plan: Plan) -> list[Host]:
-    """Each sequence's rows of attention after these steps, each of which normalises, rotates, writes and attends."""
+    """The attention of each sequence in these steps. Each step normalises, rotates, stores and attends."""
     half = case.head_dim // 2
     tables = Rotation(normal(80, half, seed=1), normal(80, half, seed=2)).place(ops)
     norm = calls.norm(ops, 1, case.head_dim)

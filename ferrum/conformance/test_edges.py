@@ -1,7 +1,7 @@
-"""Properties of the primitives where kernels go wrong: no rows, long rows, ends of types, NaN, a second call.
+"""Properties of the primitives where kernels fail easily: no rows, long rows, limits of types, NaN, a second call.
 
-Owns: what the contract in `ferrum.tensor.ops` says of types and edges. Refuses to know: ordinary values.
-Next: `ferrum.conformance.test_shapes`.
+Owns: what the contract in `ferrum.tensor.ops` says about types and limits. Refuses to know: ordinary values. Next:
+`ferrum.conformance.test_shapes`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LARGE = 2**40 + 12345
 """An integer whose low 32 bits alone are another one."""
 
 # ---- types
-X, Y = np.array([[3, 1, 2, 2, 1, 0]]), np.array([[1, 1, 2, 1, 3, 1]])  # bool makes 1 of what is not 0
+X, Y = np.array([[3, 1, 2, 2, 1, 0]]), np.array([[1, 1, 2, 1, 3, 1]])  # a cast to bool makes 1 of everything but 0
 
 BY_HAND: dict[str, Callable[[Host, Host], Host]] = {
     "add": lambda x, y: x + y,
@@ -86,7 +86,7 @@ FUNCTIONS: dict[str, Callable[[Host], Host]] = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_have_the_precision_of_their_operand(ops: TensorOps, name: str, dtype: str) -> None:
-    """Random numbers are made with float64 on every backend."""
+    """Every backend makes random numbers with float64."""
     x = np.linspace(0.1, 3, 40).astype(dtype)
     result = getattr(ops, name)(lay(ops, x, dtype=dtype))
     assert str(result.dtype) == dtype
@@ -114,7 +114,7 @@ def test_int64_is_not_cut_to_32_bits(ops: TensorOps) -> None:
     ):  # fmt: skip
         check_same(ops, name, (x, y), expected, str(expected.dtype))
     check_same(ops, "mul", (x, lay(ops, np.array(3), dtype="int64")), 3 * values, "int64")
-    next_ones = lay(ops, values + 1, dtype="int64")  # no float32 tells the two apart
+    next_ones = lay(ops, values + 1, dtype="int64")  # equal in float32
     check_same(ops, "less", (x, next_ones), np.ones(5, bool), "bool")
     check_same(ops, "equal", (x, next_ones), np.zeros(5, bool), "bool")
     check_same(ops, "maximum", (x, next_ones), values + 1, "int64")
@@ -136,7 +136,7 @@ def test_a_cast_to_an_integer_cuts_off_the_fraction(ops: TensorOps, dtype: str) 
 @pytest.mark.clause("OPS-02", "OPS-05")
 @pytest.mark.parametrize("count", [5, 700, 5000])
 def test_nan_is_found_wherever_it_is(ops: TensorOps, count: int) -> None:
-    """Damaged models are known by it."""
+    """Damaged models are detected by it."""
     x = np.random.default_rng(count).standard_normal((4, count))
     x[0, 3] = x[1, count - 1] = x[2, 1] = x[2, 4] = np.nan
     x[2, 0] = np.inf
@@ -240,7 +240,7 @@ def three(ops: TensorOps) -> Linear:
 @pytest.mark.clause("OPS-68")
 @pytest.mark.parametrize("name", NO_ROWS)
 def test_no_rows_are_rows_too(ops: TensorOps, name: str) -> None:
-    """A chunk in the middle of a prompt wants no logits."""
+    """A chunk in the middle of a prompt needs no logits."""
     use, shape = NO_ROWS[name]
     result = use(ops, ops.zeros((0, 4), ops.float_dtype))
     assert tuple(result.shape) == shape

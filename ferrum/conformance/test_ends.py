@@ -1,4 +1,4 @@
-"""Properties of what is odd: axes of length 0 wherever one may be, and a NaN, which is neither lost nor passed around.
+"""Properties of rare inputs: axes of length 0 wherever they are allowed, and NaN, which must neither vanish nor spread.
 
 Owns: the promises OPS-68 and OPS-80. Refuses to know: ordinary values. Next: `ferrum.conformance.test_refusals`.
 """
@@ -94,7 +94,7 @@ ROW_WISE = (
 @pytest.mark.clause("OPS-68")
 @pytest.mark.parametrize("name", ROW_WISE)
 def test_a_step_that_wants_no_rows_computes_none(ops: TensorOps, name: str) -> None:
-    """The last operations of a chunk in the middle of a prompt, or those of a part that no token comes to."""
+    """The last operations of a chunk in the middle of a prompt, or those of an expert without tokens."""
     operation, arguments = CALLS[name]
     given = arguments(ops, 0)
     none = (ops.zeros((0, calls.WIDTH), ops.float_dtype), *given[1:])
@@ -157,7 +157,7 @@ def with_a_nan(rows: int, place: tuple[int, int]) -> Host:
 @pytest.mark.parametrize("name", [*SPREADS, *STAYS])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_nan_is_seen_in_its_own_row_and_no_other(ops: TensorOps, name: str, rows: int) -> None:
-    """One that is lost hides what made it; one that spreads is the ruin of other people's answers."""
+    """A NaN that vanishes hides its cause; a NaN that spreads destroys other requests' answers."""
     for place in ((0, 0), (rows - 1, calls.WIDTH - 1), (rows // 2, 37)):
         found = np.isnan(host(ops, {**SPREADS, **STAYS}[name](ops, lay(ops, with_a_nan(rows, place)))))
         expected = np.zeros(found.shape, bool)
@@ -169,7 +169,7 @@ def test_a_nan_is_seen_in_its_own_row_and_no_other(ops: TensorOps, name: str, ro
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_nan_in_one_sequence_is_not_in_another(ops: TensorOps, where: str) -> None:
-    """Two texts of one step, the first of which is damaged: in a query, or in what lies at its second position."""
+    """Two texts in one step. The first is damaged, in a query or in the key or value of its second position."""
     case = placed_case((20, 33), (5, 7), kv_heads=2, group=2, head_dim=32, block_size=16)
     query, (keys, values) = case.query(), case.pool(ops, with_new=True)
     block, offset = divmod(case.slot(0, 1), case.block_size)
@@ -185,7 +185,7 @@ def test_a_nan_in_one_sequence_is_not_in_another(ops: TensorOps, where: str) -> 
     if where == "query":
         expected[0, 1] = True
     elif where == "key":
-        expected[:5, :2] = True  # every query of the first text sees it, with the two heads that read this one
+        expected[:5, :2] = True  # every query of the first text attends to it, in the two heads that read this one
     else:
         expected[:5, :2, 3] = True
     np.testing.assert_array_equal(found, expected)

@@ -1,8 +1,7 @@
-"""Properties of products under `compute="int8"`, for every backend that takes the option.
+"""Properties of products with `compute="int8"`, for every backend with the option.
 
-Owns: the promises OPS-82 and OPS-83, as far as an operation at a time can show them. Activations are
-made together with what is left of them. Refuses to know: how a backend multiplies whole numbers.
-Next: `ferrum.conformance.test_recorded`.
+Owns: the promises OPS-82 and OPS-83, as far as single operations can test them. Refuses to know: how a backend
+multiplies whole numbers. Next: `ferrum.conformance.test_recorded`.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ GROUP = 32
 
 
 def near_steps(random: np.random.Generator, tokens: int, columns: int) -> tuple[Host, Host]:
-    """-> rows, and what is left of them when each group of 32 is rounded to 127 steps of its largest number. None is so
-    near to the middle of two steps that the type of the arithmetic decides."""
+    """-> rows, and the same rows with each group of 32 rounded to 127 steps of its largest number. No number is so near
+    to the middle of two steps that the type of the arithmetic decides."""
     codes = random.integers(-127, 128, (tokens, columns // GROUP, GROUP)).astype(np.float64)
     aside = random.uniform(-0.45, 0.45, codes.shape) * (np.abs(codes) < 127)
     codes[..., 0], aside[..., 0] = 127 * random.choice([-1, 1], codes.shape[:2]), 0

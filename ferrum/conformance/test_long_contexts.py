@@ -1,8 +1,8 @@
 """Properties of rotary embedding, the pool and attention at the sizes of real models.
 
-Owns: the promise OPS-77 of attention: contexts beyond a thousand positions, chunks and batches of many sequences, wide
-heads and groups, large blocks, slots and positions that no 16-bit number counts. One size for each property.
-Refuses to know: how a kernel walks the blocks. Next: `ferrum.conformance.test_types`.
+Owns: the promise OPS-77 for attention: contexts of more than a thousand positions, chunks and batches of many
+sequences, wide heads and groups, large blocks, slots and positions beyond 16 bits. One size for each property. Refuses
+to know: how a kernel walks the blocks. Next: `ferrum.conformance.test_types`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FAR = {
 
 
 def turning(positions: int, half: int) -> Rotation:
-    """The angles of an ordinary model, as float32 holds their cosines, and queries that grow slowly."""
+    """The angles of a normal model, with cosines as float32 holds them, and queries that grow slowly."""
     angles = np.arange(positions)[:, None] * 10000.0 ** -(np.arange(half) / half)
     cosines, sines = (np.asarray(wave, np.float32).astype(np.float64) for wave in (np.cos(angles), np.sin(angles)))
     growth = (1 + np.log1p(np.arange(positions) // 8192) / 10).astype(np.float32).astype(np.float64)

@@ -57,7 +57,7 @@ def test_results_outlast_calls_of_other_operations(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-09")
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in ("bitcast", "dequantize, float32")])
 def test_results_share_no_memory_with_operands(ops: TensorOps, name: str) -> None:
-    """Those two may be views: a dense weight of the backend's own type is its own values."""
+    """Those two may be views: the data of a dense weight in the backend's own type are its values."""
     arguments = CALLS[name][1](ops, 0)
     found = results(ops, name, arguments)
     inputs = list(tensors_in(arguments))
@@ -114,7 +114,8 @@ def test_one_tensor_may_be_every_operand(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-79")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_at_the_place_of_another_is_another(ops: TensorOps, kind: str) -> None:
-    """Python gives a new object the address, and so the id, of one that is gone; a device does so with memory."""
+    """Python may give a new object the address, and so the id, of one that was freed; a device may do so with
+    memory."""
     x = normal(2, 256)
     for seed in range(8):
         case = large_linear(kind, 40, 256, seed)
@@ -127,7 +128,7 @@ def test_a_weight_at_the_place_of_another_is_another(ops: TensorOps, kind: str) 
 @pytest.mark.clause("OPS-79")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_weight_is_what_its_bytes_are_now(ops: TensorOps, kind: str) -> None:
-    """The same object, whose data, bias and norm are written over between two calls."""
+    """The same object, whose data, bias and norm are overwritten between two calls."""
     x, ids = normal(3, 256), np.array([39, 0, 7])
     placed = large_linear(kind, 40, 256).place(ops)
     norm = Norm(lay(ops, normal(256)), 1e-5)

@@ -1,7 +1,7 @@
-"""Properties of what a decoder does with its parts: each with every field of every part set to anything.
+"""Properties of a decoder's operations on its parts, with any value in every field of every part.
 
-Owns: the promises OPS-18 and OPS-37 to OPS-39 but for attention. A backend that knows nothing of a field fails here.
-Refuses to know: how a kernel fuses them. Next: `ferrum.conformance.test_attention`.
+Owns: the promises OPS-18 and OPS-37 to OPS-39, without attention. A backend that ignores a field fails here. Refuses to
+know: how a kernel fuses them. Next: `ferrum.conformance.test_attention`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.parts import Embedding, Head
 
 few = st.integers(1, 9)
-crowds = st.one_of(few, few, few, st.just(70))  # now and then as many as a kernel may group
+crowds = st.one_of(few, few, few, st.just(70))  # sometimes as many as a kernel groups
 scales = st.sampled_from([1.0, 1.0, 0.22, -3.0])
 
 
@@ -273,7 +273,7 @@ def test_a_row_of_a_batch_is_the_row_alone(ops: TensorOps, data: st.DataObject, 
     ]
     for name, rest, expected in expectations:
         together, alone = (first_result(ops, name, lay(ops, part), *rest) for part in (x, x[own]))
-        # two roundings of one value: each is within the tolerance of the truth
+        # two roundings of one value: each is within the tolerance of the exact one
         twice = Expected(alone.astype(np.float64), 2 * expected.magnitude, expected.terms)
         assert_close(together[own], twice, ops.float_dtype)
 

@@ -26,7 +26,7 @@ UNSIGNED = ("uint64", "uint8")
 @pytest.mark.clause("OPS-01")
 @pytest.mark.parametrize("name", PRIMITIVES)
 def test_every_primitive_is_there(ops: TensorOps, name: str) -> None:
-    # a Protocol's stub would be inherited silently and return None
+    # the method of a Protocol would be inherited silently and return None
     implementation = getattr(type(ops), name)
     assert callable(implementation)
     assert getattr(implementation, "__module__", "") != "ferrum.tensor.ops", f"{type(ops).__name__} lacks {name}"
@@ -38,7 +38,7 @@ def test_a_backend_says_who_it_is(ops: TensorOps) -> None:
     assert ops.float_dtype in ("float32", "float64")
 
 
-# domains keep clear of overflow: where exactly a type overflows is tested by the special values below
+# the domains avoid overflow: the special values below test it
 UNARY = {
     "exp": (oracles.exp, -100, 85),
     "log": (oracles.log, 1e-30, 1e4),
@@ -121,7 +121,7 @@ INTEGER_BINARY: dict[str, tuple[Any, tuple[str, ...]]] = {
 
 
 def wrapped(exact: Any, dtype: str) -> Host:
-    """Python's integers, which have no width -> the type's."""
+    """Python's integers, which have no width, wrapped to the type's width."""
     values = np.asarray(exact, object)
     bits = 8 * np.dtype(dtype).itemsize
     return np.asarray(values % (1 << bits) if dtype in UNSIGNED else values, dtype)
@@ -183,7 +183,7 @@ def test_comparisons(ops: TensorOps, data: st.DataObject, together: Any, dtype: 
 def test_where_chooses_and_never_mixes(ops: TensorOps, data: st.DataObject, together: Any, layout: Any) -> None:
     condition = data.draw(integers(together[0], "bool"))
     x, y = (data.draw(floats(shape)).astype(np.float64) for shape in together[1:])
-    x = np.where(np.round(x) == 1, np.nan, x)  # what is not chosen may be anything
+    x = np.where(np.round(x) == 1, np.nan, x)  # the operand that is not selected may be anything
     check(ops, "where", (lay(ops, condition, layout, "bool"), lay(ops, x), lay(ops, y)), np.where(condition, x, y))
 
 
@@ -225,7 +225,7 @@ def test_integer_reductions_are_exact(ops: TensorOps, data: st.DataObject, shape
 
 @st.composite
 def rows_with_ties(draw: st.DrawFn, shape: Any) -> Any:
-    """Few distinct values, both zeros among them, or anything at all."""
+    """Few distinct values, both zeros among them, or any values."""
     if draw(st.booleans()):
         return draw(floats(shape)).astype(np.float64)
     palette = np.array([-np.inf, -1.0, -0.0, 0.0, 1.0])

@@ -1,7 +1,7 @@
-"""Properties at operands that are right and rare: the other sign, the other axis, a second table, one more of each.
+"""Properties at valid but rare operands: the other sign, the other axis, a second table, one more of each.
 
-Owns: promises that other modules own as well, where a kernel made for the usual operands does as if they were usual.
-Refuses to know: ordinary values. Next: `ferrum.conformance.test_squares`.
+Owns: promises of other modules, where a kernel could treat rare operands as common ones. Refuses to know: ordinary
+values. Next: `ferrum.conformance.test_squares`.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_a_negative_number_has_no_root(ops: TensorOps) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_nothing_times_no_number_is_no_number(ops: TensorOps, bad: float) -> None:
-    """A product that passes over zeros hides what is behind them."""
+    """A product that skips zeros hides NaN and infinity."""
     y = normal(16, 5)
     y[3, 2] = bad
     found = host(ops, ops.matmul(ops.zeros((4, 16), ops.float_dtype), lay(ops, y)))
@@ -154,7 +154,7 @@ def test_a_scale_of_zero_adds_nothing(ops: TensorOps) -> None:
 # ---- rotation, and what is remembered
 @pytest.mark.clause("OPS-19", "OPS-79")
 def test_layers_may_turn_by_different_tables(ops: TensorOps) -> None:
-    """Families with windows turn the heads of some layers by other angles, at the same positions."""
+    """Families with windows rotate some layers by other angles, at the same positions."""
     x, positions = normal(3, 2, 32), np.array([0, 5, 9])
     places = lay(ops, positions, dtype="int32")
     for _ in range(2):
@@ -209,7 +209,7 @@ def test_a_constant_outlives_hundreds(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-74", "OPS-77")
 @pytest.mark.parametrize("rows", [0, 1, 130])
 def test_every_row_has_settings_of_its_own(ops: TensorOps, rows: int) -> None:
-    """A cold row is drawn as well: at a temperature of 0.0005, equal logits share what there is."""
+    """A row of low temperature is drawn, too: at a temperature of 0.0005, equal logits share the probability."""
     settings = np.tile([[0.0005, 0, 1, 0, 0.0]], (rows, 1))
     settings[:, 4] = np.arange(rows) % 5 / 5
     settings[1::4, 0] = 0
@@ -236,7 +236,7 @@ def test_a_token_that_cannot_be_has_no_chance(ops: TensorOps) -> None:
 @pytest.mark.parametrize(("key", "folded"), [(2**64 + 5, 4), (3 * 2**70, 192), (-(2**66) - 1, -5), (3, 3)])
 @pytest.mark.parametrize("stream", [0, 2**32 + 3, -5])
 def test_keys_and_streams_of_any_size(ops: TensorOps, key: int, folded: int, stream: int) -> None:
-    """What is wider than 64 bits is folded: 64 of its bits xor the next 64."""
+    """A key of more than 64 bits is folded: its 64-bit words are combined by xor."""
     expected = [oracles.uniform(index, folded, stream) for index in range(5)]
     assert host(ops, ops.uniform((5,), key, stream)).tolist() == expected
     normals = [oracles.normal(index, folded, stream) for index in range(5)]
@@ -246,7 +246,7 @@ def test_keys_and_streams_of_any_size(ops: TensorOps, key: int, folded: int, str
 @pytest.mark.clause("OPS-22")
 @pytest.mark.parametrize("key", [12121362, 16390493])
 def test_normal_reaches_its_ends(ops: TensorOps, key: int) -> None:
-    """The first number of one key is 0, and of the other as far out as there are any."""
+    """The first number of one key is 0, and that of the other is the largest possible."""
     np.testing.assert_allclose(host(ops, ops.normal((1,), key)), [oracles.normal(0, key, 0)], rtol=1e-6, atol=1e-6)
 
 

@@ -1,7 +1,7 @@
-"""Properties of recorded steps: a replay has the bits of the step itself, whatever the batch that it is given.
+"""Properties of recorded steps: a replay gives the bits of the step itself, for any batch.
 
-Owns: the promises OPS-41 and OPS-63 for every backend; one that records nothing is passed over. The step is a layer of
-a decoder, made of a few parts. Refuses to know: what a recording is. Next: `ferrum.conformance.test_ends`.
+Owns: the promises OPS-41 and OPS-63 for every backend; a backend that records nothing is skipped. The step is a decoder
+layer of a few parts. Refuses to know: what a recording is. Next: `ferrum.conformance.test_ends`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BLOCK_SIZE, BLOCKS, LONGEST, VOCAB = 4, 200, 60, 64
 
 @dataclass
 class Model:
-    """One layer over its own pool, which is NaN until something is written."""
+    """One layer over its own pool, which is NaN until it is written."""
 
     ops: TensorOps
     seed: int = 0
@@ -56,7 +56,7 @@ class Model:
         shape = (BLOCKS, kv_heads, head_dim, BLOCK_SIZE)
         keys, values = (ops.full(each, np.nan, "float32") for each in (shape, (*shape[:2], BLOCK_SIZE, head_dim)))
         self.layer = KvLayer(keys, values)
-        # a function of its own for each model, since recordings are known by their steps
+        # a separate function for each model, because a recording belongs to its step function
         self.step: Step = lambda ops, batch: self.forward(ops, batch)
 
     def forward(self, ops: TensorOps, batch: StepBatch) -> Tensor:
@@ -74,7 +74,7 @@ class Model:
 def batch_of(
     ops: TensorOps, tokens: Sequence[Sequence[int]], contexts: Sequence[int], rows: Sequence[int]
 ) -> StepBatch:
-    """The newest tokens of the sequences of these numbers; a sequence has blocks of its own, in no order."""
+    """The newest tokens of the sequences with these numbers. Each sequence has its own blocks, in random order."""
     places = np.random.default_rng(0).permutation(BLOCKS)[: BLOCKS // 15 * 15].reshape(-1, 15)[list(rows)]
     counts = [len(each) for each in tokens]
     positions = [p for context, count in zip(contexts, counts, strict=True) for p in range(context - count, context)]
@@ -118,7 +118,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 @cache
 def records(ops: TensorOps) -> bool:
-    """Does it count a decode step?"""
+    """True if the backend counts a decode step."""
     model = Model(ops)
     for batch in decodes(ops, [[0]], 0):
         ops.run_step(model.step, batch)
@@ -126,13 +126,13 @@ def records(ops: TensorOps) -> bool:
 
 
 def skip_without_recordings(ops: TensorOps) -> None:
-    """One that runs steps in a way of its own may record them, whether it counts them or not."""
+    """A backend that overrides `run_step` may record steps, whether it counts them or not."""
     if not records(ops) and not overrides(ops, "run_step"):
         pytest.skip("the backend records no steps")
 
 
 def check_replays(eager: Model, replayed: Model, batches: list[StepBatch]) -> None:
-    """Both see the same batches; results are compared at the end, when nothing may have been written over."""
+    """Both get the same batches. Results are compared at the end, so that an overwritten result is found."""
     ops = replayed.ops
     found = [ops.run_step(replayed.step, batch) for batch in batches]
     for ours, batch in zip([host(ops, each) for each in found], batches, strict=True):
@@ -187,7 +187,7 @@ def test_a_replay_reads_weights_as_they_are_now(ops: TensorOps) -> None:
 @pytest.mark.clause("OPS-63")
 @pytest.mark.parametrize("name", MODELS)
 def test_decode_steps_are_counted(ops: TensorOps, name: str) -> None:
-    """Those of one new token for each of a few sequences: the prompts that come first are none."""
+    """Steps with one new token for each of a few sequences. The prompts before them are not counted."""
     skip_without_recordings(ops)
     model = Model(ops, **MODELS[name])
     assert ops.decode_steps(model.step).total == 0

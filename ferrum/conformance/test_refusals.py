@@ -1,7 +1,7 @@
-"""Properties of calls that cannot be answered: an exception, never a wrong result, and operands are as they were.
+"""Properties of invalid calls: an exception, never a wrong result, and unchanged operands.
 
-Owns: the promise OPS-81. Refuses to know: which exception, and what is in a tensor that was to be written.
-Next: `specs/OPS.md`.
+Owns: the promise OPS-81. Refuses to know: which exception, and the content of a tensor that was to be written. Next:
+`specs/OPS.md`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from ferrum.tensor.parts import Head, PlainMlp
 
 
 def check_refused(ops: TensorOps, name: str, *arguments: Any) -> None:
-    """The call raises, and its operands are what they were, but for one that it was to write."""
+    """The call raises, and its operands are unchanged, except one that it was to write."""
     inputs = list(tensors_in(arguments[1:] if name in ("put", "kv_write") else arguments))
     before = [host(ops, each) for each in inputs]
     with pytest.raises(Exception):  # noqa: B017 - whatever the backend's library raises
         result = getattr(ops, name)(*arguments)
         for each in result if isinstance(result, tuple) else (result,):
-            ops.to_numpy(each)  # a device may find out late
+            ops.to_numpy(each)  # a device may report it late
     for each, old in zip(inputs, before, strict=True):
         assert_same(host(ops, each), old)
 
@@ -146,7 +146,7 @@ def test_rows_that_do_not_fit_are_refused(ops: TensorOps) -> None:
 
 @pytest.mark.clause("OPS-81")
 def test_after_a_refusal_everything_is_as_before(ops: TensorOps) -> None:
-    """What a backend had begun is not found by the next call."""
+    """The next call is not affected by work that the refused call had begun."""
     for name in ("linear, q8_0", "norm_gated, float32", "rope_attention"):
         operation, arguments = CALLS[name]
         expected = host(ops, first(getattr(ops, operation)(*arguments(ops, 0))))
@@ -168,6 +168,6 @@ def test_an_option_without_a_meaning_is_refused(backend: str, options: dict[str,
 
 
 def test_normal_operands_are_not_refused(ops: TensorOps) -> None:
-    """Of the same making as those above."""
+    """Valid operands, made in the same way as those above."""
     x = lay(ops, normal(3, 256))
     assert tuple(ops.linear(x, calls.linear(ops, 0)).shape) == (3, 64)

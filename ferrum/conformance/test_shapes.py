@@ -183,7 +183,7 @@ def test_shape_operations_move_values(ops: TensorOps, data: st.DataObject, shape
 
 @st.composite
 def pieces(draw: st.DrawFn, total: int) -> list[int]:
-    """Sizes, zero among them, that add up to total."""
+    """Sizes that add up to total; some may be zero."""
     cuts = sorted(draw(st.lists(st.integers(0, total), max_size=3)))
     return [end - start for start, end in zip([0, *cuts], [*cuts, total], strict=True)]
 
@@ -273,7 +273,7 @@ NEW_RESULTS: dict[str, Callable[[TensorOps, Any], Any]] = {
 @pytest.mark.clause("OPS-09")
 @pytest.mark.parametrize("name", NEW_RESULTS)
 def test_a_result_is_a_new_tensor(ops: TensorOps, name: str) -> None:
-    x = ops.ones((1, 1), ops.float_dtype)  # the shape for which nothing need be moved
+    x = ops.ones((1, 1), ops.float_dtype)  # the same shape, for which nothing is moved
     result = NEW_RESULTS[name](ops, x)
     ops.put(result, (ops.zeros((1,), "int64"),), ops.full((1, 1), 7, ops.float_dtype))
     assert_same(host(ops, x), np.ones((1, 1)))

@@ -1,8 +1,8 @@
 """Properties at the sizes of real models: rows as long as a vocabulary, steps of thousands of tokens, large weights.
 
-Owns: the promise OPS-77 but for attention. One size for each property, the same in every run: kernels change their ways
-at 256, 1024 and 65536, and a size that is drawn seldom passes them.
-Refuses to know: how a kernel shares out its work. Next: `ferrum.conformance.test_long_contexts`.
+Owns: the promise OPS-77, without attention. One size for each property, the same in every run: kernels change at 256,
+1024 and 65536, and drawn sizes are seldom larger. Refuses to know: how a kernel divides its work. Next:
+`ferrum.conformance.test_long_contexts`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MANY = 65553
 
 # ---- rows as long as a vocabulary
 def long_rows(count: int) -> Array:
-    """The largest of the first row is its last element and of the second its first; the third has two that tie."""
+    """The largest element is the last of the first row, and the first of the second; the third row has two equal
+    largest elements."""
     x = tied(3, count)
     x[0, -1] = x[1, 0] = x[2, count // 3] = x[2, count - 7] = 100
     return x
@@ -48,7 +49,7 @@ def test_a_vocabulary_is_searched_and_sorted_whole(ops: TensorOps, count: int) -
             values, indices = call_unchanged(ops, function, (tensor, k))
             assert np.array_equal(host(ops, indices), order[:, :k])
             assert_close(host(ops, values), np.take_along_axis(x, order[:, :k], -1), ops.float_dtype)
-    ranks = lay(ops, -order, dtype="int64")  # the order of an order is where each element went
+    ranks = lay(ops, -order, dtype="int64")  # the argsort of an argsort is the place of each element
     check_same(ops, "argsort", (ranks,), np.argsort(order, -1, kind="stable"), "int64")
 
 
@@ -56,7 +57,7 @@ def test_a_vocabulary_is_searched_and_sorted_whole(ops: TensorOps, count: int) -
 @pytest.mark.parametrize("count", VOCABULARIES)
 def test_a_vocabulary_is_added_up_whole(ops: TensorOps, count: int) -> None:
     x = long_rows(count)
-    x[:, -5:] = 50  # a sum that forgets its end is far off
+    x[:, -5:] = 50  # a sum without its last elements is clearly wrong
     tensor = lay(ops, x)
     check(ops, "sum", (tensor, -1), oracles.total(x, -1))
     check(ops, "cumsum", (tensor, -1), oracles.running_total(x, -1))
@@ -75,7 +76,7 @@ def test_a_vocabulary_is_added_up_whole(ops: TensorOps, count: int) -> None:
 @pytest.mark.parametrize("count", VOCABULARIES)
 def test_softmax_of_a_vocabulary(ops: TensorOps, count: int) -> None:
     x = normal(3, count)
-    x[0, -1] = x[1, 0] = 12  # as likely as all others together
+    x[0, -1] = x[1, 0] = 12  # as probable as all others together
     x[2, : count // 2] = -np.inf
     check(ops, "softmax", (lay(ops, x),), oracles.softmax(x))
     check(ops, "log_softmax", (lay(ops, x),), oracles.log_softmax(x))
@@ -123,7 +124,7 @@ def test_ranked_among_a_vocabulary(ops: TensorOps, count: int, best: int) -> Non
 # ---- steps of many tokens
 @pytest.mark.clause("OPS-04", "OPS-14", "OPS-77")
 def test_more_short_rows_than_a_16_bit_number_counts(ops: TensorOps) -> None:
-    """The scores of a long chunk's heads are so many rows."""
+    """The scores of all heads of a long chunk are so many rows."""
     x = tied(MANY, 5)
     tensor, order = lay(ops, x), np.argsort(-x, -1, kind="stable")
     check(ops, "softmax", (tensor,), oracles.softmax(x))
@@ -161,7 +162,7 @@ def test_far_rows_are_moved_as_near_ones_are(ops: TensorOps, dtype: str, count: 
 
 @pytest.mark.clause("OPS-06", "OPS-77")
 def test_many_pieces_are_cut_and_joined(ops: TensorOps) -> None:
-    """A long table of blocks, or one sequence for each of many."""
+    """A long block table, or one piece for each of many sequences."""
     x = normal(3, 700)
     sizes = [int(size) for size in np.random.default_rng(0).multinomial(700, [1 / 130] * 130)]
     pieces = call_unchanged(ops, ops.split, (lay(ops, x), sizes, 1))
@@ -253,7 +254,7 @@ def test_embed_finds_far_rows_for_thousands_of_tokens(ops: TensorOps, kind: str)
 @pytest.mark.parametrize("kind", ["float32", "float16", "q8_0", "q4_1", "q6_k"])
 @pytest.mark.parametrize("tokens", [1, 70, 1030])
 def test_what_kernels_fuse_with_large_products(ops: TensorOps, kind: str, tokens: int) -> None:
-    """Norm and linears, linear and residual, norm and the inner half of an MLP: one wide row, or many others."""
+    """Norm and linears, linear and residual, norm and the inner half of an MLP: one wide row, or many rows."""
     width, middle = (2048, 544) if tokens == 1 else (256, 160)
     norm = parts.NormCase(normal(width), None, 1e-5, False)
     pair = [large_linear(kind, middle, width, seed=seed) for seed in (1, 2)]

@@ -1,4 +1,5 @@
-"""Properties where lengths are equal: what finds an axis by its length takes the wrong one, and no shape tells.
+"""Properties of square operands: code that finds an axis by its length takes the wrong one, and the shape of the result
+does not show it.
 
 Owns: operands of as many rows as columns. Refuses to know: other shapes. Next: `ferrum.conformance.test_types`.
 """

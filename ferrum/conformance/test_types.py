@@ -1,7 +1,7 @@
-"""Properties of the types: each at its full width in everything that moves it, and what becomes of it in a cast.
+"""Properties of the types: each at its full width in every operation that moves it, and in casts.
 
-Owns: the promises OPS-06, OPS-07 and OPS-78 at the ends of every type, and the order of numbers that only a wide type
-tells apart. Refuses to know: how a backend stores them. Next: `specs/OPS.md`.
+Owns: the promises OPS-06, OPS-07 and OPS-78 at the limits of every type, and the order of numbers that differ only in a
+wide type. Refuses to know: how a backend stores them. Next: `specs/OPS.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTEGERS = ("int64", "int32", "int8", "uint64", "uint32", "uint8")
 
 
 def bits_of(x: Host) -> Host:
-    """The bits of every element; of every NaN the same."""
+    """The bits of every element; equal bits for every NaN."""
     words = np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}").reshape(x.shape)
     return np.where(np.isnan(x.astype(np.float64)), 0x7FC0, words) if x.dtype.name in FLOATS else words
 
@@ -34,8 +34,8 @@ def assert_bits(actual: Host, expected: Host) -> None:
 
 
 def every_kind_of(dtype: str) -> Host:
-    """Numbers [6, 8] of all sizes a type has: for floats both zeros, infinities, NaN and numbers below the smallest
-    normal one; for integers both ends."""
+    """Numbers [6, 8] of all sizes of a type: for floats both zeros, infinities, NaN and numbers below the smallest
+    normal one; for integers both limits."""
     width = host_dtype(dtype).itemsize
     random = np.random.default_rng(width)
     if dtype == "bool":
@@ -127,7 +127,7 @@ def test_a_choice_keeps_every_bit(ops: TensorOps, dtype: str) -> None:
 @pytest.mark.parametrize("to", ["float32", "float64"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_short_float_is_a_long_one(ops: TensorOps, dtype: str, to: str) -> None:
-    """Scales of weights are float16, some of them below its smallest normal number."""
+    """Scales of weights are float16, and some are below its smallest normal number."""
     x = np.arange(65536, dtype=np.uint16).view(host_dtype(dtype))
     check_cast(ops, x, dtype, to, x.astype(to))
 
@@ -136,7 +136,7 @@ def test_every_short_float_is_a_long_one(ops: TensorOps, dtype: str, to: str) ->
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_every_short_float_is_the_nearest_to_its_neighbourhood(ops: TensorOps, dtype: str) -> None:
-    """float32 numbers at, just before, halfway to and just past each; what is past the largest is infinite."""
+    """float32 numbers at, just before, halfway to and just past each; a number past the largest becomes infinite."""
     last = 0x7C00 if dtype == "float16" else 0x7F80  # infinity
     short = np.arange(last + 1, dtype=np.uint16).view(host_dtype(dtype)).astype(np.float64)
     short[-1] = 2 * short[-2] - short[-3]  # where the next number would be
@@ -160,7 +160,7 @@ def check_cast(ops: TensorOps, x: Host, source: str, to: str, expected: Host) ->
 
 
 def halfway(dtype: str) -> Host:
-    """float64 between two float32, or integers that no float32 is: half of them to be rounded up."""
+    """float64 between two float32, or integers that float32 cannot hold: half of them are rounded up."""
     if dtype == "float64":
         return np.array([1 + 2.0**-24, 1 + 3 * 2.0**-24, -1 - 2.0**-24, 1 + 2.0**-24 + 2.0**-50, 1e300, -1e300, 2e-46])
     near = [2**24 + 1, 2**24 + 3, 2**31 - 1, 2**25 + 1, 2**25 + 2, 2**25 + 6]
@@ -179,7 +179,7 @@ def test_a_cast_to_float32_is_the_nearest(ops: TensorOps, dtype: str) -> None:
 @pytest.mark.parametrize("to", INTEGERS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_cast_between_types_keeps_what_both_hold(ops: TensorOps, dtype: str, to: str) -> None:
-    """Ends included: bytes are not signed, and int64 is not cut."""
+    """Limits included: bytes are unsigned, and int64 keeps all bits."""
     ends = [(-1, 1), *((sign, 1 << power) for power in (7, 8, 31, 32, 40, 63) for sign in (1, -1))]
     numbers = {0, 1, 2, 100, 127, 200, 255, *(sign * size - shift for sign, size in ends for shift in (0, 1))}
     held = np.array(sorted(number for number in numbers if holds(dtype, number) and holds(to, number)), object)
@@ -208,7 +208,7 @@ NEAR = {
 @pytest.mark.clause("OPS-03", "OPS-05")
 @pytest.mark.parametrize("name", NEAR)
 def test_what_a_wide_type_tells_apart_is_told_apart(ops: TensorOps, name: str) -> None:
-    """Sampling orders float64 on every backend, and the ranks of tokens are int64."""
+    """Sampling sorts float64 on every backend, and the ranks of tokens are int64."""
     dtype, x = name.partition(",")[0], NEAR[name]
     tensor, other = lay(ops, x, dtype=dtype), lay(ops, np.roll(x, 1), dtype=dtype)
     check_same(ops, "argsort", (tensor,), np.argsort(-x, kind="stable"), "int64")
@@ -232,7 +232,7 @@ ENDS = {bits: np.array([1, 7, 2 ** (bits // 2), 2 ** (bits - 8) + 1, 2 ** (bits 
 @pytest.mark.clause("OPS-03")
 @pytest.mark.parametrize("bits", ENDS)
 def test_no_float_stands_between_integers_and_their_quotient(ops: TensorOps, bits: int) -> None:
-    """Slots are divided by the size of a block."""
+    """Slots are divided by the block size, without a conversion to float."""
     dtype = f"int{bits}"
     x, by = (
         np.concatenate((ENDS[bits], -ENDS[bits]))[:, None].astype(dtype),
@@ -241,14 +241,14 @@ def test_no_float_stands_between_integers_and_their_quotient(ops: TensorOps, bit
     check_same(ops, "floor_divide", (lay(ops, x, dtype=dtype), lay(ops, by, dtype=dtype)), x // by, dtype)
     root = lay(ops, np.array([2 ** (bits // 2 - 1) - 1], dtype), dtype=dtype)
     check_same(ops, "mul", (root, root), np.array([(2 ** (bits // 2 - 1) - 1) ** 2], dtype), dtype)
-    large = x[::2] // 4 + 1  # which no sum of takes beyond the type
+    large = x[::2] // 4 + 1  # whose sums do not overflow
     check_same(ops, "cumsum", (lay(ops, large, dtype=dtype), 0), large.cumsum(0, dtype=dtype), dtype)
     check_same(ops, "sum", (lay(ops, large, dtype=dtype), 0), large.sum(0, keepdims=True, dtype=dtype), dtype)
 
 
 @pytest.mark.clause("OPS-03")
 def test_both_halves_of_a_word_are_computed(ops: TensorOps) -> None:
-    """Random numbers need the low half of most words, and would not tell."""
+    """Random numbers use only the low half of most words, so they would not show a wrong high half."""
     x, y = np.random.default_rng(5).integers(0, 2**64, (2, 64), "uint64")
     places = np.arange(64, dtype="uint64")
     first, second, shifts = (lay(ops, each, dtype="uint64") for each in (x, y, places))
@@ -261,7 +261,7 @@ def test_both_halves_of_a_word_are_computed(ops: TensorOps) -> None:
 
 @pytest.mark.clause("OPS-05")
 def test_the_first_of_small_integers_wins(ops: TensorOps) -> None:
-    """Which passes first is asked of int8."""
+    """`draw` uses argmax of int8."""
     x = np.zeros((3, 5000), np.int8)
     x[0, 4097:] = x[1, 0] = x[2, 300] = x[2, 4999] = 1
     check_same(ops, "argmax", (lay(ops, x, dtype="int8"), -1), np.array([4097, 0, 300]), "int64")

@@ -1,18 +1,18 @@
-"""How close is close enough.
+"""How much a result may differ from the oracle's.
 
-Owns: one table of tolerances per float type, one comparison, and the words for what it finds.
+Owns: one table of tolerances per float type, one comparison, and its messages.
 Refuses to know: which operation is compared.
 Specs: OPS. Next: `ferrum.conformance.strategies`.
 
-Where the numbers come from, u being the unit roundoff (2**-24 in float32):
-- `relative`, 16 u of the magnitude: the worst documented elementary function of the usual libraries is wrong by 4 ulp
-  (8 u); the rest is for the two or three roundings around it.
+The reasons for the numbers; u is the unit roundoff (2**-24 in float32):
+- `relative`, 16 u of the magnitude: the worst documented elementary function of the usual libraries has an error of
+  4 ulp (8 u); the rest is for the two or three roundings around it.
 - Sums of K terms get relative * max(1, sqrt(K) / 4): any order of summation is within K u of the magnitude and random
-  orders within a few sqrt(K) u, so 4 sqrt(K) u admits every sane order and no missing term.
+  orders within a few sqrt(K) u, so 4 sqrt(K) u allows every reasonable order and no missing term.
 - `l2`, the relative error of a whole tensor: roundings are independent, so a tensor is far better than its worst
-  element. 2e-6 in float32 is the figure that careful float32 kernels meet with room to spare.
-- `absolute`: what underflow may take away. An intermediate below the smallest normal number may be flushed to zero,
-  and then be multiplied by a large factor.
+  element. Careful float32 kernels are well below 2e-6.
+- `absolute`: the error of underflow. An intermediate below the smallest normal number may be flushed to zero, and the
+  error then be multiplied by a large factor.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ TOLERANCES = {
 
 @dataclass(frozen=True)
 class Closeness:
-    """share: the largest error as a share of the tolerance, infinite where an error has no size; fault: what is wrong,
-    empty where all is well."""
+    """share: the largest error as a share of the tolerance, infinite if an error has no size; fault: what is wrong,
+    empty if nothing is."""
 
     share: float
     fault: str = ""
 
     def check(self) -> None:
-        if self.fault:  # an assert would say it twice: pytest adds what it compared
+        if self.fault:  # not an assert, to which pytest would add the compared values
             raise AssertionError(self.fault)
 
 
 def closeness(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> Closeness:
-    """Is the shape the same, are NaN and either infinity in the same places, and is the rest within the tolerance of
-    `dtype`?"""
+    """Compares the shape, the places of NaN and of both infinities, and all other elements within the tolerance of
+    `dtype`."""
     wanted = expected if isinstance(expected, Expected) else exact(expected)
     if actual.shape != wanted.value.shape:
         return Closeness(math.inf, f"shape {actual.shape}, expected {wanted.value.shape}")
@@ -86,7 +86,7 @@ def closeness(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: st
 
 
 def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> float:
-    """Fails with what is wrong. Returns the largest error as a share of the tolerance."""
+    """Raises AssertionError with the worst element. Returns the largest error as a share of the tolerance."""
     found = closeness(actual, expected, dtype)
     found.check()
     return found.share

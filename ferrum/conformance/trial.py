@@ -1,8 +1,9 @@
-"""One property as Hypothesis runs it: how many examples, and for how long it looks for the smallest that fails.
+"""One property as Hypothesis runs it: the number of examples, and the time limit of the search for the smallest
+failure.
 
-Owns: the count, and the end of the search for the smallest failing case. Hypothesis allows itself five minutes for
-each property; a backend that is wrong everywhere would be told so after hours.
-Refuses to know: what a property says. Specs: CONFORM-05. Next: `ferrum.conformance.record`.
+Owns: the count, and the end of the search for the smallest failing case. Hypothesis itself allows five minutes per
+property; the report of a backend that is wrong everywhere would take hours. Refuses to know: what a property tests.
+Specs: CONFORM-05. Next: `ferrum.conformance.record`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hypothesis.errors import UnsatisfiedAssumption
 
 
 class Trial:
-    """Examples of one property. `seconds`: how long the search for the smallest failing case may take."""
+    """The examples of one property. `seconds`: the time limit of the search for the smallest failing case."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -28,14 +29,14 @@ class Trial:
 
     @property
     def spent(self) -> float:
-        """Seconds since the property failed first."""
+        """Seconds since the first failure of the property."""
         return 0.0 if self._failed_at is None else time.perf_counter() - self._failed_at
 
     @contextmanager
     def around(self, property_: Callable[..., Any]) -> Iterator[None]:
-        """While it lasts, examples of this property are counted."""
+        """While the block runs, examples of this property are counted."""
         handle = getattr(property_, "hypothesis", None)
-        if handle is None:  # one without examples is tried once
+        if handle is None:  # a test without examples runs once
             self.examples = 1
             yield
             return
@@ -50,7 +51,7 @@ class Trial:
         @wraps(tested)
         def run(*arguments: Any, **named: Any) -> Any:
             __tracebackhide__ = True  # pytest shows the property, not who watches it
-            if self._is_over():  # as if there was nothing left to draw from: any other end would be one of the property
+            if self._is_over():  # as if no data were left; any other end counts as a failure
                 current_build_context().data.mark_overrun()
             self.examples += self._failed_at is None
             try:
@@ -66,8 +67,8 @@ class Trial:
         return run
 
     def _is_over(self) -> bool:
-        """Hypothesis repeats the first failure before it looks for smaller ones, and the smallest one at the end to
-        report it. To both, what failed must fail again."""
+        """True if the time is over. The first failure, which Hypothesis repeats before it searches for smaller ones,
+        and the smallest one, which it repeats at the end to report it, must fail again, and are not stopped."""
         if self._failed_at is None or current_build_context().is_final:
             return False
         self._after += 1

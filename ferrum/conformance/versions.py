@@ -1,6 +1,6 @@
-"""Versions of whatever a result may depend on.
+"""Versions of everything that a result may depend on.
 
-Owns: which they are. Refuses to know: what was found. Specs: CONFORM-04. Next: `ferrum.conformance.report`.
+Owns: the list. Refuses to know: results. Specs: CONFORM-04. Next: `ferrum.conformance.report`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def version_of(package: str) -> str | None:
-    """Of an imported package; None where nobody has given it one."""
+    """The version of an imported package; None if it has none."""
     told = getattr(sys.modules.get(package), "__version__", None)
     if told is None and (found := packages_distributions().get(package)):
         told = version(found[0])

@@ -1,7 +1,7 @@
 """Weights from their raw bytes, one block at a time.
 
-Owns: the byte layout of every kind of weight as the GGUF format document (ggml) gives it, read with `struct`.
-Refuses to know: `ferrum.tensor`. Specs: OPS-17. Next: `ferrum.conformance.tolerances`.
+Owns: the byte layout of every kind of weight as the GGUF format document (ggml) defines it, read with `struct`. Refuses
+to know: `ferrum.tensor`. Specs: OPS-17. Next: `ferrum.conformance.tolerances`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ferrum.conformance.oracles import Array
 
 Decoded = tuple[list[float], list[float]]
-"""The weights of a block, and the size of the terms a kernel may add up for each."""
+"""The weights of a block, and for each weight the size of the terms that a kernel may add."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Block:
 
 
 def _nibbles(packed: tuple[int, ...]) -> list[int]:
-    """16 bytes -> 32 codes: low nibbles are the first 16 weights, high nibbles the last 16."""
+    """16 bytes -> 32 codes: the low nibbles are the first 16 weights, the high nibbles the last 16."""
     return [byte & 15 for byte in packed] + [byte >> 4 for byte in packed]
 
 
@@ -111,7 +111,7 @@ BLOCKS = {
 
 
 def dequantize(kind: str, data: NDArray[Any]) -> tuple[Array, Array]:
-    """Host data of a weight -> its values [rows, columns] and the sizes of the terms behind them."""
+    """Host data of a weight -> its values [rows, columns], and the sizes of the terms behind them."""
     if kind == "dense":
         values = _from_bits(data)
         return values, np.abs(values)

@@ -1,10 +1,9 @@
-"""What a backend's author knows to be broken: `--xfails-file`.
+"""Properties that a backend's author knows to fail: `--xfails-file`.
 
-Owns: the file's form. One property a line, as the report spells it, `test_activations[relu]`, or as pytest does,
-`test_parts.py::test_activations[numpy-relu]`; `*` stands for anything; `#` starts a comment, which is the reason. It is
-strict: a property that is listed and passes fails the run, and a line
-that no property matches is an error.
-Refuses to know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.named`.
+Owns: the form of the file. One property per line, as in the report, `test_activations[relu]`, or as in pytest,
+`test_parts.py::test_activations[numpy-relu]`; `*` matches anything; `#` starts a comment, which is the reason. The file
+is strict: a listed property that passes fails the run, and a line that matches no property is an error. Refuses to
+know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class Known:
     reason: str
 
     def matches(self, *names: str) -> bool:
-        """Is a property meant that has these names?"""
-        plain = self.pattern.removesuffix("[*]")  # any parameters, and none
+        """True if the line matches a property with one of these names."""
+        plain = self.pattern.removesuffix("[*]")  # matches any parameters, also none
         expression = "|".join(re.escape(each).replace(r"\*", ".*") for each in (self.pattern, plain))
         return any(re.fullmatch(expression, name) for name in names)
 
@@ -47,7 +46,7 @@ def read_xfails(path: Path) -> list[Known]:
 
 
 def check_all_match(path: Path, known: Iterable[Known], names: Iterable[str]) -> None:
-    """names: all that any property has. Raises ConfigError for the first line that names no property."""
+    """names: those of all properties. Raises ConfigError for the first line that matches no property."""
     every = set(names)
     for one in known:
         if not any(one.matches(name) for name in every):

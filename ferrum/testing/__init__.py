@@ -1,5 +1,5 @@
-"""What tests need and programs do not: Hypothesis profiles.
+"""Code for tests only: Hypothesis profiles, stub engines, strict backends, the simulation.
 
-Owns: settings that every test run of this project and of a backend's author shares. Refuses to know: the engine.
-Next: `ferrum.testing.profiles`.
+Owns: settings and test doubles that this project's tests share with those of a backend's author. Refuses to know: what
+is tested. Next: `ferrum.testing.profiles`.
 """

@@ -1,8 +1,8 @@
-"""The books of the memory, checked against everybody who has something in it.
+"""The books of the memory, compared with the block tables of all sequences.
 
-Owns: `audit`, which state machines and the simulation call between operations. It counts for itself, from the tables,
-and asks the pools only for what they claim. Refuses to know: why anything is where it is.
-Specs: KV-10 to KV-14. Next: `ferrum.testing.flaky`.
+Owns: `audit`, which state machines and the simulation call between operations. It counts references from the tables,
+and compares them with what the pools record. Refuses to know: why a block is where it is. Specs: KV-10 to KV-14. Next:
+`ferrum.testing.flaky`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ferrum.kv.pool import BlockPool
 
 
 def audit(manager: KvManager, tables: Iterable[BlockTable]) -> None:
-    """Raises AssertionError unless every block's references are those of the tables, states add up, digests lead to
-    their blocks and back, and no table has blocks on both tiers."""
+    """Raises AssertionError unless the references of every block are those of the tables, the numbers of blocks in all
+    states add up, digests lead to their blocks and back, and no table has blocks on both tiers."""
     tables = list(tables)
     audit_tier(manager.device, Counter(block for table in tables for block in table.blocks))
     if manager.host is not None:
@@ -29,7 +29,7 @@ def audit(manager: KvManager, tables: Iterable[BlockTable]) -> None:
 
 
 def audit_tier(pool: BlockPool, references: Counter[int]) -> None:
-    """The same for one tier, given how often each block is referred to."""
+    """The same for one tier, from the number of references to each block."""
     cached = 0
     for block in range(pool.total):
         held, digest = pool.references(block), pool.digest(block)

@@ -1,8 +1,8 @@
-"""Random weights in blocks: any codes, and scales that make numbers of an ordinary size.
+"""Random weights in blocks: any codes, and scales that give numbers of normal size.
 
-Owns: where each format of blocks keeps its float16 scales, and what numbers follow from a scale. Bytes that are random
-throughout would hold infinite scales, and so weights that are not numbers.
-Refuses to know: `ferrum.tensor`, models. Specs: OPS-17. Next: `ferrum.testing.stub`.
+Owns: where each block format stores its float16 scales, and the size of the numbers that a scale gives. Fully random
+bytes would contain infinite scales, and so weights that are NaN. Refuses to know: `ferrum.tensor`, models. Specs:
+OPS-17. Next: `ferrum.testing.stub`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Block:
-    """`size` weights in `bytes` bytes; `scales` maps the place of each float16 to the root mean square of what it is
-    multiplied with in a weight when all other bits are random."""
+    """`size` weights in `bytes` bytes. `scales` maps the offset of each float16 to the root mean square of its factor
+    in a weight when all other bits are random."""
 
     size: int
     bytes: int
     scales: dict[int, float]
 
 
-# the mean square of a code, of a six-bit group scale, of an eight-bit one, and the roots of their products
+# mean squares of a code, of a six-bit and of an eight-bit group scale; below, roots of their products
 BLOCKS = {
     "q8_0": Block(32, 34, {0: 73.9}),
     "q4_0": Block(32, 18, {0: 4.64}),

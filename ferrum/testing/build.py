@@ -1,7 +1,7 @@
 """An engine over a stub model, from a few numbers.
 
-Owns: `StubSettings` and `stub_engine`, for tests that need the whole machine in microseconds. Refuses to know: what is
-tested. Specs: ENGINE-41. Next: `ferrum.testing.life`.
+Owns: `StubSettings` and `stub_engine`, for tests that need a whole engine whose steps take microseconds. Refuses to
+know: what is tested. Specs: ENGINE-41. Next: `ferrum.testing.life`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ferrum.text.byte_tokenizer import ByteTokenizer
 
 @dataclass(frozen=True)
 class StubSettings:
-    """What an engine is made of; memory in blocks, everything else as in `EngineConfig`."""
+    """The settings of a stub engine: memory in blocks, everything else as in `EngineConfig`."""
 
     blocks: int = 64
     host_blocks: int = 0

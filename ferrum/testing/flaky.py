@@ -1,7 +1,7 @@
-"""Memory that fails now and then.
+"""Memory that fails sometimes.
 
-Owns: a pool whose allocations and a store whose moves fail with a certain probability, as a device does that somebody
-else uses too. Refuses to know: what anybody does about it. Specs: ENGINE-41. Next: `ferrum.testing.build`.
+Owns: a pool whose allocations fail, and a store whose moves fail, with a certain probability, as on a device that other
+programs use too. Refuses to know: how the engine handles it. Specs: ENGINE-41. Next: `ferrum.testing.build`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ferrum.testing.stub import UNWRITTEN, StubStore
 
 @dataclass
 class Misfortune:
-    """How likely something fails. Without any it never does, and draws no random number."""
+    """The probabilities of failures. At 0 nothing fails, and no random number is drawn."""
 
     allocation: float = 0.0
     move: float = 0.0
@@ -32,7 +32,7 @@ class Misfortune:
 
 
 class FlakyPool(BlockPool):
-    """A pool that says it is exhausted when it is not."""
+    """A pool that reports that it is full although it is not."""
 
     def __init__(self, total: int, policy: EvictionPolicy, misfortune: Misfortune) -> None:
         super().__init__(total, policy)
@@ -45,7 +45,7 @@ class FlakyPool(BlockPool):
 
 
 class FlakyStore(StubStore):
-    """A store whose moves fail half way: some targets are written, then the device reports an error."""
+    """A store whose moves fail in the middle: some targets are written, then the device reports an error."""
 
     def __init__(self, blocks: int, block_size: int, host_blocks: int, misfortune: Misfortune) -> None:
         super().__init__(blocks, block_size, host_blocks)

@@ -1,9 +1,9 @@
-"""How hard Hypothesis looks, by name.
+"""How many examples Hypothesis tries, by the name of a profile.
 
-Owns: the profiles `few` (5 examples, for what is run once more under other conditions), `dev` (25), `ci` (100) and
-`nightly` (2000); `few` and `ci` take the same ones on every run. The environment variable HYPOTHESIS_PROFILE chooses;
-without it, `ci` where CI is set and `dev` elsewhere.
-Refuses to know: what is tested. Specs: HOUSE-17. Next: `ferrum.testing.blocks`.
+Owns: the profiles `few` (5 examples, for tests that run again under other conditions), `dev` (25), `ci` (100) and
+`nightly` (2000). `few` and `ci` try the same examples in every run. The environment variable HYPOTHESIS_PROFILE
+chooses; without it the profile is `ci` where CI is set, and else `dev`. Refuses to know: what is tested. Specs:
+HOUSE-17. Next: `ferrum.testing.blocks`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ PROFILES = ("few", "dev", "ci", "nightly")
 
 
 def load_profile() -> str:
-    """Register the profiles and load the chosen one; returns its name."""
+    """Registers the profiles and loads the chosen one; returns its name."""
     # no deadline: the first call of a JIT-compiled kernel takes seconds, the second microseconds
     suppressed = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example)
-    # of Hypothesis's own profiles: where CI is set it loads another, which repeats its examples
+    # Hypothesis has its own profile where CI is set, which repeats its examples
     plain = settings.get_profile("default")
     common = settings(plain, deadline=None, suppress_health_check=suppressed, print_blob=True)
     settings.register_profile("few", common, max_examples=5, derandomize=True)

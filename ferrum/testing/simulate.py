@@ -1,8 +1,8 @@
-"""`python -m ferrum.testing.simulate --seed N --steps M`: many lives of an engine, until one goes wrong.
+"""`python -m ferrum.testing.simulate --seed N --steps M`: many random lives of an engine, until one fails.
 
-Owns: dividing steps into lives, one seed each, and saying which seed replays a failure. A life depends on nothing but
-its seed: no clock, no hash, no thread. Refuses to know: what happens in a life.
-Specs: ENGINE-41. Next: `ferrum.conformance.oracles`.
+Owns: dividing steps into lives, each with its own seed, and reporting the seed that replays a failure. A life depends
+only on its seed: on no clock, no hash, no thread. Refuses to know: what happens in a life. Specs: ENGINE-41. Next:
+`ferrum.conformance.oracles`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STEPS_OF_A_LIFE = 1000
 
 
 def simulate(seed: int, steps: int) -> Counter[str]:
-    """Lives of seeds seed, seed + 1, … with `steps` steps in all -> what happened in them. An AssertionError or other
-    exception of a life says by a note how to replay it."""
+    """Runs the lives of seeds seed, seed + 1, … with `steps` steps in all -> counts of what happened in them. The
+    exception of a life has a note that says how to replay it."""
     totals: Counter[str] = Counter()
     for number, start in enumerate(range(0, steps, STEPS_OF_A_LIFE)):
         length = min(STEPS_OF_A_LIFE, steps - start)
@@ -45,7 +45,7 @@ def simulate(seed: int, steps: int) -> Counter[str]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the first life.")
 @click.option("--steps", type=click.IntRange(min=1), default=100_000, show_default=True, help="Steps in all.")
 def main(seed: int, steps: int) -> None:
-    """Run a stub engine through random lives and check everything all the time."""
+    """Runs a stub engine through random lives and checks everything after every step."""
     began = time.perf_counter()
     try:
         totals = simulate(seed, steps)

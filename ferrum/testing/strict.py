@@ -1,10 +1,10 @@
-"""A backend whose tensors nobody else can touch, and that counts what is asked of it.
+"""A backend with opaque tensors that checks the protocol and counts calls.
 
-Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else; host
-arrays are copied on both ways, as to and from a device, and one that is changed while it may still be read is found
-out; no primitive has other types than it must: whoever relies on more than the protocol says fails here. Every
-composition is the definition.
-Refuses to know: what is computed. Specs: OPS-66. Next: `ferrum.testing.cuda_shim.compiler`.
+Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else. Host
+arrays are copied in both directions, as to and from a device; an array that is changed while it may still be read is an
+error. A primitive accepts only the types that every backend must support. So code that relies on more than the protocol
+fails here. Every composition is the definition. Refuses to know: what is computed. Specs: OPS-66. Next:
+`ferrum.testing.cuda_shim.compiler`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 class Opaque:
-    """Something of which nothing is told but what a subclass says."""
+    """An object that has only the attributes of its subclass."""
 
     __slots__ = ()
 
@@ -59,7 +59,7 @@ class StrictType(Opaque):
 
 
 class StrictTensor(Opaque):
-    """A tensor of which the backend alone knows more than its shape and its type."""
+    """A tensor of which only the backend knows more than its shape and type."""
 
     __slots__ = ("_inner", "dtype", "shape")
 
@@ -71,7 +71,7 @@ class StrictTensor(Opaque):
 
 @dataclass
 class Counts:
-    """What was asked of a backend. `calls`: of each primitive."""
+    """The calls of a backend. `calls`: the number of calls of each primitive."""
 
     calls: Counter[str] = field(default_factory=Counter)
     bytes_down: int = 0
@@ -87,10 +87,10 @@ class Counts:
 
 
 class StrictOps(Compositions):
-    """Primitives of `inner`, by default of the oracle, on tensors that cannot be touched."""
+    """The primitives of `inner`, by default those of the oracle, on opaque tensors."""
 
     def __init__(self, inner: TensorOps | None = None, on_host: bool = False) -> None:
-        """on_host: does it say that tensors lie in the host's memory, so that the host may choose tokens?"""
+        """on_host: True to report that tensors lie in the host's memory, so that the host may choose tokens."""
         self._inner = NumpyOps() if inner is None else inner
         self.on_host = on_host
         self.name, self.float_dtype = self._inner.name, self._inner.float_dtype
@@ -99,12 +99,12 @@ class StrictOps(Compositions):
         self._being_read: list[tuple[np.ndarray, int]] = []  # host arrays, and a hash of their bytes
 
     def counted(self) -> Counts:
-        """What was asked since this was called last."""
+        """The counts since the last call."""
         found, self._counts = self._counts, Counts()
         return found
 
     def asarray(self, values: Any, dtype: str) -> Tensor:
-        """A copy, which may take until the next `to_numpy`."""
+        """A copy, which may be made as late as the next `to_numpy`."""
         self._counts.calls["asarray"] += 1
         if isinstance(values, np.ndarray):
             self._being_read.append((values, hash(values.tobytes())))
@@ -113,7 +113,7 @@ class StrictOps(Compositions):
         return made
 
     def to_numpy(self, x: Tensor) -> np.ndarray:
-        """A copy, which nobody may write."""
+        """A read-only copy."""
         self._counts.calls["to_numpy"] += 1
         if any(hash(values.tobytes()) != before for values, before in self._being_read):
             raise TypeError("a host array was changed while asarray could still read it")
@@ -125,7 +125,7 @@ class StrictOps(Compositions):
 
 
 def _inner_of(argument: Any) -> Any:
-    """What the inner backend is given: tensors of its own, alone or in a list or tuple; numbers as they are."""
+    """The argument for the inner backend: its own tensors, alone or in a list or tuple; numbers as they are."""
     if isinstance(argument, StrictTensor):
         return argument._inner
     if isinstance(argument, (list, tuple)):
@@ -136,11 +136,11 @@ def _inner_of(argument: Any) -> Any:
 
 
 _INDEX_TYPES = {"take": {"int32", "int64"}, "take_along": {"int64"}, "put": {"int32", "int64"}, "where": {"bool"}}
-"""Types of what says which elements are meant."""
+"""The types of indices and conditions."""
 
 
 def _check_types(name: str, arguments: Sequence[Any]) -> None:
-    """A backend need not have the primitive for any other type, nor for two at once."""
+    """Raises TypeError for a type for which a backend need not have the primitive, and for mixed types."""
     operands, indices = list(arguments), []
     if name in _INDEX_TYPES:
         indices = _tensors(operands.pop(0 if name == "where" else 1))
@@ -152,7 +152,7 @@ def _check_types(name: str, arguments: Sequence[Any]) -> None:
 
 
 def _tensors(argument: Any) -> list[StrictTensor]:
-    """Every tensor of an argument: itself, or those in a list or tuple."""
+    """Every tensor in an argument: itself, or those in a list or tuple."""
     if isinstance(argument, (list, tuple)):
         return [tensor for each in argument for tensor in _tensors(each)]
     return [argument] if isinstance(argument, StrictTensor) else []

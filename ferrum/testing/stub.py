@@ -1,9 +1,8 @@
-"""Test doubles for the slow parts of an engine: a model that computes nothing, its memory.
+"""Test doubles for the slow parts of an engine: a model that computes nothing, and its memory.
 
-Owns: `StubRunner`, `StubStore`. The stub is honest about memory: it knows the past of a sequence only
-by what was written to the slots of the batch, so that a wrong slot, a shared block that is written, a move that was
-forgotten or a token computed twice changes its answer.
-Refuses to know: tensors and files. Specs: ENGINE-01. Next: `ferrum.testing.audit`.
+Owns: `StubRunner`, `StubStore`. The stub reads the past of a sequence only from the slots that were written. So a wrong
+slot, a write to a shared block, a forgotten move or a token computed twice changes its answer. Refuses to know: tensors
+and files. Specs: ENGINE-01. Next: `ferrum.testing.audit`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ NextToken = Callable[[Sequence[int]], int]
 
 
 def count_up(tokens: Sequence[int]) -> int:
-    """The default continuation, in which every token of the past has a say."""
+    """The default continuation. It depends on every token of the past."""
     return sum((place + 1) * token for place, token in enumerate(tokens)) % BYTES
 
 
@@ -59,13 +58,13 @@ class StubStore:
 
 
 class StubRunner:
-    """An executor whose model is a Python function. Logits are 1 for the token it names and 0 for all others."""
+    """An executor whose model is a Python function. The logit of its token is 1, and all others are 0."""
 
     decode_steps = DecodeSteps()
     encodes = False
 
     def __init__(self, store: StubStore, next_token: NextToken = count_up, vocab_size: int = BYTES + 1) -> None:
-        """`store` is its memory. `plans` keeps every plan, as (start, count) of its chunks."""
+        """`store` is its memory. `plans` records every plan, as (start, count) of its chunks."""
         self.ops: TensorOps = NumpyOps()
         self.vocab_size = vocab_size
         self.store = store
@@ -73,7 +72,7 @@ class StubRunner:
         self._next_token = next_token
 
     def run(self, plan: StepPlan) -> Tensor:
-        """-> float32 [rows, vocab]. Raises InternalError where a context holds a slot that was never written."""
+        """-> float32 [rows, vocab]. Raises InternalError if a context contains a slot that was never written."""
         self.plans.append([(chunk.start, chunk.count) for chunk in plan.chunks])
         batch = pack(self.ops, plan.chunks)
         if len(set(batch.slots.tolist())) != len(batch.slots):
@@ -87,7 +86,7 @@ class StubRunner:
         return logits
 
     def vectors(self, plan: StepPlan) -> Tensor:
-        """The logits: as honest about memory as any vector of a text."""
+        """The logits: they depend on memory as the vector of a text does."""
         return self.run(plan)
 
     def _read(self, table: NDArray[np.int32], count: int) -> list[int]:
