@@ -3,6 +3,7 @@
 Owns: weights of thousands of rows or columns, made of a few hundred blocks that the oracle has decoded; rows of numbers
 with ties; the token that a long row's settings draw. Refuses to know: which operation takes them. Specs: OPS-77. Next:
 `ferrum.conformance.q8_oracle`.
+Next: `ferrum.conformance.q8_oracle`.
 """
 
 from __future__ import annotations

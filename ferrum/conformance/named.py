@@ -3,6 +3,7 @@
 Owns: the forms of such a name (`numpy`, `package.module:Class`, `numpy@float64`), making each backend once per run, and
 the message for an option that it does not have. Refuses to know: pytest, properties. Specs: CONFORM. Next:
 `ferrum.conformance.admission`.
+Next: `ferrum.conformance.admission`.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 Owns: the oracle of the rounding and of the layout. Refuses to know: `ferrum.tensor`, backends. Specs: OPS-90. Next:
 `ferrum.conformance.paged`.
+Next: `ferrum.conformance.paged`.
 """
 
 from __future__ import annotations
