@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ferrum.engine.speculation import Speculation
-from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sched.preemption import Preemption
 from ferrum.sched.scheduler import Scheduler
@@ -28,7 +27,6 @@ class EngineStats:
     preempted_by_swap: int
     device: TierUsage
     host: TierUsage
-    pressure: PressureLevel
     kv: KvCounters
     decode: DecodeSteps = field(default_factory=DecodeSteps)
     draft_tokens: int = 0  # computed before they had come
@@ -47,6 +45,6 @@ def collect(
     counts = scheduler.preempter.counts
     return EngineStats(
         scheduler.waiting, scheduler.running, steps, computed_tokens, counts[Preemption.RECOMPUTE],
-        counts[Preemption.SWAP], device, host, scheduler.manager.gauge.level, scheduler.manager.counters(), decode,
+        counts[Preemption.SWAP], device, host, scheduler.manager.counters(), decode,
         speculation.drafted, speculation.accepted,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Memory for keys and values: blocks, who may have one, and where they lie. Next: `ferrum.kv.eviction`."""
+"""Memory for keys and values: blocks, which sequences hold them, and where they lie. Next: `ferrum.kv.eviction`."""

@@ -1,8 +1,8 @@
 """Where a sequence's positions lie: position p is in the block number p // block_size of its table.
 
 Owns: the blocks of one sequence, on the device or, while it is swapped out, on the host, and the arithmetic from
-positions to slots. It is the handle by which `ferrum.kv.manager` knows a sequence.
-Refuses to know: where the blocks came from and what the slots hold.
+positions to slots. `ferrum.kv.manager` knows a sequence only by its table.
+Refuses to know: where the blocks come from and what the slots hold.
 Specs: KV-05, KV-06. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.kv.storage`.
 """
 
@@ -16,25 +16,33 @@ from numpy.typing import NDArray
 from ferrum.errors import InternalError
 from ferrum.kv.prefix import PrefixChain
 
+# The marks on one sequence that has 23 tokens, in blocks of 4, before its last token is computed:
+#
+#    blocks                     |   0   |   1   |   2   |   3   |   4   |   5   |
+#    recorded * block_size  20  ────────────────────────────────────────┤ full blocks with a digest
+#    computed               22  ────────────────────────────────────────────┤ keys and values are there
+#    length                 23  ──────────────────────────────────────────────┤ tokens that are known
+#    writable_until         24  ────────────────────────────────────────────────┤ may be written
+#    capacity               24  ────────────────────────────────────────────────┤ the blocks end
+#    max_length             30  ────────────────────────────────────────────────────────────┤ the sequence ends
+#
+# `computed`, `length` and `max_length` are fields of the sequence (`ferrum.sched.sequence`), the others of its table.
+# The next chunk writes the positions from `computed` on, which must lie before `writable_until`.
+
 
 class BlockTable:
-    """The blocks of one sequence, in the order of its positions.
+    """The blocks of one sequence, in the order of its positions."""
 
-    `blocks`: ids on the device. `host_blocks`: ids on the host; one of the two lists is empty. `recorded`: how many of
-    the leading blocks are full and have been offered to the prefix cache. `writable_until`: positions from the first that is
-    not computed up to this one may be written without asking; the manager keeps it. `chain`: the digests of its text.
-    """
-
-    __slots__ = ("_row", "block_size", "blocks", "chain", "host_blocks", "writable_until", "recorded")
+    __slots__ = ("_row", "block_size", "blocks", "chain", "host_blocks", "recorded", "writable_until")
 
     def __init__(self, block_size: int, blocks: Sequence[int] = (), chain: PrefixChain | None = None) -> None:
         self.block_size = block_size
-        self.chain = PrefixChain(b"", block_size) if chain is None else chain
-        self.blocks: list[int] = []
-        self.host_blocks: list[int] = []
-        self.recorded = 0
-        self.writable_until = 0
-        self._row = np.zeros(4, np.int32)
+        self.chain = PrefixChain(b"", block_size) if chain is None else chain  # the digests of its text
+        self.blocks: list[int] = []  # ids on the device
+        self.host_blocks: list[int] = []  # ids on the host; one of the two lists is always empty
+        self.recorded = 0  # leading blocks that are full and were offered to the prefix cache
+        self.writable_until = 0  # positions from the first that is not computed to this one may be written; see reserve
+        self._row = np.zeros(4, np.int32)  # the same as `blocks`, in an array that doubles when it is full
         self.extend(blocks)
 
     @property
@@ -44,11 +52,11 @@ class BlockTable:
 
     @property
     def row(self) -> NDArray[np.int32]:
-        """int32 [blocks]: the form that a StepBatch wants. A view: valid until the table changes."""
+        """int32 [blocks]: as a row of `StepBatch.block_tables`. A view: valid until the table changes."""
         return self._row[: len(self.blocks)]
 
     def extend(self, blocks: Iterable[int]) -> None:
-        """More blocks at the end."""
+        """Adds blocks at the end."""
         start = len(self.blocks)
         self.blocks.extend(blocks)
         if len(self.blocks) > len(self._row):
@@ -56,7 +64,7 @@ class BlockTable:
         self._row[start : len(self.blocks)] = self.blocks[start:]
 
     def append(self, block: int) -> None:
-        """One more block at the end; no array arithmetic for one number."""
+        """Adds one block at the end, without array arithmetic."""
         count = len(self.blocks)
         if count == len(self._row):
             self._row = np.resize(self._row, 2 * count)
@@ -64,12 +72,12 @@ class BlockTable:
         self.blocks.append(block)
 
     def replace(self, index: int, block: int) -> None:
-        """Another block in place of the one at `index`."""
+        """Puts another block in the place of number `index`."""
         self.blocks[index] = block
         self._row[index] = block
 
     def clear(self) -> None:
-        """No blocks on the device any more."""
+        """Removes all blocks of the device."""
         self.blocks.clear()
         self.recorded = 0
         self.writable_until = 0
@@ -83,7 +91,7 @@ class BlockTable:
     def slots(self, start: int, count: int) -> NDArray[np.int32]:
         """int32 [count]: the slots of positions start, start + 1, … Raises InternalError outside the table."""
         if count == 1:
-            return np.array((self.slot(start),), np.int32)  # a decode: no array arithmetic for one number
+            return np.array((self.slot(start),), np.int32)  # a decode step: no array arithmetic for one number
         if start < 0 or count < 0 or start + count > self.capacity:
             raise InternalError(f"positions {start} to {start + count} exceed a block table of {self.capacity}")
         positions = np.arange(start, start + count, dtype=np.int32)

@@ -1,8 +1,8 @@
 """A computed prefix in a file, so that the next process need not compute it.
 
 Owns: the format: a safetensors file with the contents of full blocks, and in its metadata the tokens, the root (a
-digest of the model and of everything else that determines the contents) and a digest of tokens and contents. A file is
-only read where the root is the same, and if its digest is right: a wrong number would be found out by nobody.
+digest of the model and of everything else that the contents depend on) and a digest of tokens and contents. A file is
+used only if both are right: wrong keys and values would give wrong answers without any error.
 Refuses to know: what the tokens mean, how a root is made.
 Specs: KV-35, KV-43. Next: `ferrum.sched.sequence`.
 """
@@ -31,8 +31,8 @@ Contents = Mapping[str, NDArray[Any]]
 
 def save_prefix(manager: KvManager, root: Digest, token_ids: Sequence[int], path: str | Path) -> int:
     """Writes the longest prefix of the text that is in memory -> its length in tokens, a whole number of blocks. Raises
-    ResourceExhausted where there is none, or none that could be brought to the device; NotFound for a folder that does
-    not exist, InvalidParameter for any other path that cannot be written to, which then holds what it held."""
+    ResourceExhausted where no prefix is in memory or none can be moved to the device; NotFound for a folder that does
+    not exist; InvalidParameter for any other path that cannot be written. An existing file is then unchanged."""
     from safetensors.numpy import save
 
     if not Path(path).parent.is_dir():
@@ -42,25 +42,25 @@ def save_prefix(manager: KvManager, root: Digest, token_ids: Sequence[int], path
     try:
         if not count:
             raise ResourceExhausted("nothing of this text is in memory: generate from it first, with prefix caching")
-        kept, contents = list(token_ids[:count]), manager.store.read(table.blocks)
+        saved, contents = list(token_ids[:count]), manager.store.read(table.blocks)
     finally:
         manager.close(table)
-    digest = _digest(kept, contents)
-    metadata = {"format": FORMAT, "root": root.hex(), "token_ids": json.dumps(kept), "digest": digest}
+    digest = _digest(saved, contents)
+    metadata = {"format": FORMAT, "root": root.hex(), "token_ids": json.dumps(saved), "digest": digest}
     content = save(contents, metadata)
     try:
         with replacing(path) as file:
             file.write(content)
-    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         raise InvalidParameter("path", f"{path} cannot be written: {reason(error)}") from error
     return count
 
 
 def load_prefix(manager: KvManager, root: Digest, path: str | Path) -> int:
     """Reads a saved prefix into memory, where it is cached -> its length in tokens. Raises NotFound, InvalidFormat for
-    a file that is damaged or of another model, ResourceExhausted where there is no room."""
+    a file that is damaged or of another model, ResourceExhausted where memory does not suffice."""
     open_regular(path).close()
-    with _foreign(path):
+    with _format_errors(path):
         from safetensors import safe_open
 
         with safe_open(path, "numpy") as file:
@@ -80,25 +80,24 @@ def load_prefix(manager: KvManager, root: Digest, path: str | Path) -> int:
 
 
 @contextmanager
-def _foreign(path: str | Path) -> Iterator[None]:
-    """What reads a file from somewhere else may fail in any way; only errors of ferrum and a lack of memory are told as
-    they are."""
+def _format_errors(path: str | Path) -> Iterator[None]:
+    """Raises InvalidFormat for every error of reading the file, except errors of this project and MemoryError."""
     try:
         yield
     except (FerrumError, MemoryError):
         raise
     except OSError as error:
         raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from error
-    except Exception as error:  # of the library, and of NumPy for types that it does not have
+    except Exception as error:  # from the library, and from NumPy for types that it does not have
         raise InvalidFormat(f"{path} is not a saved prefix: {error}") from error
-    except BaseException as error:  # a panic of native code is none of Python's own exceptions
+    except BaseException as error:  # a panic of native code is not a subclass of Exception
         if type(error).__name__ != "PanicException":
             raise
         raise InvalidFormat(f"{path} is not a saved prefix: the library for it failed") from error
 
 
 def _tokens(metadata: Mapping[str, str], path: str | Path, root: Digest, block_size: int) -> list[int]:
-    """The tokens of a file that its metadata says can be used. Raises InvalidFormat for any other."""
+    """The tokens of the file. Raises InvalidFormat if its metadata says that it cannot be used here."""
     if metadata.get("format") != FORMAT:
         raise InvalidFormat(f"{path} is not a prefix that this version has saved")
     if metadata.get("root") != root.hex():
@@ -111,6 +110,6 @@ def _tokens(metadata: Mapping[str, str], path: str | Path, root: Digest, block_s
 
 
 def _digest(token_ids: Sequence[int], contents: Contents) -> str:
-    """Of the tokens, and of names, types, shapes and bytes of the contents."""
+    """A digest of the tokens, and of the names, types, shapes and bytes of the contents."""
     facts = [list(token_ids), *((name, array_digest(contents[name])) for name in sorted(contents))]
     return blake2b(repr(facts).encode(), digest_size=DIGEST_BYTES).hexdigest()

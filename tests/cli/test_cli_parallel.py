@@ -13,7 +13,6 @@ from ferrum.cli.parallel import Line, Totals, answer_all, split_prompts
 from ferrum.cli.progress import Progress
 from ferrum.cli.statistics import stats_lines
 from ferrum.engine.statistics import EngineStats
-from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Choice, Completion, DecodeSteps, FinishReason, Usage
@@ -179,7 +178,7 @@ def test_statistics_tell_what_happened(generate: Invoke, file: Path) -> None:
 def test_what_came_back_is_not_a_part_of_what_went() -> None:
     usage = TierUsage(4, 1, 2, 1)
     counters = KvCounters(evicted=5, demoted=2, promoted=3, dropped=1)  # a block that was swapped out is found too
-    lines = stats_lines(EngineStats(0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters))
+    lines = stats_lines(EngineStats(0, 0, 1, 1, 0, 0, usage, usage, counters))
     assert lines[2].split(maxsplit=1)[1] == ("5 blocks: 2 to the host, 1 dropped there; 3 found there and copied back")
 
 
@@ -187,7 +186,7 @@ def test_what_came_back_is_not_a_part_of_what_went() -> None:
 def test_replayed_steps_are_told_where_there_are_any() -> None:
     def told(decode: DecodeSteps) -> str:
         usage, counters = TierUsage(4, 1, 2, 1), KvCounters(evicted=0, demoted=0, promoted=0, dropped=0)
-        stats = EngineStats(0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters, decode)
+        stats = EngineStats(0, 0, 1, 1, 0, 0, usage, usage, counters, decode)
         return "\n".join(stats_lines(stats)[5:])
 
     assert told(DecodeSteps()) == ""
@@ -199,7 +198,7 @@ def test_replayed_steps_are_told_where_there_are_any() -> None:
 def test_drafts_are_told_where_there_were_any(generate: Invoke) -> None:
     usage, counters = TierUsage(4, 1, 2, 1), KvCounters()
     stats = EngineStats(
-        0, 0, 1, 1, 0, 0, usage, usage, PressureLevel.NORMAL, counters, draft_tokens=9, accepted_tokens=5
+        0, 0, 1, 1, 0, 0, usage, usage, counters, draft_tokens=9, accepted_tokens=5
     )
     assert stats_lines(stats)[5:] == ["drafts      5 of 9 accepted"]
     plain, told = (generate("a a a a a a", "--temp", 0, "-n", 40, "--speculate", how) for how in ("off", "ngram"))

@@ -15,7 +15,6 @@ from ferrum.kv.block_table import BlockTable
 from ferrum.kv.eviction import POLICIES, EvictionPolicy, make_policy
 from ferrum.kv.manager import KvManager
 from ferrum.kv.pool import BlockPool, Evicted
-from ferrum.kv.pressure import PressureGauge
 from ferrum.testing.stub import StubStore
 
 POLICY_NAMES = tuple(POLICIES)
@@ -246,14 +245,13 @@ def make_manager(
     *,
     prefix_caching: bool = True,
     root: bytes = b"root",
-    gauge: PressureGauge | None = None,
 ) -> tuple[KvManager, FragileStore]:
     """A manager over memory that fails where `store.faults` says."""
     faults = Faults()
     store = FragileStore(faults, blocks, block_size, host_blocks)
     device = FragilePool(faults, blocks, make_policy(policy))
     host = FragilePool(faults, host_blocks, make_policy(policy)) if host_blocks else None
-    manager = KvManager(store, device, host, block_size, prefix_caching=prefix_caching, root=root, gauge=gauge)
+    manager = KvManager(store, device, host, block_size, prefix_caching=prefix_caching, root=root)
     return manager, store
 
 

@@ -2,136 +2,75 @@
 
 from __future__ import annotations
 
-import re
-from itertools import pairwise
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ferrum.errors import DeviceError, InternalError, InvalidParameter, ResourceExhausted
-from ferrum.kv.pressure import PressureGauge, PressureLevel
-from ferrum.kv.statistics import KvCounters, TierUsage
+from ferrum.errors import DeviceError, InternalError, ResourceExhausted
+from ferrum.kv.statistics import KvCounters, PressureLevel, TierUsage
 from ferrum.testing.audit import audit
 from tests.kv.oracles import NAIVE_ORDERS, POLICY_NAMES, known, make_manager, remember, serve
 
 TEXT = [0, 1, 1, 0, 1, 0, 0, 1]
 NORMAL, WARNING, CRITICAL = PressureLevel
 
-thresholds = st.floats(0, 1, exclude_min=True)
-shares = st.floats(0, 1)
-
 
 # ---- pressure
 @pytest.mark.clause("KV-40")
-@given(pair=st.tuples(thresholds, thresholds), observed=st.lists(shares, max_size=20))
-@example(pair=(0.5, 0.5), observed=[0.5, 0.49])
-@example(pair=(0.5, 1.0), observed=[1.0, 0.5, 0.75, 0.0])
-def test_the_level_follows_the_thresholds_and_listeners_hear_of_changes_only(
-    pair: tuple[float, float], observed: list[float]
-) -> None:
-    warning, critical = sorted(pair)
-    gauge = PressureGauge(warning, critical)
-    heard: list[list[PressureLevel]] = [[], []]
-    gauge.subscribe(heard[0].append)
-    levels = [NORMAL]
-    for share in [*observed, warning, critical, 0.0]:  # on the thresholds too
-        if share >= critical:
-            levels.append(CRITICAL)
-        else:
-            levels.append(WARNING if share >= warning else NORMAL)
-        gauge.observe(share)
-        assert gauge.level is levels[-1]
-    gauge.subscribe(heard[1].append)  # hears of what happens from now on
-    gauge.observe(1.0)
-    changes = [after for before, after in pairwise(levels) if before != after]
-    assert heard == [[*changes, CRITICAL], [CRITICAL]]
-
-
-@pytest.mark.clause("KV-40")
-@pytest.mark.parametrize("pair", [(0, 0.5), (-0.1, 0.5), (0.6, 0.5), (0.5, 1.1), (float("nan"), 0.5)])
-def test_thresholds_that_mean_nothing_are_refused(pair: tuple[float, float]) -> None:
-    says = f"warning and critical must be 0 < warning <= critical <= 1: {pair[0]}, {pair[1]}"
-    with pytest.raises(InvalidParameter, match=f"^{re.escape(says)}$"):
-        PressureGauge(*pair)
-
-
-@pytest.mark.clause("KV-40")
-def test_levels_can_be_compared() -> None:
-    assert NORMAL < WARNING < CRITICAL
-    assert PressureGauge().level is NORMAL
+@given(total=st.integers(1, 200), data=st.data())
+@example(total=20, data=None)
+def test_a_level_begins_at_its_threshold(total: int, data: st.DataObject | None) -> None:
+    for held in range(total + 1) if data is None else [data.draw(st.integers(0, total), "held")]:
+        usage = TierUsage(total, 0, total - held, held)
+        percent = Fraction(100 * held, total)
+        assert usage.pressure is (CRITICAL if percent >= 95 else WARNING if percent >= 80 else NORMAL)
 
 
 @pytest.mark.clause("KV-40")
 def test_pressure_follows_the_blocks_that_are_held() -> None:
-    gauge, heard = PressureGauge(0.5, 0.75), []
-    manager, store = make_manager(8, 2, 8, gauge=gauge)
-    gauge.subscribe(heard.append)
-    first = serve(manager, store, TEXT[:6])
-    assert heard == []
-    second = serve(manager, store, [1, 1])
-    assert heard == [WARNING]
-    third = serve(manager, store, [1, 0, 1, 0])
-    assert heard == [WARNING, CRITICAL]
-    manager.swap_out(first, 6)  # three blocks are cached, and do not count
-    assert heard == [WARNING, CRITICAL, NORMAL]
-    manager.swap_in(first)
-    assert heard[3:] == [CRITICAL]
-    manager.close(third)
+    manager, store = make_manager(5, 2)
+
+    def pressure() -> PressureLevel:
+        return manager.usage()[0].pressure
+
+    first, second = serve(manager, store, TEXT[:8]), serve(manager, store, [1, 1])
+    assert pressure() is CRITICAL
     manager.close(second)
+    assert pressure() is WARNING
     manager.close(first)
-    assert heard[4:] == [WARNING, NORMAL]
-    assert manager.open(first, TEXT[:6]) == 6
-    assert manager.open(second, [1, 1]) == 2  # hits are held as well
-    assert heard[6:] == [WARNING]
+    assert pressure() is NORMAL  # cached blocks do not count
+    assert manager.usage()[1].pressure is NORMAL  # there is no host tier
 
 
-@pytest.mark.clause("KV-40")
-def test_pressure_falls_when_a_copy_takes_the_place_of_a_block() -> None:
-    gauge, heard = PressureGauge(0.75, 1.0), []
-    manager, store = make_manager(4, 4, gauge=gauge)
+@pytest.mark.clause("KV-41")
+def test_the_peak_counts_a_block_and_its_copy() -> None:
+    manager, store = make_manager(4, 4)
     remember(manager, store, TEXT)
     table = manager.new_table()
     manager.open(table, TEXT)
-    gauge.subscribe(heard.append)
     manager.reserve(table, 7, 8)  # a third block is held, until the copy is made
-    assert (manager.device.held, gauge.level, heard) == (2, NORMAL, [WARNING, NORMAL])
-    assert manager.counters().peak_held == 3
+    assert (manager.device.held, manager.counters().peak_held) == (2, 3)
 
 
-@pytest.mark.clause("KV-18", "KV-40")
-def test_pressure_falls_when_a_move_fails() -> None:
-    manager, store = make_manager(2, 4, 2, gauge=PressureGauge(0.9, 1.0))
+@pytest.mark.clause("KV-18")
+def test_nothing_is_held_after_a_move_that_failed() -> None:
+    manager, store = make_manager(2, 4, 2)
     table = serve(manager, store, TEXT)
     manager.swap_out(table, 8)
     manager.gc()
     store.faults.arm({1})
     with pytest.raises(DeviceError):
         manager.swap_in(table)
-    assert manager.gauge.level is NORMAL
+    assert manager.device.held == 0
     manager.close(table)
     source, target = serve(manager, store, TEXT[:2]), manager.new_table()
     manager.fork(source, target, 2)
     store.faults.arm({1})
     with pytest.raises(DeviceError):
         manager.reserve(target, 2, 3)
-    assert (manager.device.held, manager.gauge.level) == (1, NORMAL)
-
-
-@pytest.mark.clause("KV-40")
-def test_a_listener_that_fails_is_its_own_affair(caplog: pytest.LogCaptureFixture) -> None:
-    gauge, heard = PressureGauge(0.5, 0.75), []
-    manager, store = make_manager(4, 4, gauge=gauge)
-
-    def fail(_: PressureLevel) -> None:
-        raise RuntimeError("the listener's own affair")
-
-    gauge.subscribe(fail)
-    gauge.subscribe(heard.append)
-    table = serve(manager, store, TEXT)
-    assert (heard, gauge.level, table.capacity) == ([WARNING], WARNING, 8)
-    assert "a pressure listener failed" in caplog.text and "the listener's own affair" in caplog.text
-    audit(manager, [table])
+    assert manager.device.held == 1
 
 
 # ---- counters
@@ -242,14 +181,12 @@ def test_after_a_reset_memory_is_as_new(policy: str) -> None:
     manager, store = make_manager(4, 2, 4, policy)
     tables = [serve(manager, store, TEXT[:5]), serve(manager, store, [1])]
     manager.swap_out(tables[0], 5)
-    heard: list[PressureLevel] = []
-    manager.gauge.subscribe(heard.append)
     manager.reserve(tables[1], 1, 8)
     for resets in (1, 2, 3):
         manager.reset()
         assert manager.resets == resets
     assert manager.usage() == (TierUsage(4, 4, 0, 0), TierUsage(4, 4, 0, 0))
-    assert (heard, known(manager, TEXT)) == ([CRITICAL, NORMAL], [])
+    assert known(manager, TEXT) == []
     remember(manager, store, TEXT)
     remember(manager, store, [1] * 8)
     assert known(manager, TEXT) == ["host"] * 4

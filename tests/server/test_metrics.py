@@ -15,7 +15,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.statistics import EngineStats
-from ferrum.kv.pressure import PressureLevel
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.server.metrics import counters, gauges, histograms
 from ferrum.types import FinishReason
@@ -78,9 +77,7 @@ def test_a_histogram_is_told_in_full(values: list[float]) -> None:
 def test_each_number_stands_under_its_own_name() -> None:
     device, host = TierUsage(total=10, free=5, cached=3, held=2), TierUsage(total=24, free=7, cached=8, held=9)
     kv = KvCounters(queried_tokens=11, hit_tokens=12)
-    stats = EngineStats(
-        13, 14, 15, 16, 17, 18, device, host, PressureLevel.NORMAL, kv, draft_tokens=21, accepted_tokens=22
-    )
+    stats = EngineStats(13, 14, 15, 16, 17, 18, device, host, kv, draft_tokens=21, accepted_tokens=22)
     metrics = EngineMetrics()
     metrics.prompt_tokens, metrics.generation_tokens = 19, 20
     found = [*gauges(stats), *counters(stats, metrics)]
