@@ -32,10 +32,9 @@ class ChatTemplate:
     The dialect is the one that Hugging Face transformers renders: Jinja2 with `trim_blocks` and `lstrip_blocks`, loop
     controls, `raise_exception`, `strftime_now`, and a `tojson` that does not escape HTML.
 
-    A template is code from whoever published the model. The sandbox keeps it from reaching Python: private
-    attributes, imports, files, and changes to the messages are refused. Rendering may use half a second of
-    processor time and more for long conversations, compiling a second, and both values and text of some million
-    characters.
+    A template is code from the publisher of the model. The sandbox keeps it from reaching Python: private
+    attributes, imports, files, and changes to the messages are refused. Rendering may use half a second of processor
+    time, more for long conversations, and values and text of some million characters.
     """
 
     def __init__(self, source: str, /, **special_tokens: str | None) -> None:
@@ -56,11 +55,10 @@ class ChatTemplate:
         except UnicodeEncodeError:
             raise TokenizerError("the chat template holds half of a surrogate pair, which is no character") from None
         try:
-            with limited("compiling"):
-                self._template = chat_environment().from_string(source)
+            self._template = chat_environment().limited_template(source)
         except jinja2.TemplateSyntaxError as error:
             raise TokenizerError(f"the chat template is malformed at line {error.lineno}: {_reason(error)}") from error
-        except Exception as error:  # the compiler evaluates constant expressions, which may fail in any way
+        except Exception as error:  # foreign code: any exception may come out of it
             raise TokenizerError(f"the chat template is malformed: {_reason(error)}") from error
 
     def render(
@@ -107,12 +105,11 @@ class ChatTemplate:
 
     @cached_property
     def _reader(self) -> TemplateReader:
-        with self._limited("compiling"):
-            return TemplateReader(self._template.environment.parse(self.source))
+        return TemplateReader(self._template.environment.parse(self.source))
 
     def _rendered(self, variables: dict[str, Any]) -> str:
         try:
-            with self._limited("rendering", lambda: weight(variables)):
+            with self._limited(lambda: weight(variables)):
                 return self._template.render(variables)
         except RequestValidation:
             raise

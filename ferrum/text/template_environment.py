@@ -17,13 +17,11 @@ from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from ferrum.text.template_growth import limited_filter, require_few_keys
+from ferrum.text.template_checks import limited_filter, require_few_keys
 from ferrum.text.template_limits import budget, refuse
 from ferrum.text.template_sandbox import LimitedEnvironment
-from ferrum.text.template_text import require_text
 
 _LONGEST_LAYOUT = 1024  # of a date; the time to write one grows with its length, and so does the text
 
@@ -54,17 +52,10 @@ class PublicNamespace(Namespace):
         _require_public(name)
         super().__setitem__(name, value)
 
-    def __repr__(self) -> str:
-        # a namespace can change after a list that holds it was measured, so it is measured when it is printed
-        values = object.__getattribute__(self, "_Namespace__attrs")
-        budget().write(budget().weigh(values))
-        require_text(values)
-        return super().__repr__()
-
 
 class DictMaker:
-    """`dict(…)` and `dict.fromkeys(…)`. The type itself would hand out `dict.update`, which changes any dict it is
-    given and which the sandbox, watching objects, does not see."""
+    """`dict(…)` and `dict.fromkeys(…)`. The type itself would have `dict.update`, which changes any dict that it is
+    given."""
 
     def __call__(self, *arguments: Any, **entries: Any) -> dict[Any, Any]:
         if len(arguments) == 1 and not isinstance(arguments[0], Mapping):
@@ -78,12 +69,12 @@ class DictMaker:
         return dict.fromkeys(keys, value)
 
 
-# what templates know them as, and what errors call them
+# their names in errors
 PublicNamespace.__name__, PublicNamespace.__module__ = "namespace", "builtins"
 DictMaker.__name__, DictMaker.__module__ = "dict function", "builtins"
 
 
-def chat_environment() -> ImmutableSandboxedEnvironment:
+def chat_environment() -> LimitedEnvironment:
     """A fresh environment: no private attributes, no changing of the caller's lists and dicts, no file access."""
     environment = LimitedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, "jinja2.ext.loopcontrols"]
@@ -112,7 +103,7 @@ def _tojson(
 
 
 def _raise_exception(message: str) -> NoReturn:
-    require_text(message)
+    budget().weigh(message, as_text=True)
     raise TemplateError(message)
 
 

@@ -1,257 +1,237 @@
-"""A sandbox for templates in which whatever could take time or memory without end asks the budget first.
+"""A sandbox for templates in which each operation that could take time or memory asks the budget first.
 
-Owns: the places in a template's compiled code where the budget is asked, and the limits on source and compiled code.
-Refuses to know: how much is left, the dialect of chat templates.
-Specs: TEXT-21, TEXT-22, TEXT-25. Next: `ferrum.text.template_limits`.
+Two public seams of Jinja suffice. The syntax tree of a template is changed before it is compiled: loops, texts,
+comparisons, slices and large literals get a filter that asks the budget. Operators, calls, attributes and filters are
+methods and entries of the environment, and ask it there.
+
+Owns: where the budget is asked, and the limits on the source. Refuses to know: how much is left, the dialect of chat
+templates. Specs: TEXT-18, TEXT-21, TEXT-22, TEXT-25. Next: `ferrum.text.template_limits`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, ItemsView, Iterable, KeysView
-from types import CodeType
-from typing import Any, NoReturn
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
-from jinja2 import nodes, pass_context
-from jinja2.compiler import CodeGenerator, Frame, operators
-from jinja2.lexer import TokenStream
-from jinja2.runtime import Context
+from jinja2 import Template, nodes, pass_context, pass_eval_context
+from jinja2.nodes import EvalContext
+from jinja2.runtime import Context, Macro, markup_join, str_join
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
 
-from ferrum.text.template_growth import (
-    LimitedEscapeFormatter,
-    LimitedFormatter,
+from ferrum.text.template_checks import (
     check_call,
+    check_layout,
     check_operator,
     limited_filter,
     limited_test,
     require_few_keys,
 )
 from ferrum.text.template_limits import budget, refuse
-from ferrum.text.template_text import require_text
 
 SOURCE = 64 << 10  # characters, several times those of the longest chat templates in use
-GENERATED = 1 << 20  # characters of Python, which is compiled without a pause
+NODES = 8192  # of the syntax tree, also several times; the compiler cannot be stopped while it runs
 
-_PAID = "paid for"  # a filter whose name no template can write after a bar
-_LONG_TESTS = ["in", "==", "eq", "equalto", "!=", "ne", ">", "gt", "greaterthan", ">=", "ge", "<", "lt", "lessthan"]
-_LONG_TESTS += ["<=", "le", "lower", "upper"]  # all others take a moment, whatever they are given
-_METHODS: dict[type, frozenset[str]] = {kind: frozenset(dir(kind)) for kind in (str, dict, list, tuple)}
-"""Of types for which whether a method is safe depends on its name alone."""
-_VIEWS = (KeysView, ItemsView)
+_LONG_LITERAL = 64  # items; shorter lists are not worth a call
 _JINJA_NAMES = {"_loop_vars", "_block_vars"}  # arguments that Jinja adds: all variables of a loop or block
+_UNSAFE_METHODS = frozenset(["encode", "expandtabs", "format_map", "striptags", "translate", "unescape"])
+"""Methods of texts that no chat template in use calls, and whose results or times have no simple bound."""
+_NESTED_FIELD = re.compile(r"\{[^{}]*\{")
 
 
-class LimitedCode(CodeGenerator):
-    """Python code for a template that asks the budget wherever time or memory could be spent without end."""
+@pass_eval_context
+def _joined(context: EvalContext, parts: tuple[Any, ...]) -> str:
+    budget().require(sum(budget().weigh(part, as_text=True) for part in parts))
+    text: str = budget().made((markup_join if context.autoescape else str_join)(parts))
+    return text
+
+
+def _stepped(value: Any) -> Any:
+    budget().step()
+    return value
+
+
+def _weighed(value: Any) -> Any:
+    budget().weigh(value)
+    return value
+
+
+# filters whose names no template can write after a bar, because of the space
+_OWN_FILTERS: dict[str, Callable[..., Any]] = {
+    "budget joined": _joined,
+    "budget made": lambda value: budget().made(value),
+    "budget step": _stepped,
+    "budget weighed": _weighed,
+    "budget write": lambda size: budget().write(size),
+}
+
+
+class _Metering(NodeTransformer):
+    """Puts the filters above into a syntax tree."""
+
+    def __init__(self, environment: ImmutableSandboxedEnvironment) -> None:
+        self._environment = environment
+        self._nodes = 0
 
     def visit(self, node: nodes.Node, *arguments: Any, **named: Any) -> Any:
-        budget().step()
+        self._nodes += 1
+        if self._nodes > NODES:
+            refuse(f"it has more than {NODES} parts")
         return super().visit(node, *arguments, **named)
 
-    def blockvisit(self, body: Iterable[nodes.Node], frame: Frame) -> None:
-        """Every block, and so every round of a loop, pays for a step and for the text that stands in it."""
-        body = list(body)
-        self.writeline(f"environment.enter_block({_length_of_text(body)})")
-        super().blockvisit(body, frame)
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        if node.value != math.inf:
+            return node
+        text = nodes.Const("inf", lineno=node.lineno)  # Python has no word for it
+        return nodes.Filter(text, "float", [], [], None, None, lineno=node.lineno, environment=self._environment)
 
-    def visit_Const(self, node: nodes.Const, frame: Frame) -> None:
-        if node.value == math.inf:
-            self.write("1e999")  # Python has no word for it
-        else:
-            super().visit_Const(node, frame)
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        if node.test is not None:  # an item for which it is false has no round of the loop that could count
+            node.test = self._filtered(node.test, "step")
+        node.body = [self._write(0, node), *node.body]
+        return node
 
-    def visit_List(self, node: nodes.List, frame: Frame) -> None:
-        self._made(super().visit_List, node, frame)
+    def visit_Output(self, node: nodes.Output) -> list[nodes.Node]:
+        self.generic_visit(node)
+        size = sum(len(part.data) for part in node.nodes if isinstance(part, nodes.TemplateData))
+        return [self._write(size, node), node]
 
-    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
-        if node.ctx == "load":
-            self._made(super().visit_Tuple, node, frame)
-        else:
-            super().visit_Tuple(node, frame)
-
-    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
-        require_few_keys(node.items)
-        self._made(super().visit_Dict, node, frame)
-
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        join = "markup_join" if frame.eval_ctx.autoescape else "str_join"
-        if frame.eval_ctx.volatile:  # `{% autoescape %}` with a variable
-            join = "markup_join if context.eval_ctx.volatile else str_join"
-        self.write(f"environment.joined({join}, (")
-        for part in node.nodes:
-            self.visit(part, frame)
-            self.write(", ")
-        self.write("))")
-
-    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
-        if not isinstance(node.arg, nodes.Slice):
-            super().visit_Getitem(node, frame)
-        elif isinstance(node.node, nodes.Const):  # Python warns where it sees `None[1:]`
-            self.write("environment.made(environment.weighed(")
-            self.visit(node.node, frame)
-            self.write(")[")
-            self.visit(node.arg, frame)
-            self.write("])")
-        else:
-            self._made(super().visit_Getitem, node, frame)
-
-    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
-        """Comparing takes as long as the compared values are large."""
-        self.write("(")
-        self._weighed(node.expr, frame)
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        last = node.ops[-1]
+        if len(node.ops) == 1 and (_is_literal(last.expr) or (last.op in ("eq", "ne") and _is_literal(node.expr))):
+            return node  # to compare any value with a constant takes a moment
+        node.expr = self._weighed(node.expr)
         for operand in node.ops:
-            self.write(f" {operators[operand.op]} ")
-            self._weighed(operand.expr, frame)
-        self.write(")")
+            operand.expr = self._weighed(operand.expr)
+        return node
 
-    def _made(self, write: Callable[[Any, Frame], None], node: nodes.Node, frame: Frame) -> None:
-        if all(isinstance(part, nodes.Const) for part in node.iter_child_nodes()):
-            write(node, frame)  # `['user', 'assistant']` is no larger than it is written
-            return
-        self.write("environment.made(")
-        write(node, frame)
-        self.write(")")
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self._filtered(nodes.Tuple(node.nodes, "load", lineno=node.lineno), "joined")
 
-    def _weighed(self, node: nodes.Expr, frame: Frame) -> None:
-        if isinstance(node, nodes.Const):
-            self.visit(node, frame)  # no larger than it is written
-        else:
-            self.write("environment.weighed(")
-            self.visit(node, frame)
-            self.write(")")
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        node.node = self._filtered(node.node, "weighed")
+        return self._filtered(node, "made")
 
-    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        if not isinstance(node, nodes.TemplateData):
-            raise nodes.Impossible  # nothing is computed before there is a budget for the rendering
-        return super()._output_child_to_const(node, frame, finalize)
+    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
+        self.generic_visit(node)
+        node.key = self._weighed(node.key)  # to hash a tuple is to walk through its members
+        return node
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        require_few_keys(node.items)
+        return self._literal(node)
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._literal(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._literal(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def _literal(self, node: nodes.Dict | nodes.List | nodes.Tuple) -> nodes.Node:
+        self.generic_visit(node)
+        return self._filtered(node, "made") if len(node.items) > _LONG_LITERAL else node
+
+    def _weighed(self, node: nodes.Expr) -> nodes.Expr:
+        return node if isinstance(node, nodes.Const) else self._filtered(node, "weighed")
+
+    def _filtered(self, node: nodes.Node, name: str) -> nodes.Expr:
+        name = f"budget {name}"
+        return nodes.Filter(
+            cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno, environment=self._environment
+        )
+
+    def _write(self, size: int, node: nodes.Node) -> nodes.Node:
+        return nodes.ExprStmt(self._filtered(nodes.Const(size, lineno=node.lineno), "write"), lineno=node.lineno)
+
+
+def _is_literal(node: nodes.Node) -> bool:
+    """True for a constant, and for a list of constants."""
+    parts = node.items if isinstance(node, (nodes.List, nodes.Tuple)) else [node]
+    return all(isinstance(part, nodes.Const) for part in parts)
 
 
 class LimitedEnvironment(ImmutableSandboxedEnvironment):
-    """A sandbox in which every operation of a template asks the budget first."""
+    """A sandbox in which each operation of a template asks the budget first."""
 
-    code_generator_class = LimitedCode
     intercepted_binops = frozenset(["+", "-", "*", "/", "//", "%", "**"])
 
     filters: dict[str, Any]
     tests: dict[str, Any]
 
     def __init__(self, **options: Any) -> None:
-        # the optimizer computes constant expressions while a template is compiled
+        # the optimizer would compute constant expressions while a template is compiled
         super().__init__(optimized=False, finalize=_finalize, **options)
-        self._safe: dict[tuple[type, str], bool] = {}
         self.filters.update({name: limited_filter(name, self.filters[name]) for name in list(self.filters)})
-        self.tests.update({name: limited_test(name, self.tests[name]) for name in _LONG_TESTS})
-        self.filters[_PAID] = _paid
-        self.filters["random"] = _random
+        self.tests.update({name: limited_test(name, self.tests[name]) for name in list(self.tests)})
+        self.filters.update(_OWN_FILTERS, random=_random)
         del self.globals["lipsum"]  # much text for a small number, and no use in a prompt
 
-    def enter_block(self, characters: int) -> None:
-        budget().write(characters)
-
-    def made(self, value: Any) -> Any:
-        return budget().made(value)
-
-    def joined(self, join: Callable[[Any], str], parts: tuple[Any, ...]) -> str:
-        size = 0
-        for part in parts:
-            if type(part) is str:
-                size += len(part)
-            else:
-                size += budget().weigh(part)
-                require_text(part)
-        budget().require(size)
-        text: str = budget().made(join(parts))
-        return text
-
-    def weighed(self, value: Any) -> Any:
-        budget().weigh(value)
-        return value
+    def limited_template(self, source: str) -> Template:
+        """The template of a source. Raises LimitExceeded where it is too long."""
+        if len(source) > SOURCE:
+            refuse(f"it has more than {SOURCE} characters")
+        return self.from_string(_Metering(self).visit(self.parse(source)))
 
     def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:
-        own = {name: value for name, value in named.items() if name not in _JINJA_NAMES}
-        arguments = check_call(__obj, arguments, own)
-        return budget().made(super().call(__context, __obj, *arguments, **named), None, arguments)
+        budget().step()
+        if isinstance(__obj, Macro):  # its operations ask by themselves
+            return super().call(__context, __obj, *arguments, **named)
+        check_call(__obj, arguments, {name: value for name, value in named.items() if name not in _JINJA_NAMES})
+        return budget().made(super().call(__context, __obj, *arguments, **named))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        if operator == "+" and type(left) is type(right) is str:  # what chat templates do most
+        if operator == "+" and type(left) is type(right) is str:  # the most frequent operator of chat templates
             budget().require(len(left) + len(right))
             return budget().made(left + right)
-        known = check_operator(operator, left, right)
-        if operator == "-" and (isinstance(left, _VIEWS) or isinstance(right, _VIEWS)):
-            left = left if isinstance(left, _VIEWS) else list(left)
-            result = super().call_binop(context, operator, left, right)  # a set, whose order differs from run to run
-            return budget().made(dict.fromkeys(item for item in left if item in result).keys())
-        return budget().made(super().call_binop(context, operator, left, right), known)
+        check_operator(operator, left, right)
+        return budget().made(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        known = _METHODS.get(type(obj))
-        if known is None or attr not in known:
-            return super().is_safe_attribute(obj, attr, value)
-        safe = self._safe.get((type(obj), attr))
-        if safe is None:
-            safe = self._safe[type(obj), attr] = super().is_safe_attribute(obj, attr, value)
-        return safe
+        if isinstance(obj, str):
+            return not attr.startswith("_") and attr not in _UNSAFE_METHODS
+        if isinstance(obj, int):
+            return attr in ("real", "imag", "numerator", "denominator", "is_integer", "bit_length")
+        return super().is_safe_attribute(obj, attr, value)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        if type(obj) is dict and attribute in obj and attribute not in _METHODS[dict]:
-            return obj[attribute]  # what chat templates do most, without an exception on the way
+        if type(obj) is dict and attribute in obj and not hasattr(dict, attribute):
+            return obj[attribute]  # the most frequent operation of chat templates, without an exception on the way
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if type(argument) is str:
             budget().step()
-            if type(obj) is dict and argument in obj:
-                return obj[argument]
         else:
-            budget().weigh(argument)  # to hash a tuple is to walk through all of it
+            budget().weigh(argument)  # to hash a tuple is to walk through its members
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        return None if super().wrap_str_format(value) is None else functools.partial(self._format, value)
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None or value.__name__ == "format_map":
+            return None  # `format_map` is refused as an unsafe attribute
+        return functools.partial(self._format, value.__self__, wrapped)
 
-    def _format(self, method: Any, /, *arguments: Any, **named: Any) -> str:
-        text = method.__self__
-        formatter = LimitedFormatter(self) if type(text) is str else LimitedEscapeFormatter(self, escape=text.escape)
-        if method.__name__ == "format_map":
-            result = formatter.vformat(text, (), *arguments, **named)
-        else:
-            result = formatter.vformat(text, arguments, named)
-        return type(text)(result)  # type: ignore[no-any-return]
-
-    def _tokenize(self, source: str, name: str | None, filename: str | None = None, state: Any = None) -> TokenStream:
-        stream = super()._tokenize(source, name, filename, state)
-        return TokenStream(budget().made(token for token in stream), name, filename)
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        if len(source) > SOURCE:
-            refuse(f"it has more than {SOURCE} characters")
-        template = super()._parse(source, name, filename)
-        for loop in template.find_all(nodes.For):
-            if loop.test is not None:  # where `if` leaves an item out, there is no round that could pay for it
-                loop.test = nodes.Filter(loop.test, _PAID, [], [], None, None, lineno=loop.lineno, environment=self)
-        return template
-
-    def _compile(self, source: str, filename: str) -> CodeType:
-        if len(source) > GENERATED:
-            refuse(f"it compiles to more than {GENERATED} characters of Python")
-        return super()._compile(source, filename)
+    def _format(self, layout: str, formatted: Callable[..., str], /, *arguments: Any, **named: Any) -> str:
+        if _NESTED_FIELD.search(layout.replace("{{", "")):
+            refuse("it computes the width of a field")
+        check_layout(layout, "{", (*arguments, *named.values()))
+        return formatted(*arguments, **named)
 
 
-def _length_of_text(body: Iterable[nodes.Node]) -> int:
-    outputs = (node for node in body if isinstance(node, nodes.Output))
-    return sum(len(part.data) for node in outputs for part in node.nodes if isinstance(part, nodes.TemplateData))
-
-
-@pass_context  # takes a context only so that Jinja does not call it while it compiles
+@pass_context  # with a context it cannot be called while Jinja compiles
 def _finalize(_: Context, value: Any) -> Any:
-    """What is printed, as text, paid for."""
+    """The text of a value that is written."""
     if not isinstance(value, str):
-        budget().weigh(value)
-        require_text(value)
-        if hasattr(value, "__html__"):
-            return value
+        budget().weigh(value, as_text=True)
         value = str(value)
     budget().write(len(value))
     return value
@@ -259,8 +239,3 @@ def _finalize(_: Context, value: Any) -> Any:
 
 def _random(value: Any) -> NoReturn:
     refuse("it chooses at random, and a prompt is the same every time")
-
-
-def _paid(value: Any) -> Any:
-    budget().step()
-    return value

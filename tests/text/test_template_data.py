@@ -171,9 +171,9 @@ SQUARE = "{% for m in messages %}{% for n in messages %}{% endfor %}{% endfor %}
 @pytest.mark.parametrize(
     ("each", "count", "length", "source", "seconds"),
     [
-        (0.0025, 300, 500, SQUARE, None),  # the clock advances by so much with some hundred steps
-        (0.0025, 1, 1, "{% for i in range(90000) %}{% endfor %}", "0.5"),
-        (0.05, 1, 4_000_000, "{% for i in range(90000) %}{% endfor %}", "10.0"),
+        (0.0006, 300, 500, SQUARE, None),  # the clock advances by so much with some hundred steps
+        (0.0006, 1, 1, "{% for i in range(90000) %}{% endfor %}", "0.5"),
+        (0.01, 1, 4_000_000, "{% for i in range(90000) %}{% endfor %}", "10.0"),
     ],
 )
 def test_time_goes_by_what_is_given(

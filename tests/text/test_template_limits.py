@@ -15,13 +15,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ferrum.errors import TokenizerError
 from ferrum.text import template_environment, template_limits, template_sandbox
 from ferrum.text.chat import ChatTemplate
+from ferrum.text.template_checks import WIDEST
 from ferrum.text.template_data import ELEMENT
 from ferrum.text.template_limits import Limits
 
 MESSAGES = [{"role": "user", "content": "Hello, a b"}, {"role": "assistant", "content": " x\ny "}]
 SMALL = Limits(size=20_000, written=40_000, held=400_000)
 TIME = "it takes more than"
-SPACE = r"it (makes a value|holds values|writes|computes an integer|nests|calls a slow|collects|has|compiles)"
+SPACE = r"it (makes|holds values|writes|computes|nests|calls a slow|collects|adds up|has|turns)|is unsafe"
 
 
 def render(source: str, **variables: Any) -> str:
@@ -65,7 +66,7 @@ ENDLESS = [
     "{{ range(10 ** 5) " + "| select " * 60 + "| list }}",
     "{{ range(10 ** 5) | batch(1) | batch(1) | list }}",
     "{{ range(10 ** 5) | map('string') | map('upper') | join }}",
-    "{{ [1] | map(attribute='" + ".".join(["real"] * 10_000) + "') | list }}",
+    "{{ ([1] * 9) | map(attribute='" + ".".join(["real"] * 9_000) + "') | list }}",
     doubled("namespace(a=ns.l, b=ns.l)", "{{ ns.l }}"),
 ]
 
@@ -105,7 +106,9 @@ def test_an_endless_loop_ends_by_the_real_clock() -> None:
 def test_a_source_that_takes_long_to_compile_is_refused(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     impatient(monkeypatch)
     monkeypatch.setattr(template_sandbox, "SOURCE", 1 << 20)
-    with pytest.raises(TokenizerError, match=r"the chat template is malformed: (it takes more than|maximum recursion)"):
+    with pytest.raises(
+        TokenizerError, match=r"the chat template is malformed: (it has more than 8192 parts|maximum recursion)"
+    ):
         ChatTemplate(source, bos_token=None, eos_token=None)
 
 
@@ -197,8 +200,8 @@ LARGE = [
     doubled("[ns.l] * 2", "{{ ns.l }}"),
     doubled("ns.l + ns.l", "{{ ns.l }}"),
     loops("{% set ns.l = [ns.l, ns.l] %}{% set ns.m = [ns.m, ns.m] %}") + "{{ ns.l == ns.m }}",
-    loops("{% set ns.l = [ns.l] %}", "1000"),
-    loops("{% set ns.l = ([0] * 50, ns.l) %}", "1000"),
+    loops("{% set ns.l = [ns.l] %}", "1000") + "{{ ns.l }}",
+    loops("{% set ns.l = ([0] * 50, ns.l) %}", "1000") + "{{ ns.l }}",
     "{% set n = namespace() %}{% set n.a = [n] * 500 %}{% set n.b = 'x' * 9000 %}{{ n.a }}",
     # text, and many values at one time
     "{% for a in range(10 ** 5) %}" + "x" * 10_000 + "{% endfor %}",
@@ -218,9 +221,9 @@ def test_a_template_that_grows_is_refused_with_little_memory(source: str, small:
     template = ChatTemplate(source, bos_token=None, eos_token=None)
     tracemalloc.start()
     try:
-        with pytest.raises(TokenizerError, match=f"the chat template failed: {SPACE}"):
+        with pytest.raises(TokenizerError, match=f"the chat template failed: .*({SPACE})"):
             template.render(MESSAGES)
-        assert tracemalloc.get_traced_memory()[1] < 6_000_000  # a list of 100 000 numbers, which the sandbox allows
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000  # lists of 100 000 numbers, which the sandbox allows
     finally:
         tracemalloc.stop()
 
@@ -231,8 +234,8 @@ def test_sources_and_what_they_compile_to_are_limited(small: None, monkeypatch: 
     assert render("x" * 1000) == "x" * 1000
     with pytest.raises(TokenizerError, match="it has more than 1000 characters"):
         render("x" * 1001)
-    monkeypatch.setattr(template_sandbox, "GENERATED", 1000)
-    with pytest.raises(TokenizerError, match="it compiles to more than 1000 characters"):
+    monkeypatch.setattr(template_sandbox, "NODES", 100)
+    with pytest.raises(TokenizerError, match="it has more than 100 parts"):
         render("{{ a }}" * 100)
 
 
@@ -253,16 +256,19 @@ def test_functions_are_limited(source: str) -> None:
     [
         ("{{ ('x' * n) | length }}", SMALL.size),
         ("{{ ('x' * (n - 100) ~ 'y' * 100) | length }}", SMALL.size),
-        ("{{ ('x' * 100).ljust(n) | length }}", SMALL.size),
-        ("{{ ('x' * 100) | center(n) | length }}", SMALL.size),
-        ("{{ '{:>100}'.format('x' * n) | length }}", SMALL.size),
-        ("{{ ['x' * n, 1] | length }}", SMALL.size - 3 * ELEMENT),
-        ("{{ [[1] * n] | length }}", (SMALL.size - 3 * ELEMENT) // ELEMENT),
+        ("{{ 'x'.ljust(n) | length }}", WIDEST),
+        ("{{ 'x' | center(n) | length }}", WIDEST),
+        ("{{ '{:>100}'.format('x' * n) | length }}", SMALL.size - 107),
+        ("{{ ['x' * n, 1] | string | length }}", SMALL.size - 4 * ELEMENT),
+        ("{{ ([1] * n) | length }}", SMALL.size // ELEMENT),
         ("{{ 2 ** n > 0 }}", SMALL.bits // 2),
-        ("{% set ns = namespace(l=1) %}{% for i in range(n) %}{% set ns.l = [ns.l] %}{% endfor %}ok", SMALL.depth),
+        (
+            "{% set ns = namespace(l=1) %}{% for i in range(n) %}{% set ns.l = [ns.l] %}{% endfor %}{{ ns.l }}",
+            SMALL.depth,
+        ),
         ("{% for i in range(n) %}x{% endfor %}", SMALL.written),
         ("{% for i in range(n) %}{{ 'x' }}{% endfor %}", SMALL.written),
-        ("{% macro f() %}{% for i in range(n) %}x{% endfor %}{% endmacro %}{% set x = f() %}", SMALL.size),
+        ("{% macro f() %}{% for i in range(n) %}x{% endfor %}{% endmacro %}{% set x = f() %}", SMALL.written),
     ],
 )
 def test_limits_are_where_they_are_said_to_be(source: str, most: int, small: None) -> None:
@@ -272,16 +278,7 @@ def test_limits_are_where_they_are_said_to_be(source: str, most: int, small: Non
 
 
 @pytest.mark.clause("TEXT-22")
-@pytest.mark.parametrize("sum_", ["[] + [ns.l]", "[ns.l] + []"])
-def test_a_sum_is_as_deep_as_the_deeper_side(sum_: str) -> None:
-    source = "{% set ns = namespace(l=1) %}{% for i in range(n) %}{% set ns.l = " + sum_ + " %}{% endfor %}ok"
-    assert render(source, n=Limits().depth) == "ok"
-    with pytest.raises(TokenizerError, match=SPACE):
-        render(source, n=Limits().depth + 1)
-
-
-@pytest.mark.clause("TEXT-22")
-def test_what_nobody_holds_any_longer_does_not_count(small: None) -> None:
+def test_garbage_does_not_count(small: None) -> None:
     source = "{% set ns = namespace(s='') %}{% for i in range(1000) %}{% set ns.s = 'x' * 15000 ~ i %}{% endfor %}ok"
     assert render(source) == "ok"
 
@@ -309,7 +306,20 @@ def test_every_rendering_has_a_budget_of_its_own(small: None, monkeypatch: pytes
     assert render("{{ strftime_now('') }}" + text, n=SMALL.written - 5) == f"{SMALL.written}{'x' * (SMALL.written - 5)}"
 
 
-LEAVES = ["m.content", "m['role']", "loop.index", "'a b'", "3", "2.5", "none", "true", "messages", "m", "nothing", "ns"]
+LEAVES = [
+    "m.content",
+    "m['role']",
+    "loop.index",
+    "'a b'",
+    "3",
+    "2.5",
+    "none",
+    "true",
+    "messages",
+    "m",
+    "nothing",
+    "ns.a",
+]
 SHAPES = [
     "({} ~ {})",
     "({} + {})",
@@ -371,7 +381,7 @@ def test_harmless_templates_render_as_without_limits(parts: list[tuple[str, str]
     plain.filters["tojson"] = template_environment._tojson
     plain.globals.update(namespace=template_environment.PublicNamespace)
     try:
-        with template_limits.limited("rendering"):  # the namespace asks for a budget
+        with template_limits.limited():  # the namespace asks for a budget
             expected = plain.from_string(source).render(messages=copy.deepcopy(messages))
     except Exception:
         expected = None

@@ -1,0 +1,200 @@
+"""Operations of templates whose result may be much larger than their operands, or slow to compute.
+
+Owns: for each such operator, method and filter, a bound on its result, which is checked before it runs.
+Refuses to know: where a template calls them (`template_sandbox`).
+Specs: TEXT-21, TEXT-22. Next: `ferrum.text.tokenizer`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ferrum.text.template_data import ELEMENT
+from ferrum.text.template_limits import VIEWS, Items, budget, members_of, refuse
+
+SLOW_SIZE = 16 << 10  # the largest operand of filters that take microseconds for a character
+FEW_KEYS = 1024  # numbers can be chosen so that their hashes collide, and a dict then compares each with each
+WIDEST = 10_000  # the largest width, and the largest count of batches and slices
+
+_NUMBER = re.compile(r"[1-9]\d{0,9}")  # ten digits are too many already
+
+
+def check_operator(operator: str, left: Any, right: Any) -> None:
+    """Refuses operands whose result would be too large."""
+    limit, sizes = budget(), (_width(left), _width(right))
+    limit.step(sum(sizes))
+    if operator == "+":
+        limit.require(sum(sizes))
+    elif operator == "-" and (isinstance(left, VIEWS) or isinstance(right, VIEWS)):
+        refuse("it makes a set, whose order differs from run to run")
+    elif operator == "%" and isinstance(left, str):
+        check_layout(left, "%", tuple(right.values()) if isinstance(right, Mapping) else right)
+    elif isinstance(left, int) and isinstance(right, int):
+        bits = {"*": left.bit_length() + right.bit_length(), "**": left.bit_length() * right}.get(operator, 0)
+        if bits > limit.limits.bits:
+            refuse(f"it computes an integer of more than {limit.limits.bits} bits")
+    elif operator == "*" and isinstance(right, int):
+        limit.require(sizes[0] * right)
+    elif operator == "*" and isinstance(left, int):
+        limit.require(sizes[1] * left)
+
+
+def _width(value: Any) -> int:
+    """The size of an operand without the members of its members."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, (list, tuple)):
+        return ELEMENT * len(value)
+    return budget().weigh(value) if isinstance(value, int) else ELEMENT
+
+
+def check_layout(layout: str, mark: str, values: Any) -> None:
+    """A text in which fields that begin with `mark` are replaced by values: each field may have the largest of the
+    values, or be as wide as the largest number in the text."""
+    if "*" in layout and mark == "%":
+        refuse("it computes the width of a field")
+    parts = values if isinstance(values, tuple) else (values,)
+    largest = max((budget().weigh(part, as_text=True) for part in parts), default=0)
+    widest = max(map(int, _NUMBER.findall(layout)), default=0)
+    budget().require(len(layout) + layout.count(mark) * (largest + widest))
+
+
+def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Refuses a call whose result would be too large."""
+    owner = getattr(function, "__self__", None)
+    of_text = isinstance(owner, str)
+    is_join = of_text and function.__name__ == "join"
+    if isinstance(owner, (str, list, tuple)):
+        budget().weigh(owner)
+    for value in (*arguments, *named.values()):
+        budget().weigh(value, as_text=of_text and not is_join)
+    if of_text and (check := _METHODS.get(function.__name__)) is not None:
+        check(owner, *arguments, **named)
+
+
+def require_few_keys(keys: Any) -> None:
+    members = members_of(keys)
+    if len(keys if members is None else members) > FEW_KEYS:
+        refuse(f"it collects more than {FEW_KEYS} keys")
+
+
+# --- The checks have the parameters of the methods and filters that they check
+
+
+def _check_width(_: Any, width: Any = 0, *__: Any, **named: Any) -> None:
+    if any(isinstance(value, int) and abs(value) > WIDEST for value in (width, *named.values())):
+        refuse(f"it makes a value wider than {WIDEST} characters")
+
+
+def _check_join(separator: str, items: Any) -> None:
+    members = items if isinstance(items, str) else members_of(items)
+    if members is not None:  # else it cannot be joined
+        budget().require(budget().weigh(members, as_text=True) + len(separator) * len(members))
+
+
+def _check_replace(text: Any, old: Any, new: Any, *_: Any, **__: Any) -> None:
+    budget().require(len(str(text)) + str(text).count(str(old)) * len(str(new)))
+
+
+def _check_join_filter(items: Any, d: Any = "", *_: Any, **__: Any) -> None:
+    budget().weigh(d, as_text=True)
+    _check_join(str(d), items)
+
+
+def _check_indent(text: Any, width: Any = 4, *_: Any, **__: Any) -> None:
+    if not isinstance(text, str):
+        raise TypeError("only text can be indented")  # Jinja would first append a line end to a list of the caller's
+    lines = text.count("\n") + text.count("\r") + 1
+    budget().require(len(text) + lines * (len(width) if isinstance(width, str) else width))
+
+
+def _check_json(
+    value: Any, ensure_ascii: Any = False, indent: Any = None, separators: Any = (), *_: Any, **__: Any
+) -> None:
+    size, depth = budget().measure(value)
+    margin = len(indent) if isinstance(indent, str) else indent or 0
+    budget().require(size + size // ELEMENT * (depth * margin + sum(map(len, separators or ()))))
+
+
+def _check_sum(_: Any, attribute: Any = None, start: Any = 0) -> None:
+    if not isinstance(start, (int, float)):
+        refuse("it adds up lists, which copies them again for each item")
+
+
+def _check_keys(items: Any, *_: Any, **__: Any) -> None:
+    require_few_keys(items)
+
+
+def _check_format(layout: Any, /, *values: Any, **named: Any) -> None:
+    check_layout(str(layout), "%", tuple(named.values()) or values)
+
+
+def _check_slow(*values: Any, **named: Any) -> None:
+    if sum(map(budget().weigh, (*values, *named.values()))) > SLOW_SIZE:
+        refuse(f"it calls a slow filter with more than {SLOW_SIZE} characters")
+
+
+_METHODS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(["center", "ljust", "rjust", "zfill"], _check_width),
+    "join": _check_join,
+    "replace": _check_replace,
+}
+_FILTERS: dict[str, Callable[..., None]] = {
+    **dict.fromkeys(["batch", "center", "round", "slice"], _check_width),
+    **dict.fromkeys(["pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap"], _check_slow),
+    **dict.fromkeys(["groupby", "unique"], _check_keys),
+    "format": _check_format,
+    "indent": _check_indent,
+    "join": _check_join_filter,
+    "replace": _check_replace,
+    "sum": _check_sum,
+    "tojson": _check_json,
+    "xmlattr": _check_slow,
+}
+_SHALLOW_FILTERS = {"attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map"}
+_SHALLOW_FILTERS |= {"reject", "rejectattr", "reverse", "select", "selectattr", "slice"}
+"""Filters that neither write nor compare nor hash the members of a value."""
+_QUICK_TESTS = {"boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number"}
+_QUICK_TESTS |= {"sameas", "sequence", "string", "true", "undefined"}
+
+
+def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter `function` with limits on its operands and its result."""
+    check, is_shallow = _FILTERS.get(name), name in _SHALLOW_FILTERS
+    makes_text = not is_shallow and name not in ("join", "max", "min")  # `join` checks the members of its operand
+    first = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja passes a context before the value
+
+    @functools.wraps(function)
+    def limited(*arguments: Any, **named: Any) -> Any:
+        values = (*arguments[first:], *named.values())
+        if not is_shallow:
+            for value in values:
+                budget().weigh(value)
+        if check is not None:
+            check(*arguments[first:], **named)
+        result = function(*arguments, **named)
+        if isinstance(result, str) and makes_text:
+            for value in values:
+                budget().weigh(value, as_text=True)
+        elif isinstance(result, Iterator):
+            result = Items(result)
+        return budget().made(result)
+
+    return limited
+
+
+def limited_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The test `function` with limits on its operands."""
+    if name in _QUICK_TESTS:
+        return function
+
+    @functools.wraps(function)
+    def limited(*arguments: Any) -> Any:
+        for value in arguments:
+            budget().weigh(value)
+        return function(*arguments)
+
+    return limited
