@@ -24,8 +24,8 @@ Every clause, the code that keeps it, and the tests that prove it. `ferrum-ref s
 
 
 def marks(node: ast.AST, owner: str = "") -> Iterator[tuple[str, str]]:
-    """(id, test) of every id in a call `….mark.clause("A-01", …)` whose arguments are literal. The test is the function
-    or class that is so marked, `TestPool::test_release` in a class; empty where the whole file is."""
+    """(id, test) of every id in a call `….mark.clause("A-01", …)` with literal arguments. The test is the marked
+    function or class, `TestPool::test_release` in a class; empty if the whole file is marked."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Call) and isinstance(child.func, ast.Attribute) and child.func.attr == "clause":
             values = [argument.value for argument in child.args if isinstance(argument, ast.Constant)]
@@ -35,7 +35,7 @@ def marks(node: ast.AST, owner: str = "") -> Iterator[tuple[str, str]]:
 
 
 def files_of_tests() -> list[Path]:
-    """Whatever may hold tests."""
+    """The files that may contain tests."""
     folders = [ROOT / "tests", ROOT / "ferrum" / "conformance", ROOT / "meta_tests"]
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
@@ -80,7 +80,7 @@ def link(path: str) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The name that GitHub gives to a heading, for links to it."""
+    """GitHub's name for a heading in links."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""The project's own files, as the house tests see them: paths, syntax trees, rooms."""
+"""The project's own files for the house tests: paths, syntax trees, rooms."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def modules() -> list[Module]:
 
 
 def imports(module: Module, tree: ast.Module | None = None) -> Iterator[tuple[int, str]]:
-    """(line, imported name) of every import of this project, those inside functions included. A `from` import of a
-    submodule yields the submodule, because that is what it depends on."""
+    """(line, imported name) of every import of this project, also of imports inside functions. A `from` import of a
+    submodule yields the submodule, because the module depends on it."""
     package = module.name if module.path.name == "__init__.py" else module.name.rpartition(".")[0]
     for node in ast.walk(tree or module.tree):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""HOUSE-04: clauses and tests know each other."""
+"""HOUSE-04: every clause has a test, and every mark names a clause."""
 
 from __future__ import annotations
 

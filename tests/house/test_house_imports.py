@@ -1,4 +1,4 @@
-"""HOUSE-01 to HOUSE-03: who may import whom, and what an import costs."""
+"""HOUSE-01 to HOUSE-03 and HOUSE-12: which room may import which, the cost of an import, names of families."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.source import EXEMPT, RANKS, ROOT, Module, imports, modules, room_of
+from tests.house.source import CORE, EXEMPT, RANKS, ROOT, Module, imports, modules, room_of
 
 
 def forbidden(module: Module, tree: ast.Module | None = None) -> Iterator[str]:
-    """What this module imports and should not, one sentence each."""
+    """The imports of this module that are not allowed, one sentence each."""
     if module.room in EXEMPT:
         return
     for line, name in imports(module, tree):
         room = room_of(name)
         if room in EXEMPT:
-            # the command that runs the suite is the one place that may start it
+            # only the command that runs the suite may import it
             if module.name != "ferrum.cli.conformance":
-                yield f"{module}:{line} imports {name}, which judges it"
+                yield f"{module}:{line} imports {name}, which tests it"
         elif room != module.room and RANKS[room] >= RANKS[module.room]:
             yield f"{module}:{line} ({module.room}) imports {name} ({room}), which does not have a lower rank"
 
@@ -37,8 +37,11 @@ def test_imports_go_to_lower_ranks(module: Module) -> None:
 
 @pytest.mark.clause("HOUSE-01")
 def test_every_room_has_a_rank() -> None:
-    rooms = {module.room for module in modules()} - EXEMPT
-    assert rooms <= set(RANKS), f"give these a rank: {sorted(rooms - set(RANKS))}"
+    """And every room in the table exists."""
+    rooms = {module.room for module in modules()}
+    assert rooms - EXEMPT == set(RANKS), f"give a rank to, or remove: {sorted((rooms - EXEMPT) ^ set(RANKS))}"
+    assert rooms >= EXEMPT
+    assert {f"ferrum.{name}" for name in CORE} <= {module.name for module in modules()}
 
 
 @pytest.mark.clause("HOUSE-01")
@@ -76,12 +79,12 @@ def test_import_is_light(name: str) -> None:
 
 
 def family_names() -> set[str]:
-    """The words with which families begin: "qwen", "gemma"; not the name of a kind of RoPE, which begins likewise."""
+    """The first words of the names of families: "qwen", "gemma"; without "llama3", which is also a kind of RoPE."""
     from ferrum.load.families import HUGGING_FACE_FAMILIES
     from ferrum.load.families_gguf import GGUF_FAMILIES
 
     words = {re.split(r"[-_0-9]", name)[0] for name in (*HUGGING_FACE_FAMILIES, *GGUF_FAMILIES)}
-    return words - {"command", "seed"}  # which are also words
+    return words - {"command", "seed"}  # which are also English words
 
 
 @pytest.mark.clause("HOUSE-12")

@@ -22,7 +22,7 @@ COMMANDS = {
     "python -m meta_tests.mutants": "meta_tests/mutants/__main__.py",
     "python benchmarks/others.py": "benchmarks/others.py",
 }
-"""What runs at night, and the file that it needs."""
+"""The commands of the night, and the file that each needs."""
 STUB = """#!/bin/sh
 echo "$(basename "$0")${*:+ $*}${HYPOTHESIS_PROFILE:+ ($HYPOTHESIS_PROFILE)}" >> "$LOG"
 case "$(basename "$0") $*" in "$BROKEN") exit 3;; esac
@@ -34,8 +34,8 @@ for name in pip pytest python; do cp "$STUB" "$3/bin/$name"; done
 
 
 def night(folder: Path, broken: str) -> tuple[int, list[str], str]:
-    """The nightly script in an environment whose programs only write down how they are called -> its exit code, the
-    calls, and what it says on stderr. The call that is broken fails."""
+    """Runs the nightly script in an environment whose programs only record how they are called -> its exit code, the
+    calls, and its stderr. The call named `broken` fails."""
     files = {"stub": STUB, "python": PYTHON}
     for name, text in files.items():
         (folder / name).write_text(text)

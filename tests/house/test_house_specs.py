@@ -1,4 +1,4 @@
-"""HOUSE-13 to HOUSE-15: what clauses say of the code is so, and the index says what clauses and tests say."""
+"""HOUSE-13 to HOUSE-15: clauses name code that exists, and the index agrees with clauses and tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MENTIONED = re.compile(r"\b([A-Z]{2,})-(\d{2,3})\b")
 
 
 def amiss(clause: Clause) -> Iterator[str]:
-    """What is wrong with its "Kept by", one sentence each."""
+    """The mistakes of a clause's "Kept by", one sentence each."""
     if not clause.kept_by:
         yield f"{clause.id} does not say what keeps it: 'Kept by: `FILE`.'"
     if "`" in PLACE.sub("", clause.kept_by):

@@ -1,4 +1,4 @@
-"""HOUSE-05 to HOUSE-10: docstrings, printing, sizes, and the few facts that stand in two places."""
+"""HOUSE-05 to HOUSE-10: docstrings, printing, sizes, and the few facts that are stored in two places."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_modules_say_what_they_own(module: Module) -> None:
 
 
 def exists(target: str) -> bool:
-    """Is `ferrum.kv.pool`, `ferrum.kv` or `docs/x.md` there?"""
+    """True if `ferrum.kv.pool`, `ferrum.kv` or `docs/x.md` exists."""
     path = ROOT / target if "/" in target else ROOT.joinpath(*target.split("."))
     return path.exists() or path.with_suffix(".py").is_file()
 
@@ -52,7 +52,7 @@ def test_only_the_command_line_prints(module: Module) -> None:
 
 
 def too_long(text: str, tree: ast.Module) -> Iterator[str]:
-    """Functions and the file that exceed the limits without saying why."""
+    """Functions, and the file, that exceed the limits without a stated reason."""
     lines = text.split("\n")
     if text.count("\n") > LONGEST_FILE and EXCUSE not in "\n".join(lines[:40]):
         yield f"{text.count(chr(10))} lines"
