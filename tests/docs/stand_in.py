@@ -25,12 +25,13 @@ import click
 from tests.house.source import ROOT
 
 PORT, PORT_OF_PAGES = os.environ.get("DOCS_PORT", "8000"), "8000"
-ONLY_PARSED = {"conformance": "its tests take minutes", "--ray": "needs a cluster"}
+ONLY_PARSED = {"conformance": "its tests take minutes", "--ray": "needs a cluster", "torch": "needs PyTorch"}
 PATIENCE_S = 120.0
 
 
 def ferrum(*arguments: str) -> int:
     """The program itself: first its arguments are parsed, then it runs."""
+    from ferrum.cli.main import main as main_of_ferrum
     from ferrum.cli.main import program
 
     with patch.object(click.Command, "invoke", lambda *_: None), CatchExit() as parsed:
@@ -46,7 +47,10 @@ def ferrum(*arguments: str) -> int:
         rest += ["--repeats", "1"]
     elif name in ("generate", "trace") and not {"-n", "--json-schema"} & set(rest):
         rest += ["-n", "8"]
-    return subprocess.run(command(name, *rest), check=False).returncode
+    sys.argv = ["ferrum-ref", name, *rest]
+    with CatchExit() as ran:
+        main_of_ferrum()
+    return ran.code
 
 
 class CatchExit:

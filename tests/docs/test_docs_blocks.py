@@ -19,6 +19,7 @@ def test_every_block_runs_or_says_why_not(
     page: str, tmp_path: Path, smollm2_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # Python blocks change it
+    monkeypatch.syspath_prepend(ROOT / "examples" / "ferrum-array-api")  # which its page says to install
     session = Session(tmp_path, smollm2_path)
     try:
         for block in blocks_of(page):
