@@ -118,9 +118,15 @@ def _matmul_by_rows(x: Tensor, y: Tensor) -> Tensor:
 
 
 class NumbaOps(NumpyOps):
-    """The default CPU backend: NumPy's primitives, and compiled kernels for the compositions that a decoder spends its
-    time in. Every override checks what its kernel assumes and leaves the rest to the composition it replaces. Kernels
-    are deterministic in themselves: the mode changes the primitives, and so only what is left to compositions."""
+    """The default CPU backend: NumPy's primitives, and compiled kernels for the compositions that take most of a
+    decoder's time. Every override checks what its kernel assumes, and leaves everything else to the composition that it
+    replaces. Kernels are deterministic with the option and without it: the option changes the primitives, and so only
+    operations without a kernel.
+
+    The softmax of attention is spread over three functions: a context is divided into splits of 128 positions;
+    `_softmax` in `compiled.splits` computes the exponentials, their maximum and sum for one split; `_merge` in
+    `compiled.attention` joins the splits; `_finish` divides by the sum.
+    """
 
     name = "numba"
     chooses = True
@@ -162,6 +168,10 @@ class NumbaOps(NumpyOps):
         return self._kernels.launcher.threads
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
+        """Replays decode steps: every sequence has one new token, at most 64 of them, with logits in order. A recording
+        is found by its key: the step function, the number of sequences, and the columns of the block table, both
+        rounded up to powers of two, the latter to at least 8. The last 16 recordings of a step function are kept
+        (`ferrum.backends.recorded_steps`). Any other step runs as it is written."""
         return self._recorded.run(self, step, batch) if every_row_in_order(batch) else step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:

@@ -1,8 +1,9 @@
 """A completion on its way: an iterator of chunks that can be left at any time.
 
-Owns: driving the engine while somebody listens, and cancelling when nobody does any more. A class and not a generator,
-because a generator that was never started cannot clean up after itself. Refuses to know: where chunks go.
-Specs: ENGINE-21. Next: `ferrum.engine.answers`.
+Owns: driving the engine while a caller reads, and cancelling when it stops. A class and not a generator, because a
+generator that was never started cannot clean up. If a step raises, also by Ctrl-C, the stream cancels its own request,
+so that its blocks are free, and raises again; the command line then exits with code 130. Refuses to know: where chunks
+go. Specs: ENGINE-21. Next: `ferrum.engine.answers`.
 """
 
 from __future__ import annotations
