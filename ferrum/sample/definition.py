@@ -47,7 +47,8 @@ def is_greedy(params: SamplingParams) -> bool:
 
 
 def sample_by_definition(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
-    """[rows, vocab] -> int64 [rows]: one token for each row, by the parameters and the history in states[row]."""
+    """[rows, vocab] -> int64 [rows]: one token for each row, by the parameters and the history in states[row]. The
+    number that draws has 24 random bits: Philox of the seed and of the length of the whole text, prompt included."""
     edited = edit_logits(ops, ops.cast(logits, "float64"), states)
     filtered = filter_logits(ops, edited, states)
     units = [[random_unit(state.seed, state.position)] for state in states]
