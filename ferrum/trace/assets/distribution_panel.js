@@ -38,6 +38,7 @@ class DistributionPanel {
   drawLine(choice) {
     this.line.hidden = choice.greedy;
     if (choice.greedy) {
+      for (const name of ['unit', 'low', 'high']) delete this.draws.dataset[name];
       this.draws.textContent = 'Temperature 0: the largest logit wins, and no random number is used.';
       return;
     }

@@ -38,7 +38,7 @@ class SequenceRow {
     this.drafts = make('span', { className: 'drafts' });
     this.tokens = make('div', { className: 'tokens' }, this.drafts);
     this.tokens.addEventListener('click', (event) => {
-      const chip = event.target.closest('.chip');
+      const chip = event.target.closest('.chip[data-position]');
       if (chip) view.choose(sequence.id, Number(chip.dataset.position));
     });
     const name = make('button', { type: 'button', className: `name ${colourOf(sequence.id)}` });
@@ -57,32 +57,36 @@ class SequenceRow {
     this.element.dataset.length = length;
     const position = isSelected ? view.position : null;
     const stateOf = this.tokenStates(view.step);
-    for (let at = 0; at < Math.max(length, this.chips.length); at++) this.drawChip(at, length, stateOf, position);
+    const most = Math.max(length, this.chips.length);
+    for (let at = 0; at < most; at++) this.drawChip(at, at < length ? stateOf(at) : 'hidden', at === position);
     this.drawDrafts(view.step);
-    if (isSelected && length) reveal(this.element.parentElement, this.chips[view.chosen ?? length - 1]);
+    const newest = length - 1;
+    if (isSelected && length) this.reveal(Math.min(view.chosen ?? newest, newest));
   }
 
-  drawChip(at, length, stateOf, position) {
-    const chip = (this.chips[at] ??= this.newChip(at));
-    chip.hidden = at >= length;
-    if (chip.hidden) return;
-    const state = stateOf(at);
-    if (chip.dataset.state !== state) {
-      chip.dataset.state = state;
-      chip.className = `chip ${state}`;
-      chip.classList.toggle('generated', at >= this.sequence.prompt_length);
-    }
-    chip.setAttribute('aria-pressed', at === position);
+  /** Touches a chip only where it changes: several long texts have thousands of them. */
+  drawChip(at, state, isMarked) {
+    const chip = (this.chips[at] ??= { element: this.newChip(at) });
+    if (chip.state === state && chip.isMarked === isMarked) return;
+    Object.assign(chip, { state, isMarked });
+    chip.element.hidden = state === 'hidden';
+    chip.element.className = `chip ${state}`;
+    chip.element.classList.toggle('generated', at >= this.sequence.prompt_length);
+    chip.element.dataset.state = state;
+    chip.element.setAttribute('aria-pressed', isMarked);
   }
 
   newChip(at) {
     const token = this.sequence.tokens[at];
-    const text = visible(this.trace.textOf(token));
-    const chip = smallButton('chip', text);
+    const chip = smallButton('chip', visible(this.trace.textOf(token)));
     chip.title = `token ${token}, position ${at}`;
     Object.assign(chip.dataset, { position: at, token });
     this.tokens.insertBefore(chip, this.drafts);
     return chip;
+  }
+
+  reveal(at) {
+    reveal(this.element.parentElement, this.chips[at].element);
   }
 
   /** The proposed tokens that were computed in this step and did not come. */

@@ -19,6 +19,8 @@ SHOWN = """
     return {
         step: document.getElementById('step').dataset.step,
         sequences: Object.fromEntries(all('.sequence').map((row) => [row.dataset.sequence, tokens(row)])),
+        rejected: Object.fromEntries(all('.sequence').map((row) =>
+            [row.dataset.sequence, row.querySelectorAll('.rejected').length])),
         device: data('[data-tier=device] [data-block]', 'block', 'state', 'references'),
         host: data('[data-tier=host] [data-block]', 'block', 'state', 'references'),
         written: data('[data-tier=device] .written', 'block').map(([block]) => Number(block)),

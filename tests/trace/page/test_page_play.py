@@ -107,7 +107,22 @@ def test_played_to_the_end_it_shows_every_step_and_the_tokens_of_the_engine(
 def test_every_figure_of_every_step_is_that_of_another_run(player: Browser, trace: dict[str, Any], file: Path) -> None:
     kinds = {event["kind"] for step in trace["steps"] for event in step["events"]}
     assert {"preempted", "admitted", "finished"} <= kinds, "the example shows too little"
-    times = recorded(file)["steps"]
+    check_every_step(player, trace, recorded(file))
+
+
+@pytest.mark.clause("GLASS-03")
+def test_drafts_and_several_answers_to_a_prompt_are_shown(window: Browser, model: Path, tmp_path: Path) -> None:
+    flags = ("--speculate", "ngram:3", "--choices", "2", "--temperature", "0", "-o", str(tmp_path / "trace.html"))
+    traced(model, *flags)
+    trace = recorded(tmp_path / "trace.html")
+    assert any(chunk["drafts"] for step in trace["steps"] for chunk in step["chunks"]), "the example shows too little"
+    assert any(admission["source"] == "sibling" for step in trace["steps"] for admission in step["events"]
+               if admission["kind"] == "admitted"), "the example shows too little"  # fmt: skip
+    check_every_step(opened(window, tmp_path / "trace.html"), trace, trace)
+
+
+def check_every_step(player: Browser, trace: Mapping[str, Any], timed: Mapping[str, Any]) -> None:
+    """Goes from step to step. Times are those of the run that the page is of."""
     player.press("Home")
     for index, step in enumerate(trace["steps"]):
         shown = player.run(SHOWN)
@@ -115,7 +130,8 @@ def test_every_figure_of_every_step_is_that_of_another_run(player: Browser, trac
         check_memory(shown, step, trace["memory"])
         check_tokens(shown, trace, index)
         check_choice(shown, player, step)
-        assert float(shown["launches"][0]) == pytest.approx(sum(launch[2] for launch in times[index]["launches"]))
+        times = [microseconds for _, _, microseconds, _ in timed["steps"][index]["launches"]]
+        assert float(shown["launches"][0]) == pytest.approx(sum(times))
         assert sorted(shown["events"]) == sorted(e["kind"] for e in step["events"] if e["kind"] != "sampled")
         player.press("Right")
     assert player.run(AT) == "end"
@@ -148,6 +164,8 @@ def check_tokens(shown: Mapping[str, Any], trace: Mapping[str, Any], index: int)
         assert now == [at for chunk in chunks for at in range(chunk["start"], chunk["start"] + chunk["count"])]
         drawn = [at for at, (_, state) in enumerate(chips) if state == "drawn"]
         assert drawn == [each["position"] for each in step["choices"] if each["sequence"] == sequence["id"]]
+        drafts = sum(len(chunk["drafts"]) for chunk in chunks)
+        assert shown["rejected"].get(str(sequence["id"]), 0) == max(0, drafts - max(0, len(drawn) - 1))
 
 
 def check_choice(shown: Mapping[str, Any], player: Browser, step: Mapping[str, Any]) -> None:
@@ -157,10 +175,13 @@ def check_choice(shown: Mapping[str, Any], player: Browser, step: Mapping[str, A
     if not choices:
         assert shown["stages"] == [] and shown["weights"] == []
         return
-    (choice,) = choices
+    choice = choices[0]
     assert shown["choice"] == [str(choice["position"]), str(choice["token"])]
     assert shown["stages"] == [[stage["name"], str(stage["left"])] for stage in choice["stages"]]
-    assert [float(each) for each in shown["draw"]] == [choice["unit"], *choice["interval"]]
+    if choice["greedy"]:
+        assert shown["draw"] == [None, None, None]
+    else:
+        assert [float(each) for each in shown["draw"]] == [choice["unit"], *choice["interval"]]
     assert np.allclose(shown["weights"], weights_of(choice, 0, 0)) and sum(shown["weights"]) == pytest.approx(
         1, abs=0.1
     )
