@@ -1,6 +1,6 @@
 """The CUDA backend on the shim: `--backend ferrum.testing.cuda_shim.backend:ShimOps`.
 
-Owns: its name. Refuses to know: everything else. Specs: CUDA-60. Next: `ferrum.testing.simulate`.
+Owns: its name. Refuses to know: everything else. Specs: CUDA-60. Next: `ferrum.testing.one_life`.
 """
 
 from __future__ import annotations
