@@ -1,12 +1,15 @@
-"""HOUSE-11 and HOUSE-19: the reading path names every module, and agrees with the docstrings."""
+"""HOUSE-11, HOUSE-19 and HOUSE-20: the reading path names every module, agrees with the docstrings, and says how long
+it is."""
 
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 
 from tests.house.next import (
+    ENTRY,
     LAST,
     MAP,
     NEXT,
@@ -55,6 +58,36 @@ def test_packages_lead_to_their_first_module() -> None:
 @pytest.mark.clause("HOUSE-19")
 def test_the_map_quotes_the_docstrings() -> None:
     assert with_summaries(TEXT, DOCSTRINGS) == TEXT, REPAIR
+
+
+def lines_of(names: list[str]) -> int:
+    """Lines of these modules together."""
+    paths = {module.name: module.path for module in modules()}
+    return sum(paths[name].read_text(encoding="utf-8").count("\n") for name in names)
+
+
+@pytest.mark.clause("HOUSE-20")
+def test_the_main_path_lists_the_modules_in_bold() -> None:
+    bold = [name for mark, name, _ in ENTRY.findall(TEXT) if mark == "**"]
+    assert re.findall(r"^\d+\. `(ferrum\.[\w.]+)`: ", TEXT, re.MULTILINE) == bold
+
+
+@pytest.mark.clause("HOUSE-20")
+@pytest.mark.parametrize("mark", ["**", "*"])
+def test_the_numbers_of_lines_are_true(mark: str) -> None:
+    """To 10 %, for the modules in bold and for those in italics."""
+    names = [name for each, name, _ in ENTRY.findall(TEXT) if each == mark]
+    stated = re.findall(r"\b(\d+) (\d{3})\s+lines", TEXT)
+    main, more = (1000 * int(thousands) + int(rest) for thousands, rest in stated)
+    assert (main if mark == "**" else more) == pytest.approx(lines_of(names), rel=0.1)
+
+
+@pytest.mark.clause("HOUSE-20")
+def test_the_stated_time_follows_from_the_lines() -> None:
+    (thousands, rest), _ = re.findall(r"\b(\d+) (\d{3})\s+lines", TEXT)
+    hours = (1000 * int(thousands) + int(rest)) / (12 * 60)
+    assert "12 lines a minute" in TEXT and "five and a half hours" in TEXT
+    assert hours == pytest.approx(5.5, abs=0.25)
 
 
 @pytest.mark.clause("HOUSE-19")
