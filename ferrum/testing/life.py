@@ -3,7 +3,7 @@
 Owns: `Life`: settings, arrivals, priorities, cancellations, deadlines, failing allocations, moves and steps, and what
 must hold throughout: the plans keep their limits, the books agree, and every request ends with what the model says to
 it alone, or with the beginning of that. Refuses to know: clocks and chance other than its own.
-Specs: ENGINE-41. Next: `ferrum.testing.strict`.
+Specs: ENGINE-41. Next: `ferrum.testing.one_life`.
 """
 
 from __future__ import annotations
