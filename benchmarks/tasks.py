@@ -153,6 +153,6 @@ def peak_rss_bytes() -> int:
     for line in status.read_text().splitlines() if status.is_file() else ():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
-    from ferrum.cli.memory import peak_rss_bytes as portable
+    from ferrum.cli.statistics import peak_rss_bytes as portable
 
     return portable()

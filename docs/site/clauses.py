@@ -11,9 +11,8 @@ from pathlib import Path
 from docs.site.markdown import outside_code
 from docs.site.navigation import ROOT
 from docs.site.sources import address
-from ferrum.cli.clauses import HEADING, KEPT_BY, NO_CLAUSES, SECTION, Clause, Place, read_subjects
-from ferrum.cli.definitions import line_of as search
-from ferrum.cli.definitions import python_definitions
+from ferrum.cli.clauses import HEADING, KEPT_BY, NO_CLAUSES, SECTION, Clause, Place, python_definitions, read_subjects
+from ferrum.cli.clauses import line_of as search
 from tests.house.index import proofs
 from tests.house.source import parse
 

@@ -17,9 +17,8 @@ import click
 
 from ferrum.cli.errors import FAILED
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, ray_options, service_options
-from ferrum.cli.progress import Progress
-from ferrum.cli.ray_flags import RayFlags, replica_maker
-from ferrum.cli.service_flags import ServiceFlags
+from ferrum.cli.service_flags import RayFlags, ServiceFlags, replica_maker
+from ferrum.cli.terminal import Progress
 from ferrum.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from click.core import ParameterSource
 
 from ferrum.cli.errors import Program
 from ferrum.cli.loading import load, load_random
-from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, json_option
-from ferrum.cli.progress import Progress, human_bytes
-from ferrum.cli.statistics import why_not
+from ferrum.cli.statistics import peak_rss_bytes, why_not
+from ferrum.cli.terminal import Progress, human_bytes
 from ferrum.errors import InvalidParameter
 from ferrum.load.shapes import SHAPES
 from ferrum.sampling_params import SamplingParams

@@ -19,9 +19,8 @@ import click
 
 from ferrum.cli.errors import FAILED, INTERRUPTED, complain
 from ferrum.cli.options import debug_option, json_option
-from ferrum.cli.progress import Progress
+from ferrum.cli.terminal import Progress, printable
 from ferrum.cli.terminal import as_json as json_text
-from ferrum.cli.terminal import printable
 from ferrum.errors import InvalidParameter, NotFound, quoted
 from ferrum.files import replacing
 from ferrum.load_test.goals import Goal, read_goal

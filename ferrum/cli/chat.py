@@ -12,6 +12,7 @@ import traceback
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,18 +21,20 @@ from ferrum.cli.chat_flags import ChatFlags
 from ferrum.cli.conversation import Conversation, is_text
 from ferrum.cli.conversation import load as load_conversation
 from ferrum.cli.errors import DEBUG, complain, describe
-from ferrum.cli.interruption import interruption
-from ferrum.cli.line_editor import line_editing
-from ferrum.cli.line_input import Entry, Lines, PipedLines, TerminalLines, read_entry
-from ferrum.cli.loading import load
+from ferrum.cli.loading import announced, load
 from ferrum.cli.options import EngineOptions, chat_options, debug_option, engine_options, sampling_options
-from ferrum.cli.partner import Partner
-from ferrum.cli.progress import Progress
 from ferrum.cli.sampling_flags import given_fields
-from ferrum.cli.terminal import printable, say
-from ferrum.errors import FerrumError, InternalError, InvalidParameter
+from ferrum.cli.statistics import stats_lines
+from ferrum.cli.terminal import Progress, printable, say
+from ferrum.cli.terminal_input import Entry, Lines, PipedLines, TerminalLines, interruption, line_editing, read_entry
+from ferrum.errors import FerrumError, InternalError, InvalidParameter, RequestValidation, Unsupported
 from ferrum.sampling_params import SamplingParams
-from ferrum.types import FinishReason
+from ferrum.types import Completion, FinishReason
+
+if TYPE_CHECKING:
+    from ferrum.engine.conversations import ChatOptions
+    from ferrum.engine.llm import LLM
+    from ferrum.engine.stream import TokenStream
 
 
 @click.command()
@@ -200,3 +203,76 @@ class Chat:
         if click.get_current_context().meta.get(DEBUG):
             traceback.print_exc()
         complain(describe(error, {}))
+
+
+class Partner:
+    """A model to talk to, with what its chat template gets beside the messages. Raises Unsupported for a model without
+    a chat template."""
+
+    def __init__(self, llm: LLM, options: ChatOptions | None = None) -> None:
+        from ferrum.engine.conversations import ChatOptions
+
+        if not llm.chat_templates:
+            raise Unsupported(f"{llm.model_name} has no chat template: `ferrum-ref generate` continues a text with it")
+        self._llm = llm
+        self._options = options or ChatOptions()
+        llm.chat_templates.plain(with_tools=self._options.tools is not None)  # a wrong one is told now
+        self.last: Completion | None = None
+        """The last answer, complete or stopped."""
+
+    @property
+    def name(self) -> str:
+        return self._llm.model_name
+
+    @property
+    def context(self) -> int:
+        """Tokens that a conversation may have."""
+        return self._llm.max_model_len
+
+    def answer(self, conversation: Conversation) -> TokenStream:
+        """The answer to its last message, on its way. Raises FerrumError; RequestValidation where it does not fit."""
+        tokens = self._tokens(conversation, answering=True)
+        if len(tokens) >= self.context:
+            raise RequestValidation(
+                f"the conversation does not fit any more: with this message it has {len(tokens)} tokens, and the "
+                f"context {self.context}; /clear begins a new one"
+            )
+        return self._llm.stream(tokens, conversation.params)
+
+    def watch(self, progress: Progress) -> None:
+        """From here on `progress` tells which kernel is compiled, while there is nothing else to see."""
+        announced(self._llm, progress)
+
+    @property
+    def full(self) -> bool:
+        """Did the last answer reach the end of the context?"""
+        usage = None if self.last is None else self.last.usage
+        return usage is not None and usage.prompt_tokens + usage.completion_tokens >= self.context
+
+    def greeting(self) -> str:
+        """Who is there, on one line."""
+        whole = self._llm.config.max_positions
+        size = f"{self.context} tokens" if self.context >= whole else f"{self.context} of {whole} tokens"
+        return f"{self.name}, {self._llm.dtype_name}, on {self._llm.backend_name} · context of {size} · /help"
+
+    def statistics(self, conversation: Conversation) -> list[str]:
+        """On the last answer, the context and the engine, for people."""
+        used = len(self._tokens(conversation, answering=False)) if conversation.turns else 0
+        context = f"context     {used} of {self.context} tokens"
+        return [*([] if self.last is None else last_lines(self.last)), context, *stats_lines(self._llm.stats())]
+
+    def _tokens(self, conversation: Conversation, *, answering: bool) -> list[int]:
+        """The conversation as the model reads it, ready for an answer or not."""
+        begun = conversation.begun is not None
+        options = replace(self._options, add_generation_prompt=answering and not begun, continue_final_message=begun)
+        return self._llm.chat_token_ids(conversation.messages(), options)
+
+
+def last_lines(completion: Completion) -> list[str]:
+    """Tokens and speeds of an answer."""
+    usage, timings = completion.usage, completion.timings
+    return [
+        f"read        {usage.prompt_tokens} tokens, {usage.cached_tokens} of them from memory, "
+        f"first answer after {timings.ttft_s:.2f} s",
+        f"answered    {usage.completion_tokens} tokens at {timings.decode_tok_s:.0f} tok/s, seed {completion.seed}",
+    ]

@@ -2,7 +2,7 @@
 
 Owns: the table of commands, each a function from a conversation to what becomes of it and what is told.
 Refuses to know: where lines come from and where answers go.
-Specs: CLI-61 to CLI-65. Next: `ferrum.cli.partner`.
+Specs: CLI-61 to CLI-65. Next: `ferrum.cli.terminal_input`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ferrum.cli.conversation import Conversation, load, save
-from ferrum.cli.parameters import change, names, shown
-from ferrum.cli.values import NONE
+from ferrum.cli.parameters import NONE, change, names, shown
 from ferrum.errors import InvalidParameter, NotFound
 
 SLASH = "/"

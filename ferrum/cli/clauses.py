@@ -2,13 +2,14 @@
 
 Owns: the form of a clause (`specs/README.md`), where the files of clauses are in a checkout and beside an installed
 package, and the tests that `specs/INDEX.md` names. Refuses to know: how a clause is shown, and whether it is true.
-Specs: CLI-93, CLI-95, HOUSE-13. Next: `ferrum.cli.definitions`.
+Specs: CLI-93, CLI-95, HOUSE-13. Next: `ferrum.cli.spec`.
 """
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -123,3 +124,32 @@ def _recorded() -> list[Path]:
     except metadata.PackageNotFoundError:
         return []
     return [Path(str(file.locate())).parent for file in files if file.as_posix().endswith(f"{INSTALLED}/{INDEX}")]
+
+
+def line_of(path: Path, name: str) -> int | None:
+    """The line on which `name`, which may be a method (`BlockPool.release`), is defined; None where it is not."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        return next((line for found, line in python_definitions(ast.parse(text)) if found == name), None)
+    return _other(text, name.rpartition(".")[2])
+
+
+def python_definitions(node: ast.Module | ast.ClassDef, within: str = "") -> Iterator[tuple[str, int]]:
+    """(name, line) of functions, classes and variables of a module, and of those in its classes."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield within + child.name, child.lineno
+        if isinstance(child, ast.ClassDef):
+            yield from python_definitions(child, f"{within}{child.name}.")
+        targets = child.targets if isinstance(child, ast.Assign) else [getattr(child, "target", None)]
+        yield from ((within + target.id, child.lineno) for target in targets if isinstance(target, ast.Name))
+
+
+def _other(text: str, name: str) -> int | None:
+    """In C++ and JavaScript: the first line that begins with words and the name, as `class A`, `static int f(`,
+    `f(x) {` and `const y =` do. A call does not: it is a statement, or something else stands before it."""
+    word = re.escape(name)
+    declared = rf"(?:async +)?(?:function *\*?|class|struct|enum|const|let|var|#define) *\b{word}\b"
+    made = rf"(?!return|await|throw|else)(?:[\w:<>\"]+(?:\(\d+\))?[ *&]+)*{word} *(?:=(?!=)|\((?!.*; *$))"
+    found = re.search(rf"^[ \t]*(?:{declared}|{made})", text, re.MULTILINE)
+    return None if found is None else text.count("\n", 0, found.start()) + 1

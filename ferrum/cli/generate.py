@@ -16,7 +16,6 @@ import click
 from ferrum.cli.chat_flags import ChatFlags, Setting
 from ferrum.cli.loading import load
 from ferrum.cli.logprobs import as_list, logprob_lines
-from ferrum.cli.memory import peak_rss_bytes
 from ferrum.cli.options import (
     EngineOptions,
     chat_options,
@@ -26,11 +25,10 @@ from ferrum.cli.options import (
     sampling_options,
 )
 from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
-from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import STDIN, input_is_ignored, read_prompt
-from ferrum.cli.statistics import stats_lines
+from ferrum.cli.statistics import peak_rss_bytes, stats_lines
+from ferrum.cli.terminal import Progress, say
 from ferrum.cli.terminal import as_json as json_line
-from ferrum.cli.terminal import say
 from ferrum.errors import Unsupported
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion

@@ -1,7 +1,7 @@
 """From flags to a model that is ready, with something to look at meanwhile.
 
 Owns: the moment when the engine's code is imported. Refuses to know: what the model is for.
-Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.memory`.
+Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.generate`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ferrum.cli.options import EngineOptions
-from ferrum.cli.progress import Progress
+from ferrum.cli.terminal import Progress
 
 if TYPE_CHECKING:
     from ferrum.config import EngineConfig

@@ -14,9 +14,8 @@ import click
 
 from ferrum.cli.loading import locate
 from ferrum.cli.options import MODEL_HELP, debug_option, json_option, offline_option
-from ferrum.cli.progress import Progress, human_bytes
+from ferrum.cli.terminal import Progress, human_bytes, printable
 from ferrum.cli.terminal import as_json as json_line
-from ferrum.cli.terminal import printable
 from ferrum.errors import FerrumError, ModelError, NotFound, Unsupported, warn
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Owns: names, defaults and help of the shared flags. Values are checked where they are used (`SamplingParams`,
 `EngineConfig`), so that the command line and Python refuse the same things in the same words.
-Refuses to know: how an engine is made. Specs: CLI-20 to CLI-23. Next: `ferrum.cli.progress`.
+Refuses to know: how an engine is made. Specs: CLI-20 to CLI-23. Next: `ferrum.cli.logprobs`.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the flags of a command that can run on several machines; the command receives `ray: RayFlags`."""
-    from ferrum.cli.ray_flags import RAY_FLAGS, RayFlags
+    from ferrum.cli.service_flags import RAY_FLAGS, RayFlags
 
     return _gather(command, "ray", RayFlags, RAY_FLAGS)
 

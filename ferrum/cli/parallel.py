@@ -17,8 +17,7 @@ import click
 from ferrum.cli.chat_flags import Setting
 from ferrum.cli.errors import FAILED
 from ferrum.cli.logprobs import logprob_lines
-from ferrum.cli.progress import Progress
-from ferrum.cli.terminal import say
+from ferrum.cli.terminal import Progress, say
 from ferrum.errors import RequestValidation
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion

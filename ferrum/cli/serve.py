@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ferrum.cli.options import EngineOptions, debug_option, engine_options, ray_options, server_options, service_options
-from ferrum.cli.progress import Progress
-from ferrum.cli.ray_flags import RayFlags, refuse_beside, replica_maker
 from ferrum.cli.server_flags import ServerFlags
-from ferrum.cli.service_flags import ServiceFlags
+from ferrum.cli.service_flags import RayFlags, ServiceFlags, refuse_beside, replica_maker
+from ferrum.cli.terminal import Progress
 from ferrum.errors import ConfigError, InvalidParameter
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Owns: their names, defaults and help, and the objects they become. Keys come from three places: a flag that every user
 of the machine can read in the list of processes, a file, and the environment.
-Refuses to know: models. Specs: SERVER-31, SERVER-33, SERVER-72. Next: `ferrum.cli.ray_flags`.
+Refuses to know: models. Specs: SERVER-31, SERVER-33, SERVER-72. Next: `ferrum.cli.options`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from typing import Any
 
 import click
 
-from ferrum.cli.clauses import INDEX, ROOT, Clause, Place, Subject, read_index, read_subjects, specs_folder
-from ferrum.cli.definitions import line_of
+from ferrum.cli.clauses import INDEX, ROOT, Clause, Place, Subject, line_of, read_index, read_subjects, specs_folder
 from ferrum.cli.options import debug_option, json_option
 from ferrum.cli.terminal import as_json as json_line
 from ferrum.errors import listed

@@ -5,6 +5,8 @@ Owns: the words. Refuses to know: how anything is counted. Specs: CLI-52. Next: 
 
 from __future__ import annotations
 
+import resource
+import sys
 from typing import TYPE_CHECKING
 
 from ferrum.cli.terminal import printable
@@ -45,3 +47,9 @@ def _tier(usage: TierUsage) -> str:
     if not usage.total:
         return "none"
     return f"{usage.total} = {usage.held} held + {usage.cached} cached + {usage.free} free"
+
+
+def peak_rss_bytes() -> int:
+    """The largest resident set so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, the others KiB

@@ -15,10 +15,9 @@ import click
 
 from ferrum.cli.loading import locate
 from ferrum.cli.options import debug_option, json_option, model_option, offline_option
-from ferrum.cli.progress import Progress
 from ferrum.cli.prompt_text import read_prompt
+from ferrum.cli.terminal import Progress, quoted
 from ferrum.cli.terminal import as_json as json_line
-from ferrum.cli.terminal import quoted
 from ferrum.errors import Unsupported
 
 if TYPE_CHECKING:

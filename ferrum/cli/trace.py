@@ -26,8 +26,8 @@ from ferrum.cli.options import (
     json_option,
     sampling_options,
 )
-from ferrum.cli.progress import Progress, human_bytes
 from ferrum.cli.prompt_text import read_prompt
+from ferrum.cli.terminal import Progress, human_bytes
 from ferrum.sampling_params import SamplingParams
 from ferrum.types import Completion
 
@@ -129,15 +129,16 @@ def trace(
         raise click.UsageError("--logprobs has no meaning here: a trace has the distribution of each token")
     if output is not None and not output.parent.is_dir():
         raise click.UsageError(f"-o: there is no folder {output.parent}")
-    flags.as_options()  # what is wrong is told before the model is loaded
-    told = TraceFlags(**recorded)
-    detail = told.detail()
+    flags.as_options()  # wrong flags are refused before the model is loaded
+    extent = TraceFlags(**recorded)
+    detail = extent.detail()
     texts = [read_prompt(prompt, None) for prompt in prompts] + [read_prompt(None, file) for file in files]
     texts = texts or [read_prompt(None, None)]
     progress = Progress()
-    llm = load(engine, progress, max_num_seqs=told.max_num_seqs, max_num_batched_tokens=told.max_num_batched_tokens)
+    limits = {"max_num_seqs": extent.max_num_seqs, "max_num_batched_tokens": extent.max_num_batched_tokens}
+    llm = load(engine, progress, **limits)
     around = None if raw else chat_setting(llm, setting, progress)
-    each = [chosen(params, told.choices, index) for index in range(len(texts))]
+    each = [chosen(params, extent.choices, index) for index in range(len(texts))]
     completions, content = record(llm, texts, around, each, detail, progress)
     write(content, output, as_json)
     for note in content["left_out"]:

@@ -22,7 +22,7 @@ from ferrum.text.template_data import ELEMENT
 
 BETWEEN_LOOKS = 64  # steps between two readings of the clock, each of which costs as much as several steps
 HELD_FROM = 256  # smaller values are not worth remembering
-VIEWS: tuple[type, ...] = (type({}.keys()), type({}.items()), type({}.values()))
+VIEWS: tuple[type[Collection[Any]], ...] = (type({}.keys()), type({}.items()), type({}.values()))
 _NUMBERS = frozenset((int, bool, float, NoneType))
 _SIMPLE = (str, int, float, complex, NoneType, range, Undefined)
 """Types of values without members that have a text of their own."""

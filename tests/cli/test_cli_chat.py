@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ferrum.cli.chat import Partner
 from ferrum.cli.conversation import Conversation
-from ferrum.cli.partner import Partner
 from ferrum.sampling_params import SamplingParams
 from tests.cli.conftest import CONFIG, CONTEXT, command, environment
 from tests.cli.terminal import CTRL_C, CTRL_D, CTRL_P, Terminal

@@ -20,8 +20,7 @@ from ferrum.cli.chat import Chat
 from ferrum.cli.chat import chat as chat_command
 from ferrum.cli.chat_commands import completions, run_command
 from ferrum.cli.conversation import Conversation, Turn
-from ferrum.cli.line_editor import HISTORY_LINES, line_editing
-from ferrum.cli.line_input import Entry, read_entry
+from ferrum.cli.terminal_input import HISTORY_LINES, Entry, line_editing, read_entry
 from ferrum.errors import RequestValidation
 from ferrum.types import Choice, Completion, FinishReason, StreamChunk, Usage
 from tests.cli.conversations import EMPTY, TEXTS, Silent

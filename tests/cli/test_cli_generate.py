@@ -16,7 +16,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.cli.generate import show
 from ferrum.cli.loading import load
 from ferrum.cli.options import EngineOptions
-from ferrum.cli.progress import Progress
+from ferrum.cli.terminal import Progress
 from ferrum.types import StreamChunk
 from tests.cli.conftest import Invoke, byte_tokenizer, command, environment, run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.cli.line_editor import history_file
+from ferrum.cli.terminal_input import history_file
 
 
 @pytest.mark.clause("CLI-71", "FILES-04")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ferrum.cli.models import KvCost
-from ferrum.cli.progress import human_bytes
+from ferrum.cli.terminal import human_bytes
 from ferrum.load import download, packaged
 from ferrum.load.packaged import PACKAGED, SMOLLM2, PackagedModel
 from ferrum.load.safetensors import SafetensorsSource

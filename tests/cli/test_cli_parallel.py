@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ferrum.cli.parallel import Line, Totals, answer_all, split_prompts
-from ferrum.cli.progress import Progress
 from ferrum.cli.statistics import stats_lines
+from ferrum.cli.terminal import Progress
 from ferrum.engine.statistics import EngineStats
 from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sampling_params import SamplingParams
@@ -197,9 +197,7 @@ def test_replayed_steps_are_told_where_there_are_any() -> None:
 @pytest.mark.clause("CLI-52", "DRAFT-05")
 def test_drafts_are_told_where_there_were_any(generate: Invoke) -> None:
     usage, counters = TierUsage(4, 1, 2, 1), KvCounters()
-    stats = EngineStats(
-        0, 0, 1, 1, 0, 0, usage, usage, counters, draft_tokens=9, accepted_tokens=5
-    )
+    stats = EngineStats(0, 0, 1, 1, 0, 0, usage, usage, counters, draft_tokens=9, accepted_tokens=5)
     assert stats_lines(stats)[5:] == ["drafts      5 of 9 accepted"]
     plain, told = (generate("a a a a a a", "--temp", 0, "-n", 40, "--speculate", how) for how in ("off", "ngram"))
     assert told.stdout == plain.stdout

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import ferrum
 from ferrum.cli.main import program
 from ferrum.cli.options import EngineOptions
-from ferrum.cli.progress import Progress
+from ferrum.cli.terminal import Progress
 from ferrum.engine.llm import LLM
 from tests.cli.conftest import Invoke, run
 
@@ -62,7 +62,7 @@ def test_help_explains_every_flag(invoke: Invoke, name: str | None) -> None:
 
 @pytest.mark.clause("CLI-21")
 def test_commands_are_those_there_are() -> None:
-    names = "generate chat pull models inspect tokenize bench serve batch spec conformance"
+    names = "generate chat pull models inspect tokenize bench serve batch spec conformance trace"
     assert list(program.commands) == names.split()
 
 

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.cli import clauses
-from ferrum.cli.clauses import INDEX, INSTALLED, Clause, read_index, read_subjects, specs_folder
-from ferrum.cli.definitions import line_of
+from ferrum.cli.clauses import INDEX, INSTALLED, Clause, line_of, read_index, read_subjects, specs_folder
 from ferrum.cli.spec import as_object, choose, full, listing
 from ferrum.errors import NotFound
 from tests.cli.conftest import Invoke

@@ -41,7 +41,7 @@ def test_a_command_imports_no_other() -> None:
     found = imported("chat", "--help")
     assert "ferrum.cli.chat" in found
     assert not found & {"ferrum.cli.generate", "ferrum.cli.models", "numpy", "jinja2", "readline"}
-    assert not found & {"ferrum.cli.server_flags", "ferrum.cli.service_flags", "ferrum.cli.ray_flags"}
+    assert not found & {"ferrum.cli.server_flags", "ferrum.cli.service_flags"}
     assert not imported("--help") & {"asyncio", "numpy", "ssl"}  # which looks at all of them
 
 

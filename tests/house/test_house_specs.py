@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ferrum.cli.clauses import INDEX, PLACE, Clause, Subject, read_index, read_subjects
-from ferrum.cli.definitions import line_of
+from ferrum.cli.clauses import INDEX, PLACE, Clause, Subject, line_of, read_index, read_subjects
 from tests.house.index import SPECS, anchor, proofs, render
 from tests.house.source import EXEMPT, ROOT, Module, modules
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ferrum.cli import ray_flags
+from ferrum.cli import service_flags
 from ferrum.cli.main import program
 from ferrum.cli.options import EngineOptions
 from ferrum.cli.service_flags import ServiceFlags
@@ -26,7 +26,7 @@ COMMANDS = [["serve", "--stub", "stub.json"], ["batch", "in.jsonl", "-o", "out.j
 @pytest.mark.clause("BATCH-40")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_several_machines_need_ray(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_flags, "find_spec", lambda _: None)
+    monkeypatch.setattr(service_flags, "find_spec", lambda _: None)
     ran = CliRunner().invoke(program, [*command, "--ray"])
     assert (ran.exit_code, ran.stderr) == (1, "error: several machines need Ray: pip install 'ferrum-ref[ray]'\n")
     for flag, value in (("--replicas", "2"), ("--address", "auto")):
@@ -40,7 +40,7 @@ def test_several_machines_need_ray(command: list[str], monkeypatch: pytest.Monke
     [("--client-timeout", "5"), ("--max-header-size", "1MiB"), ("--max-connections", "9"), ("--port", "0")],
 )
 def test_what_is_up_to_ray_cannot_be_set(flag: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
+    monkeypatch.setattr(service_flags, "find_spec", lambda _: object())
     ran = CliRunner().invoke(program, ["serve", "--stub", "stub.json", "--ray", flag, value])
     assert ran.exit_code == 2 and ran.stderr.startswith(f"error: {flag}: ")
 
@@ -51,7 +51,7 @@ def test_what_is_up_to_ray_cannot_be_set(flag: str, value: str, monkeypatch: pyt
 def test_a_model_beside_a_script_is_refused(
     command: list[str], more: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_flags, "find_spec", lambda _: object())
+    monkeypatch.setattr(service_flags, "find_spec", lambda _: object())
     ran = CliRunner().invoke(program, [*command, *more, "-m", "x"])
     assert ran.exit_code == 2 and ran.stderr.startswith("error: --stub: ")
 
@@ -66,7 +66,7 @@ def test_files_of_replicas_have_full_names(tmp_path: Path, monkeypatch: pytest.M
         "stub.json", "auto", "auto", "float32", None, None, 16, "1GiB", "0", "fifo", "lru", True, False, False,
         draft_model=second,
     )  # fmt: skip
-    ray_flags.replica_maker(flags, engine)()
+    service_flags.replica_maker(flags, engine)()
     ((own, found),) = made
     assert (own.chat_template, own.stub) == (tmp_path / "in.jsonl", tmp_path / "stub.json")
     assert found.model == str(tmp_path / "stub.json")
