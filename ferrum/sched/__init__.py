@@ -1,1 +1,1 @@
-"""Whose tokens run in the next step. Next: `ferrum.sched.sequence`."""
+"""Which tokens run in the next step. Next: `ferrum.sched.sequence`."""

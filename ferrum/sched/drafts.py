@@ -1,7 +1,7 @@
-"""Drafts in a plan: tokens that may come next, computed beside those that have come.
+"""Drafts in a plan: tokens that may come next, computed in the same step as the tokens before them.
 
-Owns: how many of them a step has room for. They take what is left over: of the step's budget, of the length of their
-sequence, of the blocks that nobody who runs may need for its next token. So nobody gives way for a draft.
+Owns: how many drafts a step has room for. They use only what is left of the step's budget, of the length of their
+sequence, and of the available blocks after each running sequence has one: no sequence is preempted for a draft.
 Refuses to know: where drafts come from and whether they are right.
 Specs: DRAFT-03, DRAFT-04. Next: `ferrum.sched.admission`.
 """
@@ -21,27 +21,28 @@ Drafts = Mapping[TokenSequence, Sequence[int]]
 
 
 def with_drafts(plan: StepPlan, drafts: Drafts, manager: KvManager, most_tokens: int) -> StepPlan:
-    """The same plan with as many drafts as there is room for in a step of `most_tokens`. `drafts` are of sequences that
-    the plan samples."""
+    """The same plan with as many drafts as fit in a step of `most_tokens` tokens. `drafts`: tokens that were proposed for
+    sequences that the plan samples."""
     left = most_tokens - plan.tokens
     chunks: list[Chunk] = []
     for chunk in plan.chunks:
         sequence = chunk.sequence
-        wanted = min(len(drafts.get(sequence, ())), left, sequence.max_length - sequence.length - 1)
-        if wanted > 0:
-            count = _held(chunk, wanted, manager, len(plan.chunks))
+        most = min(len(drafts.get(sequence, ())), left, sequence.max_length - sequence.length - 1)
+        if most > 0:
+            count = _reserve(chunk, most, manager, len(plan.chunks))
             left -= count
             chunk = Chunk(sequence, chunk.start, chunk.count, chunk.rows, tuple(drafts[sequence][:count]))
         chunks.append(chunk)
     return StepPlan(tuple(chunks))
 
 
-def _held(chunk: Chunk, wanted: int, manager: KvManager, running: int) -> int:
-    """Gets the chunk's sequence blocks for so many drafts more -> for how many it has them."""
-    table, known = chunk.sequence.table, chunk.start + chunk.count
-    if known + wanted > table.writable_until:
-        missing = blocks_for(known + wanted, manager.block_size) - len(table.blocks)
+def _reserve(chunk: Chunk, most: int, manager: KvManager, running: int) -> int:
+    """Reserves positions for at most `most` drafts after the chunk, if enough blocks are left -> for how many it has
+    positions. `running`: sequences of the plan, each of which may need a block for its next token."""
+    table, end = chunk.sequence.table, chunk.start + chunk.count
+    if end + most > table.writable_until:
+        missing = blocks_for(end + most, manager.block_size) - len(table.blocks)
         if missing + running <= manager.device.available:
             with suppress(ResourceExhausted, DeviceError):  # nothing changes then
-                manager.reserve(table, chunk.start, known + wanted)
-    return max(0, min(wanted, table.writable_until - known))  # a sibling that has just forked makes it own nothing
+                manager.reserve(table, chunk.start, end + most)
+    return max(0, min(most, table.writable_until - end))  # writable_until is 0 after a fork of this step

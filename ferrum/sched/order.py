@@ -1,10 +1,10 @@
-"""Who comes first: the two scheduling policies.
+"""The rank of a sequence: the two scheduling policies.
 
-Owns: the rank of a sequence, fixed when it is submitted or its priority changes. Everything else that a scheduler
-decides follows from ranks: the smallest runs first, the largest gives way first.
-
-Ageing needs no clock: a class is worth `ageing` steps of waiting, so that (step of arrival - class * ageing) never
-changes while everybody waits, and a request that has waited that long comes before a newer one of the next class.
+Owns: the rank, a pair of integers that is set when a sequence is submitted or its priority changes. All decisions of
+the scheduler follow from ranks: the smallest is admitted first, the largest is preempted first.
+- "fifo": (0, number of arrival).
+- "priority": (step of arrival - class * AGEING, number of arrival). One class higher is worth AGEING steps of waiting,
+  so a sequence that has waited longer than that comes before a new one of the next class. No rank changes with time.
 Refuses to know: queues and blocks. Specs: SCHED-05, SCHED-20 to SCHED-22. Next: `ferrum.sched.waiting`.
 """
 
@@ -17,10 +17,10 @@ from ferrum.sched.sequence import TokenSequence
 
 Rank = tuple[int, int]
 Order = Callable[[TokenSequence], Rank]
-"""The rank of a sequence: smaller comes first; no two sequences have the same."""
+"""Computes the rank of a sequence. No two sequences have the same, because no two have the same number of arrival."""
 
 AGEING = 256
-"""Steps of waiting that are worth one class of priority."""
+"""Steps of waiting that count as one class of priority."""
 
 
 def fifo_rank(sequence: TokenSequence) -> Rank:

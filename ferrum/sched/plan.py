@@ -1,7 +1,7 @@
 """What one step computes.
 
-Owns: `StepPlan`, the scheduler's only output and the executor's only input; what a plan with drafts makes known beyond
-its own step. Refuses to know: how it came about.
+Owns: `StepPlan`, the scheduler's only output and the executor's only input; the further tokens of a plan with drafts.
+Refuses to know: why a token is in the plan.
 Specs: SCHED-02, DRAFT-01, DRAFT-02. Paper: speculative decoding 2211.17192. Next: `ferrum.sched.order`.
 """
 
@@ -13,24 +13,19 @@ from dataclasses import dataclass
 from ferrum.sched.sequence import SequenceState, TokenSequence
 
 
-@dataclass(slots=True)  # not frozen, which would double the time it takes to make one, and a step makes hundreds
+@dataclass(slots=True)  # not frozen: that would double the time to make one, and a step makes hundreds
 class Chunk:
-    """Tokens start … start + count - 1 of a sequence that is computed up to `start`.
-
-    `rows`: of how many of them, counted from the last, logits are wanted: 1 if the chunk reaches the end of the
-    sequence, so that its next token can be sampled; 0 in the middle of a prompt; all, if the prompt is to be scored.
-    `drafts`: tokens that may come next, computed with the others and not counted among them; logits of each are wanted.
-    """
+    """Tokens start … start + count - 1 of a sequence whose first `start` tokens are computed."""
 
     sequence: TokenSequence
     start: int
     count: int
-    rows: int
-    drafts: tuple[int, ...] = ()
+    rows: int  # last tokens of the chunk whose logits are needed: 1 at the end of the text, 0 before, all if scored
+    drafts: tuple[int, ...] = ()  # tokens that may come next, computed too; not part of `count`, each has a row
 
     @property
     def is_sampled(self) -> bool:
-        """Does it reach the end of the sequence, so that there is a next token to sample?"""
+        """True if the chunk reaches the end of the text, so that the next token is sampled."""
         if not self.sequence.scores_prompt:
             return self.rows > 0
         return self.start + self.count == len(self.sequence.token_ids)
@@ -44,22 +39,22 @@ class StepPlan:
     def __init__(self, chunks: tuple[Chunk, ...]) -> None:
         self.chunks = chunks
         self.sampled = [chunk.sequence for chunk in chunks if chunk.is_sampled]
-        """The sequences that get a new token, in the order of the rows of logits."""
+        """The sequences that get a new token, in the order of their rows of logits."""
         self.rows = sum([chunk.rows + len(chunk.drafts) for chunk in chunks])
-        """Of how many tokens logits are wanted: one for each of `sampled` and each draft, more in scored prompts."""
+        """Tokens whose logits are needed: one for each of `sampled` and for each draft, more in scored prompts."""
 
     def without(self, sequences: Collection[TokenSequence]) -> StepPlan:
-        """What is left of it when these sequences have ended."""
+        """The same plan without the chunks of these sequences."""
         return StepPlan(tuple(chunk for chunk in self.chunks if chunk.sequence not in sequences)) if sequences else self
 
     @property
     def tokens(self) -> int:
-        """How many tokens the step computes."""
+        """How many tokens the step computes, drafts included."""
         return sum([chunk.count + len(chunk.drafts) for chunk in self.chunks])
 
     def confirmed(self) -> StepPlan:
-        """Once this plan is committed: the next step of those sequences whose new token is their first draft. All that
-        such a step computes is known already, the logits behind the draft too."""
+        """To be called when this plan is committed: a plan for the sequences whose new token is equal to their first
+        draft. It needs no forward pass: this plan has computed its tokens and their logits already."""
         running = SequenceState.RUNNING
         return StepPlan(
             tuple(

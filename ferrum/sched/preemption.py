@@ -1,7 +1,7 @@
-"""How a running sequence gives way: by forgetting what it has computed, or by moving it to the host.
+"""How a preempted sequence loses its blocks: by swapping them to the host, or by computing its tokens again later.
 
-Owns: the comparison of the two costs. Both are counted in tokens, as the time it takes to compute one.
-Refuses to know: who gives way to whom. Specs: SCHED-14, SCHED-15. Next: `ferrum.sched.drafts`.
+Owns: the comparison of the two costs. Both are counted in tokens that could be computed in the same time.
+Refuses to know: which sequence is preempted, and for which. Specs: SCHED-14, SCHED-15. Next: `ferrum.sched.drafts`.
 """
 
 from __future__ import annotations
@@ -16,47 +16,48 @@ from ferrum.sched.sequence import TokenSequence
 
 
 class Preemption(Enum):
-    """What became of the keys and values."""
+    """What happens to the keys and values of a preempted sequence."""
 
     RECOMPUTE = "recompute"
     SWAP = "swap"
 
 
 class Preempter:
-    """Takes the blocks from a sequence, the cheaper way."""
+    """Takes the blocks from a sequence in the cheaper of the two ways."""
 
     def __init__(self, manager: KvManager, swap_cost: float) -> None:
-        """`swap_cost`: moving one block to the host and back takes as long as computing so many tokens."""
+        """`swap_cost`: moving one block to the host and back takes as long as computing this many tokens."""
         self.counts: Counter[Preemption] = Counter()
         self._manager = manager
         self._swap_cost = swap_cost
 
     @property
     def total(self) -> int:
-        """How often a sequence gave way, so far."""
+        """How many preemptions there have been."""
         return self.counts.total()
 
     def preempt(self, sequence: TokenSequence) -> None:
-        """Frees the sequence's blocks on the device. Where swapping fails, it is computed again."""
+        """Releases the sequence's blocks on the device. Where swapping fails, its tokens are computed again."""
         table = sequence.table
-        if self._prefers_swap(sequence):
+        if self._swap_is_cheaper(sequence):
             try:
                 self._manager.swap_out(table, sequence.computed)
                 self.counts[Preemption.SWAP] += 1
                 return
             except (ResourceExhausted, DeviceError):
-                pass  # the other way is always open
+                pass  # computing again is always possible
         self._manager.close(table)
         sequence.computed = 0
         self.counts[Preemption.RECOMPUTE] += 1
 
-    def _prefers_swap(self, sequence: TokenSequence) -> bool:
-        """Only what nobody else keeps in memory would have to be computed again."""
+    def _swap_is_cheaper(self, sequence: TokenSequence) -> bool:
+        """True if blocks * swap_cost < tokens. Full blocks with a digest that other sequences hold as well do not count
+        on either side: they stay in memory, and the sequence shares them again."""
         if self._manager.host is None or not sequence.computed:
             return False
         table, device = sequence.table, self._manager.device
         size = self._manager.block_size
         full = table.blocks[: table.recorded]
-        kept = sum(device.references(block) > 1 and device.digest(block) is not None for block in full)
-        blocks = blocks_for(sequence.computed, size) - kept
-        return blocks * self._swap_cost < sequence.computed - kept * size
+        shared = sum(device.references(block) > 1 and device.digest(block) is not None for block in full)
+        blocks = blocks_for(sequence.computed, size) - shared
+        return blocks * self._swap_cost < sequence.computed - shared * size

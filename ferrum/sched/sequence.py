@@ -1,8 +1,8 @@
 """One sequence on its way through the engine.
 
-Owns: what is known of a sequence between two steps: its tokens, how many of them have been computed, its blocks.
-There is no flag for prefill or decode: a sequence has pending tokens, and it does not matter how many.
-Refuses to know: text, arrays, other sequences but the one it is a copy of.
+Owns: the state of a sequence between two steps: its tokens, how many of them are computed, its blocks. There is no flag
+for prefill or decode: a sequence has pending tokens, many of a prompt or the one that was sampled last.
+Refuses to know: text, arrays, other sequences except its siblings.
 Specs: SCHED-01. Next: `ferrum.sched.plan`.
 """
 
@@ -17,29 +17,21 @@ from ferrum.types import Priority
 
 
 class SequenceState(Enum):
-    """Where a sequence stands. Blocks on the device are held in RUNNING only, on the host in PREEMPTED only."""
+    """The state of a sequence. It holds blocks on the device only in RUNNING, on the host only in PREEMPTED."""
 
     NEW = "new"  # not submitted yet
-    WAITING = "waiting"
+    WAITING = "waiting"  # submitted, and has never run
     RUNNING = "running"
-    PREEMPTED = "preempted"  # waits again, after it has run
+    PREEMPTED = "preempted"  # has run, and waits again
     FINISHED = "finished"
 
 
 NO_BLOCKS = BlockTable(1)
-"""The table of a sequence that was not submitted yet: it has room for nothing."""
+"""The table of a sequence before it is submitted: it has no blocks."""
 
 
 class TokenSequence:
-    """A prompt and what has been generated after it.
-
-    `token_ids`: all tokens so far. `computed`: how many of them have their keys and values in memory. `cached`: how
-    many of those of the prompt were there when it first ran. `drafted`: tokens that were computed before they had come;
-    `accepted`: how many of them came. `scores_prompt`: are the logits of all its prompt wanted?
-    `max_length`: the length at which the sequence ends.
-    `table`: its blocks. `rank`: its place in the scheduler's order, the smallest first. `siblings`: all choices of one
-    prompt, itself among them. `max_length`, `table` and `rank` are set on submission.
-    """
+    """A prompt and the tokens generated after it. The ruler above `BlockTable` shows its lengths in one picture."""
 
     __slots__ = (
         "accepted", "arrival", "arrival_step", "cached", "computed", "drafted", "max_length", "params", "priority",
@@ -54,32 +46,35 @@ class TokenSequence:
         priority: Priority = Priority.NORMAL,
         source: TokenSequence | None = None,
     ) -> None:
-        """`source`: a sequence of the same prompt, of which this one is another choice."""
-        self.token_ids = list(prompt_ids)
+        """`source`: another sequence of the same request, for a prompt with several choices."""
+        self.token_ids = list(prompt_ids)  # all tokens so far, of the prompt and generated
         self.prompt_length = len(self.token_ids)
         self.params = params
-        self.seed = seed
+        self.seed = seed  # of this choice
         self.priority = priority
-        self.siblings: list[TokenSequence] = [] if source is None else source.siblings
+        self.siblings: list[TokenSequence] = [] if source is None else source.siblings  # all choices of one prompt
         self.siblings.append(self)
-        self.scores_prompt = params.prompt_logprobs is not None and source is None
-        self.computed = 0
-        self.cached = 0
-        self.drafted = self.accepted = 0
-        self.max_length = self.prompt_length
-        self.arrival = 0  # how many came before
-        self.arrival_step = 0  # in which step it came
-        self.rank: tuple[int, int] = (0, 0)
+        self.scores_prompt = params.prompt_logprobs is not None and source is None  # logits of the whole prompt
+        self.computed = 0  # leading tokens whose keys and values are in memory
+        self.cached = 0  # leading tokens of the prompt that were in memory when it ran first
+        self.drafted = 0  # drafts that were computed
+        self.accepted = 0  # drafts that turned out right
         self.state = SequenceState.NEW
-        self.table = NO_BLOCKS
+        # set when it is submitted
+        self.max_length = self.prompt_length  # it ends at this length at the latest
+        self.arrival = 0  # its number in the order of submission, from 1
+        self.arrival_step = 0  # the number of steps planned before
+        self.rank: tuple[int, int] = (0, 0)  # its place in the scheduler's order, the smallest first
+        self.table = NO_BLOCKS  # its blocks
 
     @property
     def length(self) -> int:
+        """All its tokens."""
         return len(self.token_ids)
 
     @property
     def pending(self) -> int:
-        """Tokens not computed yet: the rest of the prompt, or the one token sampled last."""
+        """Tokens that are not computed yet: the rest of the prompt, or the one sampled last."""
         return len(self.token_ids) - self.computed
 
     @property
