@@ -31,10 +31,10 @@ TOKENS_OF_A_STEP = 2048
 @click.command(context_settings={"default_map": {"max_num_batched_tokens": TOKENS_OF_A_STEP}})
 @click.argument("requests", metavar="IN", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="OUT",
-              help="Answers, one a line, as they come; a file that is there is gone on with.")  # fmt: skip
+              help="File of the answers, one on each line. If it exists, only missing answers are added.")  # fmt: skip
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N",
-              help="With a line's custom_id, the seed of each line that has none.")  # fmt: skip
-@click.option("--retry-errors", is_flag=True, help="Answer lines again whose answers are errors.")
+              help="Seed of requests without one; the custom_id of a line is mixed into it.")  # fmt: skip
+@click.option("--retry-errors", is_flag=True, help="Answer the lines again whose answers are errors.")
 @ray_options
 @service_options
 @engine_options

@@ -49,15 +49,33 @@ class Bench(Program):
 
 @click.group(cls=Bench, invoke_without_command=True)
 @click.option(
-    "-p", "--prompt-len", type=_COUNT, default=512, show_default=True, metavar="N", help="Tokens of a prompt."
+    "-p",
+    "--prompt-len",
+    type=_COUNT,
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Length of each prompt in tokens.",
 )
-@click.option("-n", "--gen-len", type=_COUNT, default=64, show_default=True, metavar="N", help="Tokens to generate.")
-@click.option("-b", "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Sequences at a time.")
-@click.option("-r", "--repeats", type=_COUNT, default=3, show_default=True, metavar="N", help="Report the median of N.")
+@click.option(
+    "-n", "--gen-len", type=_COUNT, default=64, show_default=True, metavar="N", help="Length of each answer in tokens."
+)
+@click.option(
+    "-b", "--batch", type=_COUNT, default=1, show_default=True, metavar="N", help="Sequences at the same time."
+)
+@click.option(
+    "-r",
+    "--repeats",
+    type=_COUNT,
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Measure N times and print the median.",
+)
 @click.option(
     "--shape",
     metavar="NAME",
-    help=f"Random weights in the shape of a known model, nothing is fetched: {', '.join(SHAPES)}.  "
+    help=f"Use random weights with the sizes of a known model, without a download: {', '.join(SHAPES)}.  "
     "[--dtype auto: q4_0]",
 )
 @engine_options

@@ -25,15 +25,21 @@ from ferrum.errors import FerrumError
 @click.command()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--level", type=click.Choice(list(LEVELS)), default="full", show_default=True,
-              help="How thoroughly to look: after every change, before a release, at night.")  # fmt: skip
+              help="How many cases to try. smoke: after each change; full: before a release; stress: at "
+              "night.")  # fmt: skip
 @click.option("--xfails-file", type=click.Path(exists=True, dir_okay=False), metavar="FILE",
-              help="Properties that are known to fail: one a line, * for anything, # before the reason.")  # fmt: skip
+              help="File of properties that are expected to fail: one on each line, with * as wildcard "
+              "and a reason after #.")  # fmt: skip
 @click.option("--report", type=click.Choice(FORMATS),
-              help="Write what was tried and found to standard output, or to the file of -o.")  # fmt: skip
+              help="Write a report of the results in this format.")  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Where the report goes."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File of the report.  [default: standard output]",
 )
-@click.option("-k", "--only", metavar="WORDS", help="Only the properties whose names match, as in pytest -k.")
+@click.option("-k", "--only", metavar="WORDS", help="Test only properties whose names match, as in pytest -k.")
 @click.option("-x", "--exitfirst", is_flag=True, help="Stop at the first property that fails.")
 @debug_option
 def conformance(

@@ -41,17 +41,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("prompt", required=False)
 @click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-              help="Read the prompt from this file (- for standard input); PROMPT comes behind it.")  # fmt: skip
-@click.option("-s", "--system", metavar="TEXT", help="A system message before the prompt.")
+              help="Read the prompt from this file (- for standard input); PROMPT is added after it.")  # fmt: skip
+@click.option("-s", "--system", metavar="TEXT", help="The system message: instructions before the prompt.")
 @click.option("--continue", "beginning", is_flag=False, flag_value="", metavar="[TEXT]",
-              help="The answer begins with TEXT, and the model goes on; without TEXT, it begins with PROMPT, which is "
-                   "then no question.")  # fmt: skip
-@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat template.")
-@click.option("--no-stream", is_flag=True, help="Print the text when it is complete.")
+              help="The answer begins with TEXT, and the model goes on; without TEXT, it begins with "
+              "PROMPT, which is then no question.")  # fmt: skip
+@click.option("--raw", is_flag=True, help="Continue the text of the prompt, without the chat template.")
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is complete, not piece by piece.")
 @click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
-              help="Every line is a prompt: answer N of them at a time; without N, or with 0, as many as the engine "
-                   "takes. With --json, one object a line.")  # fmt: skip
-@click.option("--stats", is_flag=True, help="Tell what the engine did, at the end.")
+              help="Every line is a prompt: answer N of them at a time; without N, or with 0, as many "
+              "as the engine takes. With --json, one object a line.")  # fmt: skip
+@click.option("--stats", is_flag=True, help="At the end, print what the engine did: blocks, prefixes, steps.")
 @chat_options
 @sampling_options
 @engine_options
@@ -71,10 +71,10 @@ def generate(
     params: SamplingParams,
     engine: EngineOptions,
 ) -> None:
-    """Answer PROMPT, or continue it with --raw.
+    """Answer PROMPT; with --raw, continue its text.
 
-    Without PROMPT, or where it is "-", the prompt is read from standard input. The text goes to standard output,
-    everything else to standard error. With --parallel every line of it is a prompt of its own.
+    Without PROMPT, or if it is "-", the prompt is read from standard input. The answer goes to standard output,
+    everything else to standard error. With --parallel each line of the input is a prompt.
     """
     setting = Setting(system, beginning, flags)
     if raw and setting.flag() is not None:

@@ -30,12 +30,12 @@ SIZES = ("layers", "hidden_size", "intermediate_size", "heads", "kv_heads", "hea
 """Fields of a configuration that `inspect --json` prints under their own names."""
 
 
-@click.command(help=f"Fetch MODEL and print where it is.\n\n{MODEL_HELP}")
+@click.command(help=f"Download MODEL and print the path of its files.\n\n{MODEL_HELP}")
 @model_argument
 @click.option(
     "--verify",
     is_flag=True,
-    help="Read the model's files and compare them with what was published; fetch damaged files again.",
+    help="Compare the files with their published checksums, and download damaged files again.",
 )
 @offline_option
 @debug_option
@@ -63,7 +63,7 @@ def models() -> None:
     echo_table((("name", "size", "where"), *rows))
 
 
-@click.command(help=f"Describe MODEL: architecture, tensors, memory. Reads no weights.\n\n{MODEL_HELP}")
+@click.command(help=f"Describe MODEL: architecture, tensors, memory. The weights are not read.\n\n{MODEL_HELP}")
 @model_argument
 @click.option("--tensors", "list_tensors", is_flag=True, help="List every tensor.")
 @json_option

@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("text", required=False)
 @click.option("-f", "--file", "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
-              help="Read the text from this file (- for standard input); TEXT comes behind it.")  # fmt: skip
-@click.option("--chat", is_flag=True, help="Take the text as a user's message and put it into the chat template.")
+              help="Read the text from this file (- for standard input); TEXT is added after it.")  # fmt: skip
+@click.option("--chat", is_flag=True, help="Put the text into the chat template, as a message of the user.")
 @click.option("--special/--no-special", "special", default=None,
-              help="Add the special tokens that a raw prompt gets.  [default: special]")  # fmt: skip
+              help="Add the special tokens that a prompt gets, such as the beginning of a text.  "
+              "[default: special]")  # fmt: skip
 @click.option("--ids", "only_ids", is_flag=True, help="Print the token ids only, on one line.")
 @json_option
 @model_option

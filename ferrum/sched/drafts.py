@@ -21,8 +21,8 @@ Drafts = Mapping[TokenSequence, Sequence[int]]
 
 
 def with_drafts(plan: StepPlan, drafts: Drafts, manager: KvManager, most_tokens: int) -> StepPlan:
-    """The same plan with as many drafts as fit in a step of `most_tokens` tokens. `drafts`: tokens that were proposed for
-    sequences that the plan samples."""
+    """The same plan with as many drafts as fit in a step of `most_tokens` tokens. `drafts`: the tokens that were
+    proposed for sequences that the plan samples."""
     left = most_tokens - plan.tokens
     chunks: list[Chunk] = []
     for chunk in plan.chunks:
