@@ -110,7 +110,7 @@ function advanced(step, id, promptLength, old) {
   const events = step.events.filter((each) => each.sequence === id);
   for (const event of events) {
     if (event.kind === 'arrived') length = promptLength;
-    if (event.kind === 'preempted' && event.way === 'recompute') computed = 0;
+    if (event.kind === 'preempted' && event.way === 'recompute') computed = cached = 0;
     if (event.kind === 'admitted') {
       computed = event.computed;
       if (event.source !== 'host') cached = computed;

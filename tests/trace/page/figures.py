@@ -62,6 +62,52 @@ def lengths_at(trace: Trace, index: int) -> dict[str, int]:
     return {str(sequence): length for sequence, length in lengths.items()}
 
 
+def states_at(trace: Trace, index: int, sequence: int, length: int) -> list[str]:
+    """The state of each of `length` tokens of a sequence at a step, from the chunk that it has there. Where it has
+    none, from its tables and from the chunk that comes next."""
+    step, before = trace["steps"][index], trace["steps"][:index]
+    if any(e["kind"] == "finished" and e["sequence"] == sequence for each in before for e in each["events"]):
+        return ["released"] * length
+    drawn = {choice["position"] for choice in step["choices"] if choice["sequence"] == sequence}
+    chunk = next((chunk for chunk in step["chunks"] if chunk["sequence"] == sequence), None)
+    if chunk is None:
+        in_memory = _kept(trace, index, sequence)
+        now = range(0)
+    else:
+        in_memory = chunk["start"]
+        now = range(in_memory, in_memory + chunk["count"])
+    cached = _cached(trace, index, sequence)
+
+    def state(position: int) -> str:
+        if position in drawn:
+            return "drawn"
+        if position in now:
+            return "now"
+        if position >= in_memory:
+            return "pending"
+        return "cached" if position < cached else "computed"
+
+    return list(map(state, range(length)))
+
+
+def _cached(trace: Trace, index: int, sequence: int) -> int:
+    """How many tokens the last admission found that did not bring them from the host."""
+    events = [event for step in trace["steps"][: index + 1] for event in step["events"]]
+    admissions = [event for event in events if event["kind"] == "admitted" and event["sequence"] == sequence]
+    found = [event["computed"] for event in admissions if event["source"] != "host"]
+    return found[-1] if found else 0
+
+
+def _kept(trace: Trace, index: int, sequence: int) -> int:
+    """How many tokens of a sequence that is not computed in this step are in memory: where it has any blocks, its next
+    chunk begins behind them."""
+    step, name = trace["steps"][index], str(sequence)
+    if name not in step["tables"] and name not in step["host_tables"]:
+        return 0
+    chunks = [chunk for each in trace["steps"][index:] for chunk in each["chunks"] if chunk["sequence"] == sequence]
+    return int(chunks[0]["start"])
+
+
 def weights_of(choice: Mapping[str, Any], layer: int, head: int) -> NDArray[np.float64]:
     """The attention of one head over the context."""
     attention = choice["attention"]
