@@ -218,14 +218,15 @@ def test_any_head_can_be_chosen(player: Browser, trace: dict[str, Any]) -> None:
 @pytest.mark.clause("GLASS-03")
 def test_a_token_that_is_chosen_shows_its_block_and_slot(player: Browser, trace: dict[str, Any]) -> None:
     size = trace["memory"]["block_size"]
-    index, number, table = next(
-        (index, sequence, table)
+    index, number, table, entry = next(
+        (index, sequence, table, entry)
         for index, step in enumerate(trace["steps"])
         for sequence, table in step["tables"].items()
-        if table != list(range(len(table))) and len(table) > 2
+        for entry, block in enumerate(table[:-1])
+        if block != entry
     )
     player.run("view.set({ step: arguments[0] })", index)
-    for position in (0, size - 1, size, 2 * size + 1):
+    for position in (0, size - 1, entry * size, entry * size + 1):
         player.click(f"[data-sequence='{number}'] .chip[data-position='{position}']")
         block = table[position // size]
         place = player.run("return { ...document.getElementById('place').dataset }")
