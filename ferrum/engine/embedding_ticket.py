@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ferrum.engine.embedder import Embedder
 from ferrum.engine.embedding import EmbeddingJob
-from ferrum.engine.listener import Listener, tell
+from ferrum.engine.observer import Listener, tell
 from ferrum.errors import Cancelled, FerrumError
 from ferrum.types import Embedding
 

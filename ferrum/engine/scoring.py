@@ -1,7 +1,7 @@
 """The logits of a given text: no sampling, no scheduling, one sequence by itself.
 
 Owns: borrowing blocks for one sequence, and giving them back whatever happens. Refuses to know: requests.
-Specs: ENGINE-20. Next: `ferrum.engine.listener`.
+Specs: ENGINE-20. Next: `ferrum.engine.embedding`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Owns: the proposers, each sequence's trust in its own, and the switch that follo
 they are made on trial and compared with what comes, and nothing is computed for them.
 Refuses to know: how tokens are sampled, and where blocks come from.
 Specs: DRAFT-05, DRAFT-10, DRAFT-12, DRAFT-13. Paper: speculative decoding 2211.17192.
-Next: `ferrum.engine.step_logits`.
+Next: `ferrum.engine.books`.
 """
 
 from __future__ import annotations

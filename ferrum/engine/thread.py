@@ -17,7 +17,7 @@ from ferrum.engine.embedder import Embedder
 from ferrum.engine.embedding import EmbeddingJob
 from ferrum.engine.embedding_ticket import EmbeddingTicket, OpenEmbeddings
 from ferrum.engine.engine import Engine
-from ferrum.engine.listener import Listener, tell
+from ferrum.engine.observer import Listener, tell
 from ferrum.engine.request import Request
 from ferrum.errors import Cancelled, FerrumError, InternalError, ResourceExhausted, memory_told
 from ferrum.sampling_params import SamplingParams

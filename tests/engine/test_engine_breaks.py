@@ -28,7 +28,7 @@ SETTINGS = StubSettings(blocks=8, host_blocks=20, max_num_seqs=4, max_model_len=
 
 
 class Interrupter:
-    """Raises in the `number`-th line that is executed inside Engine._step, a submission or a scheduler's call."""
+    """Raises in the `number`-th line that is executed inside Engine._step."""
 
     def __init__(self, number: int, error: type[BaseException]) -> None:
         self.left = number
@@ -47,7 +47,7 @@ class Interrupter:
 def inside_a_step(frame: FrameType | None) -> bool:
     while frame is not None:
         name = frame.f_code.co_name
-        if name in ("reset", "_unless_broken_off", "__exit__", "_tell"):
+        if name in ("reset", "all_or_nothing", "_start_over", "__exit__", "tell"):
             return False  # the way out itself, and observers, whose errors are logged
         if name == "_step":
             return True
@@ -179,7 +179,7 @@ def test_finished_requests_do_not_wait_for_their_deadlines() -> None:
     for _ in range(200):
         engine.submit([97], SamplingParams(temperature=0, max_tokens=1), timeout_s=1000)
         engine.step()
-    assert len(engine._deadlines._entries) < 40
+    assert len(engine._books._deadlines._entries) < 40
 
 
 @pytest.mark.clause("ENGINE-12")
