@@ -1,6 +1,6 @@
 """KV-10 to KV-19, KV-23, KV-24, KV-30 to KV-34, KV-41: any trace of operations, with failures in the middle of them.
 
-The store holds numbers that stand for whole texts (`tests.kv.oracles.code`), as keys and values do: whoever reads a
+The store holds numbers that stand for whole texts (`tests.kv.oracles.code`), as keys and values do: code that reads a
 block that was computed after another text, or not at all, sees it. The machine itself writes what a runner would.
 """
 
@@ -169,14 +169,14 @@ class ManagerMachine(RuleBasedStateMachine):
     @some("device")
     @rule(places=faults)
     def a_step_for_all(self, places: set[int]) -> None:
-        """As in a batch: everybody has written before the first is recorded."""
+        """As in a batch: all sequences have written before the first is recorded."""
         moved = [row for row in self.rows if row.place == "device" and self.write(row, self.size, places)]
         for row in moved:
             self.manager.record(row.table, row.text, row.computed)
 
     @rule(places=faults)
     def grow(self, places: set[int]) -> None:
-        """A block for everybody who has filled the last one, or for nobody."""
+        """A block for each table whose last one is full, or for none of them."""
         tables = [row.table for row in self.rows if row.place == "device" and row.computed == row.table.capacity]
         before, had, room = self.books(), [table.blocks[:] for table in tables], self.manager.device.available
         with self.failing(places):
@@ -269,7 +269,7 @@ class ManagerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.rows) > 3)
     @rule()
     def reset(self) -> None:
-        """What was in memory cannot be relied on any more: everybody begins again, with a new table."""
+        """The contents of memory are lost: every sequence begins again, with a new table."""
         self.manager.reset()
         assert all(pool.free == pool.total for pool, _ in self.tiers())
         for row in self.rows:
@@ -277,8 +277,8 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), more=st.integers(1, 6))
     def try_whether_it_fits(self, data: st.DataObject, more: int) -> None:
-        """What fits can be opened and reserved, what does not cannot: whoever asks loses no time with trying. Where all
-        is found, the copy of the block with the last token is what the room for more than the text is for."""
+        """What fits can be opened and reserved, and what does not fit cannot. Where the whole text is cached, the copy
+        of the block with the last token uses the room for more than the text."""
         row = self.new_row(data)
         self.learn(row.text)
         length, table = len(row.text), row.table
@@ -309,7 +309,10 @@ class ManagerMachine(RuleBasedStateMachine):
         if not manager.prefix_caching:
             assert all(pool.cached == 0 and not digests_of(pool) for pool, _ in self.tiers())
             assert all(manager.find(row.table, row.text) == [] for row in self.rows)
-        for pool, contents in self.tiers():  # free blocks are worth nothing: whoever relies on them is found out
+        for (
+            pool,
+            contents,
+        ) in self.tiers():  # contents of free blocks are garbage: code that relies on them gives wrong texts
             for block in range(pool.total):
                 if not pool.references(block) and pool.digest(block) is None:
                     contents[block] = POISON

@@ -62,7 +62,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         blocks, evicted = self.pool.allocate(count)
         assert len(blocks) == len(set(blocks)) == count
-        assert set(blocks) <= free | set(cached)  # and so nobody holds them
+        assert set(blocks) <= free | set(cached)  # and so they were not held
         assert len(evicted) == max(0, count - len(free))  # free ones go first
         assert evicted == [self.next_victim() for _ in evicted]
         assert set(blocks) - free == {victim.block for victim in evicted}
@@ -96,7 +96,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), wrong=st.integers(-3, 10), first=st.booleans())
     def release_wrongly(self, data: st.DataObject, wrong: int, first: bool) -> None:
-        """All that are held, and among them one that does not exist, one that nobody holds, or one of them again."""
+        """All held blocks, and with them one that does not exist, one that is not held, or one of them again."""
         blocks = data.draw(st.permutations(self.held()), "blocks")
         with pytest.raises(InternalError):
             self.pool.release([wrong, *blocks] if first else [*blocks, wrong])
@@ -122,7 +122,7 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.cached() and self.held())
     @rule()
     def clear(self) -> None:
-        """Everything is free, whoever holds it; and what was cached is forgotten by the order too."""
+        """Every block is free, held or not, and the policy has forgotten those that were cached."""
         self.pool.clear()
         self.references = [0] * len(self.references)
         self.digests = [None] * len(self.digests)
@@ -144,6 +144,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert (pool.held, pool.cached, pool.free) == (len(self.held()), len(self.cached()), len(self.free()))
         assert pool.free + pool.cached + pool.held == pool.total
         assert pool.available == pool.free + pool.cached
+        assert pool.occupied() == sorted(self.held() + self.cached())
 
     @invariant()
     def a_digest_leads_to_the_block_that_has_it(self) -> None:
@@ -154,7 +155,7 @@ class PoolMachine(RuleBasedStateMachine):
             )
 
     @invariant()
-    def only_a_sole_holder_of_what_nobody_finds_may_write(self) -> None:
+    def only_a_sole_holder_of_a_block_without_a_digest_may_write(self) -> None:
         for block, count in enumerate(self.references):
             assert self.pool.writable(block) == (count == 1 and self.digests[block] is None)
 

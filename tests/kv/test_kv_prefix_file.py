@@ -277,7 +277,7 @@ def test_a_prefix_needs_room(tmp_path: Path) -> None:
         load_prefix(manager, manager.root, path)
     audit(manager, [holder])
     manager.close(holder)
-    fill(manager, [1] * 12)  # what is cached gives way
+    fill(manager, [1] * 12)  # evicts what is cached
     assert load_prefix(manager, manager.root, path) == 8
     assert known(manager, TEXT) == ["device"] * 2
 
@@ -297,7 +297,7 @@ def test_a_device_that_fails_while_it_is_written_to_keeps_nothing(
 
 # ---- damage
 def resealed(contents: dict[str, Any], metadata: Metadata) -> None:
-    """What somebody writes who knows the format: the digest is right again."""
+    """A file by an author who knows the format: its digest is right again."""
     metadata["digest"] = _digest(json.loads(metadata["token_ids"]), contents)
 
 

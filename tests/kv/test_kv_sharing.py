@@ -45,7 +45,7 @@ def test_a_prompt_that_is_all_cached_computes_its_last_token_in_a_copy(held: boo
     assert second.blocks[0] == blocks[0] and second.blocks[1] != blocks[1]
     assert held_by(store, second, 7) == codes(TEXT, 0, 7)
     assert manager.device.writable(second.blocks[1])
-    store.device.reshape(-1)[second.slot(7)] = -5  # whatever is computed, nobody else sees it
+    store.device.reshape(-1)[second.slot(7)] = -5  # no other table sees it
     assert store.device[blocks].reshape(-1).tolist() == codes(TEXT)
     assert manager.device.references(blocks[1]) == held
     assert digests_of(manager.device).keys() == {hit.digest for hit in manager.find(second, TEXT)}
@@ -115,7 +115,7 @@ def test_a_run_ends_where_a_block_is_missing() -> None:
     table = serve(manager, store, [0, 1, 0])
     first, _, last = table.blocks
     for block in (first, last):
-        manager.device.share(block)  # somebody else has these two
+        manager.device.share(block)  # another table holds these two
     manager.close(table)
     assert known(manager, [0, 1, 0]) == ["device"] * 3
     assert manager.gc() == 1

@@ -19,7 +19,7 @@ RUNNING, WAITING, PREEMPTED = SequenceState.RUNNING, SequenceState.WAITING, Sequ
 
 @dataclass(frozen=True)
 class Before:
-    """Who stood where before a plan was made."""
+    """The states of all sequences before a plan was made."""
 
     running: dict[TokenSequence, int]  # -> what it has computed
     new: list[TokenSequence]  # waits for the first time
@@ -38,6 +38,8 @@ def check_books(world: World) -> None:
     audit(world.manager, [sequence.table for sequence in world.live])
     assert len(world.running) == world.scheduler.running <= world.limits.max_num_seqs
     assert len(world.waiting) == world.scheduler.waiting
+    assert world.scheduler.running_sequences() == sorted(world.running, key=world.key)
+    assert world.scheduler.waiting_sequences() == sorted(world.waiting, key=world.key)
     assert len(world.running) + len(world.waiting) == len(world.live)
     for sequence, entry in world.live.items():
         table, computed = sequence.table, sequence.computed
@@ -55,7 +57,7 @@ def check_books(world: World) -> None:
 
 
 def check_plan(world: World, before: Before, plan: StepPlan) -> None:
-    """A plan, before anybody runs it."""
+    """A plan, before it is run."""
     check_chunks(world, plan)
     check_admission(world, before)
     for sequence, computed in before.running.items():
@@ -85,11 +87,11 @@ def check_chunks(world: World, plan: StepPlan) -> None:
     assert plan.sampled == [chunk.sequence for chunk in chunks if chunk.rows]
     assert plan.tokens == sum(chunk.count for chunk in chunks) <= world.limits.max_num_batched_tokens
     if plan.tokens < world.limits.max_num_batched_tokens:
-        assert {chunk.sequence for chunk in chunks} == set(world.running), "there was budget for everybody who runs"
+        assert {chunk.sequence for chunk in chunks} == set(world.running), "there was budget for all running sequences"
 
 
 def check_order(world: World, before: Before, plan: StepPlan) -> None:
-    """SCHED-04: those that run, by what is pending, then newcomers. Who took the place of a running one counts as
+    """SCHED-04: running sequences by what is pending, then new ones. One that took the place of a running one counts as
     running."""
     last = max(map(world.key, before.running), default=None)
     places: list[tuple[int, Key]] = []
@@ -103,14 +105,14 @@ def check_order(world: World, before: Before, plan: StepPlan) -> None:
 
 
 def check_admission(world: World, before: Before) -> None:
-    """SCHED-05: nobody of those that waited was passed over."""
+    """SCHED-05: no waiting sequence was passed over."""
     admitted = [world.key(sequence) for sequence in before.waiting if sequence.state is RUNNING]
     left = [world.key(sequence) for sequence in before.waiting if sequence.state is not RUNNING]
     assert not admitted or not left or max(admitted) < min(left)
 
 
 def check_giving_way(world: World, before: Before) -> None:
-    """SCHED-12 and SCHED-22: those of the largest ranks give way, and only if they must."""
+    """SCHED-12 and SCHED-22: sequences of the largest ranks are preempted, and only if blocks are missing."""
     victims = [sequence for sequence in before.running if sequence.state is not RUNNING]
     assert all(sequence.state is PREEMPTED for sequence in victims)
     if not victims:
@@ -149,7 +151,7 @@ def mostly_coming(
     world: World, sequence: TokenSequence, known: int, others: list[TokenSequence], *, strictly: bool
 ) -> bool:
     """Are others computing at least half of the text after its first `known` tokens? Whole blocks count. Strictly: not
-    if they have computed them already, and still nobody can find them."""
+    if they have computed them already, and still they cannot be found."""
     size, text = world.block_size, sequence.token_ids
 
     def comes(other: TokenSequence, end: int) -> bool:

@@ -83,7 +83,7 @@ def test_policies_are_found_by_name() -> None:
 def test_sequences_run_in_the_order_of_class_and_age(policy: str, requests: list[tuple[Priority, int]]) -> None:
     with patch.object(order, "AGEING", 7):
         world = World(seqs=1, policy=policy, blocks=300)
-        blocker = world.add([0], None, CRITICAL)  # the first of the highest class: nobody ever comes before it
+        blocker = world.add([0], None, CRITICAL)  # the first of the highest class: no later one comes before it
         world.step()
         for priority, gap in requests:
             for _ in range(gap):
@@ -96,9 +96,9 @@ def test_sequences_run_in_the_order_of_class_and_age(policy: str, requests: list
 
 @pytest.mark.clause("SCHED-21")
 @pytest.mark.parametrize("priority", [LOW, NORMAL, HIGH])
-def test_nobody_starves(priority: Priority) -> None:
+def test_no_sequence_starves(priority: Priority) -> None:
     """One place, and a critical request for every step: they alone would fill it. After the steps that the classes
-    between them are worth, newcomers come after the old one, and of those before it at most one is left."""
+    between them are worth, new ones come after the old one, and of those before it at most one is left."""
     world = World(seqs=1, policy="priority", caching=False)
     world.add([1], 1, CRITICAL)
     old = world.add([0], 3, priority)
@@ -162,7 +162,7 @@ def comes_back(world: World, victim: TokenSequence, urgent: TokenSequence, alrea
 @pytest.mark.clause("SCHED-13", "SCHED-22")
 @pytest.mark.parametrize(("host", "swap_cost"), [(0, 1.0), (20, 0.0)])
 @pytest.mark.parametrize("blocks", [9, 50])
-def test_a_critical_newcomer_takes_the_place_of_a_running_one(blocks: int, host: int, swap_cost: float) -> None:
+def test_a_critical_sequence_takes_the_place_of_a_running_one(blocks: int, host: int, swap_cost: float) -> None:
     """Where places are missing, and where blocks are."""
     seqs = 1 if blocks == 50 else 4
     world = World(seqs=seqs, blocks=blocks, host=host, swap_cost=swap_cost, policy="priority", caching=False)
@@ -206,8 +206,8 @@ def test_only_as_many_give_way_as_must_and_the_last_of_them_first() -> None:
 
 
 @pytest.mark.clause("SCHED-22")
-def test_nobody_gives_way_in_vain() -> None:
-    """The newcomer wants more than those after it could give: most of their blocks are shared with one before it."""
+def test_no_sequence_is_preempted_in_vain() -> None:
+    """It needs more than those after it could release: most of their blocks are shared with one before it."""
     world = World(blocks=12, policy="priority")
     prefix = [0, 1, 1, 0] * 6
     early, late = world.add([*prefix, 0], 9, CRITICAL), world.add([*prefix, 1], 9, LOW)
@@ -222,7 +222,7 @@ def test_nobody_gives_way_in_vain() -> None:
 
 @pytest.mark.clause("SCHED-22")
 def test_who_gave_way_does_not_come_back_in_the_same_step() -> None:
-    """The newcomer needs its third block only a step later, for which it has made room."""
+    """It needs its third block only a step later, for which it has made room."""
     world = World(blocks=4, policy="priority")
     late = world.add([1] * 6, 2, LOW)
     world.step()
@@ -235,7 +235,7 @@ def test_who_gave_way_does_not_come_back_in_the_same_step() -> None:
 
 
 @pytest.mark.clause("SCHED-22")
-def test_what_a_newcomer_would_share_is_not_asked_of_those_after_it() -> None:
+def test_blocks_that_can_be_shared_are_not_taken_from_later_sequences() -> None:
     world = World(blocks=9, policy="priority")
     prefix = [0, 1, 1, 0] * 6
     early, late = world.add([*prefix, 0], 4, CRITICAL), world.add([1] * 5, 6, LOW)

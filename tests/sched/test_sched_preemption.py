@@ -1,4 +1,4 @@
-"""SCHED-12 to SCHED-15: who gives way, how, and what becomes of it."""
+"""SCHED-12 to SCHED-15: which sequence is preempted, how, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RECOMPUTE, SWAP = Preemption.RECOMPUTE, Preemption.SWAP
 
 
 def way(world: World, sequence: TokenSequence) -> Preemption:
-    """How a running sequence gives way."""
+    """How a running sequence is preempted."""
     world.scheduler._preempt(sequence)
     assert sequence.state is PREEMPTED
     assert world.scheduler.preempter.total == 1
@@ -80,7 +80,7 @@ def test_after_one_that_gave_way_the_others_have_their_turn() -> None:
 
 
 @pytest.mark.clause("SCHED-12")
-def test_nobody_is_admitted_into_the_room_that_was_just_made() -> None:
+def test_no_sequence_is_admitted_into_the_room_that_was_just_made() -> None:
     world = World(blocks=4, block_size=4, caching=False)
     first, second = world.add([0] * 4, 12), world.add([1] * 8, 6)
     world.step()
@@ -93,7 +93,7 @@ def test_nobody_is_admitted_into_the_room_that_was_just_made() -> None:
 
 
 @pytest.mark.clause("SCHED-12")
-def test_nobody_gives_way_while_there_is_room() -> None:
+def test_no_sequence_is_preempted_while_there_is_room() -> None:
     world = World(blocks=16, block_size=4, policy="priority")
     for place, priority in enumerate([Priority.LOW, Priority.NORMAL, Priority.HIGH, Priority.CRITICAL]):
         world.add([place] * 8, 8, priority)
@@ -298,7 +298,7 @@ def test_after_a_copy_that_fails_memory_may_be_missing() -> None:
 
 @pytest.mark.clause("SCHED-15")
 def test_one_whose_blocks_cannot_be_copied_gives_way_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others could not help. It does not happen as long as newcomers copy what they share at once."""
+    """Preempting others would not help. It cannot happen while new sequences copy what they share at once."""
     world = World(block_size=2)
     first, second = world.add([0] * 2, 6), world.add([1], 6)
     world.step()
@@ -309,7 +309,7 @@ def test_one_whose_blocks_cannot_be_copied_gives_way_itself(monkeypatch: pytest.
         raise DeviceError("a test says so")
 
     monkeypatch.setattr(world.manager, "reserve", fails_once)
-    monkeypatch.setattr(world.manager, "grow", lambda tables: None)  # or nobody would have to reserve
+    monkeypatch.setattr(world.manager, "grow", lambda tables: None)  # so that each sequence has to reserve
     plan = world.scheduler.plan()
     assert [first.state, second.state] == [PREEMPTED, RUNNING]
     assert [chunk.sequence for chunk in plan.chunks] == [second]

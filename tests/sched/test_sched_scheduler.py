@@ -193,7 +193,7 @@ def test_a_step_in_which_everything_happens() -> None:
 
 
 @pytest.mark.clause("SCHED-05")
-def test_nobody_overtakes() -> None:
+def test_no_sequence_overtakes() -> None:
     world = World(blocks=4)
     first, large, small = world.add([0] * 4), world.add([1] * 13, 3), world.add([0], 1)
     assert world.step().sampled == [first]
@@ -217,7 +217,7 @@ def test_a_step_that_failed_is_planned_again() -> None:
 
 
 @pytest.mark.clause("SCHED-06")
-def test_a_block_that_somebody_else_got_hold_of_is_copied_before_it_is_written() -> None:
+def test_a_block_that_another_table_came_to_hold_is_copied_before_it_is_written() -> None:
     world = World()
     sequence = world.add([0] * 6)
     world.step()
@@ -285,7 +285,7 @@ def test_where_a_sequence_ends(blocks: int, context: int, prompt: int, max_token
     assert world.scheduler.check(prompt, max_tokens) == sequence.max_length == end
     world.drain(40)
     assert sequence.length == end
-    assert world.scheduler.preempter.total == 0  # one that has the memory for itself never has to give way
+    assert world.scheduler.preempter.total == 0  # a sequence alone in the memory is never preempted
 
 
 @pytest.mark.clause("SCHED-11")
@@ -351,7 +351,7 @@ def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
 
 @pytest.mark.clause("SCHED-09")
 def test_a_reset_leaves_nothing_behind() -> None:
-    """Where an operation was broken off in the middle: nobody waits for those who were there, all memory is free."""
+    """After an operation that was interrupted: no sequence waits for those of before, and all memory is free."""
     world = World(blocks=8, host=8, seqs=3, budget=6, swap_cost=0.0)
     text = list(range(20))
     preempted, fills, waits = world.add([0, 1], 9), world.add(text, 5), world.add(text, 5)

@@ -28,7 +28,7 @@ def wanted(plan: StepPlan) -> dict[TokenSequence, range]:
 
 
 def carry_out(scheduler: Scheduler) -> StepPlan:
-    """A step, after which whoever has all its tokens leaves."""
+    """A step, after which sequences that have all their tokens are finished."""
     plan = scheduler.plan()
     ends = {chunk.sequence: chunk.start + chunk.count for chunk in plan.chunks}
     assert plan.sampled == [sequence for sequence, end in ends.items() if end == sequence.length]
@@ -49,7 +49,7 @@ def carry_out(scheduler: Scheduler) -> StepPlan:
 def test_every_token_of_a_scored_prompt_is_asked_for_and_of_others_the_last(
     texts: list[tuple[int, bool]], budget: int, blocks: int, caching: bool
 ) -> None:
-    """All texts begin alike, so that much is cached, and memory is short, so that some give way."""
+    """All texts begin alike, so that much is cached, and memory is short, so that some are preempted."""
     scheduler = World(blocks=blocks, block_size=4, budget=budget, caching=caching).scheduler
     sequences = [submit(scheduler, list(range(length)), scored) for length, scored in texts]
     asked: dict[TokenSequence, set[int]] = {sequence: set() for sequence in sequences}

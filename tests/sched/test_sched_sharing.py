@@ -97,7 +97,7 @@ def test_two_prompts_that_share_little_run_together() -> None:
 
 
 @pytest.mark.clause("SCHED-30")
-def test_a_mate_whose_prompt_is_cut_is_waited_for_to_its_end() -> None:
+def test_a_prefix_that_is_cut_in_chunks_is_waited_for_to_its_end() -> None:
     world = World(budget=8)
     first, second = world.add(letters(0, 30)), world.add(letters(0, 30) + letters(1, 2))
     for _ in range(3):
@@ -122,7 +122,7 @@ def waiting_pair(blocks: int = 100) -> tuple[World, TokenSequence, TokenSequence
 
 
 @pytest.mark.clause("SCHED-30", "SCHED-09")
-def test_nobody_waits_for_a_mate_that_was_cancelled() -> None:
+def test_no_sequence_waits_for_a_prefix_whose_computation_was_cancelled() -> None:
     world, first, second = waiting_pair()
     world.finish(first)
     world.step()
@@ -132,7 +132,7 @@ def test_nobody_waits_for_a_mate_that_was_cancelled() -> None:
 
 
 @pytest.mark.clause("SCHED-30")
-def test_nobody_waits_for_a_mate_that_gave_way() -> None:
+def test_no_sequence_waits_for_a_prefix_of_a_preempted_one() -> None:
     world, first, second = waiting_pair(blocks=12)
     world.update(second, Priority.HIGH)
     urgent = world.add(letters(2, 40), 2, Priority.CRITICAL)  # needs all but one of the blocks
@@ -145,7 +145,7 @@ def test_nobody_waits_for_a_mate_that_gave_way() -> None:
 
 
 @pytest.mark.clause("SCHED-30")
-def test_nobody_waits_for_one_that_only_decodes() -> None:
+def test_no_sequence_waits_for_one_that_only_decodes() -> None:
     """It found its whole text, and does not compute what has been forgotten since."""
     world = World(budget=8)
     world.add(letters(0, SIZE), 1)
@@ -160,7 +160,7 @@ def test_nobody_waits_for_one_that_only_decodes() -> None:
 
 
 @pytest.mark.clause("SCHED-30")
-def test_nobody_waits_for_one_whose_last_chunk_was_a_single_token() -> None:
+def test_no_sequence_waits_for_one_whose_last_chunk_was_a_single_token() -> None:
     world = World(budget=8, blocks=10)
     first = world.add(letters(0, 9), 8)
     world.step()
@@ -189,7 +189,7 @@ def test_a_text_that_two_compute_is_still_coming_when_one_of_them_leaves() -> No
 
 @pytest.mark.clause("SCHED-10")
 def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
-    """Eleven blocks are left where it wants twelve, and nobody gives any back; but four are those of another."""
+    """Eleven blocks are left where it needs twelve, and none is released; but it can share four of another."""
     world = World(blocks=20, budget=200)
     world.add(letters(0, 16) + letters(1, 20), 20)
     newcomer = world.add(letters(0, 16) + letters(2, 28))
@@ -215,8 +215,8 @@ def test_the_end_of_a_prompt_can_be_what_it_waits_for() -> None:
 
 
 @pytest.mark.clause("SCHED-13", "SCHED-30")
-def test_who_has_its_text_on_the_host_waits_for_nobody() -> None:
-    """Even if nobody can find its blocks: another computed the same beginning in the same step, and has left."""
+def test_a_sequence_with_its_text_on_the_host_waits_for_no_prefix() -> None:
+    """Even if its blocks have no digests: another one computed the same beginning in the same step, and has left."""
     world = World(host=20, swap_cost=0.0)
     first, second = (world.add(letters(0, 8) + letters(number, 20), 9) for number in (1, 2))
     world.step()
@@ -308,7 +308,7 @@ def test_a_choice_that_gave_way_waits_while_its_source_computes_the_prompt_again
 
 @pytest.mark.clause("SCHED-31")
 def test_a_choice_shares_the_prompt_of_any_that_has_it() -> None:
-    """The first of them computes it again, because it gave way; the second has it."""
+    """The first of them computes it again, because it was preempted; the second has it."""
     world = World(seqs=3, budget=10, caching=False)
     prompt = letters(0, 12)
     source = world.add(prompt, 20)

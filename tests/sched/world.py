@@ -104,7 +104,7 @@ def count_letters(sequence: TokenSequence) -> int:
 
 
 class World:
-    """One scheduler, its memory, and everybody in it."""
+    """One scheduler, its memory, and its sequences."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class World:
         self.live[sequence].priority = priority
 
     def key(self, sequence: TokenSequence) -> Key:
-        """Whoever has the smallest comes first: SCHED-20 and SCHED-21, in terms of the present age."""
+        """The smallest comes first: SCHED-20 and SCHED-21, in terms of the present age."""
         entry = self.live[sequence]
         if self.policy == "fifo":
             return Fraction(0), entry.arrival
