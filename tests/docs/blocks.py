@@ -63,18 +63,19 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def stands_in(quotation: str, source: str) -> bool:
-    """True if the lines of the quotation follow each other in the source, whatever their indentation; after a line
-    `...` they may go on anywhere below."""
-    lines = [line.strip() for line in source.splitlines() if line.strip()]
-    start = 0
+    """True if the source has the parts of the quotation, which lines `...` separate, in this order. Lines may be broken
+    elsewhere, as a formatter does."""
+    rest = _unbroken(source)
     for part in re.split(r"^\s*\.\.\.\s*$", quotation, flags=re.MULTILINE):
-        quoted = [line.strip() for line in part.splitlines() if line.strip()]
-        places = range(start, len(lines) - len(quoted) + 1)
-        place = next((place for place in places if lines[place : place + len(quoted)] == quoted), None)
-        if place is None:
+        _, found, rest = rest.partition(_unbroken(part))
+        if not found:
             return False
-        start = place + len(quoted)
     return True
+
+
+def _unbroken(text: str) -> str:
+    """The text without white space, and without the commas that a formatter puts before a closing bracket."""
+    return re.sub(r",(?=[)\]}])", "", re.sub(r"\s+", "", text))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ FILES = {
     "requests.jsonl": REQUESTS + "\n",
     "schema.json": json.dumps(SCHEMA),
     "tools.json": json.dumps(TOOLS),
-    "mine.py": "from ferrum.backends.numpy_backend import NumpyOps\n\n\nclass MyOps(NumpyOps):\n    name = 'mine'\n",
+    "mine.py": "from ferrum.backends.numpy_backend import NumbaOps\n\n\nclass MyOps(NumbaOps):\n    name = 'mine'\n",
 }
 """What the commands of pages read. `mine.py` is the finished backend of the page that begins with an empty one."""
 

@@ -66,11 +66,12 @@ def test_blocks_are_read_with_their_marks() -> None:
         ("x = 1\n...\ny = 2", True),
         ("y = 2\n...\nx = 1", False),
         ("x = 1\ny = 2", False),
-        ("return", False),
+        ("f(1, 2)\n...\nf(\n    3,\n)", True),
+        ("return 2", False),
     ],
 )
-def test_a_quotation_is_whole_lines_in_order(quotation: str, stands: bool) -> None:
-    assert stands_in(quotation, "x = 1\ndef f():\n    return 1\n\ny = 2\n") == stands
+def test_a_quotation_has_its_parts_in_order(quotation: str, stands: bool) -> None:
+    assert stands_in(quotation, "x = 1\ndef f():\n    return 1\n\ny = 2\nf(\n  1, 2,\n), f(3)\n") == stands
 
 
 @pytest.mark.clause("DOCS-03")
