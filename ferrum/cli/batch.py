@@ -50,8 +50,8 @@ def batch(
 ) -> None:
     """Answer a file of requests.
 
-    Each line of IN (- for standard input) is a request in the form of OpenAI's batch files. The same command once more
-    goes on where the last one was stopped.
+    Each line of IN (- for standard input) is a request in the format of OpenAI's batch files. After an interruption the
+    same command continues: it answers only the lines that have no answer yet.
     """
     check_installed()
     ray.check()

@@ -84,7 +84,7 @@ class Bench(Program):
 def bench(
     prompt_len: int, gen_len: int, batch: int, repeats: int, shape: str | None, as_json: bool, engine: EngineOptions
 ) -> None:
-    """Measure prefill and decode speed."""
+    """Measure how fast a model reads prompts (prefill) and generates tokens (decode)."""
     context = click.get_current_context()
     if context.invoked_subcommand:
         check_nothing_given(context)

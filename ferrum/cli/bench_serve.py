@@ -67,8 +67,8 @@ _FLAGS = (
     click.option("--api-key", envvar="OPENAI_API_KEY", show_envvar=True, metavar="KEY",
                  help="Key that the requests send."),
     click.option("-c", "--concurrency", type=_COUNT, metavar="N",
-                 help="Users who each ask again when they have their answer; with --rate, the most requests under "
-                 "way.  [default: 1; with --rate, no limit]"),
+                 help="Number of clients, each of which sends its next request when it has its answer; with --rate, "
+                 "most requests at a time.  [default: 1; with --rate, no limit]"),
     click.option("--rate", type=Positive(), metavar="R",
                  help="Send R requests per second on average, at random times, without waiting for answers."),
     click.option("--requests", type=_COUNT, metavar="N",

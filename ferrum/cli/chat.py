@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-s", "--system", metavar="TEXT", help="The system message.")
+@click.option("-s", "--system", metavar="TEXT", help="The system message: instructions before the conversation.")
 @click.option("--load", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Go on with a conversation that /save has written; flags go before what it says.")  # fmt: skip
-@click.option("--continue", "continues", is_flag=True, help="Begin with more of the last answer of --load.")
+              help="Continue a conversation that /save has written. Flags override its parameters.")  # fmt: skip
+@click.option("--continue", "continues", is_flag=True, help="With --load: first continue the last answer.")
 @chat_options
 @sampling_options
 @engine_options
@@ -56,8 +56,9 @@ def chat(
 ) -> None:
     """Talk to a model.
 
-    Every line is a message, or a command if it begins with a slash: /help lists them. Where standard input is no
-    terminal, nothing but the answers is written to standard output, and the end of the input ends the program.
+    Each line is a message to the model. A line that begins with a slash is a command: /help lists the commands. If
+    standard input is not a terminal, each of its lines is a message and only the answers are written to standard
+    output.
     """
     if continues and file is None:
         raise click.UsageError("--continue goes on with the last answer of a conversation: name its file with --load")

@@ -78,9 +78,11 @@ class ChatFlags:
 
 CHAT_FLAGS = (
     click.option("--tools", type=Tools(), metavar="TOOLS",
-                 help="Tools that the model may call, as a JSON list; @FILE reads it. Calls are text of the answer."),
+                 help="Tools that the model may call: a JSON list of function descriptions, or @FILE to read it. "
+                 "The calls are printed as text of the answer."),
     click.option("--template-arg", "chat_template_kwargs", type=Variable(), multiple=True, metavar="NAME=VALUE",
-                 help="A variable of the chat template, in JSON or as text: enable_thinking=false; may be repeated."),
+                 help="Set a variable that the model's chat template reads, such as enable_thinking=false; the "
+                 "value is JSON or text; may be repeated."),
 )  # fmt: skip
 
 

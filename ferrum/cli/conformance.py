@@ -51,7 +51,7 @@ def conformance(
     only: str | None,
     exitfirst: bool,
 ) -> None:
-    """Hold each backend NAME against the definitions of all operations.
+    """Test each backend NAME: compare its operations with their definitions.
 
     NAME is numpy, numba, cupy, one that an installed package registers, or package.module:Class, which may also lie in
     the current folder; @float64 behind it chooses another type of activations.

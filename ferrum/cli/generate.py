@@ -44,13 +44,13 @@ if TYPE_CHECKING:
               help="Read the prompt from this file (- for standard input); PROMPT is added after it.")  # fmt: skip
 @click.option("-s", "--system", metavar="TEXT", help="The system message: instructions before the prompt.")
 @click.option("--continue", "beginning", is_flag=False, flag_value="", metavar="[TEXT]",
-              help="The answer begins with TEXT, and the model goes on; without TEXT, it begins with "
-              "PROMPT, which is then no question.")  # fmt: skip
+              help="The model continues an answer that begins with TEXT. Without TEXT, it continues PROMPT "
+              "as if PROMPT were the beginning of its answer.")  # fmt: skip
 @click.option("--raw", is_flag=True, help="Continue the text of the prompt, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete, not piece by piece.")
 @click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
-              help="Every line is a prompt: answer N of them at a time; without N, or with 0, as many "
-              "as the engine takes. With --json, one object a line.")  # fmt: skip
+              help="Each line of the input is a prompt: answer N of them at a time; without N, or with 0, as "
+              "many as the engine takes. With --json, print one object on each line.")  # fmt: skip
 @click.option("--stats", is_flag=True, help="At the end, print what the engine did: blocks, prefixes, steps.")
 @chat_options
 @sampling_options

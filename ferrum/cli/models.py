@@ -53,7 +53,7 @@ def pull(model: str, verify: bool, offline: bool) -> None:
 @click.command()
 @debug_option
 def models() -> None:
-    """List the models that can be asked for by name, and those in the cache."""
+    """List the aliases of models, and the models in the cache."""
     from ferrum.load.resolve import list_models
 
     rows = [

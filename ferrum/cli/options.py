@@ -20,7 +20,7 @@ from ferrum.cli.sampling_flags import SAMPLING_FLAGS, make_params
 from ferrum.kv.eviction import POLICIES
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-MODEL_HELP = "An alias, a directory, a .gguf file or a hub id (org/name[@revision])."
+MODEL_HELP = "An alias that `ferrum-ref models` lists, a directory, a .gguf file, or org/name[@revision] on the hub."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Command], Command]
@@ -56,38 +56,59 @@ class EngineOptions:
 _ENGINE = (
     model_option,
     click.option("--backend", default="auto", show_default=True,
-                 help="auto (a GPU where there is one, else the CPU), numpy, numba, cupy or package.module:Class."),
+                 help="What computes: numba (CPU), cupy (NVIDIA GPU), numpy (the slow reference), "
+                 "package.module:Class, or auto: cupy if there is a GPU, else numba."),
     click.option("--dtype", default="auto", show_default=True,
-                 help="Type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or q4_1."),
+                 help="Number type of the weights: auto (as stored), float32, bfloat16, float16, q8_0, q4_0 or "
+                 "q4_1. Fewer bits need less memory and are faster, and the answers are slightly worse."),
     click.option("--compute", default="float32", show_default=True,
-                 help="Arithmetic of products: float32 is exact; int8 rounds activations that meet quantised weights, "
-                 "bfloat16 the operands of many tokens."),
+                 help="Arithmetic of matrix products. float32: exact. int8: faster with quantised weights, rounds "
+                 "the activations. bfloat16: faster for many tokens at a time, rounds both operands."),
     click.option("-t", "--threads", type=int, metavar="N",
-                 help="Threads of the CPU backend.  [default: as many as this process may keep busy]"),
-    click.option("--max-model-len", type=int, metavar="N", help="Longest context.  [default: the model's]"),
-    click.option("--block-size", type=int, default=16, show_default=True, metavar="N", help="Positions per KV block."),
-    click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE", help="Memory for keys and values."),
+                 help="Threads of the CPU backend.  [default: all cores that this process may use]"),
+    click.option("--max-model-len", type=int, metavar="N",
+                 help="Most tokens of a prompt and its answer together; a smaller number needs less memory.  "
+                 "[default: the model's limit]"),
+    click.option("--block-size", type=int, default=16, show_default=True, metavar="N",
+                 help="Tokens per block of the memory for keys and values. A smaller block wastes less memory; a "
+                 "larger block is faster."),
+    click.option("--kv-memory", default="1GiB", show_default=True, metavar="SIZE",
+                 help="Memory for the keys and values of all sequences, such as 512MiB. It limits how many "
+                 "sequences run at a time and how long they are."),
     click.option("--host-kv-memory", default="0", show_default=True, metavar="SIZE",
-                 help="More of it on the host, for what has to give way."),
+                 help="Additional memory on the host: blocks that have no room are moved there instead of being "
+                 "dropped."),
     click.option("--kv-dtype", default="auto", show_default=True,
-                 help="Type of keys and values: auto, float32, float16, bfloat16 or q8_0 (a quarter of the memory)."),
+                 help="Number type of keys and values: auto, float32, float16, bfloat16, or q8_0, which takes about "
+                 "a quarter of the memory of float32."),
     click.option("--speculate", metavar="HOW",
-                 help="Propose tokens and compute several a step: ngram or ngram:N looks them up in the text itself."),
+                 help="Guess several tokens at a time and check them in one step, which is faster where the guesses "
+                 "are right. ngram or ngram:N: copy up to N tokens that followed the same words earlier in the "
+                 "text."),
     click.option("--draft-model", metavar="MODEL",
-                 help="A smaller model of the same vocabulary that proposes them; --speculate draft:N says how many."),
+                 help="A smaller model with the same vocabulary, which makes the guesses; --speculate draft:N sets "
+                 "how many."),
     click.option("--gpu-memory-utilization", type=float, metavar="X",
-                 help="Instead of --kv-memory: keys and values take what is left of this share of the GPU's memory."),
-    click.option("--scheduler", default="fifo", show_default=True, help="Who comes first: fifo or priority."),
+                 help="In place of --kv-memory, on a GPU: share of its memory for the program, from 0 to 1; keys "
+                 "and values get what the weights leave."),
+    click.option("--scheduler", default="fifo", show_default=True,
+                 help="Order in which requests run: fifo (order of arrival) or priority (smallest priority number "
+                 "first)."),
     click.option("--eviction", default="lru", show_default=True,
-                 help=f"Which cached block is given up first: {', '.join(POLICIES)}."),
+                 help="Which unused block of the prefix cache is dropped first when memory is full: "
+                 f"{', '.join(POLICIES)}."),
     click.option("--no-prefix-caching", "prefix_caching", is_flag=True, flag_value=False, default=True,
-                 help="Compute every prompt in full."),
+                 help="Compute each prompt completely. Otherwise the keys and values of a beginning that was "
+                 "computed before are used again."),
     click.option("--deterministic", is_flag=True,
-                 help="Tokens depend, bit for bit, on nothing but their own prompt and parameters."),
+                 help="Give the same answer, bit for bit, whatever other requests run at the same time. It is "
+                 "somewhat slower."),
 )  # fmt: skip
 
-offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine already.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+offline_option = click.option(
+    "--offline", is_flag=True, help="Download nothing: use only files that are on this machine."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object, for programs.")
 
 
 def _remember_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -95,7 +116,7 @@ def _remember_debug(context: click.Context, _parameter: click.Parameter, value: 
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show tracebacks of errors."
+    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show the Python traceback of an error."
 )
 
 

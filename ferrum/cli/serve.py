@@ -35,7 +35,7 @@ RAY_DECIDES = ("client_timeout", "max_header_size", "max_connections")
 @ray_options
 @debug_option
 def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray: RayFlags) -> None:
-    """Serve the OpenAI API over HTTP."""
+    """Serve a model over HTTP with the OpenAI API, and a web page to chat with it."""
     check_installed()
     ray.check()
     service.check()

@@ -31,36 +31,47 @@ _SECONDS = click.FloatRange(min=0.001)
 _COUNT = click.IntRange(min=1)
 
 SERVER_FLAGS = (
-    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 is all."),
+    click.option("--host", default="127.0.0.1", show_default=True,
+                 help="Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: all networks."),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
-                 help="0 takes a free one."),
+                 help="Port to listen on; 0 chooses a free port."),
     click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
-                 help="A key that requests must have; may be repeated. Others on this machine can see it: better use "
-                      f"--api-key-file or ${KEY_VARIABLE}."),
-    click.option("--api-key-file", type=_FILE, metavar="FILE", help="Keys, one a line."),
+                 help="A key that each request must send; may be repeated. Other users of this machine can see it "
+                 f"in the list of processes: --api-key-file and ${KEY_VARIABLE} hide it."),
+    click.option("--api-key-file", type=_FILE, metavar="FILE",
+                 help="A file of keys that requests must send, one on each line."),
     click.option("--cors-origin", "cors_origins", multiple=True, metavar="ORIGIN",
-                 help="A page from this origin may ask, such as https://example.org; * is any; may be repeated."),
+                 help="Allow browser pages of this origin, such as https://example.org, to send requests; * allows "
+                 "all; may be repeated."),
     click.option("--allowed-host", "allowed_hosts", multiple=True, metavar="NAME",
-                 help="Without a key: one more name by which this server may be called; * is any; may be repeated."),
+                 help="For a server without keys: one more host name that requests may use for it; * allows all; "
+                 "may be repeated."),
     click.option("--glass/--no-glass", "glass", default=None,
-                 help="Show at /glass what the engine does, step by step, with the texts of all users.  [default: on "
-                      "where the server listens to this machine only and has at most one key]"),
-    click.option("--request-timeout", type=_SECONDS, metavar="S", help="End an answer that takes longer."),
+                 help="Show at /glass what the engine does, step by step, with the texts of all users.  [default: "
+                 "on where the server listens to this machine only and has at most one key]"),
+    click.option("--request-timeout", type=_SECONDS, metavar="S",
+                 help="Stop an answer after S seconds.  [default: no limit]"),
     click.option("--client-timeout", type=_SECONDS, default=60.0, show_default=True, metavar="S",
-                 help="For a request to arrive, and for a piece of an answer to be taken."),
+                 help="Close a connection that takes more than S seconds to send its request, or to receive a piece "
+                 "of an answer."),
     click.option("--idle-timeout", type=_COUNT, default=75, show_default=True, metavar="S",
-                 help="Close a connection that nobody uses."),
+                 help="Close a connection after S seconds without a request."),
     click.option("--stream-comments", type=_SECONDS, default=15.0, show_default=True, metavar="S",
-                 help="Send a comment where a stream is silent for so long."),
+                 help="Send a comment on a stream after S seconds without text, so that proxies do not close the "
+                 "connection."),
     click.option("--drain-timeout", type=click.FloatRange(min=0), default=30.0, show_default=True, metavar="S",
-                 help="At the end, for running answers to finish."),
-    click.option("--max-body-size", default="32MiB", show_default=True, metavar="SIZE", help="Of a request."),
-    click.option("--max-header-size", default="64KiB", show_default=True, metavar="SIZE", help="Of a request."),
+                 help="When the server stops, wait at most S seconds for running answers."),
+    click.option("--max-body-size", default="32MiB", show_default=True, metavar="SIZE",
+                 help="Largest body of a request."),
+    click.option("--max-header-size", default="64KiB", show_default=True, metavar="SIZE",
+                 help="Largest head of a request: its first line and its headers."),
     click.option("--max-connections", type=_COUNT, metavar="N",
-                 help="Beyond so many, the one that has been quiet for the longest time is closed.  [default: as many "
-                      f"as the system allows, up to {MOST_CONNECTIONS}]"),
-    click.option("--ssl-certfile", type=_FILE, metavar="FILE", help="Certificate and chain, for https."),
-    click.option("--ssl-keyfile", type=_FILE, metavar="FILE", help="The certificate's key, without a password."),
+                 help="Most open connections. Beyond this number, the one that has been idle for the longest time "
+                 f"is closed.  [default: as many as the system allows, up to {MOST_CONNECTIONS}]"),
+    click.option("--ssl-certfile", type=_FILE, metavar="FILE",
+                 help="Certificate with its chain (PEM), to serve https."),
+    click.option("--ssl-keyfile", type=_FILE, metavar="FILE",
+                 help="Private key of the certificate (PEM), without a password."),
 )  # fmt: skip
 
 

@@ -29,21 +29,26 @@ _COUNT = click.IntRange(min=1)
 
 SERVICE_FLAGS = (
     click.option("--served-model-name", multiple=True, metavar="NAME",
-                 help="What requests call the model; may be repeated.  [default: its own name]"),
+                 help="Name of the model in requests and answers; may be repeated.  [default: the model's own name]"),
     click.option("--max-num-seqs", type=_COUNT, default=64, show_default=True, metavar="N",
-                 help="Sequences at a time."),
+                 help="Most sequences that are computed at the same time; others wait."),
     click.option("--max-num-batched-tokens", type=_COUNT, default=256, show_default=True, metavar="N",
-                 help="Tokens of a step: with fewer, other streams flow on while a long prompt is read."),
+                 help="Most tokens in one step. A smaller number lets running answers continue while a long prompt "
+                 "is read; a larger number reads prompts faster."),
     click.option("--max-queue", "max_waiting", type=_COUNT, default=1000, show_default=True, metavar="N",
-                 help="Sequences that may wait; more are told to come again."),
+                 help="Most sequences that may wait; a further request is refused with status 429."),
     click.option("--tool-parser", default="auto", show_default=True, metavar="NAME",
-                 help="How the model writes calls of tools: auto (as its template says), none, or a name."),
+                 help="Format in which the model writes tool calls: auto (known by its chat template), none, or a "
+                 "name."),
     click.option("--reasoning-parser", default="auto", show_default=True, metavar="NAME",
-                 help="How it writes what it thinks, likewise."),
-    click.option("--chat-template", type=_FILE, metavar="FILE", help="Jinja in the place of the model's own."),
+                 help="Format in which the model marks its reasoning: auto, none, or a name."),
+    click.option("--chat-template", type=_FILE, metavar="FILE",
+                 help="A Jinja chat template to use in place of the model's own."),
     click.option("--pooling", type=click.Choice(["auto", "mean", "last", "cls"]), default="auto", show_default=True,
-                 help="What a vector of a text is made of, for requests that do not say."),
-    click.option("--stub", type=_FILE, metavar="FILE", help="Answers from this script in place of a model."),
+                 help="How the embedding of a text is made of the vectors of its tokens, for requests that do not "
+                 "name a way: their mean, the last one, or the first one (cls)."),
+    click.option("--stub", type=_FILE, metavar="FILE",
+                 help="Load no model: give the answers that this script lists. For tests of clients."),
 )  # fmt: skip
 
 
@@ -108,10 +113,12 @@ class ServiceFlags:
 
 
 RAY_FLAGS = (
-    click.option("--ray", is_flag=True, help="Answer on replicas of the model, which Ray places on machines."),
+    click.option("--ray", is_flag=True, help="Run copies of the model on several machines or GPUs, with Ray."),
     click.option("--address", metavar="ADDRESS",
-                 help="With --ray: of a cluster that is there, or auto.  [default: a new one on this machine]"),
-    click.option("--replicas", type=click.IntRange(min=1), metavar="N", help="With --ray.  [default: 1]"),
+                 help="With --ray: address of a running Ray cluster, or auto to find one.  [default: start one on "
+                 "this machine]"),
+    click.option("--replicas", type=click.IntRange(min=1), metavar="N",
+                 help="With --ray: number of copies of the model.  [default: 1]"),
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ ALL = "ferrum-ref spec lists the files of clauses, and ferrum-ref spec KV the cl
 def spec(id: str | None, as_json: bool) -> None:
     """Print clause ID, why it holds, the code that keeps it and the tests that prove it.
 
-    Where ID is only the word before the number, such as KV, all clauses that begin with it; without ID, these words.
+    If ID is only the word before the number, such as KV, print all clauses of this word; without ID, print the words.
     """
     folder = specs_folder()
     subjects = read_subjects(folder)

@@ -48,7 +48,7 @@ def tokenize(
     model: str,
     offline: bool,
 ) -> None:
-    """Show the tokens of TEXT. Reads no weights.
+    """Show the tokens of TEXT. The weights are not read.
 
     Without TEXT, or where it is "-", the text is read from standard input.
     """
