@@ -75,11 +75,11 @@ def prompt_scores(scores: Sequence[Logprobs | None] | None, top: int) -> PromptL
 
 
 def _of_place(found: Logprobs, top: int) -> dict[str, PromptLogprob]:
-    own = next(iter(found))
+    first = next(iter(found))
     return {
         str(token): PromptLogprob(
             logprob=written(score.logprob), rank=score.rank, decoded_token=score.decoded_token or ""
         )
         for token, score in found.items()
-        if token == own or score.rank <= top
+        if token == first or score.rank <= top
     }

@@ -88,9 +88,9 @@ class CompletionCall:
         params = _params(body)
         prompts = await asyncio.to_thread(_prompts, served, body)
         if len(prompts) * params.n > served.most_waiting:
-            told = f"holds {len(prompts)} prompts with {params.n} choices each, and at most {served.most_waiting}"
+            problem = f"holds {len(prompts)} prompts with {params.n} choices each, and at most {served.most_waiting}"
             raise InvalidParameter(
-                "prompt", f"{told} choices can wait for their turn: ask for them in several requests"
+                "prompt", f"{problem} choices can wait for their turn: ask for them in several requests"
             )
         answerings = []
         for prompt in prompts:
@@ -143,9 +143,9 @@ class CompletionCall:
         self, number: int, found: Sequence[Logprobs | None] | None
     ) -> list[tuple[int, Logprobs | None, str]]:
         ids = self.prompts[number].ids
-        known = found if found is not None else [None] * len(ids)
+        rows = found if found is not None else [None] * len(ids)
         spell = self.served.tokenizer.token_text
-        return [(token, scores, spell(token)) for token, scores in zip(ids, known, strict=True)]
+        return [(token, scores, spell(token)) for token, scores in zip(ids, rows, strict=True)]
 
     # ---- in chunks
     async def stream(self) -> AsyncIterator[Completions]:
@@ -176,7 +176,7 @@ class CompletionCall:
     ) -> CompletionChoice | None:
         """None if the chunk has nothing to send. `scores`: those of the choices that have begun, by their places."""
         first = place not in scores
-        own = scores.setdefault(place, Scores())
+        choice_scores = scores.setdefault(place, Scores())
         rows: list[tuple[int, Logprobs | None, str]] = []
         text = ""
         if first and self.body.echo:
@@ -195,7 +195,7 @@ class CompletionCall:
         return CompletionChoice(
             index=place,
             text=text,
-            logprobs=None if self.body.logprobs is None else own.entries(rows, self.body.logprobs),
+            logprobs=None if self.body.logprobs is None else choice_scores.entries(rows, self.body.logprobs),
             finish_reason=None if reason is None else cast(Any, str(reason)),
             **more,
         )
@@ -221,9 +221,9 @@ def _params(body: CompletionRequest) -> SamplingParams:
         more["max_tokens"] = body.max_tokens
     if body.logprobs is not None:
         more["logprobs"] = body.logprobs
-    told = [count for count in (body.prompt_logprobs, body.logprobs if body.echo else None) if count is not None]
-    if told:
-        more["prompt_logprobs"] = max(told)
+    counts = [count for count in (body.prompt_logprobs, body.logprobs if body.echo else None) if count is not None]
+    if counts:
+        more["prompt_logprobs"] = max(counts)
     return sampling_params(body, one_structure(body), **more)
 
 

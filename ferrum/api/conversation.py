@@ -44,9 +44,9 @@ def render(
     """The prompt. Raises ApiError for an input that the template does not read or refuses, and the other errors of
     `chat_prompt`."""
     if chat_template is not None and chat_template not in served.templates.sources:
-        known = ", ".join(map(quoted, sorted(served.templates.sources))) or "none"
+        names = ", ".join(map(quoted, sorted(served.templates.sources))) or "none"
         raise invalid(
-            f"chat_template must be the name of one of the model's: {known}", "chat_template", "invalid_value"
+            f"chat_template must be the name of one of the model's: {names}", "chat_template", "invalid_value"
         )
     template = _template(served, chat_template, bool(tools))
     if documents:
@@ -85,8 +85,8 @@ def _template(served: Served, name: str | None, with_tools: bool) -> ChatTemplat
 
 def _check_read(template: ChatTemplate, name: str, field: str) -> None:
     if not template.reads(name):
-        told = "is given, but the model's chat template does not read it"
-        raise invalid(f"{field} {told}", field, "unsupported_parameter")
+        problem = "is given, but the model's chat template does not read it"
+        raise invalid(f"{field} {problem}", field, "unsupported_parameter")
 
 
 def _variables(template: ChatTemplate, variables: Mapping[str, Any], effort: str | None) -> Mapping[str, Any]:
@@ -115,8 +115,8 @@ def _plain(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:
         plain["content"] = message.refusal
     if message.role == "assistant" and "content" not in plain:
         if not (message.tool_calls or message.reasoning_content or message.reasoning):
-            told = "messages have an assistant message without content and without tool_calls"
-            raise invalid(told, "messages", "invalid_value")
+            problem = "messages have an assistant message without content and without tool_calls"
+            raise invalid(problem, "messages", "invalid_value")
         plain["content"] = ""
     return plain
 
@@ -130,8 +130,8 @@ def _call(call: PastCall, number: int) -> dict[str, Any]:
         except (ValueError, RecursionError):
             read = None
         if not isinstance(read, dict):
-            told = f"messages have a call of {quoted(call.function.name)} whose arguments are no JSON object"
-            raise invalid(told, "messages", "invalid_value")
+            problem = f"messages have a call of {quoted(call.function.name)} whose arguments are no JSON object"
+            raise invalid(problem, "messages", "invalid_value")
         arguments = read
     function = {"name": call.function.name, "arguments": arguments}
     return {"id": call.id or f"call_{number}", "type": "function", "function": function}
@@ -143,12 +143,12 @@ def _told(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[
     messages = [_spelled(message) for message in chat]
     if not tools:
         return messages
-    told = TOOLS_TOLD.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
+    description = TOOLS_TOLD.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
     first = messages[0]
     if first["role"] == "system":
         before = first["content"] if isinstance(first["content"], str) else _joined(first["content"])
-        return [{**first, "content": f"{before}\n\n{told}"}, *messages[1:]]
-    return [{"role": "system", "content": told}, *messages]
+        return [{**first, "content": f"{before}\n\n{description}"}, *messages[1:]]
+    return [{"role": "system", "content": description}, *messages]
 
 
 def _spelled(message: dict[str, Any]) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The body of the answer."""
-        told = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
-        return {"error": {**told, **(self.more or {})}}
+        fields = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
+        return {"error": {**fields, **(self.more or {})}}
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -73,5 +73,5 @@ def as_api_error(error: BaseException) -> ApiError:
         case RecursionError():
             return invalid("the request nests too deep")
     logger.error("a request failed", exc_info=error)
-    told = str(error) if isinstance(error, FerrumError) else "the server failed at this request: see its log"
-    return ApiError(500, told, "server_error", None, "internal_error")
+    message = str(error) if isinstance(error, FerrumError) else "the server failed at this request: see its log"
+    return ApiError(500, message, "server_error", None, "internal_error")

@@ -84,8 +84,8 @@ class OpenRequests:
             raise ApiError(503, "the server is shutting down", "server_error", None, "shutting_down")
         for name in names:
             if name in self._open:
-                told = f"a request with the id {name} is open already"
-                raise ApiError(409, told, param="X-Request-Id", code="conflict")
+                problem = f"a request with the id {name} is open already"
+                raise ApiError(409, problem, param="X-Request-Id", code="conflict")
         opened = Opened()
         self._open.update((name, opened) for name in names)
         self._idle.clear()

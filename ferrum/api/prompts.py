@@ -22,9 +22,9 @@ def check_length(served: Served, ids: Sequence[int], field: str) -> None:
     """Raises ApiError for a prompt that leaves no room for an answer. `field`: its place in the request."""
     longest = served.max_model_len
     if len(ids) >= longest:
-        told = f"the prompt has {len(ids)} tokens and leaves no room for an answer in a context of {longest}"
+        problem = f"the prompt has {len(ids)} tokens and leaves no room for an answer in a context of {longest}"
         facts = {"n_prompt_tokens": len(ids), "n_ctx": longest}
-        raise ApiError(400, told, INVALID, field, "context_length_exceeded", facts)
+        raise ApiError(400, problem, INVALID, field, "context_length_exceeded", facts)
 
 
 def shows_special(served: Served) -> bool:

@@ -38,10 +38,10 @@ class ChoiceReader:
         parts = self.parser.push(chunk.text)
         if chunk.finish_reason is not None:
             parts = [*parts, *self.parser.finish(cut=chunk.finish_reason is not FinishReason.STOP)]
-        kept = [part for part in parts if self._keeps(part)]
+        kept_parts = [part for part in parts if self._keeps(part)]
         is_end = chunk.finish_reason is FinishReason.STOP and chunk.token_id in self.ends
         reason = None if chunk.finish_reason is None else self._finish(chunk.finish_reason)
-        return News(kept, chunk.token_id, None if is_end else chunk.logprobs, reason)
+        return News(kept_parts, chunk.token_id, None if is_end else chunk.logprobs, reason)
 
     def close(self, reason: FinishReason) -> News:
         """The end of a choice that did not finish by itself."""

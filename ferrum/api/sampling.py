@@ -64,8 +64,8 @@ def priority(body: SamplingBody, scheduler: str) -> Priority:
     if body.priority is None:
         return Priority.NORMAL
     if scheduler == "fifo":
-        told = "is given, but this server answers in the order of arrival: start it with --scheduler priority"
-        raise invalid(f"priority {told}", "priority", "unsupported_parameter")
+        problem = "is given, but this server answers in the order of arrival: start it with --scheduler priority"
+        raise invalid(f"priority {problem}", "priority", "unsupported_parameter")
     return Priority[body.priority.upper()]
 
 
@@ -85,8 +85,8 @@ def _token(text: str) -> int:
 
 def _of_format(form: ResponseFormat) -> StructuredOutputs | None:
     if (form.json_schema is None) != (form.type != "json_schema"):
-        told = "is missing" if form.json_schema is None else f"is given, but the type is {form.type}"
-        raise invalid(f"response_format.json_schema {told}", "response_format.json_schema", "invalid_value")
+        problem = "is missing" if form.json_schema is None else f"is given, but the type is {form.type}"
+        raise invalid(f"response_format.json_schema {problem}", "response_format.json_schema", "invalid_value")
     if form.schema_ is not None and form.type != "json_object":
         raise invalid("response_format.schema belongs to json_object", "response_format.schema", "invalid_value")
     if form.type == "text":

@@ -60,8 +60,8 @@ class Served:
         if name is None:
             return self.names[0]
         if name not in self.names:
-            told = f"the model {quoted(name)} does not exist here; there is {', '.join(map(quoted, self.names))}"
-            raise ApiError(404, told, "not_found_error", "model", "model_not_found")
+            problem = f"the model {quoted(name)} does not exist here; there is {', '.join(map(quoted, self.names))}"
+            raise ApiError(404, problem, "not_found_error", "model", "model_not_found")
         return name
 
 

@@ -135,9 +135,9 @@ class ScriptRunner:
             end = chunk.start + chunk.count
             tokens = [*chunk.sequence.token_ids, *chunk.drafts]
             for place in range(end - chunk.rows, end + len(chunk.drafts)):
-                wanted = self._next(tokens, chunk.sequence.prompt_length, place + 1)
-                if wanted is not None:
-                    logits[row, wanted] = CERTAIN
+                token = self._next(tokens, chunk.sequence.prompt_length, place + 1)
+                if token is not None:
+                    logits[row, token] = CERTAIN
                 row += 1
         return logits
 

@@ -36,9 +36,9 @@ def tokenize(served: Served, body: TokenizeRequest) -> TokenList:
     it."""
     given = [name for name in ("prompt", "content", "messages") if getattr(body, name) is not None]
     if len(given) != 1:
-        told = " and ".join(given) + " are given" if given else "nothing is given"
+        problem = " and ".join(given) + " are given" if given else "nothing is given"
         raise invalid(
-            f"the request needs one of prompt, content and messages: {told}", given[-1] if given else "prompt"
+            f"the request needs one of prompt, content and messages: {problem}", given[-1] if given else "prompt"
         )
     for name, kinds in NEEDS.items():
         if getattr(body, name) is not None and given[0] not in kinds:

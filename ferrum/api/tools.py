@@ -67,8 +67,8 @@ def tool_use(
     if isinstance(choice, NamedTool):
         chosen = [spec for spec in tools if spec.function.name == choice.function.name]
         if not chosen:
-            told = f"{name} names {quoted(choice.function.name)}, which is none of the tools"
-            raise invalid(told, name, "invalid_value")
+            problem = f"{name} names {quoted(choice.function.name)}, which is none of the tools"
+            raise invalid(problem, name, "invalid_value")
         return ToolUse(tools, chosen, 1)
     return ToolUse(tools, (), most)
 

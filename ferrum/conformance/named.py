@@ -43,5 +43,5 @@ def variant_of(spelling: str, **options: Any) -> TensorOps:
 
 
 def overrides(ops: TensorOps, name: str) -> bool:
-    """Has the backend a composition of this name of its own?"""
+    """True if the backend overrides the composition of this name."""
     return getattr(type(ops), name) is not getattr(Compositions, name)

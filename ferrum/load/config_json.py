@@ -66,7 +66,7 @@ def generation_fields(folder: Path) -> Fields:
     except InvalidFormat as error:
         if not os.path.isfile(path):  # a pipe or a device, not a file that was edited
             raise
-        warn(f"passed over: {error}")
+        warn(f"ignored: {error}")
         fields = Fields({}, str(path))
     check_keys(fields, GENERATION_READ, {}, GENERATION_HARMLESS)
     check_requests(fields)
@@ -172,10 +172,10 @@ class _Sizes:
     def activation(self) -> str:
         key = self.family.word("hidden_act")
         name = self.fields.text(key, self.family.defaults.get("hidden_act", "silu"))
-        known = {**ACTIVATION_NAMES, **self.family.activations}
-        if name not in known:
-            raise self.fields.refused(key, known)
-        return known[name]
+        names = {**ACTIVATION_NAMES, **self.family.activations}
+        if name not in names:
+            raise self.fields.refused(key, names)
+        return names[name]
 
     def rope(self, head_dim: int, max_positions: int) -> Ropes:
         return parse_ropes(self.fields, self.family, head_dim, max_positions)
@@ -220,8 +220,8 @@ def find_family(fields: Fields) -> HuggingFaceFamily:
     classes = fields.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise fields.wrong("architectures", "a list of names")
-    known = {name.casefold(): kind for kind, f in FAMILIES.items() for name in f.classes}
-    found = [known[name.casefold()] for name in classes if name.casefold() in known]
+    kinds = {name.casefold(): kind for kind, f in FAMILIES.items() for name in f.classes}
+    found = [kinds[name.casefold()] for name in classes if name.casefold() in kinds]
     kind = fields.text("model_type") if "model_type" in fields or not classes else next(iter(found), "")
     found = [other for other in found if (other in ENCODER_FAMILIES) == (kind in ENCODER_FAMILIES)]
     writes_on = any(name.endswith("ForCausalLM") for name in classes)

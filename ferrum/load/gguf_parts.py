@@ -72,8 +72,8 @@ def _paths(path: Path, count: int) -> list[Path]:
     """The paths of all parts, of which `path` is one."""
     name = GGUF_PART.fullmatch(path.name)
     if name is None or int(name["count"]) != count:
-        wanted = f"name-00001-of-{count:05}.gguf"
-        raise InvalidFormat(f"{path} is one of {count} parts of a GGUF file, which must be called {wanted} and so on")
+        example = f"name-00001-of-{count:05}.gguf"
+        raise InvalidFormat(f"{path} is one of {count} parts of a GGUF file, which must be called {example} and so on")
     return [path.with_name(f"{name['whole']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 

@@ -21,7 +21,7 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 
 def check_keys(
-    fields: Fields, read: Set[str], neutral: Neutral, harmless: Set[str], why: str = "of which nothing is known"
+    fields: Fields, read: Set[str], neutral: Neutral, harmless: Set[str], why: str = "which are not known here"
 ) -> None:
     """Raises `Unsupported` for a key whose value is not neutral. Warns once of keys that stand in no table; `why` says
     why they are ignored. A key that begins with _ is a note of the program that wrote the file."""
@@ -29,17 +29,17 @@ def check_keys(
     for key in keys:
         if key in neutral and not is_neutral(fields.get(key), neutral[key]):
             raise fields.refused(key)
-    known = {*read, *neutral, *harmless}
-    unknown = [key for key in keys if key not in known and key in fields and not key.startswith("_")]
+    known_keys = {*read, *neutral, *harmless}
+    unknown = [key for key in keys if key not in known_keys and key in fields and not key.startswith("_")]
     if unknown:
-        warn(f"{fields.where}: passed over: {listed([fields.prefix + key for key in unknown])}, {why}")
+        warn(f"{fields.where}: ignored: {listed([fields.prefix + key for key in unknown])}, {why}")
 
 
 def check_requests(fields: Fields) -> None:
     """Warns of keys that forbid or force tokens: here only a request can do that."""
-    asked = [key for key, values in FORCING.items() if not is_neutral(fields.get(key), values)]
-    if asked:
-        warn(f"{fields.where}: passed over: {listed(asked)}, which here only a request can ask for")
+    ignored = [key for key, values in FORCING.items() if not is_neutral(fields.get(key), values)]
+    if ignored:
+        warn(f"{fields.where}: ignored: {listed(ignored)}, which here only a request can ask for")
 
 
 def is_neutral(value: Any, neutral: Iterable[Any]) -> bool:

@@ -71,12 +71,14 @@ class LayerRules:
     @property
     def keys(self) -> frozenset[str]:
         """The keys that the rules read and that not every family reads."""
-        own = {"sliding_window"}
-        own |= {self.slides.key} if isinstance(self.slides, AllButEvery) and self.slides.key is not None else set()
-        own |= {"decoder_sparse_step", "mlp_only_layers"} if self.sparse is sparse_step else set()
-        own |= {"no_rope_layers", "no_rope_layer_interval"} if self.rotates == "no_rope_layers" else set()
-        own |= {self.switch} if self.switch is not None else set()
-        return frozenset(own | ({self.local_theta[0]} if self.local_theta is not None else set()))
+        rule_keys = {"sliding_window"}
+        rule_keys |= (
+            {self.slides.key} if isinstance(self.slides, AllButEvery) and self.slides.key is not None else set()
+        )
+        rule_keys |= {"decoder_sparse_step", "mlp_only_layers"} if self.sparse is sparse_step else set()
+        rule_keys |= {"no_rope_layers", "no_rope_layer_interval"} if self.rotates == "no_rope_layers" else set()
+        rule_keys |= {self.switch} if self.switch is not None else set()
+        return frozenset(rule_keys | ({self.local_theta[0]} if self.local_theta is not None else set()))
 
 
 def rotating(fields: Fields, rules: LayerRules, sliding: list[bool]) -> list[bool]:

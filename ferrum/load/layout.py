@@ -117,8 +117,8 @@ def _shared_rows(
         return numbers.reshape(-1, len(parts))[:, parts.index(part)]
     group = config.heads // config.kv_heads
     heads = numbers.reshape(config.kv_heads, group + 2, config.head_dim)
-    own = {"query": heads[:, :group], "key": heads[:, group], "value": heads[:, group + 1]}
-    return own[part].reshape(-1)
+    places = {"query": heads[:, :group], "key": heads[:, group], "value": heads[:, group + 1]}
+    return places[part].reshape(-1)
 
 
 def half_split_order(rows: int, config: ModelConfig) -> np.ndarray:

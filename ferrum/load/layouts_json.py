@@ -33,8 +33,8 @@ def _but(layout: Layout, without: str = "", **parts: str) -> Layout:
     """The layout with other names for some parts, in this order, and without some parts."""
     place = next(iter(layout.layer.values())).partition("{layer}")[0]
     named = {part: f"{place}{{layer}}.{name}" for part, name in parts.items()}
-    kept = {part: name for part, name in layout.layer.items() if part not in (*without.split(), *named)}
-    return replace(layout, layer={**kept, **named})
+    remaining = {part: name for part, name in layout.layer.items() if part not in (*without.split(), *named)}
+    return replace(layout, layer={**remaining, **named})
 
 
 LLAMA = _layout(

@@ -136,9 +136,9 @@ class Taker:
             ]
         name = self._name(part, layer)
         stack = self._stack(name, (count, rows, columns))
-        own = rows_of(self.layout, part, self._sizes, self.config)
-        weights = [convert(_cut(each, own), self.dtype, name) for each in stack]
-        biases = self._biases(name, part, (count, rows), own)
+        part_rows = rows_of(self.layout, part, self._sizes, self.config)
+        weights = [convert(_cut(each, part_rows), self.dtype, name) for each in stack]
+        biases = self._biases(name, part, (count, rows), part_rows)
         return [Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
     def _stack(self, name: str, shape: tuple[int, int, int]) -> list[Weight]:
@@ -232,8 +232,11 @@ class Taker:
         """Marks a tensor as used. Raises ModelError if it is missing or has none of these shapes."""
         found = self.source.describe(name).shape
         if found not in expected:
-            where, wanted = f"{self.source.path}: tensor {name}", " or ".join(str(list(shape)) for shape in expected)
-            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {wanted}")
+            where, expected_shapes = (
+                f"{self.source.path}: tensor {name}",
+                " or ".join(str(list(shape)) for shape in expected),
+            )
+            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {expected_shapes}")
         self.left.discard(name)
 
     def check_left(self) -> None:

@@ -40,12 +40,12 @@ def download_wheel(requirement: str, folder: Path, look: Callable[[], None]) -> 
         raise NotFound(f"{requirement} is fetched with pip, which this Python lacks: install pip, or that package")
     wheels = sorted(folder.glob("*.whl"))
     if code or not wheels:
-        said = _last_error(output)
-        full = NO_SPACE.intersection(map(int, _ERROR_NUMBER.findall(said)))
+        message = _last_error(output)
+        full = NO_SPACE.intersection(map(int, _ERROR_NUMBER.findall(message)))
         if full:
             number = full.pop()
             raise OSError(number, os.strerror(number))
-        raise NotFound(f"pip could not download {requirement}: {said}")
+        raise NotFound(f"pip could not download {requirement}: {message}")
     return wheels[0]
 
 

@@ -81,8 +81,8 @@ def _mode(fields: Fields) -> Pooling:
         if name not in _NAMES:
             raise fields.refused("pooling_mode", _NAMES)
         return _NAMES[name]
-    wanted = [key for key in fields.values if key.startswith("pooling_mode_") and fields.flag(key, False)]
-    for key in wanted:
-        if key not in _MODES or len(wanted) > 1:
+    switched_on = [key for key in fields.values if key.startswith("pooling_mode_") and fields.flag(key, False)]
+    for key in switched_on:
+        if key not in _MODES or len(switched_on) > 1:
             raise fields.refused(key, _MODES)
-    return _MODES[wanted[0]] if wanted else Pooling.MEAN
+    return _MODES[switched_on[0]] if switched_on else Pooling.MEAN

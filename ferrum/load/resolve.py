@@ -143,7 +143,7 @@ def verify(
         verify_snapshot(location.origin, location.path, offline=offline, quiet=progress is None, notice=tell)
         return location
     if location.origin is None:
-        raise NotFound(f"{location.path} cannot be verified: nobody has published a digest to compare it with")
+        raise NotFound(f"{location.path} cannot be verified: there is no published digest to compare it with")
     path = _fetch(location.origin, offline=offline, progress=progress, notice=tell, verify=True)
     return replace(location, path=path)
 

@@ -57,9 +57,9 @@ def read_rope(file: GGUFFile, model: Fields, family: GGUFFamily, head_dim: int) 
 
 def _check_attention(model: Fields, usual: float) -> None:
     """Checks a key that llama.cpp ignores: the converter writes there what the model's authors use."""
-    told = model.get(YARN_ATTENTION)
-    is_usual = isinstance(told, float) and math.isclose(told, usual, rel_tol=1e-6)
-    if not is_usual and not is_neutral(told, (1, -1)):
+    factor = model.get(YARN_ATTENTION)
+    is_usual = isinstance(factor, float) and math.isclose(factor, usual, rel_tol=1e-6)
+    if not is_usual and not is_neutral(factor, (1, -1)):
         raise model.refused(YARN_ATTENTION, [f"{usual:.6g}"])
 
 

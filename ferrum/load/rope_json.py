@@ -117,11 +117,11 @@ def _rope_object(fields: Fields, family: HuggingFaceFamily) -> Fields:
 
 def _key_names(rope: Fields) -> dict[str, str]:
     """The file's names of the fields of `RopeConfig`."""
-    own = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
-    own["original_max_positions"] = ORIGINAL
-    own["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
-    own["query_growth"] = "llama_4_scaling_beta"
-    return {"theta": "rope_theta", "factors": "short_factor and long_factor", **own}
+    same_names = {field: field for field in ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow")}
+    same_names["original_max_positions"] = ORIGINAL
+    same_names["attention_factor"] = "attention_factor" if "attention_factor" in rope else "mscale"
+    same_names["query_growth"] = "llama_4_scaling_beta"
+    return {"theta": "rope_theta", "factors": "short_factor and long_factor", **same_names}
 
 
 def _default(place: _Place) -> RopeConfig:

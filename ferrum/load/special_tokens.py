@@ -42,5 +42,5 @@ def _defaults(fields: Fields, size: int) -> dict[str, int]:
     from ferrum.text.gguf_ends import default_ids
     from ferrum.text.gguf_tokens import PREFIX, token_types
 
-    own = Fields(fields.values, fields.where, PREFIX)
-    return default_ids(own, token_types(own, size)) if "model" in own else {}
+    token_fields = Fields(fields.values, fields.where, PREFIX)
+    return default_ids(token_fields, token_types(token_fields, size)) if "model" in token_fields else {}

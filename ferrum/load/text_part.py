@@ -48,10 +48,10 @@ def text_fields(fields: Fields) -> Fields:
         return fields
     check_keys(fields, _SHARED, {}, CONFIG_HARMLESS | _OF_PICTURES)
     if "vision_config" in fields:
-        warn(f"{fields.where}: passed over: 'vision_config'; of this model only the text is run")
+        warn(f"{fields.where}: ignored: 'vision_config'; of this model only the text is run")
     shared = {key: fields.get(key) for key in _OF_BOTH if key in fields}
-    own = {"model_type": TEXT_TYPES[fields.text("model_type")], **shared, **fields.inner("text_config").values}
-    return Fields(own, f"{fields.where}: text_config", null_is_absent=False)
+    values = {"model_type": TEXT_TYPES[fields.text("model_type")], **shared, **fields.inner("text_config").values}
+    return Fields(values, f"{fields.where}: text_config", null_is_absent=False)
 
 
 class TextSource:

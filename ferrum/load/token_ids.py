@@ -58,8 +58,8 @@ def _ids(fields: Fields, key: str, size: int | None, most: int | None = None) ->
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):
         raise fields.wrong(key, "a token id" if most else "a token id or a list of token ids")
     named = [token for token in given if token not in NO_TOKEN]
-    known = [token for token in named if 0 <= token < (size or token + 1)]
+    valid = [token for token in named if 0 <= token < (size or token + 1)]
     for token in dict.fromkeys(named):
-        if token not in known:
+        if token not in valid:
             warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
-    return known
+    return valid

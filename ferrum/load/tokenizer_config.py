@@ -69,11 +69,11 @@ def _with_own_names(values: dict[str, Any]) -> dict[str, Any]:
     """The values, with the special tokens that only this model has, such as "image_token", collected under one key."""
     if not values.get(_EXTRA) and _OLD_EXTRA in values:
         values[_EXTRA] = values.pop(_OLD_EXTRA)
-    own = {key: text for key, text in values.items() if _is_own(key) and isinstance(text, str)}
+    own_names = {key: text for key, text in values.items() if _is_own(key) and isinstance(text, str)}
     if isinstance(values.get(_EXTRA), dict):
-        own |= values[_EXTRA]
+        own_names |= values[_EXTRA]
         del values[_EXTRA]
-    return values | {_OWN: own} if own else values
+    return values | {_OWN: own_names} if own_names else values
 
 
 def _is_own(key: str) -> bool:
@@ -145,8 +145,8 @@ def _named(fields: Fields) -> dict[str, AddedText]:
     """Special tokens by name: first those that all models have, then those that only this model has."""
     found = {name: _token(fields, name) for name in NAMES if name in fields}
     found |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
-    own = fields.inner(_OWN)
-    return found | {key: _token(own, key) for key in own.values}
+    own_fields = fields.inner(_OWN)
+    return found | {key: _token(own_fields, key) for key in own_fields.values}
 
 
 def _is_token(value: Any) -> bool:
@@ -202,11 +202,11 @@ def _in_order(
     """The listed tokens by their ids, then the tokens that are only named, then the others. A named token is
     special."""
     listed = sorted(listed, key=lambda token: token.wanted or 0)
-    known = {token.content for token in (*listed, *file.added_tokens)}
+    known_texts = {token.content for token in (*listed, *file.added_tokens)}
     texts = {token.content for token in named.values()}
     added = list(listed)
     for token in (*named.values(), *extra):
-        if token.content not in known:
-            known.add(token.content)
+        if token.content not in known_texts:
+            known_texts.add(token.content)
             added.append(token)
     return tuple(replace(token, special=True) if token.content in texts else token for token in added)

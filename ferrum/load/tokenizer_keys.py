@@ -145,9 +145,9 @@ def _keys(fields: Fields) -> Iterator[str]:
 
 def warn_of_metadata(fields: Fields) -> None:
     """Warns of GGUF metadata that asks for something that is not done. The keys of `fields` begin with "tokenizer."."""
-    known = {f"ggml.{key}" for key in GGUF_READ | GGUF_HARMLESS} | GGUF_BESIDE
+    known_keys = {f"ggml.{key}" for key in GGUF_READ | GGUF_HARMLESS} | GGUF_BESIDE
     templates = {key for key in _keys(fields) if key.startswith("chat_template.")}
-    check_keys(fields, known | templates, {}, frozenset())
+    check_keys(fields, known_keys | templates, {}, frozenset())
     key = "ggml.suppress_tokens"
     if key in fields and len(fields.integers(key)):
         warn(f"{fields.where}: {fields.prefix}{key} is not followed: these tokens may come in an answer")

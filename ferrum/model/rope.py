@@ -112,8 +112,8 @@ def _llama3(config: RopeConfig, frequencies: Frequencies) -> Frequencies:
     rotations within the original context."""
     turns = config.original_max_positions * frequencies / (2 * math.pi)  # full turns within the original context
     blend = (turns - config.low_freq_factor) / (config.high_freq_factor - config.low_freq_factor)
-    kept = np.clip(blend, 0, 1)
-    stretched: Frequencies = frequencies * (kept + (1 - kept) / config.factor)
+    kept_share = np.clip(blend, 0, 1)
+    stretched: Frequencies = frequencies * (kept_share + (1 - kept_share) / config.factor)
     return stretched
 
 

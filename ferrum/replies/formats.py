@@ -119,8 +119,8 @@ class _Reader:
 def find_formats(template: str | None, tool_parser: str = AUTO, reasoning_parser: str = AUTO) -> ReplyFormats:
     """The formats of these names. "auto" means what the source of the chat template shows, "none" means none. Raises
     InvalidParameter for an unknown name."""
-    known = template is not None and not any(sign in template for sign in _OTHER_TOOLS)
-    tools = _find("tool_parser", tool_parser, _TOOLS, template if known else None)
+    is_known = template is not None and not any(sign in template for sign in _OTHER_TOOLS)
+    tools = _find("tool_parser", tool_parser, _TOOLS, template if is_known else None)
     thinking = _find("reasoning_parser", reasoning_parser, _REASONING, template)
     for field, one, other in (("tool_parser", thinking, tools), ("reasoning_parser", tools, thinking)):
         if isinstance(one, Harmony) and other is not None and not isinstance(other, Harmony):

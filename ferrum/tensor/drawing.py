@@ -45,13 +45,13 @@ def ranked(ops: TensorOps, logits: Tensor, tokens: Tensor, count: int) -> Tensor
     wide, tokens = ops.cast(logits, "float64"), ops.reshape(tokens, (-1, 1))
     largest = ops.max(wide, -1)
     total = ops.log(ops.sum(ops.exp(ops.sub(wide, largest)), -1))
-    own, places = ops.take_along(wide, tokens), ops.arange(logits.shape[1], "int64")
-    as_good = ops.bitwise_and(ops.equal(wide, own), ops.less(places, tokens))
-    better = ops.add(ops.cast(ops.less(own, wide), "float64"), ops.cast(as_good, "float64"))
+    token_logit, places = ops.take_along(wide, tokens), ops.arange(logits.shape[1], "int64")
+    as_good = ops.bitwise_and(ops.equal(wide, token_logit), ops.less(places, tokens))
+    better = ops.add(ops.cast(ops.less(token_logit, wide), "float64"), ops.cast(as_good, "float64"))
     rank = ops.add(ops.sum(better, -1), ops.constant(1, "float64"))
     values, best = ops.top_k(wide, count)
-    own, values = (ops.sub(ops.sub(x, largest), total) for x in (own, values))
-    return ops.concat((own, rank, ops.cast(best, "float64"), values), -1)
+    token_logit, values = (ops.sub(ops.sub(x, largest), total) for x in (token_logit, values))
+    return ops.concat((token_logit, rank, ops.cast(best, "float64"), values), -1)
 
 
 def apply_temperature(ops: TensorOps, logits: Tensor, temperature: Tensor) -> Tensor:
@@ -72,9 +72,9 @@ def apply_top_p(ops: TensorOps, logits: Tensor, top_p: Tensor) -> Tensor:
     if the tokens before it add up to less than top_p, so the token that crosses the boundary stays. 1 keeps all."""
     weights = weights_of(ops, logits)
     descending = ops.take_along(weights, ops.argsort(logits))
-    kept = until(ops, descending, ops.mul(top_p, total_of(ops, weights)))
+    stays = until(ops, descending, ops.mul(top_p, total_of(ops, weights)))
     off = ops.equal(top_p, ops.constant(1, "float64"))
-    return keep(ops, logits, ops.take_along(kept, ranks_of(ops, logits)), off)
+    return keep(ops, logits, ops.take_along(stays, ranks_of(ops, logits)), off)
 
 
 def apply_min_p(ops: TensorOps, logits: Tensor, min_p: Tensor) -> Tensor:

@@ -40,10 +40,10 @@ def rounded(ops: TensorOps, x: Tensor) -> tuple[Tensor, Tensor]:
     used = ops.bitwise_and(ops.less(ops.scalar(NOTHING), largest), ops.less(largest, ops.scalar(math.inf)))
     inverse = ops.where(used, ops.div(ops.scalar(1), scales), ops.scalar(0))
     whole = ops.scalar(WHOLE[ops.float_dtype])
-    kept = ops.where(used, groups, ops.scalar(0))
-    codes = ops.sub(ops.add(ops.mul(kept, inverse), whole), whole)
-    nothing = ops.where(ops.less(largest, ops.scalar(math.inf)), ops.scalar(0), ops.scalar(math.nan))
-    return codes, ops.where(used, scales, nothing)
+    numbers = ops.where(used, groups, ops.scalar(0))
+    codes = ops.sub(ops.add(ops.mul(numbers, inverse), whole), whole)
+    unused_scale = ops.where(ops.less(largest, ops.scalar(math.inf)), ops.scalar(0), ops.scalar(math.nan))
+    return codes, ops.where(used, scales, unused_scale)
 
 
 def product(ops: TensorOps, x: Tensor, weight: BlockWeight) -> Tensor:
@@ -55,13 +55,13 @@ def product(ops: TensorOps, x: Tensor, weight: BlockWeight) -> Tensor:
     codes = ops.reshape(codes, (tokens, weight.columns // width, width))
     total = ops.zeros((tokens, rows), ops.float_dtype)
     for number in range(weight.columns // width):
-        own, scale = _group(ops, codes, number), _group(ops, scales, number * width // GROUP)
-        whole = ops.matmul(own, ops.transpose(_group(ops, groups.codes, number)))  # exact: far below 2 ** 24
+        group_codes, scale = _group(ops, codes, number), _group(ops, scales, number * width // GROUP)
+        whole = ops.matmul(group_codes, ops.transpose(_group(ops, groups.codes, number)))  # exact: far below 2 ** 24
         step = ops.mul(ops.transpose(_group(ops, groups.steps, number)), scale)
         total = ops.add(total, ops.mul(whole, step))
         if groups.minimums is not None:
             least = ops.transpose(_group(ops, groups.minimums, number))
-            total = ops.add(total, ops.mul(least, ops.mul(scale, ops.sum(own, -1))))
+            total = ops.add(total, ops.mul(least, ops.mul(scale, ops.sum(group_codes, -1))))
     return total
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the API share: a model that says whatever its prompt holds, and ways to ask it."""
+"""Shared by the tests of the API: a model that repeats a text of its prompt, and functions that send requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API-01 to API-04, API-08, API-10, API-12, API-13: what is refused, and in which words."""
+"""API-01 to API-04, API-08, API-10, API-12, API-13: refused requests, and their errors."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_any_json_is_a_body_or_refused(value: Any) -> None:
     ],
 )
 def test_of_a_list_of_mistakes_the_first_is_told(body: Json) -> None:
-    """The others would take time and memory, and nobody would read them."""
+    """A list of all mistakes would take time and memory, and would not be read."""
     with pytest.raises(ValidationError) as caught:
         ChatRequest.model_validate(body)
     assert caught.value.error_count() <= 3

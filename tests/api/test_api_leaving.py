@@ -1,4 +1,4 @@
-"""API-03, API-06, API-07, API-20, API-50: requests that are left or cancelled before their answer has begun."""
+"""API-03, API-06, API-07, API-20, API-50: requests that are dropped or cancelled before their answer has begun."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API-04, API-05, API-06, API-12, API-14, API-45: fields that change what an answer tells."""
+"""API-04, API-05, API-06, API-12, API-14, API-45: fields that change the contents of an answer."""
 
 from __future__ import annotations
 

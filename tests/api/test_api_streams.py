@@ -1,4 +1,4 @@
-"""API-05, API-06, API-11, API-14, API-45: what is streamed is what is said at once."""
+"""API-05, API-06, API-11, API-14, API-45: a stream has the same contents as a whole answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations of drawn shapes and values beside `onnx.reference`, which nobody here wrote.
+"""Operations of drawn shapes and values compared with `onnx.reference`, an independent oracle.
 
 ONNX's definitions are given float64, so that a difference is this project's; of norms they make float32 themselves."""
 

@@ -1,4 +1,4 @@
-"""How cases of other people's tests are read out of their files, and that a wrong answer is seen."""
+"""Cases are read correctly from other people's test files, and a wrong answer is found."""
 
 from __future__ import annotations
 

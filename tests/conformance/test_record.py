@@ -1,4 +1,4 @@
-"""What is written down of a property, and what it adds up to."""
+"""The record of a property, and the sums over properties."""
 
 from __future__ import annotations
 

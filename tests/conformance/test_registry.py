@@ -1,4 +1,4 @@
-"""Backends by name: what is found, and what is said where nothing can be."""
+"""Backends by name, and the errors for names without a backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suite leaves out no operation, no type, and no place that is far away. It says nothing of any backend."""
+"""The suite covers every operation, every type and distant memory. Independent of any backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The search for the smallest failing case has an end, and what it has found by then is reported."""
+"""The search for the smallest failing case ends in time, and the smallest case so far is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judges weights is itself held against ggml's reading; and the random weights that are judged are sane."""
+"""The oracle of weights is compared with ggml's decoder, and random weights have normal sizes."""
 
 from __future__ import annotations
 

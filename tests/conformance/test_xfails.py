@@ -1,4 +1,4 @@
-"""The file in which a backend's author lists what is broken."""
+"""The file of properties that a backend's author knows to fail."""
 
 from __future__ import annotations
 

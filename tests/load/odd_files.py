@@ -1,4 +1,4 @@
-"""Files that are no files."""
+"""Paths that are not regular files: pipes, devices, sockets, links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Odd configurations: the numbers of other engines, or one clear line."""
+"""Unusual configurations: the numbers of other engines, or one clear error."""
 
 from __future__ import annotations
 

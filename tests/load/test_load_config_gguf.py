@@ -1,4 +1,4 @@
-"""GGUF metadata: it says what config.json says of the same model."""
+"""GGUF metadata gives the same configuration as config.json of the same model."""
 
 from __future__ import annotations
 

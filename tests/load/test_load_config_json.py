@@ -1,4 +1,4 @@
-"""config.json: both dialects say the same, and nothing is ignored that matters."""
+"""config.json: both forms give the same configuration, and no key that matters is ignored."""
 
 from __future__ import annotations
 

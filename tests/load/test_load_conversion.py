@@ -1,4 +1,4 @@
-"""Weights converted at load: ggml's rounding, bounded error, nothing lost twice."""
+"""Weights converted on load: ggml's rounding, bounded error, no second loss."""
 
 from __future__ import annotations
 

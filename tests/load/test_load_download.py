@@ -1,4 +1,4 @@
-"""The packaged model: found where it is, fetched once, checked, and never there in part. No network is used."""
+"""The packaged model: found, downloaded once, checked, and never present in part. No network is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of families: how tensors are shared out, what single layers are, and frequencies of their own."""
+"""Rows of families: shared tensors, kinds of layers, rotary frequencies of single layers."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_a_bias_on_a_norm_of_heads_is_refused(tmp_path: Path, name: str, key: st
 @pytest.mark.clause("LOAD-83")
 @pytest.mark.parametrize("name", ["mistral-wide", "gemma2-wide", "olmo3-odd", "qwen2-odd"])
 def test_a_period_of_windows_is_told_of_where_the_class_does_not_read_it(name: str) -> None:
-    with pytest.warns(ModelWarning, match="passed over: 'sliding_window_pattern'"):
+    with pytest.warns(ModelWarning, match="ignored: 'sliding_window_pattern'"):
         told = parsed(changed(name, sliding_window_pattern=5))
     assert told == parsed(changed(name))
     assert parsed(changed("gemma3-odd", sliding_window_pattern=3)) != parsed(changed("gemma3-odd"))

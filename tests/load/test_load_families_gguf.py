@@ -1,4 +1,4 @@
-"""Families of GGUF: what their rows say, which keys they read, and other ways to lay out the same model."""
+"""Families of GGUF: their rows, the keys that they read, and other layouts of the same model."""
 
 from __future__ import annotations
 

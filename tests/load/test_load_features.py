@@ -1,4 +1,4 @@
-"""What `inspect` says that a model computes."""
+"""The features of a model that `inspect` lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model whose matrices mix K-quants, as Q4_K_M does: kept as stored, computed with, converted when asked."""
+"""A model whose matrices mix K-quants, as in Q4_K_M: used as stored, or converted by `dtype`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of a model's files: read, refused by name, known to be harmless, or told."""
+"""Keys of a model's files: read, refused by name, known to be harmless, or listed in a warning."""
 
 from __future__ import annotations
 
@@ -121,18 +121,18 @@ def test_the_real_file_is_ordinary(smollm2_path: Path) -> None:
 
 @pytest.mark.clause("LOAD-83")
 def test_keys_of_which_nothing_is_known_are_told_at_once(tmp_path: Path) -> None:
-    says = "config.json: passed over: 'xyz', 'rope_thetta', of which nothing is known"
+    says = "config.json: ignored: 'xyz', 'rope_thetta', which are not known here"
     assert told(tmp_path, xyz=1, rope_thetta=5.0, _note="x", absent=None) == [says]
     many = {f"strange_{number}": number for number in range(30)}
-    assert told(tmp_path, **many)[0].endswith("'strange_7' and 22 more, of which nothing is known")
+    assert told(tmp_path, **many)[0].endswith("'strange_7' and 22 more, which are not known here")
     assert told(tmp_path, {"tempperature": 1}) == [
-        "generation_config.json: passed over: 'tempperature', of which nothing is known"
+        "generation_config.json: ignored: 'tempperature', which are not known here"
     ]
     (tmp_path / "generation_config.json").unlink()
     assert "\n" not in told(tmp_path, **{"a\nb": 1, "x" * 1000: 1})[0]
     rope = {"rope_type": "linear", "factor": 2.0, "betafast": 3, "beta_slow": 1}
     assert told(tmp_path, rope_scaling=rope) == [
-        "config.json: rope_scaling: passed over: 'betafast', 'beta_slow', which rope_type linear does not use"
+        "config.json: rope_scaling: ignored: 'betafast', 'beta_slow', which rope_type linear does not use"
     ]
 
 
@@ -140,7 +140,7 @@ def test_keys_of_which_nothing_is_known_are_told_at_once(tmp_path: Path) -> None
 def test_keys_of_gguf_of_which_nothing_is_known_are_told_at_once(tmp_path: Path) -> None:
     keys = {"llama__xyz": 1, "llama__rope__scaling__zzz": "a", "general__xyz": "a", "somebody__else": 3}
     file = GGUFFile(write_gguf(tmp_path / "model.gguf", **keys))
-    with pytest.warns(ModelWarning, match=r"passed over: 'llama\.xyz', 'llama\.rope\.scaling\.zzz', of which") as found:
+    with pytest.warns(ModelWarning, match=r"ignored: 'llama\.xyz', 'llama\.rope\.scaling\.zzz', which are") as found:
         describe(file, NO_IDS)
     assert len(found) == 1
 
@@ -194,7 +194,7 @@ def test_a_family_without_biases_refuses_their_flags(tmp_path: Path, key: str) -
 def test_what_forbids_or_forces_tokens_is_told(tmp_path: Path, key: str) -> None:
     for value in (*known_keys.FORCING[key], None):
         assert told(tmp_path, {key: value}) == []
-    says = f"passed over: '{key}', which here only a request can ask for"
+    says = f"ignored: '{key}', which here only a request can ask for"
     assert told(tmp_path, {key: [[3, 4]]}) == [f"generation_config.json: {says}"]
     (tmp_path / "generation_config.json").unlink()
     assert told(tmp_path, **{key: [[3, 4]]}) == [f"config.json: {says}"]
@@ -207,7 +207,7 @@ def test_what_forbids_or_forces_tokens_is_told(tmp_path: Path, key: str) -> None
 def test_a_generation_config_that_cannot_be_understood_is_told(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "generation_config.json").write_bytes(text)
-    with pytest.warns(ModelWarning, match=r"^passed over: .*generation_config\.json (is|must)") as found:
+    with pytest.warns(ModelWarning, match=r"^ignored: .*generation_config\.json (is|must)") as found:
         assert read_config_json(tmp_path).config == PLAIN
     assert len(found) == 1 and "\n" not in str(found[0].message)
 

@@ -1,4 +1,4 @@
-"""What downloads leave behind: nothing, whether they are killed or the disk is full."""
+"""Downloads leave nothing behind, also if they are killed or the disk is full."""
 
 from __future__ import annotations
 

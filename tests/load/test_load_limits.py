@@ -1,4 +1,4 @@
-"""Numbers that no model has are refused by the name of their key, and what is accepted gives finite tables."""
+"""Numbers out of range are refused by the name of their key; accepted numbers give finite tables."""
 
 from __future__ import annotations
 

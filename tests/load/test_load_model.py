@@ -1,4 +1,4 @@
-"""A place on this machine becomes a model; text is read only when asked for."""
+"""From a place on this machine to a model; tokenizer and template are read at their first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are no files, and names that no terminal should see: one sentence at once, and little memory."""
+"""Paths that are not regular files, and names with control characters: one sentence at once, and little memory."""
 
 from __future__ import annotations
 

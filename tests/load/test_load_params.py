@@ -1,4 +1,4 @@
-"""The parameter tree: the same model from both formats, every tensor checked, none left over."""
+"""The parameter tree: the same model from both formats; every tensor is checked and used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pip as a child: asked for one wheel, watched, and gone when nobody waits for it any more. No network is used."""
+"""pip as a child process: it downloads one wheel, is watched, and ends with its parent. No network is used."""
 
 from __future__ import annotations
 
@@ -212,4 +212,4 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     stat = Path(f"/proc/{pid}/stat")
-    return not (stat.exists() and ") Z " in stat.read_text())  # ended, and nobody has asked how
+    return not (stat.exists() and ") Z " in stat.read_text())  # ended, and its exit code was not read

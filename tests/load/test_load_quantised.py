@@ -1,4 +1,4 @@
-"""Quantised safetensors mean what the programs read in them that write them, and nothing of it is lost."""
+"""Quantised safetensors give the numbers that the programs that write them read, without loss."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_what_has_no_meaning_is_an_error(case: str) -> None:
 
 @pytest.mark.clause("LOAD-83", "LOAD-106")
 def test_a_key_of_which_nothing_is_known_is_told(tmp_path: Path) -> None:
-    with pytest.warns(ModelWarning, match="quantization_config: passed over: 'unheard_of', of which nothing is known"):
+    with pytest.warns(ModelWarning, match="quantization_config: ignored: 'unheard_of', which are not known here"):
         find_formats(Fields(gptq_config(unheard_of=1, damp_percent=0.1), str(tmp_path)))
 
 

@@ -1,4 +1,4 @@
-"""config.json of published models: what they mean, that nothing harmless is told, and how the others are refused."""
+"""config.json of published models: their configuration, no warning for harmless keys, and refusals."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ REFUSED = {
     "tiiuae/falcon-7b of 2023 (RefinedWebModel)": "RWForCausalLM",
     "tiiuae/falcon-rw-1b": "alibi",
 }
-TOLD = {"Qwen/Qwen2.5-7B-Instruct-1M": "'dual_chunk_attention_config', of which nothing is known"}
-PICTURES = "passed over: 'vision_config'; of this model only the text is run"
+TOLD = {"Qwen/Qwen2.5-7B-Instruct-1M": "'dual_chunk_attention_config', which are not known here"}
+PICTURES = "ignored: 'vision_config'; of this model only the text is run"
 
 
 def read(config: dict[str, Any]) -> tuple[Description, list[str]]:

@@ -1,4 +1,4 @@
-"""Names that tensors of published models have beside those that transformers gives them today."""
+"""Other names of tensors in published models than those of transformers today."""
 
 from __future__ import annotations
 

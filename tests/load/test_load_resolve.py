@@ -1,4 +1,4 @@
-"""Names of models: paths, aliases, hub ids, and what is said of the rest."""
+"""Names of models: paths, aliases, hub ids, and the errors for other names."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_the_hubs_progress_bars_are_silenced_unless_wanted(monkeypatch: pytest.M
     try:
         with pytest.raises(NotFound):
             resolve.resolve("org/name")
-        assert are_progress_bars_disabled()  # by somebody else, for their own reasons
+        assert are_progress_bars_disabled()  # by another library
     finally:
         enable_progress_bars()
 
@@ -312,7 +312,7 @@ def test_models_are_listed_with_place_and_size(empty_caches: Path, monkeypatch: 
         ("org/name", repository, 7),
     ]
     assert [(model.name, model.path, model.nbytes) for model in list_models()] == expected
-    (repository / "snapshots" / "0123" / "README.md").symlink_to("../../blobs/gone")  # a file that nobody needs
+    (repository / "snapshots" / "0123" / "README.md").symlink_to("../../blobs/gone")  # a file that is not needed
     assert [(model.name, model.path, model.nbytes) for model in list_models()] == expected
 
 

@@ -1,4 +1,4 @@
-"""Models that also see: their text is run, under either way of naming tensors."""
+"""Vision models: their text model is run, with either naming of tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids that begin and end a text: none, one, several, and those that no token has."""
+"""Ids that begin and end a text: none, one, several, and ids outside the vocabulary."""
 
 from __future__ import annotations
 

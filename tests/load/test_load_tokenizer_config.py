@@ -177,7 +177,7 @@ def test_special_tokens_in_a_text_are_split_where_the_file_says_so(tmp_path: Pat
 
 @pytest.mark.clause("LOAD-58")
 def test_a_key_that_nothing_is_known_of_is_told(tmp_path: Path) -> None:
-    with pytest.warns(ModelWarning, match="passed over: 'mystery_flag', 'lower_everything'"):
+    with pytest.warns(ModelWarning, match="ignored: 'mystery_flag', 'lower_everything'"):
         read(tmp_path, folder("bytes", {"mystery_flag": True, "lower_everything": True, "own_token": "<x>"}))
 
 

@@ -171,7 +171,7 @@ def test_a_file_without_a_digest_is_an_error_that_names_it(snapshot: Path, blob:
 def test_the_users_own_files_have_nothing_to_be_compared_with(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.mkdir() if name == "folder" else path.write_bytes(b"GGUF")
-    with pytest.raises(NotFound, match=f"{path} cannot be verified: nobody has published a digest"):
+    with pytest.raises(NotFound, match=f"{path} cannot be verified: there is no published digest"):
         verify(resolve(path))
 
 

@@ -1,4 +1,4 @@
-"""Each feature left out or done a little otherwise in the code fails a golden: what a golden proves, it notices.
+"""Each feature removed from the code, or changed slightly, fails a golden.
 
 `test_family_mutants` changes files; here the code is changed, one place at a time, and some golden must leave its
 tolerance by far.

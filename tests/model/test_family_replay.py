@@ -16,7 +16,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 
 
 def fits_kernels(golden: Golden) -> bool:
-    """Does every matrix have multiples of 32 columns?"""
+    """True if the columns of every matrix are a multiple of 32."""
     return all(shape[-1] % 32 == 0 for _, shape in golden.tensors.values() if len(shape) > 1)
 
 

@@ -1,4 +1,4 @@
-"""The tables of cosines and sines, which are made piece by piece."""
+"""The tables of cosines and sines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REPLY-01 to REPLY-04: answers that mean nothing, or harm."""
+"""REPLY-01 to REPLY-04: random answers, and answers written to make a parser slow."""
 
 from __future__ import annotations
 

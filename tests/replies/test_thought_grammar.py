@@ -1,4 +1,4 @@
-"""REPLY-18: a form of an answer, which thoughts may come before."""
+"""REPLY-18: a required form of an answer, with reasoning before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REPLY-16 and REPLY-17: what a tool grammar allows is a call that fits."""
+"""REPLY-16 and REPLY-17: a text that matches a tool grammar is a valid call."""
 
 from __future__ import annotations
 

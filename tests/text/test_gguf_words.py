@@ -146,7 +146,7 @@ def test_tokens_that_are_to_be_suppressed_are_told(tmp_path: Path) -> None:
 @pytest.mark.clause("LOAD-58")
 @pytest.mark.parametrize("key", ["ggml.eos_token_ids", "ggml.mystery", "mystery"])
 def test_a_key_of_words_that_nothing_is_known_of_is_told(tmp_path: Path, key: str) -> None:
-    with pytest.warns(ModelWarning, match=f"passed over: 'tokenizer.{key}'"):
+    with pytest.warns(ModelWarning, match=f"ignored: 'tokenizer.{key}'"):
         read(tmp_path / "model.gguf", [*gpt2(), (f"tokenizer.{key}", 5)])
 
 
