@@ -31,9 +31,9 @@ class Hit(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What one block of a tier is to hold."""
+    """The content that one block of a tier will hold."""
 
-    digest: Digest | None  # None if it is not known by one: the block is still being filled
+    digest: Digest | None  # None if it has no digest, as in a block that is not full
     block: int | None  # the block of the tier that holds it already; None if it has to be moved there
 
 

@@ -1,6 +1,6 @@
 """`python -m ferrum.testing.one_life docs/one-life.md`: the figures of the worked example, from a real engine.
 
-Owns: two stories of a few requests, told step by step: chunks, tokens, slots, tables, blocks, logits. The engine,
+Owns: three stories of a few requests, told step by step: chunks, tokens, slots, tables, blocks, logits. The engine,
 scheduler, memory and sampler are the real ones; the model is a stub that knows four sentences by heart, and reads the
 past of a sequence from its blocks. Each figure replaces the block of code after its mark in the page.
 Refuses to know: what the page says about the figures. Specs: DOCS-08. Next: `ferrum.testing.strict`.
@@ -78,17 +78,18 @@ def tier(name: str, pool: BlockPool) -> Iterator[str]:
 
 
 class Story:
-    """An engine with a diary. Requests are named A, B, … in the order of their arrival."""
+    """An engine with a diary. Sequences are named A, B, … from `first` on, in the order of their arrival."""
 
     def __init__(self, first: str, settings: StubSettings) -> None:
         self.diary = Diary()
         self.engine = self.diary.engine = stub_engine(settings, recite, self.diary)
         self._next = first
 
-    def submit(self, prompt: str, max_tokens: int) -> None:
-        request = self.engine.submit(prompt.encode(), SamplingParams(max_tokens=max_tokens, temperature=0))
-        self.diary.names[request.generations[0].sequence] = self._next
-        self._next = chr(ord(self._next) + 1)
+    def submit(self, prompt: str, max_tokens: int, n: int = 1) -> None:
+        request = self.engine.submit(prompt.encode(), SamplingParams(n=n, max_tokens=max_tokens, temperature=0))
+        for generation in request.generations:
+            self.diary.names[generation.sequence] = self._next
+            self._next = chr(ord(self._next) + 1)
 
     def run(self) -> None:
         while self.engine.has_work:
@@ -108,11 +109,15 @@ def figures() -> dict[str, str]:
     small.submit("Dogs bark at", 3)
     small.submit("Mice ", 3)
     small.run()
+    choices = Story("F", StubSettings(blocks=6, block_size=4, max_num_batched_tokens=20))
+    choices.submit("The cat is", 2, n=2)
+    choices.run()
     counters = small.engine.stats().kv
     return {
         **{f"one {number}": text for number, text in enumerate(shared.diary.steps, 1)},
         **{f"two {number}": text for number, text in enumerate(small.diary.steps, 1)},
         "counters": "".join(f"{name:14} {getattr(counters, name)}\n" for name in type(counters).__slots__),
+        **{f"three {number}": text for number, text in enumerate(choices.diary.steps, 1)},
     }
 
 
