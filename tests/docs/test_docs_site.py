@@ -53,6 +53,17 @@ def test_every_link_of_the_site_leads_to_a_page_and_a_place_in_it(site: Path) ->
     assert broken == []
 
 
+@pytest.mark.clause("DOCS-04")
+@pytest.mark.parametrize("page", pages())
+def test_files_and_modules_that_a_page_names_exist(page: str) -> None:
+    names = set(re.findall(r"`([\w./-]+)`", (ROOT / page).read_text(encoding="utf-8")))
+    files = {name for name in names if re.match(r"(?:ferrum|tests|docs|specs|benchmarks|meta_tests|examples)/", name)}
+    lacking = {name for name in files if "DEVICE" not in name and not (ROOT / name).exists()}
+    modules = {name for name in names if re.fullmatch(r"ferrum(?:\.[a-z_0-9]+){2,}", name)}
+    holders = {name: (name, name.rpartition(".")[0]) for name in modules}  # a module, or something in one
+    assert lacking | {name for name, places in holders.items() if not any(map(find, places))} == set()
+
+
 @pytest.mark.clause("DOCS-05")
 def test_the_site_needs_no_network(site: Path) -> None:
     pages_and_scripts = [path for path in site.rglob("*") if path.suffix in (".html", ".css")]
