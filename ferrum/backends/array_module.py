@@ -1,7 +1,7 @@
-"""The primitives that an array library has under NumPy's names and with NumPy's meaning.
+"""The primitives that NumPy and CuPy provide under the same names and with the same meaning.
 
-Owns: one call of the library for each. `numpy` is one, CuPy another; what they do not share (moving to and from the
-device, elementary functions, products) is written by the backends.
+Owns: one call of the array library for each of these primitives. The others (copies to and from the device, elementary
+functions, products) are written by the backends.
 Refuses to know: which library it is. Specs: OPS. Next: `ferrum.backends.recorded_steps`.
 """
 
@@ -18,7 +18,7 @@ from ferrum.tensor.ops import Shape, Tensor, host_dtype
 
 
 class ArrayModuleOps(Compositions):
-    """A backend whose tensors are the arrays of `xp`."""
+    """A backend whose tensors are the arrays of the library `xp`."""
 
     xp: Any = np
 

@@ -1,8 +1,8 @@
-"""The CUDA backend: CuPy's arrays, kernels of our own for what a decoder spends its time in.
+"""The CUDA backend: arrays of CuPy, and CUDA kernels for the operations that take most of the time of a decoder.
 
-Owns: which kernel computes an operation, and what is left to the definition. Every override asks its kernels whether
-they can take the operands. Products of a few tokens read weights as they are stored; those of more decode the
-weights first and go to cuBLAS.
+Owns: which kernel computes an operation, and which operations are left to the definition. Every override asks its
+kernels whether they can take the operands. Products of a few tokens read weights as they are stored; products of more
+tokens decode the weights first and are computed by cuBLAS.
 Refuses to know: models and scheduling; how kernels are launched (`ferrum.backends.cuda`).
 Specs: CUDA-60 to CUDA-66. Next: `ferrum.backends.cuda.source`.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ferrum.backends.array_module import ArrayModuleOps
-from ferrum.backends.cuda import elementwise, exactly
+from ferrum.backends.cuda import elementwise, exact_products
 from ferrum.backends.cuda.attention import MANY, AttentionKernels
 from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
@@ -35,23 +35,23 @@ from ferrum.tensor.weights import Dense, Linear, Weight
 from ferrum.types import DecodeSteps, DeviceMemory
 
 FEW_TOKENS = 8
-"""Tokens up to which a product reads weights in plain numbers in a kernel of our own: it is bound by reading them."""
+"""Most tokens for which our own kernel multiplies with weights that cuBLAS could read: reading them is the limit."""
 FEW_DECODED = 32
-"""The same for weights that cuBLAS cannot take as they are stored: to decode them costs as much as several reads."""
+"""The same for weights that must be decoded for cuBLAS, which costs as much as reading them several times."""
 COMPUTE = ("float32", "bfloat16")
 
 
 class CupyOps(ArrayModuleOps):
-    """A GPU. Activations are float32."""
+    """Operations on a GPU. Activations are float32."""
 
     name = "cupy"
     float_dtype = "float32"
     on_host = False
-    flops_per_byte = 1500.0  # some 40 T a second beside some 25 GB a second of PCI Express
+    flops_per_byte = 1500.0  # about 40 TFLOP/s of the GPU and 25 GB/s of PCI Express
 
     def __init__(self, device: Device | None = None, deterministic: bool = False, compute: str = "float32") -> None:
-        """device: the first GPU, unless another one is given. compute: "bfloat16" rounds the operands of products of
-        many tokens to it. Raises BackendError where there is no GPU that could be used."""
+        """device: None means the first GPU. compute: "bfloat16" rounds the operands of products of many tokens. Raises
+        BackendError if there is no GPU that can be used."""
         if compute not in COMPUTE:
             raise InvalidParameter("compute", f"must be one of {', '.join(COMPUTE)}, not {compute!r}")
         if compute != "float32" and deterministic:
@@ -99,7 +99,7 @@ class CupyOps(ArrayModuleOps):
             return super().full(shape, value, dtype)
         if self.device.capturing:
             raise NotCapturable("full, for which there is no kernel")
-        return self.asarray(value, dtype)  # a kernel of CuPy's would take the smallest numbers for 0
+        return self.asarray(value, dtype)  # a kernel of CuPy would turn subnormal numbers into 0
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         if str(x.dtype) == dtype:
@@ -112,7 +112,7 @@ class CupyOps(ArrayModuleOps):
         aligned = self.device.address(x) % host_dtype(dtype).itemsize == 0
         return super().bitcast(x if aligned else x.copy(), dtype)
 
-    # ---- the host's memory, as a second tier
+    # ---- host memory, the second tier of the KV cache
     def host_array(self, shape: Shape, dtype: str) -> np.ndarray:
         return self.device.pinned(shape, dtype)
 
@@ -162,7 +162,7 @@ class CupyOps(ArrayModuleOps):
         return self._binary("maximum", x, y)
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
-        made = exactly.matmul(self.device, x, y) if self.deterministic else None
+        made = exact_products.matmul(self.device, x, y) if self.deterministic else None
         return self.xp.matmul(x, y) if made is None else made
 
     def exp(self, x: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ class CupyOps(ArrayModuleOps):
         return super().argmax(x, axis) if best is None else best.reshape(shape)
 
     def argsort(self, x: Tensor) -> Tensor:
-        # CuPy sorts a single row by its bits, and a NaN with a sign would come first
+        # CuPy sorts a single row by its bits, and would place a NaN with a sign first
         return super().argsort(x) if x.ndim > 1 else super().argsort(x[None])[0]
 
     # ---- rows
@@ -324,11 +324,11 @@ class CupyOps(ArrayModuleOps):
 
     # ---- what the operations above share
     def _whole(self, x: Tensor) -> Tensor:
-        """x without gaps."""
+        """x, contiguous."""
         return elementwise.contiguous(self.device, x)
 
     def _heads(self, x: Tensor, width: int) -> Tensor:
-        """[tokens, heads * width] -> [tokens, heads, width], a view where tokens are columns of something wider."""
+        """[tokens, heads * width] -> [tokens, heads, width]; a view even if the rows of x have gaps between them."""
         return (x if x[:1].flags.c_contiguous else self._whole(x)).reshape((x.shape[0], -1, width))
 
     def _binary(self, name: str, x: Tensor, y: Tensor) -> Tensor:
@@ -340,16 +340,16 @@ class CupyOps(ArrayModuleOps):
         return getattr(self.xp, name)(x) if made is None else made
 
     def _as_stored(self, weight: Weight) -> bool:
-        """Can cuBLAS multiply with it as it is?"""
+        """True if cuBLAS can multiply with the weight as it is stored."""
         return isinstance(weight, Dense) and str(weight.data.dtype) == self.compute
 
     def _is_few(self, x: Tensor, linear: Linear) -> bool:
-        """Is a product of x bound by reading its weights? In deterministic mode every one is computed as if it were."""
+        """True if our own kernel computes the product of x, for few tokens or in deterministic mode."""
         return self.deterministic or x.shape[0] <= (FEW_TOKENS if self._as_stored(linear.weight) else FEW_DECODED)
 
     def _many(self, x: Tensor, linear: Linear) -> Tensor:
-        """[tokens, in] -> [tokens, out]: the weights decoded, once for all tokens. Not in a graph, which would keep all
-        of a model's weights a second time."""
+        """[tokens, in] -> [tokens, out] by cuBLAS, with the weights decoded once for all tokens. A graph cannot contain
+        it if weights must be decoded: its memory would hold all weights of the model a second time."""
         weight = linear.weight
         if self.device.capturing and not self._as_stored(weight):
             raise NotCapturable("a product of many tokens with weights that have to be decoded")
@@ -359,18 +359,18 @@ class CupyOps(ArrayModuleOps):
         return y if linear.bias is None else self.add(y, linear.bias)
 
     def _many_queries(self, batch: StepBatch) -> bool:
-        """May a sequence have so many new tokens that its queries should share the reading of keys?"""
-        new = batch.token_ids.shape[0] - batch.context_lens.shape[0]  # beside one for each sequence
+        """True if a sequence may have so many new tokens that they should read its keys together."""
+        new = batch.token_ids.shape[0] - batch.context_lens.shape[0]  # more than one for each sequence
         return new >= MANY - 1 and not self.deterministic
 
 
 def _bits(x: Tensor) -> Tensor:
-    """x, or a view of it: CuPy moves no bfloat16, but it does move numbers of as many bits."""
+    """x, or a view of it as uint16 if it is bfloat16, which CuPy cannot copy."""
     return x.view(np.uint16) if str(x.dtype) == "bfloat16" else x
 
 
 def _gpu() -> Device:
-    """The first GPU. Raises BackendError where there is none that could be used."""
+    """The first GPU. Raises BackendError if it cannot be used."""
     from ferrum.backends.cuda import probe
 
     probe.check()

@@ -1,9 +1,10 @@
-"""The backend that a step is recorded with: it runs nothing, and keeps what would be launched.
+"""The backend that records a step: it runs no kernels and stores the launches.
 
-Owns: what each primitive is in a recording. Of constants (numbers that the step itself brings along) a primitive is
-computed at once. Of anything else it is a launch where its kernel has the bits of NumPy, nothing where it only looks at
-memory in another way, and else refused: done at once it would be missing from every replay.
-A tape serves fewer tokens than were recorded, so tokens must stay what comes first in whatever depends on them.
+Owns: how each primitive is recorded. A primitive of constants (arrays that the step makes from numbers) is computed at
+once. Of other operands, it is recorded as a launch if its kernel has the same bits as NumPy; it needs no launch if it
+only makes a view; all other primitives raise NotRecordable, since a replay would not repeat them.
+A tape also serves fewer tokens than were recorded. So the tokens must be the first axis of every array that depends on
+them.
 Refuses to know: what a step computes, and when it is recorded.
 Specs: OPS-60 to OPS-62. Next: `ferrum.backends.numba_steps`.
 """
@@ -27,14 +28,15 @@ from ferrum.tensor.ops import PRIMITIVES, Shape, Tensor, host_dtype
 
 _FLOAT32, _BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 _WORDS = (_FLOAT32, np.dtype(np.int32))
-"""Types of four bytes, which are moved without a look at what they mean."""
+"""Types of four bytes, which kernels copy whatever they mean."""
 ELEMENTWISE = {"add": _FLOAT32, "sub": _FLOAT32, "mul": _FLOAT32, "div": _FLOAT32, "maximum": _FLOAT32,
                "rsqrt": _FLOAT32, "less": _BOOL, "equal": _BOOL}  # fmt: skip
-"""Primitives of float32 that have kernels, by the type of their results."""
+"""Primitives of float32 operands that have kernels, with the type of their results."""
 
 
 class Origins:
-    """What the arrays of a recording depend on, by the memory they lie in."""
+    """Which arrays of a recording are constants, depend on the batch, or depend on the number of tokens; by their
+    memory."""
 
     def __init__(self, recorder: Recorder, batch: StepBatch) -> None:
         self.tokens = len(batch.token_ids)
@@ -44,7 +46,7 @@ class Origins:
         self._same: set[int] = set()
 
     def constant(self, x: Any) -> Any:
-        """x, or each of a tuple, which depends on nothing outside of the recording."""
+        """Marks x, or each array of a tuple, as a constant -> x."""
         if isinstance(x, tuple):
             return tuple(map(self.constant, x))
         x = np.asarray(x)
@@ -56,11 +58,11 @@ class Origins:
         return not isinstance(x, np.ndarray) or id(root(x)) in self._constants
 
     def changes(self, x: np.ndarray) -> bool:
-        """May a replay find something else in x?"""
+        """True if the content of x may be different at a replay."""
         return self._recorder.is_result(x) or id(root(x)) in self._batch
 
     def result(self, shape: Shape, dtype: np.dtype[Any], grows: bool) -> np.ndarray:
-        """Memory for a launch. grows: does it depend on the tokens?"""
+        """Memory for the result of a launch. grows: its first axis is the tokens."""
         size = int(np.prod(shape))
         words = self._recorder.buffer((-(-size * dtype.itemsize // 4),))
         if not grows:
@@ -68,12 +70,12 @@ class Origins:
         return words.view(dtype)[:size].reshape(shape)
 
     def grows(self, x: np.ndarray) -> bool:
-        """Does x depend on the tokens, which come first in it then?"""
+        """True if the first axis of x is the tokens, or a multiple of them."""
         return self.changes(x) and id(root(x)) not in self._same
 
     def check_first(self, name: str, xs: Iterable[np.ndarray], shape: Shape) -> bool:
-        """Does a result of this shape, to which xs broadcast, depend on the tokens? Raises NotRecordable where they
-        would no longer come first."""
+        """True if a result of this shape, to which xs broadcast, depends on the tokens. Raises NotRecordable if they
+        would not be its first axis."""
         growing = [x for x in xs if self.grows(x)]
         if self.tokens > 1 and any(len(x.shape) != len(shape) or x.shape[0] != shape[0] for x in growing):
             raise NotRecordable(f"{name} beside the tokens")
@@ -81,12 +83,12 @@ class Origins:
 
 
 class RecordingKernels(Kernels):
-    """Launches on arrays, recorded: rows must be those of tokens, and lie where they are."""
+    """Kernels whose launches are recorded. Rows must be those of tokens, in memory that a replay can read."""
 
     def __init__(self, recorder: Recorder, origins: Origins, like: Kernels) -> None:
         super().__init__(recorder, like.compute, like.units)
         self._origins = origins
-        self.experts = like.experts  # of a model with thousands the words take as long as many tokens
+        self.experts = like.experts  # shared: computing the words of thousands of experts takes as long as many tokens
 
     def rows(self, x: Tensor, columns: int) -> Tensor:
         if self._origins.tokens > 1 and not self._origins.grows(x):
@@ -96,7 +98,7 @@ class RecordingKernels(Kernels):
 
 
 class RecordingOps(NumbaOps):
-    """Runs a step without its launches, which it records."""
+    """Records the launches of a step."""
 
     def __init__(self, launcher: Recorder, batch: StepBatch, like: NumbaOps) -> None:
         super().__init__(launcher.threads, like.deterministic, like.compute)
@@ -166,7 +168,7 @@ class RecordingOps(NumbaOps):
         return out
 
     def take(self, x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-        """All rows in order are x itself."""
+        """All rows in order: x itself, without a launch."""
         if indices is self._batch.logit_rows and not axis and x.shape[:1] == indices.shape:
             return x
         if axis or not (isinstance(indices, np.ndarray) and indices.dtype == np.int32 and indices.flags.c_contiguous):
@@ -194,7 +196,7 @@ class RecordingOps(NumbaOps):
         return self._launch(name, [self._operand(name, x, _FLOAT32) for x in operands], ELEMENTWISE[name])
 
     def _operand(self, name: str, x: Any, kind: np.dtype[Any]) -> np.ndarray:
-        """x as an array of this type. Only a constant can be converted."""
+        """x as an array of this type. Only constants are converted."""
         if isinstance(x, np.ndarray) and x.dtype == kind:
             self._recorder.keep(x)
             return x
@@ -219,7 +221,8 @@ class RecordingOps(NumbaOps):
             raise NotRecordable(f"{name} of {dimensions} dimensions")
 
     def _check_axis(self, name: str, xs: Iterable[Tensor]) -> None:
-        """Raises NotRecordable for tokens whose order or number would change."""
+        """Raises NotRecordable if one of xs depends on the tokens, because the operation changes their order or
+        number."""
         if self.origins.tokens > 1 and any(map(self.origins.grows, xs)):
             raise NotRecordable(f"{name} of the tokens")
 
@@ -233,22 +236,23 @@ def _arrays(values: Iterable[Any]) -> Iterator[np.ndarray]:
 
 
 def _view(name: str, made: np.ndarray) -> np.ndarray:
-    """Kernels copy integers that have gaps, which a replay would not see."""
+    """A view. Raises NotRecordable for integers with gaps: kernels would copy them when recording, and replay the
+    copy."""
     if made.dtype.kind in "iu" and not made.flags.c_contiguous:
         raise NotRecordable(f"{name} of integers")
     return made
 
 
 def _recorded(name: str) -> Callable[..., Any]:
-    """The primitive in a recording."""
-    own: Callable[..., Any] | None = vars(RecordingOps).get(name)
+    """The method that records the primitive of this name."""
+    recording: Callable[..., Any] | None = vars(RecordingOps).get(name)
     at_once: Callable[..., Any] = getattr(NumpyOps, name)
 
     def run(self: RecordingOps, *arguments: Any, **options: Any) -> Any:
         if name != "put" and all(map(self.origins.is_constant, _arrays([*arguments, *options.values()]))):
             return self.origins.constant(at_once(self, *arguments, **options))
-        if own is not None:
-            return own(self, *arguments, **options)
+        if recording is not None:
+            return recording(self, *arguments, **options)
         if name in ELEMENTWISE:
             return self._arithmetic(name, *arguments, **options)
         raise NotRecordable(name)

@@ -1,8 +1,9 @@
-"""The CPU backends: the oracle `numpy`, and `numba`, which replaces its hot compositions by compiled kernels.
+"""The CPU backends: the oracle `numpy`, and `numba`, which overrides the slow compositions by compiled kernels.
 
-Owns: the primitives in NumPy. The oracle adds nothing to them: slow and obvious, in float32 or float64.
-In deterministic mode (OPS-45, OPS-46) the primitives whose rounding could depend on the shape or the layout of an array
-(matmul, sum, the elementary functions) work row by row; all others round every element for itself anyway.
+Owns: the primitives in NumPy, and which compositions of `numba` run as kernels. The oracle overrides no composition: it
+is slow and obvious, in float32 or float64. In deterministic mode (OPS-45, OPS-46) the primitives whose rounding could
+depend on the shape or the layout of an array (matmul, sum, the elementary functions) work row by row; all others round
+each element by itself.
 Refuses to know: models and scheduling.
 Specs: OPS. Next: `ferrum.backends.numba_kernels.loading.target`.
 """
@@ -35,16 +36,16 @@ _KNOWN_OF_ATTENTION = frozenset(
 )
 
 MOST_RANKED = 256
-"""Tokens that the kernel tells of, at most: it puts them in order one by one."""
+"""Most tokens that the kernel `ranked` sorts; it uses an insertion sort."""
 
 
 class NumpyOps(ArrayModuleOps):
-    """The oracle: every primitive is one NumPy call, every composition is inherited."""
+    """The oracle: a primitive is one call of NumPy, and every composition is inherited."""
 
     name = "numpy"
 
     def __init__(self, float_dtype: str = "float32", deterministic: bool = False, compute: str = "float32") -> None:
-        """compute: "float32", which here means exact, or "int8" (`ferrum.tensor.int8`)."""
+        """compute: "float32" (products in `float_dtype`) or "int8" (`ferrum.tensor.int8`)."""
         if compute not in ("float32", "int8"):
             raise InvalidParameter("compute", f"must be float32 or int8, not {compute!r}")
         self.float_dtype, self.deterministic, self.compute = float_dtype, deterministic, compute
@@ -91,8 +92,8 @@ class NumpyOps(ArrayModuleOps):
         return super().sum(x, axis)
 
     def _elementwise(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """function(x). What NumPy's SIMD loops do with gaps, and with the rest that fills no register, is nobody's
-        promise: in deterministic mode they get one contiguous row at a time."""
+        """function(x), in deterministic mode for one contiguous row at a time: NumPy does not promise that its SIMD
+        loops round elements with gaps, or the last elements of an array, like all others."""
         return _by_rows(function, x) if self.deterministic and x.ndim and x.size else function(x)
 
 
@@ -100,15 +101,15 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _by_rows(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """[..., n] -> [..., whatever function makes of a contiguous [n]], row after row; x is not empty."""
+    """[..., n] -> [..., result of `function` for a contiguous [n]], row by row; x is not empty."""
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     return np.stack([function(row) for row in rows]).reshape(*x.shape[:-1], -1)
 
 
 def _matmul_by_rows(x: Tensor, y: Tensor) -> Tensor:
-    """[..., m, k], [..., k, n] -> [..., m, n]: the same call for each of the m rows, so that neither how many there are
-    nor how x and y lie in memory can matter. It is einsum's own loop: BLAS chooses another order of additions for
-    another shape, and may for another address."""
+    """[..., m, k], [..., k, n] -> [..., m, n]: the same call for each of the m rows, so that a row depends neither on
+    the number of rows nor on the layout of x and y. It calls the loop of einsum, because BLAS may choose another order
+    of additions for another shape or address."""
     x, columns = np.ascontiguousarray(x), np.ascontiguousarray(np.swapaxes(y, -1, -2))  # columns [..., n, k]
     leading = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     out = np.empty((*leading, x.shape[-2], y.shape[-1]), np.result_type(x, y))
@@ -132,15 +133,15 @@ class NumbaOps(NumpyOps):
     chooses = True
 
     FUSED_TOKENS = 64
-    """Tokens up to which a norm is recomputed for every chunk to save a barrier; larger batches take the plain
-    composition of the kernels below, where activations exist once."""
+    """Most tokens for which each chunk computes the norm again, to save a barrier between threads. Larger batches use
+    the composition, which computes the norm once."""
 
     def __init__(self, threads: int | None = None, deterministic: bool = False, compute: str = "float32") -> None:
-        """compute: "float32"; "int8" for activations that meet quantised weights (`ferrum.tensor.int8`); or "bfloat16"
-        for the operands of products of more than a few tokens, where the processor has such products. Raises
-        Unsupported where it has not."""
+        """compute: the arithmetic of products. "float32"; "int8": activations that are multiplied with quantised
+        weights are rounded (`ferrum.tensor.int8`); "bfloat16": operands of products of more than a few tokens are
+        rounded. Raises Unsupported if the processor does not have the instructions for bfloat16."""
         super().__init__("float32", deterministic)
-        # LLVM takes time to import: only who makes this backend pays for it
+        # imported here, so that the oracle does not load kernels
         from ferrum.backends.numba_kernels.launching import kernel_calls, launch
         from ferrum.backends.numba_steps import record
 
@@ -154,8 +155,8 @@ class NumbaOps(NumpyOps):
 
     @property
     def launcher(self) -> Launcher:
-        """What runs the kernels of steps that are not replayed. Another launcher of as many threads may take its place,
-        such as one that measures the time of each launch."""
+        """Runs the kernels of steps that are not replayed. It may be replaced by another launcher with as many threads,
+        for example one that measures the time of each launch."""
         return self._kernels.launcher
 
     @launcher.setter
@@ -164,7 +165,7 @@ class NumbaOps(NumpyOps):
 
     @property
     def threads(self) -> int:
-        """Threads that kernels run on."""
+        """The number of threads that run kernels."""
         return self._kernels.launcher.threads
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
@@ -201,10 +202,10 @@ class NumbaOps(NumpyOps):
 
     def norm_linears(self, x: Tensor, norm: Norm | None, linears: Sequence[Linear]) -> tuple[Tensor, ...]:
         weights = self._weights(x, tuple(linears))
-        known, fits = self._norm(norm, x.shape[-1])
+        words, fits = self._norm(norm, x.shape[-1])
         if weights is None or not fits or not self._fuses(x, weights):
             return super().norm_linears(x, norm, linears)
-        joined = self._kernels.linears(self._rows(x), known, weights, None)
+        joined = self._kernels.linears(self._rows(x), words, weights, None)
         ends = list(accumulate(weights.rows))
         return tuple(joined[:, end - rows : end] for rows, end in zip(weights.rows, ends, strict=True))
 
@@ -220,21 +221,21 @@ class NumbaOps(NumpyOps):
         self, x: Tensor, norm: Norm | None, mlp: GatedMlp | PlainMlp, linears: tuple[Linear, ...]
     ) -> Tensor | None:
         weights, words = self._weights(x, linears), self._kernels.mlp(mlp)
-        known, fits = self._norm(norm, x.shape[-1])
+        norm_words, fits = self._norm(norm, x.shape[-1])
         if weights is None or words is None or not fits or not self._fuses(x, weights):
             return None
         if weights.rows[0] % 16 or len(set(weights.rows)) > 1:
             return None
-        return self._kernels.mlp_inner(self._rows(x), known, words, weights)
+        return self._kernels.mlp_inner(self._rows(x), norm_words, words, weights)
 
     def norm_experts(self, x: Tensor, norm: Norm | None, experts: Experts) -> Tensor:
-        known, shared = self._kernels.experts(experts), experts.shared
-        fits = known is not None and (shared is None or shared.down.weight.rows == known.columns)
-        if known is None or not fits or x.ndim != 2 or not x.size or x.shape[1] != known.columns:
+        words, shared = self._kernels.experts(experts), experts.shared
+        fits = words is not None and (shared is None or shared.down.weight.rows == words.columns)
+        if words is None or not fits or x.ndim != 2 or not x.size or x.shape[1] != words.columns:
             return super().norm_experts(x, norm, experts)
         x = self._rows(self.normed(x, norm))
-        always = None if shared is None else self.linear(self.norm_gated(x, None, shared), shared.down)
-        return self._kernels.mixture(x, known, always)
+        part = None if shared is None else self.linear(self.norm_gated(x, None, shared), shared.down)
+        return self._kernels.mixture(x, words, part)
 
     def embed(self, table: Weight, token_ids: Tensor) -> Tensor:
         kind = self._kernels.native_kind(table)
@@ -245,21 +246,21 @@ class NumbaOps(NumpyOps):
         return self._kernels.embed(table, kind, token_ids)
 
     def normed(self, x: Tensor, norm: Norm | None) -> Tensor:
-        known, fits = self._norm(norm, x.shape[-1] if x.ndim else 0)
-        if known is None or not fits or not x.size:
+        words, fits = self._norm(norm, x.shape[-1] if x.ndim else 0)
+        if words is None or not fits or not x.size:
             return super().normed(x, norm)
-        return self._kernels.normed(self._kernels.rows(x, x.shape[-1]), known, 1).reshape(x.shape)
+        return self._kernels.normed(self._kernels.rows(x, x.shape[-1]), words, 1).reshape(x.shape)
 
     def head_norm(self, x: Tensor, norm: Norm | None, head_dim: int) -> Tensor:
-        known = None if norm is None else self._kernels.norm(norm)
-        if norm is None or known is None or not x.size:
+        words = None if norm is None else self._kernels.norm(norm)
+        if norm is None or words is None or not x.size:
             return super().head_norm(x, norm, head_dim)
-        heads, rest = divmod(x.shape[1], known.columns)
-        if rest or known.heads not in (1, heads) or known.columns not in (head_dim, x.shape[1]):
+        heads, rest = divmod(x.shape[1], words.columns)
+        if rest or words.heads not in (1, heads) or words.columns not in (head_dim, x.shape[1]):
             return super().head_norm(x, norm, head_dim)
-        return self._kernels.normed(self._rows(x), known, heads)
+        return self._kernels.normed(self._rows(x), words, heads)
 
-    # the width decides, never the number of rows: which of the two computes a row shows in its bits
+    # the choice must not depend on the number of rows, because kernel and composition may give different bits
     def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
         words = self._kernels.mlp(mlp)
         if words is None or not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
@@ -327,32 +328,34 @@ class NumbaOps(NumpyOps):
         return self._kernels.ranked(logits, tokens, count)
 
     def _knows(self, attention: Attention, heads: int) -> bool:
-        """Has the kernel of attention a word for everything in use?"""
+        """True if the kernel of attention implements all fields that are set."""
         sinks = attention.sinks
         plain = sinks is None or (sinks.dtype == np.float32 and sinks.flags.c_contiguous and sinks.shape == (heads,))
         return plain and not sets_beyond(attention, _KNOWN_OF_ATTENTION)
 
     def _norm(self, norm: Norm | None, columns: int) -> tuple[NormWords | None, bool]:
-        """What kernels need to know of a norm of so many columns, and whether they can take it. No norm they can."""
-        known = None if norm is None else self._kernels.norm(norm)
-        return known, norm is None or (known is not None and known.columns == columns and known.heads == 1)
+        """The words of a norm of this number of columns, and True if kernels can compute it. (None, True) for no
+        norm."""
+        words = None if norm is None else self._kernels.norm(norm)
+        return words, norm is None or (words is not None and words.columns == columns and words.heads == 1)
 
     def _fuses(self, x: Tensor, weights: WeightWords) -> bool:
-        """May a norm and several products be one launch? Rounded activations exist once anyway."""
+        """True if a norm and the products are one launch. Rounded activations are computed once in any case."""
         return weights.rounded or x.shape[0] <= self.FUSED_TOKENS
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:
-        """What kernels need to know of the weights, or None where they cannot take these operands."""
+        """The words of the weights; None if kernels cannot take these operands."""
         weights = self._kernels.weights(linears)
         return weights if weights is not None and x.ndim == 2 and x.shape[1] == weights.columns else None
 
     def _rows(self, x: Tensor) -> Tensor:
-        """float32, last axis contiguous: [..., columns] -> [tokens, columns]; a vector stays one if it already fits."""
+        """[..., columns] -> [tokens, columns], float32, last axis contiguous. A contiguous vector is returned as it
+        is."""
         if x.ndim == 1 and x.dtype == np.float32 and x.flags.c_contiguous:
             return x
         return self._kernels.rows(x, x.shape[-1])
 
 
 def _are_rows(x: Tensor) -> bool:
-    """Is it float32 [rows, columns], with something in it, whose rows a kernel can read?"""
+    """True if x is float32 [rows, columns], not empty, with a contiguous last axis."""
     return bool(x.dtype == np.float32 and x.ndim == 2 and x.size and x.strides[1] == 4)

@@ -1,7 +1,7 @@
-"""Backends by name, loaded only when asked for.
+"""Backends by name, imported only when they are asked for.
 
-Owns: the names, the probe order of "auto", entry points of other packages. A backend that is named but cannot run is
-an error that says why, never a silent fall-back. Refuses to know: what a backend does.
+Owns: the names of backends, the choice of "auto", entry points of other packages. If a backend that was named cannot
+run, that is an error with the reason; no other backend takes its place. Refuses to know: what a backend does.
 Specs: OPS-40. Next: `ferrum.backends.array_module`.
 """
 
@@ -30,15 +30,15 @@ BUILTIN = {
 
 
 def backend_names() -> tuple[str, ...]:
-    """Built-in names and those that installed packages register."""
+    """The names of built-in backends and of those that installed packages register."""
     return tuple(dict.fromkeys([*BUILTIN, *(point.name for point in _entry_points())]))
 
 
 def load_backend(name: str = "auto", **options: Any) -> TensorOps:
-    """A new backend. name: "auto" (a GPU where there is one, else the CPU), a built-in or entry-point name, or
-    "package.module:Class"; `options` are its keyword arguments (`threads`, `float_dtype`, …); None means not given.
-    Raises NotFound for an unknown name, InvalidParameter for an option the backend does not have, BackendError where it
-    cannot run."""
+    """A new backend. name: "auto" (the GPU if there is one, else the CPU), the name of a built-in backend or of an
+    entry point, or "package.module:Class". options: its keyword arguments (`threads`, `float_dtype`, …); None: not
+    given. Raises NotFound for an unknown name, InvalidParameter for an option that the backend does not have,
+    BackendError if it cannot run."""
     if not isinstance(name, str) or not name:
         raise InvalidParameter("backend", f"must be a name, not {name!r}")
     given = {option: value for option, value in options.items() if value is not None}
@@ -59,15 +59,15 @@ def load_backend(name: str = "auto", **options: Any) -> TensorOps:
 
 
 def _check_complete(name: str, made: type[Compositions]) -> None:
-    """Raises BackendError for a class that lacks primitives: those of the protocol itself do nothing."""
+    """Raises BackendError for a class that does not define all primitives: those of the protocol do nothing."""
     missing = [each for each in PRIMITIVES if getattr(made, each) is getattr(Primitives, each)]
     if missing:
-        wanted = inspect.getsource(getattr(Primitives, missing[0])).strip()
-        raise BackendError(f"backend {name!r} lacks primitives: {', '.join(missing)}. The first is to be: {wanted}")
+        first = inspect.getsource(getattr(Primitives, missing[0])).strip()
+        raise BackendError(f"backend {name!r} lacks primitives: {', '.join(missing)}. Define the first like: {first}")
 
 
 def _best(given: Mapping[str, Any]) -> str:
-    """What "auto" is here. Whoever says how many threads means the CPU."""
+    """The name of the backend that "auto" means. With the option `threads` it is always the CPU."""
     return "cupy" if "threads" not in given and probe.available() else "numba"
 
 
@@ -83,7 +83,8 @@ def _find(name: str) -> type[Compositions]:
 
 
 def _entry_points() -> EntryPoints:
-    """Those that installed packages register. What reads them is slow to import, and a built-in backend needs none."""
+    """The backends that installed packages register. The import is here because it is slow, and built-in backends do
+    not need it."""
     from importlib.metadata import entry_points
 
     return entry_points(group=ENTRY_POINT_GROUP)
@@ -95,11 +96,11 @@ def _load_class(target: str) -> type[Compositions]:
         raise BackendError(f"backend {target!r} cannot be imported: name a module, not a file: package.module:Class")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever a foreign module does at import
+    except (Exception, SystemExit) as error:  # another package's module may do anything at import
         raise BackendError(f"backend {target!r} cannot be imported: {_told(error)}") from error
     made = getattr(module, attribute, None)
     if not (isinstance(made, type) and issubclass(made, Compositions)):
-        file = getattr(module, "__file__", None)  # often another than the caller means
+        file = getattr(module, "__file__", None)  # often not the module that the caller means
         raise NotFound(f"module {module_name!r}{f' is {file} and' if file else ''} has no backend class {attribute!r}")
     return made
 

@@ -342,7 +342,7 @@ def test_a_look_at_the_batch_on_the_host_is_named(look: str, field: str) -> None
         assert found is not None
         return ops.take(table, batch.token_ids)
 
-    assert refusal(step, 1) == f"a look at batch.{field} on the host"
+    assert refusal(step, 1) == f"reading batch.{field} on the host"
 
 
 @pytest.mark.clause("OPS-41", "OPS-62")

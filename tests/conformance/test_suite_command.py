@@ -238,7 +238,7 @@ def test_where_nothing_passed_there_is_no_success(tmp_path: Path) -> None:
         (["elsewhere:OtherTypes"], "is 'torch.float32'; it must be 'float32'"),
         (["elsewhere:OtherShapes"], "is [2, 3]; it must be a tuple of int"),
         (["numpy", "--report", "md", "-o", "nowhere/report"], "there is no folder "),
-        (["elsewhere:Half"], "lacks primitives: less. The first is to be: def less(self, x: Tensor, y: Tensor)"),
+        (["elsewhere:Half"], "lacks primitives: less. Define the first like: def less(self, x: Tensor, y: Tensor)"),
     ],
 )
 @pytest.mark.clause("CONFORM-02")

@@ -17,12 +17,12 @@ from ferrum.backends.cuda.blocks import BlockKernels
 from ferrum.backends.cuda.choose import Choosing
 from ferrum.backends.cuda.device import Array, Device
 from ferrum.backends.cuda.elementwise import binary, cast, contiguous, unary
-from ferrum.backends.cuda.exactly import matmul
+from ferrum.backends.cuda.exact_products import matmul
 from ferrum.backends.cuda.experts import ExpertKernels
 from ferrum.backends.cuda.launch import Kernel, Kernels, Size
 from ferrum.backends.cuda.products import Products
 from ferrum.backends.cuda.rows import RowKernels
-from ferrum.backends.cuda.steps import fill, own_batch
+from ferrum.backends.cuda.steps import batch_of_graph, fill
 from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.parts import Attention, Experts, GatedMlp, Norm
 from ferrum.tensor.weights import Dense, Linear
@@ -175,7 +175,7 @@ def _blocks(device: Device) -> list[Array | None]:
 
 
 def _fill(device: Device) -> list[Array | None]:
-    own = own_batch(device, 4, 60)
+    own = batch_of_graph(device, 4, 60)
     fill(device, own, scene(device, [600, 30, 300], [1, 1, 1]).batch)
     return [own.positions, own.slots, own.context_lens, own.block_tables]
 

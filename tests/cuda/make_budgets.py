@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ferrum.backends.cuda import attention, blocks, choose, elementwise, exactly, experts, products, rows, steps
+from ferrum.backends.cuda import attention, blocks, choose, elementwise, exact_products, experts, products, rows, steps
 from ferrum.backends.cuda.source import source
 from tests.cuda.launches import LAUNCHES, noted
 from tests.cuda.nvrtc import Needs, compiled, version
@@ -23,7 +23,7 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 Variant = tuple[str, tuple[tuple[str, str], ...]]
 """A file and its definitions."""
 
-BINDINGS = (attention, blocks, choose, elementwise, exactly, experts, products, rows, steps)
+BINDINGS = (attention, blocks, choose, elementwise, exact_products, experts, products, rows, steps)
 VARIANTS: tuple[Variant, ...] = tuple(
     (file, tuple(defines.items())) for binding in BINDINGS for file, defines in binding.VARIANTS
 )

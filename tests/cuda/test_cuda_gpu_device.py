@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from ferrum.backends.cuda import gpu
 from ferrum.backends.cuda.cubins import Cubins
-from ferrum.backends.cuda.failures import Told, translated
+from ferrum.backends.cuda.failures import TranslatingModule, translated
 from ferrum.errors import DeviceError, FerrumError, ResourceExhausted
 from ferrum.tensor.ops import host_dtype
 from tests.cuda.fake_cupy import BLOCK, CUDARuntimeError, Machine, OutOfMemoryError, device_of, installed, launch
@@ -37,7 +37,7 @@ def test_failures_of_the_array_library_are_told() -> None:
         raise OutOfMemoryError("Out of memory allocating 4 bytes")
 
     module = SimpleNamespace(add=fail, sort=lambda x: x, ndarray=np.ndarray, pi=3.0)
-    told = Told(module)
+    told = TranslatingModule(module)
     with pytest.raises(ResourceExhausted, match="the GPU is out of memory"):
         told.add(1, 2)
     assert (told.sort(5), told.ndarray, told.pi) == (5, np.ndarray, 3.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.backends.cuda.device import NotCapturable
 from ferrum.backends.cuda.graphs import ALIGNMENT, Arena
-from ferrum.backends.cuda.steps import fill, own_batch
+from ferrum.backends.cuda.steps import batch_of_graph, fill
 from ferrum.backends.cupy_backend import FEW_DECODED, CupyOps
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.config import EngineConfig
@@ -103,7 +103,7 @@ def test_rows_are_wanted_in_any_order(order: list[int]) -> None:
 @pytest.mark.clause("CUDA-53")
 def test_what_a_batch_lacks_stands_for_no_token() -> None:
     device = device_at(1)
-    own, batch = own_batch(device, 4, 8), World(CupyOps(device), 0).batch([3, 9], 1)
+    own, batch = batch_of_graph(device, 4, 8), World(CupyOps(device), 0).batch([3, 9], 1)
     for _ in range(2):  # over what was there, too
         fill(device, own, batch)
         for name, absent in (("token_ids", 0), ("positions", 0), ("slots", -1), ("context_lens", 0)):
@@ -130,10 +130,10 @@ def test_a_graph_is_gone_with_its_model() -> None:
     world = World(ops, 0)
     world.run([3, 9], 1)
     kept = [weakref.ref(each) for each in (world.step, world.layers[0])]
-    assert len(ops._recorded._known) == 1
+    assert len(ops._recorded._recordings) == 1
     del world
     gc.collect()
-    assert len(ops._recorded._known) == 0
+    assert len(ops._recorded._recordings) == 0
     assert [each() for each in kept] == [None, None]
 
 

@@ -1,8 +1,9 @@
-"""Launches of what attention does: turning queries and keys, writing to the pool, attending.
+"""Launches of attention: rotating queries and keys, writing to the KV cache, attending.
 
-Owns: which operands the kernels can take, how the work is cut, and memory for what the splits of a context hand over.
-A token by itself (`attend_few.cu`) has bits that depend on nothing but its own sequence; many tokens of a sequence
-(`attend_many.cu`) read its keys and values together, which is faster and takes a grid that only the host can know.
+Owns: which operands the kernels can take, how the work is divided, and the memory for the results of splits. Attention
+of single tokens (`attend_few.cu`) gives bits that depend on the sequence alone. Many tokens of a sequence
+(`attend_many.cu`) read its keys and values together, which is faster, but needs a grid that depends on numbers of the
+host.
 Refuses to know: norms and projections. Specs: CUDA-30 to CUDA-36. Next: `ferrum.backends.cuda.blocks`.
 """
 
@@ -17,22 +18,22 @@ from ferrum.tensor.batch import KvLayer, RopeTables, StepBatch
 from ferrum.tensor.parts import Attention, sets_beyond
 
 THREADS = 256
-"""Of a block of attend_few and attend_many."""
+"""Threads of a block of attend_few and attend_many."""
 SPLIT, EACH = 256, 8
-"""Positions of a split and elements that a thread takes at once, as in attention.cuh."""
+"""Positions of a split, and elements that a thread loads at once, as in attention.cuh."""
 MOST_DIMENSIONS = 256
-"""Of a head."""
+"""Most dimensions of a head."""
 MANY = 16
-"""New tokens of a sequence from which on they attend together."""
+"""New tokens of a sequence from which on attend_many computes them."""
 MOST_POSITIONS = (48 << 10) // 4 * SPLIT
-"""Of a context: a block that combines splits has a number for each of them in shared memory."""
+"""Most positions of a context: a block that combines splits has a number for each split in shared memory."""
 MOST_BYTES = 64 << 20
-"""Of what the splits of a context hand over. Where all tokens together have more, they take turns."""
+"""Most bytes of the results of splits. If all tokens together need more, they are computed in several launches."""
 
 _KV_TYPES = ("float32", "float16", "bfloat16")
 _NO_WINDOW = (1 << 31) - 1
 _ROWS = {1: 64, 2: 64, 4: 32}
-"""Rows of a tile of attend_many, by columns of 64 dimensions: as many as the registers allow."""
+"""Query rows of a tile of attend_many, by the number of columns of 64 dimensions: limited by registers."""
 _KNOWN_OF_TABLES = frozenset(["cos", "sin", "growth"])
 _KNOWN_OF_ATTENTION = frozenset(
     ["query", "key", "value", "output", "head_dim", "scale", "window", "softcap", "query_norm", "key_norm", "sinks"]
@@ -40,7 +41,7 @@ _KNOWN_OF_ATTENTION = frozenset(
 
 
 def _most_heads(kv_type: str, wide: int) -> int:
-    """Query heads that a block of attend_few serves: as many as the registers allow."""
+    """Most query heads of a block of attend_few: limited by registers."""
     return 8 if wide and kv_type != "float32" else 4
 
 
@@ -59,24 +60,24 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     *(("attend_many", _many(*kind, columns)) for kind in _KINDS for columns in _ROWS),
     ("attend_combine", {}),
 )
-"""Every way in which the kernels are compiled."""
+"""Every combination of definitions with which the kernels are compiled."""
 
 
 class AttentionKernels:
-    """Attention on one device."""
+    """Attention and KV writes on one device."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def writes(self, layer: KvLayer) -> bool:
-        """Can the kernels write to this layer?"""
+        """True if the kernels can write to the KV cache of this layer."""
         whole = layer.keys.flags.c_contiguous and layer.values.flags.c_contiguous
         return whole and str(layer.keys.dtype) == str(layer.values.dtype) in _KV_TYPES
 
     def fits(
         self, layer: KvLayer, attention: Attention, heads: int, head_dim: int, tables: RopeTables | None = None
     ) -> bool:
-        """Have the kernels a word for everything in use?"""
+        """True if the kernels can compute this attention, with all fields that are set."""
         return (
             self.writes(layer)
             and layer.keys.shape[2] == head_dim <= MOST_DIMENSIONS
@@ -87,11 +88,12 @@ class AttentionKernels:
         )
 
     def reaches(self, layer: KvLayer, batch: StepBatch) -> bool:
-        """Has a block that combines splits room for all of a context?"""
+        """True if the contexts have at most MOST_POSITIONS."""
         return bool(batch.block_tables.shape[1] * layer.block_size <= MOST_POSITIONS)
 
     def write(self, layer: KvLayer, key: Array, value: Array, slots: Array) -> None:
-        """key, value float32 [tokens, kv_heads, head_dim] to int32 slots [tokens]; nothing where a slot is -1."""
+        """Writes key and value, float32 [tokens, kv_heads, head_dim], to int32 slots [tokens]. A token with slot -1 is
+        not written."""
         self._write(None, None, key, value, layer, None, None, slots)
 
     def turn_and_write(
@@ -104,15 +106,16 @@ class AttentionKernels:
         positions: Array,
         slots: Array,
     ) -> Array:
-        """query float32 [tokens, heads, head_dim] -> the same, turned and grown by int32 positions [tokens]; key and
-        value go where `write` puts them, the key turned. Without tables nothing turns."""
+        """query float32 [tokens, heads, head_dim] -> the same shape, rotated and scaled by its position, int32
+        [tokens]. The key is rotated, and key and value are written as by `write`. Without tables there is no
+        rotation."""
         out = self._device.empty(query.shape, "float32")
         self._write(query, out, key, value, layer, tables, positions, slots)
         return out
 
     def attend(self, query: Array, attention: Attention, layer: KvLayer, batch: StepBatch, many: bool) -> Array:
-        """query float32 [tokens, heads, head_dim] -> the same shape. many: may tokens of a sequence attend together,
-        and the launches be those of this batch alone?"""
+        """query float32 [tokens, heads, head_dim] -> the same shape. many: many tokens of a sequence are computed
+        together, by launches that fit only this batch."""
         launches = _Launches(self._device, query, attention, layer, batch)
         if not many:
             launches.few(0, query.shape[0])
@@ -147,7 +150,8 @@ class AttentionKernels:
         )  # fmt: skip
 
     def _rows(self, x: Array | None) -> tuple[Array | None, int]:
-        """Where the tokens of x begin, and elements from one to the next: only a token's own must be neighbours."""
+        """-> the first element of x, and the elements from one token to the next. The elements of a token must be
+        contiguous, or x is copied."""
         if x is None:
             return None, 0
         x = x if x[:1].flags.c_contiguous else contiguous(self._device, x)
@@ -155,7 +159,7 @@ class AttentionKernels:
 
 
 class _Launches:
-    """One attention. Each launch writes some tokens of `out`."""
+    """The launches of one attention. Each writes some tokens of `out`."""
 
     def __init__(self, device: Device, query: Array, attention: Attention, layer: KvLayer, batch: StepBatch) -> None:
         self.out = device.empty(query.shape, "float32")
@@ -175,7 +179,7 @@ class _Launches:
         self._kind = str(layer.keys.dtype), self._wide()
 
     def few(self, first: int, count: int) -> None:
-        """Tokens first .. first + count - 1, each by itself."""
+        """Computes tokens first .. first + count - 1, each by itself."""
         with self._device.scratch():
             self._few(first, count)
 
@@ -201,7 +205,8 @@ class _Launches:
             )  # fmt: skip
 
     def many(self, first: int, counts: Sequence[int]) -> None:
-        """Sequences from `first` on that have so many tokens, which attend together."""
+        """Computes the sequences from `first` on, which have these numbers of tokens; the tokens of a sequence
+        together."""
         columns = next(each for each in _ROWS if 64 * each >= self._head_dim)
         tiles = -(-max(counts) * self._group // _ROWS[columns])
         kernel = self._device.kernels.get("attend_many", "attend_many", **_many(*self._kind, columns))
@@ -211,13 +216,13 @@ class _Launches:
         )  # fmt: skip
 
     def _wide(self) -> int:
-        """1 if neighbours can be loaded EACH at a time, which must lie at multiples of 16 bytes."""
+        """1 if EACH neighbouring elements can be loaded at once: their addresses must be multiples of 16."""
         aligned = all(self._device.address(x) % 16 == 0 for x in self._pool)
         return int(aligned and self._block_size % EACH == 0 and self._head_dim % EACH == 0)
 
 
 def _runs(starts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-    """Sequences that follow each other and all have many new tokens, or all few: the first, and how many each has."""
+    """Runs of sequences that all have many new tokens, or all few: (first sequence, number of tokens of each)."""
     first = 0
     for _, run in groupby((end - begin for begin, end in pairwise(starts)), lambda count: count < MANY):
         counts = list(run)
@@ -226,17 +231,17 @@ def _runs(starts: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
 
 
 def _turn(tables: RopeTables, head_dim: int) -> bool:
-    """Are these tables as the kernel expects them?"""
+    """True if the kernel can read these tables."""
     length, half = tables.cos.shape
     plain = all(_plain(x, (length, half)) for x in (tables.cos, tables.sin)) and _plain(tables.growth, (length,))
     return plain and 2 * half <= head_dim and not sets_beyond(tables, _KNOWN_OF_TABLES)
 
 
 def _plain(x: Array | None, shape: tuple[int, ...]) -> bool:
-    """Is x float32 of this shape, without gaps? What is not there is."""
+    """True if x is None or contiguous float32 of this shape."""
     return x is None or (x.shape == shape and str(x.dtype) == "float32" and bool(x.flags.c_contiguous))
 
 
 def _threads(head_dim: int) -> int:
-    """Of a block that takes one head: one for each dimension, in whole warps."""
+    """Threads of a block that computes one head: one for each dimension, in whole warps."""
     return min(THREADS, -(-head_dim // 32) * 32)

@@ -1,7 +1,7 @@
-"""Choosing tokens: the largest logits of each row, how likely they are, and a draw.
+"""Launches that choose tokens: the largest logits of each row, log probabilities, and sampling.
 
-Owns: which logits the kernels can take, and how many threads and blocks a row gets: that depends on the vocabulary
-alone, so that a row cannot tell its batch-mates.
+Owns: which logits the kernels can take, and the number of threads and blocks of a row. These depend on the vocabulary
+alone, so the result of a row does not depend on the other rows.
 Refuses to know: requests, seeds, and what edits logits before a token is chosen (`ferrum.sample.definition`).
 Specs: CUDA-46, CUDA-47, CUDA-48. Next: `ferrum.backends.cuda.graphs`.
 """
@@ -18,23 +18,26 @@ _THREADS = 256  # of a block where a row has many
 _ARGMAX, _SUMS, _WEIGHTS = 8, 8, 4  # elements of a thread, as ELEMENTS in argmax.cu, top_k.cu and draw.cu
 _MOST_THREADS = 512  # of a block that has a row for itself
 VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (("argmax", {}), ("top_k", {}), ("draw", {}))
-"""Every way in which the kernels are compiled."""
+"""Every combination of definitions with which the kernels are compiled."""
 
 
 class Choosing:
-    """What is chosen of float32 logits [rows, vocab] on one device. None stands for logits that no kernel takes."""
+    """Kernels on float32 logits [rows, vocab] of one device. A method returns None if its kernel cannot take the
+    operands."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def argmax(self, x: Array) -> Array | None:
-        """-> int64 [rows]: the largest of each row, the lowest id of equal ones; NaN is larger than everything."""
+        """-> int64 [rows]: the id of the largest logit of each row, of equal ones the lowest; NaN counts as the
+        largest."""
         if not _fits(x):
             return None
         return self._best(contiguous(self._device, x))
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array] | None:
-        """-> values [rows, k] and int64 ids [rows, k], the largest first, equal ones by lowest id."""
+        """-> the k largest values [rows, k] and their ids, int64 [rows, k]: the largest first, of equal ones the lowest
+        id."""
         if not _fits(x) or not 0 < k <= min(MOST_LARGEST, x.shape[1]):
             return None
         x, (rows, n) = contiguous(self._device, x), x.shape
@@ -45,7 +48,7 @@ class Choosing:
         return values, ids
 
     def logsumexp(self, x: Array) -> Array | None:
-        """-> float64 [rows]: what to take from a logit to get the logarithm of its probability."""
+        """-> float64 [rows]: log of the sum of exponentials. A logit minus this is its log probability."""
         if not _fits(x):
             return None
         x, (rows, n) = contiguous(self._device, x), x.shape
@@ -56,8 +59,8 @@ class Choosing:
         return out
 
     def rank(self, x: Array, tokens: Array) -> Array | None:
-        """int64 tokens [rows] -> int64 [rows]: how many are larger, or equal with a lower id; of a number that is no
-        token all are."""
+        """int64 tokens [rows] -> int64 [rows]: the number of logits that are larger, or equal with a lower id. For an
+        id out of range it is the vocabulary size."""
         if not _fits(x) or tokens.shape != x.shape[:1] or str(tokens.dtype) != "int64":
             return None
         x, tokens = contiguous(self._device, x), contiguous(self._device, tokens)
@@ -67,21 +70,21 @@ class Choosing:
         return out
 
     def ranked(self, logits: Array, tokens: Array, count: int) -> Array | None:
-        """-> float64 [rows, 2 + 2 * count]: as `Compositions.ranked` says."""
+        """-> float64 [rows, 2 + 2 * count], as `Compositions.ranked` defines it."""
         if not _fits(logits) or tokens.shape != logits.shape[:1] or str(tokens.dtype) != "int64":
             return None
         if not 0 <= count <= min(MOST_LARGEST, logits.shape[1]):
             return None
         logits, (rows, n) = contiguous(self._device, logits), logits.shape
         total, rank = self.logsumexp(logits), self.rank(logits, tokens)
-        values, ids = self.top_k(logits, count) or (None, None)  # none are wanted
+        values, ids = self.top_k(logits, count) or (None, None)  # None for count 0
         out = self._device.empty((rows, 2 + 2 * count), "float64")
         kernel = self._device.kernels.get("top_k", "tell")
         kernel((rows,), (64,), logits, contiguous(self._device, tokens), total, rank, values, ids, out, n, count)
         return out
 
     def choose(self, logits: Array, settings: Array) -> Array | None:
-        """-> int64 [rows]: one token per row, as `Compositions.choose` says, by settings float64 [rows, 5]."""
+        """settings float64 [rows, 5] -> int64 [rows]: one token per row, as `Compositions.choose` defines it."""
         if not _fits(logits) or settings.shape != (logits.shape[0], 5) or str(settings.dtype) != "float64":
             return None
         logits, settings, (rows, n) = *(contiguous(self._device, x) for x in (logits, settings)), logits.shape
@@ -110,5 +113,5 @@ def _fits(x: Array) -> bool:
 
 
 def _threads(n: int) -> int:
-    """Of a block that has a row of n tokens for itself."""
+    """Threads of a block that computes one row of n logits."""
     return min(_MOST_THREADS, -(-n // 256) * 32)

@@ -1,8 +1,8 @@
-"""CUDA sources compiled for the GPU at hand, and kept for later runs.
+"""CUDA sources compiled for this GPU, and kept for later runs.
 
-Owns: how the compiler is called. CuPy's own loader of sources appends -ftz=true, with which a GPU takes float32 numbers
-below 1e-38 for zero, as neither the definitions nor the CPU do; so the compiler is called here, without that. What was
-compiled is kept beside the compiled functions for CPUs, under the same precautions: it is code that will be run.
+Owns: how the compiler is called. CuPy's own loader adds -ftz=true, with which a GPU treats float32 numbers below 1e-38
+as zero. The definitions and the CPU do not, so the compiler is called here without this option. Machine code is kept
+beside that of CPU kernels, with the same checks of its owner: it is code that will be run.
 Refuses to know: launches.
 Specs: CUDA-05. Next: `ferrum.backends.cuda.failures`.
 """
@@ -17,15 +17,15 @@ from ferrum.errors import ConfigError, DeviceError
 from ferrum.paths import cache_folder
 
 OPTIONS = ("--std=c++17", "--fmad=false")
-"""A product and a sum are one operation only where a kernel says fmaf: so decoded weights have the bits of their
-definition, and everything but exp, tanh and their like the bits that the shim finds."""
+"""The compiler combines a multiplication and an addition only where a kernel calls fmaf. So decoded weights have the
+bits of their definition, and all results except those of exp, tanh and similar functions have the bits of the shim."""
 
 
 class Cubins:
-    """Machine code by its source and options. `compiler`: `cupy.cuda.nvrtc`."""
+    """Machine code by its source and options. compiler: `cupy.cuda.nvrtc`."""
 
     def __init__(self, compiler: Any, capability: str) -> None:
-        """capability: "90" for sm_90."""
+        """capability: for example "90" for sm_90."""
         self._compiler = compiler
         self._options = (f"--gpu-architecture=sm_{capability}", *OPTIONS)
         major, minor = compiler.getVersion()
@@ -36,13 +36,13 @@ class Cubins:
             self._files = KernelFiles(None, str(error))
 
     def get(self, text: str, options: tuple[str, ...]) -> bytes:
-        """Raises DeviceError with what the compiler said where the text does not compile."""
+        """The machine code of a source text. Raises DeviceError with the compiler's message if it does not compile."""
         name = hashlib.sha256("\0".join((text, *options)).encode()).hexdigest() + ".o"
-        kept = self._files.read(name)
-        if kept is None:
-            kept = self._compiled(text, options)
-            self._files.write(name, kept)
-        return kept
+        code = self._files.read(name)
+        if code is None:
+            code = self._compiled(text, options)
+            self._files.write(name, code)
+        return code
 
     def _compiled(self, text: str, options: tuple[str, ...]) -> bytes:
         program = self._compiler.createProgram(text, "kernels.cu", (), ())

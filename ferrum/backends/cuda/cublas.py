@@ -1,8 +1,8 @@
-"""Products of big matrices by cuBLAS, called directly: CuPy refuses every cuBLAS call while a stream is being captured.
+"""Products of large matrices by cuBLAS, called directly: CuPy refuses every call of cuBLAS during a stream capture.
 
-Owns: one handle for each stream, set up before anything is captured: its stream, then its working memory (setting the
-stream would reset that, and without it a capture would allocate), and no TF32. Every status is looked at.
-Refuses to know: arrays and captures; there are addresses and a stream.
+Owns: one handle for each stream, prepared before any capture: its stream, then its workspace (setting the stream resets
+the workspace, and without a workspace a captured call would allocate memory), and no TF32. Every status is checked.
+Refuses to know: arrays and captures; it gets addresses and a stream.
 Specs: CUDA-07. Source: NVIDIA's cuBLAS manual, cublasGemmEx and "CUDA Graphs Support".
 Next: `ferrum.backends.cuda.matrices`.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from ferrum.errors import DeviceError, InternalError, ResourceExhausted
 
 WORKSPACE_BYTES = 32 << 20
-"""What NVIDIA recommends for Hopper; less suffices for older GPUs."""
+"""The size that NVIDIA recommends for Hopper; older GPUs need less."""
 _NAMES = {
     1: "NOT_INITIALIZED", 3: "ALLOC_FAILED", 7: "INVALID_VALUE", 8: "ARCH_MISMATCH", 11: "MAPPING_ERROR",
     13: "EXECUTION_FAILED", 14: "INTERNAL_ERROR", 15: "NOT_SUPPORTED", 16: "LICENSE_ERROR",
@@ -45,16 +45,16 @@ _ARGUMENTS: dict[str, list[Any]] = {
 
 
 def load_cublas() -> Any:
-    """The library that CuPy uses, too. Raises DeviceError where it is missing."""
+    """The library that CuPy uses too. Raises DeviceError if it is missing."""
     try:
-        finder = importlib.import_module("cuda.pathfinder")  # which CuPy needs, too
+        finder = importlib.import_module("cuda.pathfinder")  # installed with CuPy
         return prepared(ctypes.CDLL(finder.load_nvidia_dynamic_lib("cublas").abs_path))
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise DeviceError(f"cuBLAS cannot be loaded: {error}") from error
 
 
 def prepared(library: Any) -> Any:
-    """With the types of what its functions take."""
+    """Declares the types of the arguments of the functions -> the library."""
     for name, types in _ARGUMENTS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = types, _int
@@ -65,13 +65,13 @@ class Cublas:
     """cuBLAS on one stream of the current device."""
 
     def __init__(self, library: Any, stream: int, workspace: int) -> None:
-        """workspace: the address of WORKSPACE_BYTES, which outlive this object and every graph that was captured. Two
-        streams may share them as long as their work never overlaps."""
+        """workspace: the address of WORKSPACE_BYTES bytes, which must outlive this object and all captured graphs. Two
+        streams may share a workspace if their work never overlaps."""
         self._library = library
         handle = _pointer()
         self._call("cublasCreate_v2", ctypes.byref(handle))
         self._handle = handle
-        # not at the end of the process, where the driver may have gone
+        # not at the end of the process, when the driver may be unloaded
         weakref.finalize(self, library.cublasDestroy_v2, handle).atexit = False
         self._call("cublasSetStream_v2", handle, stream)
         self._call("cublasSetWorkspace_v2", handle, workspace, WORKSPACE_BYTES)
@@ -80,18 +80,19 @@ class Cublas:
 
     @property
     def tf32(self) -> bool:
-        """Are factors rounded to TF32? They must not be."""
+        """True if cuBLAS rounds operands to TF32, which must not happen."""
         mode = _int()
         self._call("cublasGetMathMode", self._handle, ctypes.byref(mode))
         return mode.value != _DEFAULT_MATH
 
     def product(self, x: int, weight: int, out: int, dtype: str, shape: tuple[int, int, int]) -> None:
-        """Addresses of [tokens, columns] and [rows, columns] of that type and of float32 [tokens, rows]; `shape` is
-        tokens, rows, columns, none of them 0. What was in `out` does not matter, not even a NaN."""
+        """out = x · weightᵀ, for the addresses of x [tokens, columns] and weight [rows, columns] of type `dtype`, and
+        of out, float32 [tokens, rows]. shape: tokens, rows, columns, none of them 0. The old content of `out` is not
+        read."""
         if dtype not in _TYPES:
-            raise InternalError(f"cuBLAS is not asked for products of {dtype}")
+            raise InternalError(f"no product of {dtype} by cuBLAS")
         tokens, rows, columns = shape
-        # cuBLAS counts down columns: to it our row-major matrices are x', weight' and out' = weight · x'
+        # cuBLAS stores matrices by columns: it sees our row-major matrices as x', weight' and out' = weight · x'
         self._call(
             "cublasGemmEx", self._handle, _TRANSPOSED, _AS_IS, rows, tokens, columns,
             ctypes.addressof(self._one), weight, _TYPES[dtype], columns, x, _TYPES[dtype], columns,

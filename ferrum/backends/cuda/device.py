@@ -1,7 +1,7 @@
-"""What the backend needs of whoever has the memory and runs the kernels.
+"""The protocol of a device: memory, copies, launches, graphs.
 
-Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy; `ferrum.testing.cuda_shim` with NumPy
-and fibers, so that all that stands above it runs without a GPU. Refuses to know: operations.
+Owns: the protocol `Device`. `ferrum.backends.cuda.gpu` implements it with CuPy. `ferrum.testing.cuda_shim` implements
+it with NumPy and fibers, so that all code above it runs without a GPU. Refuses to know: operations.
 Specs: CUDA-06 to CUDA-09. Next: `ferrum.backends.cuda.elementwise`.
 """
 
@@ -18,37 +18,37 @@ from ferrum.backends.recorded_steps import NotRecordable
 from ferrum.tensor.ops import Shape
 
 Array = Any
-"""An array of the device: CuPy's, or in tests NumPy's."""
+"""An array on the device: of CuPy, or of NumPy in tests."""
 
 
 class NotCapturable(NotRecordable):
-    """Something in a step that cannot be part of a graph; the message names it."""
+    """A step does something that a graph cannot contain. The message names it."""
 
 
 class Device(Protocol):
-    """Memory and kernels. What is launched runs in the order of the launches."""
+    """Memory and kernels. Kernels run in the order of their launches."""
 
     kernels: Kernels
     processors: int
-    """Multiprocessors: blocks that run at the same time at least."""
+    """The number of multiprocessors: at least this many blocks run at the same time."""
 
     @property
     def xp(self) -> Any:
-        """The array library, for what has no kernel. During a capture its functions raise NotCapturable: a graph would
-        not contain them. Views come from methods of arrays and are always allowed."""
+        """The array library, for operations without a kernel. During a capture its functions raise NotCapturable,
+        because a graph would not contain them. Views are methods of arrays and are always allowed."""
         ...
 
     @property
     def capturing(self) -> bool:
-        """Are launches recorded instead of run?"""
+        """True if launches are recorded instead of run."""
         ...
 
     def empty(self, shape: Shape, dtype: str) -> Array:
-        """Contents undefined. During a capture memory that the graph owns."""
+        """An array with undefined content. During a capture it lies in the memory of the graph."""
         ...
 
     def scratch(self) -> AbstractContextManager[None]:
-        """Inside, `empty` gives memory that nobody looks at afterwards: in a graph, later launches have it again."""
+        """Arrays from `empty` inside the context are not used after it: in a graph, later arrays reuse their memory."""
         ...
 
     def upload(self, values: np.ndarray) -> Array:
@@ -56,43 +56,44 @@ class Device(Protocol):
         ...
 
     def download(self, x: Array) -> np.ndarray:
-        """A copy on the host, once all that was launched before is done. Raises NotCapturable during a capture."""
+        """A copy on the host, after all earlier launches are done. Raises NotCapturable during a capture."""
         ...
 
     def product(self, x: Array, weight: Array) -> Array:
-        """[tokens, columns], [rows, columns], both float32 or both bfloat16 -> float32 [tokens, rows], added up in
-        float32. Not during a capture, unless the device has a way."""
+        """x [tokens, columns], weight [rows, columns], both float32 or both bfloat16 -> float32 [tokens, rows], with
+        sums in float32. Raises NotCapturable during a capture if the device cannot record it."""
         ...
 
     def address(self, x: Array) -> int:
-        """Where the first element of x lies on the device."""
+        """The address of the first element of x on the device."""
         ...
 
     def pinned(self, shape: Shape, dtype: str) -> np.ndarray:
-        """Host memory that copies go to and come from at full speed."""
+        """An array in pinned host memory, which the device can read and write at full speed."""
         ...
 
     def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
-        """places[rows] = x, where `places` is pinned, some time before a later `fetch` reads it: beside other work."""
+        """places[rows] = x, for a pinned array `places`. The copy runs beside other work, and ends before a later
+        `fetch` reads."""
         ...
 
     def fetch(self, places: np.ndarray, rows: Sequence[int]) -> Array:
-        """-> places[rows], for whatever is launched next."""
+        """-> places[rows], for later launches."""
         ...
 
     def memory(self) -> tuple[int, int]:
-        """Bytes that are free, and bytes in all."""
+        """Free bytes, and all bytes of the device."""
         ...
 
     def capture(self, run: Callable[[], Array]) -> tuple[Graph, Array]:
-        """Records the launches of `run`, which has been run once before -> the graph, and what `run` returned. Raises
-        NotCapturable, after which the device is as it was."""
+        """Runs `run` once and then records its launches -> the graph, and the result of `run`. Raises NotCapturable;
+        the device can be used afterwards as before."""
         ...
 
 
 class Graph(Protocol):
-    """Launches that were recorded, and the memory they use."""
+    """Recorded launches, and the memory that they use."""
 
     def launch(self) -> None:
-        """Runs them again, after all that was launched before."""
+        """Runs them again, after all earlier launches."""
         ...

@@ -1,7 +1,7 @@
-"""Operations on every element, between arrays that may have gaps and axes that repeat.
+"""Launches of elementwise operations on arrays with any strides, with broadcasting.
 
-Owns: turning shapes and strides into the at most four axes that the kernels know, and which operands fit them.
-Refuses to know: what needs a row or a whole array (`ferrum.backends.cuda.rows`).
+Owns: reducing shapes and strides to the at most four axes that the kernels take, and which operands they take.
+Refuses to know: operations on whole rows (`ferrum.backends.cuda.rows`).
 Specs: CUDA-40, CUDA-41, CUDA-42. Next: `ferrum.backends.cuda.rows`.
 """
 
@@ -20,13 +20,13 @@ UNARY = {
 BINARY = {"add": "plus", "sub": "minus", "mul": "times", "div": "divided", "maximum": "larger"}
 """Functions of elementwise.cu by the names of the primitives."""
 FLOATS = {"float32": "float", "float64": "double", "float16": "half_t", "bfloat16": "bfloat_t"}
-"""What kernels call the types between which `cast` converts."""
+"""The names that kernels have for the types between which `cast` converts."""
 
 _ELEMENTS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned", 8: "unsigned long long"}
 _MOST_AXES = 4
 THREADS, EACH = 256, 4
-"""Threads of a block, and elements of a thread, as ELEMENTS in the kernels."""
-_FEW = 1 << 31  # elements that 32 bits can number, with room for those beyond the end
+"""Threads of a block, and elements of a thread (ELEMENTS in the kernels)."""
+_FEW = 1 << 31  # elements up to which an index has 32 bits, also for threads beyond the end
 
 _INDICES = ("unsigned", "unsigned long long")
 _REALS = [*((each, "float") for each in UNARY.values()), (UNARY["erf"], "double")]
@@ -36,10 +36,10 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     *(("elementwise", {"OPERATION": each, "index_t": index}) for each in BINARY.values() for index in _INDICES),
     *(("cast", {"from_t": one, "to_t": to}) for one in FLOATS.values() for to in FLOATS.values() if one != to),
 )
-"""Every way in which the kernels are compiled."""
+"""Every combination of definitions with which the kernels are compiled."""
 
 Axis = tuple[int, ...]
-"""Elements along an axis, and what it takes to get from one to the next: in elements, one number for each operand."""
+"""The length of an axis, and the stride of each operand along it, in elements."""
 
 
 def contiguous(device: Device, x: Array) -> Array:
@@ -62,10 +62,10 @@ def lined_up(device: Device, x: Array) -> Array:
 
 
 def unary(device: Device, name: str, x: Array) -> Array | None:
-    """exp, log, rsqrt, tanh, erf, cos or sin of every element; None where the kernel cannot take x."""
+    """exp, log, rsqrt, tanh, erf, cos or sin of every element; None if the kernel cannot take x."""
     dtype, axes = str(x.dtype), _axes(x.shape, x)
-    known = ("float32", "float64") if name == "erf" else ("float32",)
-    if name not in UNARY or dtype not in known or len(axes) > _MOST_AXES:
+    dtypes = ("float32", "float64") if name == "erf" else ("float32",)
+    if name not in UNARY or dtype not in dtypes or len(axes) > _MOST_AXES:
         return None
     out = device.empty(x.shape, dtype)
     defines = {"FUNCTION": UNARY[name], "real": FLOATS[dtype], "index_t": _index_type(out.size)}
@@ -75,7 +75,7 @@ def unary(device: Device, name: str, x: Array) -> Array | None:
 
 
 def binary(device: Device, name: str, x: Array, y: Array) -> Array | None:
-    """add, sub, mul, div or maximum, with the shapes that NumPy allows; None where the kernel cannot take them."""
+    """add, sub, mul, div or maximum, with broadcasting as in NumPy; None if the kernel cannot take x and y."""
     shape = _together(x.shape, y.shape)
     if name not in BINARY or shape is None or {str(x.dtype), str(y.dtype)} != {"float32"}:
         return None
@@ -89,7 +89,7 @@ def binary(device: Device, name: str, x: Array, y: Array) -> Array | None:
 
 
 def cast(device: Device, x: Array, dtype: str) -> Array | None:
-    """x in another float type, to the nearest number, of two the even one; None where x has no float type."""
+    """x in another float type, rounded to nearest even; None if one of the types is not a float type."""
     if str(x.dtype) not in FLOATS or dtype not in FLOATS:
         return None
     if str(x.dtype) == dtype:
@@ -102,7 +102,7 @@ def cast(device: Device, x: Array, dtype: str) -> Array | None:
 
 
 def start(x: Array) -> Array:
-    """The first element of x, a view without gaps: how a kernel gets the address of an array that has some."""
+    """A contiguous view that begins at the first element of x, from which a launch takes the address of any array."""
     return x if x.flags.c_contiguous else x[(slice(0, 1),) * x.ndim]
 
 
@@ -118,7 +118,7 @@ def _copy(device: Device, x: Array, out: Array) -> None:
 
 
 def _together(first: Shape, second: Shape) -> Shape | None:
-    """The shape to which both broadcast, if there is one."""
+    """The shape to which both broadcast; None if they do not."""
     pairs = list(zip_longest(reversed(first), reversed(second), fillvalue=1))
     if any(m != n and 1 not in (m, n) for m, n in pairs):
         return None
@@ -126,8 +126,8 @@ def _together(first: Shape, second: Shape) -> Shape | None:
 
 
 def _axes(shape: Shape, *operands: Array) -> list[Axis]:
-    """The axes of a shape to which all operands broadcast, from the outermost on. Those of one element are left out;
-    two that every operand passes through like one are one."""
+    """The axes of a shape to which all operands broadcast, the outermost first. Axes of length 1 are left out, and two
+    neighbouring axes become one if every operand has strides like those of one axis."""
     columns = [shape, *(_strides(each, len(shape)) for each in operands)]
     axes: list[Axis] = []
     for axis in reversed(list(zip(*columns, strict=True))):
@@ -140,13 +140,14 @@ def _axes(shape: Shape, *operands: Array) -> list[Axis]:
 
 
 def _strides(x: Array, axes: int) -> Shape:
-    """Elements from one to the next along each of so many axes: 0 where x has one for all."""
-    own = (0 if size == 1 else stride // x.dtype.itemsize for size, stride in zip(x.shape, x.strides, strict=True))
-    return (*(0,) * (axes - x.ndim), *own)
+    """The strides of x in elements, for this number of axes; 0 along an axis that is broadcast."""
+    strides = (0 if size == 1 else stride // x.dtype.itemsize for size, stride in zip(x.shape, x.strides, strict=True))
+    return (*(0,) * (axes - x.ndim), *strides)
 
 
 def _facts(axes: list[Axis], operands: int) -> tuple[int, ...]:
-    """What a kernel is told: sizes of the inner three of four axes, then four strides of each operand."""
+    """The arguments of a kernel for its axes: the lengths of the inner three of four axes, then four strides of each
+    operand."""
     whole = [(1, *(0,) * operands)] * (_MOST_AXES - len(axes)) + axes
     sizes, *strides = zip(*whole, strict=True)
     return (*sizes[1:], *(each for one in strides for each in one))
@@ -157,5 +158,5 @@ def _index_type(count: int) -> str:
 
 
 def flat_grid(count: int) -> Size:
-    """Blocks for so many elements."""
+    """The grid for this number of elements."""
     return (-(-count // (THREADS * EACH)),)

@@ -1,8 +1,8 @@
-"""Mixtures of experts: which of them a token goes to is decided on the device, and read by nobody else.
+"""Launches of mixtures of experts; the experts of a token are chosen on the device and never read by the host.
 
-Owns: which mixtures have kernels, and the table of addresses by which kernels find the weights of an expert. A graph
-can contain all of it: what changes from step to step are numbers in memory.
-Refuses to know: the expert that every token goes to. Specs: CUDA-26 to CUDA-29. Next: `ferrum.backends.cuda.attention`.
+Owns: which mixtures the kernels can compute, and the table of addresses in which kernels find the weights of an expert.
+A graph can contain all launches, because the choice is data in memory. Refuses to know: the shared expert. Specs:
+CUDA-26 to CUDA-29. Next: `ferrum.backends.cuda.attention`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ferrum.errors import InternalError
 from ferrum.tensor.parts import Experts, GatedMlp, sets_beyond
 
 MOST_CHOSEN = 16
-"""Experts of a token: each has a warp of a block, and a lane of a warp."""
+"""Most experts of a token: each has a warp of a block in one kernel, and a lane of a warp in another."""
 MOST_EXPERTS = 8192
-"""Their chances lie in shared memory."""
+"""Most experts: their probabilities lie in shared memory."""
 
 _KNOWN_OF_EXPERTS = frozenset(["router", "experts", "chosen", "normalised", "shared", "shared_weight"])
 
@@ -32,12 +32,13 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
 
 
 Kind = tuple[str, str, tuple[int, int], tuple[int, float, float]]
-"""Formats of the inner and of the last matrices, [middle, hidden], facts of the gate."""
+"""What all experts of a mixture share: formats of gate and up, format of down, (middle, hidden), arguments of the
+gate."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """What kernels are told of the experts of a mixture."""
+    """The arguments of kernels for the experts of a mixture."""
 
     addresses: Array  # uint64 [experts, 6]: gate, up, down, the biases of gate, up and down; 0 for none
     inner_format: str
@@ -54,18 +55,18 @@ class ExpertKernels:
         self._tables: WeakKeyDictionary[Experts, Table | None] = WeakKeyDictionary()
 
     def fits(self, x: Array, experts: Experts) -> bool:
-        """Can `mixture` compute it? At the first question about some experts their addresses are uploaded."""
+        """True if `mixture` can compute it. The first call for a mixture uploads the addresses of its experts."""
         if experts not in self._tables:
             self._tables[experts] = self._table(experts)
         table = self._tables[experts]
         return table is not None and x.shape[1:] == (table.hidden,) and self._products.fits(x, (experts.router,))
 
     def mixture(self, x: Array, experts: Experts, always: Array | None) -> Array:
-        """[tokens, hidden] -> [tokens, hidden]: the weighted sum of what each token's experts say, plus `always`, where
-        it is given."""
+        """[tokens, hidden] -> [tokens, hidden]: the weighted sum of the results of a token's experts, plus `always`,
+        the result of the shared expert, if it is not None."""
         table, device = self._tables.get(experts), self._device
         if table is None:
-            raise InternalError("nobody asked whether this mixture fits, or it does not")
+            raise InternalError("mixture() without fits(), or for experts that do not fit")
         tokens, chosen = x.shape[0], experts.chosen
         x = lined_up(device, x)
         weights, numbers = self._routed(x, experts)
@@ -86,7 +87,7 @@ class ExpertKernels:
         return out
 
     def _routed(self, x: Array, experts: Experts) -> tuple[Array, Array]:
-        """-> weights and int32 numbers of each token's experts, both [tokens, chosen], the best first."""
+        """-> weights float32 and numbers int32 of each token's experts, both [tokens, chosen], the best first."""
         scores = self._products.few(x, (experts.router,))
         (tokens, count), chosen, empty = scores.shape, experts.chosen, self._device.empty
         weights, numbers = empty((tokens, chosen), "float32"), empty((tokens, chosen), "int32")
@@ -95,7 +96,7 @@ class ExpertKernels:
         return weights, numbers
 
     def _table(self, experts: Experts) -> Table | None:
-        """None if there is no kernel for them: experts must be alike in all but their numbers."""
+        """The table of a mixture; None if kernels cannot compute it. All experts must have the same `Kind`."""
         each, count = experts.experts, experts.router.weight.rows
         kinds = {self._kind(expert) for expert in each}
         if sets_beyond(experts, _KNOWN_OF_EXPERTS) or count != len(each) or count > MOST_EXPERTS or len(kinds) != 1:
@@ -108,7 +109,7 @@ class ExpertKernels:
         return Table(addresses, inner, outer, hidden, middle)
 
     def _kind(self, expert: GatedMlp) -> Kind | None:
-        """What all experts of a mixture must have in common."""
+        """The kind of an expert; None if kernels cannot compute it."""
         gate, up, down = expert.gate, expert.up, expert.down
         inner, other, outer = (self._products.format_of(each.weight) for each in (gate, up, down))
         shape = gate.weight.shape

@@ -1,8 +1,8 @@
-"""What goes wrong on a device, in this project's own errors.
+"""Errors of a device translated into errors of this project.
 
-Owns: one translation for whatever CuPy, the driver and the compiler raise. Errors are known by the names of their
-classes, so that nothing here imports CuPy.
-Refuses to know: what was tried.
+Owns: the translation of all errors that CuPy, the driver and the compiler raise. Errors are recognised by the names of
+their classes, so this module does not import CuPy.
+Refuses to know: which operation failed.
 Specs: CUDA-06. Next: `ferrum.backends.cuda.cublas`.
 """
 
@@ -20,7 +20,7 @@ LAST = (
     "cudaErrorInvalidAddressSpace", "cudaErrorInvalidPc", "cudaErrorHardwareStackError", "cudaErrorAssert",
     "cudaErrorLaunchTimeout", "cudaErrorECCUncorrectable",
 )  # fmt: skip
-"""After these every further call of the process fails likewise."""
+"""After one of these errors every further call of the process fails too."""
 _CUDA = {"CUDARuntimeError", "CUDADriverError", "CUBLASError", "NVRTCError", "CompileException"}
 
 P = ParamSpec("P")
@@ -28,47 +28,46 @@ R = TypeVar("R")
 
 
 def is_cuda_error(error: BaseException) -> bool:
-    """Does it come from the device, its driver or its libraries?"""
+    """True if the error comes from the device, its driver or its libraries."""
     return not _CUDA.isdisjoint(kind.__name__ for kind in type(error).__mro__)
 
 
 def translated(error: BaseException) -> FerrumError | None:
-    """What it is in this project's terms; None where it is no failure of a device."""
+    """The error of this project for it; None if it is no error of a device."""
     text = str(error).strip()
     if isinstance(error, MemoryError) or (is_cuda_error(error) and text.startswith(NO_MEMORY)):
-        return ResourceExhausted(
-            f"the GPU is out of memory: {text}; a smaller kv_memory, max_model_len or model may fit"
-        )
+        return ResourceExhausted(f"the GPU is out of memory: {text}; try a smaller kv_memory, max_model_len or model")
     if not is_cuda_error(error):
         return None
     end = "; this process cannot use the GPU any more: start it again" if text.startswith(LAST) else ""
     return DeviceError(f"the GPU failed: {text[:2000]}{end}")
 
 
-def failures_told(call: Callable[P, R]) -> Callable[P, R]:
-    """The same function, whose failures on a device are DeviceError, or ResourceExhausted where memory ran out."""
+def translating_errors(call: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: errors of the device become DeviceError, or ResourceExhausted if memory ran out."""
 
     @wraps(call)
-    def told(*arguments: P.args, **options: P.kwargs) -> R:
+    def translating(*arguments: P.args, **options: P.kwargs) -> R:
         try:
             return call(*arguments, **options)
         except Exception as error:
-            ours = translated(error)
-            if ours is None:
+            translation = translated(error)
+            if translation is None:
                 raise
-            raise ours from error
+            raise translation from error
 
-    return told
+    return translating
 
 
-class Told:
-    """A module whose functions tell their failures so."""
+class TranslatingModule:
+    """A module whose functions raise translated errors."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self._module, name)
-        told = failures_told(found) if callable(found) and not isinstance(found, type) else found
-        setattr(self, name, told)  # asked for once
-        return told
+        member = getattr(self._module, name)
+        if callable(member) and not isinstance(member, type):
+            member = translating_errors(member)
+        setattr(self, name, member)  # later reads do not call this method
+        return member

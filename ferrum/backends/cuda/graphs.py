@@ -1,8 +1,8 @@
-"""What a capture allows: launches of kernels, views, and memory that the graph owns.
+"""Memory of a CUDA graph, and the refusal of operations that a graph cannot contain.
 
-Owns: the memory of a graph, and the refusal of everything else. A graph is an address list: whatever it points to must
-be there, unchanged in place, as long as the graph is. So its memory is allocated before the capture, in one piece, by
-the count of a run beforehand, and no other graph shares it.
+Owns: both. A graph stores addresses, so all memory that it uses must stay in place as long as the graph exists. Its
+memory is one array, allocated before the capture; a run without capture counts how much is needed. Graphs do not share
+memory. A capture allows launches of kernels and views, nothing else.
 Refuses to know: how a device records. Specs: CUDA-50, CUDA-51. Next: `ferrum.backends.cuda.steps`.
 """
 
@@ -17,24 +17,24 @@ from ferrum.backends.cuda.device import Array, NotCapturable
 from ferrum.tensor.ops import Shape, host_dtype
 
 ALIGNMENT = 256
-"""Bytes: every piece starts at a multiple, as whatever a GPU allocates does."""
+"""The address of every array is a multiple of this number of bytes, as for arrays that a GPU allocates."""
 
 
 class NoArrays:
-    """Stands for the array library during a capture."""
+    """Stands for the array library during a capture: every function raises NotCapturable."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise NotCapturable(f"{name}, for which there is no kernel")
 
 
 def piece_bytes(shape: Shape, dtype: str) -> int:
-    """What an array takes of an arena."""
+    """The bytes of an array in an arena."""
     size = math.prod(shape) * host_dtype(dtype).itemsize
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 class Meter:
-    """How large an arena must be: counted in a run without one."""
+    """Counts the bytes that an arena needs, in a run without capture."""
 
     def __init__(self) -> None:
         self.used = self.most = 0
@@ -45,7 +45,8 @@ class Meter:
 
 
 class Arena:
-    """Memory of which pieces are handed out in order. What is handed out within `scratch` comes back at its end."""
+    """Memory from which arrays are taken in order. The memory of arrays from inside `scratch` is used again after
+    it."""
 
     def __init__(self, memory: Array) -> None:
         """memory: uint8 [bytes]"""
@@ -53,17 +54,18 @@ class Arena:
         self.used = 0
 
     def empty(self, shape: Shape, dtype: str) -> Array:
-        """Raises NotCapturable where a step takes more than in the run that was counted."""
+        """An array with undefined content. Raises NotCapturable if a step needs more memory than in the counted run."""
         start, size = self.used, math.prod(shape) * host_dtype(dtype).itemsize
         self.used += piece_bytes(shape, dtype)
         if self.used > len(self._memory):
-            raise NotCapturable("more memory than in the run before")
+            raise NotCapturable("more memory in the capture than in the run before it")
         return _typed(self._memory[start : start + size], dtype).reshape(shape)
 
 
 @contextmanager
 def scratch(memory: Meter | Arena) -> Iterator[None]:
-    """Pieces that are handed out inside may be handed out again afterwards: what is launched later runs later."""
+    """The memory of arrays from inside the context is used again after it, which is safe because launches run in
+    order."""
     before = memory.used
     yield
     memory.used = before

@@ -1,7 +1,7 @@
-"""Kernels by name, and launches that are checked against their signatures.
+"""Kernels by name, and launches whose arguments are checked against the signature.
 
-Owns: which kernels have been compiled with which definitions, and turning arguments into what the kernel declares:
-every number has the type of its parameter, every array the type that its pointer points to, without gaps.
+Owns: which kernels have been compiled with which definitions, and the conversion of arguments: a number gets the type
+of its parameter, an array must be contiguous and have the type that its parameter points to.
 Refuses to know: what a kernel computes, and which machine runs it.
 Specs: CUDA-01, CUDA-02. Next: `ferrum.backends.cuda.device`.
 """
@@ -18,7 +18,7 @@ from ferrum.backends.cuda.source import Parameter, signatures, source
 from ferrum.errors import InternalError
 
 Size = tuple[int, ...]
-"""Blocks of a grid or threads of a block along x, y and z; what is missing is 1."""
+"""Blocks of a grid, or threads of a block, along x, y and z. Missing numbers are 1."""
 
 _NUMBERS: dict[str, type[np.generic]] = {
     "int": np.int32, "unsigned": np.uint32, "float": np.float32, "double": np.float64, "long long": np.int64,
@@ -29,20 +29,20 @@ _POINTED_AT = {
     "bfloat_t": ("bfloat16",), "unsigned long long": ("uint64",), "unsigned": ("uint32",),
     "unsigned char": ("uint8", "bool"), "signed char": ("int8",), "bool": ("bool",),
 }  # fmt: skip
-"""Types of elements by what a pointer points to; a pointer to void may point to anything."""
+"""Types of elements that a pointer of this type may point to. A pointer to void may point to any type."""
 _NULL = np.uint64(0)
 
 
 class Module(Protocol):
-    """Compiled kernels, on a GPU or in the shim that runs them on the CPU."""
+    """Compiled kernels, for a GPU or for the shim that runs them on the CPU."""
 
     def get_function(self, name: str) -> Callable[..., None]:
-        """-> what is called with (grid, block, arguments, shared_mem=bytes)."""
+        """-> a function (grid, block, arguments, shared_mem=bytes) that launches the kernel."""
         ...
 
 
 Load = Callable[[str, tuple[str, ...]], Module]
-"""Compiles a text with options."""
+"""Compiles a source text with options."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Kernel:
     run: Callable[..., None]
 
     def __call__(self, grid: Size, block: Size, *arguments: Any, shared: int = 0) -> None:
-        """`shared`: bytes of dynamic shared memory. None is a null pointer. Raises InternalError for an argument that
-        is not what the signature says."""
+        """Launches the kernel. shared: bytes of dynamic shared memory. An argument None is a null pointer. Raises
+        InternalError for an argument that does not fit the signature."""
         if len(arguments) != len(self.parameters):
             raise InternalError(f"{self.name} takes {len(self.parameters)} arguments, not {len(arguments)}")
         passed = tuple(map(self._passed, self.parameters, arguments))
@@ -90,17 +90,17 @@ class Kernel:
 
 
 class Kernels:
-    """Every kernel, compiled when it is first asked for."""
+    """All kernels. Each is compiled at its first use."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self.listener: Callable[[str], None] = lambda name: None
-        """Told the name of every file of kernels just before it is compiled."""
+        """Called with the name of a file of kernels before it is compiled."""
         self._modules: dict[tuple[str, tuple[str, ...]], Module] = {}
         self._known: dict[tuple[str, str, tuple[tuple[str, str], ...]], Kernel] = {}
 
     def get(self, file: str, name: str, **defines: str) -> Kernel:
-        """The kernel `name` of kernels/{file}.cu; `defines` are what the preprocessor is told."""
+        """The kernel `name` of kernels/{file}.cu, compiled with these definitions of the preprocessor."""
         key = (file, name, tuple(defines.items()))
         kernel = self._known.get(key)
         if kernel is None:

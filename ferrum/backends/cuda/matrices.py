@@ -1,8 +1,9 @@
-"""Products of big matrices, eagerly and within a capture, once cuBLAS has shown that it can do both.
+"""Products of large matrices by cuBLAS, run at once or captured, after a trial of both.
 
-Owns: cuBLAS for the two streams of a device, and the trial at the first use: a small product of each type, whose exact
-result float32 holds in whatever order it is added up, so that any rounding in between (TF32, sums in bfloat16) is seen.
-Where a captured product fails, steps that contain one are not captured, and it is said once.
+Owns: cuBLAS for the two streams of a device, and a trial at the first use. The trial multiplies small matrices of each
+type whose product is exact in float32 for any order of additions, so it detects every rounding in between (TF32, sums
+in bfloat16). If a captured product fails, a warning says so once, and steps that contain such a product are not
+captured.
 Refuses to know: which matrices are multiplied.
 Specs: CUDA-07, CUDA-08. Next: `ferrum.backends.cuda.swaps`.
 """
@@ -20,11 +21,11 @@ from ferrum.errors import DeviceError, InternalError
 from ferrum.tensor.ops import host_dtype
 
 TOKENS, ROWS, COLUMNS = 24, 40, 64
-"""Of the trial."""
+"""Sizes of the trial."""
 
 
 class Recording(Device, Protocol):
-    """A device that can record without memory of the graph's own."""
+    """A device that can record a graph without allocating memory for it."""
 
     def record(self, run: Any) -> tuple[Any, Any]: ...
 
@@ -35,12 +36,12 @@ class Matrices:
     """Products on one device."""
 
     def __init__(self, device: Recording, capturing_stream: Any) -> None:
-        """Raises DeviceError where a product is wrong."""
+        """Raises DeviceError if a product of the trial is wrong."""
         self._device, self._capturing_stream = device, capturing_stream
         library = load_cublas()
         self._workspace = device.empty((WORKSPACE_BYTES,), "uint8")
         address = device.address(self._workspace)
-        # eager work and graphs run one after the other, so that one workspace serves both
+        # work at once and graphs run one after the other, so both can use one workspace
         self._eager = Cublas(library, 0, address)
         self._captured = Cublas(library, capturing_stream.ptr, address)
         if self._eager.tf32 or self._captured.tf32:
@@ -50,10 +51,10 @@ class Matrices:
         self.capturable = self._captures()
 
     def product(self, x: Array, weight: Array, out: Array, captured: bool) -> None:
-        """[tokens, columns], [rows, columns], both of one type -> out, float32 [tokens, rows]. Raises NotCapturable
-        in a capture where the trial has failed."""
+        """out = x · weightᵀ, for x [tokens, columns] and weight [rows, columns] of the same type, out float32 [tokens,
+        rows]. Raises NotCapturable in a capture if the trial of captured products failed."""
         if captured and not self.capturable:
-            raise NotCapturable("a product by cuBLAS, which failed in a trial")
+            raise NotCapturable("a product by cuBLAS, whose trial in a capture failed")
         (tokens, columns), (rows, _) = x.shape, weight.shape
         if x.dtype != weight.dtype or weight.shape[1] != columns:
             raise InternalError(f"no product of {x.dtype} {x.shape} and {weight.dtype} {weight.shape}")
@@ -85,26 +86,26 @@ class Matrices:
                 self.product(x, weight, out, captured=True)
 
         first, outs = empty(), empty()
-        device.download(first[0])  # the two streams do not wait for each other
-        run(first)  # as it is: a library prepares itself at its first call, by more than a capture allows
+        device.download(first[0])  # waits for the uploads: the capturing stream does not
+        run(first)  # not captured: the first call prepares the library, which a capture does not allow
         self._capturing_stream.synchronize()
         try:
             recorded, _ = device.record(lambda: run(outs))
             device.replay(recorded)
             right = all(np.array_equal(device.download(out), case[2]) for out, case in zip(outs, cases, strict=True))
         except (NotCapturable, DeviceError) as error:
-            return _said(str(error))
-        return right or _said("its products were wrong")
+            return _warned(str(error))
+        return right or _warned("its products were wrong")
 
 
-def _said(why: str) -> bool:
-    warnings.warn(f"cuBLAS does not work within a CUDA graph, so that big steps run without one: {why}", stacklevel=2)
+def _warned(reason: str) -> bool:
+    warnings.warn(f"cuBLAS does not work in a CUDA graph, so large steps run without a graph: {reason}", stacklevel=2)
     return False
 
 
 def trial(dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x [tokens, columns], weight [rows, columns], and float32 [tokens, rows]: their product, which is exact. Each sum
-    is a multiple of 2^-12 below 2^11, and so is every part of it."""
+    """x [tokens, columns], weight [rows, columns], and their product, float32 [tokens, rows], which is exact: all
+    partial sums are multiples of 2^-12 below 2^11."""
     tokens, rows, columns = (np.arange(count) for count in (TOKENS, ROWS, COLUMNS))
     x = 1.0 + (tokens[:, None] + 2 * columns) % 4
     if dtype == "float32":

@@ -1,7 +1,7 @@
-"""Whether the backend `cupy` can run here, and if it cannot, the one reason.
+"""Checks whether the backend `cupy` can run on this machine, and gives the reason if it cannot.
 
-Owns: the order of the questions. Without a driver CuPy says that the driver is too old, and without a library of CUDA
-it fails long after a model was read: whatever is missing is asked for by name, before anything is constructed.
+Owns: the checks and their order. Without a driver CuPy reports that the driver is too old, and without a library of
+CUDA it fails after a model was read. So each requirement is checked by name before anything is constructed.
 Refuses to know: what is done with a device.
 Specs: CUDA-03, CUDA-04. Next: `ferrum.backends.cuda.cubins`.
 """
@@ -22,17 +22,16 @@ INSTEAD = "--backend numba needs no GPU"
 LEAST_CUPY = 14
 """The first major version whose arrays can be bfloat16."""
 LEAST_CAPABILITY = (8, 0)
-"""The first GPUs (Ampere) that multiply in bfloat16."""
+"""The compute capability of the first GPUs (Ampere) that multiply in bfloat16."""
 DRIVER = "libcuda.so.1"
 
 
 def available(number: int = 0) -> bool:
-    """Can the backend run? Where CuPy or the driver is missing the answer comes without importing CuPy, which takes a
-    while."""
+    """True if the backend can run. Without CuPy or a driver the answer is fast, because CuPy is not imported."""
     if importlib.util.find_spec("cupy") is None or not _has_driver():
         return False
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nobody has asked for CuPy
+        warnings.simplefilter("ignore")  # the user did not ask for CuPy
         try:
             check(number)
         except BackendError:
@@ -41,7 +40,7 @@ def available(number: int = 0) -> bool:
 
 
 def check(number: int = 0) -> None:
-    """Raises BackendError where CUDA device `number` cannot be used: one sentence that says why, and what to do."""
+    """Raises BackendError, with the reason and what to do, if CUDA device `number` cannot be used."""
     try:
         cupy = _cupy()
         _check_driver(cupy.cuda.runtime)
@@ -49,7 +48,7 @@ def check(number: int = 0) -> None:
         _check_libraries()
     except BackendError:
         raise
-    except (Exception, SystemExit) as error:  # a device that is busy, an installation of which parts are missing
+    except (Exception, SystemExit) as error:  # for example a busy device, or an incomplete installation
         raise BackendError(f"CUDA device {number} cannot be used: {_line(error)}; {INSTEAD}") from error
 
 
@@ -68,15 +67,15 @@ def _cupy() -> Any:
         if error.name != "cupy":
             raise BackendError(f"CuPy cannot be imported: {_line(error)}; install it again: {INSTALL}") from error
         raise BackendError(f"the backend 'cupy' needs CuPy, which is not installed: {INSTALL}") from None
-    except (Exception, SystemExit) as error:  # whatever goes wrong in a broken installation
+    except (Exception, SystemExit) as error:  # a broken installation may raise any error
         raise BackendError(f"CuPy cannot be imported: {_line(error)}; install it again: {INSTALL}") from error
     version = getattr(cupy, "__version__", None)
     if not isinstance(version, str) or not version.split(".")[0].isdigit():
-        raise BackendError(f"the module 'cupy' that Python finds is no CuPy, or a part of one: {INSTALL}")
+        raise BackendError(f"the module 'cupy' that Python finds is not CuPy, or incomplete: {INSTALL}")
     if int(version.split(".")[0]) < LEAST_CUPY:
         raise BackendError(f"CuPy {cupy.__version__} has no bfloat16, {LEAST_CUPY} or newer is needed: {INSTALL}")
     if cupy.cuda.runtime.is_hip:
-        raise BackendError(f"this CuPy is for AMD's GPUs, and the kernels here are CUDA: {INSTALL}")
+        raise BackendError(f"this CuPy is for AMD GPUs, but the kernels are for CUDA: {INSTALL}")
     return cupy
 
 
@@ -84,9 +83,9 @@ def _check_driver(runtime: Any) -> None:
     driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
     if driver == 0:
         raise BackendError(
-            f"there is no NVIDIA driver on this machine, or none that this container was given (--gpus all); {INSTEAD}"
+            f"there is no NVIDIA driver on this machine, or this container has no access to it (--gpus all); {INSTEAD}"
         )
-    if driver // 1000 < built_for // 1000:  # within a major version any driver serves any runtime
+    if driver // 1000 < built_for // 1000:  # a driver supports all runtimes of its major version
         older = ", or pip install 'cupy-cuda12x[ctk]' instead of cupy-cuda13x" if driver // 1000 == 12 else ""
         raise BackendError(
             f"the NVIDIA driver is too old: it supports CUDA {_version(driver)}, and CuPy was built for CUDA "
@@ -98,7 +97,7 @@ def _check_device(cupy: Any, number: int) -> None:
     count = _count(cupy.cuda.runtime)
     if count == 0:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        why = "" if visible is None else f": CUDA_VISIBLE_DEVICES is {visible!r}, and hides all others"
+        why = "" if visible is None else f": CUDA_VISIBLE_DEVICES is {visible!r}, which hides all others"
         raise BackendError(f"there is no CUDA device{why}; {INSTEAD}")
     if not 0 <= number < count:
         raise BackendError(f"there is no CUDA device {number}: the {count} here are numbered from 0")
@@ -122,7 +121,7 @@ def _count(runtime: Any) -> int:
 
 
 def _check_libraries() -> None:
-    """CuPy's wheels bring none of CUDA's libraries. Each is looked for when it is first used."""
+    """The wheels of CuPy do not contain the libraries of CUDA, and CuPy loads each one at its first use."""
     found_by = f"CUDA's library {{}} is missing or does not load: {INSTALL} brings it ({{}})"
     try:
         importlib.import_module("cupy_backends.cuda.libs.cublas")
@@ -139,6 +138,6 @@ def _version(number: int) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of what an error says: some say pages."""
+    """The first line of an error message, which may have many lines."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

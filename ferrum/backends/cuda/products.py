@@ -1,8 +1,9 @@
-"""Products of weights with a few tokens, and weights in plain numbers.
+"""Launches of products of weights with a few tokens, and of decoding weights.
 
-Owns: which formats of weights have kernels, and how a product is shared out to warps. A token's result has the same
-bits however many tokens there are: a kernel for more of them adds up in the same order.
-Refuses to know: when a product is one of few tokens. Specs: CUDA-20 to CUDA-25. Next: `ferrum.backends.cuda.exactly`.
+Owns: which formats of weights the kernels can read, and how a product is divided among warps. The result of a token has
+the same bits for any number of tokens, because the kernels for more tokens add in the same order.
+Refuses to know: when a product is one of few tokens. Specs: CUDA-20 to CUDA-25.
+Next: `ferrum.backends.cuda.exact_products`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ferrum.tensor.weights import BlockWeight, Dense, Linear, Weight
 
 @dataclass(frozen=True)
 class Format:
-    """What a matrix must be for the kernels: columns in whole blocks, and an address that is a multiple."""
+    """What the kernels require of a stored matrix."""
 
-    block: int
-    alignment: int
+    block: int  # the number of columns is a multiple of it
+    alignment: int  # the address is a multiple of it, in bytes
 
 
 FORMATS = {
@@ -37,16 +38,16 @@ FORMATS = {
     "q5_k": Format(256, 16),
     "q6_k": Format(256, 2),
 }
-"""By the names of the structs in kernels/formats.cuh."""
+"""Formats by their names, which are also those of the structs in kernels/formats.cuh."""
 TOKENS = (1, 2, 4, 8)
-"""Tokens of a warp; where there are more, more warps read the same rows."""
+"""Tokens of a warp. For more tokens, more warps read the same rows."""
 ROWS = 4
 """Rows of a warp."""
 MOST_TOGETHER = 3
-"""Linears of one launch."""
+"""Most linears of one launch."""
 
-_MOST_WARPS = 4  # of a block: with fewer, a small product is spread over more processors
-_THREADS = 256  # of a block, where each decodes a run of weights
+_MOST_WARPS = 4  # of a block; a small product has fewer, so that more processors take part
+_THREADS = 256  # of a block; each decodes a run of weights
 _RUN = {name: 8 if name.endswith("_k") else 4 for name in FORMATS}  # as in kernels/formats.cuh
 _OUT = {"float32": "float", "bfloat16": "bfloat_t"}
 _KNOWN_OF_MLP = frozenset(["gate", "up", "down", "activation", "limit", "up_offset"])
@@ -65,16 +66,16 @@ class Products:
         self._device = device
 
     def format_of(self, weight: Weight) -> str | None:
-        """The kernels' name of how a weight is stored; None where they cannot read it."""
+        """The name of the format of a weight; None if kernels cannot read it."""
         data = weight.data
         name = str(data.dtype) if isinstance(weight, Dense) else weight.kind
-        known = FORMATS.get(name) if isinstance(weight, (Dense, BlockWeight)) else None
-        if known is None or data.ndim != 2 or not data.flags.c_contiguous or weight.columns % known.block:
+        stored = FORMATS.get(name) if isinstance(weight, (Dense, BlockWeight)) else None
+        if stored is None or data.ndim != 2 or not data.flags.c_contiguous or weight.columns % stored.block:
             return None
-        return None if self._device.address(data) % known.alignment else name
+        return None if self._device.address(data) % stored.alignment else name
 
     def fits(self, x: Array, linears: Sequence[Linear]) -> bool:
-        """Can `few` multiply x with these, side by side?"""
+        """True if `few` can multiply x with all these linears in one launch."""
         formats = {self.format_of(each.weight) for each in linears}
         shapes = {(each.weight.columns,) for each in linears}
         return (
@@ -87,7 +88,7 @@ class Products:
         )
 
     def fits_gated(self, x: Array, mlp: GatedMlp) -> bool:
-        """Can `gated` compute it?"""
+        """True if `gated` can compute it."""
         same = mlp.gate.weight.rows == mlp.up.weight.rows
         return same and has_kernel(mlp) and self.fits(x, (mlp.gate, mlp.up))
 
@@ -105,7 +106,7 @@ class Products:
         return out
 
     def gated(self, x: Array, mlp: GatedMlp) -> Array:
-        """[tokens, columns] -> [tokens, intermediate]: all of a gated MLP but `down`."""
+        """[tokens, columns] -> [tokens, intermediate]: a gated MLP without `down`."""
         (tokens, columns), rows = x.shape, mlp.gate.weight.rows
         out = self._device.empty((tokens, rows), "float32")
         kernel, grid, block = self._prepared("gated_few", mlp.gate.weight, tokens, -(-rows // (ROWS // 2)))
@@ -116,7 +117,7 @@ class Products:
         return out
 
     def dequantized(self, weight: Weight, dtype: str) -> Array:
-        """[rows, columns] in float32 or bfloat16, of a weight that has a format."""
+        """A weight that has a format, decoded: [rows, columns] in float32 or bfloat16."""
         name = str(self.format_of(weight))
         out = self._device.empty(weight.shape, dtype)
         kernel = self._device.kernels.get("dequantize", "dequantize", FORMAT=name, out_t=_OUT[dtype])
@@ -124,16 +125,16 @@ class Products:
         return out
 
     def rounded(self, x: Array) -> Array:
-        """float32 of any shape, to the nearest bfloat16."""
+        """x, float32 of any shape, rounded to bfloat16."""
         out = self._device.empty(x.shape, "bfloat16")
-        name = next(iter(FORMATS))  # the file is compiled for one; this kernel needs none
+        name = next(iter(FORMATS))  # the file must be compiled for a format, though this kernel does not use it
         kernel = self._device.kernels.get("dequantize", "rounded", FORMAT=name, out_t="float")
         kernel(_grid(out.size), (_THREADS,), contiguous(self._device, x), out, out.size)
         return out
 
     def embed(self, table: Weight, token_ids: Array, scale: float = 1.0) -> Array | None:
-        """[vocab, hidden], int32 [tokens] -> [tokens, hidden]: scale · the tokens' rows; NaN for a token that the table
-        does not have. None where the kernel cannot read the operands."""
+        """table [vocab, hidden], int32 [tokens] -> [tokens, hidden]: scale times the rows of the tokens; NaN for a
+        token out of range. None if the kernel cannot read the operands."""
         name = self.format_of(table)
         if name is None or str(token_ids.dtype) != "int32" or token_ids.ndim != 1:
             return None
@@ -146,40 +147,40 @@ class Products:
         return out
 
     def _prepared(self, name: str, weight: Weight, tokens: int, groups: int) -> tuple[Kernel, Size, Size]:
-        """The kernel of linear_few.cu for so many tokens, its grid and its block, where each warp takes one of so many
-        groups of rows."""
-        own = next((each for each in TOKENS if tokens <= each), TOKENS[-1])
-        crowds = -(-tokens // own)
+        """A kernel of linear_few.cu for this number of tokens, its grid and its block. Each warp computes one of
+        `groups` groups of rows."""
+        together = next((each for each in TOKENS if tokens <= each), TOKENS[-1])
+        batches = -(-tokens // together)
         kernel = self._device.kernels.get(
-            "linear_few", name, FORMAT=str(self.format_of(weight)), TOKENS=str(own), ROWS=str(ROWS)
+            "linear_few", name, FORMAT=str(self.format_of(weight)), TOKENS=str(together), ROWS=str(ROWS)
         )
-        warps = warps_of_block(self._device, groups * crowds)
-        return kernel, (-(-groups // warps) * crowds,), (32 * warps,)
+        warps = warps_of_block(self._device, groups * batches)
+        return kernel, (-(-groups // warps) * batches,), (32 * warps,)
 
 
 def plain(x: Array | None) -> bool:
-    """float32 without gaps, or nothing?"""
+    """True if x is None or contiguous float32."""
     return x is None or (str(x.dtype) == "float32" and x.flags.c_contiguous)
 
 
 def has_kernel(mlp: GatedMlp) -> bool:
-    """Do kernels know what stands between its products?"""
+    """True if kernels can compute the elementwise part of the MLP."""
     return mlp.activation in ACTIVATIONS and not sets_beyond(mlp, _KNOWN_OF_MLP)
 
 
 def gate_facts(mlp: GatedMlp) -> tuple[int, float, float]:
-    """What kernels are told of a gate: the activation's number, the limit, what is added to up."""
+    """The arguments of kernels for a gate: number of the activation, limit, offset of up."""
     limit = float("inf") if mlp.limit is None else mlp.limit
     return ACTIVATIONS.index(mlp.activation), limit, mlp.up_offset
 
 
 def warps_of_block(device: Device, warps: int) -> int:
-    """In how large blocks so many warps should run: no larger than leaves every processor one."""
+    """The number of warps of a block, for this number of warps in all: as many as leave a block for every processor."""
     return max(1, min(_MOST_WARPS, warps // device.processors))
 
 
 def _filled(values: Any, nothing: Any) -> tuple[Any, ...]:
-    """As many as a kernel has parameters for."""
+    """The values, filled up with `nothing` to the MOST_TOGETHER parameters of a kernel."""
     return (*values, *(nothing,) * MOST_TOGETHER)[:MOST_TOGETHER]
 
 

@@ -1,8 +1,8 @@
-"""Norms, activations and softmax: what stands between the products of a decoder.
+"""Launches of norms, activations and softmax, row by row.
 
-Owns: which operands the kernels of rows can take, and how many threads a row gets: that depends on its length alone, so
-that the bits of a row do not tell how many others there are.
-Refuses to know: how parts follow on each other. Specs: CUDA-43, CUDA-44, CUDA-45.
+Owns: which operands the kernels can take, and the number of threads of a row. It depends on the length of the row
+alone, so the bits of a row do not depend on the number of rows. Refuses to know: the parts of a layer. Specs: CUDA-43,
+CUDA-44, CUDA-45.
 Next: `ferrum.backends.cuda.products`.
 """
 
@@ -25,12 +25,12 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (
     *((file, {"ONE_WARP": one_warp}) for file in ("norm", "softmax") for one_warp in "01"),
     *(("activate", {"ACTIVATION": name}) for name in ACTIVATIONS),
 )
-"""Every way in which the kernels are compiled."""
+"""Every combination of definitions with which the kernels are compiled."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """The threads that a row of n columns gets, four columns each: a warp for a short one, else a block."""
+    """The threads of a row of n columns, four columns each: a warp for a short row, else a block."""
 
     n: int
 
@@ -51,14 +51,14 @@ class Team:
 
 
 class RowKernels:
-    """Norms, activations and softmax on one device. None stands for operands that no kernel takes."""
+    """Norms, activations and softmax on one device. A method returns None if its kernel cannot take the operands."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
     def normed(self, x: Array, norm: Norm, heads: int = 1) -> Array | None:
-        """[..., heads · n] -> the same shape: each of so many parts of the last axis normalised for itself. Rows of a
-        matrix may have gaps between them."""
+        """[..., heads · n] -> the same shape: each head of the last axis is normalised by itself. Rows of a matrix may
+        have gaps between them."""
         columns = x.shape[-1] if x.ndim else 0
         if not _fits(norm, columns, heads) or not _is_float(x):
             return None
@@ -68,7 +68,7 @@ class RowKernels:
         return out
 
     def residual_add(self, y: Array, residual: Array, norm: Norm | None, scale: float = 1.0) -> Array | None:
-        """residual + scale · norm(y), both of one shape."""
+        """residual + scale · norm(y). y and residual have the same shape."""
         columns = y.shape[-1] if y.ndim else 0
         if y.shape != residual.shape or not (_is_float(y) and _is_float(residual)):
             return None
@@ -85,7 +85,7 @@ class RowKernels:
         return out
 
     def activated(self, x: Array, name: str) -> Array | None:
-        """The activation of that name on every element."""
+        """The activation of this name of every element."""
         if name not in ACTIVATIONS or not _is_float(x):
             return None
         x = contiguous(self._device, x)
@@ -95,8 +95,8 @@ class RowKernels:
         return out
 
     def gated(self, gate: Array, up: Array, mlp: GatedMlp) -> Array | None:
-        """activation(gate) · (up + offset), both cut off at the limit first. Rows of a matrix may have gaps between
-        them."""
+        """activation(gate) · (up + offset), with gate and up cut off at the limit first. Rows of a matrix may have gaps
+        between them."""
         if mlp.activation not in ACTIVATIONS or sets_beyond(mlp, _KNOWN_OF_MLP):
             return None
         if gate.shape != up.shape or not gate.ndim or not (_is_float(gate) and _is_float(up)):
@@ -120,11 +120,11 @@ class RowKernels:
         return out
 
     def softmax(self, x: Array) -> Array | None:
-        """Along the last axis."""
+        """The softmax along the last axis."""
         return self._softmax(x, "softmax")
 
     def log_softmax(self, x: Array) -> Array | None:
-        """Its logarithm."""
+        """The logarithm of the softmax along the last axis."""
         return self._softmax(x, "log_softmax")
 
     def _softmax(self, x: Array, name: str) -> Array | None:
@@ -147,7 +147,8 @@ class RowKernels:
         kernel(team.grid(rows), team.block, start(x), norm.weight, norm.bias, residual, out, *facts)
 
     def _rows(self, x: Array) -> tuple[Array, int]:
-        """[..., columns] -> an array of the same shape whose rows have no gaps, and elements from one to the next."""
+        """[..., columns] -> an array of the same content whose rows are contiguous, and the elements from one row to
+        the next."""
         if x.ndim == 2 and (x.shape[1] == 1 or x.strides[1] == x.dtype.itemsize):
             return x, x.strides[0] // x.dtype.itemsize
         return contiguous(self._device, x), x.shape[-1]
@@ -158,10 +159,10 @@ def _is_float(x: Array) -> bool:
 
 
 def _fits(norm: Norm, columns: int, heads: int) -> bool:
-    """Can the kernel normalise so many parts of so many columns?"""
+    """True if the kernel can normalise rows of `columns` columns in `heads` parts."""
     n, rest = divmod(columns, heads)
     shapes = ((n,), (heads, n))
-    known = [each for each in (norm.weight, norm.bias) if each is not None]
-    plain = all(str(each.dtype) == "float32" and each.flags.c_contiguous for each in known)
+    vectors = [each for each in (norm.weight, norm.bias) if each is not None]
+    plain = all(str(each.dtype) == "float32" and each.flags.c_contiguous for each in vectors)
     alike = norm.weight.shape in shapes and (norm.bias is None or norm.bias.shape == norm.weight.shape)
     return bool(n) and not rest and plain and alike and not sets_beyond(norm, _KNOWN_OF_NORM)

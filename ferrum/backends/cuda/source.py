@@ -1,8 +1,8 @@
-"""The CUDA sources as text: their includes written out, and the signatures of their kernels.
+"""CUDA sources as text with their includes inserted, and the signatures of their kernels.
 
-Owns: reading `kernels/*.cu`, and what a launch must know of a kernel's parameters. CuPy takes a Python float for a
-`double` and an int for a `long long`, whatever the kernel says: only the signature can tell what is right.
-Refuses to know: who compiles the text and who runs it.
+Owns: reading `kernels/*.cu`, and the types of the parameters of kernels. CuPy passes a Python float as `double` and an
+int as `long long`, whatever the kernel declares, so a launch needs the signature.
+Refuses to know: how the text is compiled and run.
 Specs: CUDA-01. Next: `ferrum.backends.cuda.launch`.
 """
 
@@ -23,7 +23,7 @@ _KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel. `type`: of what is passed, or of what a pointer points to."""
+    """One parameter of a kernel. `type`: the type of a number, or the type that a pointer points to."""
 
     name: str
     type: str
@@ -31,13 +31,13 @@ class Parameter:
 
 
 def kernel_files() -> tuple[str, ...]:
-    """The name of every file of kernels, without its ending."""
+    """The names of all files of kernels, without `.cu`."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.cu")))
 
 
 @cache
 def source(file: str) -> str:
-    """The text of kernels/{file}.cu, with every include in its place, once."""
+    """The text of kernels/{file}.cu. Each included file is inserted once, at its first include."""
     return _written_out((FOLDER / f"{file}.cu").read_text(encoding="utf-8"), set())
 
 
@@ -52,7 +52,7 @@ def _written_out(text: str, seen: set[str]) -> str:
 
 
 def signatures(text: str, defines: Mapping[str, str] = {}) -> dict[str, tuple[Parameter, ...]]:
-    """The parameters of every kernel in a text. Names of types that `defines` gives a value stand for that."""
+    """The parameters of every kernel in a text. A name of a type in `defines` stands for its value."""
     found = _KERNEL.findall(_COMMENT.sub("", text))
     return {name: tuple(_parameter(each, defines) for each in inside.split(",")) for name, inside in found}
 

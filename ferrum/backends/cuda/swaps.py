@@ -1,8 +1,8 @@
-"""Rows that travel between the GPU and the host's memory beside the work.
+"""Copies of rows between the GPU and host memory, beside other work.
 
-Owns: a stream of its own for what goes to the host, and the order that is left: a copy to the host begins when what was
-launched before it is done, and a copy back begins when all copies to the host are. What is being copied is kept until
-then, since memory that is given back is used by whatever is launched next.
+Owns: a stream for copies to the host, and the order of copies. A copy to the host begins after all earlier launches are
+done; a copy back begins after all copies to the host are done. A reference to the memory is kept until its copy is
+done, because freed memory is used by later launches.
 Refuses to know: what is in the rows.
 Specs: CUDA-09. Source: the CUDA C++ programming guide on streams and events. Next: `ferrum.backends.cuda.gpu`.
 """
@@ -19,12 +19,12 @@ import numpy as np
 from ferrum.backends.cuda.device import Array
 
 MOST_PENDING = 8
-"""Copies that may wait; each keeps its source."""
+"""Most copies that are not done; each keeps a reference to its memory."""
 NULL_STREAM = 0
 
 
 class Swaps:
-    """Copies between arrays of the current device and pinned host arrays, both without gaps."""
+    """Copies between arrays of the current device and pinned host arrays, both contiguous."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy, self._runtime = cupy, cupy.cuda.runtime
@@ -34,12 +34,12 @@ class Swaps:
         self._stored: Any = None
 
     def __del__(self) -> None:
-        """What is under way still reads and writes memory that would be somebody else's."""
-        with suppress(Exception):  # at the end of a process the driver may be gone
+        """Waits for the copies, which still read and write memory that will be freed."""
+        with suppress(Exception):  # at the end of a process the driver may be unloaded
             self._aside.synchronize()
 
     def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
-        """places[rows] = x, some time after what was launched so far; x must not change."""
+        """places[rows] = x, after all earlier launches. x must not change until then."""
         self._aside.wait_event(self._work.record(self._event()))
         kind, stream = self._runtime.memcpyDeviceToHost, self._aside.ptr
         for host, device, size in _pieces(x.data.ptr, places, rows):
@@ -48,7 +48,7 @@ class Swaps:
         self._keep(self._stored, x, places)
 
     def fetch(self, places: np.ndarray, rows: Sequence[int], x: Array) -> None:
-        """x = places[rows], before whatever is launched next."""
+        """x = places[rows], before all later launches."""
         if self._stored is not None:
             self._work.wait_event(self._stored)
         kind = self._runtime.memcpyHostToDevice
@@ -68,7 +68,7 @@ class Swaps:
 
 
 def _pieces(start: int, places: np.ndarray, rows: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """Host address, device address and bytes of every run of rows that follow each other."""
+    """Host address, device address and bytes of each run of consecutive rows."""
     size = places.strides[0]
     first = 0
     for end in range(1, len(rows) + 1):

@@ -1,13 +1,15 @@
-// What a feed-forward part does to every element between its products.
+// The elementwise part of an MLP, and softcap.
 //
 //     activate: out = ACTIVATION(x)
 //     gate:     out = ACTIVATION(min(gate, limit)) * (clip(up, -limit, limit) + up_offset)
 //     softcap:  out = cap * tanh(x / cap)
 //
-// Shapes: x and out [count]; gate and up [rows, columns] with `gate_stride` and `up_stride` elements from one row to the
-// next, because both are often columns of one product; out [rows, columns] without gaps. Without a limit it is infinity.
+// Shapes: x and out [count]; gate and up [rows, columns] with `gate_stride` and `up_stride` elements from one row to
+// the next, because both are often columns of one product; out [rows, columns], contiguous. `limit` is infinity for no
+// limit.
 //
-// A block takes ELEMENTS * blockDim.x neighbours (of one row), a thread ELEMENTS of them, blockDim.x apart.
+// A block computes ELEMENTS * blockDim.x neighbouring elements (of one row), a thread ELEMENTS of them, blockDim.x
+// apart.
 
 #include "activation.cuh"
 

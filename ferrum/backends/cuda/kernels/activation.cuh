@@ -1,8 +1,8 @@
-// Activations, by name and by number, and the gate of an MLP: for kernels that end with them.
+// Activations, by name and by number, and the gate of an MLP.
 //
-// Numbers are places in `ACTIVATIONS` of ferrum/tensor/parts.py. All threads of a launch have the same one, so that none
-// waits for another's function. Every function is finite for every finite x: exp(-x) beyond 89 is infinity, and
-// 1 / infinity is 0. NaN stays NaN.
+// Numbers are indices in `ACTIVATIONS` of ferrum/tensor/parts.py. All threads of a launch compute the same activation,
+// so a warp never diverges. Every function is finite for finite x: where exp(-x) is infinite, 1 / infinity is 0. NaN
+// stays NaN.
 
 #include "common.cuh"
 
@@ -15,7 +15,7 @@ __device__ __forceinline__ float gelu_tanh(float x) {
 }
 __device__ __forceinline__ float relu(float x) { return larger(x, 0.0f); }
 
-// NaN wins
+// NaN if one is NaN
 __device__ __forceinline__ float smaller(float x, float y) { return -larger(-x, -y); }
 
 __device__ __forceinline__ float activated(float x, int activation) {
@@ -28,7 +28,7 @@ __device__ __forceinline__ float activated(float x, int activation) {
     }
 }
 
-// without a limit it is infinity
+// `limit` is infinity for no limit
 __device__ __forceinline__ float gated(float gate, float up, int activation, float limit, float offset) {
     up = larger(smaller(up, limit), -limit);
     return activated(smaller(gate, limit), activation) * (up + offset);

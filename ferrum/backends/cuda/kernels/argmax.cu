@@ -1,13 +1,13 @@
-// The number of the largest element of every row; the lowest of equal ones, and the first NaN where there is one.
+// The index of the largest element of every row: the lowest index of equal ones, and of the first NaN if there is one.
 //
 //     out = np.argmax(x, -1)
 //
 // Shapes: x [rows, n], parts [rows, chunks], out [rows].
 //
-// Two steps, so that one row of 150,000 tokens keeps more than one multiprocessor busy: `argmax_of_chunks` gives a block
-// each chunk of a row (ELEMENTS for every thread, blockDim.x apart), `argmax_of_parts` a warp to the winners of a row. A
-// winner is kept as its number alone; its value is looked up again. The largest is found by comparing places (order.cuh),
-// and the largest of a set does not depend on the order of comparisons.
+// Two kernels, so that one row of 150,000 tokens uses more than one multiprocessor. In `argmax_of_chunks` a block finds
+// the largest element of a chunk of a row (ELEMENTS for every thread, blockDim.x apart). In `argmax_of_parts` a warp
+// finds the largest of these for a row. Only indices are stored between them; values are read again. Elements are
+// compared by their places (order.cuh), so the result does not depend on the order of comparisons.
 
 #include "order.cuh"
 

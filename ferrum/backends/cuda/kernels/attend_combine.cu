@@ -1,16 +1,16 @@
-// Attention of each token by itself, second part: what attend_few.cu found in the splits of the context, put together.
+// Attention of single tokens, second part: combines the results of attend_few.cu for the splits of a context.
 //
-//     most = max(largest[token, head])                                    here and below of the splits that are seen
+//     most = max(largest[token, head])                                    here and below: of the splits that the token sees
 //     factor = exp(largest[token, head] - most)
 //     out[token, head] = factor @ mixed[token, head] / (factor @ total[token, head] + exp(sinks[head] - most))
 //
 // mixed           float [launched tokens, heads, splits, head_dim]      head_dim at most 256
 // largest, total  float [launched tokens, heads, splits]
-// sinks           float [heads], or null: no such term
+// sinks           float [heads], or null: without the term exp(sinks[head] - most)
 // out             float [tokens, heads, head_dim]                       0 for a token that sees nothing
 //
-// Launched: blocks (token, head), a thread for each dimension, and shared memory for as many floats as there are splits.
-// A thread first works out factors of some splits, and then adds up its dimension over all of them, in their order.
+// Launched: blocks (token, head), a thread for each dimension, shared memory for one float for each split. A thread
+// computes the factors of some splits, and then adds up its dimension over all splits, in order.
 
 #include "attention.cuh"
 
@@ -34,8 +34,8 @@ extern "C" __global__ void attend_combine(const float* __restrict__ mixed, const
         factors[s] = weight_of(largest[row + s], most);
         weight += factors[s] * total[row + s];
     }
-    weight = block_sum(weight, parts);  // its barriers are those that the factors need
-    if (sinks) weight += weight_of(sinks[head], most);  // where this is infinite, the sink takes all: 0
+    weight = block_sum(weight, parts);  // its barriers also make the factors visible
+    if (sinks) weight += weight_of(sinks[head], most);  // if this is infinite, the result is 0
 
     if (thread >= head_dim) return;
     float sum = 0;

@@ -1,30 +1,31 @@
-// Attention of each token by itself, first part: over one split of the context. attend_combine.cu is the second.
+// Attention of single tokens, first part: over one split of a context. attend_combine.cu is the second part.
 //
-//     split s of a sequence: its positions SPLIT * s .. SPLIT * (s + 1) - 1; of these the token sees some, `seen`
+//     split s of a sequence: its positions SPLIT * s .. SPLIT * (s + 1) - 1, of which the token sees some
 //     score[j] = softcapped(scale * query[token, head] @ key[j])              for every seen position j
 //     largest[token, head, s] = max(score)
 //     weight = exp(score - largest);  total[token, head, s] = sum(weight);  mixed[token, head, s] = weight @ values
 //
-// query         float [tokens, heads, head_dim]      head_dim at most 256; a key head serves `group` heads that follow
-//                                                    each other
+// query         float [tokens, heads, head_dim]      head_dim at most 256; heads g * kv .. g * (kv + 1) - 1 share key
+//                                                    head kv, with g = `group`
 // keys, values  the pool, see attention.cuh
 // block_tables  int [sequences, columns], seq_starts int [sequences + 1], context_lens int [sequences]
 // mixed         float [launched tokens, heads, splits, head_dim]
 // largest, total  float [launched tokens, heads, splits]
 //
-// Nothing is written for a split of which a token sees nothing: attend_combine knows as well which these are.
+// Nothing is written for a split of which a token sees no position; attend_combine skips the same splits.
 //
-// One token has to read its whole context, and a GPU is busy only when many blocks read at the same time: hence the
-// splits. They always start at multiples of SPLIT, so that the bits of a result do not depend on who else is in the
-// batch or how wide the tables are. Launched: blocks (token, kv head and chunk of its group, split) of SPLIT threads.
+// One token reads its whole context, and a GPU is only busy if many blocks read at the same time, so the context is cut
+// into splits. They start at multiples of SPLIT, so the bits of a result depend neither on the other sequences of the
+// batch nor on the width of the tables. Launched: blocks (token, kv head and part of its group, split) of SPLIT
+// threads.
 //
-// A block serves HEADS query heads with one reading of keys and values.
-//   1. Scores. A warp takes every WARPS-th dimension, a lane EACH positions of it: with WIDE, where block_size and
-//      head_dim are multiples of EACH, these are neighbours, one load of 16 bytes. Sums over dimensions are then
-//      spread over the warps, and put together in shared memory.
-//   2. Weights. A warp takes a head.
-//   3. Values. A thread takes EACH dimensions of every so many-th position, again one load of 16 bytes; sums over
-//      positions are put together in shared memory as before.
+// A block computes HEADS query heads and reads keys and values once for all of them.
+//   1. Scores. A warp computes every WARPS-th dimension, and a lane EACH positions of it. With WIDE (block_size and
+//      head_dim are multiples of EACH) these are neighbours, which one load of 16 bytes reads. Each warp has a part of a
+//      sum over dimensions; the parts are added in shared memory.
+//   2. Weights. A warp computes a head.
+//   3. Values. A thread computes EACH dimensions of every `count`-th position, again with loads of 16 bytes. The sums over
+//      positions are added in shared memory.
 
 #include "attention.cuh"
 
@@ -33,18 +34,18 @@
 
 #if WIDE
 #define POSITION(lane, i) ((lane) * EACH + (i))
-#define AHEAD (HEADS * sizeof(kv_t) > 8 ? 4 : 8)  // loads of a thread that are on their way at once, as registers allow
+#define AHEAD (HEADS * sizeof(kv_t) > 8 ? 4 : 8)  // loads that a thread starts before it waits; limited by registers
 #else
 #define POSITION(lane, i) ((i) * 32 + (lane))
-#define AHEAD 1  // EACH times so many loads
+#define AHEAD 1  // each of them is EACH loads
 #endif
 
-// adds products of the queries with the keys of a lane's positions, over a warp's dimensions
+// adds products of the queries and the keys of the positions of a lane, over the dimensions of a warp
 __device__ __forceinline__ void add_scores(float sums[HEADS][EACH], const float* queries, const kv_t* __restrict__ keys,
                                            const int* table, int start, Seen seen, int kv_head, int kv_heads,
                                            int head_dim, int block_size) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-#if WIDE  // all EACH positions lie in one block, of which the sequence owns at least one that is seen
+#if WIDE  // all EACH positions lie in one block, and the token sees at least one of them
     int position = start + POSITION(lane, 0);
     if (position + EACH <= seen.first || position >= seen.end) return;
     const kv_t* places = keys + key_of(position, table, kv_head, kv_heads, head_dim, block_size);
@@ -75,7 +76,7 @@ __device__ __forceinline__ void add_scores(float sums[HEADS][EACH], const float*
     }
 }
 
-// adds weighted values of the seen positions start + from .. start + to - 1 that are a thread's: every `count`-th
+// adds the weighted values of every `count`-th of the positions start + from .. start + to - 1
 __device__ __forceinline__ void add_values(float sums[HEADS][EACH], const float* weights, const long long* rows,
                                            const kv_t* __restrict__ values, int from, int to, int count, int octet,
                                            int octets, int head_dim) {
@@ -101,8 +102,9 @@ __device__ __forceinline__ void add_values(float sums[HEADS][EACH], const float*
     }
 }
 
-// Number threadIdx.x of the sum of `count` vectors of `stride` numbers each. A thread has EACH numbers of one of them, at
-// `place` and `step` apart, unless its place is negative. `parts`: shared memory for EACH numbers of every thread.
+// Element threadIdx.x of the sum of `count` vectors of `stride` numbers each. A thread passes EACH numbers of one of
+// them, at `place` and `step` apart; none if `place` is negative. `parts`: shared memory for EACH numbers of every
+// thread.
 __device__ __forceinline__ float summed(float4* parts, const float* own, int place, int step, int count, int stride) {
     float* numbers = reinterpret_cast<float*>(parts);
     __syncthreads();

@@ -1,28 +1,28 @@
-// Attention of many tokens of a sequence at once, as in a prefill.
+// Attention of many tokens of a sequence together, as in a prefill.
 //
 //     score[row, j] = softcapped(scale * query[row] @ key[j])             for every position j that the row sees
 //     weight = exp(score - max(score))
 //     out[row] = weight @ values / (weight.sum() + exp(sink - max(score)))
 //
-// query, out    float [tokens, heads, head_dim]     head_dim at most 64 * COLUMNS; a key head serves `group` heads that
-//                                                   follow each other
+// query, out    float [tokens, heads, head_dim]     head_dim at most 64 * COLUMNS; `group` neighbouring heads share
+//                                                   a key head
 // keys, values  the pool, see attention.cuh
-// sinks         float [heads], or null: no such term
+// sinks         float [heads], or null: without the term of the sink
 // block_tables  int [sequences, columns], seq_starts int [sequences + 1], context_lens int [sequences]
 //
 // A row is one query head of one token: row r of a sequence and key head is head r % group of its token r / group. So
-// heads that read the same keys and values read them together.
+// the heads that share keys and values read them together.
 //
-// Launched: blocks (tile of ROWS rows, kv head, sequence), ROWS being 64, or 32 where a head takes most registers; tiles
-// that a sequence does not have end at once. A block walks over the positions its rows see in tiles of PLACES, and keeps
-// for every row the largest score so far, and the sums of weights and of weighted values relative to it (online softmax,
-// arXiv 1805.02867): a new largest score shrinks the sums.
+// Launched: blocks (tile of ROWS rows, kv head, sequence). ROWS is 64, or 32 for large heads, which need more
+// registers. A tile that a sequence does not have ends at once. A block processes the positions that its rows see in
+// tiles of PLACES. For every row it keeps the largest score so far, and the sums of weights and of weighted values
+// relative to it (online softmax, arXiv 1805.02867); a new largest score scales the sums down.
 //
-// Both products of a tile, queries by keys and weights by values, are made as a matrix product is: strips of both
-// operands go through shared memory as float, and a thread holds a piece of the result in registers, so that one read of
-// shared memory serves many multiplications. Threads form a grid of DOWN x ACROSS: thread (down, across) has the rows
-// down + DOWN * i, the positions 4 * across .. + 3 of a tile, and the dimensions 64 * c + 4 * across .. + 3. So all of a
-// row stays within 16 lanes of one warp, and its maxima and sums go over shuffles.
+// Both products of a tile, queries times keys and weights times values, are computed like matrix products: strips of
+// both operands are copied to shared memory as float, and a thread keeps a part of the result in registers, so that one
+// read of shared memory is used in many multiplications. Threads form a grid of DOWN x ACROSS: thread (down, across)
+// computes the rows down + DOWN * i, the positions 4 * across .. + 3 of a tile, and the dimensions 64 * c + 4 * across
+// .. + 3. So a row belongs to 16 lanes of one warp, and shuffles compute its maximum and sum.
 
 #include "attention.cuh"
 
@@ -33,15 +33,15 @@
 #define TWO_BLOCKS THREADS, 2    // on a multiprocessor at a time: at most 128 registers for a thread
 #define OWN (ROWS / DOWN)        // rows of a thread
 #define STRIP 32                 // dimensions of queries and keys that are in shared memory at a time
-#define DEPTH 16                 // positions of values that are
-#define WIDTH (64 * COLUMNS)     // dimensions, with what fills them up
-#define QUERY_STEP (STRIP + 4)   // from row to row; 4 more, so that neighbouring rows begin in other banks
+#define DEPTH 16                 // positions of values that are in shared memory at a time
+#define WIDTH (64 * COLUMNS)     // dimensions, padded
+#define QUERY_STEP (STRIP + 4)   // from row to row; 4 more, so that rows begin in different banks
 #define WEIGHT_STEP (PLACES + 4)
 #define BOTH_STRIPS (ROWS * QUERY_STEP + STRIP * PLACES)  // floats of queries and of keys
-#define VALUE_STRIP (DEPTH * WIDTH)                       // which take the same memory in turn
-#define TOGETHER (WIDE ? EACH : 1)  // positions of which keys are read at once: they lie in one block
+#define VALUE_STRIP (DEPTH * WIDTH)                       // which uses the same memory later
+#define TOGETHER (WIDE ? EACH : 1)  // positions whose keys one load reads: they lie in one block
 
-// sums[i] += left[down + DOWN * i, :length] @ right[:, columns of the thread], for 4 * GROUPS columns, 64 apart by fours
+// sums[i] += left[down + DOWN * i, :length] @ right[:, columns of the thread], for 4 * GROUPS columns: fours, 64 apart
 template <int GROUPS>
 __device__ __forceinline__ void add_product(float sums[OWN][4 * GROUPS], const float* left, int left_step,
                                             const float* right, int length) {
@@ -134,7 +134,7 @@ __device__ __forceinline__ float row_sum(float x) {
     return x;
 }
 
-// the step of the online softmax: scores of the positions from `from` on -> weights [ROWS, WEIGHT_STEP]
+// a step of the online softmax: the scores of the positions from `from` on become weights [ROWS, WEIGHT_STEP]
 __device__ __forceinline__ void weigh(float scores[OWN][4], float4* weights, float most[OWN], float total[OWN],
                                       float sums[OWN][4 * COLUMNS], const int ends[OWN], int from, int window,
                                       float scale, float softcap) {
@@ -176,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
     float* weights = reinterpret_cast<float*>(weight_rows);
 
     int thread = threadIdx.x, across = thread % ACROSS, down = thread / ACROSS;
-    int tile = gridDim.x - 1 - blockIdx.x;  // those that see most begin first
+    int tile = gridDim.x - 1 - blockIdx.x;  // tiles that see the most positions begin first
     int kv_head = blockIdx.y, heads = kv_heads * group, sequence = first_sequence + blockIdx.z;
     int start = seq_starts[sequence], count = seq_starts[sequence + 1] - start, context = context_lens[sequence];
     int first_row = tile * ROWS, rows = min(ROWS, count * group - first_row);
@@ -187,21 +187,21 @@ extern "C" __global__ void __launch_bounds__(TWO_BLOCKS) attend_many(
         query_rows[thread] = thread < rows ? (start + token) * heads + head : -1;
     }
 
-    int ends[OWN];  // what a row sees ends there
+    int ends[OWN];  // the end of the positions that a row sees
     float most[OWN], total[OWN], sums[OWN][4 * COLUMNS] = {};
 #pragma unroll
     for (int i = 0; i < OWN; i++) {
         ends[i] = max(0, context - count + (first_row + down + DOWN * i) / group + 1);
         most[i] = -INFINITY, total[i] = 0;
     }
-    int seen_first = max(0, context - count + first_row / group + 1 - window);  // by any row
+    int seen_first = max(0, context - count + first_row / group + 1 - window);  // by at least one row
     int seen_end = max(0, context - count + (first_row + rows - 1) / group + 1);
 
     for (int from = seen_first / PLACES * PLACES; from < seen_end; from += PLACES) {
         if (thread < PLACES) {
             int position = from + thread;
             bool is_seen = position >= seen_first && position < seen_end;
-            // of keys that are read together some may be seen by nobody: what comes of them is not looked at
+            // of keys that are read together, no row may see some: their scores are not used
             bool is_read = position >= seen_first / TOGETHER * TOGETHER && position < seen_end;
             key_places[thread] = is_read ? key_of(position, table, kv_head, kv_heads, head_dim, block_size) : -1;
             value_places[thread] = is_seen ? row_of(position, table, kv_head, kv_heads, block_size) * head_dim : -1;

@@ -1,17 +1,17 @@
-// Copies of whole blocks of one array: of the pool's, or of the rows of a table.
+// Copies whole blocks of an array, for example blocks of the pool or rows of a table.
 //
 //     target[to[i]] = source[from[i]]        for i in 0 .. count - 1; `from` null: i itself, and so for `to`
 //
 // source, target  [.., units] of unit_t      any element type: bytes are copied; of the source there are `blocks`
 // from, to        number_t [count], int or long long; those of `to` are distinct, and within the target
 //
-// A number of `from` that is no block's gives bytes of 0xff, which read as NaN: a kernel cannot raise, and must not read
-// elsewhere.
+// A number in `from` that is out of range gives bytes of 0xff, which are NaN: a kernel cannot raise an error, and must
+// not read outside of the array.
 //
-// So the kernel gathers blocks (to null), scatters them (from null), or copies within an array, where no block may be
-// both read and written. Launched: blocks (i, stretch of UNITS * blockDim.x units). A thread copies UNITS units,
-// blockDim.x apart: neighbouring threads touch neighbouring bytes, and all loads of a thread are on their way before the
-// first store. unit_t is as large as the size of a block allows: 16 bytes as a rule.
+// So the kernel gathers blocks (`to` null), scatters them (`from` null), or copies within an array, where no block may
+// be both read and written. Launched: blocks (i, part of UNITS * blockDim.x units). A thread copies UNITS units,
+// blockDim.x apart: neighbouring threads access neighbouring bytes, and a thread starts all its loads before the first
+// store. unit_t is the largest type that divides a block, usually 16 bytes.
 
 #include "common.cuh"
 

@@ -1,14 +1,15 @@
-// Every element in another float type, to the nearest number, of two the even one.
+// Converts every element to another float type, rounding to nearest even.
 //
 //     out = x.astype(to_t)                            float32, float64, float16 and bfloat16 in any pair
 //
-// Shapes: x [count], out [count], without gaps. A block takes ELEMENTS * blockDim.x neighbours, a thread ELEMENTS of them,
-// blockDim.x apart, so that a warp reads and writes neighbours and each thread has several loads on their way.
+// Shapes: x [count], out [count], contiguous. A block converts ELEMENTS * blockDim.x neighbours, a thread ELEMENTS of
+// them, blockDim.x apart, so that a warp reads and writes neighbours and a thread starts several loads at once.
 //
 // float64 to float16 must not round twice: 1 + 2**-11 + 2**-40 rounds to 1 + 2**-11 in float32, which lies half way
-// between two float16 and would go down, although the number lies above the middle. So float32 is reached by rounding to
-// odd: what does not fit is cut off, and the last bit set. A number beside a middle then stays beside it.
-// float64 to bfloat16 does round twice, because the definition does: ml_dtypes goes by float32.
+// between two float16 and would be rounded down, although the number is above the middle. So it is first rounded to
+// float32 by rounding to odd: bits that do not fit are cut off, and the last bit is set. Then a number near a middle
+// stays on its side of it. float64 to bfloat16 rounds twice, because the definition does: ml_dtypes converts to float32
+// first.
 
 #include "common.cuh"
 

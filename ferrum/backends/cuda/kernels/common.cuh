@@ -1,8 +1,8 @@
-// What every kernel here is written with: the types of elements, sums over a warp and over a block.
-// Rules: no atomics and no fast mathematics, so that a result is the same in every run; a block has a multiple of 32
-// threads; shared memory is declared with SHARED or `__shared__` and holds nothing before it is written.
+// Types of elements, and sums over a warp and over a block, for all kernels. Rules: no atomics and no fast mathematics,
+// so that every run gives the same bits; a block has a multiple of 32 threads; shared memory is declared with SHARED or
+// `__shared__`, and is written before it is read.
 
-#ifndef FERRUM_SHIM  // the shim, which runs these files on the CPU, brings its own
+#ifndef FERRUM_SHIM  // the shim, which runs these files on the CPU, defines its own
 #define SHARED(type, name)                                \
     extern __shared__ __align__(16) unsigned char dynamic_[]; \
     type* name = reinterpret_cast<type*>(dynamic_)
@@ -12,7 +12,7 @@
 
 #define ALL_LANES 0xffffffffu
 
-// ---- elements of 16 bits, computed with as float
+// ---- elements of 16 bits; arithmetic is in float
 
 struct half_t {
     unsigned short bits;
@@ -38,7 +38,7 @@ __device__ __forceinline__ float to_float(half_t x) {
 
 __device__ __forceinline__ void store(float* place, float x) { *place = x; }
 
-// to nearest, ties to even; a NaN stays one
+// rounded to nearest even; NaN stays NaN
 __device__ __forceinline__ void store(bfloat_t* place, float x) {
     unsigned bits = __float_as_uint(x);
     place->bits = x != x ? (unsigned short)(bits >> 16 | 64u) : (unsigned short)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
@@ -59,7 +59,7 @@ __device__ __forceinline__ float warp_sum(float x) {
     return x;
 }
 
-// NaN wins
+// NaN if one is NaN
 __device__ __forceinline__ float larger(float x, float y) { return x != x ? x : (y != y || y > x) ? y : x; }
 
 __device__ __forceinline__ float warp_max(float x) {
@@ -67,7 +67,7 @@ __device__ __forceinline__ float warp_max(float x) {
     return x;
 }
 
-// of all threads of a block; `parts`: shared memory for 32 numbers, which may be used again at once
+// the sum over all threads of a block; `parts`: shared memory for 32 numbers, which may be used again at once
 __device__ __forceinline__ float block_sum(float x, float* parts) {
     x = warp_sum(x);
     __syncthreads();

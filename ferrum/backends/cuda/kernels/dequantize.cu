@@ -1,12 +1,12 @@
-// Whole matrices in plain numbers, for products of many tokens.
+// Decodes whole matrices, for products of many tokens.
 //
 //     dequantize:  out = weight.dequantize()          in float32, or rounded to bfloat16
 //     rounded:     out = x.astype(bfloat16)
 //
 // Shapes: weights [rows, columns] in a FORMAT of formats.cuh, out [rows, columns] of out_t; x and out [count].
 //
-// A thread decodes one run of weights; neighbours decode neighbours, so that a warp reads and writes without gaps. What
-// it writes is four or eight numbers side by side, which the memory takes whole.
+// A thread decodes one run of weights, four or eight neighbouring numbers. Neighbouring threads decode neighbouring
+// runs, so that a warp reads and writes contiguous memory.
 
 #include "formats.cuh"
 

@@ -1,25 +1,25 @@
-// One token for every row, drawn from its logits.
+// Samples one token for every row of logits.
 //
 //     x = np.float64(logits) / temperature
-//     top_k:   of x stay the k largest, of equal ones those with the lowest ids; 0 or less keeps all
-//     weights = np.exp(x - x.max()), and 0 for what does not stay
-//     top_p:   the best tokens stay, until their weights reach top_p * weights.sum(); the one that crosses stays; 1 keeps
-//              all
-//     min_p:   weights of at least min_p stay
+//     top_k:   keeps the k largest of x, of equal ones those with the lowest ids; 0 or less keeps all
+//     weights = np.exp(x - x.max()), and 0 for tokens that are not kept
+//     top_p:   keeps the best tokens until their weights reach top_p * weights.sum(), including the one that reaches it; 1
+//              keeps all
+//     min_p:   keeps weights of at least min_p
 //     out = the first id at which weights.cumsum() exceeds unit * weights.sum()
 //
-// This is what `choose` of ferrum/tensor/drawing.py says. A row whose temperature is below GREEDY_BELOW, or whose largest
-// logit is no finite number, gives the id of that logit.
+// This is the definition `choose` in ferrum/tensor/drawing.py. A row whose temperature is below GREEDY_BELOW, or whose
+// largest logit is not finite, gives the id of the largest logit.
 //
 // Shapes: logits [rows, n]; weights float64 [rows, n]; best [rows], the ids of the largest logits; settings float64
 // [rows, 5]: temperature, top_k, top_p, min_p, unit; out int64 [rows].
 //
-// `weigh` writes the weights with as many blocks as there are, because an exponential in float64 is dear. `draw` gives a
-// block to a row: two cuts by a sum (order.cuh), then the sums of the shares of its warps, in the order of ids; the warp
-// in whose share the running sum passes the number drawn looks for the token, 32 neighbours at a time.
+// `weigh` writes the weights with many blocks, because an exponential in float64 is slow. In `draw` a block computes a
+// row: two cuts by a sum (order.cuh), then the sums of the shares of its warps, in the order of ids. The warp in whose
+// share the running sum passes the random number looks for the token, 32 neighbours at a time.
 //
-// Sums are float64 but are added in another order than np.cumsum does: their last bits may differ. A token can differ
-// from the definition's only where a sum comes that close to what it is compared with.
+// Sums are float64, but their order of additions is not that of np.cumsum, so their last bits may differ. A token can
+// differ from that of the definition only if two numbers that are compared differ by as little.
 
 #include "order.cuh"
 
@@ -45,7 +45,7 @@ extern "C" __global__ void weigh(const float* logits, const long long* best, con
     }
 }
 
-// the token of the share at which `before` and its running sum pass `wanted`; by one warp
+// the token of a share at which `before` plus the running sum passes `wanted`; computed by one warp
 __device__ __forceinline__ int first_past(const float* logits, const double* weights, share_t share, place_t cut,
                                           double least, double before, double wanted) {
     int lane = threadIdx.x % 32, latest = -1;
@@ -58,7 +58,7 @@ __device__ __forceinline__ int first_past(const float* logits, const double* wei
         if (here < 32) return line + here;
         before = __shfl_sync(ALL_LANES, until, 31);
     }
-    return warp_largest(latest);  // only a rounding kept the last one from passing
+    return warp_largest(latest);  // it would pass without rounding errors
 }
 
 extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, const double* weights,
@@ -84,16 +84,16 @@ extern "C" __global__ void __launch_bounds__(512) draw(const float* logits, cons
             if (place_of(logits[id], id) >= cut) total += weights[id];
         total = block_total(total, parts);
         place_t nucleus = cut_at(logits, weights, n, top_p * total, parts);
-        cut = nucleus > cut ? nucleus : cut;  // a rounding may carry the first beyond the second
+        cut = nucleus > cut ? nucleus : cut;  // rounding may place the first after the second
     }
     double own = 0, total = 0, before = 0, until = 0;
 #pragma unroll 4
     for (int id = share.first + threadIdx.x % 32; id < share.last; id += 32)
         if (weights[id] >= min_p && place_of(logits[id], id) >= cut) own += weights[id];
-    total = block_total(own, parts);  // leaves in parts[i] the sum of warp i
+    total = block_total(own, parts);  // writes the sum of warp i to parts[i]
 
     double wanted = unit * total;
-    int warp = -1;  // the first whose share passes it, or the last that adds something
+    int warp = -1;  // the first warp whose share passes it, or the last one with a positive sum
     bool passed = false;
     for (int each = 0; each < (int)blockDim.x / 32; each++) {
         if (passed || parts[each] == 0) continue;

@@ -1,17 +1,16 @@
-// One operation on every element.
+// Elementwise operations.
 //
 //     copy:    out = np.ascontiguousarray(x)          any type of 1, 2, 4 or 8 bytes
 //     unary:   out = FUNCTION(x)                      float32; erf_of also float64
 //     binary:  out = OPERATION(x, y)                  float32
 //
-// Shapes: up to four dimensions n0, n1, n2, n3 (those that are missing are 1, in front). `x` and `y` may have gaps, and
-// axes that repeat: element (i0, i1, i2, i3) stands at x[i0 * x0 + i1 * x1 + i2 * x2 + i3 * x3], and a stride of 0 makes
-// one element serve for a whole axis. `out` has no gaps.
+// Shapes: four dimensions n0, n1, n2, n3; missing ones are 1, in front. `x` and `y` may have any strides: element (i0,
+// i1, i2, i3) is x[i0 * x0 + i1 * x1 + i2 * x2 + i3 * x3]. A stride of 0 broadcasts an axis. `out` is contiguous.
 //
-// A block writes ELEMENTS * blockDim.x neighbouring elements of `out`, a thread ELEMENTS of them, blockDim.x apart: the
-// threads of a warp then read and write neighbours, and each thread has several loads on their way at the same time.
-// What bounds these kernels is memory; the divisions that find the place of an element are hidden behind it as long as
-// `index_t` has 32 bits, which whoever launches chooses by the number of elements.
+// A block writes ELEMENTS * blockDim.x neighbouring elements of `out`, a thread ELEMENTS of them, blockDim.x apart. So
+// the threads of a warp read and write neighbours, and a thread starts several loads at once. Memory limits the speed
+// of these kernels. The divisions for the place of an element take no extra time if `index_t` has 32 bits; the launch
+// chooses it by the number of elements.
 
 #include "common.cuh"
 
@@ -47,7 +46,7 @@ __device__ __forceinline__ double erf_of(double x) { return erf(x); }
 __device__ __forceinline__ float cos_of(float x) { return cosf(x); }
 __device__ __forceinline__ float sin_of(float x) { return sinf(x); }
 
-// where element number `index` of the result stands in an operand
+// the place in an operand of element number `index` of the result
 __device__ __forceinline__ long long place_of(index_t index, index_t n1, index_t n2, index_t n3, long long s0,
                                               long long s1, long long s2, long long s3) {
     index_t row = index / n3, plane = row / n2, cube = plane / n1;

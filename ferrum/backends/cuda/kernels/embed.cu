@@ -1,11 +1,11 @@
-// Rows of a table, one for each token.
+// The row of a table for each token.
 //
 //     out = scale * table.dequantize()[token_ids]
 //
 // Shapes: table [vocab, columns] in a FORMAT of formats.cuh, token_ids [tokens], out [tokens, columns].
 //
-// A thread decodes one run of a token's row; neighbours decode neighbours. A token that the table does not have gets NaN:
-// nothing is read beyond the ends of the table, and whoever computes with the row sees that it is nonsense.
+// A thread decodes one run of the row of a token; neighbouring threads decode neighbouring runs. A token id out of
+// range gives NaN: nothing is read outside of the table, and the error is visible in the results.
 
 #include "formats.cuh"
 

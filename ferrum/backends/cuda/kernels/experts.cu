@@ -1,18 +1,20 @@
-// What the chosen experts of each token say, each of them a gated MLP.
+// The chosen experts of each token; an expert is a gated MLP.
 //
 //     expert_inner:  out[token, choice] = activation(gate) * (up + offset) of x[token], by expert numbers[token, choice]
 //     expert_outer:  out[token] = sum over choices of weights[token, choice] * (downs[numbers[token, choice]] @
 //                    inner[token, choice] + down_bias), in the order of the choices, plus always[token]
 //
-// Shapes: x, always and out of expert_outer [tokens, hidden], numbers and weights [tokens, chosen], inner [tokens, chosen,
-// middle]. Gates and ups [middle, hidden] are in one FORMAT of formats.cuh, downs [hidden, middle] may be in another one.
-// `table` [experts, 6] holds the addresses of each expert's gate, up, down, and their biases, 0 where there is none: the
-// matrices of experts are arrays of their own, and which of them a step reads is known on the device alone. `hidden` and
-// `middle` are multiples of ROWS.
+// Shapes: x, always and out of expert_outer [tokens, hidden], numbers and weights [tokens, chosen], inner [tokens,
+// chosen, middle]. Gates and ups [middle, hidden] are in one FORMAT of formats.cuh, downs [hidden, middle] may be in
+// another one. `table` [experts, 6] holds the addresses of the gate, up and down of each expert, and of their biases
+// (0: none), because the matrices of experts are separate arrays, and only the device knows which experts a step uses.
+// `hidden` and `middle` are multiples of ROWS.
 //
-// expert_inner: a warp computes HALF rows of gate and the same of up for one token and choice. Blocks of the same rows and
-// other choices are neighbours in the grid: those of one expert find its weights in the second-level cache.
-// expert_outer: a block computes ROWS rows for one token, a warp for each choice; they meet in shared memory.
+// expert_inner: a warp computes HALF rows of gate and the same of up for one token and choice. Blocks with the same
+// rows and other choices are neighbours in the grid, so that blocks of one expert find its weights in the second-level
+// cache.
+// expert_outer: a block computes ROWS rows for one token, with one warp for each choice, and adds them in shared
+// memory.
 
 #include "products.cuh"
 #include "activation.cuh"
@@ -28,7 +30,7 @@
 #define GATE 0
 #define UP 1
 #define DOWN 2
-#define BIAS 3  // that of the gate; those of up and down follow
+#define BIAS 3  // index of the bias of the gate; those of up and down follow
 #define FACTS 6
 
 extern "C" __global__ void expert_inner(const float* x, const unsigned long long* table, const int* numbers, int pairs,

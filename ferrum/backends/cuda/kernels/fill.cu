@@ -1,14 +1,15 @@
-// fill: puts a step's batch into the buffers that a graph reads.
+// fill: copies the batch of a step into the buffers that a graph reads.
 //
-//     own_x[:sequences] = x, and what stands for no token in the rest        for each x of one number a sequence
+//     own_x[:sequences] = x, and the values of an absent token after it      for each array x with one number a sequence
 //     own_tables[:sequences, :width] = tables
 //
 // token_ids, positions, slots, context_lens, logit_rows    int [sequences] -> int [own_sequences]
 // tables                                                   int [sequences, width] -> int [own_sequences, own_width]
 //
-// A graph has the shape of its bucket, and a batch may be smaller. A sequence that is missing has the slot -1, to which
-// nothing is written, and no context, of which nothing is read. One thread for each entry of the block tables; those of
-// the first column do the rest. All fields in one launch: seven copies would take longer than a layer.
+// A graph has a fixed shape, and a batch may be smaller. An absent sequence has the slot -1, to which nothing is
+// written, and a context of 0, of which nothing is read. There is one thread for each entry of the block tables; the
+// threads of the first column copy the other arrays. One launch copies all arrays, because six copies would take longer
+// than a layer.
 
 #include "common.cuh"
 

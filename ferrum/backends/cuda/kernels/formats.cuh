@@ -2,20 +2,20 @@
 //
 //     decode(load(row, column), column, weights):  weights[0..run - 1] = dequantize(weight)[row, column..column + run - 1]
 //
-// The definitions are the `dequantize` of Dense, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K; every decoder here gives their
-// bits. It may, although a GPU joins a product and a sum into one rounding: scales have 11 bits, group scales at most 8,
-// codes at most 6, so that each product of them is exact in float32.
+// Definitions: `dequantize` of Dense, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K and Q6_K. Every decoder gives the same bits, even if
+// a GPU rounds a product and a sum only once: scales have 11 bits, group scales at most 8 and codes at most 6, so their
+// products are exact in float32.
 //
-// block, bytes   so many neighbouring weights of a row lie in so many bytes; a row has whole blocks
+// block, bytes   weights of a block, neighbours in a row, and its bytes; a row consists of whole blocks
 // run            weights that a thread decodes at a time; `column` is a multiple of it
-// runs, apart    runs that lie in the same bytes, and the columns from one to the next: formats of less than 8 bits keep
-//                two codes in a byte. What `load` brings serves for all of them.
-// stored         the bytes of a run as they are loaded. `load` computes nothing with them, so that a thread can have
-//                many loads on their way before it waits for the first: in loops over rows, those of `ahead` places.
+// runs, apart    runs that share the same bytes, and the columns from one to the next: formats of less than 8 bits have
+//                two codes in a byte. One `load` serves all of them.
+// stored         the bytes of a run as they are loaded. `load` does not compute with them, so a thread can start many
+//                loads before it waits for the first: in loops over rows, those of `ahead` places.
 //
-// Addresses are as aligned as the widest load needs: rows of plain numbers begin at a multiple of 4 numbers, those of
-// Q4_K and Q5_K at one of 16 bytes, of Q4_1 at one of 4. Blocks of Q8_0, Q4_0 and Q6_K lie at even addresses and no
-// better, so that they are loaded by 2 bytes.
+// Addresses are aligned to the widest load: rows of float32, float16 and bfloat16 begin at a multiple of 4 numbers,
+// rows of Q4_K and Q5_K at a multiple of 16 bytes, of Q4_1 at a multiple of 4. Blocks of Q8_0, Q4_0 and Q6_K only have
+// even addresses, so they are loaded 2 bytes at a time.
 
 #include "common.cuh"
 
@@ -29,11 +29,11 @@ __device__ __forceinline__ float half_of(unsigned bits) {
     return to_float(x);
 }
 
-// byte `i` of a word, without and with a sign
+// byte `i` of a word, unsigned and signed
 __device__ __forceinline__ float byte_of(unsigned word, int i) { return (float)(word >> 8 * i & 255u); }
 __device__ __forceinline__ float signed_byte_of(unsigned word, int i) { return (float)(signed char)(word >> 8 * i); }
 
-// ---- plain numbers
+// ---- float32, float16, bfloat16
 
 struct float32 {
     static const int block = 4, bytes = 16, run = 4, runs = 1, apart = 0, ahead = 2;
@@ -62,7 +62,7 @@ struct float16 {
     }
 };
 
-// the upper halves of float32
+// bfloat16: the upper half of a float32
 struct bfloat16 {
     static const int block = 4, bytes = 8, run = 4, runs = 1, apart = 0, ahead = 4;
     typedef uint2 stored;
@@ -100,7 +100,7 @@ struct q8_0 {
     }
 };
 
-// four codes out of a group's 16 bytes: the low halves of the bytes are its first 16 weights, the high ones its last
+// four codes of the 16 bytes of a group: the low halves of the bytes are its first 16 weights, the high halves its last
 __device__ __forceinline__ unsigned four_codes(unsigned packed, int column) {
     return packed >> (column % 32 < 16 ? 0 : 4) & 0x0f0f0f0fu;
 }
@@ -144,12 +144,12 @@ struct q4_1 {
     }
 };
 
-// ---- blocks of 256 whose groups have scales of their own
+// ---- blocks of 256 whose groups have their own scales
 
-// What the 32 weights of a group share in Q4_K and Q5_K: weight = step * code - offset. `head`, the first 16 bytes of a
-// block: scale and minimum (2 bytes each), then 12 bytes. Of these, bytes 0-3 hold group scales 0-3 and bytes 4-7 group
-// minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of scales 4-7 and, above, of minimums 4-7, whose 2
-// high bits are those of bytes 0-7.
+// Step and offset of a group of 32 weights in Q4_K and Q5_K: weight = step * code - offset. `head`, the first 16 bytes
+// of a block: scale and minimum (2 bytes each), then 12 bytes. Of these, bytes 0-3 hold group scales 0-3 and bytes 4-7
+// group minimums 0-3 in their low 6 bits; bytes 8-11 hold the low 4 bits of scales 4-7 and, above, of minimums 4-7,
+// whose 2 high bits are those of bytes 0-7.
 __device__ __forceinline__ void group_of(uint4 head, int group, float* step, float* offset) {
     int place = group % 4 * 8;
     unsigned scale = head.y >> place, minimum = head.z >> place, late = head.w >> place;
@@ -209,9 +209,9 @@ struct q5_k {
     }
 };
 
-// 128 bytes of low halves, 64 bytes of high bit pairs, 16 signed group scales, scale (2 bytes); codes stand for code - 32.
-// Each half of a block, 128 weights in four quarters, has 64 bytes of low halves: quarters 0 and 1 in the low halves of
-// the bytes, 2 and 3 in the high ones; and 32 bytes of pairs: bits 2q and 2q + 1 belong to quarter q.
+// 128 bytes of low halves, 64 bytes of high bit pairs, 16 signed group scales, scale (2 bytes); codes stand for code -
+// 32. Each half of a block, 128 weights in four quarters, has 64 bytes of low halves: quarters 0 and 1 in the low
+// halves of the bytes, 2 and 3 in the high ones; and 32 bytes of pairs: bits 2q and 2q + 1 belong to quarter q.
 struct q6_k {
     static const int block = 256, bytes = 210, run = 8, runs = 2, apart = 64, ahead = 1;
     struct stored {
@@ -242,7 +242,7 @@ struct q6_k {
     }
 };
 
-// where a row begins
+// the address of a row
 template <class Format>
 __device__ __forceinline__ const unsigned char* row_of(const unsigned char* weights, int row, int columns) {
     return weights + (long long)row * (columns / Format::block * Format::bytes);

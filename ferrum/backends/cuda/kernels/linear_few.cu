@@ -1,19 +1,19 @@
-// Products of weights with a few tokens: what decoding spends its time on.
+// Products of weights with a few tokens, which take most of the time of decode steps.
 //
 //     linear_few:  out = scale * (x @ weights.T + bias) + residual
 //     gated_few:   out = activation(gate) * (up + offset), where gate = min(x @ gates.T + gate_bias, limit) and
 //                  up = max(min(x @ ups.T + up_bias, limit), -limit)
 //
-// Shapes: x [tokens, columns], residual and out [tokens, rows], weights [rows, columns] in a FORMAT of formats.cuh, bias
-// [rows]. linear_few takes up to three matrices of one format, whose results stand side by side: rows = rows0 + rows1 +
-// rows2. A bias or a residual that is null is none.
+// Shapes: x [tokens, columns], residual and out [tokens, rows], weights [rows, columns] in a FORMAT of formats.cuh,
+// bias [rows]. linear_few takes up to three matrices of one format, whose results lie side by side: rows = rows0 +
+// rows1 + rows2. A bias or a residual may be null.
 //
-// A warp computes ROWS rows for TOKENS tokens, and all a block's warps know nothing of each other. Blocks of the same
-// rows and other tokens are neighbours in the grid: they find the weights in the second-level cache. Where tokens or
-// rows are missing at the end, the last one is computed again and not written.
+// A warp computes ROWS rows for TOKENS tokens; the warps of a block are independent. Blocks with the same rows and
+// other tokens are neighbours in the grid, so they find the weights in the second-level cache. If fewer tokens or rows
+// are left at the end, the last one is computed again and not written.
 //
-// With one token the bound is the bandwidth of the memory that weights come from. Arithmetic grows with the tokens: counted
-// in instructions, it bounds formats of four bits from some two tokens on, and bfloat16 not yet at eight.
+// With one token, the bandwidth of memory limits the speed. Arithmetic grows with the tokens: counted in instructions,
+// it is the limit for formats of four bits from about two tokens on, and for bfloat16 not even at eight.
 
 #include "products.cuh"
 #include "activation.cuh"
@@ -28,7 +28,7 @@
 #define ROWS 4
 #endif
 
-// where the TOKENS rows of x begin
+// the addresses of the TOKENS rows of x
 __device__ __forceinline__ void find_tokens(const float* x, int first, int tokens, int columns,
                                             const float* (&places)[TOKENS]) {
 #pragma unroll

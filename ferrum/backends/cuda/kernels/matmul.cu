@@ -1,4 +1,4 @@
-// matmul: stacks of matrices, each element of the result by itself.
+// matmul: products of stacks of matrices, each element computed by itself.
 //
 //     out[stack] = x[stack] @ y[stack]
 //
@@ -6,9 +6,8 @@
 // y      float [stacks, inner, columns]
 // out    float [stacks, rows, columns]
 //
-// One thread for each element of the result adds up its products in the order of the inner axis. So an element depends
-// on its own row and column alone, whatever else is in the stack: what the deterministic mode promises, and nothing that
-// is meant to be fast.
+// A thread computes one element of the result and adds up the products in the order of the inner axis. So an element
+// depends only on its row and its column, as deterministic mode requires. The kernel is slow.
 
 #include "common.cuh"
 

@@ -1,17 +1,17 @@
-// Normalised rows, and what is added to a residual.
+// Norms of rows, and additions to a residual.
 //
 //     away = x - x.mean(-1) if centred else x
-//     y = away / np.sqrt((away * away).mean(-1) + epsilon) * weight + bias        bias may be missing
-//     norm_rows:  out = y, or residual + scale * y where there is a residual
+//     y = away / np.sqrt((away * away).mean(-1) + epsilon) * weight + bias        bias may be null
+//     norm_rows:  out = y, or residual + scale * y if residual is not null
 //     add_scaled: out = residual + scale * x
 //
-// Shapes: x [tokens, heads, n], the rows of a token without gaps, `stride` elements from one token to the next; residual
-// and out [tokens, heads, n] without gaps; weight and bias [n] or, where `own` is set, [heads, n].
+// Shapes: x [tokens, heads, n], contiguous for each token, `stride` elements from one token to the next; residual and
+// out [tokens, heads, n], contiguous; weight and bias [n] or, if `own` is set, [heads, n].
 //
-// A row has a team: a block, or a warp where rows are short (heads of attention). A thread takes four columns at
-// a time, 16 bytes where the addresses allow; a row of 4096 is one load for each thread of a block of 1024, so the time
-// of a row is that of one trip to memory and two sums. The row is read again rather than kept: by then it stands in the
-// L1 cache, and there is no longest row. The order of additions depends on n alone.
+// A row is computed by a team of threads: a block, or a warp for short rows (heads of attention). A thread loads four
+// columns at a time, 16 bytes if the addresses allow it; a row of 4096 is one load for each thread of a block of 1024,
+// so its time is that of one load and two sums. The row is not kept but read again from the L1 cache, so a row may have
+// any length. The order of additions depends on n alone.
 
 #include "rows.cuh"
 
@@ -27,7 +27,7 @@ extern "C" __global__ void norm_rows(const float* x, const float* weight, const 
                                 float epsilon, float scale) {
     __shared__ float parts[32];
     long long number = (long long)blockIdx.x * blockDim.y + threadIdx.y;
-    if (number >= rows) return;  // a whole warp, and only where a row has one: no barrier misses it
+    if (number >= rows) return;  // only for a row of one warp, so no barrier waits for it
     int head = (int)(number % heads), step = 4 * blockDim.x;
     const float* row = x + number / heads * stride + (long long)head * n;
     const float* weights = own ? weight + (long long)head * n : weight;
@@ -46,7 +46,7 @@ extern "C" __global__ void norm_rows(const float* x, const float* weight, const 
     }
     float squares = 0;
     for (int column = 4 * threadIdx.x; column < n; column += step)
-        squares += square_sum(load4(row, column, n, at_once, mean), mean);  // what lies beyond adds 0
+        squares += square_sum(load4(row, column, n, at_once, mean), mean);  // columns after the end add 0
     float factor = 1.0f / sqrtf(team_sum(squares, parts) / n + epsilon);
 
     for (int column = 4 * threadIdx.x; column < n; column += step) {

@@ -1,9 +1,10 @@
-// The order of the tokens of a row, and what kernels share that choose among them.
+// The order of the tokens of a row, for the kernels that choose tokens.
 //
-// A token's *place* is a number of 64 bits: the larger one is the better token. In front stands the logit, as an integer
-// of the same order; behind it the id, so that of equal logits the lowest id is the best and no two places are equal.
-// NaN is above everything, as in np.argmax, and -0 equals 0. A set of the best tokens is then a number too, its *cut*: a
-// token belongs to it if its place is not below. Places of a row of at most 2**31 tokens; 0 is below every place.
+// The *place* of a token is an integer of 64 bits; a better token has a larger place. The high bits are the logit, as
+// an integer of the same order; the low bits are the id, so that of equal logits the lowest id is the best, and no two
+// places are equal. NaN is the largest, as in np.argmax, and -0 equals 0. A set of the best tokens is given by one
+// number, its *cut*: a token belongs to it if its place is at least the cut. A row has at most 2**31 tokens; all places
+// are above 0.
 
 #include "common.cuh"
 
@@ -17,7 +18,7 @@ __device__ __forceinline__ place_t place_of(float logit, int id) {
 
 __device__ __forceinline__ int id_of(place_t place) { return (int)(0xffffffffu - (unsigned)place); }
 
-// ---- of the lanes of a warp, the same in every lane
+// ---- reductions over the lanes of a warp; the result is the same in every lane
 
 template <class T>
 __device__ __forceinline__ T warp_total(T x) {
@@ -34,7 +35,7 @@ __device__ __forceinline__ T warp_largest(T x) {
     return x;
 }
 
-// of this lane and those before it
+// the sum over this lane and the lanes before it
 template <class T>
 __device__ __forceinline__ T warp_running(T x) {
     int lane = threadIdx.x % 32;
@@ -45,8 +46,8 @@ __device__ __forceinline__ T warp_running(T x) {
     return x;
 }
 
-// ---- of the warps of a block, the same in every thread; `parts`: shared memory for 32 numbers, which may be used again
-// at once
+// ---- reductions over a block; the result is the same in every thread; `parts`: shared memory for 32 numbers, which
+// may be used again at once
 
 template <class T>
 __device__ __forceinline__ T block_total(T x, T* parts) {
@@ -69,8 +70,7 @@ __device__ __forceinline__ place_t block_best(place_t place, place_t* parts) {
     return best;
 }
 
-// ---- the tokens that a warp of a block looks at: neighbours, so that what comes before them are those of the warps
-// before it
+// ---- the share of a warp: neighbouring tokens, which come after those of the warps before it
 
 struct share_t {
     int first, last;
@@ -87,8 +87,8 @@ __device__ __forceinline__ share_t share_of_warp(int n) {
 #define DIGITS 16
 #define CUT_PARTS (32 * (DIGITS + 1))
 
-// 16 sums over a warp for the price of one: in each step a lane gives away half of its sums, and takes over the other
-// half of its partner's. Lane i is left with the sum number i / 2.
+// 16 sums over a warp in the time of one: in each step a lane passes half of its sums to its partner and receives the
+// other half of the partner's sums. In the end lane i has the sum number i / 2.
 template <int HALF>
 __device__ __forceinline__ double sixteen_sums(double* sums) {
     bool upper = threadIdx.x & 2 * HALF;
@@ -101,21 +101,21 @@ __device__ __forceinline__ double sixteen_sums(double* sums) {
     return sums[0] + __shfl_xor_sync(ALL_LANES, sums[0], 1);
 }
 
-// The cut with which the amounts of the best tokens, the best first, reach `wanted`: the token that crosses it belongs to
-// them. An amount is the token's weight, or 1 where there are no weights; one at least is above 0. Where all of them
-// together do not reach it, all that amount to something belong to them. For a block, which must call it together;
-// `parts`: shared memory for CUT_PARTS numbers.
+// The cut of the best tokens whose amounts, the best first, reach `wanted`, including the token that reaches it. An
+// amount is the weight of a token, or 1 if there are no weights; at least one is above 0. If all amounts together do
+// not reach it, all tokens with an amount above 0 belong to the set. All threads of a block must call it; `parts`:
+// shared memory for CUT_PARTS numbers.
 //
-// The place where the sum crosses is found like a word in a dictionary, one hexadecimal digit after the other, from the
-// first on: a pass over the row adds up the amounts by their next digit among the tokens that begin with the digits found
-// so far. It ends as soon as one token is left, or the sum is reached exactly, as a count is: rarely after more than six
-// passes, unless many logits are equal. Every thread keeps its sixteen sums in registers, so no two threads add to one
+// The place at which the sum reaches `wanted` is found digit by digit, in hexadecimal, like a word in a dictionary: a
+// pass over the row adds up amounts by the next digit of the place, for the tokens that begin with the digits found so
+// far. The loop ends when one token is left, or when the sum equals `wanted`, as counts do; usually after at most six
+// passes, unless many logits are equal. Every thread keeps sixteen sums in registers, so no two threads add to the same
 // number, and the order of additions is fixed.
 __device__ place_t cut_at(const float* logits, const double* weights, int n, double wanted, double* parts) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     share_t share = share_of_warp(n);
     place_t begin = 0;  // the digits found so far
-    double above = 0;   // what all tokens amount to that come before those which begin with them
+    double above = 0;   // the sum of all tokens that are better than those which begin with them
     for (int shift = 60; shift >= 0; shift -= 4) {
         double sums[DIGITS];
 #pragma unroll
@@ -137,7 +137,7 @@ __device__ place_t cut_at(const float* logits, const double* weights, int n, dou
         if (lane % 2 == 0) parts[warp * (DIGITS + 1) + lane / 2] = sum;
         if (lane == 0) parts[warp * (DIGITS + 1) + DIGITS] = left;
         __syncthreads();
-        double total = 0;  // of all warps: in lanes 0 to 15 of the digit that is the lane's number, in lane 16 of `left`
+        double total = 0;  // over all warps: lane i < 16 has the sum of digit i, lane 16 that of `left`
         if (lane <= DIGITS)
             for (int each = 0; each < warps; each++) total += parts[each * (DIGITS + 1) + lane];
 
@@ -147,7 +147,7 @@ __device__ place_t cut_at(const float* logits, const double* weights, int n, dou
         for (int digit = DIGITS - 1; digit >= 0; digit--) {
             double amount = __shfl_sync(ALL_LANES, total, digit);
             if (reached || amount == 0) continue;
-            found = digit;  // or, where rounding keeps the digits of a crossing from reaching it, the last that counts
+            found = digit;  // or the last one that counts, if rounding errors keep the sum below `wanted`
             above = until;
             until += amount;
             reached = until >= wanted;

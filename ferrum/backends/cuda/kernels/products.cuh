@@ -1,16 +1,15 @@
 // Products of a few rows of weights with a few rows of activations, by one warp.
 //
-// A warp reads rows of weights from the left to the right without gaps, in sweeps: a lane takes the runs (see
-// formats.cuh) that its own number gives it, then those one sweep farther on. The loads of some sweeps and all rows are on
-// their way before anything is computed: memory that takes half a microsecond to answer is kept busy by nothing else.
-// Activations come out of the first-level cache and serve all of the rows. The order in which a lane adds up depends on
-// nothing but the format and the number of columns: the bits of a product are the same whatever other rows and tokens
-// there are.
+// A warp reads rows of weights from left to right in sweeps. In a sweep each lane reads the runs (see formats.cuh) at
+// its own number, so that the warp reads contiguous memory. The loads of several sweeps and all rows are started before
+// anything is computed, because memory answers after half a microsecond. Activations are read from the first-level
+// cache, once for all rows. The order of additions of a lane depends only on the format and the number of columns, so
+// the bits of a product do not depend on the other rows and tokens.
 
 #include "formats.cuh"
 
-// The product of every row with every token, each in a lane of its own: lane token * rows + row. `weights` and `x` point
-// to where the rows begin.
+// The products of all rows and tokens: lane token * rows + row has the product of `row` and `token`. `weights` and `x`
+// point to the first elements of the rows.
 template <class Format, int rows, int tokens>
 __device__ __forceinline__ float products(const unsigned char* const (&weights)[rows], const float* const (&x)[tokens],
                                           int columns) {

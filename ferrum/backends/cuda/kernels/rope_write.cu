@@ -1,26 +1,26 @@
-// Turn queries and keys by their positions, and write keys and values to the pool.
+// Rotates queries and keys by their positions (RoPE), and writes keys and values to the pool.
 //
-//     first, second = x[..., :half], x[..., half : 2 * half]              the dimensions beyond 2 * half stay
-//     turned(x) = first * cos[p] - second * sin[p], second * cos[p] + first * sin[p]      p = positions[token]
-//     out = turned(query) * growth[p]
-//     keys[block, :, :, offset], values[block, :, offset] = turned(key), value   block, offset = divmod(slot, block_size)
+//     first, second = x[..., :half], x[..., half : 2 * half]              dimensions from 2 * half on are not rotated
+//     rotated(x) = first * cos[p] - second * sin[p], second * cos[p] + first * sin[p]      p = positions[token]
+//     out = rotated(query) * growth[p]
+//     keys[block, :, :, offset], values[block, :, offset] = rotated(key), value   block, offset = divmod(slot, block_size)
 //
-// query       float [tokens, heads, head_dim]        null, like `out`, and heads 0, where only keys and values are written
-// key, value  float [tokens, kv_heads, head_dim]     of these three a token's own numbers are neighbours; from token to
-//                                                    token are query_step, key_step and value_step numbers
-// out         float [tokens, heads, head_dim]        without gaps
-// cos, sin    float [length, half]                   null with a half of 0: nothing turns
-// growth      float [length]                         null: queries keep their size
+// query       float [tokens, heads, head_dim]        null, like `out`, with heads 0, if only keys and values are written
+// key, value  float [tokens, kv_heads, head_dim]     these three are contiguous for each token, and have query_step,
+//                                                    key_step and value_step numbers from one token to the next
+// out         float [tokens, heads, head_dim]        contiguous
+// cos, sin    float [length, half]                   null with half 0: no rotation
+// growth      float [length]                         null: queries are not scaled
 // positions   int [tokens]
-// slots       int [tokens]                           -1: nothing is written
+// slots       int [tokens]                           -1: the token is not written
 // keys        kv_t [blocks, kv_heads, head_dim, block_size], values kv_t [blocks, kv_heads, block_size, head_dim]:
-//             to nearest, ties to even
+//             rounded to nearest even
 //
-// A position outside of the tables gives NaN, because nothing beyond them may be read.
+// A position outside of the tables gives NaN, because nothing outside of them may be read.
 //
-// A block takes one head of one token: blocks (token, 0 .. heads - 1) turn a query, the kv_heads after them write a key
-// and a value. A thread takes a dimension, and reads the other one of its pair by itself, which the cache has: so no
-// thread waits for another. The work is one pass over a few kilobytes per token; what counts is that it is one launch.
+// A block computes one head of one token: blocks (token, 0 .. heads - 1) rotate a query, the kv_heads blocks after them
+// write a key and a value. A thread computes one dimension and reads both dimensions of its pair, so no thread waits
+// for another. The work is a few kilobytes per token; doing all of it in one launch is what saves time.
 
 #include "common.cuh"
 
@@ -29,7 +29,7 @@ struct Turn {
     int half;
 };
 
-// dimension d of a turned head
+// dimension d of a rotated head
 __device__ __forceinline__ float turned(const float* head, int d, Turn turn) {
     if (d >= 2 * turn.half) return head[d];
     if (turn.cos == 0) return NAN;

@@ -1,4 +1,4 @@
-// The experts of each token, and how much each of them counts.
+// The experts of each token, and their weights.
 //
 //     chances = softmax(scores)
 //     numbers = np.argsort(-chances, kind="stable")[:, :chosen]
@@ -6,15 +6,16 @@
 //
 // Shapes: scores [tokens, experts], weights and numbers [tokens, chosen].
 //
-// A block of one warp has one token. Lane l keeps the chances of experts l, l + 32, ... in shared memory, where no other
-// lane looks: so there is nothing to wait for. The best is taken `chosen` times; a chance that has been taken is replaced
-// by -1. Experts are distinct numbers even where all chances are NaN, for they are addresses to the kernels that follow.
+// A block of one warp computes one token. Lane l keeps the probabilities of experts l, l + 32, ... in shared memory;
+// other lanes do not read them, so no barrier is needed. The best expert is taken `chosen` times, and its probability
+// is replaced by -1. The experts of a token are distinct even if all probabilities are NaN: the following kernels use
+// them as indices.
 
 #include "common.cuh"
 
 #define TAKEN -1.0f
 
-// is expert `number` with its chance to be taken before the other one? Of equals, or NaN, the lower number is.
+// true if expert `number` is better than the other one; of equal probabilities, or NaN, the lower number is
 __device__ __forceinline__ bool is_before(float chance, int number, float other_chance, int other) {
     if (chance > other_chance) return true;
     return !(chance < other_chance) && number < other;
@@ -40,7 +41,7 @@ extern "C" __global__ void route(const float* scores, int experts, int chosen, i
     float total = 0, own_weight = 0;
     for (int place = 0; place < chosen; place++) {
         float best = TAKEN;
-        int number = experts;  // none yet: any other is before it
+        int number = experts;  // none yet; every expert is better
         for (int n = lane; n < experts; n += 32)
             if (chances[n] != TAKEN && is_before(chances[n], n, best, number))
                 best = chances[n], number = n;

@@ -4,15 +4,15 @@
 //     softmax:     out = np.exp(shifted) / np.exp(shifted).sum(-1)
 //     log_softmax: out = shifted - np.log(np.exp(shifted).sum(-1))
 //
-// Shapes: x and out [rows, n]. A row of nothing but -inf gives NaN, as 0 / 0 does; -inf beside others weighs nothing.
+// Shapes: x and out [rows, n]. A row of only -inf gives NaN, like 0 / 0; other -inf have probability 0.
 //
-// A row has a team: a block, or a warp where rows are short. A thread takes four columns at a time. The row is read three
-// times, for the largest, the sum and the result; after the first it stands in a cache. The order of additions depends on
-// n alone.
+// A row is computed by a team of threads: a block, or a warp for short rows. A thread loads four columns at a time. The
+// row is read three times, for the largest element, the sum and the result, of which two come from a cache. The order
+// of additions depends on n alone.
 
 #include "rows.cuh"
 
-// of a row, by its team: the largest x, and the sum of exp(x - largest)
+// the largest x of a row, and the sum of exp(x - largest), computed by its team
 __device__ __forceinline__ float2 largest_and_sum(const float* row, int n, bool at_once, float* parts) {
     float largest = -INFINITY, sum = 0;
     for (int column = 4 * threadIdx.x; column < n; column += 4 * blockDim.x) {
@@ -30,7 +30,7 @@ __device__ __forceinline__ float2 largest_and_sum(const float* row, int n, bool 
 extern "C" __global__ void softmax(const float* x, float* out, long long rows, int n) {
     __shared__ float parts[32];
     long long number = (long long)blockIdx.x * blockDim.y + threadIdx.y;
-    if (number >= rows) return;  // a whole warp, and only where a row has one: no barrier misses it
+    if (number >= rows) return;  // only for a row of one warp, so no barrier waits for it
     const float* row = x + number * n;
     float* result = out + number * n;
     bool at_once = n % 4 == 0 && at_16(row) && at_16(result);

@@ -1,4 +1,4 @@
-// The best tokens of every row, and what it takes to tell how likely a token is.
+// The best tokens of every row, and log probabilities.
 //
 //     top_k:     ids = np.argsort(-logits, kind="stable")[:, :k];  values = np.take_along_axis(logits, ids, -1)
 //     logsumexp: out = largest + np.log(np.exp(np.float64(logits) - largest).sum(-1))
@@ -6,19 +6,19 @@
 //     tell:      out = [log probability of the token, its rank + 1, *ids, *log probabilities of ids]
 //
 // Shapes: logits [rows, n], values and ids [rows, k], k at most MOST; best [rows], the ids of the largest logits; sums
-// [rows, chunks]; tokens [rows]; logsumexp float64 [rows], rank int64 [rows]: how many tokens are better; tell float64
-// [rows, 2 + 2 k]. A token that is none has n better ones.
+// [rows, chunks]; tokens [rows]; logsumexp float64 [rows], rank int64 [rows]: the number of better tokens; tell float64
+// [rows, 2 + 2 k]. For a token id out of range all n tokens are better.
 //
-// `top_k` gives a block to a row: the cut of the k best (order.cuh), then each warp writes those of its share to shared
-// memory, where k places are sorted by a bitonic network, MOST of them at most. The sum of the exponentials has two steps,
-// so that one long row keeps more than one multiprocessor busy; its order of additions depends on n alone.
+// In `top_k` a block computes a row: the cut of the k best tokens (order.cuh), then each warp writes those of its share
+// to shared memory, where k places (at most MOST) are sorted by a bitonic network. The sum of exponentials has two
+// kernels, so that one long row uses more than one multiprocessor; its order of additions depends on n alone.
 
 #include "order.cuh"
 
 #define MOST 1024
 #define ELEMENTS 8
 
-// `places`, of which there is a power of two, the largest first
+// sorts `places`, the largest first; their number is a power of two
 __device__ __forceinline__ void sort_places(place_t* places, int count) {
     for (int size = 2; size <= count; size *= 2)
         for (int distance = size / 2; distance; distance /= 2) {
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(512) top_k(const float* logits, flo
     for (int id = share.first + lane; id < share.last; id += 32) count += place_of(row[id], id) >= cut;
     count = warp_total(count);
     if (lane == 0) counts[warp] = count;
-    for (int index = k + threadIdx.x; index < padded; index += blockDim.x) places[index] = 0;  // the worst of all
+    for (int index = k + threadIdx.x; index < padded; index += blockDim.x) places[index] = 0;  // below every place
     __syncthreads();
     int start = 0;
     for (int each = 0; each < warp; each++) start += counts[each];
@@ -103,7 +103,7 @@ extern "C" __global__ void rank(const float* logits, const long long* tokens, lo
     if (threadIdx.x == 0) out[blockIdx.x] = better;
 }
 
-// out[row] = the logarithm of the token's probability, its rank from 1 on, the k ids, the logarithms of theirs
+// out[row] = log probability of the token, its rank from 1 on, the k ids, their log probabilities
 extern "C" __global__ void tell(const float* logits, const long long* tokens, const double* total, const long long* rank,
                                 const float* values, const long long* ids, double* out, int n, int k) {
     long long row = blockIdx.x, token = tokens[row];

@@ -1,7 +1,7 @@
-"""A product of which each element is computed by itself, for the deterministic mode.
+"""Matrix products in which each element is computed by itself, for deterministic mode.
 
-Owns: `matmul` by a kernel that knows nothing of an element's neighbours. It is for definitions that have no kernel of
-their own; speed is not its purpose.
+Owns: `matmul` by a kernel in which one thread computes one element. It serves definitions that have no kernel of their
+own, and is slow.
 Refuses to know: weights. Specs: CUDA-61. Next: `ferrum.backends.cuda.experts`.
 """
 
@@ -17,7 +17,8 @@ VARIANTS: tuple[tuple[str, dict[str, str]], ...] = (("matmul", {}),)
 
 
 def matmul(device: Device, x: Array, y: Array) -> Array | None:
-    """[..., rows, inner], [..., inner, columns] -> [..., rows, columns]; None unless both are float32 stacks alike."""
+    """[..., rows, inner], [..., inner, columns] -> [..., rows, columns]; None unless both are float32 and have
+    the same leading axes."""
     if str(x.dtype) != "float32" or str(y.dtype) != "float32" or x.shape[:-2] != y.shape[:-2]:
         return None
     (rows, inner), columns = x.shape[-2:], y.shape[-1]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ferrum.backends.cuda.exactly import matmul
+from ferrum.backends.cuda.exact_products import matmul
 from ferrum.backends.cupy_backend import CupyOps
 from tests.cuda.operands import at_every_schedule, laid, layouts
 from tests.cuda.shim import device_at
