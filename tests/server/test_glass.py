@@ -36,6 +36,7 @@ class Viewer:
         asked = {"recording": str(self.recording), "after": str(self.after), **self.more}
         found: dict[str, Any] = httpx.get(f"{self.server.url}/glass/events", params=asked).raise_for_status().json()
         self.recording = found["recording"]
+        assert all(step["step"] > self.after for step in found["steps"]), "steps come again"
         self.steps += found["steps"]
         self.after = self.steps[-1]["step"] if self.steps else 0
         return found
