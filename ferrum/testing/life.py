@@ -1,8 +1,8 @@
 """The life of an engine: everything that can happen to it, drawn from one seed.
 
-Owns: `Life`: settings, arrivals, priorities, cancellations, deadlines, failing allocations, moves and steps, and what
-must hold throughout: the plans keep their limits, the books agree, and every request ends with what the model says to
-it alone, or with the beginning of that. Refuses to know: clocks and chance other than its own.
+Owns: `Life`: settings, arrivals, priorities, cancellations, deadlines, failing allocations, moves and steps, and the
+checks after each: plans keep their limits, tables and pools agree, and every request gets the answer that the model
+gives to it alone, or the beginning of that answer. Refuses to know: clocks and random numbers other than its own.
 Specs: ENGINE-41. Next: `ferrum.testing.one_life`.
 """
 
@@ -35,13 +35,13 @@ LETTERS = b"abc"
 
 
 def letters(tokens: Sequence[int]) -> int:
-    """A language in which every token of the past has a say; one token in thirteen is the end."""
+    """The next token: it depends on every token so far, and one in thirteen is the end."""
     mixed = sum((place + 1) * (token + 3) for place, token in enumerate(tokens))
     return EOS if mixed % 13 == 0 else LETTERS[mixed % 3]
 
 
 def alone(prompt: Sequence[int], params: SamplingParams, context: int) -> tuple[list[int], FinishReason]:
-    """What the model answers to a prompt, without an engine."""
+    """The answer of the model to a prompt, without an engine."""
     tokens = list(prompt)
     longest = context if params.max_tokens is None else min(context, len(prompt) + params.max_tokens)
     while True:
@@ -54,7 +54,7 @@ def alone(prompt: Sequence[int], params: SamplingParams, context: int) -> tuple[
 
 @dataclass
 class Client:
-    """A request and what is known of it."""
+    """A request, with what its answer is checked against."""
 
     prompt: list[int]
     params: SamplingParams
@@ -63,7 +63,7 @@ class Client:
 
 
 class WatchedRunner(StubRunner):
-    """Checks every plan before it is computed, and fails now and then."""
+    """Checks every plan before it runs, and fails with the probability `failures`."""
 
     engine: Engine
     chance: Random
@@ -80,7 +80,7 @@ class WatchedRunner(StubRunner):
             drafts = len(chunk.drafts)
             assert not drafts or end == sequence.length < sequence.max_length - drafts, "a draft is out of place"
             assert chunk.count >= 1 and chunk.start == sequence.computed, "a chunk does not begin where it should"
-            assert chunk.rows == (end == sequence.length), "logits are wanted in the wrong place"
+            assert chunk.rows == (end == sequence.length), "logits are computed in the wrong place"
             size = sequence.table.block_size
             for block in sequence.table.blocks[chunk.start // size : -(-(end + drafts) // size)]:
                 assert device.references(block) == 1 and device.digest(block) is None, "a shared block is written"
@@ -90,7 +90,7 @@ class WatchedRunner(StubRunner):
 
 
 class Guesser:
-    """Proposes what the model says next, or something else, by chance."""
+    """Proposes the next tokens of the model, or wrong ones, at random."""
 
     cost = 0.0
 
@@ -135,7 +135,7 @@ class Life:
         self.answered: int = 0
 
     def run(self, steps: int) -> None:
-        """So many steps with everything that may come between them, then as many as it takes to answer everybody."""
+        """`steps` steps with random events between them, then as many as it takes to answer all requests."""
         for _ in range(steps):
             self.happen()
             self.step()
@@ -147,7 +147,7 @@ class Life:
         self.end()
 
     def happen(self) -> None:
-        """Whatever clients do between two steps."""
+        """What clients do between two steps, at random."""
         chance, engine = self.random, self.engine
         self.now += chance.random()
         if chance.random() < self.busy:
@@ -162,7 +162,7 @@ class Life:
             engine.scheduler.manager.gc(chance.randrange(4))
 
     def arrive(self) -> None:
-        """A new request; it must be refused exactly if it is too long or the queue is full."""
+        """A new request; it must be refused if it is too long or the queue is full, and only then."""
         chance, engine = self.random, self.engine
         length = chance.randint(1, min(20, self.context))
         prompt = list(b"abcabcabcabcabcabcab"[:length]) if chance.random() < 0.6 else chance.choices(LETTERS, k=length)
@@ -186,10 +186,10 @@ class Life:
             self.clients.append(Client(prompt, params, request))
 
     def step(self) -> None:
-        """One step of the engine, and what must hold after it."""
+        """One step of the engine, and the checks after it."""
         try:
             self.engine.step()
-        except DeviceError as error:  # the same step again, or nobody gets an answer
+        except DeviceError as error:  # either the same step is tried again, or all requests fail
             if self.random.random() < 0.5:
                 self.engine.fail(error)
         generations = [generation for client in self.clients for generation in client.request.generations]
@@ -200,7 +200,7 @@ class Life:
             self.answered += 1
 
     def check(self, client: Client) -> None:
-        """A finished request says what the model says, as far as it was let."""
+        """A finished request has the answer of the model, or its beginning if it was cancelled or failed."""
         tokens, reason = alone(client.prompt, client.params, self.context)
         for choice in client.request.completion().choices:
             said = list(choice.token_ids)
@@ -212,7 +212,7 @@ class Life:
                 assert client.request.error is not None if failed else client.cancelled, "ended without a reason"
 
     def end(self) -> None:
-        """Everybody is answered and nothing is held."""
+        """All requests are answered, and no block is held."""
         manager = self.engine.scheduler.manager
         assert not self.engine.has_work and not self.clients, "requests are never answered"
         assert self.engine.scheduler.waiting == self.engine.scheduler.running == 0
@@ -222,7 +222,7 @@ class Life:
 
 
 def random_settings(chance: Random) -> StubSettings:
-    """Small memory, so that everything is missing sometime."""
+    """Small memories and limits, so that blocks, places and budget are often missing."""
     blocks, block_size = chance.randint(3, 14), chance.randint(1, 4)
     unlucky = chance.random() < 0.5
     misfortune = Misfortune(
