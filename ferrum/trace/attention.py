@@ -1,4 +1,4 @@
-"""What sampled tokens attend to: the weights of attention, of every layer and head, by the definition.
+"""The weights of attention of sampled tokens, for every layer and head, by the definition.
 
 Owns: `AttentionLog`. Kernels do not keep the weights, so they are computed a second time, from the same projections and
 the keys in memory, by `Compositions.rope_attention` and `ferrum.tensor.attention`, for the queries of the sampled
@@ -57,7 +57,7 @@ class AttentionLog:
         self.layers, self.heads = sorted(layers), heads
         self._left = most_bytes
         self.skipped = 0
-        """Sampled tokens for which there was no room."""
+        """Sampled tokens without attention, because there was no room for it."""
         self._queries: list[Query] = []
         self._weights: dict[int, list[Bytes]] = {}  # by the row of the query: a layer each
 
@@ -67,8 +67,7 @@ class AttentionLog:
         for query in sampled_queries(plan):
             size = len(self.layers) * self.heads * query.context
             if size > self._left:
-                self.skipped += 1
-                self._left = 0  # later steps are left out too: no gaps between steps
+                self._left = 0  # so that attention ends at one token and does not come back
                 continue
             self._left -= size
             self._queries.append(query)
@@ -84,7 +83,8 @@ class AttentionLog:
         layer: KvLayer,
         batch: StepBatch,
     ) -> None:
-        """Layer `number` has run with these operands of `rope_attention`, so that its keys are in memory."""
+        """Computes the weights of layer `number`, whose `rope_attention` has run with these operands, so that its keys
+        are in memory."""
         if number not in self.layers or not self._queries:
             return
         rows = ops.asarray([query.row for query in self._queries], "int64")
@@ -97,11 +97,12 @@ class AttentionLog:
             batch_of(ops, batch, self._queries),
         )
         for query, each in zip(self._queries, weights, strict=True):
-            self._weights[query.row].append(np.rint(255 * each).astype(np.uint8))
+            self._weights[query.row].append(np.rint(255 * np.nan_to_num(each)).astype(np.uint8))
 
     def taken(self, row: int) -> dict[str, Any] | None:
-        """The weights of one query as a trace writes them; None where they were left out."""
+        """The weights of one query as a trace writes them; None where they were left out. To be called once."""
         if not self._weights.get(row):
+            self.skipped += 1
             return None
         weights = np.stack(self._weights[row])  # [layers, heads, context]
         return {

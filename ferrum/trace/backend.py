@@ -1,6 +1,6 @@
-"""The backend that a recorded step runs on: another backend, watched.
+"""The backend of recorded steps: it forwards every operation to the engine's own backend, and records it.
 
-Owns: `TracedOps`, and what of its time went into the recording itself. Refuses to know: what becomes of the logs.
+Owns: `TracedOps`, and the seconds that the recording itself took. Refuses to know: how the logs are shown.
 Specs: TRACE-02. Next: `ferrum.trace.memory`.
 """
 
@@ -30,7 +30,7 @@ class TracedOps(ForwardingOps):
         super().__init__(inner)
         self.launches, self.attention = launches, attention
         self.recording_s = 0.0
-        """Seconds that steps have taken for the recording alone."""
+        """Seconds of the step that were spent on attention weights."""
         self._layers = list(layers)
 
     def begin(self, plan: StepPlan) -> None:

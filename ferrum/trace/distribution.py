@@ -8,6 +8,7 @@ Specs: TRACE-08, TRACE-09. Next: `ferrum.trace.sequences`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,25 +31,25 @@ def explain(row: NDArray[Any], state: SamplingState) -> dict[str, Any]:
     ops = NumpyOps("float64")
     logits = ops.cast(np.asarray(row).reshape(1, -1), "float64")
     greedy = is_greedy(state.params)
-    told: dict[str, Any] = {"definition": None, "greedy": greedy, "unit": None, "interval": None, "stages": []}
+    fields: dict[str, Any] = {"definition": None, "greedy": greedy, "unit": None, "interval": None, "stages": []}
     if not math.isfinite(logits.max()):
-        return told  # the engine refuses such a row
-    told["stages"].append(_stage("logits", logits[0]))
-    x = _follow(told["stages"], logits, edits(ops, logits, [state]))
+        return fields  # the engine ends such a request with an error
+    fields["stages"].append(_stage("logits", logits[0]))
+    x = _follow(fields["stages"], logits, edits(ops, logits, [state]))
     if x.max() == -math.inf:
-        return told  # no token is left, which is an error of the request
+        return fields  # no token is left, which is an error of the request
     if greedy:
-        return told | {"definition": int(x.argmax())}
-    x = _follow(told["stages"], x, filters(ops, x, [state]))
+        return fields | {"definition": int(x.argmax())}
+    x = _follow(fields["stages"], x, filters(ops, x, [state]))
     unit = random_unit(state.seed, state.position)
     token = int(draw(ops, x, np.array([[unit]]))[0])
     running = np.concatenate(([0.0], weights_of(ops, x)[0].cumsum()))
     low, high = running[token : token + 2] / running[-1]
-    return told | {"definition": token, "unit": unit, "interval": [short(low), short(high)]}
+    return fields | {"definition": token, "unit": unit, "interval": [short(low), short(high)]}
 
 
-def _follow(stages: list[dict[str, Any]], x: Floats, steps: Any) -> Floats:
-    """The logits after the last of the steps; each that changes them is a stage."""
+def _follow(stages: list[dict[str, Any]], x: Floats, steps: Iterable[tuple[str, Floats]]) -> Floats:
+    """The logits [1, vocab] after the last of the steps. A step that changes them becomes a stage."""
     for name, after in steps:
         if not np.array_equal(x, after):
             stages.append(_stage(name, after[0]))

@@ -1,7 +1,7 @@
-"""What a step runs, and how long each part takes: operations of the decoder, and below them kernels.
+"""The operations that a step runs and the kernels that they launch, with their times.
 
-Owns: `LaunchLog`, and a launcher of kernels that writes to it. Times are of the host's clock, in microseconds; on a
-device each operation is waited for. Refuses to know: what an operation computes.
+Owns: `LaunchLog`, and a launcher of kernels that writes to it. Times are microseconds of the host's clock; on a device
+the host waits for each operation. Refuses to know: what an operation computes.
 Specs: TRACE-05. Next: `ferrum.trace.attention`.
 """
 
@@ -51,6 +51,7 @@ class LaunchLog:
         yield
         microseconds = round(1e6 * (self._clock() - began), 1)
         self._launches.append([name, self._layer_for(name, operands), microseconds, self._kernels])
+        self._kernels = []  # kernels between two operations are not the model's: those of attention weights, of drafts
 
     def kernel(self, name: str, seconds: float) -> None:
         """A kernel has run, as part of the operation that is being measured."""
@@ -60,9 +61,8 @@ class LaunchLog:
         """The layer that an operand belongs to; where no operand belongs to one, the layer of the operation before."""
         if name in OUTSIDE_LAYERS:
             return None
-        found = next((self._layer_of[id(part)] for part in _flat(operands) if id(part) in self._layer_of), None)
-        if found is not None:
-            self._layer = found
+        layers = (self._layer_of.get(id(part)) for part in _flat(operands))
+        self._layer = next((layer for layer in layers if layer is not None), self._layer)
         return self._layer
 
 
@@ -93,7 +93,7 @@ def _flat(operands: tuple[Any, ...]) -> Iterator[Any]:
 
 @contextmanager
 def timed_kernels(ops: TensorOps, log: LaunchLog) -> Iterator[None]:
-    """Inside, every kernel of the backend `numba` is told to the log. Other backends do not say what they launch."""
+    """Inside, the log gets every kernel that the backend `numba` launches. Other backends have no such hook."""
     if ops.name != "numba":
         yield
         return

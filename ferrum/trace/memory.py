@@ -1,7 +1,7 @@
-"""The memory for keys and values at one moment, and what happened to it between two moments.
+"""Queue, tables and blocks at one moment, and the events between two moments.
 
-Owns: `Moment`, what a trace shows of queue, tables and blocks; `changes`, the events that lead from one moment to the
-next. Both read the scheduler and its memory manager, and change neither.
+Owns: `Moment`, a copy of the state of scheduler and memory manager; `changes`, the events that lead from one moment to
+the next. Neither changes the scheduler or the manager.
 Refuses to know: steps. Specs: TRACE-03, TRACE-04. Next: `ferrum.trace.distribution`.
 """
 
@@ -24,7 +24,7 @@ DIGEST_BYTES_SHOWN = 4
 
 @dataclass(frozen=True)
 class Place:
-    """Where one sequence stood."""
+    """The state of one sequence."""
 
     state: SequenceState
     computed: int  # tokens whose keys and values are in memory
@@ -88,7 +88,7 @@ class Moment:
         return cls([], [], {}, Tier({}, {}), Tier({}, {}), resets)
 
     def as_json(self, number: Number) -> dict[str, Any]:
-        """The fields `waiting` to `host` of a trace's step. `number`: of a sequence."""
+        """The fields `waiting` to `host` of a trace's step. `number`: the number of a sequence."""
         places = [(str(number(sequence)), place) for sequence, place in self.places.items()]
         return {
             "waiting": [number(sequence) for sequence in self.waiting],
@@ -101,7 +101,8 @@ class Moment:
 
 
 def changes(before: Moment, after: Moment, scheduler: Scheduler, number: Number) -> Iterator[Event]:
-    """What the planning of a step did: `before` is the end of the step before, `after` the finished plan."""
+    """The events of planning a step. `before`: the end of the step before; `after`: the moment when the plan is final.
+    `number`: the number of a sequence."""
     for sequence, place in before.places.items():
         now = after.places.get(sequence)
         if place.state is SequenceState.RUNNING and now is not None and now.state is SequenceState.PREEMPTED:
@@ -125,12 +126,12 @@ def changes(before: Moment, after: Moment, scheduler: Scheduler, number: Number)
 def _admission(
     before: Moment, after: Moment, sequence: TokenSequence, scheduler: Scheduler, number: int
 ) -> Iterator[Event]:
-    """The events of one sequence that runs now."""
+    """The events of one running sequence: its admission, and each block that was copied for it."""
     now, place = after.places[sequence], before.places.get(sequence)
     if place is not None and place.state is SequenceState.RUNNING:
         size = sequence.table.block_size
         for index, (old, new) in enumerate(zip(place.blocks, now.blocks, strict=False)):
-            if old != new and index * size < now.computed:  # else nothing was in the block that it shared
+            if old != new and index * size < now.computed:  # else the shared block was replaced without a copy
                 yield _copied(number, index, new, old)
         return
     source = _source(before, place, sequence)
@@ -141,7 +142,7 @@ def _admission(
 
 
 def _source(before: Moment, place: Place | None, sequence: TokenSequence) -> str:
-    """Where the computed positions of a sequence that was admitted come from."""
+    """The source of the computed positions of a sequence that was admitted."""
     if not sequence.computed:
         return "nothing"
     if place is not None and place.host_blocks and place.computed == sequence.computed:

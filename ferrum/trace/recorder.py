@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from time import perf_counter
 from typing import Any
@@ -29,17 +30,18 @@ from ferrum.types import FinishReason
 Step = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Choice:
-    """A token that is being sampled: known before, and found out when the step is over."""
+    """A token that is about to be sampled. The token itself is known when the step has ended."""
 
-    def __init__(self, sequence: TokenSequence, position: int, row: int, told: dict[str, Any]) -> None:
-        self.sequence, self.position = sequence, position
-        self.row = row  # of the packed tokens of the step: the query that the logits come from
-        self.told = told
+    sequence: TokenSequence
+    position: int  # where the token will stand
+    row: int  # the packed token of the step whose logits it is sampled from
+    explanation: dict[str, Any]  # the fields `definition` to `stages`; empty where they are not recorded
 
 
 class Recorder(EngineObserver):
-    """Steps of one engine since this object was made. Other threads may ask for them while the engine works."""
+    """Keeps the steps that an engine has done since this object was made. Any thread may call `recorded`."""
 
     def __init__(
         self,
@@ -49,25 +51,26 @@ class Recorder(EngineObserver):
         explains: bool = True,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """`traced`: the backend that the engine runs on meanwhile, where one records operations and attention.
-        `most_steps`: how many steps are kept, the last ones; None: all. `explains`: whether the distribution of each
-        token is recorded."""
+        """To be made between two steps. `traced`: the backend of the engine during the recording, if operations and
+        attention are recorded. `most_steps`: only the last steps are kept, so many; None keeps all."""
         self._engine, self._traced, self._clock = engine, traced, clock
         self.explains = explains
+        """True if the distribution of each token is recorded. May be changed at any time."""
         self._began = clock()
         self._lock = Lock()
         self._book = SequenceBook()
         self._steps: deque[Step] = deque(maxlen=most_steps)
         self._count = 0
-        self._before = self._now = Moment.of(engine.scheduler)  # when the last step ended, and when last looked
-        self._events: list[Event] = []  # since the last step has ended
-        self._book.begin_all(self._now.places)
-        self._step: Step | None = None
-        self._rows: dict[TokenSequence, int] = {}
-        self._choices: list[Choice] = []
-        self._spent = 0.0
+        self._before = Moment.of(engine.scheduler)  # the end of the last step
+        self._latest = self._before  # the last moment that was looked at
+        self._events: list[Event] = []  # since the end of the last step
+        self._book.begin_all(self._latest.places)
+        self._step: Step | None = None  # the step that runs
+        self._rows: dict[TokenSequence, int] = {}  # see _first_rows
+        self._choices: list[Choice] = []  # of the step that runs
+        self._hooks_s = 0.0  # seconds that hooks took in the step that runs
 
-    # ---- what there is
+    # ---- results
     @property
     def steps(self) -> int:
         """How many steps have ended."""
@@ -78,7 +81,7 @@ class Recorder(EngineObserver):
         of a token."""
         with self._lock:
             steps = [step for step in self._steps if step["step"] > after]
-            end = {**self._now.as_json(self._book.number), "events": list(self._events)}
+            end = {**self._latest.as_json(self._book.number), "events": list(self._events)}
             requests, sequences = self._book.as_json(spell)
         tokens = {token for sequence in sequences for token in sequence["tokens"]}
         for step in steps:
@@ -93,14 +96,14 @@ class Recorder(EngineObserver):
         """How many of the first steps are not kept."""
         return self._count - len(self._steps)
 
-    # ---- what the engine tells
+    # ---- hooks
     def step_planned(self, plan: StepPlan) -> None:
         began = self._clock()
         with self._lock:
             self._begin(plan, began)
         if self._traced is not None:
             self._traced.begin(plan)
-        self._spent = self._clock() - began
+        self._hooks_s = self._clock() - began
 
     def tokens_sampling(
         self, sequences: Sequence[TokenSequence], logits: Tensor, states: Sequence[SamplingState]
@@ -108,13 +111,13 @@ class Recorder(EngineObserver):
         began = self._clock()
         if self._step is None:
             return
-        told: list[dict[str, Any]] = [{} for _ in sequences]
+        explanations: list[dict[str, Any]] = [{} for _ in sequences]
         if self.explains:
-            told = list(map(explain, self._engine.executor.ops.to_numpy(logits), states))
-        for sequence, state, each in zip(sequences, states, told, strict=True):
-            again = sum(choice.sequence is sequence for choice in self._choices)  # how many drafts have come
-            self._choices.append(Choice(sequence, state.position, self._rows[sequence] + again, each))
-        self._spent += self._clock() - began
+            explanations = list(map(explain, self._engine.executor.ops.to_numpy(logits), states))
+        for sequence, state, explanation in zip(sequences, states, explanations, strict=True):
+            accepted = sum(choice.sequence is sequence for choice in self._choices)  # drafts, in this step
+            self._choices.append(Choice(sequence, state.position, self._rows[sequence] + accepted, explanation))
+        self._hooks_s += self._clock() - began
 
     def sequence_finished(self, sequence: TokenSequence, reason: FinishReason) -> None:
         with self._lock:
@@ -126,7 +129,7 @@ class Recorder(EngineObserver):
                 self._look()
 
     def step_finished(self, plan: StepPlan, duration_s: float) -> None:
-        if self._step is None:  # the recording began in the middle of this step
+        if self._step is None:  # the recording began during this step
             return
         began = self._clock()
         with self._lock:
@@ -134,20 +137,20 @@ class Recorder(EngineObserver):
             self._before = self._look()
             if self.dropped:
                 self._book.keep(self._steps)
-        recording_s = 0.0 if self._traced is None else self._traced.recording_s
-        # the clock of a trace stands still while the trace is written
-        self._began += self._spent + recording_s + self._clock() - began
+        # so that start_s does not count the time of the recording
+        self._began += self._recording_s() + self._clock() - began
 
-    # ---- how
+    # ---- parts of hooks
     def _look(self) -> Moment:
-        """The moment now. Sequences that were never seen have arrived."""
-        self._now = Moment.of(self._engine.scheduler)
-        for sequence in self._book.begin_all(self._now.places):
+        """The moment now. A sequence that has no number yet gets one, and an event."""
+        self._latest = Moment.of(self._engine.scheduler)
+        for sequence in self._book.begin_all(self._latest.places):
             self._events.append({"kind": "arrived", "sequence": self._book.number(sequence)})
-        return self._now
+        return self._latest
 
     def _begin(self, plan: StepPlan, now: float) -> None:
-        if self._step is not None:  # that step failed: what it planned has happened
+        """The step of `plan` begins, unless the plan is empty."""
+        if self._step is not None:  # the model raised an error in that step, but its plan was carried out
             self._events = self._step["events"] + self._events
         if self._engine.scheduler.manager.resets != self._before.resets:
             self._events += self._end_all()
@@ -179,17 +182,17 @@ class Recorder(EngineObserver):
         }
 
     def _end_all(self) -> list[Event]:
-        """The engine started over: everything that it knew has ended."""
+        """The events of a reset of the engine: all sequences have ended."""
         numbers = [self._book.number(sequence) for sequence in self._before.places]
         for sequence in self._before.places:
             self._book.end(sequence, FinishReason.ERROR)
         return [{"kind": "finished", "sequence": number, "reason": "error"} for number in numbers]
 
     def _end(self, duration_s: float) -> None:
-        """The step that ends is complete."""
+        """The step ends: its entry is completed and kept."""
         step, traced = self._step, self._traced
         assert step is not None
-        step["seconds"] = round(max(0.0, duration_s - self._spent - (0.0 if traced is None else traced.recording_s)), 6)
+        step["seconds"] = round(max(0.0, duration_s - self._recording_s()), 6)
         step["choices"] = [self._chosen(choice) for choice in self._choices]
         sampled = [choice for choice in step["choices"] if choice["token"] is not None]
         step["events"] += [
@@ -202,6 +205,10 @@ class Recorder(EngineObserver):
         self._steps.append(step)
         self._step, self._events = None, []
 
+    def _recording_s(self) -> float:
+        """Seconds of the step that the recording took, without `step_finished`."""
+        return self._hooks_s + (0.0 if self._traced is None else self._traced.recording_s)
+
     def _chosen(self, choice: Choice) -> dict[str, Any]:
         sequence, position = choice.sequence, choice.position
         token = sequence.token_ids[position] if position < sequence.length else None
@@ -210,7 +217,7 @@ class Recorder(EngineObserver):
             "sequence": self._book.number(sequence),
             "position": position,
             "token": token,
-            **choice.told,
+            **choice.explanation,
             **({} if attention is None else {"attention": attention}),
         }
 
@@ -228,5 +235,5 @@ def _first_rows(plan: StepPlan) -> list[int]:
 
 
 def spelled(content: bytes) -> str:
-    """A token's bytes as text; a byte that is no part of a whole character becomes a backslash, x and two digits."""
+    """A token's bytes as text. A byte that belongs to no whole character becomes a backslash, x and two digits."""
     return content.decode("utf-8", "backslashreplace")

@@ -33,11 +33,12 @@ ATTENTION_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Detail:
-    """How much is recorded. Without operations and attention the engine runs on its own backend, and replays."""
+    """What is recorded besides queues, tables and blocks. Without operations and attention the engine runs on its own
+    backend, and replays decode steps."""
 
-    operations: bool = True  # what is run, with times
+    operations: bool = True  # the operations of the decoder, and kernels, with their times
     distributions: bool = True  # how each token was chosen, by the definition: some 10 ms a token
-    attention: bool = True  # what each sampled token attends to
+    attention: bool = True  # the attention of each sampled token
     attention_layers: Collection[int] | None = None  # None: all
     attention_bytes: int = ATTENTION_BYTES  # for all steps together
     most_steps: int | None = None  # the last steps are kept; None: all
@@ -61,21 +62,15 @@ class Recording:
         self._undo = ExitStack()
 
     def start(self) -> None:
-        """Steps are recorded from now on. What was recorded before is forgotten."""
+        """Steps are recorded from now on. Steps that were recorded before are forgotten. Raises SchedulerError where
+        the engine belongs to an `EngineThread`."""
         self.stop()
-        engine, runner, detail = self._llm.engine, self._llm.runner, self._detail
-        traced = None
-        if detail.operations or detail.attention:
-            traced = self._traced(runner)
-            self._undo.enter_context(timed_kernels(runner.ops, traced.launches))
-            engine.executor = Runner(traced, runner.step.params, runner.step.rotations, runner.storage)
-            self._undo.callback(setattr, engine, "executor", runner)
-        self._recorder = Recorder(engine, traced, detail.most_steps, explains=detail.distributions)
-        self._undo.callback(setattr, engine, "observer", engine.observer)
-        engine.observer = Observers(engine.observer, self._recorder)
+        with self._llm.engine.turn():  # not during a step
+            self._attach()
+        self._llm.engine.settle()
 
     def stop(self) -> None:
-        """The engine is as it was. What was recorded stays."""
+        """The engine is as it was before `start`. The recorded steps stay."""
         self._undo.close()
 
     def __enter__(self) -> Recording:
@@ -98,16 +93,28 @@ class Recording:
         return {"version": VERSION, "ferrum": __version__, **facts(self._llm), **recorded, "left_out": self.left_out()}
 
     def left_out(self) -> list[str]:
-        """A sentence for each thing that was not recorded although it was asked for."""
-        told: list[str] = []
+        """A sentence for each thing that was asked for and not recorded."""
+        sentences: list[str] = []
         if self._attention is not None and self._attention.skipped:
-            told.append(
+            sentences.append(
                 f"the attention of the last {self._attention.skipped} sampled tokens: attention takes at most "
                 f"{self._detail.attention_bytes} bytes"
             )
         if self._recorder is not None and self._recorder.dropped:
-            told.append(f"the first {self._recorder.dropped} steps: the last {self._detail.most_steps} are kept")
-        return told
+            sentences.append(f"the first {self._recorder.dropped} steps: the last {self._detail.most_steps} are kept")
+        return sentences
+
+    def _attach(self) -> None:
+        engine, runner, detail = self._llm.engine, self._llm.runner, self._detail
+        traced = None
+        if detail.operations or detail.attention:
+            traced = self._traced(runner)
+            self._undo.enter_context(timed_kernels(runner.ops, traced.launches))
+            engine.executor = Runner(traced, runner.step.params, runner.step.rotations, runner.storage)
+            self._undo.callback(setattr, engine, "executor", runner)
+        self._recorder = Recorder(engine, traced, detail.most_steps, explains=detail.distributions)
+        self._undo.callback(setattr, engine, "observer", engine.observer)
+        engine.observer = Observers(engine.observer, self._recorder)
 
     def _traced(self, runner: Runner) -> TracedOps:
         config, detail = self._llm.config, self._detail
@@ -120,22 +127,22 @@ class Recording:
 
 
 class Observers(EngineObserver):
-    """Several observers, told of everything one after the other."""
+    """Calls every hook of several observers, one observer after the other."""
 
     def __init__(self, *observers: EngineObserver) -> None:
         self._observers = observers
 
 
-def _told_to_all(name: str) -> Callable[..., None]:
-    def tell(self: Observers, *facts: object) -> None:
+def _hook_of_all(name: str) -> Callable[..., None]:
+    def hook(self: Observers, *facts: object) -> None:
         for observer in self._observers:
             getattr(observer, name)(*facts)
 
-    return tell
+    return hook
 
 
 for _name in [name for name in vars(EngineObserver) if not name.startswith("_")]:
-    setattr(Observers, _name, _told_to_all(_name))
+    setattr(Observers, _name, _hook_of_all(_name))
 
 
 def facts(llm: LLM) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The sequences and requests of a trace, by number.
+"""The sequences and requests of a trace, and their numbers.
 
-Owns: `SequenceBook`: numbers in the order of arrival, and what a trace says of each sequence at the end.
+Owns: `SequenceBook`: numbers in the order of arrival, and the entries of `requests` and `sequences`.
 Refuses to know: steps. Specs: TRACE-10. Next: `ferrum.trace.recorder`.
 """
 
@@ -17,22 +17,22 @@ from ferrum.types import FinishReason
 
 
 class SequenceBook:
-    """Every sequence that a recorder has seen."""
+    """The sequences that a recorder knows, until they have ended and no kept step names them."""
 
     def __init__(self) -> None:
         self._numbers: dict[TokenSequence, int] = {}
         self._requests: dict[TokenSequence, int] = {}  # by the first continuation of a prompt
         self._reasons: dict[TokenSequence, FinishReason] = {}
-        self._met = self._asked = 0
+        self._next_sequence = self._next_request = 0
 
     def begin_all(self, sequences: Iterable[TokenSequence]) -> list[TokenSequence]:
         """These wait or run, and have numbers from now on -> those that had none, in the order of arrival."""
         new = sorted((each for each in sequences if each not in self._numbers), key=lambda each: each.arrival)
         for sequence in new:
-            self._numbers[sequence], self._met = self._met, self._met + 1
+            self._numbers[sequence], self._next_sequence = self._next_sequence, self._next_sequence + 1
             first = sequence.siblings[0]
             if first not in self._requests:
-                self._requests[first], self._asked = self._asked, self._asked + 1
+                self._requests[first], self._next_request = self._next_request, self._next_request + 1
         return new
 
     def end(self, sequence: TokenSequence, reason: FinishReason) -> bool:

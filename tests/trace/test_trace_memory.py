@@ -138,6 +138,24 @@ def test_cancelled_and_failed_sequences_end_for_that_reason() -> None:
 
 
 @pytest.mark.clause("TRACE-04")
+def test_what_a_failed_step_had_planned_is_told_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = stub_engine(StubSettings(), letters)
+    recorder = recorded(engine)
+    engine.submit([97] * 3, greedy(2))
+
+    def gone(plan: StepPlan) -> Any:
+        raise DeviceError("gone")
+
+    with monkeypatch.context() as patch, pytest.raises(DeviceError):
+        patch.setattr(engine.executor, "run", gone)
+        engine.step()
+    run(engine)
+    trace = recorder.recorded(SPELL)
+    check_recorded(trace, 4)
+    assert [event["kind"] for event in trace["steps"][0]["events"]] == ["arrived", "admitted", "sampled"]
+
+
+@pytest.mark.clause("TRACE-04")
 def test_a_step_that_breaks_off_ends_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stub_engine(StubSettings(), letters)
     recorder = recorded(engine)

@@ -24,9 +24,9 @@ from ferrum.tensor.compositions import TensorOps
 from ferrum.tensor.parts import Norm
 from ferrum.testing.strict import StrictOps
 from ferrum.text.byte_tokenizer import ByteTokenizer
-from ferrum.trace.attention import AttentionLog
 from ferrum.trace.distribution import explain, most_likely
 from ferrum.trace.recording import Detail, Recording
+from tests.house.source import imports, modules, room_of
 from tests.tiny import Floats, TinyModel, tiny_config, tiny_params
 from tests.trace.checks import check_whole, events
 from tests.trace.dense import dense_weights
@@ -151,6 +151,17 @@ def test_kernels_are_those_that_were_launched(monkeypatch: pytest.MonkeyPatch) -
     assert told == [kernel for kernel in launched if kernel in set(told)]
 
 
+@pytest.mark.clause("TRACE-05")
+def test_kernels_of_the_recording_itself_are_not_told() -> None:
+    norms = {"query_norm": Norm(1 + normal(32) / 4, 1e-5), "key_norm": Norm(1 - normal(32) / 4, 1e-5)}
+    told = []
+    for detail in (Detail(), Detail(attention=False)):
+        trace = traced(tiny(backend("numba"), special(WIDE, **norms), WIDE, kv_memory=1 << 20), GREEDY, detail)
+        operations = [launch for step in trace["steps"] for launch in step["launches"]]
+        told.append([[kernel for kernel, _ in launch[3]] for launch in operations])
+    assert told[0] == told[1]
+
+
 def special(config: ModelConfig, **fields: Any) -> DecoderParams:
     """Parameters whose attention has other fields."""
     params = tiny_params(config)
@@ -225,6 +236,14 @@ def test_attention_ends_where_its_memory_does() -> None:
     assert ["attention" in choice for choice in choices] == [True] * 3 + [False] * 7
     (told,) = trace["left_out"]
     assert told == f"the attention of the last 7 sampled tokens: attention takes at most {room} bytes"
+
+
+@pytest.mark.clause("TRACE-07")
+def test_attention_that_has_ended_does_not_come_back() -> None:
+    trace = traced(tiny(backend("numpy")), GREEDY, Detail(attention_bytes=2 * 4 * 5), [PROMPTS[0], "No"])
+    choices = [choice for step in trace["steps"] for choice in step["choices"]]
+    assert [choice["position"] for choice in choices[:2]] == [22, 2], "the second would have room"
+    assert not any("attention" in choice for choice in choices)
 
 
 @pytest.mark.clause("TRACE-07")
@@ -371,5 +390,7 @@ def test_half_characters_are_shown_as_bytes() -> None:
     assert trace["sequences"][0]["text"].startswith("a🙂\n")
 
 
-def test_a_log_without_room_says_how_many() -> None:
-    assert AttentionLog([1, 0], 4, 0).layers == [0, 1]
+@pytest.mark.clause("TRACE-12")
+def test_only_rooms_outside_of_the_engine_import_the_recording() -> None:
+    rooms = {module.room for module in modules() for _, name in imports(module) if room_of(name) == "trace"}
+    assert rooms <= {"trace", "server", "cli"}
