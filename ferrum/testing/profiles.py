@@ -12,8 +12,6 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-PROFILES = ("few", "dev", "ci", "nightly")
-
 
 def load_profile() -> str:
     """Registers the profiles and loads the chosen one; returns its name."""
