@@ -58,7 +58,7 @@ class AnswerFile:
         self._synced_s = time.monotonic()
 
     def is_file(self, other: BinaryIO) -> bool:
-        """Are both one file?"""
+        """True if both paths name one file."""
         return os.path.samestat(os.fstat(self._file.fileno()), os.fstat(other.fileno()))
 
     # ---- what is there

@@ -1,4 +1,4 @@
-"""Lines become answers: what a service says to each, many at a time.
+"""Answering lines with a service, many at a time.
 
 Owns: which endpoint a line asks, the seed of a line that has none, how many lines are open at a time. Some failures may
 be the fault of another line: a full queue, and an engine that fails at a step of all lines. After one of them fewer
@@ -50,8 +50,7 @@ class Answerer:
         self._news = asyncio.Event()
 
     async def result(self, line: RequestLine) -> Result:
-        """What becomes of the line. Raises the error that was the end of the engine: no line is to be answered with
-        that."""
+        """The result of the line. Raises the error that ended the engine: it is not the answer to a line."""
         if line.fault is not None:
             return faulty(line, line.fault)
         again = False
@@ -74,7 +73,7 @@ class Answerer:
                 self._news.set()
 
     async def _enter(self, again: bool) -> bool:
-        """Waits until there is room for one more. -> whether nobody else will be there meanwhile."""
+        """Waits until one more line may be open. -> True if it will be the only open line."""
         self._again += again
         while self._open >= self._room or (self._again and not again):
             self._news.clear()
@@ -109,4 +108,4 @@ async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], keep: Kee
     finally:
         for task in begun:
             task.cancel()
-        await asyncio.gather(*begun, *done, return_exceptions=True)  # whatever happened to them, somebody has seen it
+        await asyncio.gather(*begun, *done, return_exceptions=True)  # their errors were raised above

@@ -1,7 +1,7 @@
-"""Which lines there are, and which of them have their answer.
+"""The table of all lines of a run, and which of them have an answer.
 
-Owns: a table of all lines, in a file that is gone when the program is: there are more lines than memory should hold.
-Refuses to know: what lines say, where they come from. Specs: BATCH-10, BATCH-11. Next: `ferrum.batch.answer_file`.
+Owns: the table, in a temporary file, because it may be larger than memory. Refuses to know: the content of lines, where
+they come from. Specs: BATCH-10, BATCH-11. Next: `ferrum.batch.answer_file`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TABLE = """CREATE TABLE lines (
 
 @dataclass
 class Counts:
-    """How far a run is. `strange`: answers to lines that there are not."""
+    """Numbers of lines. `strange`: answers to lines that are not in the input."""
 
     lines: int = 0
     answered: int = 0
@@ -34,7 +34,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.counts = Counts()
-        self._table = sqlite3.connect("", isolation_level=None)  # "": a file of its own, which nobody else can see
+        self._table = sqlite3.connect("", isolation_level=None)  # "": a temporary file, deleted at the end
         self._table.execute("PRAGMA journal_mode = OFF")  # it need not survive anything
         self._table.execute(_TABLE)
         self._table.execute("BEGIN")  # one transaction that never ends
@@ -60,7 +60,7 @@ class Ledger:
         self.counts.lines += 1
 
     def waits(self, identifier: str) -> bool | None:
-        """Has the line with this id no answer yet? None: there is no such line."""
+        """True if the line with this id has no answer yet; None if there is no such line."""
         answered = self._one("SELECT answered FROM lines WHERE id = ?", identifier)
         return None if answered is None else not answered
 
@@ -78,7 +78,7 @@ class Ledger:
         self.counts.strange += 1
 
     def answer(self, identifier: str, *, failed: bool) -> bool:
-        """The line has its answer. -> whether that is news."""
+        """Records that the line has its answer. -> False if it had one already."""
         done = self._table.execute("UPDATE lines SET answered = 1 WHERE id = ? AND answered = 0", (identifier,))
         news = done.rowcount == 1
         self.counts.answered += news

@@ -1,7 +1,7 @@
-"""The lines of a file, whatever its size.
+"""The lines of a file of any size.
 
-Owns: where a line begins and ends, which lines are none, how long one may be. Refuses to know: what is in a line.
-Specs: BATCH-01, BATCH-02. Source: https://jsonlines.org. Next: `ferrum.batch.request_line`.
+Owns: where a line begins and ends, which lines are blank, and the largest length. Refuses to know: the content of a
+line. Specs: BATCH-01, BATCH-02. Source: https://jsonlines.org. Next: `ferrum.batch.request_line`.
 """
 
 from __future__ import annotations

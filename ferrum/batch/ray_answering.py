@@ -1,4 +1,4 @@
-"""Lines become answers on several machines: replicas of the model in actors of Ray Data.
+"""Answering lines on several machines: replicas of the model in actors of Ray Data.
 
 Owns: `Replica`, and rounds: whatever Ray loses of a round, with a machine or with an actor, is in the next one, and
 whatever it gives twice is kept once, so that every line has one answer whatever Ray does. Answers go to the one program

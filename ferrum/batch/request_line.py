@@ -1,10 +1,9 @@
-"""One line of a file of requests: who asks what of which endpoint.
+"""One line of a file of requests: its id, its endpoint and its body.
 
 Owns: the form of a line, the id of its answer, and what is told of a line that is no request. The id is a digest of the
-line and of the run's seed: whoever has the answer can tell whether it is an answer to this very line.
-Refuses to know: what a body may hold (`ferrum.api.protocol`).
-Specs: BATCH-03 to BATCH-06. Source: OpenAI's API reference, "Batch", the request input object.
-Next: `ferrum.batch.result_line`.
+line and of the run's seed, so that an answer can be matched with exactly this line. Refuses to know: what a body may
+hold (`ferrum.api.protocol`). Specs: BATCH-03 to BATCH-06. Source: OpenAI's API reference, "Batch", the request input
+object. Next: `ferrum.batch.result_line`.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ class RequestLine:
 
 
 def read_line(line: RawLine, seed: int) -> RequestLine:
-    """What a line says. It never raises: a line that is no request has a fault."""
+    """The request of a line. It never raises: a line that is no request has a fault."""
     custom_id: str | None = None
     try:
         value = _object(line)
@@ -108,7 +107,7 @@ def _request(value: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _salvaged_id(line: RawLine) -> str | None:
-    """The custom_id of a line that is JSON, though not as it must be, so that its error can be told to somebody."""
+    """The custom_id of a line that is JSON but no request, so that its error can name it."""
     try:
         custom_id = json.loads(line.content)["custom_id"]
         custom_id.encode()

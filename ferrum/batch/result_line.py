@@ -77,7 +77,7 @@ class Written:
 
 
 def read_result(content: bytes) -> Written | None:
-    """What a line says; None for anything but a line of a file of answers, whoever has written it."""
+    """The content of a line; None if it is not a line of a file of answers."""
     try:
         value = json.loads(content)
         response, error = value["response"], value["error"]
@@ -92,7 +92,7 @@ def read_result(content: bytes) -> Written | None:
 
 
 def is_torn(content: bytes) -> bool:
-    """Is this the beginning of a line of ours, whose end was never written? Where a machine has lost its power, zeros
-    may stand in place of what was written last."""
+    """True for the beginning of an answer line whose end was never written. After a power failure, zeros may stand in
+    place of the last bytes."""
     begun = content.rstrip(b"\x00")
     return begun.startswith(BEGINNING) or BEGINNING.startswith(begun)

@@ -1,6 +1,6 @@
 """The file of requests, to be read more than once.
 
-Owns: keeping what can be read only once, such as standard input. Refuses to know: what is in it.
+Owns: a copy of input that can be read only once, such as standard input. Refuses to know: its content.
 Specs: BATCH-16. Next: `ferrum.batch.lines`.
 """
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ferrum.batch.run import Run
 
 TOKENS_OF_A_STEP = 2048
-"""Nobody waits for a stream here: long prompts need not be read in small pieces."""
+"""No client waits for a stream here, so long prompts need no small steps."""
 
 
 @click.command(context_settings={"default_map": {"max_num_batched_tokens": TOKENS_OF_A_STEP}})

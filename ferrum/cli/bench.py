@@ -183,7 +183,7 @@ def step_until_all_started(llm: LLM, requests: list[Request]) -> None:
 
 
 def slack(llm: LLM, prompt_ids: list[list[int]]) -> int:
-    """How many tokens the first sequence may get while the last prompt is still being read: one a step."""
+    """Tokens that the first sequence gets while the last prompt is still being read: one per step."""
     per_step = llm.engine_config.max_num_batched_tokens - len(prompt_ids)
     return 1 + len(prompt_ids) * len(prompt_ids[0]) // max(per_step, 1)
 
@@ -200,7 +200,7 @@ def check_room(llm: LLM, prompt_len: int, gen_len: int, batch: int) -> None:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The result for people."""
+    """The result as lines of text."""
     r = result
     return [
         f"{r['model']}, {r['dtype']}, on {r['backend']} with {r['threads']} threads",

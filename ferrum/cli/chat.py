@@ -1,8 +1,9 @@
-"""`ferrum-ref chat`: a conversation in a terminal, or with whatever writes to standard input.
+"""`ferrum-ref chat`: a conversation with a model, in a terminal or through standard input.
 
-Owns: the loop: a line, a command or an answer, the next line. Answers go to stdout as they are produced, everything
-else to stderr. Refuses to know: how lines are edited, what commands do, how text is generated.
-Specs: CLI-60 to CLI-71. Next: `ferrum.cli.conversation`.
+Owns: the loop (a line is a command or a message; an answer follows), and whether a conversation fits into the context.
+Answers go to stdout as they are produced, everything else to stderr. Keys and values of earlier turns are not kept
+here: the engine's prefix cache finds them, since a conversation begins with the earlier one. Refuses to know: how lines
+are edited, what commands do, how text is generated. Specs: CLI-60 to CLI-71. Next: `ferrum.cli.conversation`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def chat(
 
 
 def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conversation:
-    """The conversation that the flags ask for; what a flag says holds, whatever the file says."""
+    """The conversation of the flags and the file; flags override parameters of the file."""
     if params.logprobs is not None:
         raise click.UsageError("--logprobs has no place in a chat: `ferrum-ref generate` tells of tokens")
     conversation = Conversation(params)
@@ -95,7 +96,8 @@ def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conv
 
 
 class Chat:
-    """The loop. `typed`: somebody sits at a terminal, who is told more and who can stop an answer by Ctrl-C."""
+    """The loop. `typed`: standard input is a terminal; then hints are printed, and Ctrl-C stops an answer instead of
+    the program."""
 
     def __init__(self, partner: Partner, conversation: Conversation, lines: Lines, typed: bool) -> None:
         self.conversation = conversation
@@ -104,8 +106,8 @@ class Chat:
         self._typed = typed
 
     def run(self, news: str | None = None, first: str | None = None) -> None:
-        """Until the input ends or somebody leaves. `news`: told after the greeting; `first`: a line before those that
-        are read."""
+        """Runs until the input ends or a command ends the chat. `news`: a line printed after the greeting; `first`: a
+        line that is taken before those of the input."""
         self._note(self._partner.greeting())
         if news is not None:
             self._note(news)
@@ -123,7 +125,7 @@ class Chat:
                 self._complain(error)
 
     def _take(self, entry: Entry) -> bool:
-        """A message or a command -> does the chat go on?"""
+        """Answers a message or runs a command -> False if the chat ends."""
         if not entry.text.strip():
             return True
         if entry.quoted or not entry.text.startswith(SLASH):
@@ -143,7 +145,7 @@ class Chat:
         return not outcome.ends
 
     def _answer(self, asked: Conversation) -> None:
-        """The answer, shown and kept. Where there is none, the conversation stays as it is."""
+        """Shows and keeps the answer. If there is no answer, the conversation does not change."""
         said: list[str] = []
         try:
             reason = self._say(asked, said)
@@ -165,7 +167,7 @@ class Chat:
         self._note(self._remark(reason, bool(said)))
 
     def _say(self, asked: Conversation, said: list[str]) -> FinishReason:
-        """Writes every piece of the answer before the next token is computed, and adds it to `said`."""
+        """Writes each piece of the answer before the next token is computed, and appends it to `said`."""
         progress = Progress()
         self._partner.watch(progress)
         with interruption(heard=self._typed) as wish, self._partner.answer(asked) as stream:
@@ -185,7 +187,7 @@ class Chat:
         return self._partner.last.finish_reason
 
     def _remark(self, reason: FinishReason, spoken: bool) -> str:
-        """What somebody at a terminal should know of an answer's end; an empty line sets the next message off."""
+        """A line for a terminal about the end of an answer; an empty line separates the next message."""
         if reason is FinishReason.CANCELLED:
             return "(stopped)" if spoken else "\n(stopped before the first word: /retry answers the message again)"
         if reason is FinishReason.LENGTH:
@@ -196,7 +198,7 @@ class Chat:
         return ""
 
     def _note(self, text: str) -> None:
-        """For somebody at a terminal only."""
+        """Prints a line on a terminal only."""
         if self._typed:
             click.echo(printable(text), err=True)
 
@@ -207,7 +209,7 @@ class Chat:
 
 
 class Partner:
-    """A model to talk to, with what its chat template gets beside the messages. Raises Unsupported for a model without
+    """A model, and the options of its chat template. Raises Unsupported for a model without
     a chat template."""
 
     def __init__(self, llm: LLM, options: ChatOptions | None = None) -> None:
@@ -231,7 +233,8 @@ class Partner:
         return self._llm.max_model_len
 
     def answer(self, conversation: Conversation) -> TokenStream:
-        """The answer to its last message, on its way. Raises FerrumError; RequestValidation where it does not fit."""
+        """A stream of the answer to the last message. Raises FerrumError; RequestValidation if the conversation does
+        not fit into the context."""
         tokens = self._tokens(conversation, answering=True)
         if len(tokens) >= self.context:
             raise RequestValidation(
@@ -241,23 +244,23 @@ class Partner:
         return self._llm.stream(tokens, conversation.params)
 
     def watch(self, progress: Progress) -> None:
-        """From here on `progress` tells which kernel is compiled, while there is nothing else to see."""
+        """Afterwards `progress` shows which kernel is being compiled."""
         announced(self._llm, progress)
 
     @property
     def full(self) -> bool:
-        """Did the last answer reach the end of the context?"""
+        """True if the last answer reached the end of the context."""
         usage = None if self.last is None else self.last.usage
         return usage is not None and usage.prompt_tokens + usage.completion_tokens >= self.context
 
     def greeting(self) -> str:
-        """Who is there, on one line."""
+        """Model, number type, backend and context, on one line."""
         whole = self._llm.config.max_positions
         size = f"{self.context} tokens" if self.context >= whole else f"{self.context} of {whole} tokens"
         return f"{self.name}, {self._llm.dtype_name}, on {self._llm.backend_name} · context of {size} · /help"
 
     def statistics(self, conversation: Conversation) -> list[str]:
-        """On the last answer, the context and the engine, for people."""
+        """Lines about the last answer, the context and the engine."""
         used = len(self._tokens(conversation, answering=False)) if conversation.turns else 0
         context = f"context     {used} of {self.context} tokens"
         return [*([] if self.last is None else last_lines(self.last)), context, *stats_lines(self._llm.stats())]

@@ -1,8 +1,7 @@
-"""What can be typed in a chat beside messages: lines that begin with a slash.
+"""The commands of a chat: lines that begin with a slash.
 
-Owns: the table of commands, each a function from a conversation to what becomes of it and what is told.
-Refuses to know: where lines come from and where answers go.
-Specs: CLI-61 to CLI-65. Next: `ferrum.cli.terminal_input`.
+Owns: the table of commands; each is a function from a conversation to a new conversation and lines to print. Refuses to
+know: where lines come from and where answers go. Specs: CLI-61 to CLI-65. Next: `ferrum.cli.terminal_input`.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ CONTINUE = "/continue"
 
 
 class Speaker(Protocol):
-    """What commands ask of the model."""
+    """What commands use of the model."""
 
     @property
     def name(self) -> str: ...
 
     def statistics(self, conversation: Conversation) -> list[str]:
-        """On the last answer, the context and the engine, for people."""
+        """Lines about the last answer, the context and the engine."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of the conversation. `asked`: one whose last message is to be answered now; until it is, and if it
-    is not, `conversation` holds."""
+    """The result of a command: the new conversation, and `lines` to print. `asked`: a conversation whose last message
+    is to be answered now; it replaces `conversation` when the answer is complete."""
 
     conversation: Conversation
     lines: tuple[str, ...] = ()
@@ -53,7 +52,7 @@ class Command:
 
 
 def run_command(line: str, conversation: Conversation, speaker: Speaker) -> Outcome:
-    """What a line that begins with a slash does. Raises FerrumError or OSError; then nothing has changed."""
+    """Runs the command of a line. Raises FerrumError or OSError; then the conversation has not changed."""
     name, _, operand = line.partition(" ")
     command = COMMANDS.get(name.rstrip())
     if command is None:
@@ -67,7 +66,7 @@ def run_command(line: str, conversation: Conversation, speaker: Speaker) -> Outc
 
 
 def completions(line: str) -> list[str]:
-    """What the last word of the line may become."""
+    """The possible completions of the last word of the line."""
     name, space, operand = line.partition(" ")
     if not space:
         return [name_ for name_ in COMMANDS if line.startswith(SLASH) and name_.startswith(line)]
@@ -136,7 +135,7 @@ def _exit(conversation: Conversation, _operand: str, _speaker: Speaker) -> Outco
 
 
 def summary(conversation: Conversation) -> str:
-    """What a file that was read holds."""
+    """A line about a conversation that was read from a file."""
     turns = len(conversation.turns)
     told = f"{turns} {'answer' if turns == 1 else 'answers'} loaded"
     return f"{told}; the last message waits: /retry answers it" if conversation.unanswered is not None else told

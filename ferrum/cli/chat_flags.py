@@ -1,4 +1,4 @@
-"""Flags that say what the chat template gets beside the messages.
+"""Flags for the chat template: tools and variables.
 
 Owns: how tools and variables are written on a command line, and the conversation that a prompt becomes.
 Refuses to know: what templates do with it. Specs: CLI-90 to CLI-92. Next: `ferrum.cli.service_flags`.
@@ -56,7 +56,7 @@ def _no_json(word: str) -> NoReturn:
 
 @dataclass(frozen=True)
 class ChatFlags:
-    """What the flags say."""
+    """The values of the flags."""
 
     tools: list[dict[str, Any]] | None = None
     chat_template_kwargs: tuple[tuple[str, Any], ...] = ()
@@ -88,14 +88,15 @@ CHAT_FLAGS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What stands around every prompt. `beginning`: how the answer begins; where it is empty, the prompt is it."""
+    """The conversation around a prompt. `beginning`: the first words of the answer; if it is empty, the prompt is the
+    beginning of the answer."""
 
     system: str | None = None
     beginning: str | None = None
     flags: ChatFlags = ChatFlags()
 
     def messages(self, prompt: str) -> list[Message]:
-        """The conversation whose last message is answered or gone on with."""
+        """The conversation whose last message is answered or continued."""
         said = [] if self.system is None else [("system", self.system)]
         if prompt:
             said.append(("assistant" if self.beginning == "" else "user", prompt))

@@ -57,7 +57,7 @@ class Clause:
 
     @property
     def says_more(self) -> bool:
-        """Has `kept_by` other words than those that name code?"""
+        """True if `kept_by` has words beside those that name code."""
         return bool(re.sub(r"\band\b|\W", "", PLACE.sub("", self.kept_by)))
 
 

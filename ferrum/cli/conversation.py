@@ -1,8 +1,9 @@
-"""A conversation: what was said, under which system message, with which parameters.
+"""A conversation: its messages, its system message and its parameters.
 
-Owns: the state of a chat, and the file it is kept in. A conversation never changes: whatever is done to it makes
-another one, so that what fails leaves everything as it was. Refuses to know: terminals, engines.
-Specs: CLI-60, CLI-61, FILES-02. Next: `ferrum.cli.parameters`.
+Owns: the state of a chat, and its file. A conversation is immutable: each method returns a new one, so that a failure
+leaves the old one unchanged. Refuses to know: terminals, engines. Specs: CLI-60, CLI-61, FILES-02. Next:
+`ferrum.cli.parameters`.
+Next: `ferrum.cli.parameters`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Conversation:
-    """`unanswered`: the last message, where its answer failed or was stopped before the first word. The next message
-    takes its place. `begun`: what there is of its answer, while the rest is asked for."""
+    """`unanswered`: the last message, if its answer failed or was stopped before the first word; the next message
+    replaces it. `begun`: the beginning of its answer, which the model continues."""
 
     params: SamplingParams
     system: str | None = None
@@ -43,7 +44,7 @@ class Conversation:
     begun: str | None = None
 
     def messages(self) -> list[Message]:
-        """Everything, in the form that chat templates take."""
+        """All messages, in the form that chat templates take."""
         said = [] if self.system is None else [(SYSTEM, self.system)]
         for turn in self.turns:
             said += [(USER, turn.question), (ASSISTANT, turn.answer)]
@@ -54,11 +55,11 @@ class Conversation:
         return [{"role": role, "content": text} for role, text in said]
 
     def asked(self, text: str) -> Conversation:
-        """A new message waits for its answer."""
+        """The conversation with a new message, not answered yet."""
         return replace(self, unanswered=text)
 
     def asked_again(self) -> Conversation:
-        """The last message waits for its answer, as if it had none. Raises NotFound where there is no message."""
+        """The conversation without the last answer. Raises NotFound if there is no message."""
         if self.unanswered is not None:
             return self
         if not self.turns:
@@ -66,21 +67,21 @@ class Conversation:
         return replace(self, turns=self.turns[:-1], unanswered=self.turns[-1].question)
 
     def continued(self) -> Conversation:
-        """The last answer waits for more of it. Raises NotFound where there is none."""
+        """The conversation whose last answer is to be continued. Raises NotFound if there is no answer."""
         if self.unanswered is not None or not self.turns:
             raise NotFound("the last message has no answer yet that could be continued")
         last = self.turns[-1]
         return replace(self, turns=self.turns[:-1], unanswered=last.question, begun=last.answer)
 
     def answered(self, text: str) -> Conversation:
-        """The message that waits has its answer."""
+        """The conversation with an answer to its last message."""
         if self.unanswered is None:
             raise ValueError("no message waits for an answer")
         turn = Turn(self.unanswered, (self.begun or "") + text)
         return replace(self, turns=(*self.turns, turn), unanswered=None, begun=None)
 
     def cleared(self) -> Conversation:
-        """Only the system message and the parameters are left."""
+        """The conversation without messages, except for the system message."""
         return replace(self, turns=(), unanswered=None)
 
 
@@ -143,8 +144,8 @@ def _conversation(messages: Any, params: SamplingParams) -> Conversation:
 
 
 def is_text(value: object) -> TypeGuard[str]:
-    """Is it text that a file in UTF-8 can hold? Half of a surrogate pair, which Python makes of bytes that are none, is
-    not."""
+    """True for text that a file in UTF-8 can hold. Half of a surrogate pair, which Python makes of a byte that is no
+    UTF-8, is not."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:

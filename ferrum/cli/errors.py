@@ -1,4 +1,4 @@
-"""What the user sees when something goes wrong: one line on stderr and an exit code.
+"""Errors of a command: one line on stderr and an exit code.
 
 Owns: the translation of every exception into a line and a code (2 bad usage, 1 everything else, 130 Ctrl-C), and the
 silence of a closed pipe. A traceback appears only with --debug. Refuses to know: what the commands do.

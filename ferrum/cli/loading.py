@@ -1,4 +1,4 @@
-"""From flags to a model that is ready, with something to look at meanwhile.
+"""From flags to a loaded model, with progress on stderr.
 
 Owns: the moment when the engine's code is imported. Refuses to know: what the model is for.
 Specs: CLI-18, CLI-20, CLI-43. Next: `ferrum.cli.generate`.
@@ -59,8 +59,8 @@ def engine_config(options: EngineOptions, **more: Any) -> EngineConfig:
 
 
 def announced(llm: LLM, progress: Progress) -> LLM:
-    """The same; whoever waits for a kernel to be compiled sees which one, whoever left the choice of a backend to this
-    program hears of a GPU, and whoever asked for rounding hears where there is nothing to round."""
+    """The same model. `progress` shows which kernel is being compiled, and notes are printed if `auto` chose a GPU and
+    if int8 has no quantised weights to work on."""
     from ferrum.tensor.ops import DTYPES
 
     ops = llm.runner.ops

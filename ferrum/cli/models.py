@@ -162,7 +162,7 @@ def _rope(rope: RopeConfig) -> dict[str, Any]:
 
 
 def lines(described: dict[str, Any]) -> list[str]:
-    """The same for people."""
+    """A table of the same facts."""
     d, memory = described, described["memory"]
     facts = [
         ("model", d["model"]),

@@ -31,7 +31,7 @@ model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What the model and engine flags say; None where nothing was said."""
+    """The values of the flags of model and engine; None for a flag that was not given."""
 
     model: str
     backend: str

@@ -1,4 +1,4 @@
-"""Where a prompt comes from: the argument, a file, or standard input.
+"""The prompt: from the argument, a file, or standard input.
 
 Owns: which of them it is, and that it is text. Refuses to know: what the prompt is for.
 Specs: CLI-03, CLI-17. Next: `ferrum.cli.statistics`.
@@ -55,7 +55,7 @@ def _argument(text: str) -> str:
 
 
 def input_is_ignored() -> bool:
-    """Does something wait on standard input, which nobody has asked for? Nothing of it is taken: it may be meant for
+    """True if standard input holds data that the command does not read. None of it is read: it may be meant for
     the next program."""
     try:
         descriptor = sys.stdin.fileno()

@@ -1,4 +1,4 @@
-"""`ferrum-ref serve`: the OpenAI API over HTTP, and a page to talk to.
+"""`ferrum-ref serve`: the OpenAI API over HTTP, and a web page to chat with.
 
 Owns: the order of starting (address, model, then connections), what is said on stderr, the exit code. Refuses to know:
 HTTP. Specs: SERVER-55, SERVER-60 to SERVER-63, SERVER-70, SERVER-71. See: `docs/serving.md`.
@@ -84,11 +84,11 @@ def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: Engine
 
 
 def warn_of_strangers(host: str, settings: ServerSettings, progress: Progress) -> None:
-    """Where others than this machine can ask, and no key is needed."""
+    """Prints a warning if other machines can reach the server and no key is set."""
     from ferrum.server.sockets import is_loopback
 
     if not settings.api_keys and not is_loopback(host):
-        progress.note("warning: whoever reaches this address can ask: --api-key-file asks for a key")
+        progress.note("warning: every machine that reaches this address can use the server: --api-key-file sets a key")
 
 
 def check_installed() -> None:

@@ -1,4 +1,4 @@
-"""Flags of a server: where it listens, who may ask, what a client may take.
+"""Flags of a server: addresses, keys, and limits for clients.
 
 Owns: their names, defaults and help, and the objects they become. Keys come from three places: a flag that every user
 of the machine can read in the list of processes, a file, and the environment.
@@ -77,7 +77,7 @@ SERVER_FLAGS = (
 
 @dataclass(frozen=True)
 class ServerFlags:
-    """What the flags say; None where nothing was said."""
+    """The values of the flags; None for a flag that was not given."""
 
     host: str
     port: int
@@ -138,13 +138,14 @@ class ServerFlags:
         )
 
     def _glass(self, keys: Sequence[str]) -> bool:
-        """Where several people use a server, one would see the prompts of another."""
+        """The flag, or its default: on a server with several users, each would see the prompts of the others."""
         from ferrum.server.sockets import is_loopback
 
         return (is_loopback(self.host) and len(keys) <= 1) if self.glass is None else self.glass
 
     def _hosts(self, with_keys: bool) -> tuple[str, ...]:
-        """A key keeps strangers out; without one, a server for this machine answers to this machine's names."""
+        """The host names that requests may use. A key keeps other pages out; a server without a key, on this machine
+        only, accepts the names of this machine."""
         from ferrum.server.settings import ANY
         from ferrum.server.sockets import is_loopback
 
@@ -169,5 +170,5 @@ def key_of_environment() -> tuple[str, ...]:
     """The key of $FERRUM_API_KEY. Raises ConfigError for an empty one, for the same reason."""
     key = os.environ.get(KEY_VARIABLE)
     if key is not None and not key.strip():
-        raise ConfigError(f"{KEY_VARIABLE} is empty: unset it for a server that everybody may ask")
+        raise ConfigError(f"{KEY_VARIABLE} is empty: unset it for a server that needs no key")
     return () if key is None else (key.strip(),)

@@ -1,7 +1,8 @@
-"""Flags of a model that answers requests, and the service that they make.
+"""Flags of a model that answers requests, on one machine or on several with Ray, and the service that they make.
 
-Owns: names, parsers, template and pooling of what is served, how many requests it takes, and the script in place of a
-model. Refuses to know: where requests come from. Specs: SERVER-73, SERVER-74. Next: `ferrum.cli.server_flags`.
+Owns: names, parsers, template and pooling of the model, how many requests it takes, the script in place of a model, and
+how a replica is made on another machine: with the same flags and absolute paths. Refuses to know: where requests come
+from, Ray itself. Specs: SERVER-73, SERVER-74, BATCH-40, BATCH-44. Next: `ferrum.cli.server_flags`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ SERVICE_FLAGS = (
 
 @dataclass(frozen=True)
 class ServiceFlags:
-    """What the flags say."""
+    """The values of the flags."""
 
     served_model_name: tuple[str, ...]
     max_num_seqs: int
@@ -124,7 +125,7 @@ RAY_FLAGS = (
 
 @dataclass(frozen=True)
 class RayFlags:
-    """What the flags say; None where nothing was said."""
+    """The values of the flags; None for a flag that was not given."""
 
     ray: bool
     address: str | None
@@ -148,7 +149,7 @@ def refuse_beside(fields: Collection[str]) -> None:
 
 
 def replica_maker(service: ServiceFlags, engine: EngineOptions) -> Callable[[], Service]:
-    """What makes the service of a replica, wherever that is."""
+    """A function that makes the service of a replica, on any machine."""
 
     def absolute(path: Path | None) -> Path | None:
         return None if path is None else path.resolve()

@@ -1,4 +1,4 @@
-"""`--stats`: what an engine has done, on a few lines.
+"""`--stats`: the counters of an engine, on a few lines, and the memory of the process.
 
 Owns: the words. Refuses to know: how anything is counted. Specs: CLI-52. Next: `ferrum.cli.parallel`.
 """
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def stats_lines(stats: EngineStats) -> list[str]:
-    """Blocks, prefixes, evictions, preemptions, steps; of a backend that replays decode steps, how many; drafts, if any
-    were made."""
+    """Lines about blocks, prefixes, evictions, preemptions and steps; about replayed decode steps and drafts, if there
+    were any."""
     kv = stats.kv
     share = 100 * kv.hit_tokens / kv.queried_tokens if kv.queried_tokens else 0
     decode = stats.decode
@@ -39,7 +39,7 @@ def stats_lines(stats: EngineStats) -> list[str]:
 
 
 def why_not(decode: DecodeSteps) -> str:
-    """What keeps steps from being replayed, to stand behind their number; nothing where all are."""
+    """The reason why steps were not replayed, to be added to their number; empty if all were replayed."""
     return "" if decode.refusal is None else f"; not recorded: {printable(decode.refusal)}"
 
 

@@ -1,9 +1,10 @@
-"""What a terminal is shown of texts that somebody else has written: model files, models, callers.
+"""Output for a terminal: text from models and files with its control characters written out, and one line of progress.
 
-Owns: writing out what a terminal would obey or hide: escape sequences, control characters, characters that turn the
-direction of writing; characters that its encoding lacks; and what becomes of warnings.
-Refuses to know: where the texts come from.
-Specs: CLI-85 to CLI-89. Next: `ferrum.cli.sampling_flags`.
+Owns: how escape sequences, control characters and characters that change the direction of writing are printed, and
+characters that the encoding lacks; the printing of warnings; the progress line, which appears only on a terminal that
+can erase it. Refuses to know: where texts come from, what the user waits for. Specs: CLI-05, CLI-85 to CLI-89. Next:
+`ferrum.cli.sampling_flags`.
+Next: `ferrum.cli.sampling_flags`.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 
 
 def printable(text: str) -> str:
-    """A name or a message with everything invisible but spaces, tabs and line ends written out."""
+    """A name or a message in which invisible characters, except spaces, tabs and line ends, are written as escapes."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in _KEPT else ascii(char)[1:-1] for char in text)
 
 
 def quoted(content: bytes) -> str:
-    """Bytes as text in quotes, in which whatever does not print is escaped: a terminal acts on none of it."""
+    """Bytes as text in quotes, in which characters that do not print are escaped."""
     # No byte of a longer character is a backslash, so that those of the text can be doubled before the others appear.
     text = content.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
     return f'"{"".join(map(_visible, text))}"'
@@ -51,8 +52,8 @@ def _visible(character: str) -> str:
 
 
 def say(text: str) -> None:
-    """Writes a piece of an answer to stdout, at once. On a terminal, control characters are written out: the model may
-    have been taught any. Whatever else reads it gets it as it is."""
+    """Writes a piece of an answer to stdout and flushes it. On a terminal, control characters are written as escapes,
+    because a model can generate any character. A file or a pipe gets the text unchanged."""
     if sys.stdout is None:  # the caller closed it
         return
     sys.stdout.write(text.translate(_CONTROLS) if sys.stdout.isatty() else text)
@@ -60,8 +61,8 @@ def say(text: str) -> None:
 
 
 def settle_encoding() -> None:
-    """From here on, a character that the encoding of stdout or stderr lacks is written out (\\U0001f99c), and is no
-    error. ASCII is what Python is told where nobody has set a language: there UTF-8 is written, as click does."""
+    """Afterwards, a character that the encoding of stdout or stderr lacks is written as an escape (\\U0001f99c), and is
+    no error. Python takes ASCII if no language is set in the environment: then UTF-8 is written, as click does."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             ascii_only = codecs.lookup(stream.encoding).name == "ascii"
@@ -69,7 +70,7 @@ def settle_encoding() -> None:
 
 
 def as_json(value: Any) -> str:
-    """A line of JSON for stdout, in characters that its encoding has: JSON's own escapes mean the same."""
+    """A line of JSON for stdout; characters that its encoding lacks are JSON escapes."""
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -79,15 +80,15 @@ def as_json(value: Any) -> str:
 
 
 def obeys(stream: TextIO | None) -> bool:
-    """Is the stream a terminal that obeys escape sequences? Emacs' shell and the consoles of build servers are
-    terminals that show them, and say so."""
+    """True if the stream is a terminal that interprets escape sequences. Emacs' shell and the consoles of build servers
+    are terminals that print them instead, which $TERM tells."""
     kind = os.environ.get("TERM", "windows" if os.name == "nt" else "")
     return stream is not None and stream.isatty() and kind not in ("dumb", "unknown", "")
 
 
 @contextmanager
 def warnings_told() -> Iterator[None]:
-    """Inside, each warning about a model is one line on stderr, once."""
+    """Within the block, each warning about a model is printed once, on one line of stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("default", ModelWarning)
         otherwise = warnings.showwarning
@@ -103,7 +104,7 @@ def warnings_told() -> Iterator[None]:
 
 
 class Progress:
-    """Writes to stderr. Where stderr is no terminal, only `note` says anything."""
+    """Writes to stderr. If stderr is not a terminal, only `note` prints."""
 
     def __init__(self) -> None:
         self._stream = sys.stderr
@@ -111,9 +112,9 @@ class Progress:
         self._showing = False
 
     def show(self, text: str) -> None:
-        """Replace the line; nothing of it stays when the next thing is written."""
+        """Replaces the progress line; it is erased before the next output."""
         if self._live:
-            import shutil  # and with it every compression format: not where nobody watches
+            import shutil  # imports every compression format, so only on a terminal
 
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(_CLEAR + printable(text)[:width])
@@ -121,25 +122,25 @@ class Progress:
             self._showing = True
 
     def clear(self) -> None:
-        """Take the line away, if there is one: by now the terminal's line may hold something else."""
+        """Erases the progress line, if there is one."""
         if self._showing:
             self._stream.write(_CLEAR)
             self._stream.flush()
             self._showing = False
 
     def end(self) -> None:
-        """From here on nothing is shown: the terminal is the answer's, and clearing a line would take its text."""
+        """Afterwards `show` prints nothing: the answer is on the terminal, and erasing a line would erase its text."""
         self.clear()
         self._live = False
 
     def note(self, text: str) -> None:
-        """A line that stays, terminal or not."""
+        """Prints a line that is not erased, on a terminal or not."""
         self.clear()
         click.echo(printable(text), err=True)
 
     @contextmanager
     def during(self, text: str) -> Iterator[None]:
-        """Show `text` while the block runs."""
+        """Shows `text` while the block runs."""
         self.show(text)
         try:
             yield
@@ -147,7 +148,8 @@ class Progress:
             self.clear()
 
     def download(self, name: str) -> Callable[[int, int], None] | None:
-        """A listener for a download of `name`, which hears bytes done and bytes in all; None where nobody watches."""
+        """A function for the progress of a download of `name`, called with the bytes done and the bytes in all; None
+        without a terminal."""
 
         def show(done: int, total: int) -> None:
             self.show(f"downloading {name}: {human_bytes(done)} of {human_bytes(total)}")

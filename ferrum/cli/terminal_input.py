@@ -31,7 +31,7 @@ PROMPT, CONTINUED = ">>> ", "... "
 
 @dataclass(frozen=True)
 class Entry:
-    """What was typed; `quoted`: between quotes, so that a slash at its beginning is text."""
+    """A message or a command. `quoted`: the text stood between quotes, so that a slash at its beginning is text."""
 
     text: str
     quoted: bool = False
@@ -45,7 +45,7 @@ class Lines(Protocol):
 
 
 def read_entry(lines: Lines) -> Entry | None:
-    """The next message or command; None at the end. Quotes that nobody closes end with the input."""
+    """The next message or command; None at the end of the input, which also ends a message without closing quotes."""
     line = lines.line(PROMPT)
     if line is None or not line.startswith(QUOTES):
         return None if line is None else Entry(line)
@@ -59,12 +59,12 @@ def read_entry(lines: Lines) -> Entry | None:
 
 
 def _trimmed(text: str) -> str:
-    """Without the two ends of lines that belong to the quotes."""
+    """The text without the line ends next to the quotes."""
     return text.removeprefix("\n").removesuffix("\n")
 
 
 class TerminalLines:
-    """Somebody types. `edited`: with the editing and the history that `line_editor` has switched on."""
+    """Lines that are typed on a terminal. `edited`: with the editing and the history of `line_editing`."""
 
     def __init__(self, edited: bool) -> None:
         self._edited = edited
@@ -90,7 +90,7 @@ class TerminalLines:
 
 
 class PipedLines:
-    """A file or a program; nothing is shown."""
+    """Lines from a file or a program, without prompts."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -159,7 +159,7 @@ def history_file() -> Path | None:
 
 
 class Interruption:
-    """Was it wished that this ends?"""
+    """`wanted`: Ctrl-C was pressed."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -172,7 +172,8 @@ class Interruption:
 
 @contextmanager
 def interruption(heard: bool) -> Iterator[Interruption]:
-    """While the block runs, Ctrl-C is a wish; unless `heard`, it is what it always was."""
+    """While the block runs, the first Ctrl-C sets `wanted` and a second one raises KeyboardInterrupt, so that no step
+    of the engine is broken off. Without `heard`, Ctrl-C raises as always."""
     wish = Interruption()
     if not heard:
         yield wish

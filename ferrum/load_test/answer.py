@@ -1,4 +1,4 @@
-"""One answer while it comes in.
+"""One answer while it arrives.
 
 Owns: which chunks hold text and which only say something about it (the role, the reason for the end, the usage), the
 server's count of tokens, and whether the answer is whole. Refuses to know: connections and clocks; it is told the time.
@@ -35,7 +35,7 @@ class Answer:
             self._hear(data, now)
 
     def end(self, now: float) -> None:
-        """The connection has nothing more to say."""
+        """The connection has ended."""
         for data in self._events.end():
             self._hear(data, now)
         if self.ended is None:
@@ -45,7 +45,7 @@ class Answer:
 
     @property
     def failure(self) -> Failure | None:
-        """Why this is no answer; None for one that is whole and has text."""
+        """Why the answer is incomplete or empty; None for a complete answer with text."""
         if self._failure is None and not self.texts:
             return Failure(NO_TEXT, "the answer has no text")
         return self._failure
@@ -79,7 +79,7 @@ class Answer:
 
 
 def has_text(choice: dict[str, Any]) -> bool:
-    """Does a choice of a chunk hold text of the model, of an answer to a chat or to a text?"""
+    """True if a choice of a chunk (of a chat or a text completion) holds text of the model."""
     delta = choice.get("delta")
     found = [delta.get(name) for name in TEXTS] if isinstance(delta, dict) else [choice.get("text")]
     return any(isinstance(text, str) and text for text in found)

@@ -1,4 +1,4 @@
-"""When requests come, if they do not wait for each other.
+"""Arrival times of requests in an open loop.
 
 Owns: the times of a Poisson process: the gaps between arrivals are independent and exponential, as they are where many
 users know nothing of each other. Refuses to know: what arrives.

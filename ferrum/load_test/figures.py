@@ -1,4 +1,4 @@
-"""A timeline in numbers.
+"""The figures of one request: time to first token, time per token, total time.
 
 Owns: what TTFT, TPOT, a gap and the whole time are. Refuses to know: where timelines come from, and other requests.
 Specs: BENCH-13 to BENCH-15. Next: `ferrum.load_test.goals`.
@@ -30,7 +30,7 @@ class Figures:
 def figures(timeline: Timeline) -> Figures | None:
     """The numbers of an answer; None of a request that failed.
 
-    Both waits begin when the request was planned: a user who waits in a queue waits, whoever made the queue."""
+    Both times begin when the request was planned, so that waiting in the client's own queue counts."""
     if timeline.failure is not None:
         return None
     first, last = timeline.texts[0], timeline.texts[-1]

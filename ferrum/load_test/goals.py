@@ -1,4 +1,4 @@
-"""How fast is fast enough: the goals of a service, and which answers meet all of them.
+"""Goals for latencies, and which answers meet all of them.
 
 Owns: goals as people write them (`ttft:500`, in milliseconds) and what it means to meet them. Refuses to know: what
 follows from meeting them.
@@ -26,7 +26,7 @@ class Goal:
     milliseconds: float
 
     def met(self, answer: Figures) -> bool:
-        """A figure that an answer does not have keeps nobody waiting."""
+        """True if the answer meets the goal, or has no such figure."""
         seconds: float | None = getattr(answer, self.name)
         return seconds is None or seconds * 1000 <= self.milliseconds
 

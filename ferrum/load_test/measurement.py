@@ -1,4 +1,4 @@
-"""One measurement from its beginning to its end.
+"""One measurement: warm-up, run and result.
 
 Owns: the order: which model, requests that warm the server up and do not count, then the run. Where nothing works, a
 measurement ends before it begins, with the server's own words. Refuses to know: who watches, and what is done with the
@@ -23,11 +23,11 @@ from ferrum.load_test.timeline import Timeline
 from ferrum.load_test.workload import Workload
 
 Show = Callable[[str], None]
-"""Hears, in words, how far it has come."""
+"""Called with a line about the progress."""
 
 
 Stoppable = Callable[[Callable[[], None]], AbstractContextManager[None]]
-"""While the block runs, whoever wants the run to end can call what was given."""
+"""A context manager: within the block, calling its argument ends the run early."""
 
 
 async def measure(setup: Setup, show: Show, stoppable: Stoppable) -> dict[str, Any]:

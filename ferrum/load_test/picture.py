@@ -1,4 +1,4 @@
-"""The requests as a plot.
+"""A plot of the requests.
 
 Owns: what is drawn, with the extra `plot` (matplotlib): how many answers were how fast, and how long each took in the
 order of their arrival. Refuses to know: how anything was measured; it reads what `summary` has written for a file.

@@ -1,4 +1,4 @@
-"""What a measurement is to do.
+"""The plan of a measurement: number, rate and form of its requests.
 
 Owns: how many requests, how they come, and everything else that was asked for. Refuses to know: how it is done.
 Specs: BENCH-20 to BENCH-22. Next: `ferrum.load_test.load`.

@@ -1,4 +1,4 @@
-"""The summary for people.
+"""The summary as text.
 
 Owns: words, columns and units. Refuses to know: how anything was measured; it reads what `summary` has written.
 Specs: BENCH-34. Next: `ferrum.load_test.picture`.

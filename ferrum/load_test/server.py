@@ -1,4 +1,4 @@
-"""The server asked.
+"""The measured server: one connection pool, one request at a time.
 
 Owns: addresses, the API key, the list of models, one request at a time, and what becomes of everything that can go
 wrong with a connection. Refuses to know: what is asked and what is measured. A request is never sent twice.

@@ -1,4 +1,4 @@
-"""All requests in numbers.
+"""The summary of a run: percentiles, throughput, goodput, failures.
 
 Owns: percentiles, throughput, goodput, failures by kind, how late the client was; and the figures of each request for a
 file. Times leave this module in milliseconds under names that end in `_ms`. Refuses to know: how it is shown.

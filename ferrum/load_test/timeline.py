@@ -1,4 +1,4 @@
-"""What happened to one request, and when.
+"""The record of one request: its times, its text, its failure.
 
 Owns: the record that a request leaves, and the names of the ways to fail. Refuses to know: clocks; all times are
 seconds on one clock. Specs: BENCH-11, BENCH-12. Next: `ferrum.load_test.figures`.

@@ -1,4 +1,4 @@
-"""What is asked: prompts that no cache has seen, or those of a file.
+"""The prompts: random ones that no cache holds, or those of a file.
 
 Owns: random prompts of about so many tokens, others for each request, with a beginning in common where that is asked
 for; the reading of files of prompts. Refuses to know: how a prompt is sent, and the server's tokenizer: a word counts
@@ -72,7 +72,7 @@ class RandomWords:
 
 @dataclass(frozen=True)
 class GivenPrompts:
-    """Prompts that somebody has written, in their order, and again from the first after the last."""
+    """Given prompts, in their order; after the last one the first one follows."""
 
     prompts: Sequence[Prompt]
 

@@ -1,8 +1,7 @@
-"""Who may ask: whoever has a key, and no page of somebody else in a browser.
+"""Access: requests need a key, and pages of other origins in a browser are refused.
 
-Owns: the check of keys, of the name by which the server is called, and of the page that a browser says is asking.
-Refuses to know: what is asked. Specs: SERVER-30 to SERVER-34. Source: RFC 6750; RFC 9110, "Host"; Fetch standard,
-"Origin header". Next: `ferrum.server.page`.
+Owns: the check of keys, of the Host header, and of the Origin header. Refuses to know: the content of requests. Specs:
+SERVER-30 to SERVER-34. Source: RFC 6750; RFC 9110, "Host"; Fetch standard, "Origin header". Next: `ferrum.server.page`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Answers and errors as HTTP has them.
+"""Answers and errors as HTTP responses.
 
-Owns: status, headers and bytes of an answer that comes at once. Refuses to know: what is answered.
+Owns: status, headers and bytes of a complete answer. Refuses to know: its content.
 Specs: SERVER-02, SERVER-03. Next: `ferrum.server.endpoints`.
 """
 
@@ -18,7 +18,7 @@ from ferrum.api.protocol.base import Answer
 RETRY_AFTER_S = 1
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 GONE = 499
-"""The status that logs see where nobody was left to be answered, as nginx has it."""
+"""The status in logs of a request whose client has disconnected, as in nginx."""
 
 
 def answered(answer: Answer) -> Response:
@@ -26,17 +26,17 @@ def answered(answer: Answer) -> Response:
 
 
 def refused(error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
-    """An error in OpenAI's form. Where the same request may succeed later, it says when to try again."""
+    """An error in OpenAI's form, with Retry-After if the same request may succeed later."""
     later = {"retry-after": str(RETRY_AFTER_S)} if error.status in _LATER else {}
     return JSONResponse(error.body(), error.status, {**later, **(headers or {})})
 
 
-def nobody() -> Response:
+def client_gone() -> Response:
     return Response(status_code=GONE)
 
 
 async def refused_by_route(request: Request, error: Exception) -> Response:
-    """What a router says where there is no such path, or no such method on it."""
+    """The answer to an unknown path or method."""
     status = getattr(error, "status_code", 500)
     headers = getattr(error, "headers", None)
     if status == HTTPStatus.NOT_FOUND:
@@ -50,5 +50,5 @@ async def refused_by_route(request: Request, error: Exception) -> Response:
 
 
 async def refused_by_defect(request: Request, error: Exception) -> Response:
-    """What is said where something fails that nobody has foreseen."""
+    """The answer to an unexpected exception."""
     return refused(as_api_error(error))

@@ -1,8 +1,9 @@
-"""The application: every path of the server, and what each request passes on its way there.
+"""The application: all paths of the server, and the middleware in front of them.
 
-Owns: putting them together. The order of what a request passes is: its id, the count of requests, other pages in a
-browser, the names and origins that may ask, keys, and then the path. Refuses to know: sockets, signals.
-Specs: SERVER-01 to SERVER-09. Next: `ferrum.server.tls`.
+Owns: putting them together. A request passes, in this order: its id, the count of requests, CORS, the check of host and
+origin, keys, and then the path. Refuses to know: sockets, signals. Specs: SERVER-01 to SERVER-09. Next:
+`ferrum.server.tls`.
+Next: `ferrum.server.tls`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One connection: HTTP/1.1 as h11 reads it, with a limit to everything that a client can be slow at.
+"""One connection: HTTP/1.1 by h11, with a time limit for each thing that a client can do slowly.
 
 Owns: the time for a request to arrive and for an answer to be taken, the number of connections, and errors below
 HTTP's own level in OpenAI's form. h11 rather than a parser in C: it refuses whatever is not the standard's grammar, its
@@ -24,7 +24,7 @@ from ferrum.server.answers import refused
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a client may take of the server's patience."""
+    """Limits for a client's connection."""
 
     client_timeout_s: float = 60.0  # for a request to arrive, and for a piece of an answer to be taken
     connections: int = 10_000
@@ -90,7 +90,7 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Called where h11 cannot make sense of what came."""
+        """Called if h11 cannot parse the request."""
         error = sys.exception()
         status = getattr(error, "error_status_hint", 400)
         self._refuse(ApiError(status, f"this is not HTTP/1.1: {error or msg}", code="bad_http"))
@@ -98,7 +98,7 @@ class Connection(H11Protocol):
     # ---- limits
     @property
     def at_work(self) -> bool:
-        """Is a request being answered that has arrived in full?"""
+        """True while a request that has arrived completely is being answered."""
         return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
 
     def _watch_arrival(self) -> None:
@@ -115,7 +115,7 @@ class Connection(H11Protocol):
         self._refuse(ApiError(408, f"the request did not arrive in {limit:g} seconds", "timeout_error", code="timeout"))
 
     def _make_room(self) -> None:
-        """Among too many connections, the one goes that has been quiet for the longest time."""
+        """Closes the connection that has been idle for the longest time, if there are too many."""
         if len(self.connections) <= self._bounds.connections:
             return
         others = [each for each in self.connections if each is not self and isinstance(each, Connection)]

@@ -1,7 +1,7 @@
-"""The paths that answer requests: which body goes to which function of the service, and comes back as what.
+"""The paths that answer requests: the form of the body, the function of the service, and the form of the answer.
 
-Owns: the table of endpoints, and the one way from an HTTP request through the service to a response. Refuses to know:
-how anything is answered. Specs: SERVER-04, SERVER-05. Next: `ferrum.server.questions`.
+Owns: the table of endpoints, and the way from an HTTP request through the service to a response. Refuses to know: how a
+request is answered. Specs: SERVER-04, SERVER-05. Next: `ferrum.server.questions`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ferrum.api.protocol.responses import Response as ResponseBody
 from ferrum.api.protocol.responses import ResponsesRequest
 from ferrum.api.protocol.tokens import DetokenizedText, DetokenizeRequest, TokenizeRequest, TokenList
 from ferrum.api.service import Call, Service
-from ferrum.server.answers import answered, nobody, refused
+from ferrum.server.answers import answered, client_gone, refused
 from ferrum.server.envelope import request_id
 from ferrum.server.event_stream import EventStream
 from ferrum.server.presence import ClientGone, while_connected
@@ -69,7 +69,7 @@ def handler(endpoint: Endpoint, settings: ServerSettings) -> Handler:
         try:
             return await respond(request, endpoint, settings)
         except ClientGone:
-            return nobody()
+            return client_gone()
         except Exception as error:
             return refused(as_api_error(error))
 
@@ -77,7 +77,7 @@ def handler(endpoint: Endpoint, settings: ServerSettings) -> Handler:
 
 
 async def respond(request: Request, endpoint: Endpoint, settings: ServerSettings) -> Response:
-    """The response. Whatever is wrong with a request is found before the first byte of a stream."""
+    """The response. Errors of a request are found before the first byte of a stream."""
     body = await read_body(request, endpoint.request, settings.max_body_bytes)
     call = Call(request_id(request.scope), settings.request_timeout_s)
     if endpoint.streams is not None and getattr(body, "stream", False):

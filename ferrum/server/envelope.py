@@ -1,7 +1,7 @@
-"""What every response has around it, whoever made it.
+"""The envelope of every response: a request id and common headers.
 
-Owns: the id of a request, which clients may choose and errors have too, and the headers that are the same for all.
-Refuses to know: what is inside. Specs: SERVER-06. Next: `ferrum.server.access`.
+Owns: the id of a request, which clients may choose, also on errors, and the headers that all responses have. Refuses to
+know: the content. Specs: SERVER-06. Next: `ferrum.server.access`.
 """
 
 from __future__ import annotations

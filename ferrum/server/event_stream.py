@@ -1,8 +1,9 @@
-"""Server-sent events: one for each part of an answer, sent when it is there.
+"""Server-sent events: one for each part of an answer, sent as soon as the part is ready.
 
 Owns: the form of events, the comments that keep a silent stream open, and the end: `[DONE]`, an error, or a client that
-has left, whose answer is then given up. Refuses to know: what the parts say.
-Specs: SERVER-21 to SERVER-24. Source: HTML standard, "Server-sent events"; OpenAI's API reference, "Streaming".
+has disconnected, whose answer is then cancelled. Refuses to know: the content of the parts. Specs: SERVER-21 to
+SERVER-24. Source: HTML standard, "Server-sent events"; OpenAI's API reference, "Streaming". Next:
+`ferrum.server.answers`.
 Next: `ferrum.server.answers`.
 """
 
@@ -68,7 +69,7 @@ class EventStream(Response):
         await asyncio.sleep(0)  # sending waits for nothing while buffers have room, and others want to send as well
 
     async def _comment(self, send: Send) -> None:
-        """Proxies and clients close connections on which nothing comes."""
+        """A comment, since proxies and clients close connections that are silent."""
         while True:
             silent_s = asyncio.get_running_loop().time() - self._last_s
             if silent_s >= self._keep_alive_s:

@@ -1,7 +1,7 @@
-"""`/metrics`: what the engine has counted, in the words that dashboards of other engines know.
+"""`/metrics`: the counters of the engine, under the names that dashboards of other engines use.
 
-Owns: names and help of the metrics, read from the engine when somebody asks; counts of HTTP requests. There is no label
-that a client could choose. Refuses to know: how anything is counted. Specs: SERVER-40 to SERVER-42. Source: Prometheus,
+Owns: names and help of the metrics, read from the engine at each request; counts of HTTP requests. No label has a value
+that a client chooses. Refuses to know: how anything is counted. Specs: SERVER-40 to SERVER-42. Source: Prometheus,
 "Exposition formats"; vLLM's metrics, whose names these are but for the prefix. Next: `ferrum.server.app`.
 """
 

@@ -1,4 +1,4 @@
-"""`/openapi.json`: what can be asked, in a form that programs read.
+"""`/openapi.json`: the description of all paths, for programs.
 
 Owns: the document, made of the same tables as the paths. Refuses to know: how anything is answered.
 Specs: SERVER-43. Source: OpenAPI Specification 3.1. Next: `ferrum.server.envelope`.

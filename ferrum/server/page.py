@@ -1,4 +1,4 @@
-"""The page at `/`: one file, and a policy under which nothing else can run in it.
+"""The page at `/`: one file, and a content security policy that lets no other script run in it.
 
 Owns: its headers. The policy names the hashes of the page's own script and style, so that text of a model could not
 run even if it came to stand in the page as HTML. Refuses to know: what the page does. Specs: SERVER-35. Source: W3C,

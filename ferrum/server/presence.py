@@ -1,6 +1,6 @@
-"""Work that is done for somebody, and only as long as he is there.
+"""Work for a client, which is cancelled when the client disconnects.
 
-Owns: noticing that a client has gone, and ending what was done for it. Refuses to know: what is done.
+Owns: noticing that a client has disconnected, and cancelling its work. Refuses to know: the work.
 Specs: SERVER-20. Source: the ASGI specification, "http.disconnect". Next: `ferrum.server.event_stream`.
 """
 
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 class ClientGone(Exception):
-    """Nobody is there any more who could be answered."""
+    """The client has disconnected: no answer can be sent."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:
-    """What the work gives, or ClientGone, with the work cancelled and ended, once the client has left. The request's
-    body must have been read: whatever comes after it means that the client is gone."""
+    """The result of the work. Raises ClientGone after the client has disconnected and the work is cancelled and ended.
+    The request's body must have been read: the next message of the connection is the disconnection."""
     working = asyncio.create_task(work)
     leaving = asyncio.create_task(_leave(receive))
     try:

@@ -1,4 +1,4 @@
-"""The paths that tell something about the server, and the one that ends an answer.
+"""The paths that describe the server, and the path that cancels an answer.
 
 Owns: health, version, models, the tokenizer's facts, metrics, the page, cancelling. Refuses to know: how answers are
 made. Specs: SERVER-07 to SERVER-09. Next: `ferrum.server.openapi`.

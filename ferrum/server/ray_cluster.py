@@ -1,4 +1,4 @@
-"""A cluster of Ray: one that is there, or one on this machine for as long as it is used.
+"""A cluster of Ray: an existing one, or a new one on this machine that ends with its use.
 
 Owns: connecting, and what a replica takes of a machine. Ray's own statistics of use are not sent, unless the user's
 environment says so.

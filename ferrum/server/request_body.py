@@ -1,7 +1,7 @@
-"""The body of a request, from the first byte to a checked object.
+"""The body of a request: from bytes to a checked object.
 
-Owns: how much is read, in what form it may come, and that a large one is taken apart beside the event loop.
-Refuses to know: what is asked. Specs: SERVER-14 to SERVER-16. Next: `ferrum.server.presence`.
+Owns: the largest size, the accepted content types, and parsing a large body outside of the event loop. Refuses to know:
+the content. Specs: SERVER-14 to SERVER-16. Next: `ferrum.server.presence`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server from its first connection to its last: uvicorn, and a way to end that breaks no answer off.
+"""A server from its first connection to its last: uvicorn, and a shutdown that lets running answers finish.
 
 Owns: the event loop, the meaning of SIGTERM and Ctrl-C, the time that running answers get. The first signal ends the
 server once they are finished; requests that come meanwhile are told to go elsewhere. The second one ends it at once.

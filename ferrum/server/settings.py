@@ -1,4 +1,4 @@
-"""What an HTTP server is told: who may ask, and how much, how long.
+"""The settings of an HTTP server: keys, origins, sizes and times.
 
 Owns: `ServerSettings`, its defaults and their limits. Refuses to know: the engine.
 Specs: SERVER-01. Next: `ferrum.server.request_body`.
@@ -19,7 +19,7 @@ ANY = "*"
 class ServerSettings:
     """Times in seconds, sizes in bytes. None: there is no limit."""
 
-    api_keys: tuple[str, ...] = ()  # without one, everybody may ask
+    api_keys: tuple[str, ...] = ()  # without a key, every request is accepted
     cors_origins: tuple[str, ...] = ()  # of pages elsewhere that a browser lets ask; "*" is any
     allowed_hosts: tuple[str, ...] = (ANY,)  # by which this server may be called; "*" is any
     max_body_bytes: int = 32 << 20
@@ -41,7 +41,7 @@ class ServerSettings:
 
 
 def _word(field: str, value: object) -> str:
-    """A text that can stand in a header. A key is shown to nobody."""
+    """A text that can stand in a header. An error does not show a key."""
     found = text(value)
     if found is None or not found or not found.isprintable() or " " in found:
         shown = "" if field == "api_keys" else f", not {quoted(value)}"

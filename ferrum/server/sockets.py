@@ -62,7 +62,7 @@ def url(host: str, port: int, scheme: str = "http") -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Can only programs on this machine come to it?"""
+    """True for an address that only programs on this machine can reach."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

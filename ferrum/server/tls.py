@@ -1,7 +1,7 @@
-"""The two files that make HTTP secret.
+"""The two files of https: certificate and key.
 
-Owns: finding out that they cannot be used before anything else is begun, and in words. Refuses to know: certificates.
-Specs: SERVER-57. Next: `ferrum.server.connection`.
+Owns: checking both files before anything else is started, with one clear error. Refuses to know: the content of
+certificates. Specs: SERVER-57. Next: `ferrum.server.connection`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TlsFiles:
                 raise ConfigError(f"there is no file {file}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # a key behind a password must not make OpenSSL ask for it on a terminal that nobody watches
+            # OpenSSL must not ask for the password of a key on the terminal
             context.load_cert_chain(self.certificate, self.key, password=self._no_password)
         except (ssl.SSLError, OSError) as error:
             told = f"{self.certificate} and {self.key} are no certificate and its key: {error}"

@@ -1,7 +1,7 @@
-"""Tokens on top of a vocabulary: texts that become one token each, wherever they stand.
+"""Added tokens: texts that become one token each, wherever they stand in a text.
 
-Owns: what such a token is, and adding some to those of a tokenizer.json. Refuses to know: which files name them.
-Specs: TEXT-50. Source: Hugging Face tokenizers (`AddedToken`). Next: `ferrum.text.token_bytes`.
+Owns: the form of an added token, and adding tokens to those of a tokenizer.json. Refuses to know: which files name
+them. Specs: TEXT-50. Source: Hugging Face tokenizers (`AddedToken`). Next: `ferrum.text.token_bytes`.
 """
 
 from __future__ import annotations

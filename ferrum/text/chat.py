@@ -1,4 +1,4 @@
-"""Chat templates: a list of messages becomes the one text the model was trained to continue.
+"""Chat templates: a list of messages becomes one text, which the model continues.
 
 Owns: compiling and rendering one Jinja template, and turning its failures into one sentence.
 Refuses to know: where the template was stored, tokenizers, what the roles mean.
@@ -95,12 +95,12 @@ class ChatTemplate:
         return _until_end(self._rendered(variables), final, mark)
 
     def reads(self, name: str) -> bool:
-        """Does the template look at a variable of that name?"""
+        """True if the template reads a variable of that name."""
         return self._reader.reads(name)
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Does it walk through contents that are lists of parts? One that does not expects texts."""
+        """True if the template iterates over contents that are lists of parts. Other templates expect texts."""
         return self._reader.takes_parts()
 
     @cached_property

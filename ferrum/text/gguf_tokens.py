@@ -1,4 +1,4 @@
-"""What GGUF metadata says of each token: its text, its type, its score, and the ids of those with a role.
+"""The tokens of GGUF metadata: text, type and score of each, and the ids of tokens with a role.
 
 Owns: reading `tokenizer.ggml.*` keys, and noticing that they contradict each other. Refuses to know: how text becomes
 tokens, and the file itself; `ferrum.load` hands over its metadata.

@@ -1,4 +1,4 @@
-"""WordPiece in GGUF metadata: words, and the pieces that go on with one.
+"""WordPiece in GGUF metadata: tokens that begin a word, and tokens that continue one.
 
 The longest token that a word begins with is taken, then the longest that the rest begins with, and so on; a word of
 which some part is no token is unknown as a whole. A GGUF file writes "▁" before tokens that begin a word, where a

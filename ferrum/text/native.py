@@ -1,11 +1,12 @@
-"""The one door to the `tokenizers` library for whatever may fail.
+"""Calls of the `tokenizers` library that may fail.
 
-The library raises bare `Exception`, and where its own code fails pyo3's `PanicException`, which is no `Exception` and
-would pass every handler of a caller.
+The library raises bare `Exception`, and for a defect of its own pyo3's `PanicException`, which is not a subclass of
+`Exception` and would pass every handler of a caller.
 
-Owns: that each is an error of this project. Refuses to know: what the library is asked; what makes it end the process,
-which nobody can catch, is looked for before it is asked (`tokenizer_steps`).
-Specs: TEXT-40. Next: `ferrum.text.added_tokens`.
+Owns: the conversion of each into an error of this project. Refuses to know: which function is called. An input that
+makes the library end the process is refused before the call (`tokenizer_steps`). Specs: TEXT-40. Next:
+`ferrum.text.added_tokens`.
+Next: `ferrum.text.added_tokens`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""How each family of byte-level models cuts text before merging, by the name that GGUF files give it.
+r"""The pre-tokenizer of each family of byte-level models, by its name in GGUF files.
 
 A pre-tokenizer is a list of regular expressions. Each one cuts every piece the one before left, into its matches and
 what lies between them; byte-pair merges then never cross a cut.

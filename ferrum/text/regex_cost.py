@@ -1,8 +1,8 @@
-"""How long a regular expression of a tokenizer can take, as a power of the length of the text.
+"""The running time of a tokenizer's regular expression, as a power of the length of the text.
 
 The library tries one way after another (backtracking): `(a+)+b` takes a time that doubles with each "a" of a text
-without a "b", and `a*b` takes the square of the number of neighbouring "a". Whoever writes the text decides, and
-nothing can stop the library while it matches.
+without a "b", and `a*b` takes the square of the number of neighbouring "a". The author of a prompt chooses the text,
+and the library cannot be interrupted while it matches.
 
 Owns: the bound. It is coarse: what might take long counts as taking long, except where a branch that fails is followed
 by one that takes what the first has looked at, as in the expressions that models use. Refuses to know: the notation
@@ -49,7 +49,7 @@ class Cost:
         return math.inf if self.degree == 0 else math.pow(_STEPS / self.ways, 1 / (self.degree + 1))
 
     def allows(self, text: str) -> bool:
-        """Does the expression take some seconds at most for a text?"""
+        """True if the expression takes some seconds at most for the text."""
         if len(text) <= self.longest:
             return True
         return self.ways * len(text) * math.pow(self._longest_run(text), self.degree) <= _STEPS
@@ -136,7 +136,7 @@ def _cost(part: Part, is_last: bool) -> tuple[int, int]:
 
 
 def _has_choice(part: Part) -> bool:
-    """Can the part match in more than one way at one place?"""
+    """True if the part can match in more than one way at one place."""
     match part:
         case Repeat(inner, least, most):
             return least != most or _has_choice(inner)
@@ -151,7 +151,7 @@ def _has_choice(part: Part) -> bool:
 
 
 def _is_seen(part: Part, after: Part | None) -> bool:
-    """Is whether an optional character is there told by the one that must follow, as in a line end?"""
+    """True if the character that must follow decides whether an optional character matches, as in a line end."""
     sources = {one.source for one in (part.inner if isinstance(part, Repeat) else part, after) if isinstance(one, Atom)}
     return isinstance(part, Repeat) and part.most == 1 and len(sources) == 2 and sources <= _LINE_ENDS
 
@@ -216,7 +216,7 @@ def _repeated_atom(branch: Part) -> Atom | None:
 
 
 def _is_all_but_one(branch: Part, kind: Atom) -> bool:
-    r"""Is it `\s+(?!\S)`, white space up to the last before a word?"""
+    r"""True for `\s+(?!\S)`: white space without its last character before a word."""
     return (
         isinstance(branch, Sequence)
         and kind.source == r"\s"
@@ -225,7 +225,7 @@ def _is_all_but_one(branch: Part, kind: Atom) -> bool:
 
 
 def _takes_all(branch: Part, kind: Atom) -> bool:
-    """Does the branch take all neighbours of one kind, however it goes on?"""
+    """True if the branch matches all neighbours of one kind, whatever follows."""
     parts = branch.parts if isinstance(branch, Sequence) else (branch,)
     for index, part in enumerate(parts):
         if part == Repeat(kind, 1, None):

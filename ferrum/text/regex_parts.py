@@ -1,4 +1,4 @@
-"""A regular expression of the Oniguruma library, taken apart as far as its running time asks for.
+"""A parser for regular expressions of the Oniguruma library, as far as their running time depends on them.
 
 Owns: reading the notation that tokenizers use. What gives an expression memory or recursion (references to groups,
 calls, conditions) is refused. Refuses to know: which characters an atom stands for, and what an expression costs

@@ -1,4 +1,4 @@
-"""What SentencePiece makes of a text before it cuts it: characters replaced by rules, spaces tidied and written as "▁".
+"""SentencePiece's normalization: characters replaced by rules, extra spaces removed, spaces written as "▁".
 
 The tokenizers library has a step for such rules as well, but it looks up whole clusters of characters: what the rules
 compose from two characters stays apart, and of "\\r\\n" one half is lost.

@@ -1,7 +1,7 @@
-"""Text out of a stream of tokens: whole characters only, and nothing of a stop string.
+"""The text of a stream of tokens: whole characters only, without stop strings.
 
 A token may end in the middle of a character, and a stop string may begin in the middle of one token and end in
-another. Both classes hold back the few bytes or characters that could still become something else, and no more.
+another. Both classes hold back only the bytes or characters that may become part of a character or a stop string.
 
 Owns: `IncrementalDetokenizer` (ids to text), `StopStrings` (text to text). Refuses to know: sampling, end-of-sequence
 tokens, requests. Specs: TEXT-13 to TEXT-16. Next: `ferrum.replies.reply`.
@@ -40,7 +40,7 @@ class IncrementalDetokenizer:
         return self._without_leading_space(self._utf8.decode(self._tokenizer.token_bytes(token_id)))
 
     def finish(self) -> str:
-        """The end of the text: U+FFFD if the last character never got its bytes, else nothing."""
+        """The end of the text: U+FFFD if the last character is incomplete, else nothing."""
         return self._without_leading_space(self._utf8.decode(b"", final=True))
 
     def _without_leading_space(self, text: str) -> str:
@@ -69,7 +69,7 @@ class StopStrings:
         self._stopped = False
 
     def push(self, text: str) -> tuple[str, bool]:
-        """What can be shown after this text, and whether a stop string has been met; after that, nothing more is."""
+        """The text that can be shown now, and whether a stop string is complete; afterwards no text is shown."""
         if self._stopped:
             return "", True
         search, place, before = self._search, self._place, len(self._held)
@@ -87,7 +87,7 @@ class StopStrings:
         return text[:shown], False
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come."""
+        """The text that was held back because it could have become a stop string."""
         held, self._held, self._place = self._held, "", 0
         return held
 

@@ -1,7 +1,7 @@
-"""What a chat template does with the contents of messages, and which variables it reads, told by its source.
+"""Facts about a chat template from its syntax tree: whether it iterates over contents, and which variables it reads.
 
-Owns: whether it expects a content to be a list of parts, and the text of such a list. Refuses to know: rendering.
-Specs: TEXT-73, TEXT-74. Next: `ferrum.text.template_names`.
+Owns: whether a template expects a content to be a list of parts, and the text of such a list. Refuses to know:
+rendering. Specs: TEXT-73, TEXT-74. Next: `ferrum.text.template_names`.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ class TemplateReader:
         self._tree = tree
 
     def reads(self, name: str) -> bool:
-        """Does the template look at the variable?"""
+        """True if the template reads the variable."""
         return any(found.name == name and found.ctx == "load" for found in self._tree.find_all(self._nodes.Name))
 
     def takes_parts(self) -> bool:
-        """Does it walk through the content of a message, as through a list? Then it gets the list as it is. Through
-        whichever variables and macros the content goes, they are found without regard to where they hold."""
+        """True if the template iterates over the content of a message as over a list. The content is followed through
+        variables and macros, whatever their scope."""
         n, names = self._nodes, self._names_of_content()
         for walk in self._tree.find_all((n.For, n.Filter, n.Getitem)):
             if isinstance(walk, n.For):
@@ -82,7 +82,7 @@ class TemplateReader:
         return False
 
     def _has_text_taken(self, item: nodes.Getitem) -> bool:
-        """Is it `content[0].text`? The first item of a text is a character, and has none."""
+        """True for `content[0].text`. (The first item of a text is a character, which has no `text`.)"""
         n = self._nodes
         return any(
             taken.node is item and self._key(taken) == "text" for taken in self._tree.find_all((n.Getattr, n.Getitem))

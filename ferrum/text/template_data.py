@@ -1,9 +1,9 @@
-"""What a chat template gets to see: plain copies of what the caller has given.
+"""The variables of a chat template: plain copies of the caller's messages, tools and documents.
 
-Messages come as dicts, as objects of client libraries, with null for what is not there, and with a model's reasoning
-under any of three names. Templates are written for one form, which is made here.
+Callers pass messages as dicts or as objects of client libraries, with null for missing fields, and with a model's
+reasoning under one of three names. Templates are written for one form, which is made here.
 
-Owns: that form, and how much of it there may be. Refuses to know: what templates do with it.
+Owns: this form, and its largest size. Refuses to know: what templates do with it.
 Specs: TEXT-70 to TEXT-72. Next: `ferrum.text.template_content`.
 """
 
@@ -90,7 +90,7 @@ def weight(values: Any) -> int:
 
 
 def is_object(value: object) -> bool:
-    """Does a mapping become of it: is it one, a dataclass, or an object with a `model_dump`?"""
+    """True for a mapping, a dataclass, and an object with a `model_dump`: each can become a dict."""
     try:
         return isinstance(value, Mapping) or (not isinstance(value, type) and _fields(value) is not None)
     except Exception:  # a foreign object may fail in any way

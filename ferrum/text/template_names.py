@@ -1,6 +1,6 @@
-"""The chat templates of a model, by name, and which of them a conversation goes through.
+"""The chat templates of a model by name, and the choice of one for a conversation.
 
-Owns: the choice, which is that of transformers, and what is compiled already. Refuses to know: where templates are
+Owns: the choice, which is that of transformers, and a cache of compiled templates. Refuses to know: where templates are
 stored. Specs: TEXT-76. Next: `ferrum.text.template_environment`.
 """
 
@@ -28,7 +28,7 @@ class ChatTemplates:
         self._compiled: dict[str, ChatTemplate] = {}
 
     def __bool__(self) -> bool:
-        """Is there any?"""
+        """True if the model has a template."""
         return bool(self.sources)
 
     def replaced(self, source: str) -> ChatTemplates:
@@ -36,8 +36,8 @@ class ChatTemplates:
         return ChatTemplates({DEFAULT: source}, **self._special_tokens)
 
     def plain(self, with_tools: bool = False) -> ChatTemplate | None:
-        """The template of a conversation for which nobody has named one; None where the model has none. Raises
-        TokenizerError where it has several and none is meant to be used without being named."""
+        """The template of a conversation that names none; None if the model has no template. Raises TokenizerError if
+        the model has several templates and none of them is a default."""
         if not self.sources:
             return None
         for name in (WITH_TOOLS, DEFAULT) if with_tools else (DEFAULT,):

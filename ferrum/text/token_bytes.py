@@ -1,4 +1,4 @@
-"""Which bytes a token stands for, in the three spellings that language models use.
+"""The bytes of a token, in the three spellings of vocabularies.
 
 A byte-level vocabulary (GPT-2) writes every byte as one printable character. A SentencePiece vocabulary writes text
 plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". WordPiece (BERT) writes words, and what goes

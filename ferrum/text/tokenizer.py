@@ -143,7 +143,7 @@ class Tokenizer:
         return known
 
     def _has(self, token_id: int) -> bool:
-        """Is there such a token? Raises `TokenizerError` for a negative id."""
+        """True if there is such a token. Raises `TokenizerError` for a negative id."""
         if token_id < 0:
             raise TokenizerError(f"a token id is a whole number of at least 0, not {token_id}")
         return token_id < _IDS and self._backend.id_to_token(token_id) is not None
@@ -168,7 +168,7 @@ class Tokenizer:
 
 
 def _is_unicode(text: str) -> bool:
-    """Has it no lone surrogate, which a JSON escape such as "\\ud800" can smuggle in?"""
+    """True for a text without half of a surrogate pair, which a JSON escape such as "\\ud800" makes."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:

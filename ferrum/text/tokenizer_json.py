@@ -1,11 +1,10 @@
-"""Reading a tokenizer.json: its text, and the steps in it that have to be looked at before the library sees them.
+"""Reading a tokenizer.json: its text, and the steps that are checked before the library reads them.
 
-The library normalises the added tokens while it reads the file, and builds character rules and regular expressions, so
-that hostile steps do their harm before there is a tokenizer to ask.
+The library normalises the added tokens while it reads the file, and builds character rules and regular expressions:
+hostile steps would do their harm before there is a tokenizer.
 
-Owns: the size of a file, finding the parts without reading the vocabulary. Refuses to know: what steps are harmful
-(`tokenizer_steps`).
-Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.sentencepiece_text`.
+Owns: the largest size of a file, and finding its parts without reading the vocabulary. Refuses to know: which steps are
+harmful (`tokenizer_steps`). Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.sentencepiece_text`.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ class TokenizerFile:
 
     @property
     def is_byte_level(self) -> bool:
-        """Does it write bytes in the alphabet of GPT-2?"""
+        """True if the vocabulary writes bytes in the alphabet of GPT-2."""
         return '"ByteLevel"' in self.text
 
 

@@ -1,9 +1,10 @@
-"""What the steps of a tokenizer can make of a text, found out before the library is asked to take them.
+"""Bounds on the steps of a tokenizer, checked before the library runs them: size of a text and running time.
 
-A tokenizer.json may hold steps that make thousands of characters of each, regular expressions that need time without
-end, rules that lead out of memory. The library neither looks nor stops, and where memory ends it ends the process.
+A tokenizer.json may hold steps that make thousands of characters of one, regular expressions that run for years, and
+rules that point outside of their memory. The library does not check them, cannot be stopped, and ends the process if
+there is no memory left.
 
-Owns: how a text grows on its way, which texts are too large, which steps are refused. Refuses to know: vocabularies.
+Owns: how much a text can grow, which texts are too large, which steps are refused. Refuses to know: vocabularies.
 Source: the `normalizers`, `pre_tokenizers` and `processors` of https://github.com/huggingface/tokenizers.
 Specs: TEXT-41 to TEXT-44. Next: `ferrum.text.character_rules`.
 """

@@ -171,7 +171,7 @@ def test_a_server_that_strangers_reach_says_so(tmp_path: Path) -> None:
     script = str(written(tmp_path, SCRIPT))
     keys = tmp_path / "keys"
     keys.write_text("secret\n")
-    assert "warning: whoever reaches this address" in assembled("--stub", script, "--host", "0.0.0.0")[0]
+    assert "warning: every machine that reaches this address" in assembled("--stub", script, "--host", "0.0.0.0")[0]
     for flags in (["--host", "0.0.0.0", "--api-key-file", str(keys)], ["--host", "localhost"]):
         assert "warning" not in assembled("--stub", script, *flags)[0]
     assert "warning" not in assembled("--stub", script, "--host", "0.0.0.0", FERRUM_API_KEY="secret")[0]
