@@ -1,7 +1,8 @@
 """A request to the engine, awaited on an event loop.
 
 Owns: handing a prompt to the engine's thread, waiting for its chunks without a blocked thread, and cancelling it when
-its client is gone. Refuses to know: what the chunks become. Specs: API-06, API-07. Next: `ferrum.api.reader`.
+its client is gone. Refuses to know: what the chunks become.
+Specs: API-06, API-07. Next: `ferrum.api.reader`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The fields that all answers share: an id, a date, a name; and log probabilities in the form of the API.
 
-Refuses to know: where they come from. Specs: API-05, API-14. Next: `ferrum.api.prompts`.
+Refuses to know: where they come from.
+Specs: API-05, API-14. Next: `ferrum.api.prompts`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`/v1/chat/completions`: from a request to an answer, whole or in chunks.
 
 Owns: the order of the steps: prompt, tools, parameters, the engine, the reader, the answer. A whole answer is made of
-the same `News` as a stream. Refuses to know: HTTP. Specs: API-06, API-10 to API-14. Next: `ferrum.api.merging`.
+the same `News` as a stream. Refuses to know: HTTP.
+Specs: API-06, API-10 to API-14. Next: `ferrum.api.merging`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`/v1/completions`: raw prompts are continued, whole or in chunks.
 
 Owns: several prompts in one request, each a request to the engine with its own choices; echo; the old form of log
-probabilities. Refuses to know: HTTP, chat. Specs: API-06, API-20 to API-22. Next: `ferrum.api.response_items`.
+probabilities. Refuses to know: HTTP, chat.
+Specs: API-06, API-20 to API-22. Next: `ferrum.api.response_items`.
 """
 
 from __future__ import annotations

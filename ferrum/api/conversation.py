@@ -1,8 +1,8 @@
 """From the messages of a request to a prompt.
 
 Owns: the input of a chat template: roles that it knows, calls with their arguments as objects, tools, and a description
-of the tools in the system message if the template has no place for them. Refuses to know: sampling. Specs: API-12,
-API-32. Next: `ferrum.api.tools`.
+of the tools in the system message if the template has no place for them. Refuses to know: sampling.
+Specs: API-12, API-32. Next: `ferrum.api.tools`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The error for a request that cannot be answered: a status, and an error in OpenAI's form.
 
-Owns: `ApiError`, and the status of each of the project's errors. Refuses to know: HTTP. Specs: API-01 to API-03.
-Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.strict_json`.
+Owns: `ApiError`, and the status of each of the project's errors. Refuses to know: HTTP.
+Specs: API-01 to API-03. Source: OpenAI's API reference, "Error codes". Next: `ferrum.api.strict_json`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Several streams as one: the items of all of them, as they come.
 
-Refuses to know: what the items are. Specs: API-20. Next: `ferrum.api.completions`.
+Refuses to know: what the items are.
+Specs: API-20. Next: `ferrum.api.completions`.
 """
 
 from __future__ import annotations

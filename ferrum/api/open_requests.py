@@ -1,7 +1,8 @@
 """Open requests by name, so that they can be cancelled and awaited.
 
 Owns: `Opened`, one request with its work in the engine; `OpenRequests`, all of them. Refuses to know: the contents of a
-request. Specs: API-07, API-50, API-51. Next: `ferrum.api.chat`.
+request.
+Specs: API-07, API-50, API-51. Next: `ferrum.api.chat`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """From texts to token ids, with an error for a prompt that is too long.
 
-Owns: that error, in the form that clients know. Refuses to know: where texts come from. Specs: API-03, API-08. Next:
-`ferrum.api.open_requests`.
-Next: `ferrum.api.open_requests`.
+Owns: that error, in the form that clients know. Refuses to know: where texts come from.
+Specs: API-03, API-08. Next: `ferrum.api.open_requests`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The choices of an answer while they come: text split into parts, with the log probabilities of its tokens.
 
 Owns: `ChoiceReader`, which reads every chat, streamed or not, so that both give the same. Refuses to know: JSON, and
-how models write calls (`ferrum.replies`). Specs: API-06, API-14, API-31, API-33. Next: `ferrum.api.answers`.
+how models write calls (`ferrum.replies`).
+Specs: API-06, API-14, API-31, API-33. Next: `ferrum.api.answers`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The items of a response while they come: reasoning, messages, calls, one after the other.
 
 Owns: which item is open, and the events of each item from its beginning to its end. The events together build exactly
-the items of the whole response. Refuses to know: the response around them. Specs: API-45. Next: `ferrum.api.responses`.
+the items of the whole response. Refuses to know: the response around them.
+Specs: API-45. Next: `ferrum.api.responses`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`/v1/responses`: the newer form of a chat, whole or in events.
 
 Owns: the translation of a request to a chat, and of the chat's news to items and events. Nothing is kept between
-requests. Refuses to know: HTTP, and how a chat is answered. Specs: API-44, API-45. Next: `ferrum.api.embeddings`.
+requests. Refuses to know: HTTP, and how a chat is answered.
+Specs: API-44, API-45. Next: `ferrum.api.embeddings`.
 """
 
 from __future__ import annotations

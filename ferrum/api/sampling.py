@@ -1,7 +1,7 @@
 """From the fields of a request to `SamplingParams`.
 
-Owns: which field is which parameter, and the one grammar that an answer can have. Refuses to know: prompts. Specs:
-API-04, API-10, API-13. Next: `ferrum.api.answering`.
+Owns: which field is which parameter, and the one grammar that an answer can have. Refuses to know: prompts.
+Specs: API-04, API-10, API-13. Next: `ferrum.api.answering`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """A model with everything that answers need: the engine's thread, tokenizer, templates, formats.
 
-Owns: `Served`, for a loaded model or for a script. Refuses to know: requests. Specs: API-05. Next:
-`ferrum.api.conversation`.
-Next: `ferrum.api.conversation`.
+Owns: `Served`, for a loaded model or for a script. Refuses to know: requests.
+Specs: API-05. Next: `ferrum.api.conversation`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All requests that a served model answers: the one object that HTTP and batch files use.
 
-Owns: the calls. Each raises its errors before the first part of its answer. Refuses to know: HTTP, files. Specs: API-05
-to API-07, API-50, API-51. Next: `ferrum.api.stub`.
+Owns: the calls. Each raises its errors before the first part of its answer. Refuses to know: HTTP, files.
+Specs: API-05 to API-07, API-50, API-51. Next: `ferrum.api.stub`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Strict parsing of JSON from clients: one object, without values that would cause errors later.
 
 Owns: the rules beyond JSON's grammar: UTF-8, finite numbers, no duplicate keys, valid texts without NUL, limited
-nesting. Refuses to know: which fields there are. Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493
-(I-JSON), the source of most rules. Next: `ferrum.api.protocol.base`.
+nesting. Refuses to know: which fields there are.
+Specs: SERVER-10 to SERVER-13, SERVER-17. Source: RFC 8259; RFC 7493 (I-JSON), the source of most rules.
+Next: `ferrum.api.protocol.base`.
 """
 
 from __future__ import annotations

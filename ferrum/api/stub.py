@@ -6,7 +6,8 @@ script is JSON: {"answers": [{"when": a regular expression, "say": a text}, …]
 front, such as "<|user|>"), or in the prompt if there are no messages. If a grammar forbids the next letter of the
 script, the model writes the shortest way to the end of the text.
 
-Owns: the script, the model made of it. Refuses to know: HTTP. Specs: API-60 to API-62. Next: `ferrum.trace.forwarding`.
+Owns: the script, the model made of it. Refuses to know: HTTP.
+Specs: API-60 to API-62. Next: `ferrum.trace.forwarding`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`: the tokenizer, for programs that prepare prompts themselves.
 
-Refuses to know: HTTP. Specs: API-13, API-42. Next: `ferrum.api.service`.
+Refuses to know: HTTP.
+Specs: API-13, API-42. Next: `ferrum.api.service`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Checks before any property runs: packages are installed, each backend can be made, and its tensors follow the
 protocol.
 
-Owns: these checks; each fails with one sentence. Refuses to know: pytest, properties. Specs: CONFORM-08, CONFORM-09,
-CONFORM-11. Next: `specs/README.md`.
+Owns: these checks; each fails with one sentence. Refuses to know: pytest, properties.
+Specs: CONFORM-08, CONFORM-09, CONFORM-11. Next: `specs/README.md`.
 """
 
 from __future__ import annotations

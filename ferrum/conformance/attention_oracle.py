@@ -2,7 +2,8 @@
 
 Owns: which positions a query attends to (causal or not, windowed, grouped, soft-capped), and where a position lies in
 the pool. There is no mask and no padding: each query gathers exactly its own positions. Refuses to know:
-`ferrum.tensor`, backends. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.weight_oracle`.
+`ferrum.tensor`, backends.
+Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.weight_oracle`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One call of every operation that makes a new tensor, with operands from a seed.
 
 Owns: operands of one size for each operation, and of each kind of weight for operations that read weights. Properties
-about all operations that do not check values use these calls. Refuses to know: what comes out. Specs: OPS-09, OPS-46.
-Next: `ferrum.conformance.harness`.
+about all operations that do not check values use these calls. Refuses to know: what comes out.
+Specs: OPS-09, OPS-46. Next: `ferrum.conformance.harness`.
 """
 
 from __future__ import annotations

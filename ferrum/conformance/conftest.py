@@ -1,7 +1,8 @@
 """The backends that the suite runs on, and the fixtures that make one: `ops`, and `variant` with other options.
 
 Owns: the default backends, the marker `clause`, the effect of the options of `plugin` on pytest. Refuses to know: what
-is tested. Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
+is tested.
+Specs: OPS, CONFORM. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations

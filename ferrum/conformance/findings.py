@@ -1,7 +1,7 @@
 """The results of a run of the suite, by backend and by operation.
 
-Owns: the result of one property, and the sums over properties. Refuses to know: pytest, how a report looks. Specs:
-CONFORM-04. Next: `ferrum.conformance.versions`.
+Owns: the result of one property, and the sums over properties. Refuses to know: pytest, how a report looks.
+Specs: CONFORM-04. Next: `ferrum.conformance.versions`.
 """
 
 from __future__ import annotations

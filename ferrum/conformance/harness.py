@@ -2,7 +2,8 @@
 
 Owns: calling an operation and, if a backend overrides a composition, the composition itself; checking that no input was
 changed; recording what was checked, and telling Hypothesis which examples came closest to failing. Refuses to know:
-which operations there are. Specs: OPS-09, OPS-11. Next: `ferrum.conformance.plugin`.
+which operations there are.
+Specs: OPS-09, OPS-11. Next: `ferrum.conformance.plugin`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Inputs of the sizes of real models, whose oracles are fast.
 
 Owns: weights of thousands of rows or columns, made of a few hundred blocks that the oracle has decoded; rows of numbers
-with ties; the token that a long row's settings draw. Refuses to know: which operation takes them. Specs: OPS-77. Next:
-`ferrum.conformance.q8_oracle`.
-Next: `ferrum.conformance.q8_oracle`.
+with ties; the token that a long row's settings draw. Refuses to know: which operation takes them.
+Specs: OPS-77. Next: `ferrum.conformance.q8_oracle`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How many examples the suite tries: `--level smoke`, `full` or `stress`.
 
 Owns: the levels, as numbers. Every property runs at every level. Refuses to know: properties; Hypothesis, until a level
-is chosen. Specs: CONFORM-03. Next: `ferrum.conformance.trial`.
+is chosen.
+Specs: CONFORM-03. Next: `ferrum.conformance.trial`.
 """
 
 from __future__ import annotations

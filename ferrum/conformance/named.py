@@ -1,9 +1,8 @@
 """The backend under test, by the name that its author gave it.
 
 Owns: the forms of such a name (`numpy`, `package.module:Class`, `numpy@float64`), making each backend once per run, and
-the message for an option that it does not have. Refuses to know: pytest, properties. Specs: CONFORM. Next:
-`ferrum.conformance.admission`.
-Next: `ferrum.conformance.admission`.
+the message for an option that it does not have. Refuses to know: pytest, properties.
+Specs: CONFORM. Next: `ferrum.conformance.admission`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Random paged batches: sequences of any length in a shuffled pool that is NaN where nothing was written.
 
 Owns: the strategy for a step's batch and the pool it runs on, on the host and on the backend. Refuses to know: what
-attention is. Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.parts`.
+attention is.
+Specs: OPS-30 to OPS-36. Next: `ferrum.conformance.parts`.
 """
 
 from __future__ import annotations

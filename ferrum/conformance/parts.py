@@ -1,7 +1,8 @@
 """The parts of a decoder with any value in every field: on the host, on the backend, and the expected results.
 
 Owns: strategies for norms, MLPs, experts, embeddings and heads, whose every field is drawn, and their oracles in
-float64. Refuses to know: which operation takes them. Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.calls`.
+float64. Refuses to know: which operation takes them.
+Specs: OPS-37 to OPS-39. Next: `ferrum.conformance.calls`.
 """
 
 from __future__ import annotations

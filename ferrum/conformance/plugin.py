@@ -3,7 +3,8 @@
 Owns: their names and help. An unusable value ends the run before it begins, with one sentence; some options switch on
 the record of the run. This module has no heavy imports, because `pytest --pyargs` reads the command line before it
 finds this package's conftest: the distribution registers it as a pytest plugin. Refuses to know: properties,
-Hypothesis. Specs: CONFORM. Next: `ferrum.conformance.levels`.
+Hypothesis.
+Specs: CONFORM. Next: `ferrum.conformance.levels`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Keys and values in q8_0, by NumPy: the stored codes, the numbers read back, the layout of a layer.
 
-Owns: the oracle of the rounding and of the layout. Refuses to know: `ferrum.tensor`, backends. Specs: OPS-90. Next:
-`ferrum.conformance.paged`.
-Next: `ferrum.conformance.paged`.
+Owns: the oracle of the rounding and of the layout. Refuses to know: `ferrum.tensor`, backends.
+Specs: OPS-90. Next: `ferrum.conformance.paged`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Owns: pytest's results of every property, the time limit of the search for smallest cases, and the conditions of a
 successful run. The results of each property are a part of its pytest report, so that they also arrive from another
-process. Refuses to know: how a report looks. Specs: CONFORM-04, CONFORM-05, CONFORM-10. Next:
-`ferrum.conformance.scope`.
-Next: `ferrum.conformance.scope`.
+process. Refuses to know: how a report looks.
+Specs: CONFORM-04, CONFORM-05, CONFORM-10. Next: `ferrum.conformance.scope`.
 """
 
 from __future__ import annotations

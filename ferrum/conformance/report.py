@@ -1,7 +1,7 @@
 """The report of a run: Markdown, JSON, or a self-contained page of HTML.
 
-Owns: the forms of a report, and the check that its file can be written. Refuses to know: how results were found. Specs:
-CONFORM-04, CONFORM-10. Next: `ferrum.conformance.order`.
+Owns: the forms of a report, and the check that its file can be written. Refuses to know: how results were found.
+Specs: CONFORM-04, CONFORM-10. Next: `ferrum.conformance.order`.
 """
 
 from __future__ import annotations

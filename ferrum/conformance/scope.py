@@ -1,7 +1,7 @@
 """Which part of the suite a run is, so that a partial run is not taken for a whole one.
 
-Owns: what was left out before a run, by words or by files. Refuses to know: the results of properties. Specs:
-CONFORM-10. Next: `ferrum.conformance.findings`.
+Owns: what was left out before a run, by words or by files. Refuses to know: the results of properties.
+Specs: CONFORM-10. Next: `ferrum.conformance.findings`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The inputs of properties: shapes, values, memory layouts, weights.
 
 Owns: Hypothesis strategies for the inputs of every operation, and how a host array becomes a tensor in a given layout.
-Refuses to know: what is computed with them. Specs: OPS.
+Refuses to know: what is computed with them.
+Specs: OPS.
 
 Small arrays are drawn element by element, so that a failure shrinks to a few readable numbers. Large ones are made from
 a drawn seed, because drawing their elements would take too long. Next: `ferrum.conformance.large`.

@@ -1,7 +1,7 @@
 """Properties where a kernel is almost right: numbers that cancel, overflow or lie just beside a limit, and ties.
 
-Owns: promises of other modules, at values that random numbers seldom meet. Refuses to know: ordinary values. Next:
-`ferrum.conformance.test_shapes`.
+Owns: promises of other modules, at values that random numbers seldom meet. Refuses to know: ordinary values.
+Next: `ferrum.conformance.test_shapes`.
 """
 
 from __future__ import annotations

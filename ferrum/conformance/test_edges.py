@@ -1,7 +1,7 @@
 """Properties of the primitives where kernels fail easily: no rows, long rows, limits of types, NaN, a second call.
 
-Owns: what the contract in `ferrum.tensor.ops` says about types and limits. Refuses to know: ordinary values. Next:
-`ferrum.conformance.test_shapes`.
+Owns: what the contract in `ferrum.tensor.ops` says about types and limits. Refuses to know: ordinary values.
+Next: `ferrum.conformance.test_shapes`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Properties of parts whose fields are valid but rare: a limit of 0, one expert with its own weight, a scale and a cap.
 
-Owns: fixed operands that random ones seldom combine. Refuses to know: ordinary parts. Next:
-`ferrum.conformance.test_rare_operands`.
+Owns: fixed operands that random ones seldom combine. Refuses to know: ordinary parts.
+Next: `ferrum.conformance.test_rare_operands`.
 """
 
 from __future__ import annotations

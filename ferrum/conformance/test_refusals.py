@@ -1,7 +1,7 @@
 """Properties of invalid calls: an exception, never a wrong result, and unchanged operands.
 
-Owns: the promise OPS-81. Refuses to know: which exception, and the content of a tensor that was to be written. Next:
-`specs/OPS.md`.
+Owns: the promise OPS-81. Refuses to know: which exception, and the content of a tensor that was to be written.
+Next: `specs/OPS.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Properties of the primitives that make, move and convert values.
 
-Owns: the promises OPS-06, OPS-07 and OPS-09. Refuses to know: arithmetic.
-Next: `ferrum.conformance.test_compositions`.
+Owns: the promises OPS-06, OPS-07 and OPS-09. Refuses to know: arithmetic. Next: `ferrum.conformance.test_compositions`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Properties at the sizes of real models: rows as long as a vocabulary, steps of thousands of tokens, large weights.
 
 Owns: the promise OPS-77, without attention. One size for each property, the same in every run: kernels change at 256,
-1024 and 65536, and drawn sizes are seldom larger. Refuses to know: how a kernel divides its work. Next:
-`ferrum.conformance.test_long_contexts`.
+1024 and 65536, and drawn sizes are seldom larger. Refuses to know: how a kernel divides its work.
+Next: `ferrum.conformance.test_long_contexts`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Versions of everything that a result may depend on.
 
-Owns: the list. Refuses to know: results. Specs: CONFORM-04. Next: `ferrum.conformance.report`.
+Owns: the list. Refuses to know: results.
+Specs: CONFORM-04. Next: `ferrum.conformance.report`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Weights from their raw bytes, one block at a time.
 
 Owns: the byte layout of every kind of weight as the GGUF format document (ggml) defines it, read with `struct`. Refuses
-to know: `ferrum.tensor`. Specs: OPS-17. Next: `ferrum.conformance.tolerances`.
+to know: `ferrum.tensor`.
+Specs: OPS-17. Next: `ferrum.conformance.tolerances`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Owns: the form of the file. One property per line, as in the report, `test_activations[relu]`, or as in pytest,
 `test_parts.py::test_activations[numpy-relu]`; `*` matches anything; `#` starts a comment, which is the reason. The file
 is strict: a listed property that passes fails the run, and a line that matches no property is an error. Refuses to
-know: pytest. Specs: CONFORM-06. Next: `ferrum.conformance.named`.
+know: pytest.
+Specs: CONFORM-06. Next: `ferrum.conformance.named`.
 """
 
 from __future__ import annotations

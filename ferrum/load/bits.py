@@ -1,7 +1,8 @@
 """Fields of bits inside blocks: how several small numbers lie in a byte, a word or a run of bytes.
 
 Owns: the ways of packing that several formats share, and the numbers that small floats stand for. Refuses to know:
-formats. Specs: QUANT-01.
+formats.
+Specs: QUANT-01.
 
 All functions take and return arrays whose first dimension counts blocks. Next: `ferrum.load.quants`.
 """

@@ -3,8 +3,9 @@
 Owns: the codebooks and the readers of IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS and IQ3_S. A codebook is a list of
 points. Each is chosen from all points whose coordinates have one of a few values, in ascending order (the first
 coordinate counts least), so one bit per possible point stores the whole choice. IQ2_XXS to IQ3_S store magnitudes as
-points, and signs separately. Refuses to know: which type a tensor becomes. Specs: QUANT-01. Source: ggml's grids
-`iq1s_grid` to `iq3s_grid`, which were found by search and follow no rule, and its `dequantize_row_iq*`.
+points, and signs separately. Refuses to know: which type a tensor becomes.
+Specs: QUANT-01. Source: ggml's grids `iq1s_grid` to `iq3s_grid`, which were found by search and follow no rule, and its
+`dequantize_row_iq*`.
 
 Powers of two are moved from coordinates to scales, so that codes are whole numbers. This changes no bit of a product.
 Next: `ferrum.load.conversion`.

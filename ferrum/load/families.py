@@ -2,8 +2,9 @@
 
 Owns: what each family computes differently from Llama, and the keys that say so. A new family is a new row
 (docs/adding-a-model.md). Refuses to know: the form of a row (`ferrum.load.family`), how rows are read
-(`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`). Specs: LOAD-22 to LOAD-24, LOAD-90. Source:
-transformers' configuration and modeling files. Next: `ferrum.load.families_encoders`.
+(`ferrum.load.config_json`), names of tensors (`ferrum.load.layouts_json`).
+Specs: LOAD-22 to LOAD-24, LOAD-90. Source: transformers' configuration and modeling files.
+Next: `ferrum.load.families_encoders`.
 """
 
 from __future__ import annotations

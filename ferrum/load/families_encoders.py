@@ -1,9 +1,9 @@
 """The families of encoders, as data: a row for each `model_type` of config.json, and one for each architecture of GGUF.
 
 Owns: the same as `ferrum.load.families` and `ferrum.load.families_gguf`, for encoders: models that turn a whole text
-into a vector, and whose tokens attend to all tokens of it. Refuses to know: pooling (`ferrum.load.pooling`). Specs:
-LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Papers: BERT 1810.04805, RoBERTa 1907.11692.
-Next: `ferrum.load.pooling`.
+into a vector, and whose tokens attend to all tokens of it. Refuses to know: pooling (`ferrum.load.pooling`).
+Specs: LOAD-140. Source: transformers' modeling files; llama.cpp's converter. Papers: BERT 1810.04805, RoBERTa
+1907.11692. Next: `ferrum.load.pooling`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The families of transformers with experts, as data: a row for each `model_type` of config.json.
 
-Owns: as `ferrum.load.families`, of which these rows are a part. Specs: LOAD-90. Next: `ferrum.load.families`.
+Owns: as `ferrum.load.families`, of which these rows are a part.
+Specs: LOAD-90. Next: `ferrum.load.families`.
 """
 
 from __future__ import annotations

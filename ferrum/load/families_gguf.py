@@ -1,8 +1,7 @@
 """Model families of GGUF as data: where a file keeps each tensor, and what llama.cpp knows of an architecture.
 
 Owns: the table to which a new architecture adds a row. Refuses to know: how files are read (`ferrum.load.config_gguf`).
-Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-136. Source: llama.cpp's converter, `llama-model.cpp` and `models`. Next:
-`ferrum.load.rope_gguf`.
+Specs: LOAD-27, LOAD-30, LOAD-130 to LOAD-136. Source: llama.cpp's converter, `llama-model.cpp` and `models`.
 Next: `ferrum.load.rope_gguf`.
 """
 

@@ -1,7 +1,8 @@
 """The form of a row that describes one family of transformers.
 
 Owns: the words in which a row of `ferrum.load.families` says what the models of a family compute. Refuses to know: any
-single family. Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families_experts`.
+single family.
+Specs: LOAD-22 to LOAD-24, LOAD-90. Next: `ferrum.load.families_experts`.
 """
 
 from __future__ import annotations

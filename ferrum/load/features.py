@@ -1,7 +1,8 @@
 """What a model computes, in words: each feature with the module that defines it.
 
 Owns: the list that `ferrum-ref inspect` prints, from which a reader of a model finds the code. Refuses to know:
-terminals. Specs: CLI-36. Next: `ferrum.load.tree`.
+terminals.
+Specs: CLI-36. Next: `ferrum.load.tree`.
 """
 
 from __future__ import annotations

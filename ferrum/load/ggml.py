@@ -1,8 +1,9 @@
 """The storage types of ggml, as numbered in a GGUF file: name, weights per block, bytes per block.
 
 Owns: the table. It contains types that this project cannot compute with, so that their tensors have a size and are
-refused by name. Refuses to know: what the bytes of a block mean (`ferrum.load.quants`). Specs: LOAD, QUANT. Source:
-`ggml_type` in the GGUF format document and ggml's block structures. Next: `ferrum.load.scaled`.
+refused by name. Refuses to know: what the bytes of a block mean (`ferrum.load.quants`).
+Specs: LOAD, QUANT. Source: `ggml_type` in the GGUF format document and ggml's block structures.
+Next: `ferrum.load.scaled`.
 """
 
 from __future__ import annotations

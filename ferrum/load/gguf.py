@@ -2,8 +2,8 @@
 
 Owns: the container format, versions 2 and 3, little-endian. Every count, length, offset and size in the file is checked
 against the size of the file before it is used. A file must not change while it is in use. Refuses to know: what
-metadata keys mean and how blocks decode. Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md).
-Next: `ferrum.load.gguf_parts`.
+metadata keys mean and how blocks decode.
+Specs: LOAD-01 to LOAD-08. Source: ggml's GGUF format document (docs/gguf.md). Next: `ferrum.load.gguf_parts`.
 """
 
 from __future__ import annotations

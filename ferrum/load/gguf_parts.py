@@ -1,8 +1,8 @@
 """A GGUF file that was cut into parts, `name-00001-of-00003.gguf` and so on, as one file.
 
 Owns: finding all parts from one of them, and the check that none is missing and that they agree. The first part holds
-the metadata; any part holds tensors. Refuses to know: the meaning of metadata keys, except those about parts. Specs:
-LOAD-101, LOAD-102. Source: llama.cpp's `llama-gguf-split` and `llama_model_loader`. Next: `ferrum.load.ggml`.
+the metadata; any part holds tensors. Refuses to know: the meaning of metadata keys, except those about parts.
+Specs: LOAD-101, LOAD-102. Source: llama.cpp's `llama-gguf-split` and `llama_model_loader`. Next: `ferrum.load.ggml`.
 """
 
 from __future__ import annotations

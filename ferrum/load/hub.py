@@ -1,9 +1,8 @@
 """Models of the Hugging Face hub, in the hub's own cache.
 
 Owns: which files of a repository are downloaded, and the comparison with the digests in the hub's cache. HF_HOME,
-HF_TOKEN and HF_HUB_OFFLINE apply. Refuses to know: what is in the files. Specs: LOAD-73, LOAD-74, LOAD-78. Next:
-`ferrum.load.download`.
-Next: `ferrum.load.download`.
+HF_TOKEN and HF_HUB_OFFLINE apply. Refuses to know: what is in the files.
+Specs: LOAD-73, LOAD-74, LOAD-78. Next: `ferrum.load.download`.
 """
 
 from __future__ import annotations

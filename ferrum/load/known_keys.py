@@ -2,8 +2,9 @@
 
 Owns: the tables of keys that change what is computed and are refused unless neutral, of keys that ask for something
 that only a request can ask for here, and of keys known to be harmless. A key in none of them gives a warning. Refuses
-to know: what the keys that are read mean (`config_json`, `config_gguf`, `rope_json`). Specs: LOAD-22, LOAD-81 to
-LOAD-83. Source: transformers' configuration classes; constants of llama.cpp's gguf-py. Next: `ferrum.load.rope_json`.
+to know: what the keys that are read mean (`config_json`, `config_gguf`, `rope_json`).
+Specs: LOAD-22, LOAD-81 to LOAD-83. Source: transformers' configuration classes; constants of llama.cpp's gguf-py.
+Next: `ferrum.load.rope_json`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 window.
 
 Owns: the rules by which families fill in what a file leaves out. Refuses to know: which family has which rule
-(`ferrum.load.families`). Specs: LOAD-93, LOAD-94. Source: transformers' configuration classes. Next:
-`ferrum.load.layouts_json`.
-Next: `ferrum.load.layouts_json`.
+(`ferrum.load.families`).
+Specs: LOAD-93, LOAD-94. Source: transformers' configuration classes. Next: `ferrum.load.layouts_json`.
 """
 
 from __future__ import annotations

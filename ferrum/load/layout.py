@@ -1,7 +1,8 @@
 """Where a file keeps the tensors of a model: their names, and the order of their rows.
 
 Owns: `Layout`, in which a family says how its files are laid out, and `Description`, what the files of a model say.
-Refuses to know: families, file formats. Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.layer_rules`.
+Refuses to know: families, file formats.
+Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.layer_rules`.
 """
 
 from __future__ import annotations

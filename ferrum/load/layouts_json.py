@@ -1,9 +1,8 @@
 """How the classes of transformers name and lay out their tensors.
 
 Owns: one `Layout` for each way: the Llama family's, and the others by their differences from it. Refuses to know: what
-is computed (`ferrum.load.families`). Specs: LOAD-30, LOAD-92. Source: transformers' modeling files. Next:
-`ferrum.load.family`.
-Next: `ferrum.load.family`.
+is computed (`ferrum.load.families`).
+Specs: LOAD-30, LOAD-92. Source: transformers' modeling files. Next: `ferrum.load.family`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Ranges of numbers in a configuration: a number outside could divide by zero, overflow, or exhaust the memory.
 
 Owns: the ranges, far wider than any model uses, within which every rotary table is finite; and how heads divide. All
-are checked before a tensor is read. Refuses to know: the names of the numbers in the two file formats. Specs: LOAD-29.
-Next: `ferrum.load.known_keys`.
+are checked before a tensor is read. Refuses to know: the names of the numbers in the two file formats.
+Specs: LOAD-29. Next: `ferrum.load.known_keys`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A place on this machine -> a model: configuration, parameters, tokenizer, chat template.
 
 Owns: telling the two file formats apart, and putting the parts together. Refuses to know: engines. Every array is
-NumPy's and may be a view of the file. Specs: LOAD-40, LOAD-41, LOAD-50, LOAD-101. Next: `ferrum.load.vocabulary`.
+NumPy's and may be a view of the file.
+Specs: LOAD-40, LOAD-41, LOAD-50, LOAD-101. Next: `ferrum.load.vocabulary`.
 """
 
 from __future__ import annotations

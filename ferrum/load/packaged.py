@@ -1,8 +1,8 @@
 """The models of the package index, and where each may already be.
 
 Owns: what is known of such a model in advance, and the two places to look for it: an installed package and the cache.
-Every start with such a model uses this module; few need `download`. Refuses to know: what is in the file. Specs:
-LOAD-60, LOAD-61, LOAD-69. Next: `ferrum.load.hub`.
+Every start with such a model uses this module; few need `download`. Refuses to know: what is in the file.
+Specs: LOAD-60, LOAD-61, LOAD-69. Next: `ferrum.load.hub`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Quantised matrices of safetensors directories: the formats of GPTQ, AWQ, MLX, compressed-tensors, FP8 and MXFP4.
 
 Owns: how each format spreads one matrix over several tensors, the check that their shapes fit together, and the numbers
-of some rows as `Scaled`. Refuses to know: what config.json says (`ferrum.load.quantization_config`). Specs: LOAD-104,
-LOAD-105, QUANT-20. Source: AutoGPTQ's and AutoAWQ's `pack`, MLX's `quantize`, compressed-tensors' `pack_to_int32`,
-gpt-oss' safetensors, transformers' `finegrained_fp8` and `fbgemm_fp8`.
+of some rows as `Scaled`. Refuses to know: what config.json says (`ferrum.load.quantization_config`).
+Specs: LOAD-104, LOAD-105, QUANT-20. Source: AutoGPTQ's and AutoAWQ's `pack`, MLX's `quantize`, compressed-tensors'
+`pack_to_int32`, gpt-oss' safetensors, transformers' `finegrained_fp8` and `fbgemm_fp8`.
 
-A matrix is [rows, columns], and rows make outputs, as everywhere; AWQ and GPTQ store the transposed matrix. Next:
-`ferrum.load.quantization_config`.
+A matrix is [rows, columns], and rows make outputs, as everywhere; AWQ and GPTQ store the transposed matrix.
 Next: `ferrum.load.quantization_config`.
 """
 

@@ -2,7 +2,8 @@
 
 Owns: which tensor is which part, the check of every shape, and the refusal of tensors that no part needs: a tensor that
 is not used is a computation that is missing. Refuses to know: file formats, families, how parts make a decoder
-(`ferrum.load.tree`). Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.shapes`.
+(`ferrum.load.tree`).
+Specs: LOAD-30 to LOAD-37, LOAD-92. Next: `ferrum.load.shapes`.
 """
 
 from __future__ import annotations

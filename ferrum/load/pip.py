@@ -1,7 +1,7 @@
 """A wheel from the package index, downloaded by the user's own pip.
 
-Owns: the process that runs pip, and the message if it fails. Refuses to know: what the wheel is for. Specs: LOAD-66 to
-LOAD-68. Next: `ferrum.load.pip_child`.
+Owns: the process that runs pip, and the message if it fails. Refuses to know: what the wheel is for.
+Specs: LOAD-66 to LOAD-68. Next: `ferrum.load.pip_child`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Owns: that end. Standard input is a pipe to which nothing is written; it is closed when the process at its other end is
 gone, however that one ended. Refuses to know: what pip does. This file is run by its path, by a Python that need not
-have ferrum, and imports nothing of it. Specs: LOAD-66, LOAD-68. Next: `ferrum.load.model`.
+have ferrum, and imports nothing of it.
+Specs: LOAD-66, LOAD-68. Next: `ferrum.load.model`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How a model makes one vector of a text, where its files say it.
 
 Owns: the files that sentence-transformers puts beside a model, and GGUF's numbers for the same. An unknown step is
-refused: without it the vectors would be wrong. Refuses to know: how vectors are pooled. Specs: LOAD-141. Source: the
-`models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`. Next: `ferrum.load.limits`.
+refused: without it the vectors would be wrong. Refuses to know: how vectors are pooled.
+Specs: LOAD-141. Source: the `models` of https://github.com/UKPLab/sentence-transformers; llama.cpp's `llama.h`.
+Next: `ferrum.load.limits`.
 """
 
 from __future__ import annotations

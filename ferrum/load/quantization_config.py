@@ -1,8 +1,9 @@
 """How the matrices of a directory are quantised: `quantization_config` of config.json, and `quantization` of MLX.
 
 Owns: the known methods and their keys: each key is read, refused by name unless neutral, or known to be harmless.
-Refuses to know: tensors. Specs: LOAD-103, LOAD-106. Source: transformers' `quantization_config.py`, the packages
-AutoGPTQ, GPTQModel, AutoAWQ, compressed-tensors and mlx-lm.
+Refuses to know: tensors.
+Specs: LOAD-103, LOAD-106. Source: transformers' `quantization_config.py`, the packages AutoGPTQ, GPTQModel, AutoAWQ,
+compressed-tensors and mlx-lm.
 
 Other engines round activations to eight bits with some methods. Here activations stay exact: scales of activations and
 of caches are ignored. Next: `ferrum.load.features`.

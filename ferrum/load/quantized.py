@@ -2,7 +2,8 @@
 
 Owns: which tensors are parts of a quantised matrix, and the matrices in their place. Tensors that the directory stores
 as plain numbers stay plain, whatever config.json says. Refuses to know: how a format packs its numbers
-(`ferrum.load.packed`). Specs: LOAD-103 to LOAD-105. Next: `ferrum.load.packed`.
+(`ferrum.load.packed`).
+Specs: LOAD-103 to LOAD-105. Next: `ferrum.load.packed`.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ they are in the mapped file. Others are converted to the smallest of those types
 float32 if none does. Refuses to know: where tensors belong in a model, and how to encode (`ferrum.load.conversion`).
 Specs: QUANT-01 to QUANT-09. Source: ggml's block structures and `dequantize_row_*` reference functions.
 
-A reader takes uint8 [blocks, bytes of a block] and returns numbers as `Scaled`, one row for each block. Next:
-`ferrum.load.codebooks`.
+A reader takes uint8 [blocks, bytes of a block] and returns numbers as `Scaled`, one row for each block.
 Next: `ferrum.load.codebooks`.
 """
 

@@ -2,7 +2,8 @@
 
 Owns: random bytes that are valid weights. A model of 8 billion parameters is written once, a piece at a time, and lies
 in memory once. The product of a row with a normalised vector has variance 1, so that activations stay finite for any
-number of layers. Refuses to know: the names of shapes, engines. Specs: CLI-43, CLI-45. Next: `ferrum.api.errors`.
+number of layers. Refuses to know: the names of shapes, engines.
+Specs: CLI-43, CLI-45. Next: `ferrum.api.errors`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A model's name, as users write it, -> a place on this machine.
 
 Owns: the order in which a name is tried: an existing path, an alias, an id on the Hugging Face hub. Refuses to know:
-what is at the place. Specs: LOAD-70 to LOAD-79. Next: `ferrum.load.packaged`.
+what is at the place.
+Specs: LOAD-70 to LOAD-79. Next: `ferrum.load.packaged`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The rotary metadata of a GGUF file as `RopeConfig`s.
 
 Owns: the kinds of scaling, which metadata or tensors of divisors show, and llama.cpp's factor of cosine and sine.
-Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`). Specs: LOAD-27 to LOAD-29,
-LOAD-133, LOAD-134. Source: llama.cpp's `llama-model.cpp` and `llama-context.cpp`. Next: `ferrum.load.gguf`.
+Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`).
+Specs: LOAD-27 to LOAD-29, LOAD-133, LOAD-134. Source: llama.cpp's `llama-model.cpp` and `llama-context.cpp`.
+Next: `ferrum.load.gguf`.
 """
 
 from __future__ import annotations

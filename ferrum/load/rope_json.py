@@ -1,8 +1,8 @@
 """The rotary parameters of config.json as a `RopeConfig`.
 
 Owns: both forms (rope_theta + rope_scaling, and transformers 5's rope_parameters), and which place is read if a number
-stands in two. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`). Specs: LOAD-20,
-LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_utils`. Next: `ferrum.load.config_json`.
+stands in two. Refuses to know: the rest of the file; what is computed with them (`ferrum.model.rope`).
+Specs: LOAD-20, LOAD-22, LOAD-29, LOAD-84. Source: transformers' `modeling_rope_utils`. Next: `ferrum.load.config_json`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Owns: finding, opening and mapping the files. The `safetensors` library checks every header. It copies what it reads, so
 tensors here are views of a mapping of the same file. A file must not change while it is in use. Refuses to know: what
-the tensors are for. Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded
-checkpoints. Next: `ferrum.load.quantized`.
+the tensors are for.
+Specs: LOAD-11 to LOAD-15. Source: the safetensors format document; transformers' sharded checkpoints.
+Next: `ferrum.load.quantized`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Owns: `Scaled`, the form to which every block format is decoded, and `keep`, which stores the same numbers in the first
 of some types that holds them exactly. Refuses to know: files, and how any format packs its bits (`ferrum.load.quants`,
-`ferrum.load.packed`). Specs: QUANT-07, QUANT-08. Next: `ferrum.load.bits`.
+`ferrum.load.packed`).
+Specs: QUANT-07, QUANT-08. Next: `ferrum.load.bits`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The sizes of known models, without weights: enough to measure speed, since no kernel's time depends on values.
 
 Owns: the table. It leaves out what changes no time: rotary scaling, and the tokens that end a text. Refuses to know:
-weights. Source: config.json of each model. Specs: CLI-43, CLI-44. Next: `ferrum.load.random_model`.
+weights. Source: config.json of each model.
+Specs: CLI-43, CLI-44. Next: `ferrum.load.random_model`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The interface to a file of tensors, of any format.
 
 Owns: the protocol between file formats and the parameter tree, and its implementation for GGUF. Refuses to know: which
-tensors a model needs. Specs: LOAD-10, LOAD-100, LOAD-107, QUANT-08. Next: `ferrum.load.safetensors`.
+tensors a model needs.
+Specs: LOAD-10, LOAD-100, LOAD-107, QUANT-08. Next: `ferrum.load.safetensors`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The special tokens that a GGUF file names: the texts of the beginning, the end, padding and the like.
 
 Owns: the names of special tokens in templates, and their keys in GGUF metadata. Refuses to know: what they are for, the
-files of a directory (`tokenizer_config`). Specs: LOAD-52. Source: the GGUF format document, section on tokenizers.
-Next: `ferrum.load.tokenizer_config`.
+files of a directory (`tokenizer_config`).
+Specs: LOAD-52. Source: the GGUF format document, section on tokenizers. Next: `ferrum.load.tokenizer_config`.
 """
 
 from __future__ import annotations

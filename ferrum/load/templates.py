@@ -1,8 +1,9 @@
 """The chat templates that come with a model.
 
 Owns: where the two file formats keep them, and under which names. Refuses to know: what they do, and which is chosen
-(`ferrum.text`). Specs: LOAD-51. Source: transformers' chat_template.jinja, additional_chat_templates and
-tokenizer_config.json; the GGUF format document. Next: `ferrum.load.token_ids`.
+(`ferrum.text`).
+Specs: LOAD-51. Source: transformers' chat_template.jinja, additional_chat_templates and tokenizer_config.json; the GGUF
+format document. Next: `ferrum.load.token_ids`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The text model inside a vision model: its configuration and its tensors.
 
 Owns: which models have one, which part of their config.json is about text, and the names of its tensors. Parts for
-pictures are ignored, with a warning. Refuses to know: what the text model computes. Specs: LOAD-95. Source:
-transformers' Gemma3ForConditionalGeneration and Mistral3ForConditionalGeneration. Next: `ferrum.load.config_gguf`.
+pictures are ignored, with a warning. Refuses to know: what the text model computes.
+Specs: LOAD-95. Source: transformers' Gemma3ForConditionalGeneration and Mistral3ForConditionalGeneration.
+Next: `ferrum.load.config_gguf`.
 """
 
 from __future__ import annotations

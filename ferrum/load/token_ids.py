@@ -1,8 +1,9 @@
 """The ids that begin and end a text, as a model's files give them.
 
 Owns: the values that mean "none" in files. Ids outside the vocabulary are ignored, because they can never come. Refuses
-to know: the tokens (`ferrum.text`). Specs: LOAD-26, LOAD-80. Source: transformers' config.json and
-generation_config.json; the GGUF format document, section on tokenizers. Next: `ferrum.load.layout`.
+to know: the tokens (`ferrum.text`).
+Specs: LOAD-26, LOAD-80. Source: transformers' config.json and generation_config.json; the GGUF format document, section
+on tokenizers. Next: `ferrum.load.layout`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The special tokens of a tokenizer whose files name none: those of its class in transformers.
 
-Owns: the table, as data, and which class is used. Refuses to know: what the files name themselves. Specs: LOAD-55.
-Source: the tokenizer classes of transformers and its `AutoTokenizer`. Next: `ferrum.load.tokenizer_keys`.
+Owns: the table, as data, and which class is used. Refuses to know: what the files name themselves.
+Specs: LOAD-55. Source: the tokenizer classes of transformers and its `AutoTokenizer`.
+Next: `ferrum.load.tokenizer_keys`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ There are three. tokenizer_config.json is the newest. If it lists no added token
 over it, and added_tokens.json is read. Last come the defaults of the class that the files name.
 
 Owns: reading the three files as transformers does. Refuses to know: what the tokens are for, and config.json's token
-ids, which transformers does not read for them. Specs: LOAD-52, LOAD-54, LOAD-55, TEXT-50. Source: transformers'
-`PreTrainedTokenizerBase._from_pretrained` and `TokenizersBackend`. Next: `ferrum.load.tokenizer_classes`.
+ids, which transformers does not read for them.
+Specs: LOAD-52, LOAD-54, LOAD-55, TEXT-50. Source: transformers' `PreTrainedTokenizerBase._from_pretrained` and
+`TokenizersBackend`. Next: `ferrum.load.tokenizer_classes`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Owns: the tables of the keys that transformers' tokenizer classes accept and that GGUF files have, as data, and the
 warning for values that ask for something that is not done. Refuses to know: the values that are read
-(`tokenizer_config`). Specs: LOAD-56, LOAD-58. Source: the constructors of transformers' tokenizer classes; gguf-py's
-`constants.py`. Next: `ferrum.load.templates`.
+(`tokenizer_config`).
+Specs: LOAD-56, LOAD-58. Source: the constructors of transformers' tokenizer classes; gguf-py's `constants.py`.
+Next: `ferrum.load.templates`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The parameter tree of a configuration, put together from parts.
 
 Owns: which parts a decoder of a given `ModelConfig` has, and how they make layers. Refuses to know: where parts come
-from: files (`ferrum.load.params`) or random numbers (`ferrum.load.random_model`). Specs: LOAD-30, MODEL-14. Next:
-`ferrum.load.params`.
-Next: `ferrum.load.params`.
+from: files (`ferrum.load.params`) or random numbers (`ferrum.load.random_model`).
+Specs: LOAD-30, MODEL-14. Next: `ferrum.load.params`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The tokenizer and the chat template that come with a model.
 
-Owns: where the two file formats keep them. Refuses to know: what they do (`ferrum.text`). Specs: LOAD-50. Next:
-`ferrum.load.special_tokens`.
-Next: `ferrum.load.special_tokens`.
+Owns: where the two file formats keep them. Refuses to know: what they do (`ferrum.text`).
+Specs: LOAD-50. Next: `ferrum.load.special_tokens`.
 """
 
 from __future__ import annotations

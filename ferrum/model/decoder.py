@@ -2,8 +2,9 @@
 
 Owns: the order of operations in a transformer of any family. There is one pass for prefill, decode and any mixture: a
 decode is a prefill of one token. Refuses to know: families, backends, files, which sequence holds which blocks, why a
-token is in the batch. Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, encoders
-1810.04805. Next: `ferrum.backends.registry`.
+token is in the batch.
+Specs: MODEL. Papers: pre-norm 2002.04745, GQA 2305.13245, parallel residual 2204.06745, encoders 1810.04805.
+Next: `ferrum.backends.registry`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Owns: `DecoderParams`, how parts make layers, and the walk over the whole tree. Differences between model families are
 data here, never code: a part that a family lacks is None, a tied head is the embedding itself. Refuses to know: files
-(`ferrum.load` fills the tree) and backends. Specs: MODEL. Next: `ferrum.model.decoder`.
+(`ferrum.load` fills the tree) and backends.
+Specs: MODEL. Next: `ferrum.model.decoder`.
 """
 
 from __future__ import annotations

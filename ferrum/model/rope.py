@@ -2,7 +2,8 @@
 
 Owns: the angle by which each pair of dimensions is rotated per position, for every scaling in `RopeScaling`. Computed
 once, in float64, on the host. Refuses to know: how a vector is rotated (`Compositions.rope`). Papers: RoPE 2104.09864,
-YaRN 2309.00071, LongRoPE 2402.13753. Specs: MODEL. Next: `ferrum.model.params`.
+YaRN 2309.00071, LongRoPE 2402.13753.
+Specs: MODEL. Next: `ferrum.model.params`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A call as JSON: an object that names a function and its arguments.
 
-Owns: `read_call`, and the protocol of a tool format. Refuses to know: which tags stand around a call. Specs: REPLY-05
-to REPLY-07. Next: `ferrum.replies.json_calls`.
+Owns: `read_call`, and the protocol of a tool format. Refuses to know: which tags stand around a call.
+Specs: REPLY-05 to REPLY-07. Next: `ferrum.replies.json_calls`.
 """
 
 from __future__ import annotations

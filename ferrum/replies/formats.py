@@ -1,9 +1,8 @@
 """The formats in which a model answers, found by name or by its chat template.
 
 Owns: the names of all formats, how each is recognised in a template, and the parser that a reasoning format and a tool
-format make together. Refuses to know: how any format is read. Specs: REPLY-14, REPLY-15. Next:
-`ferrum.replies.thought_grammar`.
-Next: `ferrum.replies.thought_grammar`.
+format make together. Refuses to know: how any format is read.
+Specs: REPLY-14, REPLY-15. Next: `ferrum.replies.thought_grammar`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Harmony, the format of gpt-oss: an answer is a list of messages, each with a channel and possibly a recipient.
 
 Owns: `<|channel|>analysis<|message|>…<|end|>` as reasoning, `commentary to=functions.x` as a call, `final` as content.
-Refuses to know: the built-in tools of OpenAI's products; a message to one of them is reasoning. Specs: REPLY-12.
-Source: https://github.com/openai/harmony, docs/format.md. Next: `ferrum.replies.qwen3_coder`.
+Refuses to know: the built-in tools of OpenAI's products; a message to one of them is reasoning.
+Specs: REPLY-12. Source: https://github.com/openai/harmony, docs/format.md. Next: `ferrum.replies.qwen3_coder`.
 """
 
 from __future__ import annotations

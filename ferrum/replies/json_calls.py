@@ -1,7 +1,7 @@
 """Calls as JSON objects after a tag, one or a list: Hermes, Mistral's first format, Command R, Granite and others.
 
-Owns: a row for each of them. Refuses to know: reasoning. Specs: REPLY-08. Source: the chat templates of these models.
-Next: `ferrum.replies.named_calls`.
+Owns: a row for each of them. Refuses to know: reasoning.
+Specs: REPLY-08. Source: the chat templates of these models. Next: `ferrum.replies.named_calls`.
 """
 
 from __future__ import annotations

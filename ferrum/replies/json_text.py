@@ -1,8 +1,8 @@
 """JSON values in an answer: where one ends, and what the arguments of a call are.
 
 Owns: telling strings, brackets and plain words apart, and no more. Models write JSON with mistakes: the text of a call
-is passed on as it was written, and its reader finds the mistake. Refuses to know: which keys a call has. Specs:
-REPLY-05, REPLY-06. Source: RFC 8259. Next: `ferrum.replies.calls`.
+is passed on as it was written, and its reader finds the mistake. Refuses to know: which keys a call has.
+Specs: REPLY-05, REPLY-06. Source: RFC 8259. Next: `ferrum.replies.calls`.
 """
 
 from __future__ import annotations

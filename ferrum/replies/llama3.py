@@ -1,7 +1,8 @@
 """Calls of Llama 3: a bare JSON object at the beginning of the answer, or after `<|python_tag|>`.
 
 Owns: where such an object may stand. Only its two keys distinguish it from an answer in JSON. Refuses to know: calls
-that are code. Specs: REPLY-09. Source: the chat templates of Llama 3.1 to 3.3. Next: `ferrum.replies.harmony`.
+that are code.
+Specs: REPLY-09. Source: the chat templates of Llama 3.1 to 3.3. Next: `ferrum.replies.harmony`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Calls whose name stands outside of the JSON: `[TOOL_CALLS]name[ARGS]{…}` and `<function=name>{…}</function>`.
 
 Owns: Mistral's second format, whose parser also reads the first, and functionary's tags. Refuses to know: reasoning.
-Specs: REPLY-08. Source: the chat templates of Mistral Small 3.2, Devstral, Ministral 3 and functionary 3.1. Next:
-`ferrum.replies.llama3`.
+Specs: REPLY-08. Source: the chat templates of Mistral Small 3.2, Devstral, Ministral 3 and functionary 3.1.
 Next: `ferrum.replies.llama3`.
 """
 

@@ -1,8 +1,7 @@
 """A parser made from a reader: text is pushed in, parts come out.
 
-Owns: `StreamParser`, and reading content up to a tag. Refuses to know: formats. Specs: REPLY-01, REPLY-02. Next:
-`ferrum.replies.json_text`.
-Next: `ferrum.replies.json_text`.
+Owns: `StreamParser`, and reading content up to a tag. Refuses to know: formats.
+Specs: REPLY-01, REPLY-02. Next: `ferrum.replies.json_text`.
 """
 
 from __future__ import annotations

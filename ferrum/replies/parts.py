@@ -1,7 +1,8 @@
 """The parts of a reply, as the reader of a format adds them.
 
 Owns: the numbers of calls, and white space. White space around a tag belongs to the tag and is dropped. Before a tag it
-is held back until the next text is known. Refuses to know: tags. Specs: REPLY-04. Next: `ferrum.replies.parser`.
+is held back until the next text is known. Refuses to know: tags.
+Specs: REPLY-04. Next: `ferrum.replies.parser`.
 """
 
 from __future__ import annotations

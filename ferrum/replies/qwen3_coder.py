@@ -2,7 +2,8 @@
 
 Owns: the conversion of `<function=name><parameter=key>value</parameter></function>` to JSON. Values have no quotes. A
 value is a string if the tool's schema says so; else it is JSON if it can be parsed, else a string. Refuses to know:
-reasoning. Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS. Next: `ferrum.replies.reasoning`.
+reasoning.
+Specs: REPLY-13. Source: the chat templates of Qwen3-Coder and Seed-OSS. Next: `ferrum.replies.reasoning`.
 """
 
 from __future__ import annotations

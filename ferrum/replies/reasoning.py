@@ -1,8 +1,8 @@
 """Reasoning between two tags at the beginning of an answer.
 
 Owns: a row for each pair of tags. If a prompt ends with the opening tag, the answer begins inside the reasoning. Some
-models also put the answer between tags. Refuses to know: calls; the tag of a call inside reasoning is reasoning. Specs:
-REPLY-10, REPLY-11. Source: the chat templates of these models. Next: `ferrum.replies.formats`.
+models also put the answer between tags. Refuses to know: calls; the tag of a call inside reasoning is reasoning.
+Specs: REPLY-10, REPLY-11. Source: the chat templates of these models. Next: `ferrum.replies.formats`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The parts of a reply, and the reply that they make.
 
-Owns: the types that parsers return and the server reads. Refuses to know: how a model writes any of them. Specs:
-REPLY-01. Next: `ferrum.replies.source`.
+Owns: the types that parsers return and the server reads. Refuses to know: how a model writes any of them.
+Specs: REPLY-01. Next: `ferrum.replies.source`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 Owns: the position of the reader, the wait for more text, and the text since a mark. A reader is a generator: it yields
 where it needs more text, and so is written as if the whole text were there. Nothing is read twice: the work grows with
-the text and not with the number of its pieces. Refuses to know: formats. Specs: REPLY-02, REPLY-03. Next:
-`ferrum.replies.parts`.
-Next: `ferrum.replies.parts`.
+the text and not with the number of its pieces. Refuses to know: formats.
+Specs: REPLY-02, REPLY-03. Next: `ferrum.replies.parts`.
 """
 
 from __future__ import annotations

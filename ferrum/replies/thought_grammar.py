@@ -1,7 +1,8 @@
 """A grammar for the reasoning that a model may write before its answer.
 
 Owns: the rules for reasoning, and putting them before a required form of the answer, because the form does not hold for
-the reasoning. Refuses to know: how grammars are followed. Specs: REPLY-18. Next: `ferrum.replies.tool_grammar`.
+the reasoning. Refuses to know: how grammars are followed.
+Specs: REPLY-18. Next: `ferrum.replies.tool_grammar`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Owns: the definition of each operation of a decoder. A backend inherits all of t
 speed. Property tests compare the override with the method that it replaces, and with float64.
 Refuses to know: models, files, memory pools.
 Specs: OPS. Papers: RMSNorm 1910.07467, GLU variants 2002.05202, RoPE 2104.09864, GQA 2305.13245, PagedAttention
-2309.06180, mixture of experts 1701.06538.
-Next: `ferrum.tensor.random`.
+2309.06180, mixture of experts 1701.06538. Next: `ferrum.tensor.random`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 Owns: what temperature, top-k, top-p and min-p mean, as pure functions of float64 logits [rows, vocab] and one number
 per row; how a token is drawn from what they leave; and how likely tokens were. Penalties, which come before, and
 typical-p and mirostat, which come after, belong to `ferrum.sample`. Refuses to know: requests, and where the numbers
-come from. Specs: OPS-74, OPS-75, SAMPLE-03 to SAMPLE-06. Papers: nucleus 1904.09751, min-p 2407.01082. Next:
-`ferrum.model.rope`.
-Next: `ferrum.model.rope`.
+come from.
+Specs: OPS-74, OPS-75, SAMPLE-03 to SAMPLE-06. Papers: nucleus 1904.09751, min-p 2407.01082. Next: `ferrum.model.rope`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 Owns: which experts a token goes to, and the weights of their results. Tokens are grouped: each expert computes all of
 its tokens at once. This code is slow and plain on purpose: in each layer the host waits for the device, reads which
 experts were chosen, and copies lists of tokens back, two for each expert. Refuses to know: what an expert computes
-(`norm_gated`). Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next:
-`ferrum.tensor.drawing`.
-Next: `ferrum.tensor.drawing`.
+(`norm_gated`).
+Specs: OPS-39. Papers: sparsely-gated experts 1701.06538, Mixtral 2401.04088. Next: `ferrum.tensor.drawing`.
 """
 
 from __future__ import annotations

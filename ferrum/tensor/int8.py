@@ -6,9 +6,9 @@ codes are whole numbers and exact; only the sum over groups, group after group, 
     sum = sum + float(Σ code · x code) · (step · x scale)  [+ minimum · (x scale · Σ x code)]
 
 Every operation here rounds once in float32, or not at all, so a kernel of any processor can compute the same bits.
-Dense weights have no codes: their products stay exact. Refuses to know: which weights a model has. Specs: OPS-82 to
-OPS-84. Source: the products of ggml (`quantize_row_q8_0`, `ggml_vec_dot_q4_0_q8_0`), which round activations in the
-same groups. Next: `ferrum.tensor.batch`.
+Dense weights have no codes: their products stay exact. Refuses to know: which weights a model has.
+Specs: OPS-82 to OPS-84. Source: the products of ggml (`quantize_row_q8_0`, `ggml_vec_dot_q4_0_q8_0`), which round
+activations in the same groups. Next: `ferrum.tensor.batch`.
 """
 
 from __future__ import annotations

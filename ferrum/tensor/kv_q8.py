@@ -2,9 +2,9 @@
 
 Owns: how such numbers are rounded, how a layer of them lies in memory, and what is read back. Numbers are rounded in
 float32 on every backend, by operations whose result is exactly defined: every backend stores the same bytes. Refuses to
-know: which sequence holds a block, what attention is. Specs: OPS-90 to OPS-93. Source: ggml's `block_q8_0` (GGUF format
-document). One difference: ggml computes codes with the scale in float32, this module with the scale as it is stored, in
-float16. Next: `ferrum.tensor.parts`.
+know: which sequence holds a block, what attention is.
+Specs: OPS-90 to OPS-93. Source: ggml's `block_q8_0` (GGUF format document). One difference: ggml computes codes with
+the scale in float32, this module with the scale as it is stored, in float16. Next: `ferrum.tensor.parts`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a model is made of, as objects: norms, attention, feed-forward parts, the embedding and the head.
 
 Owns: the facts that a composition needs of each part. A part says what is computed, never for which model family. The
-default of a field means: this field changes nothing. So a backend that does not know a field can test whether it is
-set (`sets_beyond`), and if it is, leave the work to the definition. Refuses to know: how parts are joined
+default of a field means: this field changes nothing. So a backend that does not know a field can test whether it is set
+(`sets_beyond`), and if it is, leave the work to the definition. Refuses to know: how parts are joined
 (`ferrum.model.params`).
 Specs: OPS-37, OPS-59. Papers: RMSNorm 1910.07467, layer norm 1607.06450, GLU variants 2002.05202, mixture of experts
 1701.06538, QK norm 2010.04245. Next: `ferrum.tensor.compositions`.

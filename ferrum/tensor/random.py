@@ -2,9 +2,8 @@
 
 Owns: Philox4x32-10 written in TensorOps, and uniform and normal numbers made from it. Nothing here has state: number i
 of a stream is a function of (key, stream, i), so numbers may be drawn in any order, in any batch, on any device.
-Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11. Specs: OPS-20 to OPS-22. Next:
-`ferrum.tensor.attention`.
-Next: `ferrum.tensor.attention`.
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11.
+Specs: OPS-20 to OPS-22. Next: `ferrum.tensor.attention`.
 """
 
 from __future__ import annotations

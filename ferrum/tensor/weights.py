@@ -4,8 +4,8 @@ Owns: `Dense`, and the block formats Q8_0, Q4_0, Q4_1 in the byte layout of GGUF
 Formats whose groups have scales of scales are in `ferrum.tensor.k_quants`. A block format is decoded in two steps: from
 bytes to groups (`grouped`), and from groups to weights. A weight is data of shape [rows, ...]: row i makes output
 feature i. A backend chooses its kernel by the type of the weight, never by a flag inside it. Refuses to know: files and
-models. Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document). Next:
-`ferrum.tensor.k_quants`.
+models.
+Specs: QUANT. Source: ggml's `block_q8_0`, `block_q4_0`, `block_q4_1` (GGUF format document).
 Next: `ferrum.tensor.k_quants`.
 """
 

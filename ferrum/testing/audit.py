@@ -1,9 +1,8 @@
 """The books of the memory, compared with the block tables of all sequences.
 
 Owns: `audit`, which state machines and the simulation call between operations. It counts references from the tables,
-and compares them with what the pools record. Refuses to know: why a block is where it is. Specs: KV-10 to KV-14. Next:
-`ferrum.testing.flaky`.
-Next: `ferrum.testing.flaky`.
+and compares them with what the pools record. Refuses to know: why a block is where it is.
+Specs: KV-10 to KV-14. Next: `ferrum.testing.flaky`.
 """
 
 from __future__ import annotations

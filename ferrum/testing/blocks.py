@@ -1,8 +1,8 @@
 """Random weights in blocks: any codes, and scales that give numbers of normal size.
 
 Owns: where each block format stores its float16 scales, and the size of the numbers that a scale gives. Fully random
-bytes would contain infinite scales, and so weights that are NaN. Refuses to know: `ferrum.tensor`, models. Specs:
-OPS-17. Next: `ferrum.testing.stub`.
+bytes would contain infinite scales, and so weights that are NaN. Refuses to know: `ferrum.tensor`, models.
+Specs: OPS-17. Next: `ferrum.testing.stub`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """An engine over a stub model, from a few numbers.
 
 Owns: `StubSettings` and `stub_engine`, for tests that need a whole engine whose steps take microseconds. Refuses to
-know: what is tested. Specs: ENGINE-41. Next: `ferrum.testing.life`.
+know: what is tested.
+Specs: ENGINE-41. Next: `ferrum.testing.life`.
 """
 
 from __future__ import annotations

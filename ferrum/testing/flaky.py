@@ -1,7 +1,8 @@
 """Memory that fails sometimes.
 
 Owns: a pool whose allocations fail, and a store whose moves fail, with a certain probability, as on a device that other
-programs use too. Refuses to know: how the engine handles it. Specs: ENGINE-41. Next: `ferrum.testing.build`.
+programs use too. Refuses to know: how the engine handles it.
+Specs: ENGINE-41. Next: `ferrum.testing.build`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Owns: three stories of a few requests, told step by step: chunks, tokens, slots, tables, blocks, logits. The engine,
 scheduler, memory and sampler are the real ones; the model is a stub that knows four sentences by heart, and reads the
 past of a sequence from its blocks. Each figure replaces the block of code after its mark in the page.
-Refuses to know: what the page says about the figures. Specs: DOCS-08. Next: `ferrum.testing.strict`.
+Refuses to know: what the page says about the figures.
+Specs: DOCS-08. Next: `ferrum.testing.strict`.
 """
 
 from __future__ import annotations

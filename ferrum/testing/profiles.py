@@ -2,8 +2,8 @@
 
 Owns: the profiles `few` (5 examples, for tests that run again under other conditions), `dev` (25), `ci` (100) and
 `nightly` (2000). `few` and `ci` try the same examples in every run. The environment variable HYPOTHESIS_PROFILE
-chooses; without it the profile is `ci` where CI is set, and else `dev`. Refuses to know: what is tested. Specs:
-HOUSE-17. Next: `ferrum.testing.blocks`.
+chooses; without it the profile is `ci` where CI is set, and else `dev`. Refuses to know: what is tested.
+Specs: HOUSE-17. Next: `ferrum.testing.blocks`.
 """
 
 from __future__ import annotations

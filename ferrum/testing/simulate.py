@@ -1,9 +1,8 @@
 """`python -m ferrum.testing.simulate --seed N --steps M`: many random lives of an engine, until one fails.
 
 Owns: dividing steps into lives, each with its own seed, and reporting the seed that replays a failure. A life depends
-only on its seed: on no clock, no hash, no thread. Refuses to know: what happens in a life. Specs: ENGINE-41. Next:
-`ferrum.conformance.oracles`.
-Next: `ferrum.conformance.oracles`.
+only on its seed: on no clock, no hash, no thread. Refuses to know: what happens in a life.
+Specs: ENGINE-41. Next: `ferrum.conformance.oracles`.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@
 Owns: `StrictOps`, around the primitives of any backend. Its tensors have `.shape` and `.dtype` and nothing else. Host
 arrays are copied in both directions, as to and from a device; an array that is changed while it may still be read is an
 error. A primitive accepts only the types that every backend must support. So code that relies on more than the protocol
-fails here. Every composition is the definition. Refuses to know: what is computed. Specs: OPS-66. Next:
-`ferrum.testing.cuda_shim.compiler`.
-Next: `ferrum.testing.cuda_shim.compiler`.
+fails here. Every composition is the definition. Refuses to know: what is computed.
+Specs: OPS-66. Next: `ferrum.testing.cuda_shim.compiler`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Owns: `StubRunner`, `StubStore`. The stub reads the past of a sequence only from the slots that were written. So a wrong
 slot, a write to a shared block, a forgotten move or a token computed twice changes its answer. Refuses to know: tensors
-and files. Specs: ENGINE-01. Next: `ferrum.testing.audit`.
+and files.
+Specs: ENGINE-01. Next: `ferrum.testing.audit`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from tests.house.source import ROOT, Module, modules
 
 MAP = ROOT / "docs" / "reading-path.md"
 ENTRY = re.compile(r"^- (\**)`(ferrum\.[\w.]+)`\1 – (.*)$", re.MULTILINE)
-NEXT = re.compile(r"\bNext: `?([\w./-]+?)`?\.?$", re.MULTILINE)
+NEXT = re.compile(r"\bNext:\s+`?([\w./-]+?)`?\.?$", re.MULTILINE)
 LAST = "specs/README.md"  # what follows the last module of the map
 LINE_LENGTH = 120
 QUOTES = '"""'

@@ -110,6 +110,7 @@ def test_the_rules_themselves() -> None:
     [
         ('"""A.\n\nOwns: a. Next: `x.y`.\n"""\n', '"""A.\n\nOwns: a. Next: `ferrum.b`.\n"""\n'),
         ('"""A.\n\nNext: `x.y`.\nSpecs: A-01.\n"""\n', '"""A.\n\nNext: `ferrum.b`.\nSpecs: A-01.\n"""\n'),
+        ('"""A.\n\nOwns: a. Next:\n`x.y`.\n"""\n', '"""A.\n\nOwns: a. Next: `ferrum.b`.\n"""\n'),
         ('"""A. Next: `x`."""\nx = 1\n', '"""A. Next: `ferrum.b`."""\nx = 1\n'),
         ('"""A.\n\nOwns: a.\n"""\nx = 1\n', '"""A.\n\nOwns: a.\nNext: `ferrum.b`.\n"""\nx = 1\n'),
         (f'"""A.\n\n{"a" * 110} Next: `b`.\n"""\n', f'"""A.\n\n{"a" * 110}\nNext: `ferrum.b`.\n"""\n'),

@@ -1,9 +1,8 @@
 """The base of all bodies: how they are read, and how a field is refused by name.
 
 Owns: `Body`, `unsupported`, `read`. Unknown fields are refused; nothing is ignored. Types are strict: a number written
-as text is an error. Refuses to know: which fields there are. Specs: API-01, API-02. Next:
-`ferrum.api.protocol.sampling`.
-Next: `ferrum.api.protocol.sampling`.
+as text is an error. Refuses to know: which fields there are.
+Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
 """
 
 from __future__ import annotations

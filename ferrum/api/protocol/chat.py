@@ -1,7 +1,7 @@
 """`/v1/chat/completions`: the request, the answer, and the chunks of a stream.
 
-Refuses to know: how an answer is made. Specs: API-10 to API-14. Source: OpenAI's API reference, "Chat".
-Next: `ferrum.api.protocol.completion`.
+Refuses to know: how an answer is made.
+Specs: API-10 to API-14. Source: OpenAI's API reference, "Chat". Next: `ferrum.api.protocol.completion`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`/v1/completions`: raw prompts are continued.
 
-Refuses to know: how an answer is made. Specs: API-20 to API-22. Source: OpenAI's API reference, "Completions (legacy)".
-Next: `ferrum.api.protocol.responses`.
+Refuses to know: how an answer is made.
+Specs: API-20 to API-22. Source: OpenAI's API reference, "Completions (legacy)". Next: `ferrum.api.protocol.responses`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`/v1/embeddings`: texts as vectors.
 
-Refuses to know: how a vector is made. Specs: API-40. Source: OpenAI's API reference, "Embeddings".
-Next: `ferrum.api.protocol.tokens`.
+Refuses to know: how a vector is made.
+Specs: API-40. Source: OpenAI's API reference, "Embeddings". Next: `ferrum.api.protocol.tokens`.
 """
 
 from __future__ import annotations

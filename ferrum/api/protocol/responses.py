@@ -1,8 +1,7 @@
 """`/v1/responses`: the newer form of a chat, without a memory of earlier ones.
 
-Refuses to know: how an answer is made. Specs: API-44, API-45. Source: OpenAI's API reference, "Responses". Next:
-`ferrum.api.protocol.embedding`.
-Next: `ferrum.api.protocol.embedding`.
+Refuses to know: how an answer is made.
+Specs: API-44, API-45. Source: OpenAI's API reference, "Responses". Next: `ferrum.api.protocol.embedding`.
 """
 
 from __future__ import annotations

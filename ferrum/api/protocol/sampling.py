@@ -1,8 +1,9 @@
 """The sampling fields of completions and chats, and fields of OpenAI's API that have no effect here.
 
 Owns: the fields that both share. Numbers are checked by `SamplingParams`, so that HTTP, Python and the command line
-refuse the same values with the same message. Refuses to know: prompts. Specs: API-02, API-04, API-10. Source: OpenAI's
-API reference; vLLM's "extra parameters". Next: `ferrum.api.protocol.usage`.
+refuse the same values with the same message. Refuses to know: prompts.
+Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters".
+Next: `ferrum.api.protocol.usage`.
 """
 
 from __future__ import annotations

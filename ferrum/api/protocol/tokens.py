@@ -1,7 +1,8 @@
 """`/tokenize`, `/detokenize`, `/tokenizer_info`, and the list of models.
 
-Refuses to know: tokenizers. Specs: API-42. Source: vLLM's tokenizer API; llama.cpp's names (`content`, `add_special`,
-`with_pieces`) are accepted as well. Next: `ferrum.api.served`.
+Refuses to know: tokenizers.
+Specs: API-42. Source: vLLM's tokenizer API; llama.cpp's names (`content`, `add_special`, `with_pieces`) are accepted as
+well. Next: `ferrum.api.served`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Functions that a model may call.
 
 Owns: how a request describes them, and the choice among them. Refuses to know: how models write calls
-(`ferrum.replies`). Specs: API-30. Source: OpenAI's API reference, "Function calling". Next: `ferrum.api.protocol.chat`.
+(`ferrum.replies`).
+Specs: API-30. Source: OpenAI's API reference, "Function calling". Next: `ferrum.api.protocol.chat`.
 """
 
 from __future__ import annotations

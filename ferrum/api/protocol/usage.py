@@ -1,6 +1,7 @@
 """Counts of tokens, which every answer has; log probabilities of the tokens of a prompt.
 
-Refuses to know: where they come from. Specs: API-05. Next: `ferrum.api.protocol.tools`.
+Refuses to know: where they come from.
+Specs: API-05. Next: `ferrum.api.protocol.tools`.
 """
 
 from __future__ import annotations
