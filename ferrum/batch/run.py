@@ -1,8 +1,8 @@
 """One run: from the files as they are to an answer for every line.
 
 Owns: reading both files before anything is computed, which lines still need an answer, and that each answer is written
-once. Refuses to know: how lines are answered, and how progress is shown. Specs: BATCH-10 to BATCH-19. Next:
-`ferrum.batch.answering`.
+once. Refuses to know: how lines are answered, and how progress is shown. Specs: BATCH-10 to BATCH-19.
+Next: `ferrum.batch.answering`.
 Next: `ferrum.batch.answering`.
 """
 

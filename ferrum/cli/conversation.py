@@ -1,8 +1,8 @@
 """A conversation: its messages, its system message and its parameters.
 
 Owns: the state of a chat, and its file. A conversation is immutable: each method returns a new one, so that a failure
-leaves the old one unchanged. Refuses to know: terminals, engines. Specs: CLI-60, CLI-61, FILES-02. Next:
-`ferrum.cli.parameters`.
+leaves the old one unchanged. Refuses to know: terminals, engines. Specs: CLI-60, CLI-61, FILES-02.
+Next: `ferrum.cli.parameters`.
 Next: `ferrum.cli.parameters`.
 """
 

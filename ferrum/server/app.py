@@ -1,8 +1,8 @@
 """The application: all paths of the server, and the middleware in front of them.
 
 Owns: putting them together. A request passes, in this order: its id, the count of requests, CORS, the check of host and
-origin, keys, and then the path. Refuses to know: sockets, signals. Specs: SERVER-01 to SERVER-09. Next:
-`ferrum.server.tls`.
+origin, keys, and then the path. Refuses to know: sockets, signals. Specs: SERVER-01 to SERVER-09.
+Next: `ferrum.server.tls`.
 Next: `ferrum.server.tls`.
 """
 

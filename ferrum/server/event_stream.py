@@ -2,8 +2,8 @@
 
 Owns: the form of events, the comments that keep a silent stream open, and the end: `[DONE]`, an error, or a client that
 has disconnected, whose answer is then cancelled. Refuses to know: the content of the parts. Specs: SERVER-21 to
-SERVER-24. Source: HTML standard, "Server-sent events"; OpenAI's API reference, "Streaming". Next:
-`ferrum.server.answers`.
+SERVER-24. Source: HTML standard, "Server-sent events"; OpenAI's API reference, "Streaming".
+Next: `ferrum.server.answers`.
 Next: `ferrum.server.answers`.
 """
 

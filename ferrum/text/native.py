@@ -4,8 +4,8 @@ The library raises bare `Exception`, and for a defect of its own pyo3's `PanicEx
 `Exception` and would pass every handler of a caller.
 
 Owns: the conversion of each into an error of this project. Refuses to know: which function is called. An input that
-makes the library end the process is refused before the call (`tokenizer_steps`). Specs: TEXT-40. Next:
-`ferrum.text.added_tokens`.
+makes the library end the process is refused before the call (`tokenizer_steps`). Specs: TEXT-40.
+Next: `ferrum.text.added_tokens`.
 Next: `ferrum.text.added_tokens`.
 """
 

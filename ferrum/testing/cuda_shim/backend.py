@@ -1,6 +1,6 @@
 """The CUDA backend on the shim: `--backend ferrum.testing.cuda_shim.backend:ShimOps`.
 
-Owns: its name. Refuses to know: everything else. Specs: CUDA-60. Next: `ferrum.testing.one_life`.
+Owns: its name. Refuses to know: everything else. Specs: CUDA-60. Next: `ferrum.testing.simulate`.
 """
 
 from __future__ import annotations
