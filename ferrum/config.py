@@ -1,6 +1,6 @@
-"""Frozen descriptions of a model and of an engine, and memory sizes as people write them.
+"""Frozen descriptions of a model and of an engine, and memory sizes written as text.
 
-Owns: `ModelConfig` (what the forward pass needs to know, one spelling for every file format), `RopeConfig`,
+Owns: `ModelConfig` (all facts that the forward pass needs, with one name each, whatever the file format), `RopeConfig`,
 `EngineConfig`. Refuses to know: config.json and GGUF keys (`ferrum.load` translates those).
 Specs: MODEL, KV, SAMPLE-32. Next: `ferrum.sampling_params`.
 """
@@ -55,23 +55,23 @@ class RopeConfig:
 
 @dataclass(frozen=True)
 class LayerKind:
-    """What may differ from layer to layer."""
+    """The facts that may differ between layers."""
 
-    rope: RopeConfig | None  # None: positions turn nothing
+    rope: RopeConfig | None  # None: queries and keys are not rotated
     window: int | None = None  # a query sees at most this many positions, itself included
-    sparse: bool = False  # experts stand in place of the MLP
+    sparse: bool = False  # True: experts instead of the MLP
 
 
 @dataclass(frozen=True)
 class ExpertsConfig:
-    """A mixture of experts in place of an MLP."""
+    """A mixture of experts instead of an MLP."""
 
-    count: int
-    chosen: int  # for each token
-    intermediate_size: int
+    count: int  # experts in a layer
+    chosen: int  # experts that compute each token
+    intermediate_size: int  # of each expert
     normalised: bool = True  # the weights of a token's experts are divided by their sum
-    shared_size: int = 0  # intermediate size of the expert that every token goes to; 0: there is none
-    shared_weight: bool = False  # is it weighted?
+    shared_size: int = 0  # intermediate size of an expert that computes every token; 0: there is none
+    shared_weight: bool = False  # True: a gate weighs the result of the shared expert
 
 
 @dataclass(frozen=True)
@@ -87,27 +87,27 @@ class ModelConfig:
     heads: int
     kv_heads: int
     head_dim: int
-    max_positions: int  # longest context the model was made for, in tokens
+    max_positions: int  # longest context that the model was trained for, in tokens
     norm_epsilon: float
     rope: RopeConfig | None  # of every layer, unless layer_kinds says otherwise
     sliding_window: int | None = None  # likewise
-    layer_kinds: tuple[LayerKind, ...] = ()  # one for each layer, where layers differ
+    layer_kinds: tuple[LayerKind, ...] = ()  # one for each layer; () if all layers are alike
     tie_embeddings: bool = False  # the output head is the embedding table
-    layer_norm: bool = False  # norms are centred
-    parallel: bool = False  # attention and MLP read the same x
+    layer_norm: bool = False  # LayerNorm (subtracts the mean) instead of RMSNorm
+    parallel: bool = False  # attention and MLP of a layer read the same input
     gated: bool = True  # the MLP has a gate
     hidden_activation: str = "silu"
-    swiglu_limit: float | None = None  # gate and up are cut off there
-    up_offset: float = 0.0
+    swiglu_limit: float | None = None  # gate and up are clipped to this size
+    up_offset: float = 0.0  # added to up before it is multiplied with the gate
     attention_softcap: float | None = None  # scores become cap * tanh(scores / cap)
     attention_scale: float | None = None  # None means 1 / sqrt(head_dim)
-    embedding_scale: float = 1.0
-    residual_scale: float = 1.0
-    logit_scale: float = 1.0
-    logit_softcap: float | None = None
+    embedding_scale: float = 1.0  # factor of the embedded tokens
+    residual_scale: float = 1.0  # factor of each branch before it is added to the residual stream
+    logit_scale: float = 1.0  # factor of the logits
+    logit_softcap: float | None = None  # logits become cap * tanh(logits / cap)
     experts: ExpertsConfig | None = None
-    encoder: bool = False  # tokens see all of their text, and there is no head
-    pooling: Pooling | None = None  # how a text becomes one vector, where the files say it
+    encoder: bool = False  # attention is not causal, and there is no head
+    pooling: Pooling | None = None  # how a text becomes one vector; None if the model's files do not say it
     eos_token_ids: tuple[int, ...] = ()
     bos_token_id: int | None = None
 
@@ -118,32 +118,38 @@ class ModelConfig:
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:
-        """Of every layer."""
+        """The kind of each layer, from the first to the last."""
         alike = LayerKind(self.rope, self.sliding_window, self.experts is not None)
         return self.layer_kinds or (alike,) * self.layers
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How a model is run: where, in which types, and with how much memory."""
+    """How a model is run: on which backend, in which types, and with how much memory.
 
-    backend: str = "auto"
-    dtype: str = "auto"
-    compute: str = "float32"
-    threads: int | None = None
-    max_model_len: int | None = None
-    max_num_seqs: int = 64
-    max_num_batched_tokens: int = 2048
-    block_size: int = 16
-    kv_memory: int = field(default=1 << 30)  # bytes
-    host_kv_memory: int = 0  # bytes; where preempted sequences and evicted blocks go
-    kv_dtype: str = "auto"
-    scheduler: str = "fifo"
-    eviction: str = "lru"
-    prefix_caching: bool = True
+    `deterministic`: a request's tokens depend on that request alone, bit for bit; without it they may differ by the
+    rounding of logits when other requests share a step. What it changes depends on the backend. `numba`: a row computed
+    by a kernel always equals the row computed alone, with or without the option; only operations without a kernel are
+    computed row by row. `numpy` and `cupy`: products of matrices are computed row by row too, which is slower.
+    """
+
+    backend: str = "auto"  # "numpy", "numba", "cupy", package.module:Class; "auto": a GPU if there is one, else numba
+    dtype: str = "auto"  # type of the weights in memory; "auto": as stored in the file
+    compute: str = "float32"  # operands of products: exact, or rounded to "int8" or "bfloat16"
+    threads: int | None = None  # of a CPU backend; None: as many as the process may keep busy
+    max_model_len: int | None = None  # longest sequence, in tokens; None: the model's, as far as kv_memory holds it
+    max_num_seqs: int = 64  # sequences in a step, at most
+    max_num_batched_tokens: int = 2048  # tokens in a step, at most
+    block_size: int = 16  # positions in a block of keys and values
+    kv_memory: int = field(default=1 << 30)  # bytes for keys and values on the device
+    host_kv_memory: int = 0  # bytes on the host for preempted sequences and evicted blocks
+    kv_dtype: str = "auto"  # type of keys and values; "auto": the type that the backend computes in
+    scheduler: str = "fifo"  # order of requests: "fifo" or "priority"
+    eviction: str = "lru"  # which cached block is given up first
+    prefix_caching: bool = True  # prompts with the same beginning share its keys and values
     deterministic: bool = False
-    max_waiting: int = 1000  # sequences that wait for their turn; more are refused
-    gpu_memory_utilization: float | None = None  # share of a GPU's memory; blocks take what is left, not kv_memory
+    max_waiting: int = 1000  # sequences in the queue, at most; further requests are refused
+    gpu_memory_utilization: float | None = None  # share of a GPU's memory; weights and blocks together, not kv_memory
     speculate: str | None = None  # what proposes tokens: "ngram", "ngram:N", "draft", "draft:N", "off"
 
     def __post_init__(self) -> None:
@@ -165,9 +171,9 @@ class EngineConfig:
 
 
 MOST_TOKENS = 1 << 24
-"""Of a context, a step, a block: sixteen times the longest contexts that models have."""
+"""Upper limit of tokens in a context, a step, a block: sixteen times the longest context of a published model."""
 MOST_BYTES = 1 << 60
-"""Of memory: more than any machine has, and still a number that arrays can be measured in."""
+"""Upper limit of memory sizes: more than any machine has, and small enough for an array index."""
 _RANGES = {
     "threads": (1, 1 << 12),
     "max_model_len": (1, MOST_TOKENS),
@@ -185,7 +191,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 
 
 def parse_memory(name: str, value: int | str) -> int:
-    """Bytes from a whole number or from text such as "24MiB" or "1.5 GB"; `name` is the field an error speaks of."""
+    """Bytes from a whole number or from text such as "24MiB" or "1.5 GB"; `name` is the field that an error names."""
     written = text(value)
     if written is None:
         return whole(name, value, 0, MOST_BYTES)

@@ -1,8 +1,8 @@
 """Every error this project raises on purpose, under one base class.
 
-Owns: the error classes and two facts about each: may the caller retry, and was it the caller's mistake; the warning for
-what goes on; and how a message shows a value that somebody else has chosen.
-Refuses to know: who catches them (`cli` turns them into exit codes, `server` into HTTP statuses).
+Owns: the error classes and two facts about each (a retry may help; the caller made a mistake), the warning about a
+model that still works, and the form in which a message shows a value from outside.
+Refuses to know: who catches an error (`cli` turns it into an exit code, `server` into an HTTP status).
 Next: `ferrum.config`.
 """
 
@@ -78,7 +78,7 @@ class NotFound(FerrumError):
 
 
 class Unsupported(FerrumError):
-    """Understood and refused by name: the project cannot do this (yet)."""
+    """Something that is understood, but that this version cannot do; the message names it."""
 
     is_client_error = True
 
@@ -109,7 +109,7 @@ class InternalError(FerrumError):
 
 
 class ModelWarning(UserWarning):
-    """Something in a model's files was passed over or is not what it should be, and the model works without it."""
+    """Something in a model's files is wrong or was ignored, and the model works without it."""
 
 
 MOST_TOLD = 1000
@@ -117,22 +117,22 @@ _told: dict[Any, Any] = {}  # by the `warnings` module
 
 
 def warn(text: str) -> None:
-    """Tells whoever opened the model: Python's own way, which programs can redirect, count or silence. The same text is
-    the same warning, whichever of several readers of a file has come upon it, until there were very many."""
+    """Emits a ModelWarning by Python's `warnings`, which programs can redirect, count or silence. A text is shown
+    once (until there were very many others), whichever reader of a file emits it."""
     if len(_told) > MOST_TOLD:
         _told.clear()
     warnings.warn_explicit(text, ModelWarning, "ferrum", 0, registry=_told)
 
 
 def listed(names: Sequence[object]) -> str:
-    """Names as a message lists them: the first few, and how many more."""
+    """A list of names for a message: the first few, and the number of the others."""
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     return ", ".join(quoted(name) for name in names[:MOST_LISTED]) + more
 
 
 @contextmanager
 def memory_told() -> Iterator[None]:
-    """Where memory runs out inside, ResourceExhausted says what helps."""
+    """Turns a MemoryError inside into ResourceExhausted, whose message says what helps."""
     try:
         yield
     except MemoryError as error:
@@ -141,8 +141,7 @@ def memory_told() -> Iterator[None]:
 
 
 class _Brief(Repr):
-    """`repr` that looks at the beginnings of containers only: a small list that holds the same list ten times, which in
-    turn holds another ten times, and so on, has a representation without end."""
+    """`repr` of the beginnings of containers only: nested lists that share their parts can have an endless `repr`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +160,7 @@ _BRIEF = _Brief()
 
 
 def quoted(value: object) -> str:
-    """A value as a message shows it: short, printable and on one line, whatever it is."""
+    """The form in which a message shows any value: short, printable and on one line."""
     try:
         text = repr(value[: SHOWN + 1]) if isinstance(value, (str, bytes)) else _BRIEF.repr(value)
     except ValueError:  # Python does not write integers of more than 4300 digits

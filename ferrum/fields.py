@@ -1,7 +1,7 @@
-"""A mapping read from a file, asked for values of a certain type.
+"""A mapping that was read from a file, with checked access by type.
 
-Owns: the complaints about what a file says of itself; each names the file and the key. A key whose value is null counts
-as absent, unless it is said otherwise. Refuses to know: which keys there are.
+Owns: the errors about wrong values; each names the file and the key. A key with the value null counts as absent, unless
+the caller asks otherwise. Refuses to know: which keys there are.
 Specs: LOAD-21. Next: `ferrum.given`.
 """
 
@@ -20,13 +20,12 @@ from ferrum.files import read_text
 
 LARGEST_INTEGER = 2**63 - 1
 LARGEST_JSON = 32 << 20
-"""Bytes of a JSON file that is read: the index of the largest models has a few megabytes."""
+"""Bytes of a JSON file, at most: the index of the largest models has a few megabytes."""
 
 
 class Fields:
-    """Typed access to `values`. `where` is how errors call the file they came from; `prefix` goes before every key.
-    Without `null_is_absent`, null is a value like others: what asks for an optional one takes it, all else refuses it.
-    """
+    """Typed access to `values`. `where`: the name of the file in errors; `prefix`: put before every key. Without
+    `null_is_absent`, a null is accepted only by the methods for optional values."""
 
     def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "", *, null_is_absent: bool = True) -> None:
         self.values = values
@@ -35,15 +34,15 @@ class Fields:
         self.null_is_absent = null_is_absent
 
     def get(self, key: str) -> Any:
-        """Whatever stands there, or None."""
+        """The value of any type, or None."""
         return self.values.get(self.prefix + key)
 
     def __contains__(self, key: str) -> bool:
-        """Is there a value, other than null?"""
+        """True if there is a value other than null."""
         return self.get(key) is not None
 
     def value(self, key: str, default: Any = None) -> Any:
-        """Whatever stands there, or `default`; without either, `InvalidFormat`."""
+        """The value of any type, else `default`. Raises `InvalidFormat` if there is neither."""
         if key in self:
             return self.get(key)
         if not self.null_is_absent and self.prefix + key in self.values:
@@ -57,7 +56,7 @@ class Fields:
         return InvalidFormat(f"{self.where}: {self.prefix}{key} must be {wanted}, not {quoted(self.get(key))}")
 
     def refused(self, key: str, supported: Iterable[str] = ()) -> Unsupported:
-        """The error for a value that is understood and cannot be served."""
+        """The error for a value that is understood but not supported."""
         value = f" {quoted(self.get(key))}" if key in self else ""
         hint = "; supported: " + ", ".join(supported) if supported else ""
         return Unsupported(f"{self.where}: {self.prefix}{key}{value} is not supported{hint}")
@@ -72,7 +71,7 @@ class Fields:
         return value
 
     def length(self, key: str) -> int:
-        """A whole number of at least 1, however it is written: some write 8192.0."""
+        """A whole number of at least 1; it may be written as 8192.0."""
         value = self.value(key)
         if isinstance(value, float) and value.is_integer() and 1 <= value <= LARGEST_INTEGER:
             return int(value)
@@ -120,7 +119,7 @@ class Fields:
         """A list of strings."""
         value = self.value(key)
         is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-        # Another kind of sequence is one that a file format has for strings, and does not read them to be looked at.
+        # A sequence that is no list is a file format's own type for strings: its items are not read for this check.
         if not is_list or (isinstance(value, list) and not all(isinstance(text, str) for text in value)):
             raise self.wrong(key, "a list of texts")
         return cast("Sequence[str]", value)

@@ -1,8 +1,8 @@
-"""Files that others may have a hand in: read with care, written whole or not at all.
+"""Files that other programs may change: read with checks, written whole or not at all.
 
-Owns: what may be read (a regular file of a plausible size, opened without waiting), files that appear under their name
-with all of their content, and folders that nobody else can write to. What a killed process leaves behind is known by
-its name and by a lock that only a living process holds, so that nothing else is ever removed.
+Owns: which files may be read (regular files of a plausible size, opened without waiting), files that get their name
+when their content is complete, and folders that only this user can write to. Files that a killed process left behind
+are recognised by their name and by a lock that only a living process holds; no other file is ever removed.
 Refuses to know: what is in a file.
 Specs: FILES. Next: `ferrum.children`.
 """
@@ -29,9 +29,8 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 # ---- reading
 def open_regular(path: str | Path, most: int | None = None) -> BinaryIO:
-    """Opens a regular file of at most `most` bytes for reading. Raises NotFound for one that does not exist,
-    InvalidFormat for what is no regular file (a pipe would be waited for, a device has no end), is larger or cannot be
-    opened."""
+    """Opens a regular file of at most `most` bytes for reading. Raises NotFound if it does not exist, InvalidFormat if
+    it is larger, cannot be opened, or is no regular file (a pipe may block, a device may have no end)."""
     try:
         number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -55,13 +54,13 @@ def read_bytes(path: str | Path, most: int) -> bytes:
                 content += piece
         except OSError as error:
             raise InvalidFormat(f"{path} cannot be read: {reason(error)}") from None
-    if len(content) > most:  # it has grown, or does not tell its size
+    if len(content) > most:  # the file has grown since, or its size was not known
         raise InvalidFormat(f"{path} is larger than {most} bytes")
     return bytes(content)
 
 
 def read_text(path: str | Path, most: int) -> str:
-    """The same as text. Raises InvalidFormat for what is not UTF-8, too."""
+    """As `read_bytes`, decoded as UTF-8. Raises InvalidFormat if it is not UTF-8."""
     try:
         return read_bytes(path, most).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -76,9 +75,9 @@ def reason(error: Exception) -> str:
 # ---- writing
 @contextmanager
 def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends, with its content on the disk before it
-    has the name; if the block raises, nothing has changed. A link stays, and the file it leads to is replaced; an older
-    file's mode is kept. Raises OSError; FileExistsError where something else than a regular file has the name."""
+    """A file to write to. When the block ends, its content is on the disk and it replaces the file at `path`; if the
+    block raises, nothing changes. If `path` is a link, the file it leads to is replaced. The mode of the old file is
+    kept. Raises OSError; FileExistsError if the name belongs to something other than a regular file."""
     target = Path(os.path.realpath(path))
     older = target.stat() if os.path.lexists(target) else None
     if older is not None and not stat.S_ISREG(older.st_mode):
@@ -99,8 +98,8 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_private(name: str, folder: int, content: bytes) -> None:
-    """Writes a file for `read_private`, over whatever file or link has the name. Not on the disk at once: who reads it
-    must be able to tell whether it is whole. Raises OSError."""
+    """Writes a file for `read_private`; it replaces a file or link of the same name. It is not flushed to the disk: the
+    reader must check that it is whole. Raises OSError."""
     with _taking_the_place(name, folder, 0o600) as file:
         file.write(content)
 
@@ -121,13 +120,13 @@ def _taking_the_place(name: str, folder: int, mode: int) -> Iterator[BinaryIO]:
 
 
 def remove_unfinished(folder: int) -> None:
-    """Removes what killed processes have left unfinished in a folder: files with our names that nobody holds."""
+    """Removes the unfinished files of killed processes from a folder: names as in UNFINISHED, and not locked."""
     with suppress(OSError):
         for name in filter(UNFINISHED.fullmatch, os.listdir(folder)):
             with suppress(OSError):
                 number = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
                 try:
-                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+                    fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the writing process lives
                     os.unlink(name, dir_fd=folder)
                 finally:
                     os.close(number)
@@ -139,16 +138,16 @@ def _unfinished(folder: int, mode: int) -> tuple[str, BinaryIO]:
         name = f".ferrum-{os.urandom(8).hex()}.part"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         file = open(os.open(name, flags, mode, dir_fd=folder), "wb")  # noqa: SIM115 (the caller closes it)
-        with suppress(OSError):  # a file system without locks: then nobody can lock it to remove it either
+        with suppress(OSError):  # without locks, no process can lock the file to remove it
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file.fileno()).st_nlink:
             return name, file
-        file.close()  # another process took it for one that was left, before it was locked
+        file.close()  # another process removed it as unfinished before it was locked
 
 
-# ---- folders that nobody else can write to
+# ---- folders that only this user can write to
 def make_private(path: Path) -> None:
-    """Makes a folder, and those above it that are missing, for this user alone. Raises OSError."""
+    """Makes a folder and its missing parents, with access for this user only. Raises OSError."""
     if not path.is_dir():
         if path.parent != path:
             make_private(path.parent)
@@ -157,8 +156,8 @@ def make_private(path: Path) -> None:
 
 
 def open_private(name: str, within: int, *, make: bool = False) -> int:
-    """The descriptor of the folder `name` in the folder `within`, made if it is missing and `make` says so. Raises
-    OSError: PermissionError where it is a link, belongs to somebody else or others can write to it."""
+    """The descriptor of the folder `name` in the folder `within`; with `make`, a missing one is made. Raises OSError:
+    PermissionError if it is a link, belongs to another user, or other users can write to it."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=within)
@@ -175,7 +174,7 @@ def open_private(name: str, within: int, *, make: bool = False) -> int:
 
 
 def read_private(name: str, folder: int) -> bytes:
-    """The content of a file that nobody else could have written. Raises OSError."""
+    """The content of a file that only this user or root can write to. Raises OSError."""
     number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     with open(number, "rb") as file:
         status = os.fstat(number)
@@ -186,9 +185,9 @@ def read_private(name: str, folder: int) -> bytes:
 
 
 def require_private(name: str, status: os.stat_result) -> None:
-    """Raises PermissionError where a file or folder belongs to somebody else than the user or root, or others can write
-    to it."""
-    if status.st_uid not in (os.geteuid(), 0):  # root can do everything anyway
+    """Raises PermissionError if a file or folder belongs to a user other than this one and root, or if other users can
+    write to it."""
+    if status.st_uid not in (os.geteuid(), 0):  # root may write to every file
         raise PermissionError(f"{name} belongs to another user")
     if status.st_mode & _OTHERS_WRITE:
         raise PermissionError(f"others can write to {name}: remove it, or chmod go-w")

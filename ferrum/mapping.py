@@ -1,7 +1,7 @@
-"""Arrays in mapped files: their pages, which need no memory once nobody reads them any more.
+"""Memory of arrays in mapped files, which can be given back when the array is no longer read.
 
-Owns: giving such pages back. The system keeps them as long as it has room, and reads them again from the file if
-anybody asks. Refuses to know: what is in a file.
+Owns: giving pages back. The system keeps them as long as it has room, and reads them again from the file when they are
+used. Refuses to know: what is in a file.
 Specs: FILES-07. Next: `ferrum.paths`.
 """
 
@@ -14,8 +14,8 @@ import numpy as np
 
 
 def give_back(data: np.ndarray) -> None:
-    """Whole pages of a mapped file that an array lies in need no memory any more; any other memory stays, and so does a
-    mapping that can be written to: what was written may be nowhere else."""
+    """Gives back the whole pages that an array occupies in a mapped file. Other memory stays, and so does a writable
+    mapping, whose content may not be in the file."""
     mapped = data.base
     while isinstance(mapped, (np.ndarray, memoryview)):
         mapped = mapped.base if isinstance(mapped, np.ndarray) else mapped.obj
@@ -24,7 +24,7 @@ def give_back(data: np.ndarray) -> None:
     start = _address(data) - _address(np.frombuffer(mapped, np.uint8, 1))
     first, end = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, (start + data.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if first < end:
-        with suppress(OSError, ValueError):  # a system that refuses keeps the pages, which is no fault
+        with suppress(OSError, ValueError):  # a system that refuses keeps the pages: no harm
             mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 

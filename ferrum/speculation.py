@@ -1,6 +1,6 @@
-"""Where drafts come from and how many a step may have, as people write it: "ngram:7".
+"""The option `speculate`: where proposed tokens come from and how many a step may have, such as "ngram:7".
 
-Owns: `Speculate` and its spelling. Refuses to know: how drafts are made and judged.
+Owns: `Speculate` and how it is written. Refuses to know: how drafts are made and judged.
 Specs: DRAFT-10. Next: `ferrum.tensor.ops`.
 """
 
@@ -19,15 +19,14 @@ MOST_DRAFTS = 64
 
 @dataclass(frozen=True)
 class Speculate:
-    """`source`: NGRAM (the request's own text), DRAFT (a second model) or OFF; `most`: tokens that are proposed in a
-    step, at most."""
+    """The parsed option."""
 
-    source: str
-    most: int = DEFAULT_DRAFTS
+    source: str  # NGRAM (the request's own text), DRAFT (a second model) or OFF
+    most: int = DEFAULT_DRAFTS  # tokens proposed for a step, at most
 
 
 def parse_speculate(field: str, value: object) -> Speculate | None:
-    """None stays None. Raises InvalidParameter that speaks of `field`."""
+    """The option of a text; None for None. Raises InvalidParameter that names `field`."""
     if value is None:
         return None
     written = text(value)

@@ -1,6 +1,6 @@
-"""What comes out of the engine: completions, chunks, log probabilities, vectors. (What goes in: `sampling_params`.)
+"""The results of an engine: completions, chunks, log probabilities, vectors.
 
-Owns: response types, and the names that go with requests. Refuses to know: how any of it is computed.
+Owns: the types of results, and the enumerations that requests use. Refuses to know: how results are computed.
 Next: `ferrum.files`.
 """
 
@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
 
 
 class Priority(IntEnum):
-    """How urgent a request is, to a priority scheduler."""
+    """How urgent a request is; the priority scheduler runs higher values first."""
 
     LOW = 0
     NORMAL = 1
@@ -42,14 +42,14 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0  # of the prompt, that were in memory already
-    draft_tokens: int = 0  # proposed, and computed before they had come
-    accepted_tokens: int = 0  # of those, that came
+    cached_tokens: int = 0  # tokens of the prompt whose keys and values were in memory already
+    draft_tokens: int = 0  # proposed tokens that the model has judged
+    accepted_tokens: int = 0  # proposed tokens that were right
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds and rates of one prompt, measured in the engine. A rate is 0 where nothing was there to measure."""
+    """Seconds and rates of one prompt, measured in the engine. A rate without a measurement is 0."""
 
     ttft_s: float = 0.0  # submission to first token
     prefill_tok_s: float = 0.0  # prompt tokens per second up to the first token
@@ -58,13 +58,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class DecodeSteps:
-    """Steps of one new token for each of a few sequences, which a backend may record and replay: how many there were,
-    and how many were replayed. `refusal`: what the first step that could not be recorded did. Of a backend that records
-    nothing all is 0."""
+    """Counts of decode steps (one new token for each of a few sequences), which a backend may record and replay. A
+    backend that records nothing leaves all of them 0."""
 
     total: int = 0
     replayed: int = 0
-    refusal: str | None = None
+    refusal: str | None = None  # the operation because of which the first step could not be recorded
 
     def and_one(self, *, replayed: bool) -> DecodeSteps:
         return replace(self, total=self.total + 1, replayed=self.replayed + replayed)
@@ -72,7 +71,7 @@ class DecodeSteps:
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes of a memory that is not the host's."""
+    """Bytes of a device's own memory."""
 
     free: int
     total: int
@@ -80,42 +79,39 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Logprob:
-    """What is told of a token in its place: the logarithm of its probability (-inf where it has none), its rank among
-    all tokens (1 is the most likely, equal ones by their ids), its text."""
+    """How likely a token was at its position."""
 
-    logprob: float
-    rank: int
-    decoded_token: str | None = None
+    logprob: float  # natural logarithm of its probability; -inf for probability 0
+    rank: int  # among all tokens; 1 is the most likely; equally likely ones by their ids
+    decoded_token: str | None = None  # its text
 
 
 Logprobs = Mapping[int, Logprob]
-"""By token id, of one place in a text: the token that stands there first, then the most likely ones, best first."""
+"""For one position of a text, by token id: first the token at that position, then the most likely ones, best first."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One sampled continuation. `logprobs`: one entry per token, if they were asked for."""
+    """One sampled continuation."""
 
-    index: int
+    index: int  # from 0 to n - 1
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
-    seed: int
-    logprobs: tuple[Logprobs, ...] | None = None
+    seed: int  # with this seed the same parameters give the same choice again
+    logprobs: tuple[Logprobs, ...] | None = None  # one entry per token, if the request asks for them
 
 
 @dataclass(frozen=True)
 class Completion:
-    """The answer to one prompt. With n > 1 the fields of the first choice stand at the top. `prompt_logprobs`: one
-    entry per token of the prompt, None for the first, which nothing comes before. `error`: why a choice ended with the
-    finish_reason "error", if one did."""
+    """The answer to one prompt. `text`, `token_ids` and so on are those of the first choice."""
 
     choices: tuple[Choice, ...]
     prompt_token_ids: tuple[int, ...]
     usage: Usage
     timings: Timings = field(default_factory=Timings)
-    prompt_logprobs: tuple[Logprobs | None, ...] | None = None
-    error: FerrumError | None = None
+    prompt_logprobs: tuple[Logprobs | None, ...] | None = None  # one entry per token; None for the first token
+    error: FerrumError | None = None  # the error of a choice whose finish_reason is "error"
 
     @property
     def text(self) -> str:
@@ -150,18 +146,18 @@ class StreamChunk:
 
 
 class Pooling(StrEnum):
-    """How the vectors of a text's tokens become one."""
+    """How the vectors of a text's tokens become one vector."""
 
-    MEAN = "mean"
-    LAST = "last"  # that of the last token, which has seen all others
-    CLS = "cls"  # that of the first token, which many an encoder is trained to say it with
+    MEAN = "mean"  # the mean of all of them
+    LAST = "last"  # the vector of the last token, which depends on all tokens of a decoder's input
+    CLS = "cls"  # the vector of the first token, with which many encoders are trained
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """A text as a vector: float32 [hidden size, or fewer where fewer were asked for]."""
+    """A text as a vector."""
 
-    vector: NDArray[np.float32]
+    vector: NDArray[np.float32]  # [hidden size], or [dimensions] if the call asks for fewer
     prompt_tokens: int
 
 

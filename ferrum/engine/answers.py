@@ -1,6 +1,6 @@
 """Many prompts through one engine, and their completions in order.
 
-Owns: keeping the queue as full as it may be, running the engine, and cancelling what nobody waits for any more.
+Owns: keeping the queue full, running the engine, and cancelling the rest if the caller stops.
 Refuses to know: models, text. Specs: ENGINE-12, ENGINE-13, ENGINE-47. Next: `ferrum.engine.llm`.
 """
 
@@ -17,7 +17,7 @@ from ferrum.types import Completion, Priority
 
 
 def complete_each(engine: Engine, calls: Sequence[tuple[Prepared, Priority]]) -> Generator[Completion]:
-    """Submits as many as the queue takes, runs the engine, and hands out what is complete, in order."""
+    """Submits prompts while the queue has room, runs the engine, and yields completions in the order of prompts."""
     coming = deque(calls)
     requests: deque[Request] = deque()
     try:
@@ -35,7 +35,7 @@ def complete_each(engine: Engine, calls: Sequence[tuple[Prepared, Priority]]) ->
 
 
 def _submitted(engine: Engine, call: tuple[Prepared, Priority]) -> Request | None:
-    """None where the queue is full, which may be other threads' doing."""
+    """The request; None if the queue is full, perhaps with requests of other threads."""
     prepared, priority = call
     if not engine.scheduler.room_for(prepared.params.n):
         return None
@@ -46,7 +46,7 @@ def _submitted(engine: Engine, call: tuple[Prepared, Priority]) -> Request | Non
 
 
 def answers(completions: Iterable[Completion]) -> list[Completion]:
-    """All of them. Raises the first error where nothing else came."""
+    """All completions as a list. Raises the first error if every prompt failed without a token."""
     found = list(completions)
     if found and all(each.error is not None and not any(choice.token_ids for choice in each.choices) for each in found):
         raise found[0].error  # type: ignore[misc] # looked at above

@@ -29,7 +29,7 @@ from ferrum.tensor.compositions import TensorOps
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """What serves a model. `config`: with the memory that the model has for itself."""
+    """The parts that serve a model. `config`: with the model's own part of the memory."""
 
     config: EngineConfig
     max_model_len: int
@@ -39,8 +39,8 @@ class Assembled:
 
 
 def assemble(loaded: Model, ops: TensorOps, config: EngineConfig, draft: Model | None = None) -> Assembled:
-    """`draft`: a second model that proposes tokens. Raises what its parts raise, before memory is taken where that can
-    be known."""
+    """The parts for a model on a backend. `draft`: a second model that proposes tokens. Raises the errors of the parts,
+    where possible before memory is allocated."""
     check_backend(ops, config)
     check_speculation(config, loaded, draft)
     config, draft_memory = shared(with_device_memory(ops, loaded.params, config), loaded, draft, ops)

@@ -1,4 +1,4 @@
-"""Conversations become prompts: through which chat template, with what beside the messages.
+"""From conversations to prompts: the choice of the chat template and its inputs besides the messages.
 
 Owns: what may be said of a conversation beside its messages, in vLLM's names, and the form of contents that a template
 takes. Refuses to know: what templates do, tokens.
@@ -27,12 +27,12 @@ _TAKEN = {
     ),
     "tokenize": "has no meaning: a conversation always becomes tokens",
 }
-"""Names that no variable of a template may have, and why."""
+"""Names that a template's variable may not have, with the reason."""
 
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What goes to the template beside the messages."""
+    """The inputs of a chat template besides the messages."""
 
     tools: list[dict[str, Any]] | None = None
     documents: list[dict[str, Any]] | None = None
@@ -50,7 +50,7 @@ def chat_options(
     chat_template: str | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ChatOptions:
-    """What a caller says, as plain values. Raises InvalidParameter that names the parameter."""
+    """The arguments of a call as checked plain values. Raises InvalidParameter, which names the parameter."""
     name = None if chat_template is None else text(chat_template)
     if name is None and chat_template is not None:
         raise InvalidParameter("chat_template", f"must be Jinja or the name of a template, not {quoted(chat_template)}")
@@ -86,8 +86,8 @@ def _variables(given: Mapping[str, Any]) -> dict[str, Any]:
 def chat_prompt(
     templates: ChatTemplates, messages: Sequence[Message], options: ChatOptions, model: str = "the model"
 ) -> str:
-    """The text to encode; `model` is the name that errors call it by. Raises InvalidParameter for messages that cannot
-    be rendered, TokenizerError where the template refuses them, Unsupported where there is none."""
+    """The rendered text. `model`: the model's name for errors. Raises InvalidParameter for messages that cannot be
+    rendered, TokenizerError if the template refuses them, Unsupported if there is no template."""
     template = _template(templates, options, model)
     if unread := _unread(template, options):
         warn(f"the chat template of {model} does not read {listed(unread)}: what is given for it changes nothing")
@@ -120,15 +120,15 @@ def _template(templates: ChatTemplates, options: ChatOptions, model: str) -> Cha
 
 
 def _unread(template: ChatTemplate, options: ChatOptions) -> list[str]:
-    """What is given and cannot change the text."""
+    """The names of given inputs that the template does not read."""
     given = [name for name in ("tools", "documents") if getattr(options, name)]
     given = ["messages", *given, *options.variables]
     return [name for name in given if not template.reads(name)]
 
 
 def _shaped(template: ChatTemplate, message: Message) -> Message:
-    """The message with its content in the form that the template takes: of several parts of text the lines, or a list
-    of parts."""
+    """The message with its content in the form that the template expects: a list of parts, or one text in which each
+    part is a line."""
     if not isinstance(message.get("role", ""), str | None):
         raise InvalidParameter("messages", f"must have text as role, not {quoted(message['role'])}")
     parts = text_parts(message.get(CONTENT))

@@ -1,6 +1,6 @@
-"""Until when requests have to be answered.
+"""The deadlines of requests.
 
-Owns: the order in which their time is up. Refuses to know: what becomes of them then.
+Owns: the order in which deadlines pass. Refuses to know: what happens to a request after its deadline.
 Specs: ENGINE-24. Next: `ferrum.engine.turns`.
 """
 
@@ -14,7 +14,7 @@ from ferrum.engine.request import Request
 
 
 class Deadlines:
-    """Requests by the time at which they must be finished, in seconds of the engine's clock."""
+    """Requests by deadline, in seconds of the engine's clock."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, Request]] = []
@@ -22,15 +22,15 @@ class Deadlines:
         self._room = 16
 
     def add(self, deadline: float, request: Request) -> None:
-        """This request has until then."""
-        if len(self._entries) > self._room:  # finished ones must not stay in memory until their time is up
+        """Adds a request with its deadline."""
+        if len(self._entries) > self._room:  # finished requests must not stay in memory until their deadline
             self._entries = [entry for entry in self._entries if not entry[2].finished]
             heapify(self._entries)
             self._room = 2 * len(self._entries) + 16
         heappush(self._entries, (deadline, next(self._number), request))
 
     def passed(self, now: float) -> Iterator[tuple[Request, float]]:
-        """Those whose time is up and that are not finished, with the seconds they had; each once."""
+        """The unfinished requests whose deadline has passed, each once, with the seconds they were given."""
         entries = self._entries
         while entries and (entries[0][0] <= now or entries[0][2].finished):
             deadline, _, request = heappop(entries)
@@ -38,5 +38,5 @@ class Deadlines:
                 yield request, deadline - request.stopwatch.submitted
 
     def clear(self) -> None:
-        """Forgets all of them."""
+        """Removes all requests."""
         self._entries.clear()

@@ -1,8 +1,8 @@
 """Proposals from a second, smaller model that reads the same text.
 
-Owns: the second model's own memory of each text, and going on from it greedily, all texts of a step together. What it
-proposed and what did not come is overwritten; only what has come is offered to its prefix cache. Where its memory is
-full, texts that nobody asked about give way, and then it proposes nothing.
+Owns: the second model's keys and values of each text, and its greedy continuation, for all texts of a step together.
+Rejected proposals are overwritten; only accepted tokens go to its prefix cache. When its memory is full, it frees the
+blocks of texts that are not in the step, and if that is not enough, it proposes nothing.
 Refuses to know: the model that judges.
 Specs: DRAFT-14, DRAFT-15. Paper: speculative decoding 2211.17192. Next: `ferrum.engine.speculation`.
 """
@@ -22,21 +22,21 @@ from ferrum.sched.sequence import TokenSequence
 
 @dataclass(eq=False)
 class Text:
-    """A text as the second model has it. `own`: its tokens, its blocks, how many are computed; those behind the first
-    `known` were only proposed."""
+    """A text in the second model."""
 
-    own: TokenSequence
-    known: int = 0
+    own: TokenSequence  # its tokens, its blocks, and how many tokens are computed
+    known: int = 0  # the tokens before this index are sampled, those after it only proposed
 
 
 class DraftProposer:
-    """A second model with its memory."""
+    """A second model with its own keys and values."""
 
     def __init__(
         self, executor: Executor, manager: KvManager, cost: float, max_model_len: int, most_tokens: int, words: int
     ) -> None:
-        """`cost`: of one of its tokens, in steps of the model that judges. `most_tokens`: computed at a time. `words`:
-        of the model that judges; tables of words are often longer than the vocabulary, each by rows of its own."""
+        """`cost`: the time of one of its tokens, in steps of the model that judges. `most_tokens`: tokens in a step, at
+        most. `words`: rows in the embedding table of the model that judges; such tables are often longer than the
+        vocabulary, each by another number of rows."""
         self.cost = cost
         self._executor = executor
         self._manager = manager
@@ -69,7 +69,7 @@ class DraftProposer:
         self._manager.reset()
 
     def _read(self, sequence: TokenSequence) -> Text:
-        """The text with all that has come of it; what was proposed and has not come is no longer computed."""
+        """The text with all tokens so far; proposals that were wrong no longer count as computed."""
         text = self._texts.get(sequence)
         if text is None:
             text = self._texts[sequence] = Text(TokenSequence((), SamplingParams(), 0))
@@ -85,11 +85,12 @@ class DraftProposer:
         return text
 
     def _understands(self, text: Text) -> bool:
-        """Does its vocabulary have all that is not computed?"""
+        """True if all tokens that are not computed yet are in the second model's vocabulary."""
         return max(text.own.token_ids[text.own.computed :]) < self._executor.vocab_size
 
     def _has_room(self, text: Text, most: int, kept: Sequence[Text]) -> bool:
-        """Gives a text the blocks for so many tokens more, if there are any, at the cost of texts that are not kept."""
+        """Reserves the blocks for `most` more tokens; True if that works. It may free the blocks of texts that are not
+        in `kept`."""
         own, end = text.own, text.known + most
         if end > self._max_model_len:
             return False
@@ -105,7 +106,7 @@ class DraftProposer:
         return False
 
     def _catch_up(self, text: Text, most_tokens: int) -> None:
-        """Computes what is missing, but for as many of the last tokens as one step may have."""
+        """Computes tokens until the rest fits in one step of `most_tokens`."""
         own = text.own
         while own.pending > max(1, most_tokens):
             count = min(self._most_tokens, own.pending - 1)
@@ -113,7 +114,7 @@ class DraftProposer:
             own.computed += count
 
     def _continue(self, texts: Sequence[Text]) -> None:
-        """One more token for each of the texts."""
+        """Computes one more token for each of the texts."""
         owns = [text.own for text in texts]
         logits = self._executor.run(StepPlan(tuple(Chunk(own, own.computed, own.pending, 1) for own in owns)))
         ops = self._executor.ops

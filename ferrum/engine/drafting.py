@@ -1,4 +1,4 @@
-"""From a configuration to what proposes tokens: the text itself, or a second model with a part of the memory.
+"""From a configuration to the proposers of tokens: the text itself, or a second model with a part of the memory.
 
 Owns: whether a second model can speak for the first, and how both share `kv_memory`. Refuses to know: prompts.
 Specs: DRAFT-10, DRAFT-15, DRAFT-16. Next: `ferrum.engine.assembly`.
@@ -25,16 +25,16 @@ from ferrum.text.tokenizer import Tokenizer
 
 
 def check_speculation(config: EngineConfig, model: Model, draft: Model | None) -> None:
-    """Raises Unsupported for an encoder, InvalidParameter for a second model that does not speak for the first, and for
-    drafts of a second model where there is none."""
+    """Raises Unsupported for an encoder, InvalidParameter for a second model with another vocabulary, and
+    if drafts of a second model are configured without one."""
     asked = parse_speculate("speculate", config.speculate)
     if model.config.encoder and (draft is not None or (asked is not None and asked.source != OFF)):
-        raise Unsupported(f"speculate is for models that write, and {model.name} is an encoder")
+        raise Unsupported(f"speculate is for models that generate text, and {model.name} is an encoder")
     if asked is not None and asked.source == DRAFT and draft is None:
         raise InvalidParameter("speculate", f"is {config.speculate!r}, which needs a draft_model")
     if draft is not None:
         if draft.config.encoder:
-            raise InvalidParameter("draft_model", f"must be a model that writes, and {draft.name} is an encoder")
+            raise InvalidParameter("draft_model", f"must generate text, and {draft.name} is an encoder")
         _check_alike(model.tokenizer, draft.tokenizer, draft.name)
 
 
@@ -49,8 +49,8 @@ def _check_alike(own: Tokenizer, other: Tokenizer, name: str) -> None:
 
 
 def shared(config: EngineConfig, model: Model, draft: Model | None, ops: TensorOps) -> tuple[EngineConfig, int]:
-    """-> the same with the model's part of `kv_memory`, and the second model's bytes: enough for as many positions.
-    Raises InvalidParameter where there is no room for two positions of both."""
+    """-> the configuration with the first model's part of `kv_memory`, and the second model's bytes; both hold the same
+    number of positions. Raises InvalidParameter if the memory cannot hold two positions of both."""
     if draft is None:
         return config, 0
     dtype, size = storage_dtype(ops, config), config.block_size
@@ -67,7 +67,7 @@ def shared(config: EngineConfig, model: Model, draft: Model | None, ops: TensorO
 def build_speculation(
     ops: TensorOps, config: EngineConfig, model: Model, size: Capacity, draft: Model | None = None, memory: int = 0
 ) -> Speculation:
-    """What proposes tokens in an engine. `size`: the model's; `memory`: bytes for the second one."""
+    """The drafts of an engine. `size`: the capacity of the model; `memory`: bytes for the second model."""
     proposers: dict[str, Proposer] = {NGRAM: NgramProposer()}
     default = parse_speculate("speculate", config.speculate)
     if draft is not None:
@@ -89,5 +89,5 @@ def _draft_proposer(
 
 
 def _bytes(params: DecoderParams) -> int:
-    """What a token reads, and so the time it takes where memory sets the pace."""
+    """Bytes of weights that a token reads, to which its time is proportional where memory is the limit."""
     return sum(weight.data.nbytes for weight in params.weights())

@@ -1,9 +1,9 @@
-"""Texts on their way to vectors, in steps of bounded size.
+"""The computation of vectors of texts, in steps of bounded size.
 
-Owns: which tokens a step computes, the blocks that they borrow meanwhile, and pooling: the vectors of a text's tokens,
-which are what the head would be given, become one. Several texts share a step, whoever asked for them; a long one takes
-several steps, but with an encoder, whose tokens see all of their text and so need all of it. Refuses to know: requests
-for tokens, but whether any wait; threads.
+Owns: which tokens a step computes, the blocks that a text holds meanwhile, and pooling: the vectors of a text's tokens
+behind the final norm become one. Texts of several jobs share a step. A long text takes several steps, except with an
+encoder, whose attention needs the whole text at once. Refuses to know: requests for tokens, except whether one waits;
+threads.
 Specs: ENGINE-70 to ENGINE-74. Paper: Sentence-BERT 1908.10084. Next: `ferrum.engine.embedding_ticket`.
 """
 
@@ -25,8 +25,7 @@ from ferrum.types import Pooling
 
 
 class _Text:
-    """One text of a job. What its tokens have been added up to so far is float64: the sum of a long text in float32
-    would depend on its length."""
+    """One text of a job. The sum of its tokens' vectors is float64: in float32 its error would grow with the length."""
 
     def __init__(self, job: EmbeddingJob, place: int) -> None:
         self.job, self.place = job, place
@@ -34,7 +33,7 @@ class _Text:
         self.sum: NDArray[np.float64] | None = None
 
     def chunk(self, count: int) -> Chunk:
-        """The next `count` tokens, and how many of them count in the vector: the last ones, the way of a plan."""
+        """The next `count` tokens; its `rows` is the number of tokens, at the end of the chunk, that pooling uses."""
         start, end = self.sequence.computed, self.sequence.computed + count
         match self.job.options.pooling:
             case Pooling.MEAN:
@@ -46,11 +45,11 @@ class _Text:
         return Chunk(self.sequence, start, count, rows)
 
     def add(self, count: int, rows: NDArray[np.float64]) -> None:
-        """`count` tokens are computed, and these are the rows that were wanted of them: [rows, hidden]."""
+        """Adds the result of a chunk of `count` tokens: rows [rows, hidden] for pooling."""
         pooling, length = self.job.options.pooling, self.sequence.length
         self.sequence.computed += count
         self.sum = np.zeros(rows.shape[1]) if self.sum is None else self.sum
-        for row in rows[:1] if pooling is Pooling.CLS else rows:  # one by one: how it was cut into chunks is not seen
+        for row in rows[:1] if pooling is Pooling.CLS else rows:  # one by one: the sum does not depend on chunks
             self.sum += row
         if not np.isfinite(self.sum).all():
             self.job.error = ModelError("a vector is not all finite: damaged weights, or numbers out of range")
@@ -58,13 +57,13 @@ class _Text:
             self.job.pooled[self.place] = self.sum / length if pooling is Pooling.MEAN else self.sum
 
     def restart(self) -> None:
-        """Nothing of it is computed."""
+        """Begins again: nothing is computed."""
         self.sequence.computed, self.sequence.table, self.sum = 0, NO_BLOCKS, None
 
 
 def compute(job: EmbeddingJob, embedder: Embedder, in_turn: Callable[[Callable[[], bool]], bool]) -> None:
-    """A job by itself, a step in a turn; whatever ends it, its blocks are free. Raises ResourceExhausted where others
-    hold the blocks of a text, and what a backend raises."""
+    """Computes one job, one step in each turn, and frees its blocks also after an error. Raises ResourceExhausted if
+    requests hold the blocks that a text needs, and the errors of the backend."""
     full = ResourceExhausted("other requests hold the blocks that a text needs")
     embedder.add(job)
     try:
@@ -76,15 +75,15 @@ def compute(job: EmbeddingJob, embedder: Embedder, in_turn: Callable[[Callable[[
 
 
 class Embedder:
-    """Computes jobs in the order in which they come. Its methods are called in turns of the engine that it shares the
-    memory with."""
+    """Computes jobs in the order in which they are added. Its methods are called in turns of the engine with which it
+    shares the memory."""
 
     def __init__(self, executor: Executor, scheduler: Scheduler) -> None:
-        """The scheduler says how many tokens a step may have; only a text that must be computed at once may be longer.
-        It hears of none of this."""
+        """A step has as many tokens as the scheduler's limits allow, or one text of an encoder, which may be longer.
+        The scheduler is only read."""
         self._executor, self._scheduler, self._manager = executor, scheduler, scheduler.manager
         self._step_tokens = scheduler.limits.max_num_batched_tokens
-        self._texts: list[_Text] = []  # only the first may have been begun
+        self._texts: list[_Text] = []  # only the first may be partly computed
         self._resets = scheduler.manager.resets
 
     def add(self, job: EmbeddingJob) -> None:
@@ -92,7 +91,8 @@ class Embedder:
         self._texts += [_Text(job, place) for place in range(len(job.texts))]
 
     def cancel(self, jobs: Iterable[EmbeddingJob], error: FerrumError) -> bool:
-        """Ends jobs with an error and gives back the blocks of their texts -> was there one that was not finished?"""
+        """Ends jobs with an error and gives back the blocks of their texts -> True if one was not
+        finished."""
         open_jobs = [job for job in jobs if not job.finished]
         for job in open_jobs:
             job.error = error
@@ -100,9 +100,9 @@ class Embedder:
         return bool(open_jobs)
 
     def step(self) -> bool:
-        """One pass over as many tokens as a step may have. False, and nothing computed, where memory has no room for
-        the first of the texts, or there is none. Raises what a backend raises."""
-        if self._manager.resets != self._resets:  # the tables from before belong to nobody
+        """Computes one step. -> False if nothing was computed: there is no text, or no room for the first one. Raises
+        the errors of the backend."""
+        if self._manager.resets != self._resets:  # all tables were dropped when the engine started over
             self._resets = self._manager.resets
             for text in self._texts:
                 text.restart()
@@ -121,7 +121,7 @@ class Embedder:
             if not budget or (planned and count > budget):
                 break
             if planned and count < left and self._scheduler.waiting:
-                break  # between two long texts nothing is borrowed: who waits for memory may have all of it then
+                break  # a request waits: between two long texts all memory must be free for it
             if not self._reserved(text):
                 break
             planned.append((text, text.chunk(count)))
@@ -129,7 +129,7 @@ class Embedder:
         return planned
 
     def _reserved(self, text: _Text) -> bool:
-        """Has a text its blocks, or is there room for all of them now?"""
+        """True if the text has its blocks, or gets all of them now."""
         if text.sequence.table is not NO_BLOCKS:
             return True
         table = self._manager.new_table()
@@ -148,7 +148,7 @@ class Embedder:
             text.add(chunk.count, np.asarray(own, np.float64))
 
     def _drop_finished(self) -> None:
-        """Texts that are computed, or whose job has failed, give back what they hold."""
+        """Removes texts that are computed or whose job has failed, and frees their blocks."""
         kept = []
         for text in self._texts:
             if text.job.error is None and text.sequence.pending:

@@ -1,7 +1,7 @@
-"""Texts that are to become vectors: what is asked of them, and a vector in its final form.
+"""Requests for vectors of texts: their options and checks, and the final form of a vector.
 
-Owns: the checks before anything is computed, how long texts are cut, and what is done to a pooled vector. Refuses to
-know: how vectors of tokens are computed and pooled (`ferrum.engine.embedder`).
+Owns: the checks before a text is computed, the cutting of long texts, and cutting and normalising of a pooled vector.
+Refuses to know: how vectors of tokens are computed and pooled (`ferrum.engine.embedder`).
 Specs: ENGINE-70 to ENGINE-73. Papers: Sentence-BERT 1908.10084, Matryoshka 2205.13147.
 Next: `ferrum.engine.embedder`.
 """
@@ -23,22 +23,21 @@ from ferrum.types import Embedding, Pooling
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """`dimensions`: how many of a vector's numbers are kept, from the first; None keeps all. `normalize`: the length of
-    what is kept becomes 1."""
+    """How vectors are made from the vectors of tokens."""
 
     pooling: Pooling
-    normalize: bool = True
-    dimensions: int | None = None
+    normalize: bool = True  # the vector is scaled to length 1
+    dimensions: int | None = None  # numbers of a vector that are kept, from the first; None: all
 
 
 @dataclass(eq=False)
 class EmbeddingJob:
-    """Texts of one call. `pooled`: float64 [hidden] of each, None while it is not computed."""
+    """The texts of one call, and their vectors."""
 
-    texts: Sequence[Sequence[int]]
+    texts: Sequence[Sequence[int]]  # token ids
     options: EmbeddingOptions
-    error: FerrumError | None = None  # why there will be no vectors
-    pooled: list[NDArray[np.float64] | None] = field(init=False)
+    error: FerrumError | None = None  # set if the job has failed
+    pooled: list[NDArray[np.float64] | None] = field(init=False)  # [hidden] of each text; None: not computed yet
 
     def __post_init__(self) -> None:
         self.pooled = [None] * len(self.texts)
@@ -48,7 +47,7 @@ class EmbeddingJob:
         return self.error is not None or all(vector is not None for vector in self.pooled)
 
     def result(self) -> list[Embedding]:
-        """One vector for each text, in order, once it is finished. Raises the error that ended it."""
+        """One vector for each text, in order, of a finished job. Raises the error of a job that failed."""
         if self.error is not None:
             raise self.error
         found = (vector for vector in self.pooled if vector is not None)
@@ -59,7 +58,7 @@ class EmbeddingJob:
 
 
 def final(pooled: NDArray[np.float64], options: EmbeddingOptions) -> NDArray[np.float32]:
-    """float64 [hidden] -> float32 [dimensions]: cut first, then made 1 long, unless all of it is 0."""
+    """float64 [hidden] -> float32 [dimensions]: cut first, then scaled to length 1, unless it is all 0."""
     kept = pooled[: options.dimensions]
     length = np.linalg.norm(kept) if options.normalize else 0.0
     return (kept / length if length else kept).astype(np.float32)
@@ -68,7 +67,7 @@ def final(pooled: NDArray[np.float64], options: EmbeddingOptions) -> NDArray[np.
 def as_options(
     pooling: object, normalize: object, dimensions: object, *, auto: Pooling, hidden_size: int
 ) -> EmbeddingOptions:
-    """`auto`: the pooling that "auto" stands for. Raises InvalidParameter that names the parameter."""
+    """The checked options. `auto`: the pooling that "auto" means. Raises InvalidParameter."""
     name = text(pooling)
     if name != "auto" and name not in list(Pooling):
         known = ", ".join(["auto", *Pooling])
@@ -81,7 +80,7 @@ def as_options(
 
 
 def check_text(token_ids: Sequence[int], vocab_size: int, longest: int) -> list[int]:
-    """-> plain integers. Raises RequestValidation for a text without tokens, with unknown ones, or with too many."""
+    """-> plain integers. Raises RequestValidation for a text without tokens, with unknown or with too many tokens."""
     ids = check_ids(token_ids, vocab_size)
     if len(ids) > longest:
         raise RequestValidation(f"{len(ids)} tokens do not fit in a context of {longest}: shorten the text, or cut it")
@@ -91,7 +90,7 @@ def check_text(token_ids: Sequence[int], vocab_size: int, longest: int) -> list[
 def token_lists(
     given: Sequence[str | list[int]], tokenizer: Callable[[], Tokenizer], longest: int, cut: bool
 ) -> list[list[int]]:
-    """Texts or token ids -> token ids, cut to `longest` where that is asked for."""
+    """Texts or token ids -> token ids; with `cut`, at most `longest` of each."""
     found = []
     for one in given:
         if not isinstance(one, str):
@@ -104,8 +103,8 @@ def token_lists(
 
 
 def encode_cut(tokenizer: Tokenizer, words: str, longest: int) -> list[int]:
-    """The tokens of a text, of which as many are left out at its end as exceed `longest`. What the tokenizer puts
-    before and behind every text stays, as far as there is room."""
+    """The tokens of a text, cut at its end to at most `longest` tokens. The special tokens that the tokenizer adds
+    before and behind a text stay, as far as there is room."""
     whole_text = tokenizer.encode(words, add_special_tokens=True)
     own = tokenizer.encode(words, add_special_tokens=False)
     added = len(whole_text) - len(own)

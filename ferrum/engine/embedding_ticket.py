@@ -1,7 +1,7 @@
-"""Texts that were handed to the engine's thread, and the wait for their vectors.
+"""Jobs for vectors that were handed to the engine's thread, and the wait for their results.
 
-Owns: how any thread hears that a job has ended, and withdraws it; the tickets that are open. Refuses to know: what is
-computed. Specs: ENGINE-74. Next: `ferrum.engine.stream`.
+Owns: how other threads wait for a job or cancel it, and the list of open jobs. Refuses to know: what is computed.
+Specs: ENGINE-74. Next: `ferrum.engine.stream`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ferrum.types import Embedding
 
 
 class EmbeddingTicket:
-    """A job on its way."""
+    """One job that the engine's thread computes."""
 
     def __init__(
         self, job: EmbeddingJob, listener: Listener | None, withdraw: Callable[[EmbeddingTicket], None]
     ) -> None:
-        """`listener` is called once, in the engine's thread, when the job has ended, however it did. `withdraw`: asks
-        that thread to end it."""
+        """`listener` is called once, in the engine's thread, when the job has ended for any reason. `withdraw` asks
+        that thread to end the job."""
         self.job = job
         self._listener, self._withdraw = listener, withdraw
         self._done = threading.Event()
@@ -46,7 +46,7 @@ class EmbeddingTicket:
 
     # ---- for the engine's thread
     def close(self) -> None:
-        """The job has ended."""
+        """Marks the job as ended."""
         self._done.set()
         tell(self._listener)
 
@@ -69,18 +69,18 @@ class OpenEmbeddings:
         self._embedder.add(ticket.job)
 
     def step(self) -> bool:
-        """As `Embedder.step`; whoever waits for what is finished then hears of it."""
+        """As `Embedder.step`; then closes the tickets of finished jobs."""
         stepped = self._embedder.step()
         self._close_finished()
         return stepped
 
     def cancel(self, ticket: EmbeddingTicket) -> None:
-        """Too late is no error."""
+        """Ends the job of a ticket; does nothing if it has ended already."""
         self._embedder.cancel([ticket.job], Cancelled("the texts were withdrawn"))
         self._close_finished()
 
     def fail(self, error: FerrumError) -> None:
-        """Ends all of them with an error."""
+        """Ends all open jobs with an error."""
         self._embedder.cancel([ticket.job for ticket in self._tickets], error)
         self._close_finished()
 

@@ -1,4 +1,4 @@
-"""The front door: a model by name, prompts in, completions out.
+"""The public class: a model by name, prompts in, completions out.
 
 Owns: the public calls, and the order in which a model is found and loaded.
 Refuses to know: HTTP, terminals.
@@ -44,15 +44,15 @@ from ferrum.types import Completion, Embedding, Message, Pooling, Priority
 T = TypeVar("T")
 Objects = Sequence[Mapping[str, Any]] | None
 SCORE_TOKENS = 256
-"""Tokens that `logits` computes in a step: their logits alone are as large as many a model's activations."""
+"""Tokens that `logits` computes in a step; their logits can be larger than all activations."""
 
 
 class LLM:
     """A model, loaded and ready.
 
-    Any thread may call it: threads take turns, a step at a time, and their requests share the steps. A call from within
-    a step (from an observer, or a signal handler that comes in the middle of one) is refused with SchedulerError, and
-    so is every call but `stats` while an `EngineThread` has the engine.
+    Any thread may call it: threads take turns, one step at a time, and their requests share the steps. A call from
+    within a step (by an observer or a signal handler) raises SchedulerError. So does every call except `stats` while an
+    `EngineThread` owns the engine.
     """
 
     def __init__(
@@ -82,14 +82,15 @@ class LLM:
         draft_model: str | Path | None = None,
     ) -> None:
         """`model`: an alias, a directory, a GGUF file or a hub id. `backend`: "auto", "numpy", "numba", …
-        `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes, or text such as
-        "512MiB"; `host_kv_memory`: more of it on the host, where preempted sequences and evicted blocks go. With
-        `gpu_memory_utilization` the blocks take what the weights leave of that share of a GPU's memory instead.
-        `max_model_len`: the longest sequence in tokens; None takes the model's, as far as kv_memory goes. `scheduler`:
-        "fifo" or "priority"; `eviction`: "lru", "fifo", "clock" or "s3fifo". `deterministic`: tokens depend, bit for
-        bit, on nothing but their own request. `speculate`: "ngram" or "ngram:N" proposes up to N tokens a step from the
-        text itself, `draft_model` is a smaller model of the same vocabulary that does ("draft:N"); answers stay the
-        same. `offline` forbids downloads; `progress` hears of them. Raises a `FerrumError` that says what to do."""
+        `dtype`: "auto" (weights as stored) or the type to convert them to. `kv_memory`: bytes for keys and values, or
+        text such as "512MiB"; `host_kv_memory`: the same on the host, for preempted sequences and evicted blocks. With
+        `gpu_memory_utilization`, weights and blocks share that part of a GPU's memory instead. `max_model_len`: the
+        longest sequence in tokens; None: the model's, as far as kv_memory holds it. `scheduler`:
+        "fifo" or "priority"; `eviction`: "lru", "fifo", "clock" or "s3fifo". `deterministic`: a request's tokens
+        depend, bit for bit, on that request alone (see `EngineConfig`). `speculate`: "ngram" or "ngram:N" proposes up
+        to N tokens a step from the text itself, "draft:N" by `draft_model`, a smaller model with the same vocabulary;
+        answers stay the same. `offline` forbids downloads; `progress` is called during a download. Raises a
+        `FerrumError` that says what to do."""
         config = EngineConfig(
             backend, dtype, compute, threads, max_model_len, max_num_seqs, max_num_batched_tokens, block_size,
             parse_memory("kv_memory", kv_memory), parse_memory("host_kv_memory", host_kv_memory), kv_dtype, scheduler,
@@ -106,8 +107,7 @@ class LLM:
     def from_loaded(
         cls, loaded: Model, ops: TensorOps, config: EngineConfig | None = None, draft: Model | None = None
     ) -> LLM:
-        """The same from a model and a backend that the caller already has; `config` says how to run them, `draft` is a
-        second model that proposes tokens."""
+        """An LLM of a model and a backend that the caller has made. `draft`: a second model that proposes tokens."""
         llm = cls.__new__(cls)
         config = EngineConfig() if config is None else config
         check_supported(config)
@@ -136,12 +136,12 @@ class LLM:
 
     @property
     def chat_templates(self) -> ChatTemplates:
-        """All that the model has, by name."""
+        """All chat templates of the model, by name."""
         return self._loaded.chat_templates
 
     @property
     def chat_template(self) -> ChatTemplate | None:
-        """That of a plain chat. None where the model has none: then `chat` needs one."""
+        """The template for chats without tools; None if the model has none, and `chat` needs one as an argument."""
         return self.chat_templates.plain()
 
     @property
@@ -154,7 +154,7 @@ class LLM:
 
     @property
     def dtype_name(self) -> str:
-        """The type that most weights are stored in: "q4_1", "float32", …"""
+        """The type in which most weights are stored: "q4_1", "float32", …"""
         return weights_dtype(self._loaded.params)
 
     # ---- what it does
@@ -165,10 +165,10 @@ class LLM:
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> list[Completion]:
-        """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` and `priority` one
-        for all, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before anything is
-        generated. A prompt that fails has the finish_reason "error" and says why in `error`; where that is all that
-        came of the call, the error is raised."""
+        """One Completion per prompt, in order. A prompt is a text or a list of token ids; `params` and `priority`: one
+        for all prompts, or one per prompt. Raises RequestValidation for a prompt that cannot be served, before any
+        token is generated. A prompt that fails later has the finish_reason "error", with the error in `error`; if all
+        prompts fail without a token, the first error is raised."""
         return answers(self.generate_each(prompts, params, priority=priority))
 
     def chat(
@@ -184,12 +184,12 @@ class LLM:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Completion]:
-        """The same for conversations: one list of messages, or a list of such lists, through the chat template.
+        """As `generate` for conversations (one list of messages, or a list of such lists), by the chat template.
 
-        What else the template gets holds for all of them: `tools` and `documents` are JSON objects,
-        `chat_template_kwargs` its variables (`{"enable_thinking": False}`). `add_generation_prompt=False,
-        continue_final_message=True` goes on with the last message. `chat_template`: the name of one of the model's, or
-        Jinja. Raises InvalidParameter that names the parameter."""
+        The other inputs of the template hold for all conversations: `tools` and `documents` are JSON objects,
+        `chat_template_kwargs` are its variables (`{"enable_thinking": False}`). With `add_generation_prompt=False,
+        continue_final_message=True` the answer continues the last message. `chat_template`: the name of one of the
+        model's templates, or Jinja source. Raises InvalidParameter, which names the parameter."""
         options = chat_options(
             tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
         )
@@ -202,8 +202,8 @@ class LLM:
         *,
         priority: Priority | Sequence[Priority] = Priority.NORMAL,
     ) -> Generator[Completion]:
-        """`generate`, one by one: each Completion as soon as it and all before it are complete. Closing the iterator
-        cancels the others."""
+        """As `generate`, one by one: yields each Completion when it and all before it are complete. Closing the
+        iterator cancels the others."""
         return self._complete_each([self._encode(prompt) for prompt in as_prompts(prompts)], params, priority)
 
     def chat_each(
@@ -219,14 +219,14 @@ class LLM:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Generator[Completion]:
-        """`chat`, one by one."""
+        """As `chat`, one by one, like `generate_each`."""
         options = chat_options(
             tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
         )
         return self._chat_each(messages, params, priority, options)
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
-        """The same for one prompt, token by token. Closing the iterator cancels the request and frees its memory."""
+        """As `generate` for one prompt, token by token. Closing the iterator cancels the request, frees its memory."""
         one = as_prompt("prompt", prompt)
         return self._stream(self._encode(one), params)
 
@@ -242,20 +242,20 @@ class LLM:
         chat_template: str | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> TokenStream:
-        """`stream` for one conversation, with what `chat` takes beside it."""
+        """As `stream` for one conversation, with the arguments of `chat`."""
         options = chat_options(
             tools, documents, add_generation_prompt, continue_final_message, chat_template, chat_template_kwargs
         )
         return self._stream(self.chat_token_ids(messages, options), params)
 
     def chat_token_ids(self, messages: Sequence[Message], options: ChatOptions | None = None) -> list[int]:
-        """The prompt that one conversation becomes."""
+        """The prompt of one conversation, as token ids."""
         (one,) = as_conversations([messages])
         return self._chat_ids(one, options or ChatOptions())
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
-        """float32 [tokens, vocab]: row i is what the model expects after token i. Raises RequestValidation, ModelError
-        where a number is not finite."""
+        """float32 [tokens, vocab]: row i has the logits of the token after token i. Raises RequestValidation for tokens
+        that do not fit, ModelError if a logit is not finite."""
         ids = as_prompt("token_ids", token_ids)
         if isinstance(ids, str):
             raise InvalidParameter("token_ids", "must be token ids: encode the text with llm.tokenizer")
@@ -273,12 +273,12 @@ class LLM:
         dimensions: int | None = None,
         truncate: bool = False,
     ) -> list[Embedding]:
-        """One vector per input, in order: those of its tokens behind the final norm, pooled. An input is a text or a
-        list of token ids; `pooling`: "mean", "last", "cls", or "auto", what the model's files say, else "mean" for an
-        encoder and "last" for a decoder. `dimensions` keeps so many numbers, from the first; `normalize` makes the
-        vector 1 long; `truncate` cuts inputs that do not fit in the context. Raises RequestValidation for an input
-        without tokens or with too many, InvalidParameter, ModelError where a number is not finite, ResourceExhausted
-        where other requests hold the memory."""
+        """One vector per input, in order: the vectors of its tokens behind the final norm, pooled. An input is a text
+        or a list of token ids. `pooling`: "mean", "last", "cls", or "auto": the one that the model's files name, else
+        "mean" for an encoder and "last" for a decoder. `dimensions`: keep that many numbers, from the first.
+        `normalize`: scale the vector to length 1. `truncate`: cut inputs that do not fit in the context. Raises
+        RequestValidation for an input without tokens or with too many, InvalidParameter, ModelError if a number is not
+        finite, ResourceExhausted if other requests hold the memory."""
         job = self.embedding_job(inputs, pooling=pooling, normalize=normalize, dimensions=dimensions, truncate=truncate)
         compute(job, Embedder(self.runner, self.scheduler), self._in_turn)
         return job.result()
@@ -292,7 +292,7 @@ class LLM:
         dimensions: int | None = None,
         truncate: bool = False,
     ) -> EmbeddingJob:
-        """What `embed` computes, checked and not yet begun: `EngineThread.embed` takes it. Takes no turn."""
+        """The checked job of an `embed` call, not yet begun, for `EngineThread.embed`. Needs no turn."""
         size, longest = self.config.hidden_size, self.max_model_len
         auto = self.config.pooling or (Pooling.MEAN if self.config.encoder else Pooling.LAST)
         options = as_options(pooling, normalize, dimensions, auto=auto, hidden_size=size)
@@ -301,9 +301,9 @@ class LLM:
         return EmbeddingJob([check_text(text, self.config.vocab_size, longest) for text in texts], options)
 
     def save_prefix(self, prompt: Prompt, path: str | Path) -> int:
-        """Writes the keys and values of a prompt to a file, computed first where they are not in memory -> how many
-        tokens: those of whole blocks. Raises RequestValidation for a prompt shorter than a block, Unsupported without
-        prefix caching, NotFound or InvalidParameter for a path that cannot be written to."""
+        """Writes the keys and values of a prompt's whole blocks to a file; those not in memory are computed first. ->
+        the number of tokens. Raises RequestValidation for a prompt shorter than a block, Unsupported without prefix
+        caching, NotFound or InvalidParameter for a path that cannot be written to."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: there is nothing that could be saved")
         place, one = as_path("path", path), as_prompt("prompt", prompt)
@@ -315,26 +315,26 @@ class LLM:
         return self._in_turn(lambda: save_prefix(self.scheduler.manager, identity, token_ids, place))
 
     def load_prefix(self, path: str | Path) -> int:
-        """Reads what `save_prefix` wrote, with the same model and engine, in any process -> how many tokens.
-        Prompts that begin with them need not compute them. Raises NotFound, InvalidFormat, ResourceExhausted where
-        there is no room, Unsupported without prefix caching."""
+        """Reads a file of `save_prefix`, written in any process with the same model and engine configuration. -> the
+        number of tokens, which prompts that begin with them no longer compute. Raises NotFound, InvalidFormat,
+        ResourceExhausted if there is no room, Unsupported without prefix caching."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: what is loaded could not be used")
         place, identity = as_path("path", path), self._identity
         return self._in_turn(lambda: load_prefix(self.scheduler.manager, identity, place))
 
     def stats(self) -> EngineStats:
-        """What the engine has done so far, and what its memory holds."""
+        """Counts of all that the engine has done, and of the blocks in its memory."""
         return self.engine.stats()
 
     # ---- how
     @cached_property
     def _identity(self) -> Digest:
-        """What a saved prefix must have been computed with. Reads all of the weights, once."""
+        """A digest of model and configuration, which a saved prefix must share. Reads all weights, once."""
         return content_root(self.runner.ops, self.config, self._loaded.params, self.engine_config)
 
     def _in_turn(self, call: Callable[[], T]) -> T:
-        """The result of a call that no other thread comes between."""
+        """The result of a call during which no other thread uses the backend."""
         try:
             with self.engine.turn(), memory_told():
                 return call()

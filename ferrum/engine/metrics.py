@@ -1,6 +1,6 @@
-"""The metrics that servers report, collected from an engine's hooks.
+"""The metrics that servers report, collected by an observer of the engine.
 
-Owns: counters and histograms, with the buckets that dashboards of other engines use. Refuses to know: how they are
+Owns: counters and histograms, with the buckets that dashboards of other engines use. Refuses to know: how metrics are
 published. Specs: ENGINE-31. Next: `ferrum.engine.pace`.
 """
 
@@ -18,7 +18,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class Histogram:
-    """How often a number fell into which bucket. `counts[i]`: numbers up to bounds[i]; the last: all larger ones."""
+    """Counts of numbers by bucket: `counts[i]` for those up to bounds[i], the last for all larger ones."""
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         self.bounds = tuple(bounds)
@@ -34,7 +34,7 @@ class Histogram:
         self.total += value
 
     def quantile(self, share: float) -> float:
-        """The upper bound of the bucket in which that share of all numbers is reached; 0 without numbers."""
+        """The upper bound of the bucket that contains this quantile; 0 without numbers."""
         wanted, seen = share * self.count, 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
@@ -53,9 +53,9 @@ class EngineMetrics(EngineObserver):
         self.request_latency = Histogram()
         self.step_time = Histogram()
         self.finished: Counter[FinishReason] = Counter()
-        self.prompt_tokens = 0  # of generations that have ended
+        self.prompt_tokens = 0  # of finished generations
         self.generation_tokens = 0
-        self.computed_tokens = 0  # prompt tokens found in memory are not among them, those computed twice are twice
+        self.computed_tokens = 0  # without cached prompt tokens; a token that is computed twice counts twice
 
     def request_started(self, queue_s: float) -> None:
         self.queue_time.observe(queue_s)

@@ -1,7 +1,7 @@
-"""Proposals from the text itself: what followed where its last tokens stood before.
+"""Proposals from the text itself: the tokens that followed an earlier occurrence of its last tokens.
 
-Owns: finding the earlier place that shares the longest run of tokens with the end. Places with the same last tokens are
-chained, the newest first, as a Lempel-Ziv compressor chains them, so that a token costs no more in a long text.
+Owns: finding the earlier position that shares the longest run of tokens with the end. Positions with the same last
+tokens are chained, newest first, as in a Lempel-Ziv compressor: the cost of a token does not grow with the text.
 Refuses to know: models.
 Specs: DRAFT-11. Source: Saxena, "Prompt Lookup Decoding", 2023; RFC 1951, section 4 (hash chains).
 Next: `ferrum.engine.draft_model`.
@@ -14,23 +14,23 @@ from collections.abc import Sequence
 from ferrum.sched.sequence import TokenSequence
 
 SHORTEST = 2
-"""Tokens that an earlier place must share with the end: after one, hardly anything that follows is the same again."""
+"""Tokens that an earlier position must share with the end; after a single one, the next token is rarely the same."""
 LONGEST = 16
-"""Beyond so many, one place is as good as another."""
+"""A longer common run does not make a position better."""
 PLACES = 16
-"""That are looked at: the newest."""
+"""Number of positions that are compared, from the newest."""
 
 
 class Lookup:
-    """The places of one text. It only ever grows at its end."""
+    """The positions of one text, which only grows at its end."""
 
     def __init__(self) -> None:
-        self._newest: dict[tuple[int, ...], int] = {}  # the last tokens before a place -> the place
-        self._before: list[int] = []  # the place before with the same ones; 0: none
+        self._newest: dict[tuple[int, ...], int] = {}  # the last tokens before a position -> the newest such position
+        self._before: list[int] = []  # by position: the previous one with the same tokens before it; 0: none
 
     def propose(self, tokens: Sequence[int], most: int) -> list[int]:
-        """What followed the last tokens before, `most` of it; nothing where they are new. Where it reaches the end, it
-        goes on with itself, as a text that repeats itself does."""
+        """The `most` tokens after the best earlier position; none if the last tokens are new. A proposal that reaches
+        the end of the text continues with its own beginning, as a text that repeats itself does."""
         self._read(tokens)
         place = self._newest.get(tuple(tokens[-SHORTEST:]), 0)
         best, length = 0, 0
@@ -46,7 +46,7 @@ class Lookup:
         return [tokens[best + step % (len(tokens) - best)] for step in range(most)]
 
     def _read(self, tokens: Sequence[int]) -> None:
-        """Every place that something stands at, and enough before it."""
+        """Adds the positions of the tokens that are new."""
         for place in range(len(self._before), len(tokens)):
             previous = 0
             if place >= SHORTEST:
@@ -57,7 +57,7 @@ class Lookup:
 
 
 def _shared(tokens: Sequence[int], place: int) -> int:
-    """How many tokens before `place` are those of the end."""
+    """The number of tokens before `place` that equal those before the end."""
     count = SHORTEST
     while count < LONGEST and count < place and tokens[place - 1 - count] == tokens[-1 - count]:
         count += 1

@@ -1,8 +1,8 @@
-"""From sampled tokens to the text a caller sees, and the end of it.
+"""From sampled tokens to the text of an answer, and the rules that end it.
 
-Owns: the rules that end a generation, and which of its tokens are text. In this order: an end-of-sequence token or a
-stop token ends it, and is a token of the output but not of its text; a stop string ends it, if min_tokens have come; a
-grammar that is complete ends it; the length ends it.
+Owns: the end of a generation, and which tokens are part of its text. In this order: an end-of-sequence token or a stop
+token ends it, and belongs to the tokens of the output but not to its text; a stop string ends it, after min_tokens; a
+complete grammar ends it; the length ends it.
 Refuses to know: sequences, batches, blocks.
 Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt_scores`.
 """
@@ -19,13 +19,13 @@ from ferrum.types import FinishReason
 
 
 class OutputText:
-    """The text of one generation, token by token. What `push` returns, joined, is the whole text."""
+    """The text of one generation, token by token. The results of `push`, joined, are the whole text."""
 
     def __init__(
         self, tokenizer: Tokenizer, params: SamplingParams, prompt_ids: Sequence[int], max_tokens: int
     ) -> None:
-        """`prompt_ids`: what the text goes on from. `max_tokens`: at least 1, the tokens after which the generation
-        ends whatever they are."""
+        """`prompt_ids`: the tokens before the text. `max_tokens`: the number of tokens, at least 1, after which the
+        generation ends in any case."""
         self._detokenizer = IncrementalDetokenizer(tokenizer, params.skip_special_tokens, prompt_ids)
         self._stop_strings = StopStrings(params.stop, params.include_stop_str_in_output)
         self._ending_ids = ending_ids(params, tokenizer.eos_token_ids)
@@ -34,12 +34,12 @@ class OutputText:
         self._unchecked = params.min_tokens
 
     def push(self, token: int, *, complete: bool = False) -> tuple[str, FinishReason | None]:
-        """The text that can be shown after this token, and why the generation ends with it, if it does. `complete`:
-        nothing could come after it."""
+        """Adds a token -> the text that can be shown now, and the reason if the generation ends. `complete`: the
+        grammar allows no further token."""
         self._left -= 1
         ends = token in self._ending_ids
         shown = "" if ends and not self._shows_ending else self._detokenizer.push(token)
-        if self._unchecked:  # a stop string counts only where it lies behind min_tokens as a whole
+        if self._unchecked:  # a stop string counts only if all of it lies behind min_tokens
             self._unchecked -= 1
             text, stopped = shown, False
         else:

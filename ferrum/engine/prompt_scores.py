@@ -1,6 +1,6 @@
-"""How likely a prompt was to its model: log probabilities of its tokens, collected step by step.
+"""Log probabilities of the tokens of a prompt, collected step by step.
 
-Owns: which row of logits tells of which token. Refuses to know: how logits come about, the text of tokens.
+Owns: which row of logits belongs to which token. Refuses to know: how logits are computed, the text of tokens.
 Specs: ENGINE-42. Next: `ferrum.engine.request`.
 """
 
@@ -15,17 +15,16 @@ from ferrum.sample.logprobs import Ranked, log_softmax, ranked
 
 
 class PromptScores:
-    """`ranked`: one entry for each token, None for the first, which nothing comes before, and while unknown."""
+    """`ranked` has one entry for each token: None for the first token, and for those not computed yet."""
 
     def __init__(self, prompt_ids: Sequence[int], count: int) -> None:
-        """`count`: of how many most likely tokens the caller wants to know, besides the prompt's own."""
+        """`count`: how many most likely tokens are reported besides the token of the prompt."""
         self._prompt_ids = prompt_ids
         self._count = count
         self.ranked: list[Ranked | None] = [None] * len(prompt_ids)
 
     def add(self, start: int, logits: NDArray[Any]) -> None:
-        """logits [tokens, vocab] of the tokens from position `start` on. What goes beyond the prompt is passed over;
-        what is computed again after a preemption says the same again. Raises ModelError for logits that are not
-        finite."""
+        """logits [tokens, vocab] of the tokens from position `start` on. Rows beyond the prompt are ignored; rows that
+        are computed again after a preemption give the same entries. Raises ModelError if a logit is not finite."""
         for position, row in enumerate(logits[: max(0, len(self._prompt_ids) - 1 - start)], start + 1):
             self.ranked[position] = ranked(log_softmax(row), self._prompt_ids[position], self._count)

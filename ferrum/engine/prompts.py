@@ -1,4 +1,4 @@
-"""The forms in which callers write prompts, conversations and parameters, each made a plain list.
+"""The forms in which callers write prompts, conversations and parameters, each converted to a plain list.
 
 Owns: telling one prompt from a list of prompts. Refuses to know: what is done with them.
 Specs: ENGINE-19. Next: `ferrum.engine.conversations`.
@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 
 
 def as_prompts(prompts: Prompt | Sequence[Prompt], name: str = "prompts") -> list[str | list[int]]:
-    """One prompt (a text, or token ids) or a sequence of prompts -> a list of prompts. An empty sequence has none.
-    `name`: the parameter that an error speaks of."""
+    """One prompt (a text, or token ids) or a sequence of prompts -> a list of prompts. An empty sequence gives an
+    empty list. `name`: the parameter that an error names."""
     single = text(prompts)
     if single is not None:
         return [single]
@@ -33,7 +33,7 @@ def as_prompts(prompts: Prompt | Sequence[Prompt], name: str = "prompts") -> lis
 
 
 def as_prompt(name: str, prompt: object) -> str | list[int]:
-    """A text, or token ids as plain integers, whatever integers they are: NumPy's, for one."""
+    """A text, or token ids as plain integers; NumPy's integers are accepted."""
     single = text(prompt)
     if single is not None:
         return single

@@ -1,7 +1,7 @@
-"""Who proposes what may come next.
+"""The protocol of proposers, which guess the next tokens of a text.
 
-Owns: the protocol. A proposal may be anything: it decides how long a text takes, never what is in it.
-Refuses to know: who judges. Specs: DRAFT-01. Next: `ferrum.engine.ngram`.
+Owns: the protocol. Any proposal is allowed: it changes how long a text takes, never which tokens it has. Refuses to
+know: how proposals are judged. Specs: DRAFT-01. Next: `ferrum.engine.ngram`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ferrum.sched.sequence import TokenSequence
 
 
 class Proposer(Protocol):
-    """Asked again and again about sequences that grow at their end."""
+    """Proposes tokens for sequences that grow at their end between two calls."""
 
     cost: float
-    """The time of one proposed token, in steps of the model that judges it."""
+    """The time that one proposed token takes, in steps of the model that judges it."""
 
     def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
-        """For each sequence, at most so many tokens that may follow its last."""
+        """For each sequence a list of tokens that may follow its last token; the number is the longest list allowed."""
         ...
 
     def forget(self, sequence: TokenSequence) -> None:
-        """The sequence has ended. May be one that was never asked about."""
+        """Drops the state of a sequence that has ended; it may never have been asked about."""
         ...
 
     def reset(self) -> None:
-        """Nothing that was known can be trusted; sequences that were asked about may be asked about again."""
+        """Drops all state, which an error may have damaged. The same sequences may be asked about again."""
         ...

@@ -1,6 +1,6 @@
 """A prompt in the engine, and its n continuations.
 
-Owns: what belongs together: the sequences of one prompt, the text made of each, the events a stream hands on.
+Owns: all parts of one request: the sequences of its prompt, the text of each, the chunks for a stream.
 Refuses to know: scheduling and sampling.
 Specs: ENGINE-10, ENGINE-43, ENGINE-45. Next: `ferrum.engine.admission`.
 """
@@ -23,19 +23,18 @@ from ferrum.types import Choice, Completion, FinishReason, Logprob, Logprobs, St
 
 @dataclass(eq=False)
 class Generation:
-    """One continuation of a prompt. `spell`: the text of a token; `chunks`: everything it has said so far;
-    `last_token`: when it last did."""
+    """One continuation of a prompt."""
 
     sequence: TokenSequence
     state: SamplingState
     output: OutputText
-    spell: Callable[[int], str]
-    chunks: list[StreamChunk]
-    finish_reason: FinishReason | None = None
-    last_token: float | None = None
+    spell: Callable[[int], str]  # token id -> text
+    chunks: list[StreamChunk]  # all output so far
+    finish_reason: FinishReason | None = None  # None: not finished
+    last_token: float | None = None  # time of the newest token, in seconds of the engine's clock
 
     def push(self, sampled: Sampled) -> FinishReason | None:
-        """One more token -> why the generation ends with it, if it does. Raises where the token has no text."""
+        """Adds a token -> the reason if the generation ends with it. Raises an error if the token has no text."""
         self.state.accept(sampled.token, sampled.surprise)
         text, reason = self.output.push(sampled.token, complete=self.state.is_complete)
         logprobs = None if sampled.logprobs is None else spelled(sampled.logprobs, self.spell)
@@ -61,14 +60,14 @@ class Request:
         count = first.params.prompt_logprobs
         self.prompt_scores = None if count is None else PromptScores(first.token_ids[: first.prompt_length], count)
         self.error: FerrumError | None = None
-        """Why it ended early, if its generations ended with "error"."""
+        """The error because of which generations ended with "error"."""
 
     @property
     def finished(self) -> bool:
         return all(generation.finish_reason is not None for generation in self.generations)
 
     def completion(self) -> Completion:
-        """The answer as far as it has come; a generation that was not let finish counts as cancelled."""
+        """The answer so far; a generation that is not finished counts as cancelled."""
         sequences = [generation.sequence for generation in self.generations]
         first = sequences[0]
         prompt = first.token_ids[: first.prompt_length]
@@ -89,7 +88,7 @@ class Request:
         )
 
     def prompt_logprobs(self) -> tuple[Logprobs | None, ...] | None:
-        """What is known of the prompt's tokens so far: of all of them once a token was generated."""
+        """Log probabilities of the prompt's tokens so far; complete once a token was generated."""
         if self.prompt_scores is None:
             return None
         spell = self.generations[0].spell
@@ -97,5 +96,5 @@ class Request:
 
 
 def spelled(found: Ranked, spell: Callable[[int], str]) -> Logprobs:
-    """What was found of tokens, with their texts."""
+    """Log probabilities and ranks, with the texts of the tokens."""
     return {token: Logprob(logprob, rank, spell(token)) for token, (logprob, rank) in found.items()}

@@ -1,4 +1,4 @@
-"""A plan carried out: the chunks packed into one batch, one forward pass, the logits.
+"""The execution of a plan: its chunks packed into one batch, one forward pass, the logits.
 
 Owns: packing. Refuses to know: why a token is in the plan and what becomes of the logits.
 Specs: ENGINE-01 to ENGINE-03. Next: `ferrum.sample.history`.
@@ -26,31 +26,31 @@ Ints = NDArray[np.int32]
 
 
 class Executor(Protocol):
-    """What the engine needs of whoever computes: `Runner`, or a test double."""
+    """Computes the plans of an engine: `Runner`, or a test double."""
 
     ops: TensorOps
     vocab_size: int
     encodes: bool
-    """Is the model an encoder? Then it has no logits, and tokens see all of their text, which must be computed at
-    once."""
+    """True if the model is an encoder: it has no logits, and its attention is not causal, so that a text must be
+    computed in one step."""
 
     def run(self, plan: StepPlan) -> Tensor:
-        """-> logits [rows, vocab]: the wanted rows of each chunk, chunks in order."""
+        """-> logits [rows, vocab]: for each chunk, in order, the rows that the plan asks for."""
         ...
 
     def vectors(self, plan: StepPlan) -> Tensor:
-        """-> [rows, hidden]: the same rows of what the head would be given."""
+        """-> [rows, hidden]: for the same tokens, the vectors behind the final norm."""
         ...
 
     @property
     def decode_steps(self) -> DecodeSteps:
-        """How many steps were replayed of those that could be."""
+        """Counts of decode steps, and of those that were replayed from a recording."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class ForwardPass:
-    """A model bound to its memory: a step that only a backend and a batch are missing from."""
+    """A model with its keys and values: called with a backend and a batch, it computes one step."""
 
     params: DecoderParams
     rotations: Sequence[RopeTables | None]
@@ -66,20 +66,21 @@ class Runner:
     def __init__(
         self, ops: TensorOps, params: DecoderParams, rotations: Sequence[RopeTables | None], storage: KvStorage
     ) -> None:
-        """`params` and `rotations` are on the backend; rotary tables reach as far as any sequence may."""
+        """`params` and `rotations` are on the backend; rotary tables have a row for each position of the longest
+        sequence."""
         self.ops = ops
         self.encodes = params.head is None
         self.vocab_size = params.embedding.table.rows if params.head is None else params.head.linear.weight.rows
         self.storage = storage
-        # one object for all steps: a backend knows recorded steps by it
+        # one object for all steps: a backend finds its recordings by it
         self.step = ForwardPass(params, rotations, storage.layers)
 
     def run(self, plan: StepPlan) -> Tensor:
-        """-> logits [rows, vocab] of the wanted tokens, chunk by chunk. Writes the keys and values of all tokens."""
+        """-> logits [rows, vocab] for the plan's rows, chunk by chunk. Writes the keys and values of all tokens."""
         return self.ops.run_step(self.step, pack(self.ops, plan.chunks))
 
     def vectors(self, plan: StepPlan) -> Tensor:
-        """-> [rows, hidden] of the wanted tokens, as the head would be given them. Writes as `run` does."""
+        """-> [rows, hidden] for the plan's rows: the vectors behind the final norm. Writes as `run` does."""
         step = self.step
         return token_vectors(self.ops, step.params, step.rotations, step.layers, pack(self.ops, plan.chunks))
 
@@ -89,9 +90,9 @@ class Runner:
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
-    """The batch of at least one chunk, each a sequence of the batch. A chunk with drafts is several, of one token each,
-    that share its blocks: a token sees those before it, which are written first. So it is computed by what computes a
-    decode, which backends record, and its bits are those of a decode."""
+    """The batch of one or more chunks. Each chunk is one sequence of the batch. A chunk with drafts becomes several
+    sequences of one token each, on the same blocks: keys and values are written before attention, so that each draft
+    attends to those before it. It is thus computed by the kernels of a decode, which backends record, bit for bit."""
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[Ints] = []
@@ -113,7 +114,7 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
 
     tables = _stack(tables_of)
     fields: tuple[Any, ...] = (token_ids, positions, *slots, starts, contexts, tables.reshape(-1), rows)
-    together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one way to a device
+    together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one transfer
     tokens = len(token_ids)
     sizes = (tokens, tokens, tokens, len(starts), len(contexts), tables.size, len(rows))
     ids, places, targets, ends, lengths, blocks, wanted = ops.split(together, sizes, 0)
@@ -131,7 +132,7 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
 
 
 def _stack(tables: list[Ints]) -> Ints:
-    """-> [sequences, blocks of the longest table]; what is missing in shorter ones is 0, and never read."""
+    """-> [sequences, blocks of the longest table]; shorter tables end with zeros, which are never read."""
     if len(tables) == 1:
         return tables[0].reshape(1, -1)
     stacked = np.zeros((len(tables), max(map(len, tables))), np.int32)

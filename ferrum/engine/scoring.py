@@ -1,6 +1,6 @@
-"""The logits of a given text: no sampling, no scheduling, one sequence by itself.
+"""The logits of a given text, without sampling and scheduling.
 
-Owns: borrowing blocks for one sequence, and giving them back whatever happens. Refuses to know: requests.
+Owns: taking blocks for one sequence, and freeing them also after an error. Refuses to know: requests.
 Specs: ENGINE-20. Next: `ferrum.engine.embedding`.
 """
 
@@ -20,9 +20,8 @@ from ferrum.sched.sequence import TokenSequence
 
 
 def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step_tokens: int) -> NDArray[np.float32]:
-    """-> float32 [tokens, vocab]: row i is what the model expects after token i. At most `step_tokens` tokens a step.
-    Raises ResourceExhausted where other sequences hold the blocks it needs, ModelError for a number that is not
-    finite."""
+    """-> float32 [tokens, vocab]: row i has the logits of the token after token i. Computes `step_tokens` tokens in a
+    step, at most. Raises ResourceExhausted if other sequences hold the blocks, ModelError if a logit is not finite."""
     sequence = TokenSequence(token_ids, SamplingParams(), seed=0)
     sequence.table = table = manager.new_table()
     manager.reserve(table, 0, sequence.length)

@@ -1,4 +1,4 @@
-"""From a configuration and a model to an engine's parts: how long a context, how many blocks.
+"""From a configuration and a model to the parts of an engine: the length of contexts, the number of blocks.
 
 Owns: the arithmetic of memory, and refusing what this version cannot do. Refuses to know: prompts.
 Specs: ENGINE-17, ENGINE-18. Next: `ferrum.engine.drafting`.
@@ -40,12 +40,11 @@ KV_DTYPES = ("auto", "float32", "float16", "bfloat16", "q8_0")
 COMPUTE = ("float32", "bfloat16", "int8")
 
 LEFT_ON_DEVICE = 1 << 30
-"""Bytes of a GPU's memory that neither weights nor blocks may take, beside one decoded matrix: an estimate, for
-activations, graphs and libraries."""
+"""Bytes of a GPU's memory for activations, graphs and libraries, besides one decoded matrix: an estimate."""
 
 
 class Model(Protocol):
-    """What an engine needs of a model; `ferrum.load.model.LoadedModel` is one."""
+    """The parts of a model that an engine needs; `ferrum.load.model.LoadedModel` has them."""
 
     @property
     def name(self) -> str: ...
@@ -61,7 +60,7 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much context an engine serves, and with how many blocks."""
+    """The longest context of an engine, and its numbers of blocks."""
 
     max_model_len: int  # tokens of one sequence
     blocks: int
@@ -69,7 +68,7 @@ class Capacity:
 
 
 def check_supported(config: EngineConfig) -> None:
-    """Raises InvalidParameter for a value that means nothing, Unsupported for one that this version does not have."""
+    """Raises InvalidParameter for a value that makes no sense, Unsupported for one that this version does not have."""
     find_order(config.scheduler)
     make_policy(config.eviction)
     for name, value, known in (("compute", config.compute, COMPUTE), ("kv_dtype", config.kv_dtype, KV_DTYPES)):
@@ -81,7 +80,7 @@ def check_supported(config: EngineConfig) -> None:
 
 
 def make_backend(config: EngineConfig) -> TensorOps:
-    """The backend that was asked for. Raises what `load_backend` raises."""
+    """The backend of a configuration. Raises the errors of `load_backend`."""
     compute = None if config.compute == "float32" else config.compute
     return load_backend(
         config.backend, threads=config.threads, deterministic=config.deterministic or None, compute=compute
@@ -89,7 +88,7 @@ def make_backend(config: EngineConfig) -> TensorOps:
 
 
 def check_backend(ops: TensorOps, config: EngineConfig) -> None:
-    """Raises InvalidParameter where a backend was made for something else than is asked of it."""
+    """Raises InvalidParameter if a backend was made with other options than the configuration has."""
     if config.deterministic and not ops.deterministic:
         raise InvalidParameter(
             "deterministic", f"needs a backend made with deterministic=True, and this {ops.name} was not"
@@ -101,8 +100,8 @@ def check_backend(ops: TensorOps, config: EngineConfig) -> None:
 
 
 def with_device_memory(ops: TensorOps, params: DecoderParams, config: EngineConfig) -> EngineConfig:
-    """The same with as much kv_memory as gpu_memory_utilization leaves, where it is given. Raises InvalidParameter for
-    a backend without memory of its own, and where the weights leave nothing."""
+    """The configuration with the kv_memory that gpu_memory_utilization leaves, if that is given. Raises
+    InvalidParameter for a backend without its own memory, and if the weights leave nothing."""
     share, memory = config.gpu_memory_utilization, ops.own_memory()
     if share is None:
         return config
@@ -123,13 +122,13 @@ def with_device_memory(ops: TensorOps, params: DecoderParams, config: EngineConf
 
 
 def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:
-    """The type keys and values are stored in; "auto" is the type the backend computes in."""
+    """The type in which keys and values are stored; "auto" is the type in which the backend computes."""
     return ops.float_dtype if config.kv_dtype == "auto" else config.kv_dtype
 
 
 def capacity(model: ModelConfig, config: EngineConfig, dtype: str) -> Capacity:
-    """The longest context: what was asked for, or as much of the model's own as kv_memory holds. Raises
-    InvalidParameter where what was asked for exceeds either."""
+    """The longest context: max_model_len, or the model's own as far as kv_memory holds it. Raises InvalidParameter if
+    max_model_len exceeds either."""
     held = blocks_within(config.kv_memory, model, config.block_size, dtype)
     positions = held * config.block_size
     if positions < 2:  # one token of a prompt, one generated
@@ -172,7 +171,7 @@ def build_scheduler(config: EngineConfig, size: Capacity, store: BlockStore, swa
 
 
 def build_grammars(read_tokenizer: Callable[[], Tokenizer], vocab_size: int) -> Callable[[StructuredOutputs], Grammar]:
-    """What makes grammars for a model's vocabulary, which is read when the first one is asked for."""
+    """A maker of grammars for a model's vocabulary, which is read when the first grammar is made."""
 
     @cache
     def maker() -> GrammarMaker:
@@ -190,7 +189,7 @@ def build_grammars(read_tokenizer: Callable[[], Tokenizer], vocab_size: int) -> 
 
 
 def swap_cost(ops: TensorOps, model: ModelConfig, params: DecoderParams, config: EngineConfig, dtype: str) -> float:
-    """An estimate: how many tokens are computed in the time of moving one block to the host and back."""
+    """An estimate of the number of tokens that are computed while one block moves to the host and back."""
     return 2 * block_bytes(model, config.block_size, dtype) * ops.flops_per_byte / (2 * params.active())
 
 
@@ -211,7 +210,7 @@ def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, conf
 
 
 def weights_dtype(params: DecoderParams) -> str:
-    """The type that most of a model's numbers are stored in: "q4_1", "float32", …"""
+    """The type in which most of a model's numbers are stored: "q4_1", "float32", …"""
     numbers: Counter[str] = Counter()
     for weight in params.weights():
         kind = str(weight.data.dtype) if isinstance(weight, Dense) else weight.kind

@@ -1,7 +1,7 @@
-"""Which sequences of a step get drafts, and what came of them.
+"""Drafts: which sequences of a step get them, and how many of them were right.
 
-Owns: the proposers, each sequence's trust in its own, and the switch that follows from it: where proposals do not pay,
-they are made on trial and compared with what comes, and nothing is computed for them.
+Owns: the proposers, the measured accuracy of each sequence's proposals, and the decision that follows from it: where
+drafts do not pay, a proposal is made now and then and compared with the next token, without being computed.
 Refuses to know: how tokens are sampled, and where blocks come from.
 Specs: DRAFT-05, DRAFT-10, DRAFT-12, DRAFT-13. Paper: speculative decoding 2211.17192.
 Next: `ferrum.engine.books`.
@@ -23,26 +23,26 @@ from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import OFF, Speculate, parse_speculate
 
 TRIAL_STEPS = 16
-"""Proposals that cost something are made on trial once in so many steps."""
+"""Where drafts do not pay, a proposer with a cost makes a trial proposal once in so many steps."""
 
 
 @dataclass
 class Guess:
-    """What is known of one sequence. `trial`: what was proposed for the step that runs, and is not computed."""
+    """The proposals for one sequence."""
 
     proposer: Proposer
-    most: int
+    most: int  # tokens proposed for a step, at most
     trust: Trust = field(default_factory=Trust)
-    trial: tuple[int, ...] = ()
+    trial: tuple[int, ...] = ()  # proposed for the current step, and only compared with its token
 
 
 class Speculation:
-    """For the sequences of one engine."""
+    """The drafts of all sequences of one engine."""
 
     def __init__(self, proposers: Mapping[str, Proposer], default: Speculate | None = None, pace: Pace = EXACT) -> None:
-        """`proposers` by the name of their source; `default`: for requests that say nothing; `pace`: of the model."""
+        """`proposers`: by source. `default`: for requests without `speculate`. `pace`: the model's step times."""
         self.drafted = self.accepted = 0
-        """Tokens that were computed before they had come, and how many of them came."""
+        """Numbers of drafts that the model has judged, and of those that were right."""
         self._proposers = proposers
         self._default = default
         self._pace = pace
@@ -58,30 +58,30 @@ class Speculation:
             raise InvalidParameter("speculate", f"is {asked.source!r}, and this engine has no draft_model for it")
 
     def begin(self, sequence: TokenSequence) -> None:
-        """A new sequence, whose parameters were checked."""
+        """Begins a sequence, whose parameters were checked."""
         asked = parse_speculate("speculate", sequence.params.speculate) or self._default
         if asked is not None and asked.source != OFF:
             self._guesses[sequence] = Guess(self._proposers[asked.source], asked.most)
 
     def forget(self, sequence: TokenSequence) -> None:
-        """The sequence has ended."""
+        """Drops what is known of a sequence that has ended."""
         guess = self._guesses.pop(sequence, None)
         if guess is not None:
             guess.proposer.forget(sequence)
 
     def clear(self) -> None:
-        """All have ended, however that came about."""
+        """Drops what is known of all sequences."""
         self._guesses.clear()
         for proposer in self._proposers.values():
             proposer.reset()
 
     def drafts(self, plan: StepPlan) -> Drafts:
-        """Tokens that may follow those of the plan: of sequences that have begun to answer, where it is worth it."""
+        """Drafts for the sequences of the plan that decode, as many as are expected to save time."""
         found: dict[TokenSequence, list[int]] = {}
         for proposer, wanted in self._wishes(plan).items():
             try:
                 proposals = proposer.propose([(sequence, max(1, count)) for sequence, count in wanted.items()])
-            except BaseException:  # an interrupt too may leave its books half written
+            except BaseException:  # also an interrupt may leave its state half written
                 proposer.reset()
                 raise
             for (sequence, count), tokens in zip(wanted.items(), proposals, strict=True):
@@ -92,7 +92,7 @@ class Speculation:
         return found
 
     def _wishes(self, plan: StepPlan) -> dict[Proposer, dict[TokenSequence, int]]:
-        """How many tokens each proposer is asked for; 0 is one on trial."""
+        """How many tokens each proposer is asked for, by sequence; 0 means one as a trial."""
         wishes: dict[Proposer, dict[TokenSequence, int]] = {}
         if not self._guesses or not plan.sampled:
             return wishes
@@ -110,7 +110,7 @@ class Speculation:
         return wishes
 
     def learn(self, plan: StepPlan) -> None:
-        """The step of the plan is over: what was proposed is judged by what has come."""
+        """Compares the proposals of a finished step with the tokens that were sampled."""
         for chunk in plan.chunks:
             sequence = chunk.sequence
             guess = self._guesses.get(sequence)
@@ -128,7 +128,7 @@ class Speculation:
 
 
 def _same(proposed: Sequence[int], came: Sequence[int]) -> int:
-    """How many of the first tokens are equal."""
+    """The length of the common prefix."""
     return next(
         (place for place, (one, other) in enumerate(zip(proposed, came, strict=False)) if one != other),
         min(len(proposed), len(came)),

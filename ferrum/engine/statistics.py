@@ -1,4 +1,4 @@
-"""One picture of an engine: who waits, who runs, what memory holds, what has happened so far.
+"""The state of an engine in numbers: sequences that wait and run, blocks, counts of all that was done.
 
 Owns: collecting it from the rooms that know. Refuses to know: how it is shown.
 Specs: ENGINE-32. Next: `ferrum.engine.setup`.
@@ -29,8 +29,8 @@ class EngineStats:
     host: TierUsage
     kv: KvCounters
     decode: DecodeSteps = field(default_factory=DecodeSteps)
-    draft_tokens: int = 0  # computed before they had come
-    accepted_tokens: int = 0  # of those, that came
+    draft_tokens: int = 0  # proposed tokens that the model has judged
+    accepted_tokens: int = 0  # of these, the ones that were right
 
     @property
     def preemptions(self) -> int:
@@ -40,7 +40,7 @@ class EngineStats:
 def collect(
     scheduler: Scheduler, speculation: Speculation, steps: int, computed_tokens: int, decode: DecodeSteps
 ) -> EngineStats:
-    """The picture now."""
+    """The numbers now."""
     device, host = scheduler.manager.usage()
     counts = scheduler.preempter.counts
     return EngineStats(

@@ -1,7 +1,7 @@
-"""A step's logits, and which of their rows are whose.
+"""The logits of a step, by sequence.
 
-Owns: the row behind the newest token of each sequence, the rows behind its drafts, the rows of prompts to be scored.
-Refuses to know: what becomes of them. Specs: ENGINE-42, DRAFT-01. Next: `ferrum.engine.engine`.
+Owns: the index of each row: the row of each sequence's newest token, those of its drafts, those of scored prompts.
+Refuses to know: what the rows are used for. Specs: ENGINE-42, DRAFT-01. Next: `ferrum.engine.engine`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class StepLogits:
                 self._scored.append((chunk, range(start, start + chunk.rows)))
 
     def next(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """-> [sequences, vocab]: the row that the next token of each is chosen from; when asked again, the row behind
-        its draft."""
+        """-> [sequences, vocab]: for each sequence the row from which its next token is sampled. The next call gives
+        the row of its first draft, and so on."""
         rows = [self._next[sequence] for sequence in sequences]
         for sequence in sequences:
             self._next[sequence] += 1
         return self._rows(rows)
 
     def of_prompts(self) -> Iterator[tuple[Chunk, NDArray[Any]]]:
-        """The chunks of prompts that are scored, each with its rows on the host, which come there in one piece."""
+        """The chunks of scored prompts, each with its rows on the host, to which all come in one transfer."""
         if self._scored:
             rows = self._ops.to_numpy(self._rows([row for _, own in self._scored for row in own]))
             for chunk, _ in self._scored:
@@ -50,6 +50,6 @@ class StepLogits:
                 yield chunk, own
 
     def _rows(self, rows: Sequence[int]) -> Tensor:
-        if len(rows) == self._logits.shape[0]:  # never one twice, and always in order
+        if len(rows) == self._logits.shape[0]:  # no row is asked for twice, and rows come in order
             return self._logits
         return self._ops.take(self._logits, self._ops.asarray(list(rows), "int64"))

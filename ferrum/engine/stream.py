@@ -18,7 +18,7 @@ from ferrum.types import Completion, StreamChunk
 
 
 class TokenStream(Iterator[StreamChunk]):
-    """The chunks of one generation. Each call for one runs the engine as far as needed, other requests included."""
+    """The chunks of one generation. Asking for one runs steps of the engine, which compute other requests as well."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self._engine = engine
@@ -28,12 +28,12 @@ class TokenStream(Iterator[StreamChunk]):
 
     @property
     def seed(self) -> int:
-        """The seed in use: the one given, or the one that was drawn."""
+        """The seed of the request, given or drawn."""
         return self._generation.sequence.seed
 
     @property
     def error(self) -> FerrumError | None:
-        """Why it ended early, if it ended with "error"."""
+        """The error, if the stream ended with "error"."""
         return self._request.error
 
     def __next__(self) -> StreamChunk:
@@ -46,11 +46,11 @@ class TokenStream(Iterator[StreamChunk]):
         return chunks[self._shown - 1]
 
     def completion(self) -> Completion:
-        """What has come so far, with usage and timings; if it was left early, finish_reason is "cancelled"."""
+        """All chunks so far as a completion, with usage and timings; "cancelled" if the stream was closed early."""
         return self._request.completion()
 
     def close(self) -> None:
-        """Cancels what is not finished and frees its blocks. May be called again; dropping the stream does it too."""
+        """Cancels the request if it is not finished, and frees its blocks. Dropping the stream does the same."""
         self._engine.cancel(self._request)
 
     def __enter__(self) -> TokenStream:
@@ -67,6 +67,6 @@ class TokenStream(Iterator[StreamChunk]):
     def _run(self) -> None:
         try:
             self._engine.step()
-        except BaseException:  # an interrupt too: whoever catches it must not find blocks still held
+        except BaseException:  # also an interrupt: after it no blocks must be held
             self.close()
             raise

@@ -1,7 +1,7 @@
-"""An engine in a thread of its own, for programs in which many threads have questions.
+"""An engine in its own thread, for programs in which many threads make requests.
 
-Owns: the one thread that calls the engine, the queue of commands to it, the queue of chunks to each listener.
-Refuses to know: HTTP, and what is generated. Specs: ENGINE-33 to ENGINE-35, ENGINE-74. Next: `ferrum.engine.prompts`.
+Owns: the one thread that calls the engine, the queue of commands to it, the queue of chunks of each request. Refuses to
+know: HTTP, and what is generated. Specs: ENGINE-33 to ENGINE-35, ENGINE-74. Next: `ferrum.engine.prompts`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 Command = Callable[[], None]
 IndexedChunk = tuple[int, StreamChunk]
-"""The number of the choice, and what it says."""
+"""The index of a choice, and its chunk."""
 
 
 class Ticket:
-    """A request that was handed to the thread. To be used by one listener."""
+    """A request that was handed to the thread. One thread at a time may read it."""
 
     def __init__(self, thread: EngineThread, listener: Listener | None = None) -> None:
         self.request: Request | None = None
-        """Set once the engine has it; read it when `finished`."""
+        """Set when the engine has accepted it; to be read when `finished`."""
         self._thread = thread
         self._listener = listener
-        self._chunks: queue.SimpleQueue[IndexedChunk | None] = queue.SimpleQueue()  # None: there are no more
-        self._shown: list[int] = []  # chunks of each choice that were delivered
+        self._chunks: queue.SimpleQueue[IndexedChunk | None] = queue.SimpleQueue()  # None: the end
+        self._shown: list[int] = []  # numbers of delivered chunks, by choice
         self._done = threading.Event()
         self._error: FerrumError | None = None
 
@@ -49,16 +49,16 @@ class Ticket:
         return self._done.is_set()
 
     def __iter__(self) -> Iterator[IndexedChunk]:
-        """The chunks of all choices as they come. Raises the error that ended the request, if one did."""
+        """The chunks of all choices as they come. Raises the error of a request that failed."""
         while (item := self._chunks.get()) is not None:
             yield item
-        self._chunks.put(None)  # for whoever asks again
+        self._chunks.put(None)  # for the next iteration
         if self._error is not None:
             raise self._error
 
     def take(self) -> list[IndexedChunk]:
-        """The chunks that have come since the last time, without waiting: for who is told by a listener. What ended
-        the request is told by `result`."""
+        """The chunks since the last call, without waiting: for programs that use a listener. It raises no error;
+        `result` does."""
         found = []
         for _ in range(self._chunks.qsize()):
             if (item := self._chunks.get()) is not None:
@@ -66,7 +66,7 @@ class Ticket:
         return found
 
     def result(self, timeout_s: float | None = None) -> Completion:
-        """Waits for the answer. Raises TimeoutError if it takes longer, or the error that ended the request."""
+        """Waits for the answer. Raises TimeoutError after `timeout_s` seconds, or the error of a failed request."""
         if not self._done.wait(timeout_s):
             raise TimeoutError("the answer is not complete yet")
         if self._error is not None:
@@ -81,7 +81,7 @@ class Ticket:
 
     # ---- for the thread
     def deliver(self, request: Request) -> None:
-        """Passes on what is new."""
+        """Puts the new chunks into the queue."""
         self._shown = self._shown or [0] * len(request.generations)
         for index, generation in enumerate(request.generations):
             for chunk in generation.chunks[self._shown[index] :]:
@@ -90,7 +90,7 @@ class Ticket:
         tell(self._listener)
 
     def close(self, error: FerrumError | None) -> None:
-        """Nothing more will come."""
+        """Marks the end of the chunks."""
         if not self.finished:
             self._error = error
             self._done.set()
@@ -99,19 +99,19 @@ class Ticket:
 
 
 class EngineThread:
-    """Runs an engine as long as it is open. Nobody else can use the engine meanwhile."""
+    """Runs an engine until it is closed. Until then no other thread can use the engine."""
 
     def __init__(self, engine: Engine) -> None:
-        """Raises SchedulerError for an engine that another thread has, ResourceExhausted where no thread can be had."""
+        """Raises SchedulerError if another thread owns the engine, ResourceExhausted if no thread can start."""
         self.engine = engine
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._tickets: dict[Request, Ticket] = {}  # open ones; touched by the thread only
+        self._tickets: dict[Request, Ticket] = {}  # of unfinished requests; used by the engine's thread only
         self._embeddings = OpenEmbeddings(Embedder(engine.executor, engine.scheduler))  # likewise
-        self._lock = threading.Lock()  # over the next four
-        self._coming = self._coming_jobs = 0  # sequences, jobs handed over that the engine does not have yet
+        self._lock = threading.Lock()  # for the next four
+        self._coming = self._coming_jobs = 0  # sequences and jobs in the queue of commands
         self._closed = False
-        self._defect: InternalError | None = None  # why the thread ended, if nobody closed it
-        self._claimed = threading.Event()  # or refused
+        self._defect: InternalError | None = None  # set if the thread ended by an error
+        self._claimed = threading.Event()  # set when the engine was claimed or refused
         self._refusal: FerrumError | None = None
         self._thread = threading.Thread(target=self._run, name="ferrum-engine", daemon=True)
         try:
@@ -125,7 +125,7 @@ class EngineThread:
     # ---- for any thread
     @property
     def defect(self) -> InternalError | None:
-        """Why the thread ended, if nobody closed it."""
+        """The error because of which the thread ended, if it was not closed."""
         return self._defect
 
     def submit(
@@ -137,8 +137,8 @@ class EngineThread:
         timeout_s: float | None = None,
         listener: Listener | None = None,
     ) -> Ticket:
-        """Hands a prompt to the engine; `listener` hears of news. Raises at once what `Engine.submit` raises, and
-        Cancelled after `close`."""
+        """Hands a prompt to the engine; `listener` is called when there are new chunks. Raises the errors of
+        `Engine.submit` at once, and Cancelled after `close`."""
         prepared = self.engine.prepare(prompt_ids, params)
         check_urgency(priority, timeout_s)
         ticket = Ticket(self, listener)
@@ -161,8 +161,8 @@ class EngineThread:
         return ticket
 
     def embed(self, job: EmbeddingJob, *, listener: Listener | None = None) -> EmbeddingTicket:
-        """Has the vectors of a job computed, a step between two steps of the engine. `listener` hears when it has
-        ended. Raises ResourceExhausted where too many jobs wait, and Cancelled after `close`."""
+        """Computes the vectors of a job, one step between two steps of the engine. `listener` is called when the job
+        has ended. Raises ResourceExhausted if too many jobs wait, and Cancelled after `close`."""
         ticket = EmbeddingTicket(job, listener, lambda own: self._leave(lambda: self._embeddings.cancel(own)))
 
         def command() -> None:
@@ -179,18 +179,18 @@ class EngineThread:
         return ticket
 
     def call(self, command: Command) -> None:
-        """Has `command()` called between two steps, in the engine's thread; returns at once. What it raises is logged.
-        Raises Cancelled after `close`."""
+        """Calls `command()` between two steps, in the engine's thread; returns at once. Its exception is logged. Raises
+        Cancelled after `close`."""
         with self._lock:
             self._check_open()
             self._commands.put(command)
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Cancels a ticket's request; too late is no error."""
+        """Cancels a ticket's request, if it is not finished."""
         self._leave(lambda: self._cancel(ticket))
 
     def close(self) -> None:
-        """Ends open requests as cancelled, and the thread. May be called again."""
+        """Ends open requests as cancelled, then the thread. May be called again."""
         with self._lock:
             self._closed = True
             self._commands.put(lambda: None)
@@ -230,8 +230,8 @@ class EngineThread:
             self._end()
 
     def _obey(self) -> None:
-        """Carries out what has been asked for by now; waits for something if there is nothing else to do. What comes
-        meanwhile has to wait until after the next step: a flood of commands must not keep answers back."""
+        """Runs the commands that are in the queue now; waits for one if there is no other work. Later commands wait
+        until after the next step, so that many commands cannot delay the answers."""
         busy = self.engine.has_work or self._embeddings
         commands = [] if busy or self._closed else [self._commands.get()]
         commands += [self._commands.get() for _ in range(self._commands.qsize())]
@@ -244,11 +244,11 @@ class EngineThread:
     def _step(self) -> None:
         try:
             self.engine.step()
-        except Exception as error:  # perhaps a defect, but not a reason to leave everybody waiting
+        except Exception as error:  # also for a defect, requests must end and not wait
             self.engine.fail(_as_ferrum(error))
 
     def _embed(self) -> None:
-        """A step of the texts that are to become vectors. Where memory is full, they wait for requests to end."""
+        """One step of vectors. If memory is full, texts wait until requests end."""
         try:
             with self.engine.turn(), memory_told():
                 if not self._embeddings.step() and not self.engine.has_work:
@@ -271,10 +271,10 @@ class EngineThread:
             self.engine.cancel(ticket.request)
 
     def _end(self) -> None:
-        """Nobody must wait for an answer that never comes."""
+        """Ends every request, so that no thread waits for ever."""
         with self._lock:
             self._closed = True
-        self._obey()  # submissions that came before the end, too
+        self._obey()  # the queue may have submissions from before the end
         for request, ticket in self._tickets.items():
             try:
                 self.engine.cancel(request)
@@ -287,7 +287,7 @@ class EngineThread:
         self.engine.release()
 
     def _leave(self, command: Command) -> None:
-        """For the thread to do; after the end there is nothing to be done."""
+        """Puts a command into the queue, unless the thread is closed."""
         with self._lock:
             if not self._closed:
                 self._commands.put(command)

@@ -1,6 +1,6 @@
-"""When things happened to a request.
+"""The times of a request: submitted, started, first token, last token.
 
-Owns: the moments of one request and the rates that follow. Refuses to know: what the request asks.
+Owns: these times and the rates that follow from them. Refuses to know: the request.
 Specs: ENGINE-16. Next: `ferrum.engine.output`.
 """
 
@@ -11,29 +11,29 @@ from collections.abc import Callable
 from ferrum.types import Timings
 
 Clock = Callable[[], float]
-"""Seconds since some moment in the past; never goes back."""
+"""Returns seconds since a fixed moment; never decreases."""
 
 
 class Stopwatch:
-    """Moments of a clock, in seconds."""
+    """The times of one request, in seconds of a clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.submitted = clock()
         self.started: float | None = None
-        """When the request first ran."""
+        """The time of the first step with this request."""
         self._first: float | None = None
         self._last = self.submitted
         self._tokens = 0
 
     def start(self) -> float:
-        """The request runs -> seconds that it waited. Later calls change nothing."""
+        """Notes the first step -> seconds since the submission. Later calls change nothing."""
         if self.started is None:
             self.started = self._clock()
         return self.started - self.submitted
 
     def tick(self) -> float:
-        """A token has been generated -> the moment."""
+        """Notes a generated token -> the time."""
         self._last = self._clock()
         self._tokens += 1
         if self._first is None:

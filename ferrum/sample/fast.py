@@ -22,14 +22,14 @@ from ferrum.sampling_params import SamplingParams
 Floats = NDArray[np.float64]
 
 FIRST_GUESS = 512
-"""Tokens that top-p sorts first; while they do not hold enough probability, it takes eight times as many."""
+"""Number of tokens that top-p sorts first; while their probability is too small, it sorts eight times as many."""
 
 GROUP = 64
-"""Values that are looked at together, where few of many are wanted."""
+"""Size of the groups of which only the maxima are compared first, where few of many values are selected."""
 
 
 def edited(row: NDArray[Any], state: SamplingState) -> NDArray[np.float64]:
-    """A row of float logits [vocab] -> a copy with everything applied that the row's parameters and state ask for."""
+    """A row of float logits [vocab] -> a copy after penalties, bias, grammar mask and min_tokens."""
     params, x = state.params, row.astype(np.float64)
     if params.repetition_penalty != 1:
         ids = state.history.seen()
@@ -54,14 +54,13 @@ def edited(row: NDArray[Any], state: SamplingState) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """`ids`: tokens, ascending, None for the whole vocabulary; `weights`: their probabilities times one factor, 0 for
-    those that cannot be drawn."""
+    """The tokens that can be drawn, with their probabilities."""
 
-    ids: NDArray[np.int64] | None
-    weights: Floats
+    ids: NDArray[np.int64] | None  # ascending; None: the whole vocabulary
+    weights: Floats  # probabilities times one common factor; 0 for a token that cannot be drawn
 
     def draw(self, unit: float) -> int:
-        """A number in [0, 1) -> the index of the candidate that it draws."""
+        """The index of the candidate that a number in [0, 1) draws."""
         running = self.weights.cumsum()
         return int(running.searchsorted(unit * running[-1], side="right"))
 
@@ -84,7 +83,7 @@ class Candidates:
 
 
 def find_candidates(row: NDArray[Any], params: SamplingParams, most_surprise: float = math.inf) -> Candidates:
-    """A row of float logits [vocab] with a finite maximum; `most_surprise`: bits that mirostat lets through."""
+    """A row of float logits [vocab] with a finite maximum; `most_surprise`: the limit of mirostat, in bits."""
     if params.top_n_sigma > 0:
         near = _near_the_largest(row.astype(np.float64) / params.temperature, params.top_n_sigma)
         row = np.where(near, row, -math.inf)
@@ -119,7 +118,7 @@ def largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
 
 
 def _largest(values: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """The same, with a look at every value."""
+    """The same, by a partition of all values."""
     threshold = np.partition(values, len(values) - count)[len(values) - count]
     indices = np.flatnonzero(values >= threshold)  # too many only where the threshold occurs more than once
     surplus = len(indices) - count

@@ -1,7 +1,7 @@
-"""Which tokens a sequence consists of, and how often each: what penalties are about.
+"""The tokens of a sequence and their counts, for penalties.
 
-Owns: counting, one token at a time, in arrays that are ready for the next step however long the text is.
-Refuses to know: what the counts are used for.
+Owns: counting, one token at a time, in arrays that need no work per step that grows with the text. Refuses to know:
+what the counts are used for.
 Specs: SAMPLE-17 to SAMPLE-19. Next: `ferrum.sample.state`.
 """
 
@@ -16,7 +16,7 @@ Ids = NDArray[np.int64]
 
 
 class _Growing:
-    """An array that numbers are added to at the end, without a copy of it for each."""
+    """An array to which numbers are appended, with a copy of the array only now and then."""
 
     def __init__(self, values: Iterable[int] = ()) -> None:
         self._array = np.fromiter(values, np.int64)
@@ -29,21 +29,21 @@ class _Growing:
         self._size += 1
 
     def values(self) -> Ids:
-        """What has been added; not to be kept, since it may change with the next token."""
+        """The numbers so far, as a view that may change with the next token."""
         return self._array[: self._size]
 
 
 class TokenHistory:
-    """A prompt, and what has been generated after it."""
+    """The tokens of a prompt, and those generated after it."""
 
     def __init__(self, prompt_ids: Sequence[int], exempt: frozenset[int] = frozenset()) -> None:
-        """`exempt`: tokens that `seen` does not tell of."""
+        """`exempt`: tokens that `seen` leaves out."""
         self.length = len(prompt_ids)
         self.generated = 0
         self._exempt = exempt
         self._distinct = set(prompt_ids)
-        self._seen: _Growing | None = None  # made when it is first asked for: most requests have no such penalty
-        self._places: dict[int, int] = {}  # of generated tokens in the two arrays
+        self._seen: _Growing | None = None  # made on first use: most requests have no repetition penalty
+        self._places: dict[int, int] = {}  # generated token -> its index in the two arrays
         self._tokens, self._counts = _Growing(), _Growing()
 
     def push(self, token: int) -> None:
@@ -63,11 +63,11 @@ class TokenHistory:
             self._counts.values()[place] += 1
 
     def seen(self) -> Ids:
-        """The distinct tokens of prompt and output, in no particular order, but for those that are exempt."""
+        """The distinct tokens of prompt and output, without the exempt ones, in no particular order."""
         if self._seen is None:
             self._seen = _Growing(self._distinct - self._exempt)
         return self._seen.values()
 
     def counts(self) -> tuple[Ids, Ids]:
-        """The distinct generated tokens, and how often each was."""
+        """The distinct generated tokens, and how often each was generated."""
         return self._tokens.values(), self._counts.values()

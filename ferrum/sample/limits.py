@@ -1,7 +1,7 @@
-"""What a request may ask of one model: its parameters against a vocabulary, a context and the memory of an answer.
+"""Checks of a request's parameters against one model: its vocabulary, its context, the memory of an answer.
 
-Owns: every check of parameters that needs to know the model. What holds for all models, `SamplingParams` checks itself.
-Refuses to know: engines, grammars, which have a maker of their own.
+Owns: every check that needs the model; `SamplingParams` itself makes those that hold for all models. Refuses to know:
+engines, and grammars, which are checked when they are made.
 Specs: SAMPLE-31, SAMPLE-33. Next: `ferrum.sample.grammars.refusals`.
 """
 
@@ -13,12 +13,12 @@ from ferrum.errors import InvalidParameter
 from ferrum.sampling_params import ALL_TOKENS, SamplingParams
 
 MOST_LOGPROBS = 1 << 20
-"""Log probabilities that the answer to one request may hold, its prompt's among them: each takes some 400 bytes."""
+"""Log probabilities in the answer to one request, with those of its prompt, at most: each takes some 400 bytes."""
 
 
 def check_against_model(params: SamplingParams, *, vocab_size: int, most_tokens: int, prompt_tokens: int) -> None:
-    """Raises InvalidParameter where a model of `vocab_size` tokens cannot do what is asked for a prompt of
-    `prompt_tokens` in a context of `most_tokens`. Takes no longer than the parameters are long."""
+    """Raises InvalidParameter for parameters that a model of `vocab_size` tokens cannot serve with a prompt of
+    `prompt_tokens` tokens in a context of `most_tokens`. Takes time in proportion to the size of the parameters."""
     for name, tokens in (("logit_bias", params.logit_bias), ("stop_token_ids", params.stop_token_ids)):
         _check_ids(name, tokens, vocab_size)
     room = max(0, most_tokens - prompt_tokens)
@@ -33,7 +33,7 @@ def _check_ids(name: str, tokens: Iterable[int], vocab_size: int) -> None:
 
 
 def _check_logprobs(params: SamplingParams, vocab_size: int, prompt_tokens: int, generated: int) -> None:
-    """`generated`: tokens of all choices together, at most."""
+    """`generated`: the largest possible number of generated tokens, of all choices together."""
     asked = {
         "logprobs": generated * _entries(params.logprobs, vocab_size),
         "prompt_logprobs": prompt_tokens * _entries(params.prompt_logprobs, vocab_size),
@@ -49,7 +49,7 @@ def _check_logprobs(params: SamplingParams, vocab_size: int, prompt_tokens: int,
 
 
 def _entries(count: int | None, vocab_size: int) -> int:
-    """How many log probabilities are told of one token: the likeliest, and its own where that is not among them."""
+    """The number of log probabilities for one token: those of the likeliest tokens, and its own if it is not one."""
     if count is None:
         return 0
     return vocab_size if count == ALL_TOKENS else min(count + 1, vocab_size)

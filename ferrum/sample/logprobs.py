@@ -1,7 +1,7 @@
-"""How likely tokens were: log probabilities and ranks, of a token and of those that were likelier.
+"""Log probabilities and ranks of tokens: of the chosen token and of the most likely ones.
 
-Owns: the logarithms of a row's probabilities, and picking out of them what was asked for.
-Refuses to know: where a row comes from, the text of tokens.
+Owns: the logarithms of a row's probabilities, and the selection of those that a request asks for. Refuses to know:
+where a row comes from, the text of tokens.
 Specs: SAMPLE-13, SAMPLE-25 to SAMPLE-27. Next: `ferrum.sample.randomness`.
 """
 
@@ -36,7 +36,7 @@ def logprobs_by_definition(ops: TensorOps, logits: Tensor) -> Tensor:
 
 
 def log_softmax(row: NDArray[Any]) -> Floats:
-    """The same for one row on the host, [vocab]. Raises ModelError for one of which nothing can be told."""
+    """The same for one row [vocab] on the host. Raises ModelError if its largest logit is not finite."""
     best = float(row.max())
     if not math.isfinite(best):
         raise not_finite(best)
@@ -46,8 +46,8 @@ def log_softmax(row: NDArray[Any]) -> Floats:
 
 
 def ranked(logprobs: Floats, token: int, count: int) -> Ranked:
-    """Of a token, and of the `count` most likely ones; ALL_TOKENS, and a number beyond the vocabulary, mean all. Equal
-    ones rank by their ids."""
+    """Log probability and rank of a token and of the `count` most likely ones; ALL_TOKENS, or a count above the size of
+    the vocabulary, means all. Equal log probabilities rank by token id."""
     count = len(logprobs) if count == ALL_TOKENS else min(count, len(logprobs))
     own = logprobs[token]
     better = int(np.count_nonzero(logprobs > own) + np.count_nonzero(logprobs[:token] == own))

@@ -1,8 +1,8 @@
 """The one random number behind a sampled token, and the seeds of several choices.
 
 Owns: u = f(seed, position), the first number of Philox stream `position` under key `seed`, as
-`ferrum.tensor.random.uniform(ops, (1,), seed, position)` defines it, here in Python integers because one number is not
-worth thirty array operations. Nothing has state: a draw does not depend on what else is drawn.
+`ferrum.tensor.random.uniform(ops, (1,), seed, position)` defines it; here it is computed with Python integers, which is
+faster than thirty array operations for one number. There is no state: a draw does not depend on other draws.
 Refuses to know: what is drawn.
 Specs: SAMPLE-09, SAMPLE-11. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 Next: `ferrum.sample.sampler`.
@@ -47,5 +47,5 @@ def choice_seed(seed: int, index: int) -> int:
 
 
 def fresh_seed() -> int:
-    """A seed nobody chose."""
+    """A random seed, from the operating system."""
     return int.from_bytes(os.urandom(SEED_BITS // 8))

@@ -1,9 +1,9 @@
-"""One token for every row of logits, and what is told of it.
+"""One token for every row of logits, with its log probabilities if they are asked for.
 
-Owns: which way a row goes: where `ops.choose` knows all that is wanted, and is quick, it takes all such rows at once;
-so does `ops.argmax` where the largest logits are all that is wanted, and on a device `ops.ranked`. Any other row is
-looked at on the host, alone, so that it cannot tell its batch-mates, and fails alone. Each way waits for the backend
-once.
+Owns: the way that each row takes. Rows that `ops.choose` can sample (and `ops.ranked` describe) go to the backend, all
+at once; greedy rows go to `ops.argmax` where the backend has no fast `choose`. All other rows are sampled on the host
+by `ferrum.sample.fast`, one by one, so that no row affects another, and a row that fails does so alone. Each way waits
+for the backend once.
 Refuses to know: requests and scheduling.
 Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26, SAMPLE-50. Next: `ferrum.sample.limits`.
 """
@@ -34,23 +34,22 @@ CHOSEN_BY_BACKEND = frozenset({"top_k", "top_p", "min_p"})
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """The token of a row. `surprise`: its bits, where mirostat wants to know; `logprobs`: where they were asked for."""
+    """The token of a row."""
 
     token: int
-    surprise: float | None = None
-    logprobs: Ranked | None = None
+    surprise: float | None = None  # in bits, for requests with mirostat
+    logprobs: Ranked | None = None  # for requests with logprobs
 
 
 Outcome = Sampled | ModelError
 
 
 def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Outcome]:
-    """[rows, vocab] -> one token per row, chosen as states[row] says; no state changes. In the place of a row that
-    offers nothing to choose stands the error: its largest logit is NaN or infinite, or no token is left of it. The
-    others have their tokens."""
+    """[rows, vocab] -> one token per row, by the parameters and history in states[row]; no state changes. A row that
+    fails has a ModelError instead of a token: its largest logit is NaN or infinite, or no token is left to choose."""
     simple = [_is_simple(ops, state) for state in states]
     if ops.on_host and not ops.chooses and not all(simple):
-        simple = [False] * len(states)  # all of them are there already
+        simple = [False] * len(states)  # all logits are on the host already
     chosen, others = ([index for index, each in enumerate(simple) if each == wanted] for wanted in (True, False))
     found: dict[int, Outcome] = {}
     if chosen:
@@ -67,7 +66,7 @@ def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
 
 
 def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
-    """[rows, vocab] -> int64 [rows]: each row's token, chosen where the logits are."""
+    """[rows, vocab] -> int64 [rows]: each row's token, chosen by the backend."""
     if not ops.chooses and all(is_greedy(state.params) for state in states):
         return ops.argmax(logits, -1)
     settings = [
@@ -79,9 +78,9 @@ def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> 
 
 
 def _told(ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[SamplingState]) -> Iterator[Outcome]:
-    """[rows, vocab], int64 [rows] -> what becomes of each row. A row whose largest logit is not finite was given that
-    logit's token, so that the token's own logit shows it. All comes to the host in one piece, with what was asked about
-    the tokens: float64 holds every id, and every logit, exactly."""
+    """[rows, vocab], int64 [rows] -> the outcome of each row. Ids, logits and log probabilities come to the host in one
+    transfer, as float64, which holds every id and every logit exactly. A row whose largest logit is not finite has that
+    logit's token, so that the token's own logit shows the failure."""
     wanted = [state.params.logprobs for state in states]
     places = ops.reshape(tokens, (-1, 1))
     columns = [ops.cast(places, "float64"), ops.cast(ops.take_along(logits, places), "float64")]
@@ -97,7 +96,7 @@ def _told(ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[Sampl
 
 
 def _ranked(token: int, facts: Sequence[float], count: int) -> Ranked:
-    """A row of `ops.ranked`, with at least `count` tokens, as a sampler tells it."""
+    """A row of `ops.ranked`, which has at least `count` tokens, as a mapping."""
     (logprob, rank), best = facts[:2], facts[2:]
     ids, values = best[: len(best) // 2], best[len(best) // 2 :]
     found: Ranked = {token: (logprob, int(rank))}
@@ -117,19 +116,19 @@ def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
 
 
 def _is_simple(ops: TensorOps, state: SamplingState) -> bool:
-    """Is the row the backend's?"""
+    """True if the backend can sample the row."""
     if ops.chooses or not ops.on_host:
         return _is_choice(state)
     return state.params.logprobs is None and _is_argmax(state)
 
 
 def _is_argmax(state: SamplingState) -> bool:
-    """Is the largest logit all that matters?"""
+    """True if the token is the argmax of the logits as they are."""
     return is_greedy(state.params) and not state.edits_logits
 
 
 def _is_choice(state: SamplingState) -> bool:
-    """Is nothing wanted that `choose` and `ranked` do not know?"""
+    """True if `choose` and `ranked` implement everything that the request asks for."""
     params, told = state.params, state.params.logprobs
     as_they_are = is_greedy(params) or params.logprobs_mode == "raw_logprobs"
     can_tell = told is None or (told != ALL_TOKENS and as_they_are)

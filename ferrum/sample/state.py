@@ -1,7 +1,7 @@
-"""What the choice of the next token depends on, besides its logits: one state for each generation.
+"""The state of one generation's sampling: everything besides logits on which the next token depends.
 
-Owns: what changes from token to token (history, mirostat's limit, the place in a grammar), and what follows from it for
-the next one. Refuses to know: logits.
+Owns: the parts that change with each token (history, mirostat's limit, the position in a grammar), and what follows
+from them for the next token. Refuses to know: logits.
 Specs: SAMPLE-17 to SAMPLE-21, SAMPLE-23, SAMPLE-28. Paper: Mirostat 2007.14966. Next: `ferrum.sample.definition`.
 """
 
@@ -20,25 +20,25 @@ from ferrum.sampling_params import SamplingParams
 
 
 class Grammar(Protocol):
-    """Which tokens may come next; `ferrum.sample.grammars.grammar` makes them."""
+    """The tokens that may come next. `ferrum.sample.grammars.grammar` has the implementation."""
 
     def allowed(self) -> NDArray[np.bool_]:
-        """bool [vocab]: tokens with which what has come so far can still become a sentence; tokens that end a text only
-        where it is one."""
+        """bool [vocab]: True for tokens after which the text can still become complete; for end tokens, only if it is
+        complete."""
         ...
 
     def accept(self, token: int) -> None:
-        """The next token has come."""
+        """Advances by one token."""
         ...
 
     @property
     def is_complete(self) -> bool:
-        """Is what has come a sentence that nothing can be added to?"""
+        """True if the text is complete and cannot be continued."""
         ...
 
     @property
     def accepts(self) -> bool:
-        """Is what has come a sentence, whether or not something can be added?"""
+        """True if the text is complete, even if it can be continued."""
         ...
 
 
@@ -48,19 +48,19 @@ NO_IDS: Ids = np.zeros(0, np.int64)
 
 @lru_cache(4)
 def _ascending(tokens: frozenset[int]) -> Ids:
-    """As an array. All choices of a prompt share it, since there may be many of both."""
+    """The tokens as a sorted array. All choices of a prompt share one, since both may be many."""
     return np.array(sorted(tokens), np.int64)
 
 
 @lru_cache(2)
 def _bias(params: SamplingParams) -> tuple[Ids, NDArray[np.float64]]:
-    """The tokens that logit_bias names, and what is added to the logit of each."""
+    """The tokens that logit_bias names, and the number that is added to the logit of each."""
     bias = params.logit_bias
     return np.fromiter(bias, np.int64, len(bias)), np.fromiter(bias.values(), np.float64, len(bias))
 
 
 class SamplingState:
-    """One generation as the sampler sees it. Nothing changes but by `accept`."""
+    """The sampling state of one generation; only `accept` changes it."""
 
     def __init__(
         self,
@@ -77,16 +77,16 @@ class SamplingState:
         self.history = TokenHistory(prompt_ids, self.ending_ids)
         self.grammar = grammar
         self.bias = _bias(params) if params.logit_bias else (NO_IDS, np.zeros(0))
-        """Tokens, and what is added to the logit of each."""
+        """Tokens, and the number that is added to the logit of each."""
         self.most_surprise = 2 * params.mirostat_tau if params.mirostat else math.inf
-        """Bits of surprise above which mirostat lets no token through; it begins at twice the target."""
+        """The limit of mirostat, in bits: tokens with more surprise are removed. It begins at twice the target."""
         self.filters = params.filters
         """The names of the filters that are switched on."""
         self._has_edits = bool(params.edits)
 
     @property
     def position(self) -> int:
-        """Where the next token will stand, which is part of the key of its random number."""
+        """The position of the next token in the text, which is part of the key of its random number."""
         return self.history.length
 
     @property
@@ -101,16 +101,16 @@ class SamplingState:
 
     @property
     def is_complete(self) -> bool:
-        """Does the grammar let nothing come after what there is?"""
+        """True if the grammar allows no further token."""
         return self.grammar is not None and self.grammar.is_complete
 
     def banned(self, vocab_size: int) -> Ids:
-        """Tokens that min_tokens forbids for now."""
+        """The tokens that min_tokens excludes now: those that would end the text."""
         return self._ends(vocab_size) if self.history.generated < self.params.min_tokens else NO_IDS
 
     def allowed(self) -> NDArray[np.bool_] | None:
-        """bool [vocab], not to be written to: what the grammar lets come next, but for tokens that would end the text
-        in its middle. None without a grammar."""
+        """bool [vocab], read-only: the tokens that the grammar allows next, without those that would end an incomplete
+        text. None without a grammar."""
         if self.grammar is None:
             return None
         allowed = self.grammar.allowed()
@@ -121,12 +121,12 @@ class SamplingState:
         return allowed
 
     def _ends(self, vocab_size: int) -> Ids:
-        """The tokens that end the text and have a logit: a model may name others."""
+        """The tokens that end the text and are in the vocabulary; a model's files may name others."""
         ends = _ascending(self.ending_ids)
         return ends[ends.searchsorted(0) : ends.searchsorted(vocab_size)]
 
     def accept(self, token: int, surprise: float | None = None) -> None:
-        """The next token has come. `surprise`: its bits, among what mirostat let through."""
+        """Advances by one token. `surprise`: its bits, with the probabilities of the tokens that mirostat kept."""
         self.history.push(token)
         if surprise is not None:
             self.most_surprise -= self.params.mirostat_eta * (surprise - self.params.mirostat_tau)
