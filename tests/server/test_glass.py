@@ -196,6 +196,10 @@ def test_a_browser_follows_the_server() -> None:
     with running(SLOW, glass=True, api_keys=("secret",)) as server, chromium() as browser:
         browser.screen(1400, 1000)
         browser.open(f"{server.url}/glass")
+        browser.until("return document.querySelector('dialog[open]')")
+        browser.press("Escape")
+        assert "reload the page" in browser.text("#notice")
+        browser.reload()
         browser.type("#key", "secret")
         browser.press("Enter")
         browser.until("return window.view !== undefined")

@@ -2,25 +2,25 @@
 
 const MOST_LIVE_STEPS = 256;
 
-/** Fetches the steps of a recording after a number. Asks for a key where one is needed. */
+/** Fetches the steps of a recording after a number. Asks for a key where one is needed; null where it is not given. */
 async function fetchSteps(url, recording, after) {
   const key = sessionStorage.getItem('ferrum.key');
   const asked = new URLSearchParams({ recording, after, distributions: $('distributions').checked });
   const response = await fetch(`${url}?${asked}`, { headers: key ? { authorization: `Bearer ${key}` } : {} });
-  if (response.status === 401) {
-    await askForKey();
-    return fetchSteps(url, recording, after);
-  }
+  if (response.status === 401) return (await askForKey()) ? fetchSteps(url, recording, after) : null;
   if (!response.ok) throw new Error((await response.json()).error.message);
   return response.json();
 }
 
-/** Waits until the reader gives a key. It is kept for this tab alone. */
+/** Waits until the reader gives a key, which is kept for this tab alone. -> false if the reader gives none. */
 async function askForKey() {
-  $('key-dialog').showModal();
-  await happened($('key-dialog'), 'close');
-  sessionStorage.setItem('ferrum.key', $('key').value);
+  const dialog = $('key-dialog');
+  dialog.returnValue = '';
+  dialog.showModal();
+  await happened(dialog, 'close');
+  if (dialog.returnValue === 'use') sessionStorage.setItem('ferrum.key', $('key').value);
   $('key').value = '';
+  return dialog.returnValue === 'use';
 }
 
 const happened = (target, name) => new Promise((resolve) => target.addEventListener(name, resolve, { once: true }));
@@ -47,6 +47,7 @@ async function follow({ url, every_ms: everyMs }) {
   for (;;) {
     try {
       const data = await fetchSteps(url, recording, after);
+      if (data === null) return notice(['The server asks for a key: reload the page to give one.']);
       if (view !== null && data.recording !== recording) location.reload(); // the server began anew
       if (data.recording !== null) {
         recording = data.recording;

@@ -17,6 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ferrum.trace.page import SCRIPTS, embedded, page
+from tests.trace.page.figures import lengths_at, states_at
 
 EXAMPLE = Path(__file__).parents[1] / "example.json"
 ASSETS = Path(__file__).parents[3] / "ferrum" / "trace" / "assets"
@@ -121,11 +122,43 @@ def test_every_script_is_in_the_page_and_short_enough_to_read() -> None:
         assert max(len(line) for line in source.splitlines()) <= 120, path.name
 
 
+NEEDS_NODE = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+
+
+def run_by_node(script: str, folder: Path, *flags: str) -> str:
+    """What a script prints."""
+    file = folder / "script.js"
+    file.write_text(script, encoding="utf-8")
+    command = ["node", *flags, str(file)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
 @pytest.mark.clause("GLASS-01")
-@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+@NEEDS_NODE
 def test_the_script_is_javascript(tmp_path: Path) -> None:
     (script,) = re.findall(r"<script>(.*?)</script>", page({}), re.DOTALL)
-    file = tmp_path / "script.js"
-    file.write_text(script, encoding="utf-8")
-    checked = subprocess.run(["node", "--check", str(file)], capture_output=True, text=True, timeout=60, check=False)
-    assert checked.returncode == 0, checked.stderr
+    run_by_node(script, tmp_path, "--check")
+
+
+@pytest.mark.clause("GLASS-03")
+@NEEDS_NODE
+def test_the_states_of_tokens_without_a_browser(tmp_path: Path) -> None:
+    """The part of the script that does not draw, on the example."""
+    trace = json.loads(EXAMPLE.read_text(encoding="utf-8"))
+    sources = "".join((ASSETS / name).read_text(encoding="utf-8") for name in ("trace.js", "text_panel.js"))
+    printed = run_by_node(
+        f"""{sources}
+        const trace = new Trace({embedded(trace)});
+        const states = (sequence, index) => {{
+            const row = Object.assign(Object.create(SequenceRow.prototype), {{ trace, sequence }});
+            const stateOf = row.tokenStates(index);
+            return Array.from({{ length: trace.progressOf(index, sequence.id).length }}, (_, at) => stateOf(at));
+        }};
+        const all = trace.steps.map((_, index) => trace.data.sequences.map((each) => states(each, index)));
+        console.log(JSON.stringify(all));
+        """,
+        tmp_path,
+    )
+    for index, shown in enumerate(json.loads(printed)[:-1]):  # the last one is the end
+        lengths = lengths_at(trace, index)
+        assert shown == [states_at(trace, index, number, lengths[str(number)]) for number in range(len(shown))]
