@@ -1,9 +1,8 @@
-"""`ferrum-ref batch IN.jsonl -o OUT.jsonl`: a file of requests, answered line by line.
+"""`ferrum-ref batch IN.jsonl -o OUT.jsonl`: answers each line of a file of requests.
 
-Owns: the order of things (both files are looked at before a model is loaded), what is said on stderr, the exit code: 0
-where every line has an answer without an error, 1 where lines have errors, 130 after Ctrl-C.
-Refuses to know: how lines are answered. Specs: BATCH-30 to BATCH-33. See: `docs/batch.md`.
-Next: `ferrum.cli.conformance`.
+Owns: the order of work (both files are read before a model is loaded), the lines on stderr, the exit code: 0 if every
+line has an answer without an error, 1 if lines have errors, 130 after Ctrl-C. Refuses to know: how lines are answered.
+Specs: BATCH-30 to BATCH-33. See: `docs/batch.md`. Next: `ferrum.cli.conformance`.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progr
 
 
 def answer_on_replicas(run: Run, ray: RayFlags, flags: ServiceFlags, engine: EngineOptions) -> None:
-    """The same on several machines."""
+    """Does the same on several machines, with Ray."""
     from ferrum.batch.answering import LINES_A_SEQUENCE
     from ferrum.batch.ray_answering import Replicas, answer_on_ray
     from ferrum.server.ray_cluster import cluster
@@ -121,7 +120,7 @@ def answer_on_replicas(run: Run, ray: RayFlags, flags: ServiceFlags, engine: Eng
 
 
 class Watch:
-    """How far a run is, and how long it still takes."""
+    """Progress of a run, and an estimate of the remaining time."""
 
     def __init__(self, run: Run, progress: Progress) -> None:
         self._run = run
@@ -140,7 +139,7 @@ class Watch:
 
 
 def state(run: Run) -> str:
-    """What has become of the lines."""
+    """Numbers of answered, failed and remaining lines."""
     counts = run.ledger.counts
     told = f"{counts.answered} of {counts.lines} lines answered"
     if counts.failed:
@@ -158,6 +157,6 @@ def duration(seconds: float) -> str:
 
 
 def check_installed() -> None:
-    """Raises ConfigError where a package of the extra is missing."""
+    """Raises ConfigError if a package of the extra is missing."""
     if find_spec("pydantic") is None:
         raise ConfigError("batch files need pydantic: pip install 'ferrum-ref[server]'")

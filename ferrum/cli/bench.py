@@ -1,4 +1,4 @@
-"""`ferrum-ref bench`: how fast one model runs on one backend.
+"""`ferrum-ref bench`: the speed of one model on one backend.
 
 Owns: what is measured. Prefill: the time from submitting prompts of random tokens until each has its first new token.
 Decode: the time of as many further steps as tokens are to be generated; every sequence gets one token in each. Both go
@@ -34,7 +34,7 @@ _COUNT = click.IntRange(min=1)
 
 
 class Bench(Program):
-    """`bench` measures by itself; its command `serve` measures a server, and is imported when it is asked for."""
+    """`bench` is a command itself; its subcommand `serve` is imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return ["serve"]
@@ -126,28 +126,28 @@ def bench(
 
 
 def check_nothing_given(context: click.Context) -> None:
-    """Raises UsageError for flags before the name of another command, which would be ignored."""
+    """Raises UsageError for flags before the name of the subcommand, which would be ignored."""
     for parameter in context.command.params:
         if context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[-1]} does not go with {context.invoked_subcommand}", context)
 
 
 def check_no_model() -> None:
-    """Raises InvalidParameter where a model is named beside the shape: one of the two would be ignored."""
+    """Raises InvalidParameter for a model beside --shape: one of the two would be ignored."""
     source = click.get_current_context().get_parameter_source("model")
     if source not in (None, ParameterSource.DEFAULT):
         raise InvalidParameter("shape", "stands for random weights: it cannot go with -m/--model")
 
 
 def prompts(llm: LLM, length: int, count: int, seed: int) -> list[list[int]]:
-    """Prompts of random tokens, others for each seed, the same in every run."""
+    """Prompts of random tokens, which depend on the seed only."""
     generator = random.Random(seed)
     return [[generator.randrange(llm.config.vocab_size) for _ in range(length)] for _ in range(count)]
 
 
 def measure(llm: LLM, prompt_ids: list[list[int]], gen_len: int) -> tuple[float, float]:
-    """-> tokens per second of prefill and of decode, over all sequences together. A step may bring more than one token
-    to a sequence, where something proposes them."""
+    """Tokens per second of prefill and of decode, of all sequences together. With speculation a step may add several
+    tokens to a sequence."""
     started = time.perf_counter()
     step_until_all_started(llm, submit(llm, prompt_ids, max_tokens=1))
     prefill_seconds = time.perf_counter() - started
@@ -172,12 +172,12 @@ def submit(llm: LLM, prompt_ids: list[list[int]], max_tokens: int) -> list[Reque
 
 
 def generated(requests: list[Request]) -> int:
-    """Tokens of all of them so far."""
+    """The tokens of all sequences so far."""
     return sum(len(request.generations[0].chunks) for request in requests)
 
 
 def step_until_all_started(llm: LLM, requests: list[Request]) -> None:
-    """Runs the engine until every sequence has a token of its own."""
+    """Runs the engine until every sequence has generated a token."""
     while not all(request.generations[0].chunks for request in requests):
         llm.engine.step()
 
@@ -189,7 +189,7 @@ def slack(llm: LLM, prompt_ids: list[list[int]]) -> int:
 
 
 def check_room(llm: LLM, prompt_len: int, gen_len: int, batch: int) -> None:
-    """All sequences must run at a time, or something else is measured. Raises InvalidParameter."""
+    """Raises InvalidParameter if not all sequences can run at the same time."""
     longest = prompt_len + gen_len + slack(llm, [[0] * prompt_len] * batch)
     if longest > llm.max_model_len:
         context = llm.max_model_len

@@ -33,7 +33,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class Positive(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
-    """A number above 0 that has an end."""
+    """A finite number above 0."""
 
     name = "number"
 
@@ -161,7 +161,7 @@ def make_setup(
 
 
 def check_places(output: Path | None, plot: Path | None) -> None:
-    """Raises NotFound or Unsupported for what could not be written in the end."""
+    """Raises NotFound or Unsupported if a result file cannot be written."""
     for path in filter(None, (output, plot)):
         if not path.absolute().parent.is_dir():
             raise NotFound(f"{path.parent} does not exist, so that {path.name} cannot be written there")
@@ -173,7 +173,7 @@ def check_places(output: Path | None, plot: Path | None) -> None:
 
 @contextmanager
 def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
-    """While the block runs, the first Ctrl-C calls `stop`; the second one does what it always does."""
+    """While the block runs, the first Ctrl-C calls `stop`; a second one raises KeyboardInterrupt."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -207,7 +207,7 @@ def write(result: dict[str, Any], output: Path | None, plot: Path | None) -> Non
 
 
 def end(result: dict[str, Any]) -> None:
-    """Ends the command with the code that the result deserves."""
+    """Ends the command with the exit code of the result."""
     if result["interrupted"]:
         raise click.exceptions.Exit(INTERRUPTED)
     if not result["requests"]["succeeded"]:

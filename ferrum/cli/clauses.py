@@ -1,4 +1,4 @@
-"""The clauses of `specs/`: what the project promises, read from the Markdown that states it.
+"""The clauses of `specs/`, read from Markdown, and the lines of code that they name.
 
 Owns: the form of a clause (`specs/README.md`), where the files of clauses are in a checkout and beside an installed
 package, and the tests that `specs/INDEX.md` names. Refuses to know: how a clause is shown, and whether it is true.
@@ -34,7 +34,7 @@ PROVED_BY = re.compile(r"^  - proved by \[[^\]]+\]\(\.\./(?P<path>[^)]+)\)(?:: (
 
 @dataclass(frozen=True)
 class Place:
-    """A file or folder that keeps a clause, and the names in it that do, if not all of it does."""
+    """A file or folder that keeps a clause, and the names in it that do; no names if the whole file does."""
 
     path: str  # from the root of the project: "ferrum/kv/pool.py"
     names: tuple[str, ...] = ()  # "BlockPool._evict"
@@ -71,7 +71,7 @@ class Subject:
 
 
 def quotations(text: str | None) -> list[str]:
-    """What stands between backticks."""
+    """The texts between backticks."""
     return re.findall(r"`([^`]+)`", text or "")
 
 
@@ -118,7 +118,7 @@ def specs_folder() -> Path:
 
 
 def _recorded() -> list[Path]:
-    """Where the installer says that it put them: only it knows, as it may have been told any folder."""
+    """The folder that the installer has recorded: it may be any folder."""
     try:
         files = metadata.files("ferrum-ref") or []
     except metadata.PackageNotFoundError:

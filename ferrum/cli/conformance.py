@@ -1,6 +1,6 @@
-"""`ferrum-ref conformance`: does a backend keep the promises of the protocol?
+"""`ferrum-ref conformance`: tests whether a backend keeps the promises of the protocol.
 
-Owns: the command, and what becomes of pytest's exit codes. Refuses to know: the properties, and what they find.
+Owns: the command, and the meaning of pytest's exit codes. Refuses to know: the properties and their results.
 Specs: CONFORM-07 to CONFORM-12. Next: `ferrum.cli.serve`.
 """
 
@@ -78,13 +78,13 @@ def conformance(
 
 
 class BadUsage(click.ClickException):
-    """What was asked for cannot be tried: not a property that failed."""
+    """The command line is wrong; no property has failed."""
 
     exit_code = USAGE
 
 
 def check(names: tuple[str, ...], output: Path | None) -> None:
-    """Look for everything that can be told before the suite runs. Every backend is made, and the suite has it."""
+    """Finds errors before the suite runs: the suite must be there, and each backend is created once."""
     from ferrum.conformance.admission import admit, check_installed
     from ferrum.conformance.report import check_writable
 
@@ -99,7 +99,8 @@ def check(names: tuple[str, ...], output: Path | None) -> None:
 
 @contextmanager
 def surroundings(folder: str) -> Iterator[None]:
-    """While it lasts, no variable tells pytest what to do, and what Hypothesis stores goes into this folder."""
+    """Within the block, environment variables do not change pytest, and Hypothesis stores its examples in this
+    folder."""
     before = dict(os.environ)
     for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
         os.environ.pop(name, None)
@@ -117,8 +118,8 @@ CODES = {0: OK, 2: INTERRUPTED, 4: USAGE}
 
 
 def run(options: list[str], *, aside: bool) -> int:
-    """Run the suite in this process, whatever the current folder has for pytest; returns pytest's exit code. aside: say
-    how it goes on standard error."""
+    """Runs the suite in this process, without the pytest settings of the current folder. Returns pytest's exit code.
+    `aside`: print progress to standard error."""
     import pytest
 
     fixed = ["--pyargs", "ferrum.conformance", "-p", "ferrum.conformance.plugin", "-p", "ferrum.conformance.conftest",

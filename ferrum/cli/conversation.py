@@ -20,7 +20,7 @@ from ferrum.sampling_params import SamplingParams
 from ferrum.types import Message
 
 MOST_BYTES = 64 << 20
-"""Of a file that is read as a conversation."""
+"""Bytes of a file that is read as a conversation."""
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
 
@@ -86,8 +86,8 @@ class Conversation:
 
 
 def save(conversation: Conversation, path: Path, model: str) -> None:
-    """Writes a file for `load`, in the place of an older one. Raises InvalidParameter for a file that holds something
-    else, OSError where it cannot be written; then the older one is as it was."""
+    """Writes a file for `load`, and replaces an older one. Raises InvalidParameter if the file holds something else,
+    OSError if it cannot be written; then the older file is unchanged."""
     if path.is_file() and path.stat().st_size:
         try:
             load(path, conversation.params)
@@ -100,8 +100,8 @@ def save(conversation: Conversation, path: Path, model: str) -> None:
 
 
 def load(path: Path, params: SamplingParams) -> Conversation:
-    """What `save` wrote; `params` hold where the file has none. Raises InvalidFormat for any other content and for what
-    is no regular file, NotFound where there is none."""
+    """The conversation that `save` wrote; `params` are used if the file has none. Raises InvalidFormat for any other
+    content and if it is not a regular file, NotFound if there is no file."""
     text = read_text(path, MOST_BYTES)
     try:
         content = json.loads(text)
@@ -121,7 +121,7 @@ def load(path: Path, params: SamplingParams) -> Conversation:
 
 
 def _conversation(messages: Any, params: SamplingParams) -> Conversation:
-    """Messages as they stand in a file: a system message if there is one, then user and assistant in turns."""
+    """The messages of a file: a system message or none, then user and assistant by turns."""
     if not isinstance(messages, list):
         raise InvalidFormat('a conversation has a list of "messages"')
     conversation = Conversation(params)

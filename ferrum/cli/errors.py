@@ -26,7 +26,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class Program(click.Group):
-    """The command group that ends every way a command can fail with one line and the right exit code."""
+    """The command group: it turns each failure of a command into one line and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and exit. Takes what `click.Command.main` takes; `standalone_mode` is always ours."""
@@ -88,7 +88,7 @@ def describe(error: Exception, flags: dict[str, str]) -> str:
 
 
 def usage_message(error: click.ClickException) -> str:
-    """The message, and for wrong usage where to read how it is done."""
+    """The message, and for wrong usage a hint to --help."""
     message = error.format_message()
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message.rstrip('.')} (see {error.ctx.command_path} --help)"
@@ -96,13 +96,13 @@ def usage_message(error: click.ClickException) -> str:
 
 
 def complain(message: str) -> None:
-    """One line on stderr, whatever the message looks like."""
+    """Prints a message of any form on one line of stderr."""
     click.echo(f"error: {printable(' '.join(message.split()))}", err=True)
 
 
 def settle_stdout() -> None:
-    """Send nowhere what cannot be written any more (closed pipe, full disk): the interpreter would try again on its way
-    out, complain in words of its own and change the exit code."""
+    """Redirects stdout to the null device after it has failed (closed pipe, full disk): otherwise the interpreter would
+    write again at its end, print an error of its own and change the exit code."""
     try:
         if sys.stdout is not None:  # None where the caller closed it
             sys.stdout.flush()

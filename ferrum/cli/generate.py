@@ -116,8 +116,8 @@ def generate(
 
 
 def chat_setting(llm: LLM, setting: Setting, progress: Progress) -> Setting | None:
-    """The setting, if the prompt goes through a chat template. Where there is none, it is continued as it is, with a
-    note."""
+    """The setting, if the prompt goes through a chat template. Without a template the text of the prompt is continued,
+    and a note says so."""
     if llm.chat_templates:
         return setting
     if setting.flag() is not None:
@@ -127,14 +127,14 @@ def chat_setting(llm: LLM, setting: Setting, progress: Progress) -> Setting | No
 
 
 def start(llm: LLM, text: str, setting: Setting | None, params: SamplingParams) -> TokenStream:
-    """The prompt on its way, perhaps as a chat of one turn."""
+    """The stream of the answer to the prompt, which may be a chat of one turn."""
     if setting is None:
         return llm.stream(text, params)
     return llm.stream_chat(setting.messages(text), params, **setting.options())
 
 
 def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) -> None:
-    """Runs the stream to its end; its text goes to stdout piece by piece, as a whole, or not at all."""
+    """Runs the stream to its end; its text is printed piece by piece, at the end, or not at all."""
     pieces: list[str] = []
     with progress.during("reading the prompt"):
         first = next(stream, None)  # there is none where the answer fails at once
@@ -163,7 +163,7 @@ def summary(completion: Completion) -> str:
 
 
 def as_object(llm: LLM, completion: Completion, load_seconds: float, count: int | None) -> dict[str, Any]:
-    """What --json prints. `count`: of --logprobs."""
+    """The object that --json prints. `count`: of --logprobs."""
     usage, timings, spelling = completion.usage, completion.timings, llm.tokenizer.token_bytes
     return {
         "model": llm.model_name,

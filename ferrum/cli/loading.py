@@ -73,7 +73,7 @@ def announced(llm: LLM, progress: Progress) -> LLM:
 
 
 def locate(model: str, progress: Progress, *, offline: bool = False) -> Location:
-    """The model's files on this machine, downloaded if need be and allowed."""
+    """The model's files on this machine; they are downloaded if necessary and allowed."""
     with progress.during(f"looking for {model}"):
         from ferrum.load.resolve import resolve
 

@@ -1,4 +1,4 @@
-"""`--logprobs`: how likely each token was, for programs and for readers.
+"""`--logprobs`: the log probability of each token, as JSON and as lines.
 
 Owns: the words and the JSON. Refuses to know: how anything is computed. Specs: CLI-56. Next: `ferrum.cli.loading`.
 """
@@ -13,10 +13,10 @@ from ferrum.sampling_params import ALL_TOKENS
 from ferrum.types import Logprob, Logprobs
 
 Spelling = Callable[[int], bytes]
-"""The bytes that a token stands for: it may be part of a character, which no text can hold."""
+"""From a token id to its bytes, which may be part of a character."""
 
 LEAST = -9999.0
-"""What JSON says in place of minus infinity, which it does not know (vLLM says the same)."""
+"""Stands for minus infinity, which JSON cannot express, as in vLLM."""
 
 
 def as_list(entries: Sequence[Logprobs], count: int | None, spelling: Spelling) -> list[dict[str, Any]]:

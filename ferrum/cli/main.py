@@ -36,8 +36,8 @@ MODULES = {
 }
 """Command -> the module of `ferrum.cli` in which it is a function of the same name."""
 YOUNG_OBJECTS = 100_000
-"""Objects between two searches for garbage. A start-up makes as many, nearly all to stay: with Python's own 700 it
-would spend a twentieth of its time in searching."""
+"""Objects between two garbage collections. A start-up creates about as many, and keeps nearly all: with Python's
+default of 700, collections would take a twentieth of its time."""
 
 
 class Commands(Mapping[str, click.Command]):
@@ -71,8 +71,8 @@ def main() -> NoReturn:
 
 
 def forget_relative_places() -> None:
-    """An empty or relative entry of PYTHONPATH is the folder that the program happens to be started in, or one in it.
-    Whatever lies there is not to be imported."""
+    """Removes empty and relative entries of PYTHONPATH, which stand for the current folder or a folder in it: modules
+    must not be imported from there."""
     given = os.environ.get("PYTHONPATH")
     for place in given.split(os.pathsep) if given else ():
         absolute = os.path.abspath(place)

@@ -1,4 +1,4 @@
-"""`ferrum-ref pull`, `models` and `inspect`: what models there are, and what is in one.
+"""`ferrum-ref pull`, `models` and `inspect`: downloads, lists and describes models.
 
 Owns: how a model is described. Refuses to know: file formats. Specs: CLI-30 to CLI-34. Next: `ferrum.cli.tokenize`.
 """
@@ -89,7 +89,7 @@ T = TypeVar("T")
 
 
 def _unless_refused(read: Callable[[], T], *refusals: type[FerrumError]) -> T | None:
-    """A part of a model's files; None, with a warning, where it is refused so."""
+    """A part of a model's files; None, with a warning, if reading it raises this error."""
     try:
         return read()
     except refusals as error:
@@ -99,8 +99,8 @@ def _unless_refused(read: Callable[[], T], *refusals: type[FerrumError]) -> T | 
 
 @dataclass(frozen=True)
 class KvCost:
-    """Bytes of keys and values in float32, the type they are stored in unless told otherwise; in q8_0 None where the
-    model's heads are no whole groups."""
+    """Bytes of keys and values in float32, the default type, and in q8_0; None if the width of the model's heads is not
+    a multiple of a group."""
 
     per_token: int
     full_context: int
@@ -120,7 +120,7 @@ class KvCost:
 def describe(
     files: ModelFiles, about: Description | None, architecture: str | None, tensors: Sequence[StoredTensor] | None
 ) -> dict[str, Any]:
-    """What `inspect --json` prints; null for what only a configuration or weights tell, where there are none."""
+    """The object that `inspect --json` prints; null for facts of a missing configuration or missing weights."""
     from ferrum.load.features import features
 
     config = None if about is None else about.config
@@ -187,7 +187,7 @@ def lines(described: dict[str, Any]) -> list[str]:
 
 
 def _computed(d: dict[str, Any]) -> list[tuple[str, str]]:
-    """What is computed, where that is known."""
+    """The type of the operands, if it is known."""
     if d["features"] is None:
         return []
     longest = max(len(feature["does"]) for feature in d["features"])
@@ -209,7 +209,7 @@ def _type_line(entry: dict[str, Any]) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of equally many texts as lines with aligned columns."""
+    """Rows with the same number of texts, as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

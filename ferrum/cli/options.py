@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the objects they become.
+"""Flags that several commands share, and the objects made of their values.
 
 Owns: names, defaults and help of the shared flags. Values are checked where they are used (`SamplingParams`,
 `EngineConfig`), so that the command line and Python refuse the same things in the same words.

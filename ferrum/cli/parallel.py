@@ -1,6 +1,6 @@
-"""`ferrum-ref generate --parallel`: every line a prompt, all of them at the same time.
+"""`ferrum-ref generate --parallel`: answers each line of the input, many at the same time.
 
-Owns: how several answers are shown: in the order of their prompts, each as soon as it and those before it are complete.
+Owns: the output of several answers: in the order of their prompts, each as soon as it and those before it are complete.
 Refuses to know: how they are generated. Specs: CLI-50, CLI-51. Next: `ferrum.cli.chat`.
 """
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
 
 EVERYBODY = 0
-"""--parallel without a number: as many prompts at a time as the engine takes."""
+"""Value of --parallel without a number: as many prompts at a time as the engine takes."""
 
 
 class AtATime(click.IntRange):
-    """The number after --parallel. It may be left out, so that a prompt in its place is mistaken for it."""
+    """The number after --parallel. It is optional, so a prompt in its place is read as the number; then the error says
+    so."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
@@ -42,7 +43,7 @@ class AtATime(click.IntRange):
 
 @dataclass(frozen=True)
 class Line:
-    """A prompt and where it stands, counted from 1."""
+    """A prompt and the number of its line, counted from 1."""
 
     number: int
     prompt: str
@@ -50,7 +51,7 @@ class Line:
 
 @dataclass
 class Totals:
-    """What is told of all answers at the end; the answers themselves may be many and are not kept."""
+    """The sums that are printed at the end. The answers are not kept, because they may be many."""
 
     answers: int = 0
     prompt_tokens: int = 0
@@ -94,9 +95,9 @@ def answer_all(
     progress: Progress,
     as_line: Callable[[Completion], str] | None,
 ) -> None:
-    """Answers all prompts, as chats in a setting or, without one, as they are. `as_line` makes the line that each
-    answer becomes, None shows it below its prompt. One that fails is told, and decides the exit code; the others have
-    their answers."""
+    """Answers all prompts, as chats in a setting or, without one, as raw text. `as_line` makes the output line of an
+    answer; None prints the answer below its prompt. A failed answer is reported and sets the exit code; the others are
+    printed."""
     each, seeds = seeded(params, lines)
     totals, failed = Totals(), False
     began = time.perf_counter()
@@ -119,8 +120,8 @@ def answer_all(
 
 
 def seeded(params: SamplingParams, lines: list[Line]) -> tuple[list[SamplingParams], str]:
-    """The parameters of each line, and what is told of their seeds. A seed that was given holds for every line. Else
-    one is drawn, and a line that comes again is one more choice of the same prompt: it has another answer."""
+    """The parameters of each line, and a text about their seeds. A given seed is used for every line. Otherwise one is
+    drawn, and a repeated line gets the seed of a further choice, so that its answer differs."""
     from ferrum.sample.randomness import choice_seed, fresh_seed
 
     if params.seed is not None:
@@ -146,7 +147,7 @@ def answers(
 
 
 def begin(llm: LLM, lines: list[Line], setting: Setting | None, params: list[SamplingParams]) -> Iterator[Completion]:
-    """The completions to be. Raises RequestValidation that names the first line that cannot be answered."""
+    """Submits all prompts. Raises RequestValidation that names the first line that cannot be answered."""
 
     def ask(lines: list[Line], params: list[SamplingParams]) -> Iterator[Completion]:
         if setting is not None:

@@ -1,6 +1,6 @@
 """The prompt: from the argument, a file, or standard input.
 
-Owns: which of them it is, and that it is text. Refuses to know: what the prompt is for.
+Owns: the choice among them, and the check that the prompt is text. Refuses to know: what the prompt is used for.
 Specs: CLI-03, CLI-17. Next: `ferrum.cli.statistics`.
 """
 
@@ -16,15 +16,15 @@ from typing import BinaryIO
 import click
 
 MOST_BYTES = 16 << 20
-"""Of a prompt in a file: four characters a token for a million tokens, four times over."""
+"""Bytes of a prompt in a file: four characters of up to four bytes for each of a million tokens."""
 
 
 STDIN = "-"
 
 
 def read_prompt(prompt: str | None, file: Path | None, needed: bool = True) -> str:
-    """The prompt from wherever it is; where none is `needed`, it may be empty. Of an argument beside a file the file
-    comes first, as what is asked about; one newline at the end of a file or of standard input is not part of it."""
+    """The prompt; it may be empty unless it is `needed`. An argument is added after the text of a file. One newline at
+    the end of a file or of standard input is removed."""
     parts = []
     if file is not None:
         parts.append(_read(str(file)))
@@ -43,7 +43,7 @@ def read_prompt(prompt: str | None, file: Path | None, needed: bool = True) -> s
 
 
 def _argument(text: str) -> str:
-    """The argument, of which Python has made what it could: bytes that are UTF-8 whatever the language is set to."""
+    """The argument as text: its bytes are read as UTF-8, whatever the language of the environment."""
     with suppress(UnicodeEncodeError):
         text.encode()
         return text
@@ -88,7 +88,7 @@ def _read(name: str) -> str:
 
 
 def _bounded(source: BinaryIO, name: str) -> bytes:
-    """Everything that comes, if it ends before it is more than any prompt."""
+    """The whole input, if it is not larger than the largest prompt."""
     content = source.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise click.UsageError(f"{name} has more than {MOST_BYTES} bytes: that is no prompt")

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from ferrum.server.settings import ServerSettings
 
 KILLED = 128
-"""Exit codes from here on are signals."""
+"""An exit code above this number is 128 plus a signal."""
 RAY_DECIDES = ("client_timeout", "max_header_size", "max_connections")
-"""Flags of connections, which with --ray are Ray's."""
+"""Flags of connections, which Ray handles with --ray."""
 
 
 @click.command()
@@ -61,7 +61,7 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray
 
 
 def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray: RayFlags) -> None:
-    """The same on several machines."""
+    """Does the same on several machines, with Ray."""
     refuse_beside(RAY_DECIDES)
     if server.glass:
         raise InvalidParameter("glass", "shows one engine, and with --ray there are several")
@@ -92,7 +92,7 @@ def warn_of_strangers(host: str, settings: ServerSettings, progress: Progress) -
 
 
 def check_installed() -> None:
-    """Raises ConfigError where a package of the extra is missing."""
+    """Raises ConfigError if a package of the extra is missing."""
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"serving needs {', '.join(missing)}: pip install 'ferrum-ref[server]'")

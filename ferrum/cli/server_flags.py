@@ -98,7 +98,7 @@ class ServerFlags:
     ssl_keyfile: Path | None
 
     def settings(self) -> ServerSettings:
-        """For the application. Raises InvalidParameter, ConfigError, OSError."""
+        """The settings of the application. Raises InvalidParameter, ConfigError, OSError."""
         from ferrum.server.settings import ServerSettings
 
         keys = (*self.api_keys, *keys_of(self.api_key_file), *key_of_environment())
@@ -113,7 +113,7 @@ class ServerFlags:
         )
 
     def terms(self) -> Terms:
-        """For the connections. Raises the same."""
+        """The settings of the connections. Raises the same."""
         from ferrum.server.connection import Bounds
         from ferrum.server.run import Terms
         from ferrum.server.sockets import allow_many_files
@@ -167,7 +167,7 @@ def keys_of(file: Path | None) -> tuple[str, ...]:
 
 
 def key_of_environment() -> tuple[str, ...]:
-    """The key of $FERRUM_API_KEY. Raises ConfigError for an empty one, for the same reason."""
+    """The key of $FERRUM_API_KEY. Raises ConfigError if it is empty, for the same reason."""
     key = os.environ.get(KEY_VARIABLE)
     if key is not None and not key.strip():
         raise ConfigError(f"{KEY_VARIABLE} is empty: unset it for a server that needs no key")

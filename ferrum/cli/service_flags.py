@@ -68,7 +68,7 @@ class ServiceFlags:
     stub: Path | None
 
     def check(self) -> None:
-        """Raises InvalidParameter where a model is named beside a script: one of the two would be ignored."""
+        """Raises InvalidParameter for a model beside a script: one of the two would be ignored."""
         source = click.get_current_context().get_parameter_source("model")
         if self.stub is not None and source is not ParameterSource.DEFAULT:
             raise InvalidParameter("stub", "stands in place of a model: it cannot go with -m/--model")

@@ -1,4 +1,4 @@
-"""`ferrum-ref spec`: what the project promises, the code that keeps it, the tests that prove it.
+"""`ferrum-ref spec`: the promises of the project, the code that keeps them, the tests that prove them.
 
 Owns: how clauses are chosen and shown. Refuses to know: how they are written down (`ferrum.cli.clauses`).
 Specs: CLI-93 to CLI-96. Next: `ferrum.testing.profiles`.
@@ -18,11 +18,11 @@ from ferrum.cli.terminal import as_json as json_line
 from ferrum.errors import listed
 
 NEAREST, ALIKE = 5, 0.6
-"""Ids that are offered in place of one that does not exist, and how much they have to be like it, out of 1."""
+"""Number of ids that are suggested in place of an unknown id, and their least similarity, from 0 to 1."""
 LONGEST = 40
-"""Characters of a wrong id that are compared: no id is as long."""
+"""Characters of an unknown id that are compared: no id is longer."""
 ALL = "ferrum-ref spec lists the files of clauses, and ferrum-ref spec KV the clauses of KV.md"
-"""What is said where nothing is like it."""
+"""The hint if no id is similar."""
 
 
 @click.command()
@@ -60,7 +60,7 @@ def choose(subjects: Sequence[Subject], wanted: str) -> Subject | Clause:
 
 
 def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | None]]:
-    """(path, name, line) of everything that keeps a clause; no line where the source is not at hand."""
+    """(path, name, line) of the code that keeps a clause; without a line if the source is not installed."""
     for place in places:
         path = ROOT / place.path
         for name in place.names:
@@ -70,13 +70,13 @@ def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | No
 
 
 def contents(subjects: Sequence[Subject]) -> str:
-    """Every file of clauses on a line."""
+    """The files of clauses, one per line."""
     longest = max(len(subject.name) for subject in subjects)
     return "\n".join(f"{s.name:<{longest}}  {len(s.clauses):>3}  {s.title}" for s in subjects)
 
 
 def listing(subject: Subject) -> str:
-    """The clauses of one file, each on a line."""
+    """The clauses of one file, one per line."""
     longest = max(len(clause.id) for clause in subject.clauses)
     rows = [f"{clause.id:<{longest}}  {clause.title}" for clause in subject.clauses]
     return "\n".join([f"{subject.name}: {subject.title}", "", *rows])
@@ -100,17 +100,17 @@ def block(title: str, lines: Sequence[str]) -> str:
 
 
 def about(subject: Subject) -> dict[str, Any]:
-    """What --json prints of a file among others."""
+    """The object that --json prints for a file in a list."""
     return {"id": subject.name, "title": subject.title, "clauses": len(subject.clauses)}
 
 
 def as_list(subject: Subject) -> list[dict[str, Any]]:
-    """What --json prints of one file."""
+    """The list that --json prints for one file."""
     return [{"id": clause.id, "title": clause.title} for clause in subject.clauses]
 
 
 def as_object(clause: Clause, tests: Sequence[str]) -> dict[str, Any]:
-    """What --json prints of one clause."""
+    """The object that --json prints for one clause."""
     return {
         "id": clause.id,
         "title": clause.title,

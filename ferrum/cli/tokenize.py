@@ -1,4 +1,4 @@
-"""`ferrum-ref tokenize`: the pieces into which a model's tokenizer cuts a text.
+"""`ferrum-ref tokenize`: the tokens of a text.
 
 Owns: how a piece is shown. Refuses to know: how text is cut (`ferrum.text`).
 Specs: CLI-80 to CLI-83. Next: `ferrum.cli.bench`.
@@ -99,12 +99,12 @@ def encode(files: ModelFiles, tokenizer: Tokenizer, text: str, *, chat: bool, sp
 
 
 def as_line(piece: Piece) -> str:
-    """What people see of a token."""
+    """A token as a line of text."""
     return f"{piece.id:>7}  {quoted(piece.content)}{'  special' if piece.special else ''}"
 
 
 def as_object(model: str, pieces: Sequence[Piece]) -> dict[str, Any]:
-    """What --json prints."""
+    """The object that --json prints."""
     return {
         "model": model,
         "token_ids": [piece.id for piece in pieces],

@@ -17,9 +17,9 @@ from ferrum.text.native import ask
 
 @dataclass(frozen=True)
 class AddedText:
-    """One of them. `special`: not part of what a reader sees. `normalized`: it is looked for in text as the vocabulary
-    sees it, not in text as it was written. `lstrip`, `rstrip`: white space beside it belongs to it. `single_word`: not
-    inside of a word. `wanted`: the id that a file gives it, which it has only where that is the next free one."""
+    """An added token. `special`: decoding leaves it out. `normalized`: it is matched in the normalized text, not in the
+    text as written. `lstrip`, `rstrip`: white space beside it belongs to it. `single_word`: not inside of a word.
+    `wanted`: the id that a file gives it, which it has only where that is the next free one."""
 
     content: str
     special: bool = False
@@ -31,8 +31,8 @@ class AddedText:
 
 
 def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedText], where: str) -> None:
-    """Adds those that `backend` does not have, in this order, behind all others; of those that it has, what they do
-    beside their text is changed. Warns where an id is not the one that a file, called `where`, gives it."""
+    """Adds the tokens that `backend` does not have, in this order, after all others, and changes the options of those
+    that it has. Warns if an id differs from that of the file `where`."""
     ask(_not_addable, backend.add_tokens, [
         tokenizers.AddedToken(token.content, single_word=token.single_word, lstrip=token.lstrip, rstrip=token.rstrip,
                               normalized=token.normalized, special=token.special)

@@ -22,7 +22,7 @@ _VALUE = np.uint32(0x7FFFFFFF)
 
 
 def growth_of_rules(rules: bytes, where: str) -> int:
-    """How many characters the rules make of one, at most. Raises `TokenizerError` for rules that are damaged."""
+    """The most characters that the rules make of one. Raises `TokenizerError` for damaged rules."""
     size = int.from_bytes(rules[:4], "little")
     if len(rules) < 8 or size % 4 or not 4 <= size <= len(rules) - 4:
         raise TokenizerError(f"{where} is malformed: {len(rules)} bytes cannot hold a trie of {size} bytes")

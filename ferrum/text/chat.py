@@ -22,8 +22,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _LONGEST_READ = 10_000  # characters of it that are read, white space included
 
 _END = "THE_FINAL_MESSAGE_ENDS_HERE "
-"""Put behind a message that is to be continued, to see where the template puts its end. The space tells whether the
-template takes away white space from a message."""
+"""A mark that is added to the message that is to be continued, to find its end in the rendered text. Its space shows
+whether the template strips messages."""
 
 
 class ChatTemplate:
@@ -141,7 +141,7 @@ class ChatTemplate:
 
 
 def _unused(chat: list[dict[str, Any]]) -> str:
-    """A mark that stands nowhere in the messages."""
+    """A mark that no message contains."""
     texts, number = repr(chat), 0
     while (mark := _END if not number else f"{_END[:-1]}_{number} ")[:-1] in texts:
         number += 1

@@ -1,4 +1,4 @@
-"""SentencePiece in GGUF metadata: its two ways to cut text into tokens that have scores.
+"""SentencePiece in GGUF metadata: its two algorithms for tokens with scores.
 
 "llama" merges: of all neighbours that together are a token, those with the highest score become one, again and again.
 "t5" is a unigram model: scores are log-probabilities, and the tokens with the highest sum are taken. Both write a space
@@ -116,8 +116,8 @@ def _unknown(fields: Fields, tokens: list[str]) -> int | None:
 
 
 def sentencepiece_text(fields: Fields) -> SentencePieceText | None:
-    """What becomes of a text before it is cut, where the file has rules for characters; without rules, steps of the
-    library do it, which are quicker. Raises `TokenizerError` for rules that are damaged."""
+    """The normalization of a file with character rules. (Without rules, faster steps of the library do it.) Raises
+    `TokenizerError` for damaged rules."""
     rules = _character_rules(fields)
     if not rules:
         return None
@@ -157,7 +157,7 @@ def _spaces(fields: Fields) -> normalizers.Sequence:
 
 
 def _character_rules(fields: Fields) -> bytes:
-    """What characters are replaced by, where the file says so. Some files store signed bytes."""
+    """The character rules of the file, if it has any. Some files store signed bytes."""
     if RULES not in fields:
         return b""
     octets = fields.integers(RULES)

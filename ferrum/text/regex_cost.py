@@ -65,7 +65,7 @@ class Cost:
 
 @lru_cache(maxsize=256)
 def cost_of(expression: str) -> Cost:
-    """What an expression costs. Raises `TokenizerError` for one that no text is short enough for."""
+    """The cost of an expression. Raises `TokenizerError` if its running time has no polynomial bound."""
     try:
         whole = parts_of(expression)
     except NotUnderstood as error:

@@ -26,7 +26,7 @@ _ASSERTIONS = {r"\A", r"\z", r"\Z", r"\b", r"\B", r"\G", r"\y", r"\Y"}
 
 
 class NotUnderstood(ValueError):
-    """The expression is malformed, or uses what no tokenizer needs."""
+    """The expression is malformed, or uses a construct that no tokenizer needs."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Atomic:
-    """What is never matched in another way once it has been matched."""
+    """An atomic group: once it has matched, it is not matched in another way."""
 
     inner: Part
 
@@ -96,7 +96,7 @@ class _Reader:
         return found
 
     def choice(self, depth: int) -> Part:
-        """Up to the end of the group, which stays to be read."""
+        """Parses up to the end of the group, which is not consumed."""
         if depth > DEEPEST:
             raise NotUnderstood(f"it nests groups more than {DEEPEST} deep")
         branches = [self.sequence(depth)]

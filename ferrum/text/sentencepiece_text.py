@@ -108,7 +108,7 @@ class SentencePieceText:
 
 
 def _below(unit: int) -> int:
-    """Where the children of a unit are: at this ^ their byte."""
+    """The position of the children of a unit: this ^ their byte."""
     return (unit >> 10) << ((unit & 0x200) >> 6)
 
 

@@ -52,7 +52,7 @@ def _text(part: Any) -> str:
 
 
 class TemplateReader:
-    """Answers from the syntax tree of a template."""
+    """Reads facts from the syntax tree of a template."""
 
     def __init__(self, tree: nodes.Template) -> None:
         from jinja2 import nodes
@@ -111,7 +111,7 @@ class TemplateReader:
         )
 
     def _values(self, node: nodes.Node | None) -> Iterator[nodes.Node]:
-        """What an expression may be, but for filters and slices that leave out some of it."""
+        """The possible values of an expression; filters and slices, which leave out some of a value, are ignored."""
         n = self._nodes
         if isinstance(node, n.Filter) or (isinstance(node, n.Getitem) and isinstance(node.arg, n.Slice)):
             yield from self._values(node.node)

@@ -17,11 +17,11 @@ from ferrum.errors import InvalidParameter, RequestValidation, quoted
 from ferrum.given import is_one, items, pairs
 
 REASONING = ("reasoning_content", "thinking", "reasoning")
-"""The names that a message's reasoning goes by, the one that most templates read first."""
+"""The keys of a message's reasoning; the first one is the one that most templates read."""
 DEEPEST = 100
 MOST_VALUES = 1 << 19
 ELEMENT = 32
-"""Characters that an element of a container is worth: about the memory that it takes."""
+"""Size of an element of a container in characters: about the memory that it takes."""
 LONGEST = 4 << 20
 """Characters that all texts of a conversation may have: those of a prompt for a million tokens."""
 
@@ -98,7 +98,7 @@ def is_object(value: object) -> bool:
 
 
 def _fields(value: Any) -> Any:
-    """What an object holds, by name; None for what is no object of that kind."""
+    """The fields of an object by name; None for an object of another kind."""
     if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     dump = getattr(value, "model_dump", None)

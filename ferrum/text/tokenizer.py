@@ -190,7 +190,7 @@ def _state(part: Any) -> Any:
 def _checked(
     backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken], text: SentencePieceText | None
 ) -> Growth:
-    """What a tokenizer makes of a text. Raises `TokenizerError` where it does not fit together."""
+    """The encoding of a text. Raises `TokenizerError` if the parts of the tokenizer contradict each other."""
     for token_id in ids_around(_state(backend.post_processor)):
         if backend.id_to_token(token_id) is None:
             raise TokenizerError(

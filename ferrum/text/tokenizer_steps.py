@@ -87,9 +87,9 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Growth:
-    """How large a text can become. `normalizations`: the steps that change all of it. `around`: how many characters are
-    made of one by what is put in front of each stretch between added tokens and of each piece.
-    `costs`: of expressions that cut the normalized text, and may take longer than it is long."""
+    """Bounds on the size of a text. `normalizations`: the steps that change all of it. `around`: how many characters
+    are made of one by what is put in front of each stretch between added tokens and of each piece. `costs`: of
+    expressions that cut the normalized text, and may take longer than it is long."""
 
     normalizations: tuple[Normalization, ...] = ()
     around: float = 1.0
@@ -110,7 +110,7 @@ class Growth:
 
     @cached_property
     def normalized(self) -> float:
-        """Characters that the normalizer makes of one, at most."""
+        """The most characters that the normalizer makes of one."""
         return math.prod(normalization.growth for normalization in self.normalizations)
 
     @cached_property
@@ -146,8 +146,8 @@ def _cannot_normalize(reason: str) -> TokenizerError:
 
 
 def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = None) -> Growth:
-    """What the parts of a tokenizer.json, as parsed, make of a text. `shortest_added`: characters of the shortest added
-    token, each of which may start a stretch of its own. Raises `TokenizerError` for steps that no text should take."""
+    """The bounds of a parsed tokenizer.json. `shortest_added`: characters of the shortest added
+    token, each of which may start a stretch of its own. Raises `TokenizerError` for steps that are refused."""
     first = list(_steps(normalizer, "normalizers"))
     then = list(_steps(pre_tokenizer, "pretokenizers"))
     if len(first) + len(then) > MOST_STEPS:
@@ -220,7 +220,7 @@ def _steps(part: Any, inner: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _out_of_one(step: Mapping[str, Any]) -> float:
-    """How many characters a normalizer makes of one, at most."""
+    """The most characters that a normalizer makes of one."""
     match step["type"]:
         case "Precompiled":
             try:

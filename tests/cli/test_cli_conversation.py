@@ -43,7 +43,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path_factory: pytest.TempPathFactor
         (b'{"messages": [], "params": {"colour": 1}}', "colour"),
         (b'{"messages": [], "params": {"n": 2}}', "n "),
         (b'{"messages": [], "params": {"top_p": 2}}', "top_p must be"),
-        (b'{"messages": [], "params": {"ignore_eos": 1}}', "ignore_eos cannot be 1"),
+        (b'{"messages": [], "params": {"ignore_eos": 1}}', "ignore_eos must be true or false, not 1"),
         (b'{"messages": ["Hi"]}', "message 1"),
         (b'{"messages": [{"role": "user"}]}', "message 1"),
         (b'{"messages": [{"role": "user", "content": ["a"]}]}', "message 1"),
