@@ -67,7 +67,7 @@ def try_out(
             input=pickle.dumps((tokens, special_ids, eos_token_ids, structure)),
             capture_output=True,
             env=own_environment(),
-            start_new_session=True,  # Ctrl-C is for whoever waits
+            start_new_session=True,  # Ctrl-C must reach only the process that waits
             timeout=PATIENCE,
             check=False,
         )

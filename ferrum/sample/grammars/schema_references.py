@@ -1,7 +1,7 @@
 """What the references of a JSON schema lead to.
 
 Owns: `$ref` in all its forms inside one schema: pointers, anchors, and the identifiers of its parts. Refuses to know:
-what any other keyword means; other documents, which nobody fetches.
+what any other keyword means; other documents, which are never fetched.
 Specs: SAMPLE-44. Source: RFC 6901 (pointers), RFC 3986 (references). Next: `ferrum.sample.grammars.schema_sets`.
 """
 
