@@ -125,7 +125,7 @@ def test_devices_that_are_hidden(machine: Machine, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     machine.runtime.getDeviceCount = lambda: 0
     machine.install(monkeypatch)
-    with pytest.raises(BackendError, match="CUDA_VISIBLE_DEVICES is '', and hides all others"):
+    with pytest.raises(BackendError, match="CUDA_VISIBLE_DEVICES is '', which hides all others"):
         probe.check()
 
 
@@ -161,7 +161,7 @@ def test_a_module_that_is_no_cupy(version: str, tmp_path: Any, monkeypatch: pyte
     (tmp_path / "cupy.py").write_text(version)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    with pytest.raises(BackendError, match="is no CuPy"):
+    with pytest.raises(BackendError, match="is not CuPy"):
         probe.check()
 
 

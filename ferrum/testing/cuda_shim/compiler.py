@@ -1,8 +1,8 @@
-"""The C++ compiler, and what it has made before.
+"""Compilation of CUDA sources by a C++ compiler for the CPU, and the libraries that it has made.
 
-Owns: making a shared library of a text that includes `shim.h`, once for all processes of a user. What is kept is code
-that will be run, so it is kept and trusted by the rules for the CPU's kernels: in the cache folder, private, with a
-digest. Refuses to know: what is in the text.
+Owns: making a shared library of a source that includes `shim.h`, once for all processes of a user. The library is code
+that will be run, so it is kept and checked like CPU kernels: in the cache folder, private, with a digest. Refuses to
+know: what is in the source.
 Specs: CUDA-17. Next: `ferrum.testing.cuda_shim.module`.
 """
 
@@ -21,7 +21,7 @@ from ferrum.paths import cache_folder
 FOLDER = Path(__file__).parent
 HEADERS = ("fibers.h", "shim.h")
 SEEN = "alignment,bounds,signed-integer-overflow,shift-exponent,integer-divide-by-zero"
-"""What the compiler adds checks for; `shim.h` has what they call."""
+"""Errors for which the compiler adds checks. `shim.h` defines the functions that the checks call."""
 COMPILING = (
     "-std=c++17", "-O2", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-ftrivial-auto-var-init=pattern", "-w",
     f"-fsanitize={SEEN}", f"-I{FOLDER}", "-c", "-x", "c++", "-",
@@ -30,15 +30,15 @@ LINKING = ("-shared", "-Wl,-Bsymbolic")
 
 
 def compiler() -> str | None:
-    """The C++ compiler that is there, if one is."""
+    """The path of a C++ compiler; None if there is none."""
     return shutil.which("g++") or shutil.which("clang++")
 
 
 def compiled(text: str, options: tuple[str, ...]) -> bytes:
-    """The shared library of a text. Raises DeviceError where there is no compiler, or one that refuses the text."""
+    """The shared library of a source. Raises DeviceError if there is no compiler, or if the source does not compile."""
     program = compiler()
     if program is None:
-        raise DeviceError("kernels run on the CPU only where there is a C++ compiler: install g++")
+        raise DeviceError("CUDA kernels run on the CPU only with a C++ compiler: install g++")
     made_with = _digest(program, *COMPILING, *LINKING, *map(_header, HEADERS))
     name = f"{_digest(text, *options)}.o"
     try:

@@ -1,6 +1,6 @@
-"""A device made of NumPy and fibers: everything of the CUDA backend but the GPU and CuPy.
+"""A device made of NumPy and fibers, which replaces the GPU and CuPy.
 
-Owns: launching and recording. During a capture nothing runs, as on a GPU, and no memory can be had but the graph's own.
+Owns: launching and recording. As on a GPU, nothing runs during a capture, and all memory is that of the graph.
 Refuses to know: operations. Specs: CUDA-14, CUDA-15. Next: `ferrum.testing.cuda_shim.backend`.
 """
 
@@ -28,7 +28,7 @@ class ShimDevice:
     processors = 4
 
     def __init__(self, seed: int = 1, captures_products: bool = False) -> None:
-        """seed: of the order in which threads run. captures_products: can a graph contain `product`?"""
+        """seed: of the order in which threads run. captures_products: True if a graph can contain `product`."""
         self.kernels = Kernels(self._load)
         self.launches = 0
         self._seed, self._captures_products = seed, captures_products
@@ -83,10 +83,10 @@ class ShimDevice:
         return np.empty(shape, host_dtype(dtype))
 
     def store(self, x: Array, places: np.ndarray, rows: Sequence[int]) -> None:
-        """As late as it may be: who looks at `places` in the meantime sees what was there before."""
+        """Copies as late as allowed, at the next `fetch`: until then `places` has its old content."""
         self._not_recording("a copy to the host")
-        kept = np.array(x)
-        self._late.append(lambda: places.__setitem__(list(rows), kept))
+        values = np.array(x)
+        self._late.append(lambda: places.__setitem__(list(rows), values))
 
     def fetch(self, places: np.ndarray, rows: Sequence[int]) -> Array:
         self._not_recording("a host array")
@@ -126,7 +126,7 @@ class ShimDevice:
 
 
 class _Launched:
-    """A module whose kernels are launched, or recorded, by a device."""
+    """A module whose kernels a device launches or records."""
 
     def __init__(self, device: ShimDevice, module: ShimModule) -> None:
         self._device, self._module = device, module
@@ -141,7 +141,8 @@ class _Launched:
 
 
 class ShimGraph:
-    """The launches of a capture. Between two runs its memory holds NaN: no run may read what another has left."""
+    """The launches of a capture. Before each run its memory is filled with NaN, so no run can read results of
+    another."""
 
     def __init__(self, launches: list[Launch], owned: np.ndarray, memory: Memory) -> None:
         self._launches, self._owned, self._memory = launches, owned, memory

@@ -1,8 +1,8 @@
-"""Memory of the shim's device that shows misuse.
+"""Memory of the shim's device that makes wrong accesses visible.
 
-Owns: what is handed out and given back. All of it holds NaN at first; what is given back is filled with NaN again, so
-that a graph that kept an address of it computes nonsense; and the bytes around an array are looked at when it goes: a
-kernel that wrote beyond an end has changed them.
+Owns: allocation. New memory holds NaN, and freed memory is filled with NaN again, so a graph that uses an old address
+computes NaN. The bytes on both sides of an array are checked when it is freed: a write outside of the array changes
+them.
 Refuses to know: kernels. Specs: CUDA-14. Next: `ferrum.testing.cuda_shim.device`.
 """
 
@@ -21,21 +21,21 @@ from ferrum.tensor.ops import Shape, host_dtype
 GUARD = 64
 """Bytes on both sides of an array."""
 POISON = 0xFF
-"""A float of such bytes is NaN, an int -1."""
+"""A float of these bytes is NaN, an int is -1."""
 CANARY = 0xA5
 MOST_FILLED = 64 << 20
-"""Larger arrays hold zeros at first, so that memory which nobody touches costs nothing."""
+"""Larger arrays hold zeros at first, so that pages that are never accessed take no memory."""
 
 
 class Memory:
-    """Pieces of host memory that stand for a device's."""
+    """Host memory that stands for the memory of a device."""
 
     def __init__(self) -> None:
         self._free: defaultdict[int, list[np.ndarray]] = defaultdict(list)
         self._damaged = 0
 
     def array(self, shape: Shape, dtype: str) -> np.ndarray:
-        """An array whose memory comes back when it and all of its views are gone."""
+        """An array. Its memory is freed when it and all its views are freed."""
         kind = host_dtype(dtype)
         size = math.prod(shape) * kind.itemsize
         whole = -(-size // 256) * 256 + 2 * GUARD
@@ -47,11 +47,11 @@ class Memory:
         return held.view(kind).reshape(shape)
 
     def fresh(self, size: int) -> np.ndarray:
-        """uint8 [size], contents undefined; zeros cost nothing until they are touched."""
+        """uint8 [size], content undefined; pages of zeros take no memory until they are accessed."""
         return np.zeros(size, np.uint8)
 
     def check(self) -> None:
-        """Raises DeviceError where something was written beyond the end of an array that is gone by now."""
+        """Raises DeviceError if there was a write outside of an array that has been freed since."""
         if self._damaged:
             self._damaged = 0
             raise DeviceError("a kernel wrote beyond the end of an array")
@@ -64,11 +64,11 @@ class Memory:
 
 
 class _Piece:
-    """What all views of an array hold on to."""
+    """The owner of the memory of an array, to which all its views refer."""
 
     def __init__(self, memory: Memory, raw: np.ndarray, size: int) -> None:
         self._raw, self._size = raw, size
-        weakref.finalize(self, memory.give_back, raw, size).atexit = False  # an interpreter that ends has no use for it
+        weakref.finalize(self, memory.give_back, raw, size).atexit = False  # not needed when the interpreter ends
 
     @property
     def __array_interface__(self) -> dict[str, Any]:

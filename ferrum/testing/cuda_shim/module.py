@@ -1,7 +1,7 @@
-"""Kernels compiled for the CPU, where fibers run them: called as those on a GPU are.
+"""CUDA kernels compiled for the CPU, which fibers run; launched like kernels on a GPU.
 
-Owns: adding to a CUDA source what lets Python call its kernels, what a launch may ask for, what goes wrong in one, in
-words, and the order of threads: each launch has a seed of its own, which follows from the first.
+Owns: the functions added to a CUDA source so that Python can call its kernels, the limits of a launch, the messages of
+errors in a launch, and the order of threads: each launch has its own seed, which follows from that of the device.
 Refuses to know: what a kernel computes.
 Specs: CUDA-10 to CUDA-13. Next: `ferrum.testing.cuda_shim.memory`.
 """
@@ -41,16 +41,16 @@ FAULTS = (
     "a shift by more bits than there are",
     "an integer was divided by zero",
 )
-"""By the numbers of `fibers.h`."""
+"""Messages, by the numbers in `fibers.h`."""
 LARGEST_GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 LARGEST_BLOCK = (1024, 1024, 64)
 MOST_THREADS = 1024
 MOST_SHARED = 48 << 10
-"""What every GPU can run."""
+"""Limits of a launch that every GPU supports."""
 
 
 class ShimModule:
-    """The kernels of a text. `without`: the line of a barrier that does nothing; a test looks whether it is missed."""
+    """The kernels of a source. `without`: the line of a barrier that does nothing, for tests of the barrier."""
 
     def __init__(self, text: str, options: tuple[str, ...] = (), seed: int = 1, without: int = 0) -> None:
         self._lines = text.splitlines()
@@ -67,9 +67,9 @@ class ShimModule:
             self._seed += 1
             sizes = ((ctypes.c_uint * 3)(*size) for size in (grid, block))
             seed, shared = ctypes.c_uint64(self._seed), ctypes.c_uint(shared_mem)
-            told = self._library.shim_launch(entry, places, *sizes, shared, seed, ctypes.c_int(self._without))
-            if told:
-                raise DeviceError(self._sentence(name, told & 255, told >> 8))
+            status = self._library.shim_launch(entry, places, *sizes, shared, seed, ctypes.c_int(self._without))
+            if status:
+                raise DeviceError(self._sentence(name, status & 255, status >> 8))
 
         return run
 
@@ -79,7 +79,8 @@ class ShimModule:
 
 
 def _check(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
-    """A GPU refuses such a launch; that a block is made of whole warps is a rule of ours."""
+    """Raises DeviceError for a launch that a GPU cannot run, or whose blocks do not consist of whole warps (our own
+    rule)."""
     threads = math.prod(block)
     if threads % 32 or not 0 < threads <= MOST_THREADS or any(map(int.__gt__, block, LARGEST_BLOCK)):
         raise DeviceError(f"kernel {name}: a block of {block} threads")
@@ -91,14 +92,14 @@ def _check(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int
 
 @cache
 def _loaded(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """What was compiled or kept is what is run: it is loaded from memory, not from a file that has a name."""
+    """Loads the library from memory and not from a file that another process could replace."""
     entries = "".join(_entry(name, parameters) for name, parameters in signatures(text).items())
     library = compiled(f'#include "shim.h"\n#line 1\n{text}\n{entries}', options)
     number = os.memfd_create("ferrum-shim", os.MFD_CLOEXEC)
     try:
         with open(number, "wb", closefd=False) as file:
             file.write(library)
-        with tempfile.TemporaryDirectory() as place:  # a name of its own: the loader knows libraries by their names
+        with tempfile.TemporaryDirectory() as place:  # a unique name: the loader identifies libraries by their names
             link = Path(place) / "kernels.so"
             link.symlink_to(f"/proc/self/fd/{number}")
             return ctypes.CDLL(str(link))
@@ -113,7 +114,7 @@ def _entry(name: str, parameters: tuple[Parameter, ...]) -> str:
 
 
 def _value(argument: Any) -> Any:
-    """What a parameter holds, in memory: the address of an array, or a number."""
+    """The value of a parameter in memory: the address of an array, or a number."""
     if isinstance(argument, np.ndarray):
         return ctypes.c_void_p(argument.ctypes.data)
     return (ctypes.c_char * argument.nbytes).from_buffer_copy(argument.tobytes())

@@ -34,6 +34,7 @@ from ferrum.backends.numba_kernels.layouts import (
     NORM_BIAS,
     NORM_CENTRED,
     NORM_EPSILON,
+    NORM_FUNCTION,
     NORM_HEAD_BYTES,
     NORM_WEIGHT,
 )
@@ -76,7 +77,7 @@ def norm_rows(norm, head, x, x_stride, out, out_stride, columns, first, end):
 @inlined
 def normalise(norm, head, x, x_stride, out, out_stride, columns, first, end):
     """Calls `norm_rows` for the norm with these words."""
-    call9(load_word(norm), norm, head, x, x_stride, out, out_stride, columns, first, end)
+    call9(load_word(norm + NORM_FUNCTION), norm, head, x, x_stride, out, out_stride, columns, first, end)
 
 
 @inlined
