@@ -35,10 +35,11 @@ KEPT_STEPS = 256
 SENT_STEPS = 32
 """Steps of one answer, the oldest first: a page that is behind asks again."""
 IDLE_S = 10.0
-"""The recording ends when no page has asked for so long."""
+"""Seconds without a request for steps, after which the recording ends."""
 ASK_EVERY_MS = 400
+"""Milliseconds from one request of a page to its next."""
 EXPLAINED_S = 2.0
-"""Distributions are recorded for so long after a page has asked for them."""
+"""Seconds for which distributions are recorded after a page has asked for them."""
 OFF = (
     "the glass box shows the texts of all users, and is off: ferrum-ref serve --glass turns it on; without the flag it "
     "is on where the server listens to this machine only and has at most one key"
@@ -47,7 +48,8 @@ OFF = (
 
 @dataclass(frozen=True)
 class Recording:
-    """What is recorded until no page asks any more. `name`: by which a page knows that the steps are of another one."""
+    """A recorder that observes the engine until no page asks for steps. `name` differs from recording to recording: each
+    numbers its steps from 1, and a page must not mix two of them."""
 
     recorder: Recorder
     name: str
@@ -66,7 +68,7 @@ class Recording:
 
 
 class Glass:
-    """What the paths `/glass` and `/glass/events` answer. To be used on one event loop."""
+    """The answers of `/glass` and `/glass/events`. To be used on one event loop."""
 
     def __init__(self, service: Service, enabled: bool) -> None:
         self._service = service
@@ -82,9 +84,9 @@ class Glass:
         return self._page
 
     async def events(self, request: Request) -> Response:
-        """The steps after the number `after` of the recording `recording`, or those that there are of a newer one.
-        With `distributions=true` the steps that come have distributions. Raises ApiError where the glass box is off,
-        for a number that is none, and for a page of another origin."""
+        """The steps with numbers above `after`, if `recording` names the running recording; otherwise all kept steps.
+        `distributions=true` has the distributions of later steps recorded. Raises ApiError if the glass box is off,
+        `after` is not a number, or the request comes from a page of another origin."""
         self.page()
         if "origin" in request.headers:  # the page of this server sends none with a GET
             raise ApiError(403, "only the page of this server may ask for steps", "permission_error", code="forbidden")
@@ -99,7 +101,7 @@ class Glass:
         return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
 
     def _explains(self, is_asked: bool) -> bool:
-        """True while any of the pages asks for distributions."""
+        """True if any page has asked for distributions within the last EXPLAINED_S seconds."""
         now = asyncio.get_running_loop().time()
         if is_asked:
             self._explains_until = now + EXPLAINED_S
@@ -107,7 +109,7 @@ class Glass:
 
     # ---- the recording
     def _watch(self) -> None:
-        """Begins to record, unless that is so; the recording ends IDLE_S seconds from now."""
+        """Begins to record unless a recording runs, and has it end IDLE_S seconds from now."""
         if self._end is None:
             self._service.served.thread.call(self._begin)
         else:
