@@ -48,8 +48,8 @@ OFF = (
 
 @dataclass(frozen=True)
 class Recording:
-    """A recorder that observes the engine until no page asks for steps. `name` differs from recording to recording: each
-    numbers its steps from 1, and a page must not mix two of them."""
+    """A recorder that observes the engine until no page asks for steps. `name` differs from recording to recording:
+    each numbers its steps from 1, and a page must not mix two of them."""
 
     recorder: Recorder
     name: str
