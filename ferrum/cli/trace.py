@@ -1,6 +1,6 @@
 """`ferrum-ref trace`: one generation, or several at once, recorded step by step, as a page or as JSON.
 
-Owns: the prompts, what is recorded of them, and where the recording is written.
+Owns: its flags, the order of prompts and their seeds, and the file or stream that the recording is written to.
 Refuses to know: how steps are recorded, and how the page shows them. Specs: TRACE-14 to TRACE-17.
 Next: `ferrum.cli.models`.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _COUNT = click.IntRange(min=1)
 TOKENS = 64
-"""Tokens of an answer, unless told otherwise: each has a step to look at."""
+"""The default of --max-tokens here: each token is a step of the page, and takes some 50 kB of it."""
 
 
 class Layers(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -59,7 +59,7 @@ class Layers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ver
 
 @dataclass(frozen=True)
 class TraceFlags:
-    """What is recorded; None stands for all layers in `attention`."""
+    """The flags of this command alone. `attention`: numbers of layers; None stands for all."""
 
     choices: int
     max_num_seqs: int
@@ -117,8 +117,8 @@ def trace(
     """Record the answer to PROMPT step by step, as a page to look at.
 
     Several prompts are answered at the same time, so that the page shows how they share steps and memory. The page
-    shows for each step which tokens are computed, the blocks of memory, attention, how each token was chosen, and what
-    was run for how long. With --json the same goes to standard output, or to the file of -o.
+    shows for each step which tokens are computed, the blocks of memory, attention, how each token was chosen, and which
+    operations ran for how long. With --json the same is written as JSON, to standard output or to the file of -o.
     """
     setting = Setting(system, None, flags)
     if raw and setting.flag() is not None:
@@ -138,7 +138,7 @@ def trace(
     limits = {"max_num_seqs": extent.max_num_seqs, "max_num_batched_tokens": extent.max_num_batched_tokens}
     llm = load(engine, progress, **limits)
     around = None if raw else chat_setting(llm, setting, progress)
-    each = [chosen(params, extent.choices, index) for index in range(len(texts))]
+    each = [prompt_params(params, extent.choices, index) for index in range(len(texts))]
     completions, content = record(llm, texts, around, each, detail, progress)
     write(content, output, as_json)
     for note in content["left_out"]:
@@ -153,7 +153,7 @@ def trace(
         raise click.exceptions.Exit(FAILED)
 
 
-def chosen(params: SamplingParams, choices: int, index: int) -> SamplingParams:
+def prompt_params(params: SamplingParams, choices: int, index: int) -> SamplingParams:
     """The parameters of prompt `index`: with a seed of its own, so that equal prompts have different answers."""
     from dataclasses import replace
 
