@@ -55,8 +55,8 @@ class Ledger:
             )
         except sqlite3.IntegrityError:
             before = self._one("SELECT number FROM lines WHERE custom_id = ?", line.custom_id)
-            told = f"line {line.number} has the custom_id {quoted(line.custom_id)}, which line {before} has already"
-            raise InvalidFormat(f"{told}: answers could not be told apart") from None
+            message = f"line {line.number} has the custom_id {quoted(line.custom_id)}, which line {before} has already"
+            raise InvalidFormat(f"{message}: answers could not be told apart") from None
         self.counts.lines += 1
 
     def waits(self, identifier: str) -> bool | None:
@@ -73,17 +73,17 @@ class Ledger:
             raise InvalidFormat(f"it answers {quoted(written.custom_id)} twice")
         number = self._one("SELECT number FROM lines WHERE custom_id = ?", written.custom_id)
         if number is not None:
-            told = f"its answer to {quoted(written.custom_id)} is to another request than that of line {number}"
-            raise InvalidFormat(f"{told}, or was made with another --seed: the rest belongs in a new file")
+            message = f"its answer to {quoted(written.custom_id)} is to another request than that of line {number}"
+            raise InvalidFormat(f"{message}, or was made with another --seed: the rest belongs in a new file")
         self.counts.strange += 1
 
     def answer(self, identifier: str, *, failed: bool) -> bool:
         """Records that the line has its answer. -> False if it had one already."""
         done = self._table.execute("UPDATE lines SET answered = 1 WHERE id = ? AND answered = 0", (identifier,))
-        news = done.rowcount == 1
-        self.counts.answered += news
-        self.counts.failed += news and failed
-        return news
+        is_new = done.rowcount == 1
+        self.counts.answered += is_new
+        self.counts.failed += is_new and failed
+        return is_new
 
     def _one(self, query: str, value: str | None) -> int | None:
         row = self._table.execute(query, (value,)).fetchone()

@@ -84,15 +84,15 @@ def answer_on_ray(
     import ray
 
     while asked := list(islice(lines(), LINES_A_ROUND)):
-        news = 0
+        new_results = 0
         try:
             for result in _round(replicas, asked):
                 if isinstance(result, FerrumError):
                     raise result
-                news += keep(result)
+                new_results += keep(result)
         except ray.exceptions.RayError as error:
             raise InternalError(f"Ray failed: {str(error).strip().splitlines()[-1]}") from error
-        if not news:
+        if not new_results:
             raise InternalError("Ray gives no answers")
 
 

@@ -56,8 +56,8 @@ def read_line(line: RawLine, seed: int) -> RequestLine:
         custom_id = custom_id or _salvaged_id(line)
         # two lines that are broken alike are still two lines
         place = "" if custom_id is not None else str(line.number)
-        told = Fault(fault.code, f"line {line.number}: {fault.message}")
-        return RequestLine(line.number, _id(line, seed, place), custom_id, fault=told)
+        numbered = Fault(fault.code, f"line {line.number}: {fault.message}")
+        return RequestLine(line.number, _id(line, seed, place), custom_id, fault=numbered)
     return RequestLine(line.number, _id(line, seed), custom_id, url, body)
 
 

@@ -64,12 +64,12 @@ class Run:
 
     def keep(self, result: Result) -> bool:
         """Writes a result, if the line has none yet. -> whether it had none."""
-        news = self.ledger.answer(result.id, failed=result.failed)
-        if news:
+        is_new = self.ledger.answer(result.id, failed=result.failed)
+        if is_new:
             self.answers.append(result.text)
             self.tokens += result.tokens
             self.watch()
-        return news
+        return is_new
 
     @property
     def complete(self) -> bool:
@@ -84,10 +84,10 @@ class Run:
 
 def check_model(models: Collection[str], names: tuple[str, ...]) -> None:
     """Raises ConfigError where a model has answered before that is not the one with these names."""
-    others = sorted(set(models).difference(names))
-    if others:
-        told = f"the answers that are there are those of {listed(others)}, and this is {listed(names)}"
-        raise ConfigError(f"{told}: the rest belongs in a new file")
+    earlier = sorted(set(models).difference(names))
+    if earlier:
+        message = f"the answers that are there are those of {listed(earlier)}, and this is {listed(names)}"
+        raise ConfigError(f"{message}: the rest belongs in a new file")
 
 
 def _changed() -> InvalidFormat:

@@ -130,23 +130,23 @@ class Watch:
 
     def show(self) -> None:
         counts = self._run.ledger.counts
-        passed, news = time.monotonic() - self._began, counts.answered - self._before
-        told = f"{counts.answered} of {counts.lines} lines, {counts.failed} with errors"
-        if news and passed:
-            left = duration((counts.lines - counts.answered) * passed / news)
-            told += f", {self._run.tokens / passed:.0f} tok/s, {left} left"
-        self._progress.show(told)
+        passed, new_answers = time.monotonic() - self._began, counts.answered - self._before
+        line = f"{counts.answered} of {counts.lines} lines, {counts.failed} with errors"
+        if new_answers and passed:
+            remaining = duration((counts.lines - counts.answered) * passed / new_answers)
+            line += f", {self._run.tokens / passed:.0f} tok/s, {remaining} left"
+        self._progress.show(line)
 
 
 def state(run: Run) -> str:
     """Numbers of answered, failed and remaining lines."""
     counts = run.ledger.counts
-    told = f"{counts.answered} of {counts.lines} lines answered"
+    line = f"{counts.answered} of {counts.lines} lines answered"
     if counts.failed:
-        told += f", {counts.failed} with errors (--retry-errors answers them again)"
+        line += f", {counts.failed} with errors (--retry-errors answers them again)"
     if counts.strange:
-        told += f"; {counts.strange} more answers are there, to lines that the input does not have"
-    return told
+        line += f"; {counts.strange} more answers are there, to lines that the input does not have"
+    return line
 
 
 def duration(seconds: float) -> str:

@@ -178,11 +178,11 @@ def on_interrupt(stop: Callable[[], None]) -> Iterator[None]:
 
     loop = asyncio.get_running_loop()
 
-    def heard() -> None:
+    def on_signal() -> None:
         loop.remove_signal_handler(signal.SIGINT)
         stop()
 
-    loop.add_signal_handler(signal.SIGINT, heard)
+    loop.add_signal_handler(signal.SIGINT, on_signal)
     try:
         yield
     finally:

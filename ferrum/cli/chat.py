@@ -74,8 +74,8 @@ def chat(
     edited = typed and sys.stdout is not None and sys.stdout.isatty()
     lines = TerminalLines(edited) if typed else PipedLines()
     with line_editing(completions) if edited else nullcontext():
-        news = None if file is None else summary(conversation)
-        Chat(partner, conversation, lines, typed).run(news, CONTINUE if continues else None)
+        announcement = None if file is None else summary(conversation)
+        Chat(partner, conversation, lines, typed).run(announcement, CONTINUE if continues else None)
 
 
 def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conversation:
@@ -86,8 +86,8 @@ def begin(system: str | None, file: Path | None, params: SamplingParams) -> Conv
     if file is not None:
         loaded = load_conversation(file, params)
         given = given_fields()
-        kept = {field.name: getattr(params, field.name) for field in fields(params) if field.name in given}
-        conversation = replace(loaded, params=replace(loaded.params, **kept))
+        overridden = {field.name: getattr(params, field.name) for field in fields(params) if field.name in given}
+        conversation = replace(loaded, params=replace(loaded.params, **overridden))
     if system is None:
         return conversation
     if not is_text(system):
@@ -105,12 +105,12 @@ class Chat:
         self._lines = lines
         self._typed = typed
 
-    def run(self, news: str | None = None, first: str | None = None) -> None:
-        """Runs until the input ends or a command ends the chat. `news`: a line printed after the greeting; `first`: a
-        line that is taken before those of the input."""
+    def run(self, announcement: str | None = None, first: str | None = None) -> None:
+        """Runs until the input ends or a command ends the chat. `announcement`: a line printed after the greeting;
+        `first`: a line that is taken before those of the input."""
         self._note(self._partner.greeting())
-        if news is not None:
-            self._note(news)
+        if announcement is not None:
+            self._note(announcement)
         waiting = [] if first is None else [Entry(first)]
         while True:
             try:
@@ -160,8 +160,8 @@ class Chat:
             if said:
                 click.echo()
         if reason is FinishReason.ERROR:
-            told = None if self._partner.last is None else self._partner.last.error
-            raise InternalError(f"the answer broke off and is not kept; /retry asks for it again ({told})")
+            cause = None if self._partner.last is None else self._partner.last.error
+            raise InternalError(f"the answer broke off and is not kept; /retry asks for it again ({cause})")
         if said or reason is not FinishReason.CANCELLED:
             self.conversation = asked.answered("".join(said))
         self._note(self._remark(reason, bool(said)))
@@ -170,7 +170,7 @@ class Chat:
         """Writes each piece of the answer before the next token is computed, and appends it to `said`."""
         progress = Progress()
         self._partner.watch(progress)
-        with interruption(heard=self._typed) as wish, self._partner.answer(asked) as stream:
+        with interruption(catches=self._typed) as interrupt, self._partner.answer(asked) as stream:
             try:
                 with progress.during("reading the conversation"):
                     chunk = next(stream, None)
@@ -179,7 +179,7 @@ class Chat:
                     if chunk.text:
                         said.append(chunk.text)
                         say(chunk.text)
-                    if wish.wanted:
+                    if interrupt.wanted:
                         break
                     chunk = next(stream, None)
             finally:
@@ -255,8 +255,10 @@ class Partner:
 
     def greeting(self) -> str:
         """Model, number type, backend and context, on one line."""
-        whole = self._llm.config.max_positions
-        size = f"{self.context} tokens" if self.context >= whole else f"{self.context} of {whole} tokens"
+        model_context = self._llm.config.max_positions
+        size = (
+            f"{self.context} tokens" if self.context >= model_context else f"{self.context} of {model_context} tokens"
+        )
         return f"{self.name}, {self._llm.dtype_name}, on {self._llm.backend_name} · context of {size} · /help"
 
     def statistics(self, conversation: Conversation) -> list[str]:

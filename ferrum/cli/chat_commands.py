@@ -73,8 +73,8 @@ def completions(line: str) -> list[str]:
     if name == "/set":
         return [parameter for parameter in names() if parameter.startswith(operand)]
     if name in ("/save", "/load"):
-        found = sorted(glob.glob(glob.escape(operand) + "*"))
-        return [path + os.sep if os.path.isdir(path) else path for path in found]
+        paths = sorted(glob.glob(glob.escape(operand) + "*"))
+        return [path + os.sep if os.path.isdir(path) else path for path in paths]
     return []
 
 
@@ -90,9 +90,9 @@ def _set(conversation: Conversation, operand: str, _speaker: Speaker) -> Outcome
     name, _, text = operand.partition(" ")
     if text.strip():
         conversation = replace(conversation, params=change(conversation.params, name, text.strip()))
-    told = [name] if name else names()
-    width = max(map(len, told))
-    return Outcome(conversation, tuple(f"{one:<{width}}  {shown(conversation.params, one)}" for one in told))
+    listed_names = [name] if name else names()
+    width = max(map(len, listed_names))
+    return Outcome(conversation, tuple(f"{one:<{width}}  {shown(conversation.params, one)}" for one in listed_names))
 
 
 def _system(conversation: Conversation, operand: str, _speaker: Speaker) -> Outcome:
@@ -137,8 +137,8 @@ def _exit(conversation: Conversation, _operand: str, _speaker: Speaker) -> Outco
 def summary(conversation: Conversation) -> str:
     """A line about a conversation that was read from a file."""
     turns = len(conversation.turns)
-    told = f"{turns} {'answer' if turns == 1 else 'answers'} loaded"
-    return f"{told}; the last message waits: /retry answers it" if conversation.unanswered is not None else told
+    line = f"{turns} {'answer' if turns == 1 else 'answers'} loaded"
+    return f"{line}; the last message waits: /retry answers it" if conversation.unanswered is not None else line
 
 
 def _file(name: str, operand: str) -> Path:

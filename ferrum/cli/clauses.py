@@ -84,9 +84,9 @@ def read_subject(name: str, text: str) -> Subject:
 
 
 def _clause(identifier: str, title: str, body: str) -> Clause:
-    kept = KEPT_BY.search(body)
-    why = body if kept is None else body[: kept.start()] + body[kept.end() :]
-    return Clause(identifier, title, why.strip(), "" if kept is None else " ".join(kept["words"].split()))
+    keepers = KEPT_BY.search(body)
+    why = body if keepers is None else body[: keepers.start()] + body[keepers.end() :]
+    return Clause(identifier, title, why.strip(), "" if keepers is None else " ".join(keepers["words"].split()))
 
 
 def read_subjects(folder: Path) -> list[Subject]:

@@ -113,8 +113,8 @@ def load(path: Path, params: SamplingParams) -> Conversation:
         if unknown:
             raise InvalidFormat(f"{quoted(unknown[0])} has no meaning in a conversation")
         if fields.get("params") is not None:
-            told = from_json(_mapping(fields["params"], '"params"'))
-            params = replace(told, structured_outputs=params.structured_outputs)  # which no file holds
+            loaded = from_json(_mapping(fields["params"], '"params"'))
+            params = replace(loaded, structured_outputs=params.structured_outputs)  # which no file holds
         return _conversation(fields.get("messages"), params)
     except (InvalidFormat, InvalidParameter) as error:
         raise InvalidFormat(f"{path}: {error}") from None

@@ -22,27 +22,27 @@ LEAST = -9999.0
 def as_list(entries: Sequence[Logprobs], count: int | None, spelling: Spelling) -> list[dict[str, Any]]:
     """One object for each token: its own numbers, and under "top" those of the `count` most likely ones, best first."""
 
-    def as_object(token: int, found: Logprob) -> dict[str, Any]:
+    def as_object(token: int, logprob: Logprob) -> dict[str, Any]:
         return {
             "token_id": token,
-            "token": found.decoded_token,
+            "token": logprob.decoded_token,
             "bytes": list(spelling(token)),
-            "logprob": max(found.logprob, LEAST),
-            "rank": found.rank,
+            "logprob": max(logprob.logprob, LEAST),
+            "rank": logprob.rank,
         }
 
-    found = []
+    objects = []
     for entry in entries:
-        (token, own), *_ = entry.items()
+        (token, sampled), *_ = entry.items()
         best = [pair for pair in entry.items() if count == ALL_TOKENS or pair[1].rank <= (count or 0)]
         best.sort(key=lambda pair: pair[1].rank)
-        found.append(as_object(token, own) | {"top": [as_object(*pair) for pair in best]})
-    return found
+        objects.append(as_object(token, sampled) | {"top": [as_object(*pair) for pair in best]})
+    return objects
 
 
 def logprob_lines(entries: Sequence[Logprobs], spelling: Spelling) -> Iterator[str]:
     """One line for each token: its log probability, itself, its rank, and the most likely others."""
     for entry in entries:
-        (token, own), *others = entry.items()
-        rest = "  ".join(f"{quoted(spelling(other))} {found.logprob:.2f}" for other, found in others)
-        yield f"{own.logprob:8.3f}  {quoted(spelling(token))} (rank {own.rank})" + (f"  {rest}" if rest else "")
+        (token, sampled), *alternatives = entry.items()
+        rest = "  ".join(f"{quoted(spelling(other))} {logprob.logprob:.2f}" for other, logprob in alternatives)
+        yield f"{sampled.logprob:8.3f}  {quoted(spelling(token))} (rank {sampled.rank})" + (f"  {rest}" if rest else "")

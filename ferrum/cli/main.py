@@ -73,8 +73,8 @@ def main() -> NoReturn:
 def forget_relative_places() -> None:
     """Removes empty and relative entries of PYTHONPATH, which stand for the current folder or a folder in it: modules
     must not be imported from there."""
-    given = os.environ.get("PYTHONPATH")
-    for place in given.split(os.pathsep) if given else ():
+    paths = os.environ.get("PYTHONPATH")
+    for place in paths.split(os.pathsep) if paths else ():
         absolute = os.path.abspath(place)
         if not os.path.isabs(place) and absolute in sys.path:
             sys.path.remove(absolute)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -21,9 +21,6 @@ from ferrum.kv.eviction import POLICIES
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 MODEL_HELP = "An alias that `ferrum-ref models` lists, a directory, a .gguf file, or org/name[@revision] on the hub."
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
 model_option = click.option("-m", "--model", default=DEFAULT_MODEL, show_default=True, help=MODEL_HELP)
@@ -166,8 +163,8 @@ def _gather(
 
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
-        own = {field: values.pop(field) for field in fields}
-        return command(**{name: make(**own)}, **values)
+        flag_values = {field: values.pop(field) for field in fields}
+        return command(**{name: make(**flag_values)}, **values)
 
     decorated: Callable[..., Any] = gathered
     inherited = len(getattr(gathered, "__click_params__", ()))

@@ -23,7 +23,7 @@ def stats_lines(stats: EngineStats) -> list[str]:
     kv = stats.kv
     share = 100 * kv.hit_tokens / kv.queried_tokens if kv.queried_tokens else 0
     decode = stats.decode
-    told = [f"decode      {decode.replayed} of {decode.total} steps replayed{why_not(decode)}"] if decode.total else []
+    steps = f"decode      {decode.replayed} of {decode.total} steps replayed{why_not(decode)}"
     drafts = [f"drafts      {stats.accepted_tokens} of {stats.draft_tokens} accepted"] if stats.draft_tokens else []
     return [
         f"blocks      device: {_tier(stats.device)}, {kv.peak_held} held at most · host: {_tier(stats.host)}",
@@ -33,7 +33,7 @@ def stats_lines(stats: EngineStats) -> list[str]:
         f"preemptions {stats.preempted_by_recompute} by recompute, {stats.preempted_by_swap} by swap: "
         f"{kv.swapped_out} blocks out, {kv.swapped_in} in",
         f"steps       {stats.steps}, {stats.computed_tokens} tokens computed, {kv.copied} blocks copied on write",
-        *told,
+        *([steps] if decode.total else []),
         *drafts,
     ]
 

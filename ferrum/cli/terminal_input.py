@@ -164,22 +164,22 @@ class Interruption:
     def __init__(self) -> None:
         self.wanted = False
 
-    def _hear(self, _signal: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
 
 
 @contextmanager
-def interruption(heard: bool) -> Iterator[Interruption]:
+def interruption(catches: bool) -> Iterator[Interruption]:
     """While the block runs, the first Ctrl-C sets `wanted` and a second one raises KeyboardInterrupt, so that no step
-    of the engine is broken off. Without `heard`, Ctrl-C raises as always."""
-    wish = Interruption()
-    if not heard:
-        yield wish
+    of the engine is broken off. Without `catches`, Ctrl-C raises as always."""
+    interrupt = Interruption()
+    if not catches:
+        yield interrupt
         return
-    before = signal.signal(signal.SIGINT, wish._hear)
+    before = signal.signal(signal.SIGINT, interrupt._on_signal)
     try:
-        yield wish
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)

@@ -81,8 +81,8 @@ class Answer:
 def has_text(choice: dict[str, Any]) -> bool:
     """True if a choice of a chunk (of a chat or a text completion) holds text of the model."""
     delta = choice.get("delta")
-    found = [delta.get(name) for name in TEXTS] if isinstance(delta, dict) else [choice.get("text")]
-    return any(isinstance(text, str) and text for text in found)
+    pieces = [delta.get(name) for name in TEXTS] if isinstance(delta, dict) else [choice.get("text")]
+    return any(isinstance(text, str) and text for text in pieces)
 
 
 def counted(usage: Any) -> Usage | None:

@@ -39,8 +39,8 @@ def read_goal(text: str) -> Goal:
     except ValueError:
         milliseconds = math.nan
     if name not in NAMES or not 0 < milliseconds < math.inf:
-        wanted = f"one of {', '.join(NAMES)}, a colon and milliseconds (ttft:500)"
-        raise InvalidParameter("slo", f"is {quoted(text)}, but must be {wanted}")
+        expected = f"one of {', '.join(NAMES)}, a colon and milliseconds (ttft:500)"
+        raise InvalidParameter("slo", f"is {quoted(text)}, but must be {expected}")
     return Goal(name, milliseconds)
 
 

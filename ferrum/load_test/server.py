@@ -43,12 +43,12 @@ def base_url(url: str) -> str:
 def headers(api_key: str | None) -> dict[str, str]:
     """What goes with every request. Nothing is compressed: a compressor would hold chunks back. Raises
     InvalidParameter."""
-    found = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    values = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if api_key is None or not (key := api_key.strip()):
-        return found
+        return values
     if not (key.isascii() and key.isprintable()):
         raise InvalidParameter("api_key", "has characters that cannot be sent")
-    return {**found, "Authorization": f"Bearer {key}"}
+    return {**values, "Authorization": f"Bearer {key}"}
 
 
 @asynccontextmanager
@@ -158,9 +158,9 @@ def failure_of(error: Exception) -> Failure:
 def names_in(content: bytes) -> list[str]:
     """The names in a list of models; none where it is no such list."""
     try:
-        found = json.loads(content)
+        values = json.loads(content)
     except (ValueError, RecursionError):
         return []
-    entries = found.get("data") if isinstance(found, dict) else None
+    entries = values.get("data") if isinstance(values, dict) else None
     names = [entry.get("id") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return [name for name in names if isinstance(name, str)]

@@ -83,21 +83,21 @@ def handler(question: Question) -> Callable[[Request], Awaitable[Response]]:
 
     async def handle(request: Request) -> Response:
         try:
-            found = question.asked(request)
-            if isinstance(found, Awaitable):
-                found = await found
+            result = question.asked(request)
+            if isinstance(result, Awaitable):
+                result = await result
         except Exception as error:
             return refused(as_api_error(error))
-        return found if isinstance(found, Response) else answered(found)
+        return result if isinstance(result, Response) else answered(result)
 
     return handle
 
 
 def health(service: Service) -> Ready:
     """Raises ApiError where the server is not ready, with the reason."""
-    found = service.health()
-    if not found.ready:
-        raise ApiError(503, found.reason or "the server is not ready", "server_error", code="not_ready")
+    state = service.health()
+    if not state.ready:
+        raise ApiError(503, state.reason or "the server is not ready", "server_error", code="not_ready")
     return Ready(status="ok")
 
 

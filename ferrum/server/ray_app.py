@@ -80,20 +80,20 @@ class CancelEverywhere:
         self._cancel = cancel
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wanted = _CANCEL.fullmatch(scope.get("path", "")) if scope["type"] == "http" else None
-        if wanted is None or scope["method"] != "POST":
+        match = _CANCEL.fullmatch(scope.get("path", "")) if scope["type"] == "http" else None
+        if match is None or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        told: list[Message] = []
+        messages: list[Message] = []
 
         async def hold(message: Message) -> None:
-            told.append(message)
+            messages.append(message)
 
         await self._app(scope, receive, hold)
-        if told[0]["status"] == HTTPStatus.NOT_FOUND and await self._cancel(wanted[1]):
-            await answered(Cancelled(id=wanted[1], object="request.cancelled"))(scope, receive, send)
+        if messages[0]["status"] == HTTPStatus.NOT_FOUND and await self._cancel(match[1]):
+            await answered(Cancelled(id=match[1], object="request.cancelled"))(scope, receive, send)
             return
-        for message in told:
+        for message in messages:
             await send(message)
 
 

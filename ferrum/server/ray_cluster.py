@@ -38,13 +38,13 @@ def cluster(address: str | None, replicas: int, backend: str, threads: int | Non
     cpus = threads or 1
     connected = ray.is_initialized()
     if not connected:
-        own: dict[str, Any] = {"address": address}
+        options: dict[str, Any] = {"address": address}
         if address is None:
             # Ray would wait for ever for processors that are not there
-            own = {"address": "local", "num_cpus": max(os.cpu_count() or 1, replicas * cpus + 1)}
-            own.update(include_dashboard=False, _node_ip_address=LOOPBACK)
+            options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, replicas * cpus + 1)}
+            options.update(include_dashboard=False, _node_ip_address=LOOPBACK)
         try:
-            ray.init(**own, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"there is no cluster of Ray to connect to: {error}") from error
     try:

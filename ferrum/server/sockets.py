@@ -25,12 +25,12 @@ def bind(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host, none of which listens yet. Port 0 is any free one, the same for all.
     Raises InvalidParameter for a host that has no address, ConfigError where it cannot be had."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise InvalidParameter("host", f"{quoted(host)} has no address: {error}") from None
     bound: list[socket.socket] = []
     failure: OSError | None = None
-    for family, _, _, _, address in dict.fromkeys(found):
+    for family, _, _, _, address in dict.fromkeys(addresses):
         place = (address[0], bound[0].getsockname()[1] if bound else port, *address[2:])
         try:
             bound.append(_bound(family, place))

@@ -30,8 +30,8 @@ class TlsFiles:
             # OpenSSL must not ask for the password of a key on the terminal
             context.load_cert_chain(self.certificate, self.key, password=self._no_password)
         except (ssl.SSLError, OSError) as error:
-            told = f"{self.certificate} and {self.key} are no certificate and its key: {error}"
-            raise ConfigError(told) from None
+            message = f"{self.certificate} and {self.key} are no certificate and its key: {error}"
+            raise ConfigError(message) from None
 
     def _no_password(self) -> str:
         raise ConfigError(f"{self.key} is behind a password, which is not supported: write it without one")
