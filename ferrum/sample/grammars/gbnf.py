@@ -1,6 +1,6 @@
 """GBNF, the grammars of llama.cpp, as text: read into rules.
 
-Owns: the syntax, and where in a text something is wrong with it. Refuses to know: what becomes of the rules.
+Owns: the syntax, and the position of an error in a text. Refuses to know: how the rules are used.
 Specs: SAMPLE-40, SAMPLE-41. Source: llama.cpp, grammars/README.md. Next: `ferrum.sample.grammars.gbnf_lark`.
 """
 
@@ -15,9 +15,9 @@ from ferrum.errors import quoted
 from ferrum.sample.grammars.refusals import CannotFollow
 
 DEEPEST = 100
-"""Groups inside groups."""
+"""Depth of nested groups, at most."""
 MOST_REPEATED = 2000
-"""That something must come so often at least; llama.cpp's limit."""
+"""Largest lower bound of a repetition, as in llama.cpp."""
 LAST = 0x10FFFF
 _SURROGATES = (0xD800, 0xDFFF)
 
@@ -34,14 +34,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Chars:
-    """One character out of these ranges of code points, ascending and apart; of none, nothing matches."""
+    """One character of these ranges of code points, ascending and disjoint; without ranges, nothing matches."""
 
     ranges: Ranges
 
 
 @dataclass(frozen=True)
 class Name:
-    """What the rule of this name matches."""
+    """A text that the rule of this name matches."""
 
     name: str
     at: int  # in the text
@@ -49,14 +49,14 @@ class Name:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some sequences."""
+    """One of several sequences."""
 
     options: tuple[tuple[Item, ...], ...]
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """The same again and again; `most` None: without end."""
+    """A repetition; `most` None: without upper limit."""
 
     item: Item
     least: int
@@ -85,14 +85,14 @@ def read(text: str) -> dict[str, Choice]:
 
 
 def refuse(text: str, at: int, message: str) -> NoReturn:
-    """Raises CannotFollow that tells the line and the column."""
+    """Raises CannotFollow with line and column."""
     before = _LINE_END.sub("\n", text[:at])
     line = before.count("\n") + 1
     raise CannotFollow(f"line {line}, column {len(before) - before.rfind(chr(10))}: {message}")
 
 
 class _Reader:
-    """Descends from rules to characters; each method reads what its name says and the space behind it."""
+    """A recursive descent parser; each method reads the part in its name and the white space after it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -145,7 +145,7 @@ class _Reader:
         return tuple(found)
 
     def _item(self, char: str) -> Item | None:
-        """None for what begins no item."""
+        """The next item; None if the text there begins no item."""
         start = self._at
         if char == '"':
             return self._literal()

@@ -1,7 +1,7 @@
-"""Structured outputs: which tokens keep an answer inside a grammar, as one more logits processor.
+"""Structured outputs: the masks of tokens that keep an answer inside a grammar.
 
-Owns: an answer's place in a grammar, and the grammars that are remembered. What is small is made at once; what is not
-is tried out in another process first. Refuses to know: tokenizers (a vocabulary is bytes), logits.
+Owns: an answer's position in a grammar, and the cache of grammars. A small structure is compiled at once; a large one
+is tried in another process first. Refuses to know: tokenizers (a vocabulary is bytes), logits.
 Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Next: `ferrum.text.chat`.
 """
 
@@ -32,24 +32,24 @@ from ferrum.sample.grammars.refusals import CannotFollow
 from ferrum.sampling_params import StructuredOutputs
 
 REMEMBERED = 256 << 20
-"""Bytes that compiled grammars may take which are kept, those used last."""
+"""Bytes of the cached grammars, at most; the least recently used ones are dropped."""
 QUICK = 2048
-"""Characters of a structure that is made at once, if nothing in it is known to be expensive."""
+"""Characters of a structure that is compiled at once, if it has no part that is known to be expensive."""
 QUICK_FUEL, FUEL = 25_000, 200_000
-"""What its regular expressions may cost to be made, and in all, while answers are made of it."""
+"""Limits of such a structure: fuel to compile its regular expressions, and in all while answers use it."""
 QUICK_SIZE = 4 << 20
-"""Bytes that such a one takes, at most."""
+"""Bytes of such a structure, at most."""
 STATE_SIZE = 512
 _EXPENSIVE = re.compile(r"multipleOf|%json|\d{16}|\d\.?[eE][-+]?\d")
-"""Divisibility, of which the library tries out every remainder, and schemas inside grammars, which can ask for it; and
-numbers beyond 64 bits, between which it searches until its stack is full."""
+"""Expensive parts: divisibility, for which the library tries every remainder, also in schemas inside grammars; and
+numbers beyond 64 bits, among which it searches until its stack is full."""
 _OUT_OF_FUEL = re.compile("too big|fuel|limit")
 
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A tokenizer as grammars see it. `tokens`: makes the bytes of every id; `special_ids`: tokens that are no text;
-    `eos_token_ids`: those that end one; `encode`: text to ids."""
+    """A tokenizer, as grammars use it. `tokens` returns the bytes of every id; `special_ids`: tokens without text;
+    `eos_token_ids`: tokens that end a text; `encode`: text to ids."""
 
     tokens: Callable[[], Sequence[bytes]]
     special_ids: Collection[int]
@@ -58,21 +58,21 @@ class Vocabulary:
 
 
 class MatcherGrammar:
-    """One answer's place in a grammar."""
+    """The position of one answer in a grammar."""
 
     def __init__(self, matcher: Any, allowed: NDArray[np.bool_], failed: Callable[[], None]) -> None:
-        """`allowed`: what may come first; `failed` is called when the grammar cannot go on."""
+        """`allowed`: the mask of first tokens; `failed` is called when the library cannot continue."""
         self._matcher = matcher
         self._allowed = allowed
         self._failed = failed
 
     def allowed(self) -> NDArray[np.bool_]:
-        """bool [vocab], not to be written to."""
+        """bool [vocab], read-only: the tokens that may come next."""
         return self._allowed
 
     def accept(self, token: int) -> None:
-        """Raises ModelError for a token that is not allowed, or where the grammar becomes too complex to go on. What
-        may come next is computed here, so that such an error is met by this answer alone and not by a whole batch."""
+        """Advances by one token. Raises ModelError for a token that is not allowed, or if the grammar becomes too
+        complex. The next mask is computed here, so that such an error ends this answer alone and not a whole batch."""
         try:
             advance(self._matcher, token)
             if not self.is_complete:
@@ -87,12 +87,12 @@ class MatcherGrammar:
 
     @property
     def accepts(self) -> bool:
-        """Is what has come a sentence, whether or not something can be added?"""
+        """True if the text is complete, even if it can be continued."""
         return bool(self._matcher.is_accepting())
 
 
 def _known(matcher: Any, vocab_size: int) -> NDArray[np.bool_]:
-    """bool [vocab]: what may come next. Raises CannotFollow where nothing may."""
+    """bool [vocab]: the tokens that may come next. Raises CannotFollow if there is none."""
     bits = np.frombuffer(mask(matcher), np.uint8)
     known = np.unpackbits(bits, bitorder="little")[:vocab_size].view(np.bool_)
     if not known.any():
@@ -102,7 +102,7 @@ def _known(matcher: Any, vocab_size: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """A grammar at its beginning, what may come first, and how many bytes it takes."""
+    """A compiled grammar: its matcher at the beginning, the mask of first tokens, and its size in bytes."""
 
     matcher: Any
     allowed: NDArray[np.bool_]
@@ -110,10 +110,10 @@ class _Made:
 
 
 class GrammarMaker:
-    """Grammars for one vocabulary. May be called by any thread."""
+    """Makes grammars for one vocabulary. Any thread may call it."""
 
     def __init__(self, vocabulary: Vocabulary, vocab_size: int) -> None:
-        """`vocab_size`: how many logits there are; ids beyond the vocabulary are never allowed."""
+        """`vocab_size`: the number of logits; ids beyond the vocabulary are never allowed."""
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
         self._kept: OrderedDict[StructuredOutputs, _Made] = OrderedDict()
@@ -121,14 +121,14 @@ class GrammarMaker:
         self._trying = threading.Lock()  # one structure at a time takes as much as a large one may
 
     def __call__(self, structure: StructuredOutputs) -> MatcherGrammar:
-        """A grammar at its beginning. Raises InvalidParameter for one that makes no sense or is too much to make,
+        """A grammar at its beginning. Raises InvalidParameter for a structure that makes no sense or is too large,
         Unsupported without the library, or for a vocabulary without a token that ends a text."""
         made = self._kept.get(structure) or self._make(structure)
         self._keep(structure, made)
         return MatcherGrammar(made.matcher.deep_copy(), made.allowed, lambda: self._forget(structure, made))
 
     def _keep(self, structure: StructuredOutputs, made: _Made) -> None:
-        """As the one used last; those that were not used for longest make room."""
+        """Adds a grammar to the cache as the most recently used; the least recently used ones are dropped for room."""
         with self._changing:
             self._kept[structure] = made
             self._kept.move_to_end(structure)
@@ -138,8 +138,8 @@ class GrammarMaker:
                 total -= oldest.size
 
     def _forget(self, structure: StructuredOutputs, made: _Made) -> None:
-        """All answers share what the library has learnt of a grammar: where that has become too much for it, the next
-        answer begins anew."""
+        """Drops a grammar from the cache. All answers share the library's state of a grammar: if that has become too
+        large, the next answer compiles the grammar again."""
         with self._changing:
             if self._kept.get(structure) is made:
                 del self._kept[structure]
@@ -169,7 +169,7 @@ class GrammarMaker:
         return _Made(matcher, _known(matcher, self._vocab_size), tried.size + MOST_STATES * STATE_SIZE)
 
     def _made_at_once(self, tokenizer: Any, structure: StructuredOutputs) -> Any:
-        """A matcher, or None for a structure that needs more fuel than is given away without a trial."""
+        """A matcher, or None for a structure that needs more fuel than is allowed without a trial."""
         grammar = source(structure)
         try:
             make_matcher(tokenizer, grammar, QUICK_FUEL)

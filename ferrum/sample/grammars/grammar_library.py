@@ -1,8 +1,8 @@
-"""The library that follows grammars, `llguidance`: what is asked of it, and within which limits.
+"""The library for grammars, `llguidance`: the calls to it, and their limits.
 
-Owns: how a schema, an expression or a grammar becomes a matcher, in this process. Whatever goes wrong in there, a panic
-of its native code included, is a `CannotFollow`; it recurses as deep as the rules of a grammar lead to one another, so
-that it runs on a stack of its own. Refuses to know: requests, logits, what is remembered.
+Owns: how a schema, an expression or a grammar is compiled to a matcher in this process. Each failure of the library,
+also a panic of its native code, becomes a `CannotFollow`. It recurses as deep as the rules of a grammar, and therefore
+runs in a thread with a large stack. Refuses to know: requests, logits, the cache.
 Specs: SAMPLE-28 to SAMPLE-30, SAMPLE-35. Source: https://github.com/guidance-ai/llguidance.
 Next: `ferrum.sample.grammars.grammar_trial`.
 """
@@ -21,15 +21,15 @@ from ferrum.sample.grammars.refusals import CannotFollow, in_short
 from ferrum.sampling_params import StructuredOutputs
 
 JSON_OPTIONS = {"whitespace_pattern": r"[ \t\r\n]{1,16}", "json_allowed_escapes": 'nrbtf\\"'}
-"""White space between the parts of JSON, but not without end: small models like to go on with it. One way to write each
-character: with `\\u0061` for "a", a key that is declared could come a second time, as an additional one."""
+"""White space between the parts of JSON is bounded, since small models may repeat it for ever. Each character has only
+one spelling: with `\\u0061` for "a", a declared key could come a second time, as an additional one."""
 MOST_STATES = 100_000
-"""Of a lexer, which grows while answers are made: each state takes half a kilobyte."""
+"""States of a lexer, which grows while answers are generated: each takes half a kilobyte."""
 NO_FORCING = '%llguidance {"no_forcing": true}'
-"""The last of such lines holds. The library looks ahead as long as only one byte can follow, which has no end where a
-grammar has none: after /a+/ that is followed by "ab", all that can ever come is one more "a"."""
+"""The last of such lines is valid. The library looks ahead while only one byte can follow, which has no end for some
+grammars: after /a+/ that is followed by "ab", only one more "a" can come, for ever."""
 STACK = 128 << 20
-"""Bytes, of which only those are taken that are used."""
+"""Bytes of the stack; only pages that are used take memory."""
 _LARK = re.compile(r"^[ \t]*(%llguidance\b|start[ \t]*:(?!:=))", re.MULTILINE)
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def library() -> Any:
 
 
 class _Wrapped:
-    """A vocabulary under the names that the library looks for."""
+    """A vocabulary with the attribute names that the library expects."""
 
     bos_token_id = None
 
@@ -70,7 +70,7 @@ def make_tokenizer(
     eos_token_ids: Sequence[int],
     encode: Callable[[str], list[int]],
 ) -> Any:
-    """A vocabulary as the library knows it."""
+    """A vocabulary as an object of the library."""
     wrapper = library().TokenizerWrapper(_Wrapped(tokens, special_ids, eos_token_ids[0], encode))
     return library().LLTokenizer(wrapper, eos_token=list(eos_token_ids))
 
@@ -108,8 +108,8 @@ _OPTIONS = {"x-guidance": JSON_OPTIONS}
 
 
 def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
-    """A matcher at the beginning of a grammar. `fuel`: what its regular expressions may cost, the library's own limit
-    where None. Raises CannotFollow."""
+    """A matcher at the beginning of a grammar. `fuel`: the limit for compiling its regular expressions; None: the
+    library's own. Raises CannotFollow."""
     limits = library().LLParserLimits(initial_lexer_fuel=fuel, max_lexer_states=MOST_STATES, verbose_errors=False)
     with _told():
         matcher = on_large_stack(lambda: library().LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
@@ -119,7 +119,7 @@ def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
 
 
 def mask(matcher: Any) -> bytes:
-    """One bit for each token, the lowest first: may it come next? Raises CannotFollow."""
+    """One bit for each token, the lowest first: 1 if it may come next. Raises CannotFollow."""
     with _told():
         bits = bytes(matcher.compute_bitmask())
         if matcher.is_error():
@@ -128,7 +128,7 @@ def mask(matcher: Any) -> bytes:
 
 
 def advance(matcher: Any, token: int) -> None:
-    """The next token has come. Raises CannotFollow for one that cannot."""
+    """Advances by one token. Raises CannotFollow for a token that is not allowed."""
     with _told():
         matcher.consume_token(token)
         if matcher.is_error():
@@ -150,7 +150,7 @@ def _told() -> Iterator[None]:
 
 
 def on_large_stack(function: Callable[[], T], size: int = STACK) -> T:
-    """What the function returns or raises, called in a thread with so large a stack."""
+    """Calls a function in a thread with that stack size -> its result. Raises its exception."""
     returned: list[T] = []
     raised: list[BaseException] = []
 

@@ -1,8 +1,8 @@
-"""A large structure is made in another process first: where it takes too long or too much, only that process ends.
+"""The trial of a large structure in another process: if it takes too much time or memory, only that process ends.
 
-Owns: the limits in time and memory, that process, and what it tells. The library for grammars has limits of its own,
+Owns: the limits in time and memory, that process, and its report. The library for grammars has limits of its own,
 but not for everything: a schema of forty characters can take minutes and gigabytes, and a native stack that is full
-ends a process. Refuses to know: what becomes of the structure.
+ends a process. Refuses to know: how the structure is used.
 Specs: SAMPLE-35. Next: `ferrum.sample.grammars.grammar`.
 """
 
@@ -35,21 +35,21 @@ from ferrum.sample.grammars.refusals import CannotFollow, in_short
 from ferrum.sampling_params import StructuredOutputs
 
 SECONDS = 1.5
-"""Of processor time."""
+"""Seconds of processor time to compile a structure."""
 BYTES = 256 << 20
 STEPS = 8
 STEP_SECONDS = 0.1
-"""Of processor time, for what may follow one of the first tokens."""
+"""Seconds of processor time to compute the mask after one of the first tokens."""
 PATIENCE = 60.0
-"""Seconds by the clock, on a machine that has much else to do."""
+"""Seconds by the clock, on a busy machine."""
 _LIMITS = frozenset((signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL, signal.SIGBUS))
-"""How a process ends that meets one of its limits: in time, on its stack, in memory, or the machine's."""
+"""The signals that end a process at one of its limits: time, stack, memory, or the memory of the machine."""
 TOO_MUCH = f"to make it takes more than {SECONDS:g} s or {BYTES >> 20} MiB"
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A structure that can be made: in the library's own language, and the bytes that it takes."""
+    """A structure that can be compiled: in the library's own language, and its size in bytes."""
 
     source: str
     size: int
@@ -58,7 +58,7 @@ class Tried:
 def try_out(
     tokens: Sequence[bytes], special_ids: Sequence[int], eos_token_ids: Sequence[int], structure: StructuredOutputs
 ) -> Tried:
-    """Raises CannotFollow for a structure that cannot be made within the limits."""
+    """Raises CannotFollow for a structure that cannot be compiled within the limits."""
     import subprocess  # and all that comes with it: few answers need it, and every start imports this module
 
     try:
@@ -87,7 +87,7 @@ def try_out(
 
 
 def main() -> None:
-    """What the other process does."""
+    """The program of the other process."""
     tokens, special_ids, eos_token_ids, structure = pickle.load(sys.stdin.buffer)
     tokenizer = make_tokenizer(tokens, special_ids, eos_token_ids, _Longest(tokens))
     _limit()
@@ -123,7 +123,7 @@ def _try(tokenizer: Any, vocab_size: int, structure: StructuredOutputs) -> dict[
 
 
 class _Longest:
-    """Text to tokens, each as long as possible: the library wants to know for text that can only be one."""
+    """Text to tokens, each as long as possible, for the library's text that has only one continuation."""
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
         self._ids = {token: index for index, token in enumerate(tokens) if token}
@@ -142,7 +142,7 @@ class _Longest:
 
 
 def _limit() -> None:
-    """From now on, the process ends when it has taken so much."""
+    """Sets the limits at which this process ends."""
     try:
         import resource
     except ImportError:  # no such limits here: the time by the clock remains
@@ -154,11 +154,11 @@ def _limit() -> None:
 
 
 _RESIDENT, _DATA = 1, 5
-"""Places in what Linux tells of a process's memory."""
+"""Indices in the file in which Linux reports a process's memory."""
 
 
 def _memory(place: int) -> int | None:
-    """Bytes; None where nothing is told."""
+    """The memory of this process in bytes; None if the system does not report it."""
     try:
         import resource
 

@@ -1,6 +1,6 @@
-"""Grammars in Lark's syntax: do their rules have an end? And which schemas are in them?
+"""Grammars in Lark's syntax: whether their rules match finite texts, and which JSON schemas they contain.
 
-Owns: as much of the syntax as that takes. What it does not know needs nothing here, and is the library's to refuse.
+Owns: the part of the syntax that this needs. Anything else is passed to the library, which may refuse it.
 Refuses to know: terminals, which the library checks, and what a schema means.
 Specs: SAMPLE-43. Next: `ferrum.sample.grammars.schema_keywords`.
 """
@@ -19,7 +19,7 @@ from ferrum.sample.grammars.rules import NOTHING, All, Needs, One, endless_from
 
 START = "start"
 DEEPEST = 100
-"""Groups inside groups; the library takes fewer."""
+"""Depth of nested groups, at most; the library accepts less."""
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r]+|(?://|\#)[^\n]*)
     | (?P<line>\n)
@@ -29,7 +29,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _HEAD = re.compile(r"(?:\.-?\d+)?(?:\[(?P<ways>[^\]\n]*)\])?[ \t]*:(?!:)")
-"""Between the name of a rule and what it matches: a priority, and ways to end it."""
+"""Between the name of a rule and its body: a priority, and options for its end."""
 _OPTIONAL = "*?"
 
 
@@ -114,7 +114,7 @@ def _is_terminal(name: str) -> bool:
 
 
 class _Body:
-    """What a rule matches."""
+    """The body of a rule."""
 
     def __init__(self, tokens: list[tuple[str, str]]) -> None:
         self._tokens = tokens
@@ -152,7 +152,7 @@ class _Body:
         return inner if opener == "(" else NOTHING
 
     def _suffix(self, parts: list[Needs]) -> None:
-        """What may come not at all needs nothing."""
+        """An optional part needs nothing."""
         following = "".join(what for _, what in self._tokens[self._at : self._at + 2])
         if following[:1] in tuple(_OPTIONAL) or following[:2] in ("{0", "~0", "{,"):
             parts[-1] = NOTHING

@@ -1,7 +1,7 @@
-"""What is said of a structure that cannot be followed.
+"""The error for a structure that cannot be used, and the form of its message.
 
-Owns: the one exception for it, which becomes an InvalidParameter where a request is made, and how the complaints of
-others are shown. Refuses to know: which kinds of structures there are.
+Owns: the one exception, which becomes an InvalidParameter where a request is made, and the wording of the library's
+messages. Refuses to know: which kinds of structures there are.
 Specs: SAMPLE-29. Next: `ferrum.sample.grammars.rules`.
 """
 
@@ -25,15 +25,15 @@ _WORDS = (
     (r"Schema intersection stack level exceeded", "its parts, all of which have to fit, lead back to themselves"),
     (r"(?: while processing)? json-schema:///\S*", ""),
 )  # fmt: skip
-"""What the library calls by names of its own, and what that means here."""
+"""Messages of the library (as patterns), and the words that replace them."""
 
 
 class CannotFollow(Exception):
-    """A structure that makes no sense, or that the library for grammars fails at; the text says why, on one line."""
+    """A structure that makes no sense, or at which the library for grammars fails; the message is one line."""
 
 
 def in_short(text: str) -> str:
-    """A complaint of the library on one short line."""
+    """A message of the library on one short line."""
     line = " ".join(text.replace("<non-verbose/>", "").split())
     for pattern, words in _WORDS:
         line = re.sub(pattern, words, line)

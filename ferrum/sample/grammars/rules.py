@@ -1,6 +1,6 @@
-"""Rules that need one another: which of them can ever come to an end, and which begin with themselves.
+"""Rules of a context-free grammar: which of them match a finite text, and which begin with themselves.
 
-Owns: both questions about a context-free grammar, whatever it was written in. Refuses to know: characters.
+Owns: both analyses, for grammars in any syntax. Refuses to know: characters.
 Specs: SAMPLE-41, SAMPLE-43. Next: `ferrum.sample.grammars.gbnf`.
 """
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Union
 
 Needs = Union[str, "All", "One"]
-"""What has to be matched for something to be matched: a rule, all of some parts, or one of some."""
+"""What a rule needs in order to match: another rule, all of some parts, or one of some parts."""
 
 
 @dataclass(frozen=True)
 class All:
-    """Each of these; of none, nothing is needed."""
+    """Each of these parts; without parts, nothing is needed."""
 
     parts: Sequence[Needs]
 
 
 @dataclass(frozen=True)
 class One:
-    """One of these; of none, nothing can match."""
+    """One of these parts; without parts, nothing can match."""
 
     parts: Sequence[Needs]
 
@@ -33,8 +33,8 @@ NOTHING = All(())
 
 
 def endless(rules: Mapping[str, Needs]) -> set[str]:
-    """The rules that no finite text matches, since each way through them needs one of them again. A name that is no
-    rule needs nothing."""
+    """The rules that no finite text matches, since each alternative needs one of them again. An unknown name counts as
+    a rule that needs nothing."""
     unknown = set(rules)
     found = True
     while found:
@@ -57,7 +57,7 @@ def _ends(needs: Needs, unknown: AbstractSet[str]) -> bool:
 
 
 def endless_from(start: str, rules: Mapping[str, Needs]) -> str | None:
-    """One of those rules that can begin where the grammar begins with `start`; None where each has an end."""
+    """One such rule that can be reached from `start`; None if all of them match a finite text."""
     lost = endless(rules)
     if not lost:
         return None
@@ -73,7 +73,7 @@ def endless_from(start: str, rules: Mapping[str, Needs]) -> str | None:
 
 
 def names(needs: Needs) -> Iterator[str]:
-    """The rules that are named there."""
+    """The rules that are named in it."""
     if isinstance(needs, str):
         yield needs
     else:
@@ -82,7 +82,7 @@ def names(needs: Needs) -> Iterator[str]:
 
 
 def in_order(leads: Mapping[str, Sequence[str]]) -> tuple[list[str], str | None]:
-    """Every name behind those that it leads to; and one that leads to itself again, None where there is none."""
+    """All names, each after those that it leads to; and a name that leads to itself, or None."""
     order: list[str] = []
     state: dict[str, bool] = {}  # False: on the way to its end
     again = None

@@ -1,7 +1,7 @@
-"""JSON schemas, made such that the library for grammars keeps to all that they demand.
+"""JSON schemas, rewritten so that the library for grammars enforces all of their demands.
 
-Owns: what of a schema can be kept to, said in few keywords; what cannot is refused with its name and place. Refuses to
-know: how schemas are followed.
+Owns: the rewriting to a few keywords; a keyword that cannot be enforced is refused with its name and place. Refuses to
+know: how schemas are enforced.
 Specs: SAMPLE-29, SAMPLE-42 to SAMPLE-46. Next: `ferrum.sample.grammars.grammar_library`.
 """
 
@@ -38,7 +38,7 @@ def followed(schema: Any, one_of_as_any_of: bool = False, strict_formats: bool =
 
 
 class _Reader:
-    """Reads a schema and everything that it refers to."""
+    """Rewrites a schema and all parts to which it refers."""
 
     def __init__(self, root: Any, one_of_as_any_of: bool, strict_formats: bool) -> None:
         self._root = root

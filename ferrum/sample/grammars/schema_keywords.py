@@ -1,4 +1,4 @@
-"""The keywords of JSON Schema, of all its drafts: what is kept to, what is refused, what is a note.
+"""The keywords of JSON Schema, of all its drafts: which are enforced, which are refused, which are notes.
 
 Owns: the tables, and what a value of a keyword must be. Refuses to know: where a keyword stands.
 Specs: SAMPLE-44. Source: https://json-schema.org, drafts 3 to 2020-12.
@@ -17,13 +17,13 @@ MAPS = ("properties", "patternProperties")
 COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 LEAST, MOST = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 LAST_EXACT = 2**53
-"""Up to there, the library's numbers are those of JSON."""
+"""Up to this size, the library handles numbers exactly."""
 LAST_INTEGER = 2**63 - 1
 """The largest whole number that the library writes."""
 FORMATS = frozenset((
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
 ))  # fmt: skip
-"""What `format` can be kept to; another is a note, as the standard has it."""
+"""The values of `format` that are enforced; others are notes, as the standard says."""
 ESCAPED = "\b\f\n\r\t"
 """Control characters that JSON has a short escape sequence for; other sequences are not used."""
 
@@ -38,7 +38,7 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """A bool is none."""
+    """True for a number; False for a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -73,4 +73,4 @@ NOTES = frozenset((
     "definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
     "contentEncoding", "contentMediaType", "contentSchema",
 ))  # fmt: skip
-"""What demands nothing of an answer, as do names that no draft has. The list is for people: nothing depends on it."""
+"""Keywords that demand nothing of an answer, like all unknown names. The list is for readers: nothing depends on it."""

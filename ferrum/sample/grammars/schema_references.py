@@ -1,4 +1,4 @@
-"""What the references of a JSON schema lead to.
+"""The targets of references in a JSON schema.
 
 Owns: `$ref` in all its forms inside one schema: pointers, anchors, and the identifiers of its parts. Refuses to know:
 what any other keyword means; other documents, which are never fetched.
@@ -11,13 +11,13 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 _VALUES = ("enum", "const", "default", "examples")
-"""Whose parts are no schemas, whatever they look like."""
+"""Keywords whose values are never schemas."""
 _BASE = "https://schema.invalid/"
-"""Of a schema that does not say where it is from."""
+"""The address of a schema without `$id`."""
 
 
 class References:
-    """The parts of one schema: where each stands, and what it is called."""
+    """The parts of one schema, by position and by identifier."""
 
     def __init__(self, root: Any) -> None:
         self._places: dict[int, str] = {}
@@ -28,11 +28,11 @@ class References:
         self._look(root, "#", _BASE)
 
     def place(self, schema: Any) -> str:
-        """Where it stands, as a pointer."""
+        """The position of a part, as a JSON pointer."""
         return self._places.get(id(schema), "#")
 
     def find(self, schema: dict[str, Any], reference: str) -> Any:
-        """What the reference in that schema leads to; None for nothing that is in the document."""
+        """The target of a reference in that schema; None if it is not in the document."""
         base = self._bases[id(schema)]
         document, fragment = urldefrag(base + reference if reference.startswith("#") else urljoin(base, reference))
         if not fragment.startswith("/") and fragment:
@@ -66,7 +66,7 @@ class References:
 
 
 def _inside(value: Any, key: str) -> Any:
-    """A part of an object or an array, None where there is none."""
+    """A part of an object or an array; None if it does not exist."""
     if isinstance(value, dict):
         return value.get(key)
     if isinstance(value, list) and key.isascii() and key.isdigit() and len(key) < 9 and int(key) < len(value):

@@ -1,7 +1,8 @@
-"""JSON schemas as sets of values: is there one with an end, and can one value be in two of them?
+"""JSON schemas as sets of values: whether a schema has a finite value, and whether two schemas overlap.
 
-Owns: both questions, answered from what schemas demand together. Where it cannot tell, a schema has values, and two
-overlap. Refuses to know: the forms of JSON Schema other than that of `ferrum.sample.grammars.schema`, the library.
+Owns: both tests, from the combined demands of schemas. If a test is undecided, a schema counts as having values, and
+two schemas as overlapping. Refuses to know: the library, and forms of JSON Schema that
+`ferrum.sample.grammars.schema` does not write.
 Specs: SAMPLE-43, SAMPLE-45. Next: `ferrum.sample.grammars.schema_parts`.
 """
 
@@ -34,7 +35,7 @@ class Sets:
         self._under_way: set[frozenset[int]] = set()
         self._rests: dict[tuple[int, str], Schema] = {}
         self.ending: set[str] = set()
-        """Those that a finite value fits."""
+        """The definitions that a finite value fits."""
         found = True
         while found:
             before = len(self.ending)
@@ -44,7 +45,7 @@ class Sets:
             found = len(self.ending) > before
 
     def ends(self, schemas: Sequence[Any_]) -> bool:
-        """Is there a finite value that fits all of them?"""
+        """True if there may be a finite value that fits all of them."""
         self._look()
         if len(schemas) == 1 and isinstance(schemas[0], dict) and list(schemas[0]) == ["$ref"]:
             return schemas[0]["$ref"] in self.ending
@@ -85,7 +86,7 @@ class Sets:
         return any(self.ends(other) for other in others)
 
     def apart(self, one: Sequence[Any_], other: Sequence[Any_], depth: int = 0) -> bool:
-        """Is it certain that no value fits both?"""
+        """True if it is certain that no value fits both."""
         self._look()
         both = self._together(one), self._together(other)
         if both[0] is None or both[1] is None:
@@ -121,7 +122,7 @@ class Sets:
             raise CannotFollow("its parts can be combined in too many ways")
 
     def _together(self, schemas: Sequence[Any_]) -> Together | None:
-        """The same without `allOf` and `$ref`; None where nothing fits."""
+        """The same demands without `allOf` and `$ref`; None if no value fits."""
         found: Together = []
         seen: set[int] = set()
         todo = list(reversed(schemas))
@@ -144,7 +145,7 @@ class Sets:
         return found
 
     def _options(self, together: Together) -> Iterator[list[Any_]] | None:
-        """The same once for each option of the first choice in it; None without one."""
+        """The same demands, once for each option of their first choice; None if there is no choice."""
         for number, schema in enumerate(together):
             for key in ("anyOf", "oneOf"):
                 if key in schema:
