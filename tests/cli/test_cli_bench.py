@@ -69,13 +69,13 @@ def test_only_what_is_meant_is_timed(tiny: Path, monkeypatch: pytest.MonkeyPatch
 def test_all_tokens_of_a_step_count(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that counts tokens generated, the rate is 1, however many come in a step."""
     llm = LLM(tiny, backend="numpy", speculate="ngram", max_num_batched_tokens=8)
-    advance, came = Engine._advance, []
+    push, came = Engine._push, []
 
     def counted(engine: Engine, *given: Any) -> None:
         came.append(given)
-        advance(engine, *given)
+        push(engine, *given)
 
-    monkeypatch.setattr(Engine, "_advance", counted)
+    monkeypatch.setattr(Engine, "_push", counted)
     monkeypatch.setattr("time.perf_counter", lambda: float(len(came)))
     assert measure(llm, [[1, 2] * 6, [3, 4, 5] * 4], gen_len=60)[1] == 1
     assert llm.stats().accepted_tokens > 5
