@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ferrum.config import EngineConfig
+from ferrum.engine.draft_length import pace_of
 from ferrum.engine.draft_model import DraftProposer
 from ferrum.engine.ngram import NgramProposer
-from ferrum.engine.pace import pace_of
 from ferrum.engine.proposer import Proposer
 from ferrum.engine.setup import Capacity, Model, build_runner, build_scheduler, capacity, storage_dtype
 from ferrum.engine.speculation import Speculation

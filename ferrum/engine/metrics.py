@@ -1,7 +1,7 @@
 """The metrics that servers report, collected by an observer of the engine.
 
 Owns: counters and histograms, with the buckets that dashboards of other engines use. Refuses to know: how metrics are
-published. Specs: ENGINE-31. Next: `ferrum.engine.pace`.
+published. Specs: ENGINE-31. Next: `ferrum.engine.draft_length`.
 """
 
 from __future__ import annotations

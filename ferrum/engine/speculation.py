@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ferrum.engine.pace import EXACT, Pace
+from ferrum.engine.draft_length import EXACT, Pace, Trust
 from ferrum.engine.proposer import Proposer
-from ferrum.engine.trust import Trust
 from ferrum.errors import InvalidParameter
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.drafts import Drafts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from ferrum.engine.engine import Engine
-from ferrum.engine.pace import DEVICE, EXACT
+from ferrum.engine.draft_length import DEVICE, EXACT
 from ferrum.engine.request import Request
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted

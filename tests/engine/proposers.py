@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from ferrum.engine.pace import DEVICE
+from ferrum.engine.draft_length import DEVICE
 from ferrum.engine.speculation import Speculation
 from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import NGRAM, Speculate

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.engine.draft_length import DEVICE, EXACT, INT8, MARGIN, Pace, Trust, pace_of
 from ferrum.engine.ngram import LONGEST, PLACES, SHORTEST, Lookup, NgramProposer
-from ferrum.engine.pace import DEVICE, EXACT, INT8, Pace, pace_of
-from ferrum.engine.trust import MARGIN, Trust
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.sequence import TokenSequence
 from ferrum.testing.strict import StrictOps

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ferrum.engine.draft_length import DEVICE
 from ferrum.engine.engine import Engine
-from ferrum.engine.pace import DEVICE
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import InvalidParameter
 from ferrum.kv.manager import KvManager

@@ -1,14 +1,46 @@
 """The number of tokens to propose for one text.
 
-Owns: the share of proposed tokens that were right, in which older ones count less, and the decision that follows: the
-k-th draft is right with probability share ** k, and the number of drafts is the one that gives the most tokens per unit
-of time. Refuses to know: who proposes.
+Owns: the decision: as many drafts as give the most tokens per unit of time. It rests on the share of a text's proposals
+that were right (the k-th draft is right with probability share ** k), and on estimates of the time of a step with
+drafts. The estimates are constants, not measured while the program runs, so that a text is computed in the same steps
+on every machine; benchmarks/speculation.py measures them. Refuses to know: who proposes.
 Specs: DRAFT-12. Paper: speculative decoding 2211.17192, section 3.5. Next: `ferrum.engine.proposer`.
 """
 
 from __future__ import annotations
 
-from ferrum.engine.pace import Pace
+from dataclasses import dataclass
+
+from ferrum.tensor.compositions import TensorOps
+
+STRIP = 4
+"""Number of tokens that a kernel computes with one reading of a weight."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Times of a step, in units of a step of one token."""
+
+    beside: float  # for each further token of the first strip of STRIP tokens
+    strip: float  # for each further strip
+
+    def time(self, tokens: int) -> float:
+        """The time of a step of so many tokens, at least one."""
+        first, more = min(tokens, STRIP), -(-max(0, tokens - STRIP) // STRIP)
+        return 1 + self.beside * (first - 1) + self.strip * more
+
+
+EXACT = Pace(0.17, 1.2)  # SmolLM2-135M in Q4_1, two cores with AVX-512
+INT8 = Pace(0.12, 0.6)  # the same model and machine
+DEVICE = Pace(0.03, 0.1)  # an estimate: weights are read once for many tokens
+
+
+def pace_of(ops: TensorOps) -> Pace:
+    """The pace of a backend."""
+    if not ops.on_host:
+        return DEVICE
+    return INT8 if ops.compute == "int8" else EXACT
+
 
 KEPT = 0.9
 """Factor of all older judgements at each new one: about the last ten proposals count."""
