@@ -32,7 +32,7 @@ def answer_file(path: Path) -> Iterator[AnswerFile]:
     real = Path(os.path.realpath(path))  # two names of one file have one lock
     if real.exists() and not stat.S_ISREG(real.stat().st_mode):
         raise ConfigError(f"{path} is not a regular file: answers could not be found there again")
-    if not real.parent.is_dir():  # the lock would make it
+    if not real.parent.is_dir():  # the lock would create the folder
         raise NotFound(f"there is no folder {real.parent}")
     lock = FileLock(real.with_name(f".{real.name}.lock"), blocking=False)
     try:
@@ -61,7 +61,7 @@ class AnswerFile:
         """True if both paths name one file."""
         return os.path.samestat(os.fstat(self._file.fileno()), os.fstat(other.fileno()))
 
-    # ---- what is there
+    # ---- reading
     def written(self) -> Iterator[Written]:
         """The answers that are there. A last line that was not written to its end is cut off. Raises InvalidFormat for
         a file that holds anything else."""
@@ -96,7 +96,7 @@ class AnswerFile:
     def _no_answer(self, number: int) -> InvalidFormat:
         return InvalidFormat(f"line {number} of {self._path} is no answer to a line of a batch: is it the right file?")
 
-    # ---- what comes
+    # ---- appending
     def append(self, text: str) -> None:
         """One more line. Raises OSError."""
         self._file.write(text.encode())

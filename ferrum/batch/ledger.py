@@ -35,7 +35,7 @@ class Ledger:
     def __init__(self) -> None:
         self.counts = Counts()
         self._table = sqlite3.connect("", isolation_level=None)  # "": a temporary file, deleted at the end
-        self._table.execute("PRAGMA journal_mode = OFF")  # it need not survive anything
+        self._table.execute("PRAGMA journal_mode = OFF")  # the table is not used after a crash
         self._table.execute(_TABLE)
         self._table.execute("BEGIN")  # one transaction that never ends
 

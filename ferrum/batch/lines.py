@@ -36,7 +36,7 @@ def raw_lines(file: BinaryIO) -> Iterator[RawLine]:
         cut = len(content) > MOST_BYTES and not content.endswith(b"\n")
         if cut:
             _pass_over(file)
-        # files that were put together have marks in the middle
+        # concatenated files have byte order marks in the middle
         content = content.removeprefix(BYTE_ORDER_MARK).strip(_BLANK)
         if content:
             yield RawLine(number, content, cut)

@@ -54,7 +54,7 @@ def read_line(line: RawLine, seed: int) -> RequestLine:
         url, body = _request(value)
     except Fault as fault:
         custom_id = custom_id or _salvaged_id(line)
-        # two lines that are broken alike are still two lines
+        # two equal broken lines are still two lines
         place = "" if custom_id is not None else str(line.number)
         numbered = Fault(fault.code, f"line {line.number}: {fault.message}")
         return RequestLine(line.number, _id(line, seed, place), custom_id, fault=numbered)

@@ -98,7 +98,7 @@ def answer(run: Run, flags: ServiceFlags, engine: EngineOptions, progress: Progr
             answerer = Answerer(service, run.seed, LINES_A_SEQUENCE * flags.max_num_seqs)
             await answer_all(answerer, run.lines(), run.keep)
         finally:
-            service.close()  # while there is a loop for the engine's last news
+            service.close()  # while the event loop runs, which the engine needs for its last events
 
     asyncio.run(answer_and_close())
     run.check_complete()

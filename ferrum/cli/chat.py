@@ -63,9 +63,9 @@ def chat(
     """
     if continues and file is None:
         raise click.UsageError("--continue goes on with the last answer of a conversation: name its file with --load")
-    conversation = begin(system, file, params)  # a wrong file is told before the model is loaded
+    conversation = begin(system, file, params)  # an error in the file is reported before the model is loaded
     if continues:
-        conversation.continued()  # and so is one without an answer
+        conversation.continued()  # and so is a conversation without an answer
     progress = Progress()
     llm = load(engine, progress)
     partner = Partner(llm, flags.as_options())
@@ -219,7 +219,7 @@ class Partner:
             raise Unsupported(f"{llm.model_name} has no chat template: `ferrum-ref generate` continues a text with it")
         self._llm = llm
         self._options = options or ChatOptions()
-        llm.chat_templates.plain(with_tools=self._options.tools is not None)  # a wrong one is told now
+        llm.chat_templates.plain(with_tools=self._options.tools is not None)  # an error in the template is reported now
         self.last: Completion | None = None
         """The last answer, complete or stopped."""
 

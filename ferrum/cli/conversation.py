@@ -96,7 +96,7 @@ def save(conversation: Conversation, path: Path, model: str) -> None:
     content = {"model": model, "messages": conversation.messages(), "params": as_json(conversation.params)}
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
     with replacing(path) as file:
-        file.write(text.encode(errors="backslashreplace"))  # what is no Unicode becomes JSON's own escape
+        file.write(text.encode(errors="backslashreplace"))  # half of a surrogate pair becomes a JSON escape
 
 
 def load(path: Path, params: SamplingParams) -> Conversation:
@@ -114,7 +114,7 @@ def load(path: Path, params: SamplingParams) -> Conversation:
             raise InvalidFormat(f"{quoted(unknown[0])} has no meaning in a conversation")
         if fields.get("params") is not None:
             loaded = from_json(_mapping(fields["params"], '"params"'))
-            params = replace(loaded, structured_outputs=params.structured_outputs)  # which no file holds
+            params = replace(loaded, structured_outputs=params.structured_outputs)  # a file does not hold them
         return _conversation(fields.get("messages"), params)
     except (InvalidFormat, InvalidParameter) as error:
         raise InvalidFormat(f"{path}: {error}") from None

@@ -52,7 +52,7 @@ class Program(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except BrokenPipeError:
-            raise click.exceptions.Exit(OK) from None  # a reader that has seen enough (`… | head`) is no failure
+            raise click.exceptions.Exit(OK) from None  # a reader that closes the pipe (`… | head`) is no failure
         except Exception as error:
             if ctx.meta.get(DEBUG):
                 traceback.print_exc()
@@ -104,7 +104,7 @@ def settle_stdout() -> None:
     """Redirects stdout to the null device after it has failed (closed pipe, full disk): otherwise the interpreter would
     write again at its end, print an error of its own and change the exit code."""
     try:
-        if sys.stdout is not None:  # None where the caller closed it
+        if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -83,7 +83,7 @@ def generate(
         raise click.UsageError("--no-stream has no meaning with --parallel, whose answers come whole")
     if parallel is not None and prompt is not None and file is not None:
         raise click.UsageError("with --parallel the prompts are given twice: as an argument and with -f")
-    flags.as_options()  # what is wrong is told before the model is loaded
+    flags.as_options()  # errors are reported before the model is loaded
     text = read_prompt(prompt, file, needed=not beginning or parallel is not None)
     prompts = [] if parallel is None else split_prompts(text)
     progress = Progress()
@@ -137,7 +137,7 @@ def show(stream: TokenStream, progress: Progress, *, silent: bool, whole: bool) 
     """Runs the stream to its end; its text is printed piece by piece, at the end, or not at all."""
     pieces: list[str] = []
     with progress.during("reading the prompt"):
-        first = next(stream, None)  # there is none where the answer fails at once
+        first = next(stream, None)  # None if the answer fails at once
     progress.end()
     for chunk in chain(() if first is None else (first,), stream):
         pieces.append(chunk.text)

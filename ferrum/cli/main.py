@@ -67,7 +67,7 @@ def main() -> NoReturn:
     try:
         program.main(prog_name=NAME)
     finally:
-        gc.freeze()  # the interpreter would search everything once more on its way out
+        gc.freeze()  # saves a garbage collection at the end of the process
 
 
 def forget_relative_places() -> None:

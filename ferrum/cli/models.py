@@ -42,7 +42,7 @@ SIZES = ("layers", "hidden_size", "intermediate_size", "heads", "kv_heads", "hea
 def pull(model: str, verify: bool, offline: bool) -> None:
     progress = Progress()
     location = locate(model, progress, offline=offline)
-    if verify or location.is_packaged:  # which takes a moment, as such a model is small
+    if verify or location.is_packaged:  # such a model is small, so this is quick
         with progress.during(f"verifying {model}"):
             from ferrum.load.resolve import verify as verified
 
@@ -75,7 +75,7 @@ def inspect(model: str, list_tensors: bool, as_json: bool, offline: bool) -> Non
     files = open_model(locate(model, Progress(), offline=offline))
     architecture = files.architecture  # first: a file that cannot be read at all is an error
     about = _unless_refused(lambda: files.description, FerrumError)
-    source = _unless_refused(lambda: files.source, Unsupported, ModelError, NotFound)  # one that is damaged is an error
+    source = _unless_refused(lambda: files.source, Unsupported, ModelError, NotFound)  # a damaged file is an error
     tensors = None if source is None else [source.describe(name) for name in source.names()]
     described = describe(files, about, architecture, tensors)
     if list_tensors:

@@ -159,7 +159,7 @@ def begin(llm: LLM, lines: list[Line], setting: Setting | None, params: list[Sam
     except RequestValidation:
         for line, own in zip(lines, params, strict=True):
             try:
-                ask([line], [own])  # checks, and begins nothing before the first answer is asked for
+                ask([line], [own])  # checks only: nothing starts before the first answer is read
             except RequestValidation as error:
                 raise RequestValidation(f"line {line.number}: {error}") from error
         raise

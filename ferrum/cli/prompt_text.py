@@ -63,7 +63,7 @@ def input_is_ignored() -> bool:
         if stat.S_ISREG(status.st_mode):
             return os.lseek(descriptor, 0, os.SEEK_CUR) < status.st_size
         return (stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode)) and _waiting(descriptor) > 0
-    except (AttributeError, OSError, ValueError):  # there is none, or it is no file
+    except (AttributeError, OSError, ValueError):  # no standard input, or not a file
         return False
 
 
@@ -72,7 +72,7 @@ def _waiting(descriptor: int) -> int:
     try:
         import fcntl
         import termios
-    except ImportError:  # another kind of system
+    except ImportError:  # not a Unix system
         return 0
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 

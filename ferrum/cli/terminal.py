@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 def quoted(content: bytes) -> str:
     """Bytes as text in quotes, in which characters that do not print are escaped."""
-    # No byte of a longer character is a backslash, so that those of the text can be doubled before the others appear.
+    # Backslashes of the text are doubled before escapes add others. (In UTF-8 no byte of a longer character is one.)
     text = content.replace(b"\\", b"\\\\").decode(errors="backslashreplace")
     return f'"{"".join(map(_visible, text))}"'
 

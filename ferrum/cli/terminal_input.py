@@ -73,14 +73,14 @@ class TerminalLines:
         try:
             if self._edited:
                 text = input(prompt)
-            else:  # stdout is for answers only
+            else:  # stdout holds answers only
                 click.echo(prompt, nl=False, err=True)
                 text = sys.stdin.readline()
                 if not text:
                     raise EOFError
                 text = text.removesuffix("\n")
         except EOFError:
-            click.echo(err=True)  # the shell's prompt has a line of its own
+            click.echo(err=True)  # the shell's prompt begins on a new line
             return None
         except UnicodeDecodeError:
             raise InvalidFormat("this line is not UTF-8 text") from None
@@ -127,7 +127,7 @@ def line_editing(completions: Callable[[str], list[str]]) -> Iterator[None]:
 
     readline.set_completer(complete)
     readline.set_completer_delims(" ")
-    # the same wish, in the words of each of the two libraries that Python calls readline
+    # the binding of Tab, in the syntax of each of the two libraries that Python calls readline
     readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
     readline.set_history_length(HISTORY_LINES)
     path = history_file()

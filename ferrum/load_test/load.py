@@ -61,10 +61,10 @@ class Load:
             interrupted = not work.done()
         finally:
             stopped.cancel()
-            work.cancel()  # which does nothing to what is done
+            work.cancel()  # no effect on finished tasks
             await asyncio.wait({work})
         if not work.cancelled():
-            work.result()  # raises what went wrong
+            work.result()  # raises the error of the task
         return Run(started, clock(), tuple(self.timelines), self.under_way, interrupted)
 
     async def _closed(self) -> None:

@@ -42,7 +42,7 @@ class Keys:
     def _fits(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         key = given.strip().encode("latin-1")
-        # every key is compared in full, so that the time tells nothing of them
+        # every key is compared completely, so that the time reveals nothing about them
         fits = [hmac.compare_digest(key, each) for each in self._keys]
         return any(fits) and scheme.lower() == "bearer"
 

@@ -34,7 +34,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
     app = FastAPI(
         title="ferrum",
         version=__version__,
-        docs_url=None,  # these pages would load scripts from elsewhere
+        docs_url=None,  # these pages would load scripts from other servers
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: refused_by_route, Exception: refused_by_defect},
@@ -52,7 +52,7 @@ def make_app(service: Service, settings: ServerSettings | None = None) -> FastAP
 
 
 def _route(app: FastAPI, path: str, method: str, handle: Any) -> None:
-    methods = ["GET", "HEAD"] if method == "GET" else [method]  # some monitors ask for the head alone
+    methods = ["GET", "HEAD"] if method == "GET" else [method]  # some monitors send HEAD
     app.add_api_route(path, handle, methods=methods, response_model=None, include_in_schema=False)
 
 

@@ -26,7 +26,7 @@ from ferrum.server.answers import refused
 class Bounds:
     """Limits for a client's connection."""
 
-    client_timeout_s: float = 60.0  # for a request to arrive, and for a piece of an answer to be taken
+    client_timeout_s: float = 60.0  # for a request to arrive, and for a piece of an answer to be received
     connections: int = 10_000
 
 
@@ -56,11 +56,11 @@ class Connection(H11Protocol):
         if self.config.h11_max_incomplete_event_size is not None:
             self.conn = BoundedHeads(self.config.h11_max_incomplete_event_size)
         self._bounds = bounds
-        self._arrival: asyncio.TimerHandle | None = None  # runs while a request is coming
-        self._taking: asyncio.TimerHandle | None = None  # runs while nothing can be written
+        self._arrival: asyncio.TimerHandle | None = None  # runs while a request arrives
+        self._taking: asyncio.TimerHandle | None = None  # runs while the client does not receive
         self._quiet_since = 0.0
 
-    # ---- what uvicorn calls
+    # ---- called by uvicorn
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._quiet_since = self.loop.time()

@@ -21,7 +21,7 @@ from ferrum.api.errors import ApiError, as_api_error
 from ferrum.api.protocol.base import Answer
 from ferrum.server.presence import ClientGone, while_connected
 
-HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies are to pass on every event at once
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # proxies must pass on each event at once
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": the answer goes on\n\n"
 
@@ -66,7 +66,7 @@ class EventStream(Response):
     async def _send(self, send: Send, event: bytes, more: bool = True) -> None:
         self._last_s = asyncio.get_running_loop().time()
         await send({"type": "http.response.body", "body": event, "more_body": more})
-        await asyncio.sleep(0)  # sending waits for nothing while buffers have room, and others want to send as well
+        await asyncio.sleep(0)  # sending does not wait while buffers have room; this lets other streams send
 
     async def _comment(self, send: Send) -> None:
         """A comment, since proxies and clients close connections that are silent."""

@@ -99,7 +99,7 @@ def counters(stats: EngineStats, metrics: EngineMetrics) -> Iterator[Metric]:
     preempted.add_metric(("swap",), stats.preempted_by_swap)
     yield preempted
     ended = CounterMetricFamily(f"{PREFIX}request_success", "Answers by how they ended.", labels=("finished_reason",))
-    counts = dict(metrics.finished)  # a copy at once: the engine goes on counting
+    counts = dict(metrics.finished)  # a copy, because the engine continues to count
     for reason in FinishReason:
         ended.add_metric((str(reason),), counts.get(reason, 0))
     yield ended

@@ -60,7 +60,7 @@ def document(endpoints: Sequence[Endpoint], questions: Sequence[Question], *, wi
 def _posted(endpoint: Endpoint, refs: Any) -> Schema:
     content: Schema = {JSON: {"schema": refs[endpoint.answer, "serialization"]}}
     if endpoint.streams is not None:
-        content["text/event-stream"] = {}  # what an event is cannot be said in this version
+        content["text/event-stream"] = {}  # OpenAPI 3.1 cannot describe events
     body = {"required": True, "content": {JSON: {"schema": refs[endpoint.request, "validation"]}}}
     return {**_operation(endpoint.summary, endpoint.path, content, refs), "requestBody": body}
 

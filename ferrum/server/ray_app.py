@@ -121,7 +121,7 @@ def serve_on_ray(deployment: Deployment, ready: Callable[[], None]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        serve.delete(NAME)  # once the replicas have no requests
+        serve.delete(NAME)  # returns when the replicas have no requests
         serve.shutdown()
 
 

@@ -40,7 +40,7 @@ def cluster(address: str | None, replicas: int, backend: str, threads: int | Non
     if not connected:
         options: dict[str, Any] = {"address": address}
         if address is None:
-            # Ray would wait for ever for processors that are not there
+            # Ray would wait forever for missing processors
             options = {"address": "local", "num_cpus": max(os.cpu_count() or 1, replicas * cpus + 1)}
             options.update(include_dashboard=False, _node_ip_address=LOOPBACK)
         try:

@@ -40,7 +40,7 @@ class Terms:
 
     bounds: Bounds = field(default_factory=Bounds)
     largest_head: int = 64 << 10  # bytes
-    idle_s: int = 75  # that a connection is kept open between two requests
+    idle_s: int = 75  # seconds for which a connection is kept open between two requests
     drain_s: float = 30.0
     tls: TlsFiles | None = None
 
@@ -96,7 +96,7 @@ class DrainingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets=sockets)
-        except OSError as error:  # two programs may bind an address, as long as none listens there
+        except OSError as error:  # two programs may bind an address while neither listens
             raise ConfigError(f"cannot listen: {error.strerror or error}") from None
         self._loop = asyncio.get_running_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(TEXT_THREADS, "ferrum-text"))
@@ -112,12 +112,12 @@ class DrainingServer(uvicorn.Server):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._abort)
 
-    # ---- what uvicorn calls
+    # ---- called by uvicorn
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._asked:
             self.cut_by = sig
             self.cut()
-        self.drain()  # in a tick: a signal may have come anywhere, with any lock held
+        self.drain()  # later, in a tick: the signal may have interrupted code that holds a lock
 
     async def on_tick(self, counter: int) -> bool:
         if self._asked and self._draining is None:

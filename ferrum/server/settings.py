@@ -20,12 +20,12 @@ class ServerSettings:
     """Times in seconds, sizes in bytes. None: there is no limit."""
 
     api_keys: tuple[str, ...] = ()  # without a key, every request is accepted
-    cors_origins: tuple[str, ...] = ()  # of pages elsewhere that a browser lets ask; "*" is any
-    allowed_hosts: tuple[str, ...] = (ANY,)  # by which this server may be called; "*" is any
+    cors_origins: tuple[str, ...] = ()  # origins of pages that may send requests; "*": any
+    allowed_hosts: tuple[str, ...] = (ANY,)  # host names that requests may use; "*": any
     max_body_bytes: int = 32 << 20
     request_timeout_s: float | None = None  # for an answer, the time in the queue included
     glass: bool = False  # True: /glass shows the steps of the engine, with the texts of all users
-    keep_alive_s: float = 15.0  # of silence in a stream, after which a comment says that it goes on
+    keep_alive_s: float = 15.0  # seconds of silence in a stream before a comment is sent
 
     def __post_init__(self) -> None:
         for name in ("api_keys", "cors_origins", "allowed_hosts"):

@@ -75,7 +75,7 @@ def allow_many_files() -> int:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for most in (hard, max(soft, ALWAYS_ALLOWED)):
-        with suppress(ValueError, OSError):  # some systems allow less than they say
+        with suppress(ValueError, OSError):  # some systems allow less than they report
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             break
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -17,9 +17,9 @@ from ferrum.text.template_content import CONTENT, TemplateReader
 from ferrum.text.template_data import REASONING, as_chat, plain_mapping, plain_objects, weight
 from ferrum.types import Message
 
-_REASON_LENGTH = 300  # characters of a template's own complaint that an error repeats
+_REASON_LENGTH = 300  # characters of a template's own message that an error repeats
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-_LONGEST_READ = 10_000  # characters of it that are read, white space included
+_LONGEST_READ = 10_000  # characters of the message that are read, white space included
 
 _END = "THE_FINAL_MESSAGE_ENDS_HERE "
 """A mark that is added to the message that is to be continued, to find its end in the rendered text. Its space shows
@@ -114,7 +114,7 @@ class ChatTemplate:
         except RequestValidation:
             raise
         except Exception as error:  # foreign code: any exception may come out of it
-            weight(variables)  # too long says more than what became of it
+            weight(variables)  # raises if the conversation is too long, which is the better error
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
 
     def _mark_end(self, chat: list[dict[str, Any]], field: str, mark: str) -> str:
@@ -154,9 +154,9 @@ def _until_end(rendered: str, final: str, with_space: str) -> str:
     if final.strip() not in rendered or mark not in rendered:
         raise _not_continued("is set, but the chat template leaves out the final message, or some of it")
     end = rendered.rindex(mark)
-    # a template that takes white space away from messages takes away what is in front of the mark as well
+    # a template that strips messages strips the white space before the mark as well
     kept = rendered[:end] if rendered.startswith(with_space, end) else rendered[:end].rstrip()
-    return kept.replace(with_space, "").replace(mark, "")  # of a template that writes the message twice
+    return kept.replace(with_space, "").replace(mark, "")  # a template may write the message twice
 
 
 def _not_continued(what: str) -> InvalidParameter:

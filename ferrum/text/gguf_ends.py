@@ -85,7 +85,7 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
     if texts & {"<|call|>", "<|calls|>"} and texts & {"<|return|>", "<|flush|>"}:
         visible |= _taken_out(ends, find("<|end|>"))  # beside these, it ends one part of several
     if texts & {"<|tool_response>", "<|plamo:eos|>"}:
-        plain |= _taken_out(ends, find("</s>"))  # a tag of HTML
+        plain |= _taken_out(ends, find("</s>"))  # in these vocabularies it is a tag of HTML
     return KnownTokens(
         named["bos"],
         named["eos"],

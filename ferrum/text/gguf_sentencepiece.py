@@ -68,7 +68,7 @@ def sentencepiece_bpe(fields: Fields, tokens: list[str], text: SentencePieceText
 
 def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePieceText | None) -> tokenizers.Tokenizer:
     """The tokenizer of the model "t5", without special tokens. Raises `TokenizerError` for contradictory metadata."""
-    vocabulary(tokens)  # no token twice
+    vocabulary(tokens)  # raises if a token is there twice
     check_unigram(map(len, tokens))
     unknown = _unknown(fields, tokens)
     if unknown is None:
@@ -76,7 +76,7 @@ def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePiece
     scores = token_scores(fields, len(tokens))
     types = token_types(fields, len(tokens))
     normal = types == TokenType.NORMAL
-    # What is not in the vocabulary costs a little more than the worst token. Only normal tokens count for that, and no
+    # A character that is not in the vocabulary costs a little more than the worst. Only normal tokens count, and no
     # other should look better than they do.
     scores = np.where(normal, scores, scores[normal].min(initial=0.0))
     pieces = list(zip(tokens, scores.tolist(), strict=True))

@@ -68,7 +68,7 @@ class _Kind:
     tokens: list[str]  # by id
     adds_bos: bool
     adds_eos: bool
-    text: SentencePieceText | None = None  # what changes a text first, where the library does not
+    text: SentencePieceText | None = None  # normalizes the text first, if the library does not
 
 
 def _finder(kind: _Kind) -> Callable[[str], int | None]:

@@ -16,7 +16,7 @@ from typing import ParamSpec, TypeVar
 
 from ferrum.errors import FerrumError
 
-_LONGEST = 200  # characters of the library's complaint that an error repeats
+_LONGEST = 200  # characters of the library's message that an error repeats
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -26,7 +26,7 @@ def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *argumen
     Interrupts and the like pass."""
     try:
         return function(*arguments, **named)
-    except FerrumError:  # from what the library was handed
+    except FerrumError:  # raised by a callback of ours
         raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":

@@ -49,7 +49,7 @@ _YOUTU = (
     "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
     rf"{_CASED}|{_DIGIT}{_CASED_REST}",
 )
-# What is left over is looked for where a number begins: at every digit it would take the square of a number's length.
+# The rest is matched only where a number begins: at every digit it would take the square of a number's length.
 _THREES_FROM_THE_RIGHT = r"(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})*(?!\p{N}))|\p{N}{3}"
 _CHINESE = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"

@@ -25,8 +25,8 @@ _SPACES = re.compile(" {2,}")
 
 
 class SentencePieceText:
-    """One model's way. `rules` are bytes of which `growth_of_rules` has found that they make at most `growth`
-    characters of one."""
+    """The normalization of one model. `rules` are bytes of which `growth_of_rules` has found that they make at most
+    `growth` characters of one."""
 
     def __init__(self, rules: bytes, growth: int, *, prefixed: bool, removes_spaces: bool) -> None:
         """`prefixed`: a space goes in front of a text; `removes_spaces`: of several spaces one is left, and none at

@@ -168,7 +168,7 @@ class Copier:
         fields = None if isinstance(value, type) else _fields(value)
         if fields is None:
             return Unreadable(f"<{type(value).__name__}>")
-        self._enter(1, depth)  # it may give itself, again and again
+        self._enter(1, depth)  # an object may contain itself
         return self(fields, depth + 1)
 
     def _enter(self, items: int, depth: int) -> None:

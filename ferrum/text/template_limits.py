@@ -21,7 +21,7 @@ from jinja2.runtime import Undefined
 from ferrum.text.template_data import ELEMENT
 
 BETWEEN_LOOKS = 64  # steps between two readings of the clock, each of which costs as much as several steps
-HELD_FROM = 256  # smaller values are not worth remembering
+HELD_FROM = 256  # smaller values are not remembered
 VIEWS: tuple[type[Collection[Any]], ...] = (type({}.keys()), type({}.items()), type({}.values()))
 _NUMBERS = frozenset((int, bool, float, NoneType))
 _SIMPLE = (str, int, float, complex, NoneType, range, Undefined)
@@ -214,7 +214,7 @@ _current: ContextVar[Budget] = ContextVar("budget")
 budget = _current.get  # the budget of the rendering that runs
 
 
-class limited:  # used as a function; one made by `contextmanager` takes longer than a short rendering
+class limited:  # a class, since `contextmanager` would take longer than a short rendering
     """Within it, `budget()` is a fresh one. `given`: see `Budget`."""
 
     def __init__(self, given: Callable[[], int] | None = None) -> None:

@@ -85,12 +85,12 @@ class _Metering(NodeTransformer):
     def visit_Const(self, node: nodes.Const) -> nodes.Node:
         if node.value != math.inf:
             return node
-        text = nodes.Const("inf", lineno=node.lineno)  # Python has no word for it
+        text = nodes.Const("inf", lineno=node.lineno)  # Python has no literal for infinity
         return nodes.Filter(text, "float", [], [], None, None, lineno=node.lineno, environment=self._environment)
 
     def visit_For(self, node: nodes.For) -> nodes.Node:
         self.generic_visit(node)
-        if node.test is not None:  # an item for which it is false has no round of the loop that could count
+        if node.test is not None:  # an item that fails the test does not enter the body
             node.test = self._filtered(node.test, "step")
         node.body = [self._write(0, node), *node.body]
         return node
@@ -123,7 +123,7 @@ class _Metering(NodeTransformer):
 
     def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
         self.generic_visit(node)
-        node.key = self._weighed(node.key)  # to hash a tuple is to walk through its members
+        node.key = self._weighed(node.key)  # hashing a tuple hashes all its members
         return node
 
     def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
@@ -173,7 +173,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self.filters.update({name: limited_filter(name, self.filters[name]) for name in list(self.filters)})
         self.tests.update({name: limited_test(name, self.tests[name]) for name in list(self.tests)})
         self.filters.update(_OWN_FILTERS, random=_random)
-        del self.globals["lipsum"]  # much text for a small number, and no use in a prompt
+        del self.globals["lipsum"]  # makes much text of a small number, and no prompt needs it
 
     def limited_template(self, source: str) -> Template:
         """The template of a source. Raises LimitExceeded where it is too long."""
@@ -183,7 +183,7 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:
         budget().step()
-        if isinstance(__obj, Macro):  # its operations ask by themselves
+        if isinstance(__obj, Macro):  # the operations in its body ask the budget
             return super().call(__context, __obj, *arguments, **named)
         check_call(__obj, arguments, {name: value for name, value in named.items() if name not in _JINJA_NAMES})
         return budget().made(super().call(__context, __obj, *arguments, **named))
@@ -204,14 +204,14 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if type(obj) is dict and attribute in obj and not hasattr(dict, attribute):
-            return obj[attribute]  # the most frequent operation of chat templates, without an exception on the way
+            return obj[attribute]  # frequent in chat templates; this way raises no exception
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         if type(argument) is str:
             budget().step()
         else:
-            budget().weigh(argument)  # to hash a tuple is to walk through its members
+            budget().weigh(argument)  # hashing a tuple hashes all its members
         return super().getitem(obj, argument)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
