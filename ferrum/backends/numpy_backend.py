@@ -124,9 +124,15 @@ class NumbaOps(NumpyOps):
     replaces. Kernels are deterministic with the option and without it: the option changes the primitives, and so only
     operations without a kernel.
 
-    The softmax of attention is spread over three functions: a context is divided into splits of 128 positions;
-    `_softmax` in `compiled.splits` computes the exponentials, their maximum and sum for one split; `_merge` in
-    `compiled.attention` joins the splits; `_finish` divides by the sum.
+    The softmax of attention is spread over four functions, because a context is divided into splits of 128 positions:
+
+    - `_initialise` in `compiled.attention` begins a query row: no positions, or its sink, with the weight 1.
+    - `_softmax` in `compiled.splits` computes, for one split, the maximum of the scores, the weights exp(score -
+      maximum), and their sum. `attend_split` there calls it through `soften`. A q8_0 cache has its own
+      `attend_split_q8` and `attend_split_rounded` in `compiled.splits_q8`, which call the same `soften`.
+    - `_merge` in `compiled.attention` joins the splits of a row in order, each time with the larger of both maxima: in
+      the kernel `attention`, or in `merge_attention` where each split is a unit of work.
+    - `_finish` in `compiled.attention` divides the weighted values by the sum.
     """
 
     name = "numba"
@@ -169,10 +175,11 @@ class NumbaOps(NumpyOps):
         return self._kernels.launcher.threads
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
-        """Replays decode steps: every sequence has one new token, at most 64 of them, with logits in order. A recording
-        is found by its key: the step function, the number of sequences, and the columns of the block table, both
-        rounded up to powers of two, the latter to at least 8. The last 16 recordings of a step function are kept
-        (`ferrum.backends.recorded_steps`). Any other step runs as it is written."""
+        """Replays decode steps, in which each of at most 64 sequences has one new token and one row of logits, in
+        order. The key of a recording has three parts: the step function; the number of sequences, rounded up to a power
+        of two; the columns of the block table, rounded up to a power of two that is at least 8. For each step function
+        the 16 recordings that were used last are kept (`ferrum.backends.recorded_steps`). A recording for 4 sequences
+        serves a step of 3: it computes 3 tokens. Any other step runs as it is written."""
         return self._recorded.run(self, step, batch) if every_row_in_order(batch) else step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:
@@ -260,7 +267,8 @@ class NumbaOps(NumpyOps):
             return super().head_norm(x, norm, head_dim)
         return self._kernels.normed(self._rows(x), words, heads)
 
-    # the choice must not depend on the number of rows, because kernel and composition may give different bits
+    # The choice between a kernel and the inherited composition must not depend on the number of rows, because their
+    # results may differ by rounding.
     def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
         words = self._kernels.mlp(mlp)
         if words is None or not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
@@ -340,7 +348,9 @@ class NumbaOps(NumpyOps):
         return words, norm is None or (words is not None and words.columns == columns and words.heads == 1)
 
     def _fuses(self, x: Tensor, weights: WeightWords) -> bool:
-        """True if a norm and the products are one launch. Rounded activations are computed once in any case."""
+        """True if a norm and the products are one launch. This may depend on the number of rows: the composition would
+        launch kernels for the norm and for the products, which give the same bits. Rounded activations are computed
+        once in any case."""
         return weights.rounded or x.shape[0] <= self.FUSED_TOKENS
 
     def _weights(self, x: Tensor, linears: tuple[Linear, ...]) -> WeightWords | None:

@@ -1,8 +1,9 @@
 """One step's work, packed: which token belongs to which sequence, and in which slot its key and value lie.
 
 Owns: `StepBatch`, the only description of a batch that the model and the attention compositions see, and `KvLayer`, the
-keys and values of one layer. There is no batch dimension, no padding and no prefill flag: a decode is a prefill of one
-token. A worked example with numbers: `docs/one-life.md`.
+keys and values of one layer. There is no batch dimension and no prefill flag: a decode is a prefill of one token.
+Tokens are not padded; only the rows of `block_tables` are, to the longest. A worked example with numbers:
+`docs/one-life.md`.
 Specs: OPS, KV. Source: PagedAttention (arXiv 2309.06180). Next: `ferrum.tensor.kv_q8`.
 """
 

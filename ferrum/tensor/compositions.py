@@ -40,9 +40,10 @@ class Compositions(Primitives):
     """True if every row of a result is, bit for bit, a function of that row's own operands alone (OPS-45): the number
     of other rows changes nothing. If False, rows may differ by rounding: a fast product of many rows may add up in
     another order than a product of one row. What the option changes on each backend: `numpy` (products by BLAS, sums
-    along an axis) and `cupy` (products by cuBLAS, and the choice of kernels by the number of tokens) compute each row
-    by itself, which is slower. On `numba` every kernel keeps the promise with the option and without it; only
-    operations that have no kernel change (and compute="bfloat16", whose bits depend on the number of rows, is refused).
+    along an axis, the elementary functions, the queries of attention) and `cupy` (products by cuBLAS, and the choice of
+    kernels by the number of tokens) compute each row by itself, which is slower. On `numba` every kernel keeps the
+    promise with the option and without it; only operations that have no kernel change (and compute="bfloat16", whose
+    bits depend on the number of rows, is refused).
     """
 
     compute: str = "float32"
@@ -73,8 +74,9 @@ class Compositions(Primitives):
 
     def run_step(self, step: Step, batch: StepBatch) -> Tensor:
         """step(self, batch). A backend may record the launches of a step and replay them for later batches of the same
-        shape. So `step` must depend only on its arguments and on memory that stays at its address, and must not contain
-        numbers that depend on the number of tokens: a replay may serve fewer tokens than the recording."""
+        shape, or for smaller ones: a recording of 4 tokens also serves 3, if the sizes of its launches are multiples of
+        the tokens. So `step` must depend only on its arguments and on memory that stays at its address, and must not
+        contain other numbers that depend on the number of tokens."""
         return step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:

@@ -31,7 +31,8 @@ else the author of a backend has to know:
 - **Options.** A class takes the options that mean something to it, as keywords with defaults: `float_dtype` (below),
   `deterministic`, `compute`, `threads` (the attributes in `Compositions`). It refuses any other by name.
 - **Errors.** A device that is absent or fails raises `ferrum.errors.DeviceError`. Where blocks were being moved, the
-  engine goes on, also after RuntimeError and MemoryError; elsewhere the step ends, and with it the requests in it.
+  engine goes on, also after RuntimeError and MemoryError; elsewhere the step fails, and the caller of the engine ends
+  its requests.
 - **Refused**, by any exception: a type outside DTYPES, an activation outside ACTIVATIONS, shapes that do not fit.
   Operands that are only read are unchanged afterwards.
 - **Threads.** One thread calls at a time, but not always the same one.
