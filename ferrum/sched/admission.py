@@ -2,7 +2,8 @@
 
 Owns: the conditions of admission, the search for blocks that need not be computed (the sequence's own on the host,
 those of a sibling, those of a cached prefix), and the first reservation.
-Refuses to know: the queue, and what a step computes; whether a request is valid (`ferrum.engine.admission`).
+A sequence waits for its prefix if that saves work (`prefix_is_being_computed`). Refuses to know: the queue, and what a
+step computes; whether a request is valid (`ferrum.engine.admission`).
 Specs: SCHED-05, SCHED-06, SCHED-15, SCHED-22, SCHED-30, SCHED-31. Next: `ferrum.sched.scheduler`.
 """
 
@@ -28,10 +29,10 @@ class Admission:
         self._in_flight = in_flight
         self._running = running
         self._max_running = max_running
-        # The sequence that did not fit last, and how often blocks had been released by then. It cannot fit before more
-        # are released or, since it may share them, before blocks of a prompt are recorded. So that its prefix is not
-        # looked up again in every step, it is refused at once until the first happens; for the second the scheduler
-        # calls `forget_refusal`. Where nothing runs, it is always tried: nothing would ever be released.
+        # The sequence that did not fit last, and how often blocks had been released by then. To look up its prefix in
+        # every step would take time, so it is refused at once until (1) blocks are released, which the second number
+        # shows, or (2) blocks of a prompt, which it may share, are recorded: then the scheduler calls `forget_refusal`.
+        # If no sequence runs, it is tried in any case, because no block would be released.
         self._refusal: tuple[TokenSequence, int] | None = None
 
     def admit(self, sequence: TokenSequence, budget: int) -> bool:
@@ -49,8 +50,13 @@ class Admission:
         return precedes and not self.prefix_is_being_computed(sequence)
 
     def prefix_is_being_computed(self, sequence: TokenSequence) -> bool:
-        """True if waiting saves work: running sequences compute the prompt of this one, or at least half of what it
-        would have to compute."""
+        """True if the sequence waits so that it can share blocks that running sequences are computing now.
+
+        A choice of a prompt of which other choices run waits until one of them has computed the prompt. Any other
+        sequence is compared block by block (`InFlight.covers_most_of`): first come the full blocks of its text that are
+        in memory; then those, one after the other, that running sequences have announced and are computing. It waits if
+        the second kind is at least one block and holds at least half of the tokens that are not in memory. So two equal
+        prompts shorter than a block do not wait for each other, nor does a sequence that was swapped out."""
         siblings = self._running_siblings(sequence)
         if siblings:
             return all(sibling.computed < sibling.prompt_length for sibling in siblings)

@@ -49,7 +49,8 @@ class InFlight:
         self._digests.clear()
 
     def covers_most_of(self, sequence: TokenSequence) -> bool:
-        """True if running sequences are computing at least half of what this one would have to compute."""
+        """True if running sequences are computing at least half of what this one would have to compute, counted in
+        tokens of full blocks that directly follow those in memory. False if that is no full block."""
         if not self._computing:
             return False
         size = self._manager.block_size

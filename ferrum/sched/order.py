@@ -1,10 +1,13 @@
 """The rank of a sequence: the two scheduling policies.
 
-Owns: the rank, a pair of integers that is set when a sequence is submitted or its priority changes. All decisions of
-the scheduler follow from ranks: the smallest is admitted first, the largest is preempted first.
+Owns: the rank, a pair of integers that is set when a sequence is submitted or its priority changes. The sequence with
+the smallest rank is the most important: it is admitted first, and the one with the largest is preempted first.
 - "fifo": (0, number of arrival).
 - "priority": (step of arrival - class * AGEING, number of arrival). One class higher is worth AGEING steps of waiting,
   so a sequence that has waited longer than that comes before a new one of the next class. No rank changes with time.
+  Example: A of class NORMAL (1) arrives first, before step 0: its rank is (-256, 1). B of class HIGH (2) arrives in
+  step 100 and has (100 - 512, 2) = (-412, 2): it comes before A. C of class HIGH arrives in step 300 and has (-212, 3):
+  A comes before it.
 Refuses to know: queues and blocks. Specs: SCHED-05, SCHED-20 to SCHED-22. Next: `ferrum.sched.waiting`.
 """
 

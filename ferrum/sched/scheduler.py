@@ -1,9 +1,11 @@
 """Which tokens run in the next step, and which sequences have blocks.
 
 Owns: the waiting and the running sequences, the token budget of a step, admission, preemption. One total order, the
-rank, decides everything: sequences of smaller rank are admitted first, and when blocks are missing, the running
-sequence of the largest rank is preempted. The sequence with the smallest rank is never preempted, so it finishes; then
-the next one is smallest: no sequence starves.
+rank, decides every conflict: sequences of smaller rank are admitted first, and when blocks are missing, the running
+sequence of the largest rank is preempted. The sequence with the smallest rank never loses its blocks to another, so it
+finishes; then the next one is smallest: no sequence starves. Two rules do not depend on ranks: sequences with one
+pending token are planned before those with more, and a sequence whose shared blocks cannot be copied is preempted
+itself.
 Refuses to know: arrays, text, why a sequence is finished.
 Specs: SCHED-01 to SCHED-31. Papers: Orca OSDI'22 (a new plan each step), Sarathi-Serve 2403.02310 (decodes and chunks
 of prompts share one token budget), PagedAttention 2309.06180 (preemption). Next: `ferrum.engine.runner`.
@@ -44,8 +46,9 @@ class Limits:
 
 
 class Scheduler:
-    """Plans steps: `plan`, then `commit` with the sampled tokens. Between the two no other method may be called, except
-    `plan` again if the step failed."""
+    """Plans steps: `plan`, then `commit` with the sampled tokens. Between the two only `add_drafts` may change it, and
+    `finish` for a sequence that is then left out of the plan (`StepPlan.without`). A step that failed is not committed:
+    after it any method may be called."""
 
     def __init__(self, manager: KvManager, limits: Limits, order: Order = fifo_rank, swap_cost: float = 1.0) -> None:
         """`swap_cost`: see `Preempter`."""
@@ -179,7 +182,8 @@ class Scheduler:
             chunks[sequence] = chunk
             budget -= chunk.count
 
-        # Waiting sequences, up to the first that is refused.
+        # Waiting sequences by rank. The first that cannot be admitted ends the loop, so those behind it wait too: there
+        # is no room for it, too many sequences run, or its prefix is being computed.
         if self.preempter.total == preemptions:  # else this would admit again what was preempted in this step
             while budget and (first := self._waiting.first()) and self._admit(first, budget):
                 chunks[first] = _chunk(first, budget)
