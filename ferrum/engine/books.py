@@ -7,29 +7,30 @@ Specs: ENGINE-11, ENGINE-13, ENGINE-24, ENGINE-25. Next: `ferrum.engine.step_log
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from ferrum.engine.deadlines import Deadlines
+from ferrum.engine.observer import EngineObserver, tell
 from ferrum.engine.request import Generation, Request
 from ferrum.engine.speculation import Speculation
+from ferrum.engine.timing import Clock
 from ferrum.errors import FerrumError, InternalError, ResourceExhausted, SchedulerError, Timeout
 from ferrum.sample.state import SamplingState
 from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import TokenSequence
 from ferrum.types import FinishReason
 
-Ended = Callable[[Request, Generation, FinishReason], None]
-
 
 class Books:
     """All requests of one engine that are not finished."""
 
-    def __init__(self, scheduler: Scheduler, speculation: Speculation, ended: Ended) -> None:
-        """`ended` is called for each generation that ends, with the reason."""
+    def __init__(self, scheduler: Scheduler, speculation: Speculation, observer: EngineObserver, clock: Clock) -> None:
+        """`observer` is told of each generation that ends."""
+        self.observer = observer
         self._scheduler = scheduler
         self._speculation = speculation
-        self._ended = ended
+        self._clock = clock
         self._entries: dict[TokenSequence, tuple[Request, Generation]] = {}
         self._deadlines = Deadlines()
         self._news: dict[Request, None] = {}  # a set that keeps its order
@@ -109,7 +110,10 @@ class Books:
         self._speculation.forget(sequence)
         generation.finish_reason = reason
         self._news[request] = None
-        self._ended(request, generation, reason)
+        latency = self._clock() - request.stopwatch.submitted
+        generated = sequence.length - sequence.prompt_length
+        tell(self.observer.generation_finished, reason, latency, sequence.prompt_length, generated)
+        tell(self.observer.sequence_finished, sequence, reason)
 
     def fail_one(self, sequence: TokenSequence, error: FerrumError) -> None:
         """Ends the one generation that an error is about."""

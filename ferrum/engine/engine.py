@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ferrum.engine.admission import ENCODER, Prepared, check_request, check_urgency, open_request
 from ferrum.engine.books import Books
 from ferrum.engine.observer import EngineObserver, tell
-from ferrum.engine.request import Generation, Request
+from ferrum.engine.request import Request
 from ferrum.engine.runner import Executor
 from ferrum.engine.speculation import Speculation
 from ferrum.engine.statistics import EngineStats, collect
@@ -40,7 +40,13 @@ needs none, unless a move of blocks fails for which there was room."""
 
 
 class Engine(UsedInTurns):
-    """Serves any number of requests at a time with one executor."""
+    """Serves any number of requests at a time with one executor.
+
+    A *turn* is the time in which one thread uses the engine: `with self.turn()`; other threads wait. A task that needs
+    a turn but must not wait, such as a cancellation, is given to `turns.leave`, and `settle`, which is called after
+    each turn, runs the tasks that were left meanwhile. `turns.mine` is True if the calling thread has the turn. The
+    *owner* is a thread that has claimed the engine, such as that of `EngineThread`: in all other threads `check_owner`
+    raises SchedulerError, and `is_allowed` is False (`ferrum.engine.turns`)."""
 
     def __init__(
         self,
@@ -58,13 +64,21 @@ class Engine(UsedInTurns):
         super().__init__(executor.ops)
         self.executor = executor
         self.scheduler = scheduler
-        self.observer = EngineObserver() if observer is None else observer
         self.speculation = Speculation({}) if speculation is None else speculation
         self._tokenizer = tokenizer
         self._clock = clock
         self._grammars = grammars
-        self._books = Books(scheduler, self.speculation, self._tell_finished)
+        self._books = Books(scheduler, self.speculation, EngineObserver() if observer is None else observer, clock)
         self._steps = self._idle_steps = self._computed_tokens = 0
+
+    @property
+    def observer(self) -> EngineObserver:
+        """What is told of each step and of each end; it may be replaced between two steps."""
+        return self._books.observer
+
+    @observer.setter
+    def observer(self, observer: EngineObserver) -> None:
+        self._books.observer = observer
 
     # ---- the loop
     def step(self) -> None:
@@ -272,10 +286,3 @@ class Engine(UsedInTurns):
             stopwatch = self._books[chunk.sequence][0].stopwatch
             if stopwatch.started is None:
                 tell(self.observer.request_started, stopwatch.start())
-
-    def _tell_finished(self, request: Request, generation: Generation, reason: FinishReason) -> None:
-        sequence = generation.sequence
-        latency = self._clock() - request.stopwatch.submitted
-        generated = sequence.length - sequence.prompt_length
-        tell(self.observer.generation_finished, reason, latency, sequence.prompt_length, generated)
-        tell(self.observer.sequence_finished, sequence, reason)
