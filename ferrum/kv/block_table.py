@@ -41,7 +41,7 @@ class BlockTable:
         self.blocks: list[int] = []  # ids on the device
         self.host_blocks: list[int] = []  # ids on the host; one of the two lists is always empty
         self.recorded = 0  # leading blocks that are full and were offered to the prefix cache
-        self.writable_until = 0  # positions from the first that is not computed to this one may be written; see reserve
+        self.writable_until = 0  # positions computed … writable_until - 1 may be written; see `KvManager.reserve`
         self._row = np.zeros(4, np.int32)  # the same as `blocks`, in an array that doubles when it is full
         self.extend(blocks)
 

@@ -115,17 +115,18 @@ class KvManager:
 
     def reserve(self, table: BlockTable, start: int, end: int) -> None:
         """Makes sure that the table may write positions start … end - 1, where `start` positions are computed:
-        allocates missing blocks and copies shared ones. Raises ResourceExhausted where blocks are missing, DeviceError
-        where a copy fails, and then changes nothing."""
+        allocates missing blocks, and replaces blocks that it may not write (others refer to them, or they have a
+        digest). Raises ResourceExhausted where blocks are missing, DeviceError where a copy fails, and then changes
+        nothing."""
         first, before = start // self.block_size, len(table.blocks)
-        shared = [index for index in range(first, before) if not self.device.writable(table.blocks[index])]
-        fresh = self._allocate(len(shared) + max(0, blocks_for(end, self.block_size) - before))
+        readonly = [index for index in range(first, before) if not self.device.writable(table.blocks[index])]
+        fresh = self._allocate(len(readonly) + max(0, blocks_for(end, self.block_size) - before))
         try:
-            self._copy_on_write(table, start, shared, fresh[: len(shared)])
+            self._copy_on_write(table, start, readonly, fresh[: len(readonly)])
         except DeviceError:
             self.device.release(fresh)
             raise
-        table.extend(fresh[len(shared) :])
+        table.extend(fresh[len(readonly) :])
         table.writable_until = table.capacity
 
     def grow(self, tables: Sequence[BlockTable]) -> None:
@@ -150,9 +151,9 @@ class KvManager:
         table.recorded = full
 
     def fork(self, source: BlockTable, target: BlockTable, positions: int) -> None:
-        """Gives `target`, which has no blocks, the first `positions` positions of `source`. Both share the blocks; the
-        first to write to the last one gets a copy. Raises InternalError for a `target` with blocks, or more positions
-        than `source` has."""
+        """Gives `target`, which has no blocks, the first `positions` positions of `source`. Both share the blocks.
+        If the last block is not full, the first of them that reserves a position in it gets a copy, and the other stays
+        its only holder. Raises InternalError for a `target` with blocks, or more positions than `source` has."""
         if target.blocks or positions > source.capacity:
             raise InternalError(f"a table of {source.capacity} positions cannot be forked at {positions}")
         blocks = source.blocks[: blocks_for(positions, self.block_size)]
@@ -299,10 +300,10 @@ class KvManager:
                 pool.register(block, content.digest)
         return blocks
 
-    def _copy_on_write(self, table: BlockTable, start: int, shared: list[int], fresh: list[int]) -> None:
-        """Replaces the blocks at the indices `shared` by the blocks `fresh`, with the contents of the first `start`
-        positions."""
-        replaced = list(zip(shared, fresh, strict=True))
+    def _copy_on_write(self, table: BlockTable, start: int, readonly: list[int], fresh: list[int]) -> None:
+        """Replaces the blocks at the indices `readonly` by the blocks `fresh`. A block that holds a position before
+        `start` is copied whole; one that begins at `start` or later is replaced without a copy."""
+        replaced = list(zip(readonly, fresh, strict=True))
         copied = [(table.blocks[index], block) for index, block in replaced if index * self.block_size < start]
         if copied:
             self.store.copy([source for source, _ in copied], [target for _, target in copied])

@@ -47,8 +47,9 @@ class BlockPool:
         if total < 1:
             raise InvalidParameter("total", f"must be at least 1 block, not {total}")
         self.total = total
-        # All cached blocks, and some that were cached and are held again: taking those out would cost FIFO and Clock
-        # their place in the order. A victim that is held is skipped, and added again when it is released.
+        # All cached blocks, and some that were cached and are held again. A block that is held again stays in the
+        # policy, because removing it would lose its place in the order of FIFO and Clock. If the policy chooses such a
+        # block as the victim, the block is skipped; it is added again when it is released.
         self._policy = policy
         self.clear()
 

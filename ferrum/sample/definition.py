@@ -5,9 +5,9 @@ Owns: the order of the pipeline, and the meaning of each step as a pure function
     repetition_penalty → presence_penalty → frequency_penalty → logit_bias → grammar mask → min_tokens
     → temperature → top_n_sigma → top_k → top_p → min_p → typical_p → mirostat → draw
 
-The steps from temperature to min_p, and the draw, are also operations of a backend: `ferrum.tensor.drawing` defines
-them. This module is written to be read; `ferrum.sample.fast` computes the same tokens in less time, and tests compare
-the two.
+Temperature, top_k, top_p, min_p and the draw are defined in `ferrum.tensor.drawing`, because a backend may do them; the
+other steps are defined here. This module is written to be read; `ferrum.sample.fast` computes the same tokens in less
+time, and tests compare the two.
 Refuses to know: requests and scheduling.
 Specs: SAMPLE-01 to SAMPLE-08, SAMPLE-14, SAMPLE-17 to SAMPLE-24, SAMPLE-51, SAMPLE-52. Papers: CTRL 1909.05858
 (repetition penalty), top-nσ 2411.07641, locally typical sampling 2202.00666, Mirostat 2007.14966 (its second version);
@@ -47,8 +47,18 @@ def is_greedy(params: SamplingParams) -> bool:
 
 
 def sample_by_definition(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> Tensor:
-    """[rows, vocab] -> int64 [rows]: one token for each row, by the parameters and the history in states[row]. The
-    number that draws has 24 random bits: Philox of the seed and of the length of the whole text, prompt included."""
+    """[rows, vocab] -> int64 [rows]: one token for each row, by the parameters and the history in states[row].
+
+    One random number in [0, 1) draws the token of a row, `random_unit(seed, position)` of `ferrum.sample.randomness`:
+
+    - The seed is that of the choice. Choice 0 has the seed of the request. For choice k, Philox gets the counter
+      (k, 1, 0, 0) and the seed of the request as key; the seed is the upper 48 bits of the 64-bit number whose low half
+      is the first word and whose high half is the second.
+    - The position is that of the token to be drawn: the number of tokens before it, those of the prompt included.
+    - Philox4x32-10 gets the counter (0, 0, low and high 32 bits of the position) and the key (low and high 32 bits of
+      the seed). The number is the upper 24 bits of its first word, times 2**-24.
+    - `draw` adds up the weights exp(x - largest x) of the filtered logits x in the order of token ids, in float64. The
+      token is the first at which this running sum exceeds the random number times the sum of all weights."""
     edited = edit_logits(ops, ops.cast(logits, "float64"), states)
     filtered = filter_logits(ops, edited, states)
     units = [[random_unit(state.seed, state.position)] for state in states]
@@ -153,7 +163,7 @@ def apply_ban(ops: TensorOps, logits: Tensor, banned: Tensor) -> Tensor:
     return ops.where(ops.less(minus_infinity, ops.max(without, -1)), without, logits)
 
 
-# ---- filters; those up to min_p are in `ferrum.tensor.drawing`
+# ---- filters; top_k, top_p and min_p are in `ferrum.tensor.drawing`
 
 
 def apply_top_n_sigma(ops: TensorOps, logits: Tensor, count: Tensor) -> Tensor:

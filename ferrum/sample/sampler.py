@@ -47,18 +47,26 @@ Outcome = Sampled | ModelError
 def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> list[Outcome]:
     """[rows, vocab] -> one token per row, by the parameters and history in states[row]; no state changes. A row that
     fails has a ModelError instead of a token: its largest logit is NaN or infinite, or no token is left to choose."""
-    simple = [_is_simple(ops, state) for state in states]
-    if ops.on_host and not ops.chooses and not all(simple):
-        simple = [False] * len(states)  # all logits are on the host already
-    chosen, others = ([index for index, each in enumerate(simple) if each == wanted] for wanted in (True, False))
-    found: dict[int, Outcome] = {}
-    if chosen:
-        rows, own = _rows(ops, logits, chosen), [states[index] for index in chosen]
-        found.update(zip(chosen, _told(ops, rows, _tokens(ops, rows, own), own), strict=True))
-    if others:
-        for index, row in zip(others, ops.to_numpy(_rows(ops, logits, others)), strict=True):
-            found[index] = _outcome(row, states[index])
-    return [found[index] for index in range(len(states))]
+    by_backend = _chosen_by_backend(ops, states)
+    outcomes: dict[int, Outcome] = {}
+    if by_backend:
+        rows, row_states = _rows(ops, logits, by_backend), [states[index] for index in by_backend]
+        tokens = _tokens(ops, rows, row_states)
+        outcomes.update(zip(by_backend, _told(ops, rows, tokens, row_states), strict=True))
+    by_host = [index for index in range(len(states)) if index not in outcomes]
+    if by_host:
+        for index, row in zip(by_host, ops.to_numpy(_rows(ops, logits, by_host)), strict=True):
+            outcomes[index] = _outcome(row, states[index])
+    return [outcomes[index] for index in range(len(states))]
+
+
+def _chosen_by_backend(ops: TensorOps, states: Sequence[SamplingState]) -> list[int]:
+    """The indices of the rows whose token the backend chooses. On `numba` and `cupy`: the rows that `choose` and
+    `ranked` implement. On `numpy`, which has no fast `choose` and whose logits are on the host in any case: all rows if
+    each is a plain argmax, else none."""
+    if ops.chooses or not ops.on_host:
+        return [index for index, state in enumerate(states) if _is_choice(state)]
+    return list(range(len(states))) if all(map(_is_argmax, states)) else []
 
 
 def _rows(ops: TensorOps, logits: Tensor, rows: Sequence[int]) -> Tensor:
@@ -115,15 +123,10 @@ def _outcome(row: NDArray[Any], state: SamplingState) -> Outcome:
         return error
 
 
-def _is_simple(ops: TensorOps, state: SamplingState) -> bool:
-    """True if the backend can sample the row."""
-    if ops.chooses or not ops.on_host:
-        return _is_choice(state)
-    return state.params.logprobs is None and _is_argmax(state)
-
-
 def _is_argmax(state: SamplingState) -> bool:
-    """True if the token is the argmax of the logits as they are."""
+    """True if the token is the argmax of the logits as they are, and no log probabilities are asked for."""
+    if state.params.logprobs is not None:
+        return False
     return is_greedy(state.params) and not state.edits_logits
 
 

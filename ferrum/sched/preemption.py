@@ -26,7 +26,9 @@ class Preempter:
     """Takes the blocks from a sequence in the cheaper of the two ways."""
 
     def __init__(self, manager: KvManager, swap_cost: float) -> None:
-        """`swap_cost`: moving one block to the host and back takes as long as computing this many tokens."""
+        """`swap_cost`: moving one block to the host and back takes as long as computing this many tokens. An engine's
+        is estimated by `swap_cost` in `ferrum.engine.setup`: 2 · bytes of a block · `flops_per_byte` of the backend /
+        (2 · weights that one token is multiplied with)."""
         self.counts: Counter[Preemption] = Counter()
         self._manager = manager
         self._swap_cost = swap_cost
