@@ -24,6 +24,8 @@ LARGEST_BIAS = 100.0
 MOST_PENALTY = 2.0
 MOST_REPETITION_PENALTY = 100.0
 """A factor; the smallest one is its inverse. With these bounds logits stay finite."""
+MOST_SIGMAS = 1e6
+"""More standard deviations than any logit can be away from the largest one, and few enough that squares stay finite."""
 MOST_SEED_BITS = 1024
 MOST_STOP_STRINGS = 64
 MOST_STOP_CHARACTERS = 1 << 14
@@ -154,7 +156,7 @@ class SamplingParams:
                                 "probabilities; above 1: unlikely tokens become more likely.")
     top_n_sigma: float = number(0.0, "Choose only among tokens whose logit is at most X standard deviations below the "
                                 "largest logit; the temperature does not change which ones; 0: among all.",
-                                also_off=-1, stage=FILTER, kw_only=True)
+                                most=MOST_SIGMAS, also_off=-1, stage=FILTER, kw_only=True)
     top_k: int = number(0, "Choose only among the N most likely tokens; 0: among all.", stage=FILTER, also_off=-1)
     top_p: float = number(1.0, "Choose only among the most likely tokens that together have probability X (nucleus "
                           "sampling); 1: among all.", most=1, above_least=True, stage=FILTER)

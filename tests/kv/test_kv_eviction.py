@@ -234,6 +234,20 @@ def test_the_ghost_is_bounded_by_the_blocks(digests: list[int], room: int) -> No
         assert len(order._ghost) <= room
 
 
+@pytest.mark.clause("KV-27")
+def test_after_a_clear_the_ghost_is_as_small_as_at_the_beginning() -> None:
+    order = make_policy("s3fifo")
+    for block in range(4):
+        order.add(block, digest_of(block))
+    order.clear()
+    for content in (10, 11):  # one block at a time: the ghost has room for one digest
+        order.add(0, digest_of(content))
+        order.victim()
+    order.add(1, digest_of(10))
+    order.add(2, digest_of(12))
+    assert order.victim() == 1  # its digest is forgotten: it is as new as the other
+
+
 @pytest.mark.clause("KV-20", "KV-21", "KV-22", "KV-27")
 @pytest.mark.parametrize("policy", POLICIES)
 @given(seed=st.integers(0, 2**32), room=st.integers(1, 12), contents=st.integers(2, 40))

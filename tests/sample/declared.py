@@ -7,11 +7,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ferrum.parameter import Number
+from ferrum.parameter import FILTER, Number
 from ferrum.sampling_params import NUMBERS
 
 LARGEST = 5.0
-"""The largest value to try of a number that has no upper limit."""
+"""The largest value to try of a number that has no upper limit, and of a filter."""
 
 
 def examples(name: str) -> list[float]:
@@ -49,4 +49,6 @@ def values(name: str) -> st.SearchStrategy[float]:
 
 
 def _most(declared: Number) -> float:
-    return LARGEST if declared.most is None else declared.most
+    if declared.most is None:
+        return LARGEST
+    return min(declared.most, LARGEST) if declared.stage == FILTER else declared.most

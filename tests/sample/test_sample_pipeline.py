@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.sample.definition import apply_mirostat, apply_top_n_sigma, apply_typical_p, sample_by_definition
 from ferrum.sample.randomness import random_unit
-from ferrum.sample.sampler import sample
-from ferrum.sampling_params import SamplingParams
+from ferrum.sample.sampler import Sampled, sample
+from ferrum.sampling_params import MOST_SIGMAS, SamplingParams
 from ferrum.tensor.drawing import apply_min_p, apply_top_k, apply_top_p, draw
 from tests.sample.distribution import (
     Past,
@@ -91,6 +91,21 @@ def test_top_n_sigma_keeps_what_is_near_the_largest(row: list[float], count: flo
 def test_top_n_sigma_on_the_cases_of_llama_cpp(count: float, expected: list[int]) -> None:
     row = np.log([0.1, 0.2, 0.3, 0.4])
     assert kept(apply_top_n_sigma(OPS, row[None], np.array([[count]]))) == expected
+
+
+@pytest.mark.clause("SAMPLE-52", "SAMPLE-24")
+@pytest.mark.parametrize("count", [1e-9, MOST_SIGMAS])
+@given(row=rows(), temperature=st.sampled_from([1e-5, 1.0, 1e5]))
+@example(row=[2.5, 2.5, 2.5], temperature=1.0)
+@example(row=[-math.inf, 2.5, -math.inf], temperature=1.0)
+def test_top_n_sigma_of_any_size_has_the_token_of_the_definition(
+    count: float, row: list[float], temperature: float
+) -> None:
+    """Also where all logits are equal, or a mask leaves one of them: their deviation is 0."""
+    state = Past().state(SamplingParams(top_n_sigma=count, temperature=temperature), 3)
+    with np.errstate(over="raise", invalid="raise"):
+        (sampled,) = sample(OPS, np.array([row], np.float32), [state])
+    assert [sampled] == [Sampled(int(sample_by_definition(OPS, np.array([row], np.float32), [state])[0]))]
 
 
 @pytest.mark.clause("SAMPLE-22")

@@ -23,6 +23,7 @@ REFUSED: dict[str, list[Any]] = {  # of numbers, only what their declarations do
     "min_tokens": [-1, 1.5, True, None, 17],  # 17 is beyond max_tokens
     "temperature": [-0.1, NAN, math.inf, "1", None, True, 10**400, 1j, np.float32("nan"), Fraction(10**400)],
     "top_k": [-2, 1.5, True, None, 2**63, -(2**63), 10**30],
+    "top_n_sigma": [-0.5, 1e200],
     "mirostat": [1, 3, -2, True, "2", None],
     "repetition_penalty": [0, -1, 0.001, 1000, NAN, None],
     "logit_bias": [[1], {"a": 1}, {-1: 1}, {1: 101}, {1: NAN}, {1: "x"}, {True: 1}, "x", {2**63: 1}, {1: 10**400}],
