@@ -53,11 +53,11 @@ def read_settings(folder: Path, file: TokenizerFile) -> TokenizerSettings:
         if isinstance(values.get(_EXTRA), dict):
             values[_OWN] = {**(values.get(_OWN) or {}), **values.pop(_EXTRA)}
         listed = _added_tokens_json(folder, values, file)
-    found = Fields(_defaults(folder, fields, file) | values, fields.where)
-    named = _named(found)
+    settings = Fields(_defaults(folder, fields, file) | values, fields.where)
+    named = _named(settings)
     return TokenizerSettings(
         {name: token.content for name, token in named.items()},
-        _in_order(listed, named, _extra(found), file),
+        _in_order(listed, named, _extra(settings), file),
         fields.flag("split_special_tokens", False),
     )
 
@@ -85,7 +85,7 @@ def _is_own(key: str) -> bool:
 def _listed(fields: Fields) -> list[AddedText]:
     """The tokens that tokenizer_config.json lists by their ids."""
     inner = fields.inner(_LISTED)
-    return [_token(inner, key, wanted=_whole(inner, key)) for key in inner.values]
+    return [_token(inner, key, file_id=_whole(inner, key)) for key in inner.values]
 
 
 def _whole(inner: Fields, key: str) -> int:
@@ -96,17 +96,16 @@ def _whole(inner: Fields, key: str) -> int:
 
 
 def _special_tokens_map(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, changed by special_tokens_map.json. Its list of additional tokens is appended to the list that is
-    there."""
+    """The values of special_tokens_map.json. Its list of additional tokens is appended to the one in `values`."""
     fields = _optional(folder / "special_tokens_map.json")
-    found: dict[str, Any] = {
+    special: dict[str, Any] = {
         key: replace(_token(fields, key), special=True) if isinstance(value, dict) and key != _EXTRA else value
         for key, value in fields.values.items()
     }
-    if isinstance(found.get(_EXTRA), list):
-        more = [{**token, "special": True} if isinstance(token, dict) else token for token in found[_EXTRA]]
-        found[_EXTRA] = [*(values.get(_EXTRA) or []), *more]
-    return found
+    if isinstance(special.get(_EXTRA), list):
+        more = [{**token, "special": True} if isinstance(token, dict) else token for token in special[_EXTRA]]
+        special[_EXTRA] = [*(values.get(_EXTRA) or []), *more]
+    return special
 
 
 def _is_object(value: Any) -> bool:
@@ -117,16 +116,16 @@ def _added_tokens_json(folder: Path, values: Mapping[str, Any], file: TokenizerF
     """The tokens of tokenizer.json, then those of added_tokens.json, which are special if they are named as special
     tokens."""
     fields = _optional(folder / "added_tokens.json")
-    own = {token.wanted: token for token in file.added_tokens}
+    by_id = {token.file_id: token for token in file.added_tokens}
     special = {_text(value) for value in (*map(values.get, NAMES), *_list(Fields(values, fields.where), _EXTRA))}
-    found: dict[int | None, AddedText] = {}
+    listed: dict[int | None, AddedText] = {}
     for text in fields.values:
         is_special = text in special
-        wanted = fields.integer(text, low=0)
-        found[wanted] = AddedText(
-            _readable(fields, text, text), special=is_special, normalized=not is_special, wanted=wanted
+        file_id = fields.integer(text, low=0)
+        listed[file_id] = AddedText(
+            _readable(fields, text, text), special=is_special, normalized=not is_special, file_id=file_id
         )
-    return list((found | own).values())
+    return list((listed | by_id).values())
 
 
 def _text(value: Any) -> Any:
@@ -144,10 +143,10 @@ def _defaults(folder: Path, fields: Fields, file: TokenizerFile) -> dict[str, An
 # ---- tokens
 def _named(fields: Fields) -> dict[str, AddedText]:
     """Special tokens by name: first those that all models have, then those that only this model has."""
-    found = {name: _token(fields, name) for name in NAMES if name in fields}
-    found |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
+    named = {name: _token(fields, name) for name in NAMES if name in fields}
+    named |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
     own_fields = fields.inner(_OWN)
-    return found | {key: _token(own_fields, key) for key in own_fields.values}
+    return named | {key: _token(own_fields, key) for key in own_fields.values}
 
 
 def _is_token(value: Any) -> bool:
@@ -167,7 +166,7 @@ def _list(fields: Fields, key: str) -> list[Any]:
     return values
 
 
-def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
+def _token(fields: Fields, key: str, file_id: int | None = None) -> AddedText:
     """A token. It is given by its text alone, and is then special, or as an object that says how it is matched."""
     value = fields.value(key)
     if isinstance(value, AddedText):
@@ -184,7 +183,7 @@ def _token(fields: Fields, key: str, wanted: int | None = None) -> AddedText:
         special,
         inner.flag("normalized", not special),
         **flags,
-        wanted=wanted,
+        file_id=file_id,
     )
 
 
@@ -202,7 +201,7 @@ def _in_order(
 ) -> tuple[AddedText, ...]:
     """The listed tokens by their ids, then the tokens that are only named, then the others. A named token is
     special."""
-    listed = sorted(listed, key=lambda token: token.wanted or 0)
+    listed = sorted(listed, key=lambda token: token.file_id or 0)
     known_texts = {token.content for token in (*listed, *file.added_tokens)}
     texts = {token.content for token in named.values()}
     added = list(listed)

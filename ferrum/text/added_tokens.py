@@ -17,17 +17,15 @@ from ferrum.text.native import ask
 
 @dataclass(frozen=True)
 class AddedText:
-    """An added token. `special`: decoding leaves it out. `normalized`: it is matched in the normalized text, not in the
-    text as written. `lstrip`, `rstrip`: white space beside it belongs to it. `single_word`: not inside of a word.
-    `wanted`: the id that a file gives it, which it has only where that is the next free one."""
+    """An added token."""
 
     content: str
-    special: bool = False
-    normalized: bool = False
-    lstrip: bool = False
-    rstrip: bool = False
-    single_word: bool = False
-    wanted: int | None = None
+    special: bool = False  # decoding leaves it out
+    normalized: bool = False  # it is matched in the normalized text, not in the text as written
+    lstrip: bool = False  # white space before it belongs to it
+    rstrip: bool = False  # white space behind it belongs to it
+    single_word: bool = False  # it is not matched inside a word
+    file_id: int | None = None  # its id by the file; the library gives it the next free id, which should be the same
 
 
 def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedText], where: str) -> None:
@@ -39,9 +37,9 @@ def add_tokens(backend: tokenizers.Tokenizer, added: Sequence[AddedText], where:
         for token in added
     ])  # fmt: skip
     for token in added:
-        found = backend.token_to_id(token.content) if token.wanted is not None else None
-        if found not in (None, token.wanted):
-            shown = f"{quoted(token.content)} becomes token {found}, not {token.wanted}"
+        token_id = backend.token_to_id(token.content) if token.file_id is not None else None
+        if token_id not in (None, token.file_id):
+            shown = f"{quoted(token.content)} becomes token {token_id}, not {token.file_id}"
             warn(f"{where}: {shown}, which is not the next free id")
 
 

@@ -1,6 +1,6 @@
 """A tokenizer without a vocabulary to load: a token is a byte.
 
-Refuses to know: models. Next: `ferrum.text.native`.
+Owns: a tokenizer for tests and demonstrations. Refuses to know: models. Next: `ferrum.text.native`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The compiled character rules of SentencePiece (`precompiled_charsmap`): what each character is replaced by.
 
 The bytes are the size of a trie, the trie (a double array of 32-bit units), and the texts that it leads to, each ended
-by a zero byte. The library follows the trie without a look at its bounds, so it is walked here before.
+by a zero byte. The library follows the trie without a check of its bounds, so the whole trie is checked here before.
 
-Owns: that no text can lead out of the rules, and how much they can make of one character. Refuses to know: where the
-rules are kept.
+Owns: the check that no text leads outside of the rules, and the most characters that they make of one. Refuses to know:
+where the rules are stored.
 Source: https://github.com/google/sentencepiece (`normalizer.cc`), https://github.com/s-yata/darts-clone.
 Specs: TEXT-41. Next: `ferrum.text.regex_cost`.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from ferrum.errors import TokenizerError
 
-_DEEPEST = 64  # bytes of a rule; those in use have some twenty
+_DEEPEST = 64  # bytes that a rule replaces; rules of published models have up to some twenty
 _VALUE = np.uint32(0x7FFFFFFF)
 
 
@@ -45,7 +45,7 @@ def growth_of_rules(rules: bytes, where: str) -> int:
 
 
 def _values(units: np.ndarray, where: str) -> Iterator[np.ndarray]:
-    """Where the texts of all rules start, for rules of one byte, of two bytes, and so on."""
+    """The starts of the rules' texts, integers [rules]: first for rules of one byte, then of two bytes, and so on."""
     here = np.arange(len(units), dtype=np.int64)
     labels = (units & 0x800000FF).astype(np.int64)  # the byte that leads to a unit; values have the highest bit
     below = here ^ ((units >> 10) << ((units & 0x200) >> 6)).astype(np.int64)  # its children are below ^ their byte

@@ -38,9 +38,9 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, /, **special_tokens: str | None) -> None:
-        """Compiles `source`. `special_tokens` (bos_token, eos_token, pad_token, …) are the texts that its variables of
-        the same names stand for; None leaves the variable undefined, as transformers does. Raises `TokenizerError`
-        where the template is malformed."""
+        """Compiles `source`. `special_tokens` (bos_token, eos_token, pad_token, …) are the values of its variables of
+        the same names; None leaves the variable undefined, as transformers does. Raises `TokenizerError` for a
+        malformed template."""
         # Jinja takes tens of milliseconds to import; a caller who only completes raw text never needs it.
         import jinja2
 
@@ -118,14 +118,15 @@ class ChatTemplate:
             raise TokenizerError(f"the chat template failed: {_reason(error)}") from error
 
     def _mark_end(self, chat: list[dict[str, Any]], field: str, mark: str) -> str:
-        """Marks the end of the text in the field of the last message, of which there are copies where it is the
-        reasoning -> the text. Raises InvalidParameter where there is none, or the template looks at none."""
+        """Adds `mark` to the end of the text in a field of the last message -> the text without it. Reasoning may stand
+        in several fields; each gets the mark. Raises `InvalidParameter` if the message has no such text, or the
+        template does not use the field."""
         if not chat:
             raise InvalidParameter("messages", "have no final message that could be continued")
-        last, told = chat[-1], f"is set, but the final message has no {field}"
+        last, missing = chat[-1], f"is set, but the final message has no {field}"
         text = last.get(field)
         if text is None or (not isinstance(text, str) and (field != CONTENT or not isinstance(text, list | tuple))):
-            raise _not_continued(f"{told} that could be continued")
+            raise _not_continued(f"{missing} that could be continued")
         names = [name for name in REASONING if last.get(name) == text] if field in REASONING else [field]
         if not any(name in self.source for name in names):
             raise _not_continued(f"is set, but the chat template does not look at the {field} of messages")
@@ -134,10 +135,10 @@ class ChatTemplate:
             return text
         for part in reversed(text):
             if isinstance(part, dict) and isinstance(part.get("text"), str):
-                found: str = part["text"]
+                final: str = part["text"]
                 part["text"] += mark
-                return found
-        raise _not_continued(f"{told} with a text that could be continued")
+                return final
+        raise _not_continued(f"{missing} with a text that could be continued")
 
 
 def _unused(chat: list[dict[str, Any]]) -> str:
@@ -149,14 +150,14 @@ def _unused(chat: list[dict[str, Any]]) -> str:
 
 
 def _until_end(rendered: str, final: str, with_space: str) -> str:
-    """The text up to where `final` ends, which is marked."""
+    """The rendered text up to the mark at the end of `final`, without marks. `with_space`: the mark with its space."""
     mark = with_space.strip()
     if final.strip() not in rendered or mark not in rendered:
         raise _not_continued("is set, but the chat template leaves out the final message, or some of it")
     end = rendered.rindex(mark)
     # a template that strips messages strips the white space before the mark as well
-    kept = rendered[:end] if rendered.startswith(with_space, end) else rendered[:end].rstrip()
-    return kept.replace(with_space, "").replace(mark, "")  # a template may write the message twice
+    prompt = rendered[:end] if rendered.startswith(with_space, end) else rendered[:end].rstrip()
+    return prompt.replace(with_space, "").replace(mark, "")  # a template may write the message twice
 
 
 def _not_continued(what: str) -> InvalidParameter:

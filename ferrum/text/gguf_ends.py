@@ -1,7 +1,8 @@
 """Tokens of GGUF vocabularies that end an answer, by the metadata and by their text.
 
-Metadata of many files names the end of the text and forgets the end of a turn, so that the model would talk to itself.
-The texts that models use for it are few and known, and so are those that end a piece of code.
+The metadata of many files names the token for the end of the text but not the one for the end of a turn; without it the
+model would go on with the user's next turn. So tokens are also recognised by the texts that published models use for
+the end of a turn and for the end of a piece of code.
 
 Owns: the texts, the roles, and which tokens are special for them. Refuses to know: how a tokenizer is built.
 Source: llama.cpp's `src/llama-vocab.cpp`, whose end tokens these are. Specs: TEXT-12, TEXT-53.
@@ -28,12 +29,12 @@ _ENDS = _words(
     "<|eom_id|> <EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos> <turn|> <|tool_response> "
     "<｜end▁of▁sentence｜> [e~["
 )
-_CODE_ENDS = {  # of what is filled in between two pieces of code, and of a file
+_CODE_ENDS = {  # end the code filled in between two pieces, or a file
     "fim_pad": _words("<|fim_pad|> <fim-pad> <fim_pad> <PAD> [PAD]"),
     "fim_rep": _words("<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>"),
     "fim_sep": _words("<|file_sep|>"),
 }
-_CODE_MARKS = {  # which are special, and end nothing
+_CODE_MARKS = {  # special tokens that end no answer
     "fim_pre": _words(
         "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>"
     ),
@@ -43,34 +44,34 @@ _CODE_MARKS = {  # which are special, and end nothing
     "fim_mid": _words("<|fim_middle|> <fim-middle> <fim_middle> <｜fim▁end｜> <MID> ▁<MID> <|code_middle|> <|middle|>"),
 }
 _VISIBLE = _words("<|channel|> <|message|> <|start|> <|constrain|>")
-"""Marks between the parts of an answer that readers of it need."""
+"""Marks between the parts of an answer; the parser of answers needs their text."""
 _TELLING = _words("<|call|> <|calls|> <|return|> <|flush|> <|tool_response> <|plamo:eos|>")
-"""Ends that tell what others mean."""
+"""End tokens that show to which family a vocabulary belongs, and so what "<|end|>" and "</s>" mean in it."""
 _NAMED = ("eos", "eot", "eom")  # end of sequence, of turn, of message
 _DEFAULTS: Mapping[str, Mapping[str, int]] = {
     "llama": {"bos": 1, "eos": 2},
     "t5": {"eos": 1},
     "bert": {"bos": 101, "eos": 102},
 }
-"""Ids where the metadata names none, by the model of the tokenizer; control tokens only."""
+"""Ids of the roles that the metadata does not name, by the tokenizer's model. They count only for control tokens."""
 _OTHER_NAMES: Mapping[str, Mapping[str, str]] = {"bert": {"bos": "cls_token_id", "eos": "seperator_token_id"}}
 
 
 @dataclass(frozen=True)
 class KnownTokens:
-    """`ends`: all that end an answer, the one of the sequence first. `special`, `visible`: matched in text before it is
-    cut; readers of an answer see the visible ones. `plain`: not special, whatever their type."""
+    """The ids of tokens with a role."""
 
     bos: int | None
     eos: int | None
-    ends: tuple[int, ...]
-    special: frozenset[int]
-    visible: frozenset[int]
-    plain: frozenset[int]
+    ends: tuple[int, ...]  # all tokens that end an answer, `eos` first
+    special: frozenset[int]  # matched in text before it is cut, and left out by decoding
+    visible: frozenset[int]  # matched in text before it is cut, and decoded
+    plain: frozenset[int]  # neither, whatever their type says
 
 
 def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[str], int | None]) -> KnownTokens:
-    """Of a vocabulary of `size` tokens of these `types`; `find` gives the id of a text."""
+    """The tokens with a role in a vocabulary of `size` tokens. `types`: the `TokenType` of each, integers [tokens], or
+    empty; `find` returns the id of a token's text, or None."""
     defaults = default_ids(fields, types)
     named = {role: token_id(fields, f"{role}_token_id", size, defaults.get(role)) for role in ("bos", *_NAMED)}
     by_text = [token for text in _ENDS if (token := find(text)) is not None]
@@ -83,9 +84,11 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
     plain: set[int] = set()
     texts = {text for text in _TELLING if find(text) in ends}
     if texts & {"<|call|>", "<|calls|>"} and texts & {"<|return|>", "<|flush|>"}:
-        visible |= _taken_out(ends, find("<|end|>"))  # beside these, it ends one part of several
+        visible |= _removed(
+            ends, find("<|end|>")
+        )  # in these vocabularies it ends one part of an answer, not the answer
     if texts & {"<|tool_response>", "<|plamo:eos|>"}:
-        plain |= _taken_out(ends, find("</s>"))  # in these vocabularies it is a tag of HTML
+        plain |= _removed(ends, find("</s>"))  # in these vocabularies it is a tag of HTML
     return KnownTokens(
         named["bos"],
         named["eos"],
@@ -97,23 +100,24 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
 
 
 def default_ids(fields: Fields, types: np.ndarray) -> dict[str, int]:
-    """The tokens that have a role where the metadata names none, by role: "bos", "eos". What "bert" puts around a text
-    may have another name."""
+    """The ids by role ("bos", "eos") for roles that the metadata does not name; only those of control tokens. For the
+    model "bert", the roles have other keys in the metadata."""
     model = fields.text("model")
-    found: dict[str, int | None] = dict(_DEFAULTS.get(model, {}))
+    defaults: dict[str, int | None] = dict(_DEFAULTS.get(model, {}))
     for role, key in _OTHER_NAMES.get(model, {}).items():
-        found[role] = token_id(fields, key, len(types), found[role])
-    known = {role: token for role, token in found.items() if token is not None and token < len(types)}
-    return {role: token for role, token in known.items() if types[token] == TokenType.CONTROL}
+        defaults[role] = token_id(fields, key, len(types), defaults[role])
+    valid = {role: token for role, token in defaults.items() if token is not None and token < len(types)}
+    return {role: token for role, token in valid.items() if types[token] == TokenType.CONTROL}
 
 
 def _of_code(fields: Fields, size: int, find: Callable[[str], int | None], role: str) -> int | None:
-    """The token that has a role in code: as the metadata says, else the first that has one of the texts."""
-    known = [token for text in (_CODE_ENDS | _CODE_MARKS)[role] if (token := find(text)) is not None]
-    return token_id(fields, f"{role}_token_id", size, min(known, default=None))
+    """The token with a role in code: the one that the metadata names, else the smallest id with one of the texts."""
+    by_text = [token for text in (_CODE_ENDS | _CODE_MARKS)[role] if (token := find(text)) is not None]
+    return token_id(fields, f"{role}_token_id", size, min(by_text, default=None))
 
 
-def _taken_out(ends: dict[int, None], token: int | None) -> set[int]:
+def _removed(ends: dict[int, None], token: int | None) -> set[int]:
+    """Removes a token from `ends` and returns it; returns the empty set for a token that is not there."""
     if token is None or token not in ends:
         return set()
     del ends[token]

@@ -1,8 +1,8 @@
 """SentencePiece in GGUF metadata: its two algorithms for tokens with scores.
 
-"llama" merges: of all neighbours that together are a token, those with the highest score become one, again and again.
-"t5" is a unigram model: scores are log-probabilities, and the tokens with the highest sum are taken. Both write a space
-as "▁" and what is not in the vocabulary as bytes ("<0x0A>").
+"llama" merges: of all neighbours that together are a token, the pair with the highest score becomes one token, until no
+such pair is left. "t5" is a unigram model: scores are log-probabilities, and the tokens with the highest sum are taken.
+Both write a space as "▁" and a character that is not in the vocabulary as bytes ("<0x0A>").
 
 A space goes in front of a text and of what follows a special token, as in llama.cpp. Of two tokens with the same score
 the one with the smaller id is merged first; SentencePiece would merge the one that comes first in the text.
@@ -29,20 +29,20 @@ from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 from ferrum.text.tokenizer_steps import check_unigram
 
 RULES = "precompiled_charsmap"
-# The library knows a byte token by its text. Cut behind the "<", no text that only looks like one becomes it.
+# The library recognises a byte token by its text. A cut behind the "<" keeps such a text in a prompt from becoming one.
 _LOOKS_LIKE_A_BYTE = r"(?<=<)0x[0-9A-F]{2}>"
 
 
 def sentencepiece_tokens(fields: Fields) -> list[str]:
-    """The texts of all tokens. User-defined ones, which are matched in text as it was written, have plain spaces: some
-    files write "▁" there, others do not. Raises `TokenizerError` where texts or types are missing."""
+    """The texts of all tokens, by id. In user-defined tokens, "▁" becomes a space, because they are matched in the text
+    as written; some files write "▁" there, others a space. Raises `TokenizerError` where texts or types are missing."""
     tokens = token_texts(fields)
-    require(fields, "token_type")  # only types tell a byte from text that looks like one
+    require(fields, "token_type")  # the texts do not distinguish a byte token from a text that looks like one
     types = token_types(fields, len(tokens))
     if len(types) != len(tokens):
         raise TokenizerError(f"the GGUF tokenizer has {len(types)} token types for {len(tokens)} tokens")
-    for found in np.flatnonzero(types == TokenType.USER_DEFINED).tolist():
-        tokens[found] = tokens[found].replace(SENTENCEPIECE_SPACE, " ")
+    for index in np.flatnonzero(types == TokenType.USER_DEFINED).tolist():
+        tokens[index] = tokens[index].replace(SENTENCEPIECE_SPACE, " ")
     return tokens
 
 
@@ -68,7 +68,7 @@ def sentencepiece_bpe(fields: Fields, tokens: list[str], text: SentencePieceText
 
 def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePieceText | None) -> tokenizers.Tokenizer:
     """The tokenizer of the model "t5", without special tokens. Raises `TokenizerError` for contradictory metadata."""
-    vocabulary(tokens)  # raises if a token is there twice
+    vocabulary(tokens)  # raises if two tokens have the same text
     check_unigram(map(len, tokens))
     unknown = _unknown(fields, tokens)
     if unknown is None:
@@ -76,8 +76,8 @@ def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePiece
     scores = token_scores(fields, len(tokens))
     types = token_types(fields, len(tokens))
     normal = types == TokenType.NORMAL
-    # A character that is not in the vocabulary costs a little more than the worst. Only normal tokens count, and no
-    # other should look better than they do.
+    # The library gives a character outside the vocabulary a score a little below the lowest of all. Only normal tokens
+    # should decide that score, so all others get the lowest score of a normal one.
     scores = np.where(normal, scores, scores[normal].min(initial=0.0))
     pieces = list(zip(tokens, scores.tolist(), strict=True))
     model = ask(_does_not_fit, models.Unigram, vocab=pieces, unk_id=unknown, byte_fallback=True)
@@ -88,10 +88,10 @@ def sentencepiece_unigram(fields: Fields, tokens: list[str], text: SentencePiece
 
 
 def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> list[tuple[str, str]]:
-    """Every way to put a normal token together from two, the highest score first.
+    """Every pair of tokens that together are a normal token, the highest score first.
 
-    Raises `Unsupported` if that makes an unused token: SentencePiece takes such merges back in the end, and the library
-    cannot.
+    Raises `Unsupported` if a pair makes an unused token: SentencePiece splits unused tokens again at the end, and the
+    library cannot.
     """
     unused = {tokens[index] for index in np.flatnonzero(types == TokenType.UNUSED).tolist()}
     texts = np.flatnonzero(np.isin(types, (TokenType.NORMAL, TokenType.UNUSED)))
@@ -109,15 +109,16 @@ def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> l
 
 
 def _unknown(fields: Fields, tokens: list[str]) -> int | None:
-    """The id of the token for what the vocabulary cannot write: named, or else the one of that type."""
+    """The id of the token for characters outside the vocabulary: the one that the metadata names, else the first of
+    that type; None if there is neither."""
     named = token_id(fields, "unknown_token_id", len(tokens))
     typed = np.flatnonzero(token_types(fields, len(tokens)) == TokenType.UNKNOWN).tolist()
     return named if named is not None else next(iter(typed), None)
 
 
 def sentencepiece_text(fields: Fields) -> SentencePieceText | None:
-    """The normalization of a file with character rules. (Without rules, faster steps of the library do it.) Raises
-    `TokenizerError` for damaged rules."""
+    """The normalization of a file with character rules; None for a file without them, which the library's faster steps
+    normalize. Raises `TokenizerError` for damaged rules."""
     rules = _character_rules(fields)
     if not rules:
         return None
@@ -134,7 +135,7 @@ def _removes_spaces(fields: Fields) -> bool:
 
 
 def _with_spaces(backend: tokenizers.Tokenizer, fields: Fields, text: SentencePieceText | None) -> tokenizers.Tokenizer:
-    """The same tokenizer with spaces, bytes and other characters treated as the metadata says, there and back."""
+    """The same tokenizer with the normalizer and decoder that the metadata describes."""
     backend.normalizer = _spaces(fields) if text is None else normalizers.Normalizer.custom(text)
     steps = [decoders.Replace(SENTENCEPIECE_SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, *([decoders.Strip(" ", 1, 0)] if _is_prefixed(fields) else [])])
@@ -142,7 +143,7 @@ def _with_spaces(backend: tokenizers.Tokenizer, fields: Fields, text: SentencePi
 
 
 def _spaces(fields: Fields) -> normalizers.Sequence:
-    """From text as written to text as SentencePiece cuts it, in its order, where no rules replace characters."""
+    """SentencePiece's normalization for a file without character rules, in SentencePiece's order."""
     steps: list[normalizers.Normalizer] = []
     removes_spaces = _removes_spaces(fields)
     if removes_spaces:
@@ -157,7 +158,7 @@ def _spaces(fields: Fields) -> normalizers.Sequence:
 
 
 def _character_rules(fields: Fields) -> bytes:
-    """The character rules of the file, if it has any. Some files store signed bytes."""
+    """The character rules of the file; no bytes if it has none. Some files store signed bytes."""
     if RULES not in fields:
         return b""
     octets = fields.integers(RULES)

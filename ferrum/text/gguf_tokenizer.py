@@ -35,13 +35,13 @@ from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 from ferrum.text.tokenizer import Tokenizer
 
-_PHI = ("phi-3", "phi3")
-_PHI_WITHOUT = ("<unk>", "<s>", "<|endoftext|>")
+_PHI = ("phi-3", "phi3")  # parts of the names of models whose added tokens take the white space behind them
+_PHI_WITHOUT = ("<unk>", "<s>", "<|endoftext|>")  # their added tokens that do not
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file") -> Tokenizer:
-    """Builds the tokenizer that GGUF metadata describes: byte-level BPE, SentencePiece or WordPiece. Errors call it
-    `where`.
+    """Builds the tokenizer that GGUF metadata describes: byte-level BPE, SentencePiece or WordPiece. `where` names the
+    file in errors and warnings.
 
     Control and unknown tokens and those named as BOS or end are special; user-defined tokens are matched in text but
     decode as ordinary text. Raises `Unsupported` for another tokenizer model or an unknown `tokenizer.ggml.pre`,
@@ -72,14 +72,14 @@ class _Kind:
 
 
 def _finder(kind: _Kind) -> Callable[[str], int | None]:
-    """The id of a text; a user-defined token of SentencePiece has plain spaces here."""
-    find = kind.backend.token_to_id
+    """A function from a token's text to its id. A "▁" in the text matches a space too, as in user-defined tokens."""
+    token_to_id = kind.backend.token_to_id
 
-    def found(text: str) -> int | None:
-        token = find(text)
-        return find(text.replace(SENTENCEPIECE_SPACE, " ")) if token is None else token
+    def find(text: str) -> int | None:
+        token = token_to_id(text)
+        return token_to_id(text.replace(SENTENCEPIECE_SPACE, " ")) if token is None else token
 
-    return found
+    return find
 
 
 def _kind(fields: Fields) -> _Kind:
@@ -124,8 +124,8 @@ def build_pre_tokenizer(rules: PreTokenizer) -> pre_tokenizers.Sequence:
 
 
 def _rules(fields: Fields) -> PreTokenizer:
-    """The pre-tokenizer by name. To guess one would change the token ids of some texts and leave no sign of it; a file
-    from the time before there were names is read as llama.cpp reads it."""
+    """The pre-tokenizer that the file names. An unknown name is refused: a wrong guess would change the token ids of
+    some texts without any sign. A file without a name is from the time before names; it is read as in llama.cpp."""
     pre = fields.text("pre", "") or "default"
     if not fields.get("pre"):
         warn(
@@ -138,8 +138,8 @@ def _rules(fields: Fields) -> PreTokenizer:
 
 
 class _Pairs(Sequence[Any]):
-    """Merges ("left right") as pairs, made while the library reads them: a list of all the halves would take as much
-    time and memory as what becomes of them."""
+    """Merges ("left right") as pairs, made one by one while the library reads them: a list of all pairs would take as
+    much time and memory as the library's own table."""
 
     def __init__(self, merges: Sequence[str]) -> None:
         self._merges = merges
@@ -156,23 +156,26 @@ class _Pairs(Sequence[Any]):
 
 
 def _merges(tokens: list[str], merges: Sequence[str], rules: PreTokenizer, where: str) -> models.BPE:
-    """The BPE model of `tokens` (by id) and `merges` ("left right", best first). Warns of those that make no token."""
+    """The BPE model of `tokens` (by id) and `merges` ("left right", best first). Leaves out merges that make no token,
+    with a warning."""
     ids = vocabulary(tokens)
-    ranked = list(dict.fromkeys(merges))  # of one that is listed twice, the first rank counts
+    ranked = list(dict.fromkeys(merges))  # a merge that is listed twice has its first rank
 
-    def made() -> models.BPE:
+    def build() -> models.BPE:
         pairs: Any = _Pairs(ranked)  # the stubs ask for a list, the library for a sequence
         return ask(_do_not_fit, models.BPE, vocab=ids, merges=pairs, ignore_merges=rules.ignore_merges)
 
     try:
-        return made()
-    except TokenizerError:  # it says so of one merge that is not two tokens that make a third
+        return build()
+    except TokenizerError:  # the library refuses all merges for one that is not two tokens that make a third
         listed = len(ranked)
         odd = [merge for merge in ranked if not _makes_a_token(merge, ids)]
         ranked = [merge for merge in ranked if _makes_a_token(merge, ids)]
-        model = made()
-    passed = f"{len(odd)} of {listed} merges are passed over, such as {quoted(odd[0])}"
-    warn(f"{where}: {passed}: they are not two tokens that make a third, and text that has them is cut without them")
+        model = build()
+    warn(
+        f"{where}: {len(odd)} of {listed} merges are ignored, such as {quoted(odd[0])}: they are not two tokens that "
+        "make a third, and text is cut without them"
+    )
     return model
 
 
@@ -185,10 +188,10 @@ def _do_not_fit(reason: str) -> TokenizerError:
 
 
 def _takes_blanks(metadata: Mapping[str, Any]) -> Callable[[str], bool]:
-    """Which added tokens take the white space behind them. GGUF has no place for it, so that llama.cpp knows the models
-    of the one family that does by their name."""
+    """A predicate: true for the text of an added token that takes the white space behind it. GGUF has no field for
+    this; as in llama.cpp, the one family with such tokens is recognised by the name of the model."""
     name = metadata.get("general.name")
-    is_phi = isinstance(name, str) and any(known in name.lower() for known in _PHI)
+    is_phi = isinstance(name, str) and any(part in name.lower() for part in _PHI)
     return lambda token: is_phi and token not in _PHI_WITHOUT
 
 
@@ -199,7 +202,8 @@ def _add_tokens(
     known: KnownTokens,
     takes_blanks: Callable[[str], bool],
 ) -> None:
-    """Marks the tokens that are matched in text before any splitting; `known` ones are special whatever their type."""
+    """Adds the tokens that are matched in text before it is cut: special ones, which decoding leaves out, and
+    user-defined ones. The roles in `known` win over `types`."""
 
     def added(index: int, special: bool) -> tokenizers.AddedToken:
         text = tokens[index]
@@ -219,16 +223,16 @@ def _not_addable(reason: str) -> TokenizerError:
 
 
 def _added(fields: Fields, key: str, default: bool, role: int | None) -> int | None:
-    """The token that goes around a raw prompt, if the file (or else its family) wants one."""
-    wanted = fields.flag(key, default)
-    if wanted and role is None and key in fields:
+    """The token to put around a raw prompt, or None. `default`: what the model's kind does if the file does not say."""
+    is_added = fields.flag(key, default)
+    if is_added and role is None and key in fields:
         warn(f"{fields.where} sets {fields.prefix}{key} and names no such token: none is added")
-    return role if wanted else None
+    return role if is_added else None
 
 
 def _surround(tokens: list[str], first: int | None, last: int | None) -> processors.TemplateProcessing:
-    """Adds BOS before and EOS after a text that is encoded with special tokens."""
-    # The library's template syntax gives ":" and " " a meaning, so tokens go by a name of ours, not by their text.
+    """A step that puts the token `first` before and `last` after a text that is encoded with special tokens."""
+    # The library's template syntax gives ":" and " " a meaning, so the template uses the names BOS and EOS, not texts.
     named = {"BOS": first, "EOS": last}
     special: list[Any] = [
         {"id": name, "ids": [role], "tokens": [tokens[role]]} for name, role in named.items() if role is not None

@@ -1,6 +1,6 @@
 """The tokens of GGUF metadata: text, type and score of each, and the ids of tokens with a role.
 
-Owns: reading `tokenizer.ggml.*` keys, and noticing that they contradict each other. Refuses to know: how text becomes
+Owns: reading `tokenizer.ggml.*` keys, and refusing keys that contradict each other. Refuses to know: how text becomes
 tokens, and the file itself; `ferrum.load` hands over its metadata.
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (tokenizer), and llama.cpp for the token types.
 Specs: TEXT-06, TEXT-12, TEXT-45, TEXT-55. Next: `ferrum.text.pre_tokenizers`.
@@ -18,8 +18,8 @@ from ferrum.fields import Fields
 
 PREFIX = "tokenizer.ggml."
 NO_TOKEN = (-1, 0xFFFFFFFF)
-"""What files write for no token; the second is -1 in 32 bits without a sign."""
-LONGEST_TOKEN = 1024  # characters; those in use have up to some two hundred
+"""The values that stand for no token in files; the second is -1 as an unsigned number of 32 bits."""
+LONGEST_TOKEN = 1024  # characters; tokens of published models have up to some two hundred
 
 
 class TokenType(IntEnum):
@@ -40,18 +40,18 @@ def require(fields: Fields, key: str) -> None:
 
 
 def token_texts(fields: Fields) -> list[str]:
-    """The text of every token; one that is empty is named by its place, as in llama.cpp. Raises `TokenizerError` where
-    there are none, or one is longer than any word."""
+    """The text of every token, by id; an empty text becomes "[EMPTY_id]", as in llama.cpp. Raises `TokenizerError` for
+    a file without tokens and for a token of more than `LONGEST_TOKEN` characters."""
     require(fields, "tokens")
-    tokens = [text or f"[EMPTY_{place}]" for place, text in enumerate(fields.texts("tokens"))]
-    if max(map(len, tokens), default=0) > LONGEST_TOKEN:  # the time to use one grows with its square
+    tokens = [text or f"[EMPTY_{index}]" for index, text in enumerate(fields.texts("tokens"))]
+    if max(map(len, tokens), default=0) > LONGEST_TOKEN:  # matching takes time quadratic in the length
         raise TokenizerError(f"the GGUF tokenizer has a token of more than {LONGEST_TOKEN} characters")
     return tokens
 
 
 def token_id(fields: Fields, key: str, vocab_size: int, default: int | None = None) -> int | None:
-    """The id under `key`, else `default`. One that no token has counts as absent, and is told unless it stands for
-    none."""
+    """The id under `key`, else `default`, else None. An id that no token has counts as absent; unless it is one of
+    `NO_TOKEN`, a warning says so. Raises `InvalidFormat` for a value that is not a whole number."""
     value = fields.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise fields.wrong(key, "a whole number")
@@ -63,7 +63,8 @@ def token_id(fields: Fields, key: str, vocab_size: int, default: int | None = No
 
 
 def token_types(fields: Fields, vocab_size: int) -> np.ndarray:
-    """The type of every token; empty where the file names none. Raises `TokenizerError` for a wrong number of them."""
+    """The type of every token, integers [tokens]; empty for a file without types. Raises `TokenizerError` if there are
+    more or fewer types than tokens."""
     types = fields.integers("token_type") if "token_type" in fields else np.zeros(0, np.int64)
     if len(types) not in (0, vocab_size):
         raise TokenizerError(f"the GGUF tokenizer has {len(types)} token types for {vocab_size} tokens")
@@ -71,7 +72,8 @@ def token_types(fields: Fields, vocab_size: int) -> np.ndarray:
 
 
 def token_scores(fields: Fields, vocab_size: int) -> np.ndarray:
-    """The score of every token. Raises `TokenizerError` where some have none, or one that cannot be compared."""
+    """The score of every token, numbers [tokens]. Raises `TokenizerError` if there are more or fewer scores than
+    tokens, or a score is not finite."""
     require(fields, "scores")
     scores = fields.numbers("scores")
     if len(scores) != vocab_size:

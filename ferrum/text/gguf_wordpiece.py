@@ -4,7 +4,7 @@ The longest token that a word begins with is taken, then the longest that the re
 which some part is no token is unknown as a whole. A GGUF file writes "▁" before tokens that begin a word, where a
 tokenizer.json writes "##" before the others; control tokens are written plainly in both.
 
-Owns: what the tokens are called, normalisation, the model. Refuses to know: special tokens, what goes around a text.
+Owns: the spelling of the tokens, normalisation, the model. Refuses to know: special tokens, tokens around a text.
 Sources: https://github.com/google-research/bert (`tokenization.py`), llama.cpp's `conversion/bert.py`.
 Specs: TEXT-78. Next: `ferrum.text.stream`.
 """
@@ -30,12 +30,13 @@ def wordpiece_tokens(fields: Fields) -> list[str]:
     """The texts of all tokens, as a tokenizer.json has them. Raises `TokenizerError` where texts or types are
     missing."""
     tokens = token_texts(fields)
-    require(fields, "token_type")  # only types tell a control token from the inside of a word
+    require(fields, "token_type")  # the texts do not distinguish a control token from the inside of a word
     types = token_types(fields, len(tokens)).tolist()
     return [_plain(token, kind) for token, kind in zip(tokens, types, strict=True)]
 
 
 def _plain(token: str, kind: int) -> str:
+    """A token as tokenizer.json writes it; `kind` is its `TokenType`."""
     if kind == TokenType.CONTROL:
         return token
     if token.startswith(SENTENCEPIECE_SPACE):

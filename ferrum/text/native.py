@@ -6,7 +6,6 @@ The library raises bare `Exception`, and for a defect of its own pyo3's `PanicEx
 Owns: the conversion of each into an error of this project. Refuses to know: which function is called. An input that
 makes the library end the process is refused before the call (`tokenizer_steps`). Specs: TEXT-40.
 Next: `ferrum.text.added_tokens`.
-Next: `ferrum.text.added_tokens`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ R = TypeVar("R")
 
 
 def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
-    """What `function` of the library returns; where it fails in any way, the error that `failed` makes of the reason.
-    Interrupts and the like pass."""
+    """Calls `function` of the library and returns its result. If it fails in any way, raises the error that `failed`
+    makes of the reason. KeyboardInterrupt, SystemExit and errors of this project pass unchanged."""
     try:
         return function(*arguments, **named)
     except FerrumError:  # raised by a callback of ours
@@ -35,7 +34,7 @@ def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *argumen
 
 
 def _reason(error: BaseException) -> str:
-    """The library's complaint: short, printable and on one line."""
+    """The library's message: short, printable and on one line."""
     text = " ".join(str(error)[: 2 * _LONGEST].split()) or type(error).__name__
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -1,7 +1,7 @@
 r"""The pre-tokenizer of each family of byte-level models, by its name in GGUF files.
 
-A pre-tokenizer is a list of regular expressions. Each one cuts every piece the one before left, into its matches and
-what lies between them; byte-pair merges then never cross a cut.
+A pre-tokenizer is a list of regular expressions. Each expression cuts every piece of the previous one into its matches
+and the text between them; byte-pair merges then never cross a cut.
 
 Owns: the table, as data. Refuses to know: vocabularies, GGUF.
 Sources: the `pre_tokenizer` of the families' published tokenizer.json files, under the names of llama.cpp's
@@ -49,7 +49,7 @@ _YOUTU = (
     "|[\u3105-\u312f]+|[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
     rf"{_CASED}|{_DIGIT}{_CASED_REST}",
 )
-# The rest is matched only where a number begins: at every digit it would take the square of a number's length.
+# The rest is matched only where a number begins: a match at every digit would take time quadratic in its length.
 _THREES_FROM_THE_RIGHT = r"(?<!\p{N})\p{N}{1,2}(?=(?:\p{N}{3})*(?!\p{N}))|\p{N}{3}"
 _CHINESE = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
@@ -94,7 +94,7 @@ _DEFAULT = (r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """What happens to text before byte-pair merging."""
+    """The rules of one family for text before byte-pair merging."""
 
     splits: tuple[str, ...]  # regular expressions (Oniguruma), applied in this order
     normalizes_nfc: bool = False  # Unicode normalisation form C first: decoding returns the normalised text
@@ -104,7 +104,7 @@ class PreTokenizer:
 
 _PLAIN = PreTokenizer((_GPT2,))
 _NEOX = PreTokenizer((_GPT2,), normalizes_nfc=True)
-_SMOLLM = PreTokenizer((_DIGIT, _GPT2))  # digits one by one, so a number never swallows the space before it
+_SMOLLM = PreTokenizer((_DIGIT, _GPT2))  # single digits are cut first, so a number has no space before it
 _LLAMA_BPE = PreTokenizer((_LLAMA3,), ignore_merges=True, adds_bos=True)
 
 _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (

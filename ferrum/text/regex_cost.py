@@ -4,9 +4,9 @@ The library tries one way after another (backtracking): `(a+)+b` takes a time th
 without a "b", and `a*b` takes the square of the number of neighbouring "a". The author of a prompt chooses the text,
 and the library cannot be interrupted while it matches.
 
-Owns: the bound. It is coarse: what might take long counts as taking long, except where a branch that fails is followed
-by one that takes what the first has looked at, as in the expressions that models use. Refuses to know: the notation
-(`regex_parts`), what a text is before (`tokenizer_steps`).
+Owns: the bound. It is coarse: an expression that may be slow counts as slow. The one exception: the branch after a slow
+one matches all characters that the slow one has read in vain, as in the expressions of models. Refuses to know: the
+notation (`regex_parts`), the steps that change a text before (`tokenizer_steps`).
 Specs: TEXT-44. Next: `ferrum.text.regex_parts`.
 """
 
@@ -24,24 +24,24 @@ from ferrum.errors import TokenizerError, quoted
 from ferrum.text.native import ask
 from ferrum.text.regex_parts import Atom, Atomic, Choice, Look, NotUnderstood, Part, Repeat, Sequence, parts_of
 
-_MANY = 16  # a repetition that is counted further than this is treated as one without end
-_MOST_WAYS = 4096  # to match what has no repetition without end
+_MANY = 16  # a repetition with a larger upper limit is treated as unlimited
+_MOST_WAYS = 4096  # ways to match the parts that have no unlimited repetition
 _LINE_ENDS = {r"\r", r"\n", r"\t"}
-_NEVER = 1 << 10  # the degree of what takes exponential time
-_LONGEST_UNROLLED = 100_000  # atoms, once the library has written out counted repetitions
-_STEPS = 3e8  # of the library, each of which takes some ten nanoseconds
+_NEVER = 1 << 10  # stands for exponential time
+_LONGEST_UNROLLED = 100_000  # atoms after the library has written out counted repetitions
+_STEPS = 3e8  # steps of the library, about ten nanoseconds each: a few seconds
 
 
 @dataclass(frozen=True)
 class Cost:
-    """At each place of a text, an expression is tried in up to `ways` times R to the power of `degree` ways, where R is
-    the longest run of characters that it can repeat: those that one of `repeated` matches. Degree 0: the places
-    together take a time that grows as the text does."""
+    """The bound for one expression: at most `ways` · R ** `degree` attempts at each place of a text, where R is the
+    longest run of characters that the expression can repeat. Degree 0: the time for a text is proportional to its
+    length."""
 
     expression: str
     ways: int
     degree: int
-    repeated: tuple[str, ...]
+    repeated: tuple[str, ...]  # expressions for one character; each character of a run matches one of them
 
     @property
     def longest(self) -> float:
@@ -57,9 +57,9 @@ class Cost:
     def _longest_run(self, text: str) -> int:
         characters = "".join(sorted(set(text)))
         kinds = tokenizers.Regex("|".join(f"(?i:{source})" for source in self.repeated))
-        others = ask(TokenizerError, tokenizers.normalizers.Replace(kinds, "").normalize_str, characters)
-        met = set(characters).difference(others)
-        runs = re.finditer(f"[{re.escape(''.join(sorted(met)))}]+", text) if met else ()
+        unrepeated = ask(TokenizerError, tokenizers.normalizers.Replace(kinds, "").normalize_str, characters)
+        repeatable = set(characters).difference(unrepeated)
+        runs = re.finditer(f"[{re.escape(''.join(sorted(repeatable)))}]+", text) if repeatable else ()
         return max((run.end() - run.start() for run in runs), default=0)
 
 
@@ -84,7 +84,7 @@ def cost_of(expression: str) -> Cost:
 
 
 def _repeated(part: Part, is_repeated: bool) -> Iterator[str]:
-    """How the expression writes the characters that it repeats without end."""
+    """The atoms that the expression repeats without limit, as it writes them."""
     match part:
         case Atom(source):
             if is_repeated:
@@ -101,8 +101,8 @@ def _repeated(part: Part, is_repeated: bool) -> Iterator[str]:
 
 
 def _cost(part: Part, is_last: bool) -> tuple[int, int]:
-    """In how many ways the part may be tried, and how many repetitions without end multiply them, each by the length
-    of the text. `is_last`: nothing that could fail comes after it, so that its first match is its last."""
+    """The ways and the degree of a part (see `Cost`). `is_last`: no part after it can fail, so that the library never
+    comes back for another match of it."""
     match part:
         case Repeat(inner, _, most) if isinstance(inner, Atom) or not _has_choice(inner):
             if is_last or most == 1:
@@ -114,12 +114,12 @@ def _cost(part: Part, is_last: bool) -> tuple[int, int]:
                 return (ways if is_last else ways + 1), degree
             return (ways, degree) if is_last and least <= 1 else (ways, _NEVER)
         case Atomic(inner):
-            ways, degree = _cost(inner, True)  # is tried once, but may be looked at from each place
+            ways, degree = _cost(inner, True)  # matched in one way, but read again from each place
             return ways, degree if is_last else max(degree, _looks_far(inner))
         case Look(_, inner):
             if inner is None:
                 return 1, 0
-            ways, degree = _cost(inner, True)  # leaves what it has looked at to be looked at again
+            ways, degree = _cost(inner, True)  # consumes no characters: the part after it reads them again
             return ways, max(degree, _looks_far(inner))
         case Choice(branches):
             costs = [_cost(branch, is_last) for branch in branches]
@@ -128,8 +128,8 @@ def _cost(part: Part, is_last: bool) -> tuple[int, int]:
         case Sequence(parts):
             ways, degree = 1, 0
             for inner in reversed(parts):
-                its_ways, its_degree = _cost(inner, is_last)
-                ways, degree = min(ways * its_ways, _MOST_WAYS + 1), degree + its_degree
+                inner_ways, inner_degree = _cost(inner, is_last)
+                ways, degree = min(ways * inner_ways, _MOST_WAYS + 1), degree + inner_degree
                 is_last = is_last and not _may_fail(inner)
             return ways, degree
     return 1, 0
@@ -143,25 +143,27 @@ def _has_choice(part: Part) -> bool:
         case Choice():
             return True
         case Sequence(parts):
-            after = (*parts[1:], None)
-            return any(_has_choice(one) and not _is_seen(one, then) for one, then in zip(parts, after, strict=True))
+            pairs = zip(parts, (*parts[1:], None), strict=True)
+            return any(_has_choice(inner) and not _is_decided(inner, following) for inner, following in pairs)
         case Atomic(inner):
             return _has_choice(inner)
     return isinstance(part, Look) and part.inner is not None
 
 
-def _is_seen(part: Part, after: Part | None) -> bool:
-    """True if the character that must follow decides whether an optional character matches, as in a line end."""
-    sources = {one.source for one in (part.inner if isinstance(part, Repeat) else part, after) if isinstance(one, Atom)}
+def _is_decided(part: Part, following: Part | None) -> bool:
+    r"""True for an optional character that differs from the character after it, as in `\r?\n`: one way to match."""
+    inner = part.inner if isinstance(part, Repeat) else part
+    sources = {atom.source for atom in (inner, following) if isinstance(atom, Atom)}
     return isinstance(part, Repeat) and part.most == 1 and len(sources) == 2 and sources <= _LINE_ENDS
 
 
 def _looks_far(part: Part) -> int:
-    """1 where the part has a repetition without end."""
+    """1 if the part has a repetition without limit, else 0."""
     return int(next(_repeated(part, False), None) is not None)
 
 
 def _may_fail(part: Part) -> bool:
+    """False if the part matches at every place of every text, if only the empty text."""
     match part:
         case Repeat(inner, least, _):
             return least > 0 and _may_fail(inner)
@@ -175,6 +177,7 @@ def _may_fail(part: Part) -> bool:
 
 
 def _unrolled(part: Part) -> int:
+    """Number of atoms once counted repetitions are written out."""
     match part:
         case Repeat(inner, least, most):
             return _unrolled(inner) * max(1, least, most or 0)
@@ -188,29 +191,29 @@ def _unrolled(part: Part) -> int:
 
 
 def _is_linear(branches: tuple[Part, ...]) -> bool:
-    """Is what the first of the branches looks at in vain taken by itself or by the one after it? Then no character is
-    looked at again from each of the places before it."""
-    first, *others = branches
+    """True if the first branch, or a later one when the first fails, matches all characters that the first has read.
+    Then the search goes on behind them, and they are not read again from each place before."""
+    first, *later = branches
     _, degree = _cost(first, True)
     if degree == 0:
         return True
-    if degree > 1 or not others:
+    if degree > 1 or not later:
         return False
     kind = _repeated_atom(first)
     if kind is None:
         return False
-    if _is_all_but_one(others[0], kind):
-        others = others[1:]
-    return bool(others) and _takes_all(others[0], kind)
+    if _is_all_but_one(later[0], kind):
+        later = later[1:]
+    return bool(later) and _takes_all(later[0], kind)
 
 
 def _repeated_atom(branch: Part) -> Atom | None:
-    """What the one repetition is of that makes a branch slow. None where other things than atoms follow it."""
+    """The atom whose repetition makes a branch slow. None if something else than an atom follows the repetition."""
     parts = branch.parts if isinstance(branch, Sequence) else (branch,)
     for index, part in enumerate(parts):
         if isinstance(part, Repeat) and isinstance(part.inner, Atom) and part.most is None:
-            rest = parts[index + 1 :]
-            is_plain = all(isinstance(other.inner if isinstance(other, Repeat) else other, Atom) for other in rest[:1])
+            following = [after.inner if isinstance(after, Repeat) else after for after in parts[index + 1 : index + 2]]
+            is_plain = all(isinstance(after, Atom) for after in following)
             return part.inner if is_plain or _is_all_but_one(branch, part.inner) else None
     return None
 
@@ -225,7 +228,7 @@ def _is_all_but_one(branch: Part, kind: Atom) -> bool:
 
 
 def _takes_all(branch: Part, kind: Atom) -> bool:
-    """True if the branch matches all neighbours of one kind, whatever follows."""
+    """True if the branch matches a whole run of one kind of character, and no part after the run can fail."""
     parts = branch.parts if isinstance(branch, Sequence) else (branch,)
     for index, part in enumerate(parts):
         if part == Repeat(kind, 1, None):

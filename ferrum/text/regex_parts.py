@@ -1,7 +1,7 @@
 """A parser for regular expressions of the Oniguruma library, as far as their running time depends on them.
 
-Owns: reading the notation that tokenizers use. What gives an expression memory or recursion (references to groups,
-calls, conditions) is refused. Refuses to know: which characters an atom stands for, and what an expression costs
+Owns: reading the notation that tokenizers use. References to groups, calls and conditions are refused: their running
+time has no simple bound. Refuses to know: which characters an atom stands for, and what an expression costs
 (`regex_cost`).
 Source: https://github.com/kkos/oniguruma/blob/master/doc/RE (Ruby syntax).
 Specs: TEXT-44. Next: `ferrum.text.byte_tokenizer`.
@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-LONGEST = 16 << 10  # characters; those in use have some hundreds
-DEEPEST = 50  # of groups in groups
+LONGEST = 16 << 10  # characters of an expression; those of published models have some hundreds
+DEEPEST = 50  # levels of nested groups
 
 _QUANTIFIER = re.compile(r"([*+?])([?+]?)|\{(\d*)(,?)(\d*)\}(\??)")
 _OPTIONS = re.compile(r"\(\?[imaWDSPy{}gw-]*([:)])")
@@ -38,10 +38,10 @@ class Atom:
 
 @dataclass(frozen=True)
 class Look:
-    """A condition on the place: an anchor, or what must or must not stand before or behind it."""
+    """A condition on a place, which consumes no characters: an anchor, or a look-ahead or look-behind."""
 
     source: str
-    inner: Part | None = None
+    inner: Part | None = None  # what a look-ahead or look-behind looks for; None for an anchor
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,24 @@ class Atomic:
 
 @dataclass(frozen=True)
 class Repeat:
+    """A part that matches `least` to `most` times."""
+
     inner: Part
     least: int
-    most: int | None  # None: without end
+    most: int | None  # None: without limit
 
 
 @dataclass(frozen=True)
 class Sequence:
+    """Parts that match one after another."""
+
     parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
 class Choice:
+    """Branches, tried in this order until one matches."""
+
     branches: tuple[Part, ...]
 
 
@@ -72,7 +78,7 @@ Part: TypeAlias = Atom | Look | Atomic | Repeat | Sequence | Choice
 
 
 def parts_of(expression: str) -> Part:
-    """The parts of an expression. Raises `NotUnderstood`."""
+    """Parses an expression. Raises `NotUnderstood` if it is malformed, too long, nested too deep, or not supported."""
     if len(expression) > LONGEST:
         raise NotUnderstood(f"it has more than {LONGEST} characters")
     reader = _Reader(expression)
@@ -83,6 +89,8 @@ def parts_of(expression: str) -> Part:
 
 
 class _Reader:
+    """A recursive-descent parser: one method per construct, each of which moves `position` past what it has read."""
+
     def __init__(self, text: str) -> None:
         self.text, self.position = text, 0
 
@@ -90,10 +98,10 @@ class _Reader:
         return self.text.startswith(word, self.position)
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        found = pattern.match(self.text, self.position)
-        if found is not None:
-            self.position = found.end()
-        return found
+        match = pattern.match(self.text, self.position)
+        if match is not None:
+            self.position = match.end()
+        return match
 
     def choice(self, depth: int) -> Part:
         """Parses up to the end of the group, which is not consumed."""
@@ -109,8 +117,8 @@ class _Reader:
         parts: list[Part] = []
         while self.position < len(self.text) and not self.next_is("|") and not self.next_is(")"):
             part = self.single(depth)
-            while (found := self.take(_QUANTIFIER)) is not None:
-                part = _repeated(part, found)
+            while (quantifier := self.take(_QUANTIFIER)) is not None:
+                part = _repeated(part, quantifier)
             parts.append(part)
         return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
@@ -130,7 +138,7 @@ class _Reader:
 
     def group(self, depth: int) -> Part:
         if (options := self.take(_OPTIONS)) is not None and options[1] == ")":
-            return self.choice(depth + 1)  # holds up to the end of the group around it, its other branches included
+            return self.choice(depth + 1)  # holds to the end of the enclosing group, in its other branches too
         start = self.position
         kind = options[1] if options is not None else self.take(_GROUPS)
         if not isinstance(kind, str):
@@ -146,7 +154,7 @@ class _Reader:
         return Atomic(inner) if kind == ">" else inner
 
     def character_class(self, depth: int) -> None:
-        """Skips `[…]`, which may hold others."""
+        """Skips `[…]`, which may hold nested classes."""
         if depth > DEEPEST:
             raise NotUnderstood(f"it nests groups more than {DEEPEST} deep")
         self.position += 2 if self.text.startswith("^", self.position + 1) else 1
@@ -162,13 +170,13 @@ class _Reader:
         raise NotUnderstood("a bracket is not closed")
 
 
-def _repeated(part: Part, found: re.Match[str]) -> Part:
-    symbol, mark, least, comma, most, reluctant = found.groups()
+def _repeated(part: Part, quantifier: re.Match[str]) -> Part:
+    symbol, mark, least, comma, most, reluctant = quantifier.groups()
     if symbol is not None:
         repeat = Repeat(part, int(symbol == "+"), 1 if symbol == "?" else None)
         return Atomic(repeat) if mark == "+" else repeat
     if not (least or most):  # `{}` and `{,}` stand for themselves
-        return Sequence((part, *map(Atom, found[0])))
+        return Sequence((part, *map(Atom, quantifier[0])))
     if max(len(least), len(most)) > 6:
         raise NotUnderstood("it counts to more than a million")
     lower = int(least or 0)

@@ -1,9 +1,9 @@
 """SentencePiece's normalization: characters replaced by rules, extra spaces removed, spaces written as "▁".
 
-The tokenizers library has a step for such rules as well, but it looks up whole clusters of characters: what the rules
-compose from two characters stays apart, and of "\\r\\n" one half is lost.
+The tokenizers library has a step for such rules too, but it looks up whole clusters of characters: two characters that
+the rules compose stay apart, and half of "\\r\\n" is lost.
 
-Owns: the longest rule at each place, and what happens to spaces. Refuses to know: whether the rules are damaged
+Owns: the longest rule at each place, and the treatment of spaces. Refuses to know: whether the rules are damaged
 (`character_rules`), tokens.
 Source: https://github.com/google/sentencepiece (`normalizer.cc`), https://github.com/s-yata/darts-clone.
 Specs: TEXT-30, TEXT-33. Next: `ferrum.text.tokenizer_steps`.
@@ -19,18 +19,18 @@ import numpy as np
 
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 
-_NOTHING = (0, 0)
-_PLAIN = re.compile(rb"[ -~]+(?=[ -~])|[ -~]+\Z")  # ASCII that no mark follows, with which it could be composed
+_NO_RULE = (0, 0)  # no bytes replaced
+_PLAIN = re.compile(rb"[ -~]+(?=[ -~])|[ -~]+\Z")  # ASCII without its last character if a mark could compose with it
 _SPACES = re.compile(" {2,}")
 
 
 class SentencePieceText:
-    """The normalization of one model. `rules` are bytes of which `growth_of_rules` has found that they make at most
-    `growth` characters of one."""
+    """The normalization of one model."""
 
     def __init__(self, rules: bytes, growth: int, *, prefixed: bool, removes_spaces: bool) -> None:
-        """`prefixed`: a space goes in front of a text; `removes_spaces`: of several spaces one is left, and none at
-        the ends."""
+        """`rules`: a `precompiled_charsmap`, checked by `growth_of_rules`, which returned `growth`. `prefixed`: a space
+        is put in front of a text. `removes_spaces`: spaces at both ends are removed, and several in a row become
+        one."""
         size = int.from_bytes(rules[:4], "little")
         self._units: list[int] = np.frombuffer(rules, "<u4", size // 4, 4).tolist()
         self._texts = rules[4 + size :] + b"\0"
@@ -43,12 +43,12 @@ class SentencePieceText:
 
     def normalize(self, text: Any) -> None:
         """Changes a `tokenizers.NormalizedString`: the library calls this for each stretch between added tokens."""
-        made = self.of(text.normalized)
+        normalized = self.of(text.normalized)
         text.clear()
-        text.append(made)
+        text.append(normalized)
 
     def of(self, text: str) -> str:
-        """The text as it is cut."""
+        """The normalized text."""
         parts: list[str] = []
         after_space = self._removes_spaces
         for part in self._parts(text.encode()):
@@ -59,12 +59,13 @@ class SentencePieceText:
                 after_space = part.endswith(" ")
         if not parts:
             return ""
-        made = (" " if self._prefixed else "") + "".join(parts)
-        made = made.replace(" ", SENTENCEPIECE_SPACE)
-        return made.rstrip(SENTENCEPIECE_SPACE) if self._removes_spaces else made
+        normalized = (" " if self._prefixed else "") + "".join(parts)
+        normalized = normalized.replace(" ", SENTENCEPIECE_SPACE)
+        return normalized.rstrip(SENTENCEPIECE_SPACE) if self._removes_spaces else normalized
 
     def _parts(self, octets: bytes) -> Iterator[str]:
-        """What becomes of the text, from rule to rule and character to character; ASCII without rules in one piece."""
+        """The text with the rules applied, in parts: one per rule, one per character without a rule, and one per
+        stretch of ASCII if no rule begins with ASCII."""
         place = 0
         while place < len(octets):
             plain = None if self._changes_ascii else _PLAIN.match(octets, place)
@@ -81,7 +82,7 @@ class SentencePieceText:
             place += length
 
     def _tidied(self, text: str) -> Iterator[str]:
-        """A stretch as if its characters came one by one."""
+        """A stretch of ASCII in parts that `of` treats as it would treat the single characters."""
         if not self._removes_spaces:
             yield text
             return
@@ -92,28 +93,29 @@ class SentencePieceText:
             yield text.removeprefix(" ")
 
     def _rule(self, octets: bytes, place: int) -> tuple[int, int]:
-        """The longest rule for what begins at a place -> how many bytes it takes, and where its text is."""
-        units, found = self._units, _NOTHING
+        """The longest rule for the bytes at a place -> number of bytes it replaces, and the start of its text in
+        `_texts`; `_NO_RULE` if there is none."""
+        units, longest = self._units, _NO_RULE
         node = _below(units[0])
         for index in range(place, len(octets)):
             octet = octets[index]
             node ^= octet
             unit = units[node]
-            if not octet or unit & 0x800000FF != octet:  # a value has the highest bit; nothing leads over a zero
+            if not octet or unit & 0x800000FF != octet:  # the highest bit marks a value; no rule has a zero byte
                 break
             node ^= _below(unit)
             if unit >> 8 & 1:
-                found = (index + 1 - place, units[node] & 0x7FFFFFFF)
-        return found
+                longest = (index + 1 - place, units[node] & 0x7FFFFFFF)
+        return longest
 
 
 def _below(unit: int) -> int:
-    """The position of the children of a unit: this ^ their byte."""
+    """The offset of a unit's children: a child's position is the node ^ this offset ^ its byte."""
     return (unit >> 10) << ((unit & 0x200) >> 6)
 
 
 def _character(octets: bytes, place: int) -> int:
-    """Bytes of the character at a place; 1 where a rule has taken the first of its bytes."""
+    """Number of bytes of the character at a place; 1 behind a rule that ended inside a character."""
     end = place + 1
     if octets[place] >= 0xC0:
         while end < len(octets) and octets[end] & 0xC0 == 0x80:

@@ -20,12 +20,12 @@ _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class IncrementalDetokenizer:
-    """Decodes one sequence token by token; what `push` and `finish` return, joined, is `Tokenizer.decode` of it. Where
-    it goes on from a prompt, it is what it adds to the decoded prompt, if that ends with a whole character."""
+    """Decodes one sequence token by token; the results of `push` and `finish`, joined, are `Tokenizer.decode` of it. If
+    the sequence continues a prompt that ends with a whole character, they are what it adds to the decoded prompt."""
 
     def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, prompt_ids: Iterable[int] = ()) -> None:
-        """`prompt_ids`: what stands in front of the sequence. Encoding put a space in front of the text as a whole; one
-        at the beginning of what comes behind other text is a space of that text."""
+        """`prompt_ids`: the tokens before the sequence. Encoding put a space in front of the whole text; if the prompt
+        has text, that space is in the prompt, and a space at the start of the sequence belongs to its text."""
         self._tokenizer = tokenizer
         self._skipped = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
         self._utf8 = _new_utf8_decoder(errors="replace")
@@ -51,11 +51,11 @@ class IncrementalDetokenizer:
 
 
 class StopStrings:
-    """Ends a text at the first stop string to be complete in it, however the text is cut into pieces.
+    """Ends a text at its first complete stop string, however the text is cut into pieces.
 
-    Reading character by character, the first stop string that is complete wins, and of several complete at the same
-    character the longest. So a generation need not run on to see whether a longer one follows, and the same text ends
-    in the same place whatever its tokens are.
+    The text is read character by character. The stop string that is complete first wins; of several that are complete
+    at the same character, the longest. So generation need not go on to see whether a longer one follows, and a text
+    ends at the same place however it is cut into tokens.
     """
 
     def __init__(self, stop: Sequence[str], include: bool) -> None:
@@ -93,17 +93,17 @@ class StopStrings:
 
 
 class _Search:
-    """A search for several strings at once (Aho and Corasick, CACM 18, 1975): what a character costs depends neither on
-    how many they are nor on how long. A place stands for the longest end of the text that begins one of them;
-    `begun`: how long it is, `complete`: how long the longest string is that ends here, or 0."""
+    """A search for several strings at once (Aho and Corasick, CACM 18, 1975): the time per character depends neither on
+    the number of strings nor on their lengths. A place stands for the longest suffix of the text that is a prefix of a
+    string. `begun`: its length; `complete`: the length of the longest string that ends here, or 0."""
 
     def __init__(self, strings: Sequence[str]) -> None:
         self.longest = max(map(len, strings), default=0)
         self._next: list[dict[str, int]] = [{}]
-        self._shorter = [0]  # the place of the next shorter end
+        self._shorter = [0]  # the place of the next shorter such suffix
         self.begun, self.complete = [0], [0]
         for string in strings:
-            self.complete[self._added(string)] = len(string)
+            self.complete[self._add(string)] = len(string)
         places = list(self._next[0].values())
         for place in places:  # shorter ones first
             self.complete[place] = self.complete[place] or self.complete[self._shorter[place]]
@@ -111,7 +111,8 @@ class _Search:
                 self._shorter[longer] = self.step(self._shorter[place], char)
                 places.append(longer)
 
-    def _added(self, string: str) -> int:
+    def _add(self, string: str) -> int:
+        """Adds the places of a string -> the place of the whole string."""
         place = 0
         for length, char in enumerate(string, start=1):
             if char not in self._next[place]:
@@ -132,4 +133,4 @@ class _Search:
         return following
 
 
-_search = lru_cache(4)(_Search)  # all choices of a prompt share one
+_search = lru_cache(4)(_Search)  # all choices of a prompt share one search

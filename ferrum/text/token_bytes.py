@@ -1,9 +1,9 @@
 """The bytes of a token, in the three spellings of vocabularies.
 
 A byte-level vocabulary (GPT-2) writes every byte as one printable character. A SentencePiece vocabulary writes text
-plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". WordPiece (BERT) writes words, and what goes
-on with one behind "##": spaces are lost, and put back before words. Once every token is a string of bytes,
-decoding is joining them, whole or one token at a time.
+plainly, a space as "▁" and a byte without a token of its own as "<0x0A>". WordPiece (BERT) writes the beginning of a
+word plainly and its other pieces with "##" in front; spaces are lost, and decoding puts one before each word. Once
+every token is a string of bytes, decoding joins them: all at once, or token by token.
 
 Owns: these spellings, and recognising them in a tokenizer.json decoder. Refuses to know: encoding, special tokens.
 Sources: https://github.com/openai/gpt-2 (`bytes_to_unicode`), Hugging Face tokenizers (decoders).
@@ -43,14 +43,13 @@ _TO_LATIN_1 = dict.fromkeys(range(0x100), _NOT_LATIN_1) | {
 
 @dataclass(frozen=True)
 class TokenSpelling:
-    """How a vocabulary writes bytes as text. `strips_leading_space`: decoding drops one space from the very start,
-    because encoding put one there."""
+    """How a vocabulary writes bytes as text."""
 
-    byte_level: bool = False
+    byte_level: bool = False  # each byte is one character of `BYTE_ALPHABET`
     replaces_space: bool = False  # "▁" stands for a space
     byte_fallback: bool = False  # "<0x0A>" stands for a byte
-    strips_leading_space: bool = False
-    continuation: str | None = None  # what the pieces of a word but its first begin with; all others begin a word
+    strips_leading_space: bool = False  # decoding removes one space from the start, because encoding put one there
+    continuation: str | None = None  # WordPiece: the prefix of pieces that continue a word ("##")
 
     def token_bytes(self, token: str) -> bytes:
         """The bytes of one vocabulary entry. A byte-level entry with a character outside the alphabet is plain text
@@ -69,7 +68,7 @@ class TokenSpelling:
 
 
 def _tidied(word: str) -> str:
-    """A word of WordPiece and the space before it, which punctuation has not."""
+    """A word of WordPiece with the space before it; the space is removed before punctuation."""
     for spaced, tidy in _TIDY.items():
         word = word.replace(spaced, tidy)
     return word

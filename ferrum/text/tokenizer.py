@@ -22,7 +22,7 @@ from ferrum.text.native import ask
 from ferrum.text.sentencepiece_text import SentencePieceText
 from ferrum.text.token_bytes import spelling_of
 from ferrum.text.tokenizer_json import TokenizerFile
-from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, growth_of_own, ids_around
+from ferrum.text.tokenizer_steps import Growth, check_unigram, growth_of, growth_of_function, ids_around
 
 _IDS = 1 << 32  # the library's ids have 32 bits
 _LONG = 16 << 10  # characters of a text that takes so long that other threads should run meanwhile
@@ -42,18 +42,19 @@ class Tokenizer:
         eos_token_ids: Iterable[int] = (),
         text: SentencePieceText | None = None,
     ) -> None:
-        """Wraps a Hugging Face tokenizer, of which it takes possession. `text`: its normalizer, where that is ours.
+        """Wraps a Hugging Face tokenizer and changes its settings; the caller must not use it further. `text`: its
+        normalizer, if that is a function of ours.
 
-        `bos_token_id` and `eos_token_ids` are what the model's files say; a tokenizer.json says neither. Ids without a
-        token are told in a warning: they can still end an answer. Raises `Unsupported` for a decoder that is neither
-        byte-level nor of SentencePiece's kind, `TokenizerError` for a negative id.
+        `bos_token_id` and `eos_token_ids` come from the model's files; a tokenizer.json has neither. An id without a
+        token causes a warning, and can still end an answer. Raises `Unsupported` for a decoder that is not byte-level,
+        SentencePiece or WordPiece, `TokenizerError` for a negative id.
         """
         self._backend = backend
         # A tokenizer.json may carry the settings of its last batch; either would change what a prompt encodes to.
         backend.no_truncation()
         backend.no_padding()
         if isinstance(backend.model, tokenizers.models.BPE):
-            backend.model.dropout = None  # a setting of its training, with which a text has other tokens every time
+            backend.model.dropout = None  # a setting for training: a text would have different tokens each time
         self.spelling = spelling_of(_state(backend.decoder))
         added = backend.get_added_tokens_decoder()
         self._growth = _checked(backend, added.values(), text)
@@ -81,8 +82,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Reads a tokenizer.json: a path, or its text (a string that starts with a brace).
 
-        `added` tokens come on top of its own, and `eos_token` is the text of one more end. `splits_special`: special
-        tokens that stand in a text are ordinary text. Raises `NotFound` for a missing file, `TokenizerError` for a
+        `added`: tokens that other files add to it. `eos_token`: the text of one more end token. `splits_special`: a
+        special token's text in a prompt is ordinary text. Raises `NotFound` for a missing file, `TokenizerError` for a
         malformed one, `Unsupported` as the constructor.
         """
         file = source if isinstance(source, TokenizerFile) else TokenizerFile(source)
@@ -98,9 +99,9 @@ class Tokenizer:
         backend.encode_special_tokens = splits_special
         end = None if eos_token is None or not _is_unicode(eos_token) else backend.token_to_id(eos_token)
         ends = (*eos_token_ids, *(() if end is None else (end,)))
-        made = cls(backend, bos_token_id=bos_token_id, eos_token_ids=ends)
-        made.special_ids |= special  # what was special once stays so, as in Hugging Face's library
-        return made
+        tokenizer = cls(backend, bos_token_id=bos_token_id, eos_token_ids=ends)
+        tokenizer.special_ids |= special  # a special token stays special, as in Hugging Face's library
+        return tokenizer
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """The token ids of `text`. A special token written out in the text becomes its id.
@@ -116,13 +117,12 @@ class Tokenizer:
         self._growth.check(text)
         if len(text) * self._growth.normalized < _LONG:
             return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids
-        # The library lets other threads run only while it encodes a batch, for which it has threads of its own;
-        # and this way takes less memory
+        # The library releases Python's lock only while it encodes a batch, which also takes less memory.
         batch = ask(_not_encoded, self._backend.encode_batch_fast, [text], add_special_tokens=add_special_tokens)
         return batch[0].ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
-        """The text of `ids`: their bytes, joined and read as UTF-8, U+FFFD for whatever is not UTF-8."""
+        """The text of `ids`: their bytes joined and read as UTF-8, with U+FFFD for bytes that are not UTF-8."""
         skipped = self.special_ids if skip_special_tokens else frozenset()
         text = b"".join(self.token_bytes(token_id) for token_id in ids if token_id not in skipped).decode(
             errors="replace"
@@ -135,12 +135,12 @@ class Tokenizer:
         An id without a token stands for no bytes: models pad their vocabulary to a round size, and such a row can be
         sampled. Raises `TokenizerError` for a negative id.
         """
-        known = self._bytes.get(token_id)
-        if known is None:
+        octets = self._bytes.get(token_id)
+        if octets is None:
             token = self._backend.id_to_token(token_id) if self._has(token_id) else None
-            known = b"" if token is None else self.spelling.token_bytes(token)
-            self._bytes[token_id] = known
-        return known
+            octets = b"" if token is None else self.spelling.token_bytes(token)
+            self._bytes[token_id] = octets
+        return octets
 
     def _has(self, token_id: int) -> bool:
         """True if there is such a token. Raises `TokenizerError` for a negative id."""
@@ -149,7 +149,7 @@ class Tokenizer:
         return token_id < _IDS and self._backend.id_to_token(token_id) is not None
 
     def token_text(self, token_id: int) -> str:
-        """What a token looks like by itself: its bytes read as UTF-8, U+FFFD for what is only part of a character."""
+        """A token as text by itself: its bytes read as UTF-8, with U+FFFD for an incomplete character."""
         return self.token_bytes(token_id).decode(errors="replace")
 
     def token_id(self, token: str) -> int | None:
@@ -182,7 +182,7 @@ def _not_encoded(reason: str) -> FerrumError:
 
 
 def _state(part: Any) -> Any:
-    """A part of a tokenizer as in a tokenizer.json. The typed object does not tell its settings; its pickled state is
+    """A part of a tokenizer as in a tokenizer.json. The object has no attributes for its settings; its pickled state is
     that JSON."""
     return None if part is None else json.loads(part.__getstate__())
 
@@ -190,7 +190,7 @@ def _state(part: Any) -> Any:
 def _checked(
     backend: tokenizers.Tokenizer, added: Collection[tokenizers.AddedToken], text: SentencePieceText | None
 ) -> Growth:
-    """The encoding of a text. Raises `TokenizerError` if the parts of the tokenizer contradict each other."""
+    """The bounds for encoding a text. Raises `TokenizerError` if the parts of the tokenizer contradict each other."""
     for token_id in ids_around(_state(backend.post_processor)):
         if backend.id_to_token(token_id) is None:
             raise TokenizerError(
@@ -202,14 +202,14 @@ def _checked(
     if getattr(backend.model, "max_input_chars_per_word", 0) > _LONGEST_WORD:
         raise TokenizerError(f"the tokenizer's max_input_chars_per_word is above {_LONGEST_WORD}")
     normalizer = backend.normalizer
-    for token in added:  # one that matches everywhere, and then again at the same place
+    for token in added:  # an empty token would match everywhere, without end
         if normalizer is not None and token.normalized and not ask(_failed, normalizer.normalize_str, token.content):
             raise TokenizerError(
                 f"the tokenizer's normalizer leaves nothing of the added token {quoted(token.content)}"
             )
     shortest = min((len(token.content) for token in added), default=None)
     if text is not None:
-        return growth_of_own(text.of, text.growth, _state(backend.pre_tokenizer), shortest)
+        return growth_of_function(text.of, text.growth, _state(backend.pre_tokenizer), shortest)
     return growth_of(_state(normalizer), _state(backend.pre_tokenizer), shortest)
 
 

@@ -1,7 +1,7 @@
 """Reading a tokenizer.json: its text, and the steps that are checked before the library reads them.
 
-The library normalises the added tokens while it reads the file, and builds character rules and regular expressions:
-hostile steps would do their harm before there is a tokenizer.
+The library normalises the added tokens and compiles character rules and regular expressions while it reads the file, so
+hostile steps have to be refused before.
 
 Owns: the largest size of a file, and finding its parts without reading the vocabulary. Refuses to know: which steps are
 harmful (`tokenizer_steps`). Specs: TEXT-06, TEXT-40 to TEXT-44, TEXT-47. Next: `ferrum.text.sentencepiece_text`.
@@ -23,16 +23,16 @@ from ferrum.text.added_tokens import AddedText
 from ferrum.text.tokenizer_steps import LARGEST_TEXT, Growth, growth_of
 
 LARGEST = 64 << 20
-"""Bytes of a file. Those of the largest vocabularies in use have half as many; the library takes ten for each."""
+"""Bytes of a file. The largest published ones have half as many; the library needs ten bytes of memory for each."""
 
 _MODEL = '"model"'
 _LOOKED_AT = ('"normalizer"', '"pre_tokenizer"', '"added_tokens"')
-_ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # with which a key can be written so that it is not found
+_ESCAPED_LETTERS = ("\\u005", "\\u006", "\\u007")  # a key written with such escapes is not found as plain text
 _PREFIX = re.compile(r'"continuing_subword_prefix"\s*:(?!\s*(?:null|""))')
 
 
 class TokenizerFile:
-    """A tokenizer.json: a path, or its text (a string that starts with a brace). Read when first asked for."""
+    """A tokenizer.json: a path, or its text (a string that starts with a brace). It is read on the first access."""
 
     def __init__(self, source: str | Path) -> None:
         is_text = isinstance(source, str) and source.lstrip().startswith("{")
@@ -42,7 +42,7 @@ class TokenizerFile:
 
     @cached_property
     def text(self) -> str:
-        """Raises `NotFound`, `TokenizerError`."""
+        """The whole file. Raises `NotFound` for a missing file, `TokenizerError` for one that cannot be read."""
         if self._is_text:
             return str(self._source)
         try:
@@ -54,16 +54,17 @@ class TokenizerFile:
 
     @cached_property
     def parts(self) -> Mapping[str, Any]:
-        """The members of its object, mostly without the model. Raises as `text` does."""
+        """The members of the file's object; "model" is None if reading it was not necessary. Raises as `text` does."""
         try:
             return _parts(self.text)
         except TokenizerError as error:
             raise TokenizerError(f"{self.name}: {error}") from None
-        except (ValueError, RecursionError) as error:  # bad JSON, numbers of thousands of digits, nesting without end
+        except (ValueError, RecursionError) as error:  # malformed JSON, numbers of thousands of digits, deep nesting
             raise TokenizerError(f"{self.name} is not a valid tokenizer.json: {error}") from None
 
     def checked(self, added: Sequence[AddedText] = ()) -> str:
-        """The text, whose steps do no harm, nor will `added` tokens. Raises as `text` does."""
+        """The text of the file, once its steps are checked, together with the tokens `added` that other files name.
+        Raises as `text` does, and `TokenizerError` for steps that are refused."""
         parts = self.parts
         try:
             growth = growth_of(parts.get("normalizer"), parts.get("pre_tokenizer"))
@@ -73,23 +74,23 @@ class TokenizerFile:
             raise TokenizerError(f"{self.name}: {error}") from None
         return self.text
 
-    # ---- what other files refer to
+    # ---- parts that readers of other files ask for
     @property
     def _added(self) -> list[Any]:
-        found = self.parts.get("added_tokens")
-        return found if isinstance(found, list) else []
+        tokens = self.parts.get("added_tokens")
+        return tokens if isinstance(tokens, list) else []
 
     @property
     def added_tokens(self) -> list[AddedText]:
-        """Those that are well-formed; what is not, the library refuses."""
+        """The added tokens that are well-formed; the library refuses a file with others."""
         return [_added_text(token) for token in self._added if _is_added(token)]
 
     @property
     def pad_token(self) -> str | None:
-        """The text of the token that it pads with, if it does."""
+        """The text of the padding token; None if there is none."""
         padding = self.parts.get("padding")
-        found = padding.get("pad_token") if isinstance(padding, dict) else None
-        return found if isinstance(found, str) else None
+        token = padding.get("pad_token") if isinstance(padding, dict) else None
+        return token if isinstance(token, str) else None
 
     @property
     def is_byte_level(self) -> bool:
@@ -98,27 +99,27 @@ class TokenizerFile:
 
 
 def _parts(text: str) -> Mapping[str, Any]:
-    """The members of the file's object, without the model where it comes last and has no prefix, as nearly always: to
-    read a vocabulary twice would take half as long again."""
-    head, found, tail = text.partition(_MODEL)
-    if found and not any(word in tail for word in (*_LOOKED_AT, *_ESCAPED_LETTERS)) and not _PREFIX.search(tail):
+    """The members of the file's object. A "model" that comes last and has no prefix, as nearly always, becomes None: to
+    parse the vocabulary here as well would make loading take half as long again."""
+    head, model_key, tail = text.partition(_MODEL)
+    if model_key and not any(word in tail for word in (*_LOOKED_AT, *_ESCAPED_LETTERS)) and not _PREFIX.search(tail):
         try:
             return _object(head + '"model": null}')
         except ValueError:
-            pass  # the word stands elsewhere
+            pass  # what was found is not the key of the outer object
     return _object(text)
 
 
 def _check_added(tokens: Any, growth: Growth) -> None:
-    """The library normalises all of them while it reads the file."""
+    """Raises `TokenizerError` for added tokens that become too large when the library normalises them."""
     texts = (token.get("content") for token in tokens if isinstance(token, dict)) if isinstance(tokens, list) else ()
     if sum(len(text) for text in texts if isinstance(text, str)) * growth.normalized > LARGEST_TEXT:
         raise TokenizerError(f"its added tokens can become more than {LARGEST_TEXT} characters")
 
 
 def _check_model(model: Any) -> None:
-    """The library cuts the prefix off the tokens of merges by its length alone, if need be through a character, and
-    ends the process when it reports the rest."""
+    """Raises `TokenizerError` for a BPE model with a prefix: the library removes as many bytes as the prefix has from
+    tokens of merges, may cut a character in two, and then ends the process when it reports an error."""
     if isinstance(model, dict) and model.get("type") != "WordPiece" and model.get("continuing_subword_prefix"):
         raise TokenizerError("a BPE model with a continuing_subword_prefix is not supported")
 
@@ -129,7 +130,7 @@ def _is_added(token: Any) -> bool:
 
 def _added_text(token: Mapping[str, Any]) -> AddedText:
     names = ("special", "normalized", "lstrip", "rstrip", "single_word")
-    return AddedText(token["content"], **{name: token.get(name) is True for name in names}, wanted=token["id"])
+    return AddedText(token["content"], **{name: token.get(name) is True for name in names}, file_id=token["id"])
 
 
 def _object(text: str) -> Mapping[str, Any]:
@@ -140,10 +141,11 @@ def _object(text: str) -> Mapping[str, Any]:
 
 
 def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of two members with one key, the library may take the other."""
-    made = dict(members)
-    if len(made) != len(members):
+    """The members as a dict. Raises `TokenizerError` for a key that stands twice: the checks would see one of the
+    values, and the library might use the other."""
+    values = dict(members)
+    if len(values) != len(members):
         keys = [key for key, _ in members]
         twice = next(key for key, count in Counter(keys).items() if count > 1)
         raise TokenizerError(f"an object in it has the key {quoted(twice)} twice")
-    return made
+    return values

@@ -1,8 +1,8 @@
 """Bounds on the steps of a tokenizer, checked before the library runs them: size of a text and running time.
 
-A tokenizer.json may hold steps that make thousands of characters of one, regular expressions that run for years, and
-rules that point outside of their memory. The library does not check them, cannot be stopped, and ends the process if
-there is no memory left.
+A tokenizer.json may hold steps that turn one character into thousands, regular expressions that run for years, and
+rules that point outside of their memory. The library does not check them, cannot be interrupted, and ends the process
+when memory runs out.
 
 Owns: how much a text can grow, which texts are too large, which steps are refused. Refuses to know: vocabularies.
 Source: the `normalizers`, `pre_tokenizers` and `processors` of https://github.com/huggingface/tokenizers.
@@ -29,13 +29,14 @@ from ferrum.text.regex_cost import Cost, cost_of
 from ferrum.text.token_bytes import SENTENCEPIECE_SPACE
 
 LARGEST_TEXT = 4 << 20
-"""Characters (outside ASCII: bytes) that a text may have on its way to tokens. Each costs the library some 100 to 350
-bytes of memory, and a microsecond or two. A prompt for a million tokens has about four million."""
-MOST_GROWTH = 4096  # characters out of one
+"""The largest size of a text before and after each step: characters, or UTF-8 bytes of characters outside ASCII. The
+library needs 100 to 350 bytes of memory and one or two microseconds for each. A prompt of a million tokens has about
+four million characters."""
+MOST_GROWTH = 4096  # characters that all steps together may make of one
 MOST_STEPS = 64
-MOST_AROUND = 4096  # tokens that go around every text
+MOST_AROUND = 4096  # tokens that a post-processor may put around a text
 
-# Characters out of one, by the Unicode standard (https://www.unicode.org/faq/normalization.html) and the library
+# The most characters that a step makes of one (https://www.unicode.org/faq/normalization.html, and the library's code)
 _NORMALIZERS = {
     "BertNormalizer": 8,
     "ByteLevel": 4,
@@ -51,27 +52,27 @@ _NORMALIZERS = {
 _PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Delimiter", "Digits", "FixedLength"}
 _PRE_TOKENIZERS |= {"Metaspace", "Punctuation", "Split", "UnicodeScripts", "Whitespace", "WhitespaceSplit"}
 _SHORT_TOKEN = 32  # characters; nearly all tokens of unigram models have up to sixteen
-_LONG_TOKENS = 4096  # characters, of one token of each length above that
+_LONG_TOKENS = 4096  # the largest sum of the different lengths above _SHORT_TOKEN
 _ANY = r"[\s\S]"
-_BYTES = 4  # of a character
-_SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())  # which is never more than one token
+_BYTES = 4  # the most UTF-8 bytes of a character
+_SPACE_BYTES = len(SENTENCEPIECE_SPACE.encode())
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """One step of a normalizer: at most how many characters it makes of one, and what its expression costs. `own`: what
-    it does, where no step of the library does it."""
+    """One step of a normalizer, with its bounds."""
 
-    step: Mapping[str, Any]
-    growth: float
-    cost: Cost | None = None
-    own: Callable[[str], str] | None = None
+    step: Mapping[str, Any]  # as in a tokenizer.json
+    growth: float  # the most characters that it makes of one
+    cost: Cost | None = None  # of its regular expression
+    function: Callable[[str], str] | None = None  # does the step where the library does not
 
     def apply(self, text: str, most: float) -> str:
-        """The text after this step. Raises `RequestValidation` where that is too large, before it takes memory."""
+        """The text after this step, made in parts, so that a text that becomes larger than `most` is refused before it
+        takes memory. Raises `RequestValidation`."""
         if self.cost is not None:
             _require_short_runs(self.cost, text)
-        normalize = self.own
+        normalize = self.function
         if normalize is None:
             normalizer = normalizers.Sequence([])
             normalizer.__setstate__(json.dumps(self.step).encode())
@@ -87,17 +88,15 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Growth:
-    """Bounds on the size of a text. `normalizations`: the steps that change all of it. `around`: how many characters
-    are made of one by what is put in front of each stretch between added tokens and of each piece. `costs`: of
-    expressions that cut the normalized text, and may take longer than it is long."""
+    """The bounds of all steps of a tokenizer."""
 
     normalizations: tuple[Normalization, ...] = ()
-    around: float = 1.0
-    costs: tuple[Cost, ...] = ()
+    around: float = 1.0  # growth by the characters put in front of each stretch between added tokens and of each piece
+    costs: tuple[Cost, ...] = ()  # of the pre-tokenizer's expressions that take more than linear time
 
     def check(self, text: str) -> None:
-        """Raises `RequestValidation` for a text that is or becomes too large, or would take too long. Where the worst
-        case is too much, the text is normalized, a little at a time, to see what it becomes."""
+        """Raises `RequestValidation` for a text that is or becomes too large, or would take too long. A text whose
+        worst case is within the bounds passes at once; any other is normalized in parts to learn its real size."""
         most = LARGEST_TEXT / self.around
         worst = len(text) * self.normalized * (1 if text.isascii() else _BYTES)
         if worst <= min(most, self._longest):
@@ -115,13 +114,14 @@ class Growth:
 
     @cached_property
     def _longest(self) -> float:
-        """Characters of a text for which any of the expressions is quick, whatever the text is."""
+        """Characters up to which every expression is quick on every text."""
         costs = (*self.costs, *(normalization.cost for normalization in self.normalizations))
         return min((cost.longest for cost in costs if cost is not None), default=math.inf)
 
 
 def _size(text: str) -> int:
-    """Characters, those outside ASCII by their bytes: what a vocabulary does not have becomes a token for each byte."""
+    """ASCII characters, and the UTF-8 bytes of others: a character outside the vocabulary becomes a token per byte. A
+    "▁" counts once, since it is never more than one token."""
     return len(text) if text.isascii() else len(text.encode()) - (_SPACE_BYTES - 1) * text.count(SENTENCEPIECE_SPACE)
 
 
@@ -146,8 +146,9 @@ def _cannot_normalize(reason: str) -> TokenizerError:
 
 
 def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = None) -> Growth:
-    """The bounds of a parsed tokenizer.json. `shortest_added`: characters of the shortest added
-    token, each of which may start a stretch of its own. Raises `TokenizerError` for steps that are refused."""
+    """The bounds of the normalizer and pre-tokenizer of a parsed tokenizer.json. `shortest_added`: characters of the
+    shortest added token; a new stretch of text may begin behind each added token. Raises `TokenizerError` for steps
+    that are refused."""
     first = list(_steps(normalizer, "normalizers"))
     then = list(_steps(pre_tokenizer, "pretokenizers"))
     if len(first) + len(then) > MOST_STEPS:
@@ -166,16 +167,17 @@ def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = 
     return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then), tuple(_costs(then)))
 
 
-def growth_of_own(
+def growth_of_function(
     normalize: Callable[[str], str], growth: int, pre_tokenizer: Any, shortest_added: int | None
 ) -> Growth:
-    """The same where the normalizer is ours, makes at most `growth` characters of one, and puts one in front."""
-    after = growth_of({"type": "Prepend", "prepend": SENTENCEPIECE_SPACE}, pre_tokenizer, shortest_added)
-    return replace(after, normalizations=(Normalization({}, float(growth), own=normalize),))
+    """The bounds where a function of ours normalizes. It makes at most `growth` characters of one, and puts one in
+    front of a stretch."""
+    prepended = growth_of({"type": "Prepend", "prepend": SENTENCEPIECE_SPACE}, pre_tokenizer, shortest_added)
+    return replace(prepended, normalizations=(Normalization({}, float(growth), function=normalize),))
 
 
 def _prefixes(pre_tokenizer: list[Mapping[str, Any]]) -> int:
-    """How many steps may put a character in front of a piece. (One is what a piece costs anyway.)"""
+    """Number of steps that may put a character in front of a piece; at least 1, since a piece has a character."""
     for step in pre_tokenizer:
         if step["type"] not in _PRE_TOKENIZERS:
             raise _unknown(step)
@@ -186,8 +188,8 @@ def _prefixes(pre_tokenizer: list[Mapping[str, Any]]) -> int:
 
 
 def _costs(pre_tokenizer: list[Mapping[str, Any]]) -> Iterator[Cost]:
-    """Of the expressions that may take longer than a text is long. What comes after a step that writes characters in
-    another way repeats others than those of the text."""
+    """The costs of the expressions that take more than linear time. Behind a step that writes characters in another
+    way, an expression may repeat any character of the text."""
     is_rewritten = False
     for step in pre_tokenizer:
         cost = _cost(step)
@@ -198,9 +200,9 @@ def _costs(pre_tokenizer: list[Mapping[str, Any]]) -> Iterator[Cost]:
 
 def check_unigram(lengths: Iterable[int]) -> None:
     """Raises `TokenizerError` for a unigram vocabulary with long tokens of many lengths: at each place of a text the
-    library looks for the tokens of every length, and copies those that it finds."""
-    long = {length for length in lengths if length > _SHORT_TOKEN}
-    if sum(long) > _LONG_TOKENS:
+    library looks for tokens of every length, and copies each token that matches."""
+    long_lengths = {length for length in lengths if length > _SHORT_TOKEN}
+    if sum(long_lengths) > _LONG_TOKENS:
         raise TokenizerError(f"the tokenizer has too many tokens of more than {_SHORT_TOKEN} characters")
 
 
@@ -229,19 +231,19 @@ def _out_of_one(step: Mapping[str, Any]) -> float:
                 raise TokenizerError("the tokenizer's precompiled_charsmap is not base64") from None
             return growth_of_rules(rules, "the tokenizer's precompiled_charsmap")
         case "Replace":
-            made, literal = len(_text(step, "content")), _pattern(step).get("String")
+            size, literal = len(_text(step, "content")), _pattern(step).get("String")
             if literal is None:
-                return 1 + made
+                return 1 + size
             if not isinstance(literal, str) or not literal:
                 raise TokenizerError("the tokenizer replaces every empty text by another")
-            return max(1.0, made / len(literal))
+            return max(1.0, size / len(literal))
         case kind if kind in _NORMALIZERS:
             return _NORMALIZERS[kind]
     raise _unknown(step)
 
 
 def _cost(step: Mapping[str, Any]) -> Cost | None:
-    """What the regular expression of a step costs."""
+    """The cost of a step's regular expression; None for a step without one."""
     expression = _pattern(step).get("Regex") if step["type"] in ("Replace", "Split") else None
     return cost_of(expression) if isinstance(expression, str) else None
 
@@ -254,8 +256,8 @@ def _pattern(step: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def ids_around(post_processor: Any) -> list[int]:
-    """The tokens that a post-processor puts around texts. Raises `TokenizerError` for one that loses the text or
-    repeats it, as the library does where several of them follow each other."""
+    """The ids of the tokens that a post-processor puts around a text. Raises `TokenizerError` for one that leaves the
+    text out or repeats it, and for several in a row, with which the library does so."""
     around = [step for step in _steps(post_processor, "processors") if step["type"] != "ByteLevel"]
     if len(around) > 1:
         raise TokenizerError("the tokenizer has more than one step that puts tokens around a text")
