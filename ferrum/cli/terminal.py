@@ -4,7 +4,6 @@ Owns: how escape sequences, control characters and characters that change the di
 characters that the encoding lacks; the printing of warnings; the progress line, which appears only on a terminal that
 can erase it. Refuses to know: where texts come from, what the user waits for. Specs: CLI-05, CLI-85 to CLI-89.
 Next: `ferrum.cli.sampling_flags`.
-Next: `ferrum.cli.sampling_flags`.
 """
 
 from __future__ import annotations
