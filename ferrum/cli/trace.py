@@ -7,6 +7,7 @@ Next: `ferrum.cli.models`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
     from ferrum.trace.recording import Detail
 
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+_OUTPUT = click.Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path)
 _COUNT = click.IntRange(min=1)
+STDOUT = Path("-")
+MOST_CHOICES = 1000
+"""As many as the queue of an engine has room for, by the default of `EngineConfig.max_waiting`."""
 TOKENS = 64
 """The default of --max-tokens here: each token is a step of the page, and takes some 50 kB of it."""
 
@@ -59,12 +64,12 @@ class Layers(click.ParamType):  # type: ignore[type-arg]  # generic in newer ver
 
 @dataclass(frozen=True)
 class TraceFlags:
-    """The flags of this command alone. `attention`: numbers of layers; None stands for all."""
+    """The flags of this command alone. `attention_layers`: numbers of layers; None stands for all."""
 
     choices: int
     max_num_seqs: int
     max_num_batched_tokens: int
-    attention: tuple[int, ...] | None
+    attention_layers: tuple[int, ...] | None
     attention_memory: str
 
     def detail(self) -> Detail:
@@ -73,8 +78,8 @@ class TraceFlags:
         from ferrum.trace.recording import Detail
 
         return Detail(
-            attention=self.attention != (),
-            attention_layers=self.attention,
+            attention=self.attention_layers != (),
+            attention_layers=self.attention_layers,
             attention_bytes=parse_memory("attention_memory", self.attention_memory),
         )
 
@@ -83,17 +88,18 @@ class TraceFlags:
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("-f", "--file", "files", type=_FILE, multiple=True,
               help="Read one more prompt from this file (- for standard input); may be repeated.")  # fmt: skip
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write the page to this file, which needs no other file; with --json, the JSON.")  # fmt: skip
+@click.option("-o", "--output", type=_OUTPUT, metavar="FILE",
+              help="Write the page to this file (- for standard output). It needs no other file. With --json, the "
+              "JSON is written.")  # fmt: skip
 @click.option("-s", "--system", metavar="TEXT", help="A system message before each prompt.")
 @click.option("--raw", is_flag=True, help="Continue the prompts as they are, without the chat template.")
-@click.option("--choices", type=_COUNT, default=1, show_default=True, metavar="N",
+@click.option("--choices", type=click.IntRange(1, MOST_CHOICES), default=1, show_default=True, metavar="N",
               help="Answers to each prompt. They share the blocks of the prompt.")  # fmt: skip
 @click.option("--max-num-seqs", type=_COUNT, default=64, show_default=True, metavar="N",
               help="Sequences that run at a time; others wait.")  # fmt: skip
 @click.option("--max-num-batched-tokens", type=_COUNT, default=2048, show_default=True, metavar="N",
               help="Tokens computed in a step: a longer prompt is cut into chunks.")  # fmt: skip
-@click.option("--attention", type=Layers(), default="all", show_default=True, metavar="LAYERS",
+@click.option("--attention", "attention_layers", type=Layers(), default="all", show_default=True, metavar="LAYERS",
               help="Layers whose attention is recorded: all, none, or numbers such as 0,5,11.")  # fmt: skip
 @click.option("--attention-memory", default="16MiB", show_default=True, metavar="SIZE",
               help="Bytes of attention in the trace. Where they do not suffice, later tokens have none.")  # fmt: skip
@@ -127,8 +133,8 @@ def trace(
         raise click.UsageError("say where the page goes: -o FILE.html; or --json for programs")
     if params.logprobs is not None:
         raise click.UsageError("--logprobs has no meaning here: a trace has the distribution of each token")
-    if output is not None and not output.parent.is_dir():
-        raise click.UsageError(f"-o: there is no folder {output.parent}")
+    if output is not None:
+        check_place(output)
     flags.as_options()  # wrong flags are refused before the model is loaded
     extent = TraceFlags(**recorded)
     detail = extent.detail()
@@ -140,17 +146,35 @@ def trace(
     around = None if raw else chat_setting(llm, setting, progress)
     each = [prompt_params(params, extent.choices, index) for index in range(len(texts))]
     completions, content = record(llm, texts, around, each, detail, progress)
-    write(content, output, as_json)
+    size = write(content, output, as_json)
     for note in content["left_out"]:
         progress.note(f"note: left out: {note}")
     failed = [completion.error for completion in completions if completion.error is not None]
     for error in failed:
         progress.note(f"error: {error}")
-    if output is not None:
-        size = human_bytes(output.stat().st_size)
-        progress.note(f"{output}: {len(content['sequences'])} sequences in {len(content['steps'])} steps, {size}")
+    if output is not None and output != STDOUT:
+        progress.note(f"{output}: {extent_of(content)}, {human_bytes(size)}")
     if failed:
         raise click.exceptions.Exit(FAILED)
+
+
+def check_place(output: Path) -> None:
+    """Refuses a place where no file can be written: a model may take minutes until there is something to write."""
+    if output == STDOUT:
+        return
+    if not output.parent.is_dir():
+        raise click.UsageError(f"-o: there is no folder {output.parent}")
+    exists = output.exists()
+    if exists and not output.is_file():
+        raise click.UsageError(f"-o: {output} is not a regular file; -o - writes to standard output")
+    if not os.access(output if exists else output.parent, os.W_OK):
+        raise click.UsageError(f"-o: {output} may not be written to")
+
+
+def extent_of(content: dict[str, Any]) -> str:
+    """How long a trace is."""
+    counts = {"sequence": len(content["sequences"]), "step": len(content["steps"])}
+    return " in ".join(f"{count} {noun}{'' if count == 1 else 's'}" for noun, count in counts.items())
 
 
 def prompt_params(params: SamplingParams, choices: int, index: int) -> SamplingParams:
@@ -187,16 +211,18 @@ def begin(llm: LLM, texts: list[str], setting: Setting | None, params: list[Samp
     return llm.chat_each([setting.messages(text) for text in texts], params, **setting.options())
 
 
-def write(content: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    """To the file, which appears with all of its content, or to standard output."""
+def write(content: dict[str, Any], output: Path | None, as_json: bool) -> int:
+    """To the file, which appears with all of its content, or to standard output. -> bytes"""
     import json
 
     from ferrum.files import replacing
     from ferrum.trace.page import page
 
     text = json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n" if as_json else page(content)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    with replacing(output) as file:
-        file.write(text.encode())
+    encoded = text.encode()
+    if output is None or output == STDOUT:
+        click.echo(encoded, nl=False)
+    else:
+        with replacing(output) as file:
+            file.write(encoded)
+    return len(encoded)

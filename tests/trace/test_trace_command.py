@@ -53,7 +53,7 @@ def test_a_file_has_the_page_or_the_json(trace: Trace, tmp_path: Path) -> None:
     page, plain = tmp_path / "page.html", tmp_path / "trace.json"
     result = trace("Hi", "--seed", 3, "-o", page)
     assert result.exit_code == 0 and result.stdout == ""
-    assert result.stderr.startswith(f"{page}: 1 sequences in 4 steps, ")
+    assert result.stderr.startswith(f"{page}: 1 sequence in 4 steps, ")
     assert page.read_text().lower().startswith("<!doctype html>")
     assert trace("Hi", "--seed", 3, "--json", "-o", plain).stdout == ""
     told = json.loads(plain.read_text())
@@ -103,7 +103,11 @@ def test_small_memory_shows_swaps(trace: Trace) -> None:
         (["Hi", "--json", "--raw", "-s", "You are"], "--system needs the chat template that --raw leaves out"),
         (["Hi", "-o", "/nowhere/at/all.html"], "there is no folder /nowhere/at"),
         (["Hi", "--json", "--attention", "first"], "'first' is neither all, nor none, nor numbers of layers"),
-        (["Hi", "--json", "--attention", "2"], "names layer 2; the model has layers 0 to 1"),
+        (
+            ["Hi", "--json", "--attention", "2"],
+            "--attention: attention_layers names layer 2; the model has layers 0",
+        ),
+        (["Hi", "--json", "--choices", "1001"], "'--choices': 1001 is not in the range"),
         (["Hi", "--json", "--attention-memory", "much"], "--attention-memory"),
         (["", "--json"], "the prompt is empty"),
     ],
@@ -112,6 +116,33 @@ def test_what_makes_no_trace_is_refused(trace: Trace, arguments: list[str], mess
     result = trace(*arguments)
     assert result.exit_code == 2 and result.stdout == ""
     assert message in result.stderr and result.stderr.startswith("error: ")
+
+
+@pytest.mark.clause("TRACE-14")
+def test_a_dash_is_standard_output(trace: Trace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for more, beginning in ([], "<!doctype html>"), (["--json"], '{"version"'):
+        result = trace("Hi", "-o", "-", *more)
+        assert result.exit_code == 0 and result.stdout.lower().startswith(beginning) and result.stderr == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.clause("TRACE-16")
+def test_a_place_that_takes_no_file_is_refused_before_the_model_is_loaded(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("ferrum.cli.trace.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    (tmp_path / "old.html").touch()
+    (tmp_path / "link.html").symlink_to("/dev/null")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    for place, message in [
+        ("/dev/null", "is not a regular file"), (tmp_path / "link.html", "is not a regular file"),
+        (tmp_path / "old.html", "may not be written to"), (tmp_path / "new.html", "may not be written to"),
+        ("", "is not a regular file"),
+    ]:  # fmt: skip
+        result = trace("Hi", "-o", place)
+        assert result.exit_code == 2 and result.stdout == "", place
+        assert message in result.stderr and result.stderr.startswith("error: -o: "), place
 
 
 @pytest.mark.clause("TRACE-17")
