@@ -201,7 +201,6 @@ class KvManager:
         table.extend(blocks)
         table.writable_until = 0
         self._counters.swapped_in += len(moved)
-        self._note_peak()
 
     # ---- housekeeping
     def reset(self) -> None:

@@ -89,7 +89,7 @@ class Admission:
 
     def _open(self, sequence: TokenSequence) -> bool:
         """Gives the sequence the blocks that need not be computed, and sets `computed`. At least its last token is left
-        to compute, because its logits are needed. False, and no change, if its text does not fit."""
+        to compute, because its logits are needed. False, and no change, if blocks are missing."""
         table = sequence.table
         for sibling in self._running_siblings(sequence):
             if sibling.computed >= sibling.prompt_length:
@@ -107,6 +107,7 @@ class Admission:
                 return False
             except DeviceError:
                 self._manager.close(table)
+                sequence.computed = 0
         if sequence.scores_prompt and sequence.length == sequence.prompt_length:
             return True  # cached keys and values do not tell the logits of their tokens
         sequence.computed = min(self._manager.open(table, sequence.token_ids), sequence.length - 1)

@@ -54,6 +54,32 @@ def test_the_peak_counts_a_block_and_its_copy() -> None:
     assert (manager.device.held, manager.counters().peak_held) == (2, 3)
 
 
+@pytest.mark.clause("KV-41")
+def test_the_peak_counts_cached_blocks_that_are_held_again() -> None:
+    manager, store = make_manager(8, 2, 8)
+    for text in ([0, 0, 0, 1], [1, 0, 1, 1]):
+        remember(manager, store, text)  # one after the other
+    assert manager.counters().peak_held == 2
+    tables = [manager.new_table() for _ in range(2)]
+    for table, text in zip(tables, ([0, 0, 0, 1], [1, 0, 1, 1]), strict=True):
+        manager.open(table, text)
+    assert (manager.device.held, manager.counters().peak_held) == (4, 4)
+
+
+@pytest.mark.clause("KV-41")
+def test_the_peak_counts_blocks_that_come_back_from_the_host() -> None:
+    manager, store = make_manager(8, 2, 8)
+    swapped = serve(manager, store, [0, 0, 0, 1])
+    manager.swap_out(swapped, 4)
+    manager.close(serve(manager, store, [1, 0, 1]))
+    other = serve(manager, store, [1, 1])
+    assert (manager.device.held, manager.counters().peak_held) == (1, 2)
+    manager.swap_in(swapped)  # both blocks are cached still: nothing is moved
+    assert (manager.device.held, manager.counters().peak_held) == (3, 3)
+    assert manager.counters().swapped_in == 0
+    manager.close(other)
+
+
 @pytest.mark.clause("KV-18")
 def test_nothing_is_held_after_a_move_that_failed() -> None:
     manager, store = make_manager(2, 4, 2)

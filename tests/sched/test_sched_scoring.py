@@ -102,6 +102,19 @@ def test_a_scored_prompt_is_computed_although_it_is_cached_and_its_answer_is_not
     assert (chunk.start, chunk.count, chunk.rows) == (12, 1, 1)
 
 
+@pytest.mark.clause("ENGINE-42", "SCHED-15")
+def test_a_scored_prompt_that_cannot_be_moved_back_is_computed_from_its_beginning() -> None:
+    world = World(host=20, budget=6, swap_cost=0.0, caching=False)
+    scored = submit(world.scheduler, list(range(12)), True)
+    carry_out(world.scheduler)
+    world.scheduler._preempt(scored)
+    assert scored.table.host_blocks and scored.computed == 6
+    world.faults.pattern = 0b10  # the device gives blocks, the move fails
+    (chunk,) = carry_out(world.scheduler).chunks
+    assert world.faults.struck
+    assert (chunk.start, chunk.count, chunk.rows) == (0, 6, 6)
+
+
 @pytest.mark.clause("SCHED-02")
 @given(st.lists(st.booleans(), max_size=6))
 def test_a_plan_without_some_sequences_keeps_the_chunks_of_the_others(ended: list[bool]) -> None:
