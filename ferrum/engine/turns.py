@@ -1,8 +1,8 @@
 """Turns: a backend works for one thread at a time, and so does every engine on it.
 
 Owns: one lock for each backend, the tasks that are done at the end of a turn, and which thread may use an engine.
-Threads get their turns in the order in which they ask, so that a long answer does not keep other threads out. Refuses
-to know: what is done in a turn.
+A thread that asks for another turn waits behind those that wait already, so that a long answer does not keep other
+threads out. Refuses to know: what is done in a turn.
 Specs: ENGINE-46. Next: `ferrum.engine.observer`.
 """
 

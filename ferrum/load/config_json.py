@@ -215,8 +215,9 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
 
 
 def find_family(fields: Fields) -> HuggingFaceFamily:
-    """The family that model_type names, or else the one that architectures names. An unknown class gives a warning,
-    since it may compute something else. A class that is neither a decoder with a head nor an encoder is refused."""
+    """The family that model_type names, or else the one that architectures names. If architectures has no class of this
+    family, a warning says so, since the class may compute something else; if it has no class of any family and none
+    called …ForCausalLM, the file is refused."""
     classes = fields.get("architectures") or []
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise fields.wrong("architectures", "a list of names")
