@@ -371,6 +371,20 @@ _ROWS = (
             "mlp_bias": (False, MLP_LINEARS),
         },
     ),
+    family(
+        "ernie4_5",
+        "Ernie4_5",
+        layout=layouts.ERNIE4_5,
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 131072,
+            "num_key_value_heads": 2,
+            "head_dim": 128,
+            "tie_word_embeddings": True,
+            "rope_theta": 500000.0,
+        },
+        bias_flags={"use_bias": (False, (*ATTENTION_LINEARS, *MLP_LINEARS))},
+    ),
 )
 
 HUGGING_FACE_FAMILIES: dict[str, HuggingFaceFamily] = {row.name: row for row in (*_ROWS, *EXPERT_FAMILIES)}

@@ -203,4 +203,5 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         normalised=True,
     ),
     "seed_oss": GGUFFamily(_layout({"mlp_norm": "post_attention_norm"})),
+    "ernie4_5": GGUFFamily(_layout(interleaved=True)),
 }

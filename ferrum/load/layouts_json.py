@@ -90,6 +90,7 @@ OLMO2 = _but(
 STARCODER2 = _but(LLAMA, without="gate", up="mlp.c_fc", down="mlp.c_proj")
 INTERLEAVED = frozenset({"query", "key"})
 COHERE = replace(_but(LLAMA, mlp_norm="input_layernorm", **HEAD_NORMS), interleaved=INTERLEAVED)
+ERNIE4_5 = replace(LLAMA, interleaved=INTERLEAVED)
 STABLELM = _but(LLAMA, query_norm="self_attn.q_layernorm.norms.{head}", key_norm="self_attn.k_layernorm.norms.{head}")
 STABLELM_PARALLEL = _but(STABLELM, mlp_norm="input_layernorm")
 GLM = replace(_but(LLAMA, **dict.fromkeys(("gate", "up"), "mlp.gate_up_proj")), interleaved=INTERLEAVED)

@@ -141,6 +141,8 @@ FIRST = (
     Model("seed-oss-wide", "seed_oss", {**WIDE, **UNTIED, **rope(), "head_dim": 32}, "bfloat16"),
     Model("seed-oss-odd", "seed_oss", {**ODD, **RMS, **TIED, "head_dim": 20, "attention_bias": False,
           "attention_out_bias": True, "mlp_bias": True}, old_dialect=True),
+    Model("ernie4-5-wide", "ernie4_5", {**WIDE, **UNTIED, **rope(), "head_dim": 32}, "bfloat16"),
+    Model("ernie4-5-odd", "ernie4_5", {**ODD, **RMS, **TIED, "head_dim": 20, "use_bias": True}, old_dialect=True),
 )  # fmt: skip
 
 DENSE = (

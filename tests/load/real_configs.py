@@ -28,7 +28,7 @@ _SMALL = {
     ("vocab_size",): VOCAB,
     ("bos_token_id", "pad_token_id"): 1,
 }
-_OWN_WIDTH = ("gemma", "gemma2", "gemma3_text", "glm", "glm4", "qwen3", "seed_oss")
+_OWN_WIDTH = ("ernie4_5", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "qwen3", "seed_oss")
 """Families whose heads are as wide as they are, whatever hidden_size is."""
 _LEFT_OUT = {"gemma3_text": {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": VOCAB}}
 """What files leave to the class, and a small model cannot."""

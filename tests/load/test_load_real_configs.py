@@ -32,7 +32,10 @@ REFUSED = {
     "tiiuae/falcon-7b of 2023 (RefinedWebModel)": "RWForCausalLM",
     "tiiuae/falcon-rw-1b": "alibi",
 }
-TOLD = {"Qwen/Qwen2.5-7B-Instruct-1M": "'dual_chunk_attention_config', which are not known here"}
+TOLD = {
+    "Qwen/Qwen2.5-7B-Instruct-1M": "'dual_chunk_attention_config', which are not known here",
+    "baidu/ERNIE-4.5-0.3B-PT (remote code)": "it is run as Ernie4_5ForCausalLM, as model_type says",
+}
 PICTURES = "ignored: 'vision_config'; of this model only the text is run"
 
 
