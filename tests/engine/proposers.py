@@ -19,7 +19,7 @@ class Guesser:
 
     def __init__(self, guess: Guess, cost: float = 0.0) -> None:
         self.cost = cost
-        self.asked = 0
+        self.asked = self.resets = 0
         self.forgotten: list[TokenSequence] = []
         self._guess = guess
 
@@ -31,7 +31,7 @@ class Guesser:
         self.forgotten.append(sequence)
 
     def reset(self) -> None:
-        pass
+        self.resets += 1
 
 
 def speculation(guess: Guess, most: int = 6) -> Speculation:

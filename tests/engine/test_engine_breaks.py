@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 
+from ferrum.engine.draft_length import DEVICE
 from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
 from ferrum.engine.request import Request
+from ferrum.engine.speculation import Speculation
 from ferrum.errors import InternalError, InvalidParameter, RequestValidation, ResourceExhausted, TokenizerError
 from ferrum.sampling_params import SamplingParams
 from ferrum.sched.scheduler import Scheduler
+from ferrum.speculation import NGRAM, Speculate
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.flaky import FlakyStore
 from ferrum.testing.life import alone, letters
 from ferrum.text.byte_tokenizer import BYTES
 from ferrum.types import FinishReason
-from tests.engine.proposers import guesses, speculation
+from tests.engine.proposers import Guesser, guesses, speculation
 
 PARAMS = SamplingParams(temperature=0, max_tokens=10, ignore_eos=True)
 PROMPTS = [list(b"abcabcabca"[: 4 + number]) for number in range(6)]
@@ -92,6 +95,23 @@ def test_an_interrupt_in_any_line_leaves_a_usable_engine(error: type[BaseExcepti
         assert run(engine) == expected
 
 
+@pytest.mark.clause("ENGINE-13", "DRAFT-01")
+def test_an_engine_that_starts_over_resets_its_proposers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second model must not keep blocks of texts that no longer exist."""
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    proposer = Guesser(guesses(letters, BYTES)["right"])
+    engine = stub_engine(SETTINGS, letters, speculation=Speculation({NGRAM: proposer}, Speculate(NGRAM, 6), DEVICE))
+    engine.submit(PROMPTS[0], PARAMS)
+    engine.step()
+    monkeypatch.setattr(engine.scheduler, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    assert proposer.asked and proposer.resets == 1
+
+
 def traced(engine: Engine, interrupter: Interrupter) -> list[list[int]]:
     before = sys.gettrace()
     sys.settrace(interrupter.trace)
@@ -131,7 +151,7 @@ class Clumsy(EngineObserver):
     def generation_finished(self, *facts: object) -> None:
         raise RuntimeError("clumsy")
 
-    step_finished = step_planned = tokens_sampling = generation_finished
+    step_finished = step_planned = tokens_sampling = sequence_finished = generation_finished
 
 
 @pytest.mark.clause("ENGINE-30", "ENGINE-04")

@@ -168,6 +168,25 @@ def test_a_step_that_fails_ends_what_was_there_and_nothing_else(
     assert held(engine) == 0
 
 
+@pytest.mark.clause("ENGINE-13", "ENGINE-34")
+@pytest.mark.parametrize("method", ["plan", "commit"])
+def test_an_engine_that_starts_over_ends_every_ticket(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """No thread waits for ever, also for a request that has had no chunk yet."""
+
+    def fail(*_arguments: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(engine.scheduler, method, fail)
+    with EngineThread(engine) as thread:
+        with pytest.raises(InternalError, match="a defect"):
+            thread.submit([97], PARAMS).result(PATIENCE)
+        assert list(thread.submit([97], PARAMS).result(PATIENCE).token_ids) == alone([97], PARAMS, 48)[0]
+    assert held(engine) == 0
+
+
 @pytest.mark.clause("ENGINE-35")
 def test_closing_ends_what_is_open(engine: Engine) -> None:
     gate = Gate(engine)
