@@ -84,9 +84,7 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
     plain: set[int] = set()
     texts = {text for text in _TELLING if find(text) in ends}
     if texts & {"<|call|>", "<|calls|>"} and texts & {"<|return|>", "<|flush|>"}:
-        visible |= _removed(
-            ends, find("<|end|>")
-        )  # in these vocabularies it ends one part of an answer, not the answer
+        visible |= _removed(ends, find("<|end|>"))  # in these vocabularies it ends one part of an answer
     if texts & {"<|tool_response>", "<|plamo:eos|>"}:
         plain |= _removed(ends, find("</s>"))  # in these vocabularies it is a tag of HTML
     return KnownTokens(
