@@ -13,6 +13,7 @@ import json
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
@@ -24,7 +25,7 @@ from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
 from ferrum.errors import FerrumError
 from ferrum.trace.page import assembled, joined, policy
-from ferrum.trace.recorder import Recorder
+from ferrum.trace.recorder import Recorder, numbers_in
 from ferrum.trace.recording import VERSION, Observers
 
 if TYPE_CHECKING:
@@ -32,14 +33,22 @@ if TYPE_CHECKING:
 
 KEPT_STEPS = 256
 """Steps that the server remembers."""
+KEPT_NUMBERS = 1 << 20
+"""Numbers in them, at most: fewer steps are remembered where each has thousands of blocks."""
 SENT_STEPS = 32
 """Steps of one answer, the oldest first: a page that is behind asks again."""
+SENT_NUMBERS = 1 << 16
+"""Numbers in them, at most, unless the first step alone has more."""
 IDLE_S = 10.0
 """Seconds without a request for steps, after which the recording ends."""
 ASK_EVERY_MS = 400
 """Milliseconds from one request of a page to its next."""
 EXPLAINED_S = 2.0
 """Seconds for which distributions are recorded after a page has asked for them."""
+OWN_SITES = ("same-origin", "none")
+"""Values of Sec-Fetch-Site that browsers send for the page of this server, and for an address that the user types. A
+page of another site can send a GET without an Origin header (`no-cors`): it cannot read the answer, but it would have
+the engine watched. Source: W3C, "Fetch Metadata Request Headers"."""
 OFF = (
     "the glass box shows the texts of all users, and is off: ferrum-ref serve --glass turns it on; without the flag it "
     "is on where the server listens to this machine only and has at most one key"
@@ -58,7 +67,8 @@ class Recording:
     @classmethod
     def of(cls, engine: Engine) -> Recording:
         """Begins to record. To be called between two steps."""
-        recording = cls(Recorder(engine, most_steps=KEPT_STEPS, explains=False), secrets.token_hex(4), engine.observer)
+        recorder = Recorder(engine, most_steps=KEPT_STEPS, most_numbers=KEPT_NUMBERS, explains=False)
+        recording = cls(recorder, secrets.token_hex(4), engine.observer)
         engine.observer = Observers(engine.observer, recording.recorder)
         return recording
 
@@ -76,6 +86,8 @@ class Glass:
         self._recording: Recording | None = None  # changed in the engine's thread only
         self._explains_until = 0.0
         self._end: asyncio.TimerHandle | None = None  # of the recording; None: none is begun
+        self._turns = asyncio.Lock()
+        """Answers are made one at a time: a hundred pages must not take the threads that requests need."""
 
     def page(self) -> Response:
         """The page, without data. Raises ApiError where the glass box is off."""
@@ -88,7 +100,7 @@ class Glass:
         `distributions=true` has the distributions of later steps recorded. Raises ApiError if the glass box is off,
         `after` is not a number, or the request comes from a page of another origin."""
         self.page()
-        if "origin" in request.headers:  # the page of this server sends none with a GET
+        if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in OWN_SITES:
             raise ApiError(403, "only the page of this server may ask for steps", "permission_error", code="forbidden")
         asked = request.query_params
         after = _number(asked.get("after", "0"))
@@ -97,7 +109,8 @@ class Glass:
         if recording is not None:
             recording.recorder.explains = self._explains(asked.get("distributions") == "true")
             after = after if asked.get("recording") == recording.name else 0
-        text = await asyncio.to_thread(self._told, recording, after)
+        async with self._turns:
+            text = await asyncio.to_thread(self._told, recording, after)
         return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
 
     def _explains(self, is_asked: bool) -> bool:
@@ -132,13 +145,19 @@ class Glass:
     def _told(self, recording: Recording | None, after: int) -> str:
         """The answer as JSON: a trace whose steps are still to come."""
         trace: dict[str, Any] = {"version": VERSION, "ferrum": __version__, **facts(self._service)}
-        if recording is None:
-            trace |= {"texts": {}, "requests": [], "sequences": [], "steps": [], "recording": None}
-        else:
+        trace |= {"texts": {}, "requests": [], "sequences": [], "steps": []}
+        trace["recording"] = None if recording is None else recording.name
+        if recording is not None and recording.recorder.steps > after:  # else there is no news, which costs nothing
             trace |= recording.recorder.recorded(self._service.served.tokenizer.token_bytes, after)
-            trace |= {"steps": trace["steps"][:SENT_STEPS], "recording": recording.name}
-            del trace["end"]  # the moment after the newest step: more will come
+            trace["steps"] = first_of(trace["steps"])
         return json.dumps(trace)
+
+
+def first_of(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The steps of one answer."""
+    sizes = accumulate(map(numbers_in, steps))
+    fitting = sum(1 for size in sizes if size <= SENT_NUMBERS)
+    return steps[: min(SENT_STEPS, max(1, fitting))]
 
 
 def facts(service: Service) -> dict[str, Any]:

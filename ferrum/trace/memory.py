@@ -17,6 +17,8 @@ from ferrum.sched.scheduler import Scheduler
 from ferrum.sched.sequence import SequenceState, TokenSequence
 
 Event = dict[str, Any]
+Row = list[Any]
+"""[block, references, start of the digest]"""
 Number = Callable[[TokenSequence], int]
 
 DIGEST_BYTES_SHOWN = 4
@@ -36,27 +38,24 @@ class Place:
 class Tier:
     """The blocks of one tier that are not free."""
 
-    references: dict[int, int]  # by block
+    rows: dict[int, Row]  # by block
     digests: dict[int, Digest]  # of the blocks that are known by their content
 
     @classmethod
-    def of(cls, pool: BlockPool | None) -> Tier:
-        if pool is None:
-            return cls({}, {})
-        blocks = pool.occupied()
-        digests = ((block, pool.digest(block)) for block in blocks)
-        return cls(
-            {block: pool.references(block) for block in blocks},
-            {block: digest for block, digest in digests if digest is not None},
-        )
-
-    def rows(self) -> list[list[Any]]:
-        """[block, references, start of the digest] of each block."""
-        return [[block, references, self._shown(block)] for block, references in self.references.items()]
-
-    def _shown(self, block: int) -> str | None:
-        digest = self.digests.get(block)
-        return None if digest is None else digest[:DIGEST_BYTES_SHOWN].hex()
+    def of(cls, pool: BlockPool | None, before: Tier) -> Tier:
+        """`before`: the same tier at an earlier moment. A block that is as it was keeps its row, so that a hundred
+        steps with thousands of blocks fit into little memory."""
+        tier = cls({}, {})
+        for block in () if pool is None else pool.occupied():
+            assert pool is not None
+            references, digest = pool.references(block), pool.digest(block)
+            row = before.rows.get(block)
+            if row is None or row[1] != references or before.digests.get(block) != digest:
+                row = [block, references, None if digest is None else digest[:DIGEST_BYTES_SHOWN].hex()]
+            tier.rows[block] = row
+            if digest is not None:
+                tier.digests[block] = digest
+        return tier
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,10 @@ class Moment:
     resets: int
 
     @classmethod
-    def of(cls, scheduler: Scheduler) -> Moment:
+    def of(cls, scheduler: Scheduler, before: Moment | None = None) -> Moment:
+        """The moment now. `before`: an earlier one, whose rows of unchanged blocks are used again."""
         manager = scheduler.manager
+        before = cls.nothing(0) if before is None else before
         waiting, running = scheduler.waiting_sequences(), scheduler.running_sequences()
         places = {
             sequence: Place(
@@ -80,7 +81,8 @@ class Moment:
             )
             for sequence in (*running, *waiting)
         }
-        return cls(waiting, running, places, Tier.of(manager.device), Tier.of(manager.host), manager.resets)
+        device, host = Tier.of(manager.device, before.device), Tier.of(manager.host, before.host)
+        return cls(waiting, running, places, device, host, manager.resets)
 
     @classmethod
     def nothing(cls, resets: int) -> Moment:
@@ -95,8 +97,8 @@ class Moment:
             "running": [number(sequence) for sequence in self.running],
             "tables": {name: list(place.blocks) for name, place in places if place.blocks},
             "host_tables": {name: list(place.host_blocks) for name, place in places if place.host_blocks},
-            "device": self.device.rows(),
-            "host": self.host.rows(),
+            "device": list(self.device.rows.values()),
+            "host": list(self.host.rows.values()),
         }
 
 

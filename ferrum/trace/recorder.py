@@ -22,9 +22,9 @@ from ferrum.sched.sequence import TokenSequence
 from ferrum.tensor.ops import Tensor
 from ferrum.trace.attention import sampled_queries
 from ferrum.trace.backend import TracedOps
-from ferrum.trace.distribution import explain
+from ferrum.trace.distribution import MOST_LIKELY, explain
 from ferrum.trace.memory import Event, Moment, changes
-from ferrum.trace.sequences import SequenceBook
+from ferrum.trace.sequences import SequenceBook, text_of
 from ferrum.types import FinishReason
 
 Step = dict[str, Any]
@@ -48,21 +48,26 @@ class Recorder(EngineObserver):
         engine: Engine,
         traced: TracedOps | None = None,
         most_steps: int | None = None,
+        most_numbers: int | None = None,
         explains: bool = True,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         """To be made between two steps. `traced`: the backend of the engine during the recording, if operations and
-        attention are recorded. `most_steps`: only the last steps are kept, so many; None keeps all."""
+        attention are recorded. `most_steps`: only the last steps are kept, so many; fewer if they have more than
+        `most_numbers` (see `numbers_in`). None keeps all."""
         self._engine, self._traced, self._clock = engine, traced, clock
         self.explains = explains
         """True if the distribution of each token is recorded. May be changed at any time."""
         self._began = clock()
         self._lock = Lock()
         self._book = SequenceBook()
-        self._steps: deque[Step] = deque(maxlen=most_steps)
+        self._steps: deque[Step] = deque()
+        self._most_steps, self._most_numbers = most_steps, most_numbers
+        self._numbers = 0  # of the kept steps
         self._count = 0
         self._before = Moment.of(engine.scheduler)  # the end of the last step
         self._latest = self._before  # the last moment that was looked at
+        self._is_outdated = False  # True if a sequence has ended since, between two steps
         self._events: list[Event] = []  # since the end of the last step
         self._book.begin_all(self._latest.places)
         self._step: Step | None = None  # the step that runs
@@ -77,19 +82,27 @@ class Recorder(EngineObserver):
         return self._count
 
     def recorded(self, spell: Callable[[int], bytes], after: int = 0) -> dict[str, Any]:
-        """The fields `texts` to `end` of a trace; only steps whose number is greater than `after`. `spell`: the bytes
+        """The fields `texts` to `steps` of a trace; only steps whose number is greater than `after`. `spell`: the bytes
         of a token."""
-        with self._lock:
+        with self._lock:  # the engine waits for it: everything slow is done afterwards
             steps = [step for step in self._steps if step["step"] > after]
-            end = {**self._latest.as_json(self._book.number), "events": list(self._events)}
-            requests, sequences = self._book.as_json(spell)
+            requests, sequences = self._book.as_json()
+        for sequence in sequences:
+            sequence["text"] = text_of(sequence["tokens"], spell)
         tokens = {token for sequence in sequences for token in sequence["tokens"]}
         for step in steps:
             tokens.update(token for chunk in step["chunks"] for token in chunk["drafts"])
             stages = [stage for choice in step["choices"] for stage in choice.get("stages", ())]
             tokens.update(token for stage in stages for token, _, _ in stage["top"])
         texts = {str(token): spelled(spell(token)) for token in sorted(tokens)}
-        return {"texts": texts, "requests": requests, "sequences": sequences, "steps": steps, "end": end}
+        return {"texts": texts, "requests": requests, "sequences": sequences, "steps": steps}
+
+    def end(self) -> dict[str, Any]:
+        """The field `end` of a trace: the moment after the last step. Not to be called during a step."""
+        with self._lock:
+            if self._is_outdated:
+                self._look()
+            return {**self._latest.as_json(self._book.number), "events": list(self._events)}
 
     @property
     def dropped(self) -> int:
@@ -125,8 +138,7 @@ class Recorder(EngineObserver):
                 self._events.append(
                     {"kind": "finished", "sequence": self._book.number(sequence), "reason": reason.value}
                 )
-            if self._step is None:
-                self._look()
+            self._is_outdated = self._is_outdated or self._step is None
 
     def step_finished(self, plan: StepPlan, duration_s: float) -> None:
         if self._step is None:  # the recording began during this step
@@ -136,14 +148,14 @@ class Recorder(EngineObserver):
             self._end(duration_s)
             self._before = self._look()
             if self.dropped:
-                self._book.keep(self._steps)
+                self._book.keep_from(self._steps[0]["step"])
         # so that start_s does not count the time of the recording
         self._began += self._recording_s() + self._clock() - began
 
     # ---- parts of hooks
     def _look(self) -> Moment:
         """The moment now. A sequence that has no number yet gets one, and an event."""
-        self._latest = Moment.of(self._engine.scheduler)
+        self._latest, self._is_outdated = Moment.of(self._engine.scheduler, self._latest), False
         for sequence in self._book.begin_all(self._latest.places):
             self._events.append({"kind": "arrived", "sequence": self._book.number(sequence)})
         return self._latest
@@ -161,6 +173,7 @@ class Recorder(EngineObserver):
         if not plan.chunks:
             return
         events, self._events = self._events, []
+        self._book.name_all(moment.places, self._count + 1)
         self._rows = dict(zip(plan.sampled, _first_rows(plan), strict=True))
         self._step = {
             "step": self._count + 1,
@@ -202,8 +215,17 @@ class Recorder(EngineObserver):
         if traced is not None:
             step["launches"] = traced.launches.take()
         self._count += 1
-        self._steps.append(step)
+        self._keep(step)
         self._step, self._events = None, []
+
+    def _keep(self, step: Step) -> None:
+        """One more step is kept; the oldest ones are forgotten where there are too many."""
+        self._steps.append(step)
+        self._numbers += numbers_in(step)
+        while len(self._steps) > 1 and (
+            _exceeds(len(self._steps), self._most_steps) or _exceeds(self._numbers, self._most_numbers)
+        ):
+            self._numbers -= numbers_in(self._steps.popleft())
 
     def _recording_s(self) -> float:
         """Seconds of the step that the recording took, without `step_finished`."""
@@ -232,6 +254,19 @@ def _first_rows(plan: StepPlan) -> list[int]:
             for _ in chunk.drafts:
                 next(queries)
     return rows
+
+
+def numbers_in(step: Step) -> int:
+    """About how many numbers a step has, which says how much memory it takes: those of blocks, tables, queues, slots
+    and distributions."""
+    tables = (*step["tables"].values(), *step["host_tables"].values(), *(chunk["slots"] for chunk in step["chunks"]))
+    lists = (step["waiting"], step["running"], step["device"], step["host"], *tables)
+    stages = sum(len(choice.get("stages", ())) for choice in step["choices"])
+    return sum(map(len, lists)) + stages * 3 * MOST_LIKELY
+
+
+def _exceeds(count: int, most: int | None) -> bool:
+    return most is not None and count > most
 
 
 def spelled(content: bytes) -> str:

@@ -90,7 +90,8 @@ class Recording:
         if self._recorder is None:
             raise InvalidParameter("recording", "was not started")
         recorded = self._recorder.recorded(self._llm.tokenizer.token_bytes, after)
-        return {"version": VERSION, "ferrum": __version__, **facts(self._llm), **recorded, "left_out": self.left_out()}
+        recorded |= {"end": self._recorder.end(), "left_out": self.left_out()}
+        return {"version": VERSION, "ferrum": __version__, **facts(self._llm), **recorded}
 
     def left_out(self) -> list[str]:
         """A sentence for each thing that was asked for and not recorded."""
@@ -113,6 +114,7 @@ class Recording:
             engine.executor = Runner(traced, runner.step.params, runner.step.rotations, runner.storage)
             self._undo.callback(setattr, engine, "executor", runner)
         self._recorder = Recorder(engine, traced, detail.most_steps, explains=detail.distributions)
+        self._undo.callback(self._recorder.end)  # later steps of the engine do not belong to the trace
         self._undo.callback(setattr, engine, "observer", engine.observer)
         engine.observer = Observers(engine.observer, self._recorder)
 

@@ -23,6 +23,7 @@ class SequenceBook:
         self._numbers: dict[TokenSequence, int] = {}
         self._requests: dict[TokenSequence, int] = {}  # by the first continuation of a prompt
         self._reasons: dict[TokenSequence, FinishReason] = {}
+        self._last_steps: dict[TokenSequence, int] = {}  # the number of the last step that names a sequence
         self._next_sequence = self._next_request = 0
 
     def begin_all(self, sequences: Iterable[TokenSequence]) -> list[TokenSequence]:
@@ -45,16 +46,22 @@ class SequenceBook:
     def number(self, sequence: TokenSequence) -> int:
         return self._numbers[sequence]
 
-    def keep(self, steps: Iterable[Mapping[str, Any]]) -> None:
-        """Forgets sequences that have ended and that none of these steps is about."""
-        named = {number for step in steps for number in (*step["waiting"], *step["running"])}
-        for sequence in [each for each in self._reasons if self._numbers[each] not in named]:
-            del self._numbers[sequence], self._reasons[sequence]
-        firsts = {sequence.siblings[0] for sequence in self._numbers}
-        self._requests = {first: number for first, number in self._requests.items() if first in firsts}
+    def name_all(self, sequences: Iterable[TokenSequence], step: int) -> None:
+        """The step with this number names these sequences."""
+        self._last_steps.update(dict.fromkeys(sequences, step))
 
-    def as_json(self, spell: Callable[[int], bytes]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The fields `requests` and `sequences` of a trace. `spell`: the bytes of a token."""
+    def keep_from(self, step: int) -> None:
+        """Forgets sequences that have ended and that no step from this one on names."""
+        forgotten = [each for each in self._reasons if self._last_steps.get(each, 0) < step]
+        for sequence in forgotten:
+            del self._numbers[sequence], self._reasons[sequence]
+            self._last_steps.pop(sequence, None)
+        if forgotten:
+            firsts = {sequence.siblings[0] for sequence in self._numbers}
+            self._requests = {first: number for first, number in self._requests.items() if first in firsts}
+
+    def as_json(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The fields `requests` and `sequences` of a trace, but for the texts of sequences: see `text_of`."""
         requests = [
             {
                 "id": number,
@@ -63,20 +70,24 @@ class SequenceBook:
             }
             for first, number in self._requests.items()
         ]
-        return requests, [self._sequence(sequence, spell) for sequence in self._numbers]
+        return requests, [self._sequence(sequence) for sequence in self._numbers]
 
-    def _sequence(self, sequence: TokenSequence, spell: Callable[[int], bytes]) -> dict[str, Any]:
-        tokens, reason = list(sequence.token_ids), self._reasons.get(sequence)
+    def _sequence(self, sequence: TokenSequence) -> dict[str, Any]:
+        reason = self._reasons.get(sequence)
         return {
             "id": self._numbers[sequence],
             "request": self._requests[sequence.siblings[0]],
             "seed": sequence.seed,
-            "tokens": tokens,
+            "tokens": list(sequence.token_ids),
             "prompt_length": sequence.prompt_length,
             "cached": sequence.cached,
             "finish_reason": None if reason is None else reason.value,
-            "text": b"".join(map(spell, tokens)).decode("utf-8", "replace"),
         }
+
+
+def text_of(tokens: Iterable[int], spell: Callable[[int], bytes]) -> str:
+    """All tokens decoded, as one text. `spell`: the bytes of a token."""
+    return b"".join(map(spell, tokens)).decode("utf-8", "replace")
 
 
 def params_as_json(params: SamplingParams) -> dict[str, Any]:

@@ -13,10 +13,15 @@ import httpx
 import pytest
 
 from ferrum.engine.metrics import EngineMetrics
+from ferrum.sampling_params import SamplingParams
 from ferrum.server import glass
+from ferrum.server.app import make_app
+from ferrum.server.glass import Glass
+from ferrum.server.settings import ServerSettings
+from ferrum.trace.recorder import Recorder, numbers_in
 from ferrum.trace.recording import Observers
 from tests.browser import Browser, chromium
-from tests.server.running import CHAT, SCRIPT, Running, application, ask, is_error, running
+from tests.server.running import CHAT, SCRIPT, Running, application, ask, is_error, running, scripted
 from tests.server.test_run import assembled, written
 
 SLOW = {"default": "one two three four five six", "delay_ms": 5}
@@ -31,13 +36,16 @@ class Viewer:
         self.recording: str | None = None
         self.after = 0
         self.steps: list[dict[str, Any]] = []
+        self.sequences: dict[int, dict[str, Any]] = {}
 
     def look(self) -> dict[str, Any]:
+        """One answer; it has no sequences where there is no news."""
         asked = {"recording": str(self.recording), "after": str(self.after), **self.more}
         found: dict[str, Any] = httpx.get(f"{self.server.url}/glass/events", params=asked).raise_for_status().json()
         self.recording = found["recording"]
         assert all(step["step"] > self.after for step in found["steps"]), "steps come again"
         self.steps += found["steps"]
+        self.sequences |= {each["id"]: each for each in found["sequences"]}
         self.after = self.steps[-1]["step"] if self.steps else 0
         return found
 
@@ -73,15 +81,13 @@ def test_a_viewer_sees_every_step_once_and_changes_no_answer() -> None:
             for _ in range(20):
                 viewer.look()
                 time.sleep(0.01)
-        found = viewer.look()
-        while found["steps"]:
-            found = viewer.look()
+        while viewer.look()["steps"]:
+            pass
         numbers = [step["step"] for step in viewer.steps]
         assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= len(before)
-        assert {each["finish_reason"] for each in found["sequences"]} == {"stop"}
-        assert {each["text"].rsplit("<|assistant|>\n")[1].removesuffix("<eos>") for each in found["sequences"]} == {
-            before
-        }
+        sequences = viewer.sequences.values()
+        assert {each["finish_reason"] for each in sequences} == {"stop"}
+        assert {each["text"].rsplit("<|assistant|>\n")[1].removesuffix("<eos>") for each in sequences} == {before}
         choices = [choice for step in viewer.steps for choice in step["choices"]]
         assert all(choice["token"] == choice["definition"] and choice["stages"] for choice in choices)
 
@@ -99,6 +105,56 @@ def test_what_is_remembered_and_sent_is_bounded(monkeypatch: pytest.MonkeyPatch)
             sizes.append(len(found["steps"]))
         last = server.service.stats().steps
         assert sizes == [4, 4, 2] and [step["step"] for step in viewer.steps] == list(range(last - 9, last + 1))
+
+
+@pytest.mark.clause("GLASS-06")
+def test_steps_of_many_blocks_come_in_smaller_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running({"default": "x" * 20}, glass=True) as server:
+        viewer = Viewer(server)
+        viewer.begin()
+        answer(server)
+        size = numbers_in(viewer.look()["steps"][-1])
+        viewer.after, viewer.steps = 0, []
+        sizes = []
+        for most in (1, 3 * size, 3 * size):
+            monkeypatch.setattr(glass, "SENT_NUMBERS", most)
+            sizes.append(len(viewer.look()["steps"]))
+        assert sizes[0] == 1 and all(2 <= each <= 4 for each in sizes[1:])
+
+
+@pytest.mark.clause("GLASS-06")
+def test_where_nothing_is_new_the_answer_is_short_and_no_text_is_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(SLOW, glass=True) as server:
+        viewer = Viewer(server)
+        viewer.begin()
+        answer(server)
+        while viewer.look()["steps"]:
+            pass
+        monkeypatch.setattr(Recorder, "recorded", lambda *_: pytest.fail("the recording was read"))
+        found = viewer.look()
+        assert found["recording"] == viewer.recording and found["sequences"] == found["steps"] == []
+
+
+@pytest.mark.clause("GLASS-06", "GLASS-07")
+def test_many_pages_take_one_thread_of_those_that_requests_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, most = [0], [0]
+    told = Glass._told
+
+    def counted(self: Glass, *arguments: Any) -> str:
+        at_once[0] += 1
+        most[0] = max(most[0], at_once[0])
+        time.sleep(0.01)
+        at_once[0] -= 1
+        return told(self, *arguments)
+
+    monkeypatch.setattr(Glass, "_told", counted)
+    with running(SLOW, glass=True) as server:
+        threads = [threading.Thread(target=Viewer(server).look) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1]
 
 
 @pytest.mark.clause("GLASS-07")
@@ -151,6 +207,23 @@ def test_a_page_of_another_origin_may_chat_and_may_not_look() -> None:
         foreign = {"origin": "https://example.org"}
         assert ask(app, "POST", "/v1/chat/completions", json=CHAT, headers=foreign).status_code == 200
         is_error(ask(app, "GET", "/glass/events", headers=foreign), 403)
+
+
+@pytest.mark.clause("GLASS-08")
+@pytest.mark.parametrize(
+    ("site", "is_own"), [("same-origin", True), ("none", True), ("same-site", False), ("cross-site", False)]
+)
+def test_a_page_of_another_site_has_nothing_recorded(site: str, is_own: bool) -> None:
+    """A GET of the mode `no-cors` has no Origin header."""
+    with scripted() as service:
+        app = make_app(service, ServerSettings(glass=True))
+        answered = ask(app, "GET", "/glass/events", headers={"sec-fetch-site": site})
+        service.served.thread.submit([1], SamplingParams(max_tokens=1)).result(20)  # commands run in order
+        assert isinstance(service.served.thread.engine.observer, Observers) == is_own
+        if is_own:
+            assert answered.status_code == 200
+        else:
+            is_error(answered, 403)
 
 
 @pytest.mark.clause("GLASS-08")

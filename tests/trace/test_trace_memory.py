@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from ferrum.sched.plan import StepPlan
 from ferrum.testing.build import StubSettings, stub_engine
 from ferrum.testing.life import Life, alone, letters
 from ferrum.text.byte_tokenizer import ByteTokenizer
-from ferrum.trace.recorder import Recorder
+from ferrum.trace.memory import Moment
+from ferrum.trace.recorder import Recorder, numbers_in
 from tests.trace.checks import check_recorded, events
 
 SPELL = ByteTokenizer().token_bytes
@@ -27,6 +29,10 @@ def recorded(engine: Engine) -> Recorder:
     recorder = Recorder(engine)
     engine.observer = recorder
     return recorder
+
+
+def whole(recorder: Recorder) -> dict[str, Any]:
+    return {**recorder.recorded(SPELL), "end": recorder.end()}
 
 
 def greedy(max_tokens: int, **more: Any) -> SamplingParams:
@@ -44,7 +50,7 @@ def test_the_trace_of_any_life_is_consistent(seed: int) -> None:
     life = Life(seed)
     recorder = recorded(life.engine)
     life.run(40)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     assert len(trace["steps"]) == life.engine.stats().steps
     check_recorded(trace, life.settings.block_size)
     counters = life.engine.scheduler.manager.counters()
@@ -85,7 +91,7 @@ def test_a_prefix_a_copy_and_a_swap_are_told() -> None:
     for letter in (98, 99):
         engine.submit([letter] * 7, greedy(9))
     run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     check_recorded(trace, 4)
     admitted = events(trace, "admitted")
     assert [(event["computed"], event["source"]) for event in admitted[:2]] == [(0, "nothing"), (7, "prefix")]
@@ -104,7 +110,7 @@ def test_choices_share_the_blocks_of_their_prompt() -> None:
     recorder = recorded(engine)
     engine.submit([97] * 6, greedy(3, n=3))
     run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     check_recorded(trace, 4)
     assert trace["requests"] == [
         {"id": 0, "params": {"n": 3, "max_tokens": 3, "temperature": 0.0, "ignore_eos": True}, "sequences": [0, 1, 2]}
@@ -124,7 +130,7 @@ def test_cancelled_and_failed_sequences_end_for_that_reason() -> None:
     engine.fail(DeviceError("gone"), [failed])
     engine.cancel(engine.submit([97], greedy(1)))  # comes and goes between two steps
     run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     check_recorded(trace, 4)
     assert [sequence["finish_reason"] for sequence in trace["sequences"]] == ["cancelled", "error", "length"]
     assert trace["sequences"][2]["tokens"] == [99] * 3 + alone([99] * 3, greedy(9), 60)[0]
@@ -132,7 +138,7 @@ def test_cancelled_and_failed_sequences_end_for_that_reason() -> None:
     late = engine.submit([97], greedy(5))
     engine.step()
     engine.cancel(late)
-    end = recorder.recorded(SPELL)["end"]
+    end = recorder.end()
     assert end["events"] == [{"kind": "finished", "sequence": 3, "reason": "cancelled"}]
     assert not end["running"] and not end["tables"]
 
@@ -150,7 +156,7 @@ def test_what_a_failed_step_had_planned_is_told_with_the_next_one(monkeypatch: p
         patch.setattr(engine.executor, "run", gone)
         engine.step()
     run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     check_recorded(trace, 4)
     assert [event["kind"] for event in trace["steps"][0]["events"]] == ["arrived", "admitted", "sampled"]
 
@@ -166,7 +172,7 @@ def test_a_step_that_breaks_off_ends_everything(monkeypatch: pytest.MonkeyPatch)
         engine.step()
     engine.submit([98] * 3, greedy(2))
     run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     assert [sequence["finish_reason"] for sequence in trace["sequences"]] == ["error", "length"]
     assert [step["running"] for step in trace["steps"]] == [[0], [1], [1]]
     assert {"kind": "finished", "sequence": 0, "reason": "error"} in trace["steps"][1]["events"]
@@ -180,12 +186,65 @@ def test_the_last_steps_are_kept_and_nothing_that_only_older_ones_name() -> None
     for letter in range(97, 123):
         engine.submit([letter] * 3, greedy(3))
         run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     assert [step["step"] for step in trace["steps"]] == [75, 76, 77, 78]
     assert recorder.steps == 78 and recorder.dropped == 74
     assert [sequence["id"] for sequence in trace["sequences"]] == [24, 25]
     assert [request["id"] for request in trace["requests"]] == [24, 25]
     assert [step["step"] for step in recorder.recorded(SPELL, after=77)["steps"]] == [78]
+
+
+@pytest.mark.clause("TRACE-11")
+def test_steps_of_many_numbers_are_forgotten_earlier_and_share_the_rows_of_unchanged_blocks() -> None:
+    engine = stub_engine(StubSettings(blocks=60), letters)
+    recorder = Recorder(engine, most_steps=100, most_numbers=1000)
+    engine.observer = recorder
+    for letter in range(97, 107):
+        engine.submit([letter] * 20, greedy(8))
+        run(engine)
+        steps = recorder.recorded(SPELL)["steps"]
+        total = sum(map(numbers_in, steps))
+        assert total <= 1000
+    assert recorder.dropped and len(steps) > 1
+    rows = [row for step in steps for row in step["device"]]
+    assert len({id(row) for row in rows}) < len(rows) / 3
+
+
+@pytest.mark.clause("TRACE-11")
+def test_a_recorder_looks_at_the_engine_twice_a_step_and_not_for_each_sequence_that_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[Moment] = []
+    of = Moment.of
+    monkeypatch.setattr(Moment, "of", lambda *arguments: looks.append(of(*arguments)) or looks[-1])
+    engine = stub_engine(StubSettings(max_num_seqs=2), letters)
+    recorder = recorded(engine)
+    requests = [engine.submit([97 + i] * 3, greedy(4)) for i in range(20)]
+    engine.step()
+    assert len(looks) == 3
+    for request in requests:
+        engine.cancel(request)
+    assert len(looks) == 3
+    trace = whole(recorder)
+    assert len(looks) == 4 and not trace["end"]["running"] and len(events(trace, "finished")) == 20
+
+
+@pytest.mark.clause("TRACE-03")
+def test_the_engine_waits_for_no_text() -> None:
+    """A step that runs while another thread spells the tokens of a trace is not held up."""
+    engine = stub_engine(StubSettings(), letters)
+    recorder = recorded(engine)
+    engine.submit([97] * 3, greedy(4))
+    engine.step()
+
+    def spell(token: int) -> bytes:
+        done = Thread(target=engine.step)
+        done.start()
+        done.join(20)
+        assert not done.is_alive()
+        return SPELL(token)
+
+    assert recorder.recorded(spell)["sequences"][0]["tokens"] == [97] * 4
 
 
 @pytest.mark.clause("TRACE-01")
@@ -203,7 +262,7 @@ def test_a_recorder_that_comes_in_the_middle_of_a_step_waits_for_the_next() -> N
     engine.submit([97] * 3, greedy(4))
     run(engine)
     assert isinstance(engine.observer, Recorder)
-    trace = engine.observer.recorded(SPELL)
+    trace = whole(engine.observer)
     assert [step["step"] for step in trace["steps"]] == [1, 2, 3]
     assert [sequence["finish_reason"] for sequence in trace["sequences"]] == ["length"]
 
@@ -215,7 +274,7 @@ def test_evicted_blocks_go_to_the_host_and_come_back() -> None:
     for letter in (97, 98, 97):
         engine.submit([letter] * 7, greedy(1))
         run(engine)
-    trace = recorder.recorded(SPELL)
+    trace = whole(recorder)
     check_recorded(trace, 2)
     counters = engine.scheduler.manager.counters()
     for kind in ("evicted", "demoted", "promoted"):
