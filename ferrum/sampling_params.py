@@ -36,18 +36,14 @@ MOST_STRUCTURE = 1 << 18
 
 @dataclass(frozen=True)
 class StructuredOutputs:
-    """A grammar that the whole answer must match; exactly one of these is given. `json`: a JSON schema, as an object or
-    as text, which is kept as text; `regex`: a regular expression (the syntax of Rust's regex library); `choice`: one of
-    these texts; `grammar`: a context-free grammar in Lark's syntax or in llama.cpp's GBNF. For schemas:
-    `one_of_as_any_of`: of a `oneOf`, more than one part may fit; `strict_formats`: an unknown `format` is refused, and
-    not passed over."""
+    """A grammar that the whole answer must match: exactly one of json, regex, choice and grammar."""
 
-    json: str | Mapping[str, Any] | bool | None = None
-    regex: str | None = None
-    choice: tuple[str, ...] | None = None
-    grammar: str | None = None
-    one_of_as_any_of: bool = False
-    strict_formats: bool = False
+    json: str | Mapping[str, Any] | bool | None = None  # a JSON schema, as an object or as text; kept as text
+    regex: str | None = None  # a regular expression, in the syntax of Rust's regex library
+    choice: tuple[str, ...] | None = None  # the answer is one of these texts
+    grammar: str | None = None  # a context-free grammar, in Lark's syntax or in llama.cpp's GBNF
+    one_of_as_any_of: bool = False  # for schemas. True: more than one part of a `oneOf` may fit
+    strict_formats: bool = False  # for schemas. True: an unknown `format` is refused instead of ignored
 
     def __post_init__(self) -> None:
         given = [name for name in ("json", "regex", "choice", "grammar") if getattr(self, name) is not None]
@@ -71,7 +67,7 @@ class StructuredOutputs:
 
     @property
     def text(self) -> str:
-        """What is given, as text: JSON for a schema and for choices."""
+        """The structure as text: JSON for a schema and for choices."""
         value: str | tuple[str, ...] = getattr(self, self.kind)
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -107,23 +103,24 @@ def _choices(value: object) -> tuple[str, ...]:
 
 
 def _schema(value: object) -> str:
-    """A schema as JSON; what is given as text is read and written again, so that everything has one spelling."""
+    """A schema as JSON. A schema that is given as text is parsed and written again, so that equal schemas are equal
+    texts."""
     try:
         given = _written(value) if text(value) is None else _plain("json", value)
         schema = json.loads(given, parse_constant=_no_constant)
         if schema is True:
-            schema = {}  # as JSON Schema has it; the library for grammars knows objects only
+            schema = {}  # the same schema as true, as an object: the library for grammars accepts only objects
         if isinstance(schema, dict):
             return _short("json", json.dumps(schema, ensure_ascii=False, allow_nan=False))
     except InvalidParameter:
         raise
-    except Exception as error:  # bad JSON, nesting without end, numbers beyond measure, objects that fail
+    except Exception as error:  # bad JSON, nesting that is too deep, huge numbers, objects whose methods fail
         _refuse(f"json is not a JSON schema: {quoted(str(error))[1:-1]}")
     _refuse("json allows nothing" if schema is False else f"json must be a JSON object, not {quoted(schema)}")
 
 
 def _written(value: object) -> str:
-    """JSON, piece by piece: a small object that holds the same part again and again can be a text without end."""
+    """The value as JSON, up to the limit: a small object that contains one part many times can be an endless text."""
     parts, length = [], 0
     for part in json.JSONEncoder(ensure_ascii=False, allow_nan=False).iterencode(
         dict(value) if isinstance(value, Mapping) else value

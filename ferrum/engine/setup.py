@@ -161,7 +161,7 @@ def build_runner(
 
 def build_scheduler(config: EngineConfig, size: Capacity, store: BlockStore, swap_cost: float) -> Scheduler:
     """The scheduler and the memory manager below it. `swap_cost`: moving one block to the host and back takes as long
-    as computing so many tokens, as the function `swap_cost` estimates it. A sequence that gives way is moved if that is
+    as computing so many tokens, as the function `swap_cost` estimates it. A preempted sequence is moved if that is
     cheaper than computing it again."""
     device = BlockPool(size.blocks, make_policy(config.eviction))
     host = BlockPool(size.host_blocks, make_policy(config.eviction)) if size.host_blocks else None

@@ -94,7 +94,7 @@ def counters(stats: EngineStats, metrics: EngineMetrics) -> Iterator[Metric]:
     yield _counter("prefix_cache_hits", "How many of them were found.", stats.kv.hit_tokens)
     yield _counter("spec_decode_num_draft_tokens", "Tokens computed before they had come.", stats.draft_tokens)
     yield _counter("spec_decode_num_accepted_tokens", "How many of them came.", stats.accepted_tokens)
-    preempted = CounterMetricFamily(f"{PREFIX}num_preemptions", "Sequences that had to give way.", labels=("kind",))
+    preempted = CounterMetricFamily(f"{PREFIX}num_preemptions", "Sequences that were preempted.", labels=("kind",))
     preempted.add_metric(("recompute",), stats.preempted_by_recompute)
     preempted.add_metric(("swap",), stats.preempted_by_swap)
     yield preempted

@@ -95,11 +95,11 @@ def _read(text: str) -> _Read:
 
 
 _BRACED = {"%json": True, "%regex": True, "%llguidance": False}
-"""What JSON stands behind, and whether it is a part of a rule."""
+"""The keywords before JSON, and whether the JSON is a part of a rule."""
 
 
 def _json(text: str, at: int) -> tuple[int, Any]:
-    """Where JSON ends that begins there, and what it is; where it makes no sense, nothing is passed over."""
+    """-> where the JSON behind `at` ends, and its value. If it is not JSON: `at` itself, and None."""
     space = re.compile(r"\s*").match(text, at)
     assert space is not None
     try:
