@@ -49,7 +49,7 @@ ERROR = {"metric": "logits", "prompt_len": 64}
 
 @dataclass(frozen=True)
 class Peer:
-    """Somebody else's engine. `choice` is its setting to be tried out; `formats` are all where there is none named."""
+    """Another project's engine. `choice`: its setting to be tried out; `formats`: those it runs, or None for all."""
 
     script: str
     module: str

@@ -2,7 +2,7 @@
 
 A process of its own loads the model and generates; Linux tells then which pages it has in memory (`smaps`). Weights
 count once, as large as their file, whether their pages are the file's or a copy in another order; keys and values count
-as many positions as were computed. What is left is private (nobody else could use it) or shared: pages of libraries,
+as many positions as were computed. What is left is private (no other process can use it) or shared: pages of libraries,
 which all processes that use them have in common. A library that is loaded for nothing is seen here.
 """
 

@@ -93,7 +93,7 @@ def attempt(what: str, samples: list[Any], failures: list[str], measure: Callabl
 
 
 def say(text: str) -> None:
-    """What is being done, for whoever waits; tables alone are output."""
+    """Writes progress to stderr; only tables go to stdout."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -147,8 +147,8 @@ def make_texts(task: Task, vocab_size: int) -> list[list[int]]:
 
 
 def peak_rss_bytes() -> int:
-    """The largest resident set so far. Linux keeps that of whoever started the process in its own statistics, and it
-    would count here if it were larger: VmHWM knows of this program alone."""
+    """The largest resident set so far. The statistics of Linux (`ru_maxrss`) include the
+    program that started this one, if that was larger; VmHWM is of this program alone."""
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.is_file() else ():
         if line.startswith("VmHWM:"):

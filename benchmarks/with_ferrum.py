@@ -1,4 +1,4 @@
-"""The contestant ferrum: the engine as anybody would use it, scheduler, sampling and text included.
+"""The contestant ferrum: the engine as a user runs it, with scheduler, sampling and text.
 
 Besides, for decoding: the *kernel loop*, the recorded launches of one decode step replayed again and again with nothing
 around them, in turns with the engine. What the engine adds to it is everything that is not arithmetic.
@@ -69,7 +69,7 @@ def speed(task: Task) -> dict[str, float]:
 
 
 def kernel_loop(llm, steps: int, batch: int) -> dict[str, float]:  # type: ignore[no-untyped-def]
-    """Nothing where steps of this many sequences are not recorded. Blocks that were freed are written to: nobody
+    """Nothing where steps of this many sequences are not recorded. Blocks that were freed are written to: no sequence
     reads them any more."""
     recorded = [each for known in llm.runner.ops._recorded._known.values() for each in known.recordings.values()]
     if not recorded or recorded[-1] is None or len(recorded[-1].batch.token_ids) < batch:

@@ -70,7 +70,7 @@ def _listed(path: Path) -> list[Fault]:
 
 
 def backend_faults() -> list[Fault]:
-    """Faulty backends, which the whole conformance suite judges as it would judge anybody's."""
+    """Faulty backends, which the whole conformance suite judges as it would judge any backend."""
     from meta_tests import backends
 
     suite = ("ferrum/conformance", "--backend")

@@ -64,7 +64,7 @@ class Judge:
 
     def judge(self, arguments: Sequence[str], profile: str, limit_s: float) -> Verdict:
         """Runs the tests up to the first that fails, with a profile of Hypothesis. A run that does not end within the
-        limit has failed too, as it does for everybody who waits for it. Raises CannotJudge."""
+        limit has failed too, as it would for a user who waits for it. Raises CannotJudge."""
         started = time.monotonic()
         code = self._run([*OPTIONS, *arguments], profile, limit_s)
         seconds = time.monotonic() - started
@@ -92,7 +92,7 @@ class Judge:
 
 def _environment(folder: Path) -> dict[str, str]:
     """Programs that tests start find the copy as well; kernels are compiled from its source and kept beside it. Options
-    that somebody is used to, such as `-k` or `--pdb`, would choose other tests."""
+    from the user's environment, such as `-k` or `--pdb`, would choose other tests."""
     mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     return {
         **mine,

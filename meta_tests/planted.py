@@ -1,7 +1,7 @@
 """A plugin for pytest: the tests run on the copy, and stop at the first failing example.
 
 Owns: the check that the package under test is the one in the copy, and a Hypothesis profile that shrinks nothing, since
-nobody reads the examples. Refuses to know: faults. Specs: PROOF-03. Next: `meta_tests.judge`.
+its examples are not read. Refuses to know: faults. Specs: PROOF-03. Next: `meta_tests.judge`.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_what_tests_have_started_ends_with_them(copy: TreeCopy) -> None:
         assert judge.judge(("tests/core/test_leaves.py",), "few", 300).caught_by is None
     readable, _, _ = select.select([reader], [], [], 60)
     os.set_blocking(reader, True)
-    assert readable and os.read(reader, 1) == b""  # nobody is left who could write
+    assert readable and os.read(reader, 1) == b""  # no writer is left
     os.close(reader)
 
 
@@ -136,14 +136,14 @@ def test_a_judge_that_is_closed_ends_the_tests_that_it_runs(copy: TreeCopy) -> N
             reader = os.open(copy.folder / "held", os.O_RDONLY)  # opens where the test does
             closing = time.monotonic()
         assert time.monotonic() - closing < 60
-        assert select.select([reader], [], [], 30)[0] and os.read(reader, 1) == b""  # nobody is left who could write
+        assert select.select([reader], [], [], 30)[0] and os.read(reader, 1) == b""  # no writer is left
         os.close(reader)
         with pytest.raises(CannotJudge, match="has ended"):
             running.result()
 
 
 @pytest.mark.clause("PROOF-04")
-def test_options_of_whoever_runs_it_choose_no_tests(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_environment_choose_no_tests(copy: TreeCopy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no_such_plugin")
     with Judge(copy.folder) as judge:
         assert judge.judge(SEEN.tests, "few", 300).caught_by is None
@@ -158,7 +158,7 @@ def test_a_package_that_is_missing_is_named(copy: TreeCopy) -> None:
 
 
 @pytest.mark.clause("PROOF-04")
-def test_the_runner_tells_what_finds_a_fault_and_what_nobody_finds() -> None:
+def test_the_runner_tells_which_test_finds_a_fault_and_which_fault_none_finds() -> None:
     told: list[str] = []
     nowhere = fault("nowhere", "no such text", "another")
     found = {each.fault.name: each for each in judge_all([SEEN, UNSEEN, nowhere], 2, told.append)}

@@ -3,7 +3,7 @@
 Owns: which queries are a sequence, and what a mask means. Causal attention, also with what came before, is one sequence
 per batch row, of as many positions as its last query sees. Elsewhere, where each query sees a run of neighbours, each
 is a sequence of its own, or all are one that is not causal. Masks with holes go through `attend`, which is what paged
-attention does with each sequence. Slots that nobody wrote are NaN.
+attention does with each sequence. Slots that were not written are NaN.
 Refuses to know: other operators. Specs: SUITE-13. Next: `benchmarks/suites/onnx_nodes.py`.
 """
 
@@ -198,7 +198,7 @@ def stepped(
 
 
 def pool(ops: TensorOps, asked: Asked, blocks: int, width: int) -> KvLayer:
-    """As wide as a float of the node, NaN wherever nobody has written."""
+    """An array of the node's floating-point type, filled with NaN."""
     name = asked.keys.dtype.name
     shape = (blocks, asked.keys.shape[1])
     keys, values = ((*shape, width, BLOCK_SIZE), (*shape, BLOCK_SIZE, width))

@@ -29,7 +29,7 @@ def result(name: str) -> Any:
 
 
 def peers(name: str, form: str, work: str, title: str) -> str:
-    """Tokens a second of everybody in one kind of work."""
+    """Tokens a second of every engine in one kind of work."""
     rows = []
     for line in result(name)["lines"]:
         if line["format"] == form and work in line:

@@ -24,7 +24,7 @@ from ferrum.cli.options import (
     json_option,
     sampling_options,
 )
-from ferrum.cli.parallel import EVERYBODY, AtATime, answer_all, split_prompts
+from ferrum.cli.parallel import NO_LIMIT, AtATime, answer_all, split_prompts
 from ferrum.cli.prompt_text import STDIN, input_is_ignored, read_prompt
 from ferrum.cli.statistics import peak_rss_bytes, stats_lines
 from ferrum.cli.terminal import Progress, say
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
               "as if PROMPT were the beginning of its answer.")  # fmt: skip
 @click.option("--raw", is_flag=True, help="Continue the text of the prompt, without the chat template.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete, not piece by piece.")
-@click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=EVERYBODY, metavar="[N]",
+@click.option("--parallel", type=AtATime(min=0), is_flag=False, flag_value=NO_LIMIT, metavar="[N]",
               help="Each line of the input is a prompt: answer N of them at a time; without N, or with 0, as "
               "many as the engine takes. With --json, print one object on each line.")  # fmt: skip
 @click.option("--stats", is_flag=True, help="At the end, print what the engine did: blocks, prefixes, steps.")
@@ -88,7 +88,7 @@ def generate(
     prompts = [] if parallel is None else split_prompts(text)
     progress = Progress()
     started = time.perf_counter()
-    llm = load(engine, progress, **({} if parallel in (None, EVERYBODY) else {"max_num_seqs": parallel}))
+    llm = load(engine, progress, **({} if parallel in (None, NO_LIMIT) else {"max_num_seqs": parallel}))
     load_seconds = time.perf_counter() - started
     if prompt not in (None, STDIN) and file is None and input_is_ignored():
         progress.note("note: standard input is not read beside a prompt; with `-f -` it comes before the prompt")

@@ -25,7 +25,7 @@ from ferrum.types import Completion
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
 
-EVERYBODY = 0
+NO_LIMIT = 0
 """Value of --parallel without a number: as many prompts at a time as the engine takes."""
 
 

@@ -49,7 +49,7 @@ def serve(server: ServerFlags, service: ServiceFlags, engine: EngineOptions, ray
     settings, terms, progress = server.settings(), server.terms(), Progress()
     sockets = bind(server.host, server.port)
     where = url(server.host, sockets[0].getsockname()[1], "http" if terms.tls is None else "https")
-    warn_of_strangers(server.host, settings, progress)
+    warn_if_open(server.host, settings, progress)
     answering = service.service(engine, progress)
     try:
         app = make_app(answering, settings)
@@ -72,7 +72,7 @@ def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: Engine
     from ferrum.server.sockets import url
 
     settings, terms, progress = replace(server.settings(), glass=False), server.terms(), Progress()
-    warn_of_strangers(server.host, settings, progress)
+    warn_if_open(server.host, settings, progress)
     number = ray.replicas or 1
     where = url(server.host, server.port, "http" if terms.tls is None else "https")
     with cluster(ray.address, number, engine.backend, engine.threads) as share:
@@ -83,7 +83,7 @@ def serve_on_replicas(server: ServerFlags, service: ServiceFlags, engine: Engine
         serve_on_ray(deployment, lambda: progress.note(f"listening on {where}"))
 
 
-def warn_of_strangers(host: str, settings: ServerSettings, progress: Progress) -> None:
+def warn_if_open(host: str, settings: ServerSettings, progress: Progress) -> None:
     """Prints a warning if other machines can reach the server and no key is set."""
     from ferrum.server.sockets import is_loopback
 

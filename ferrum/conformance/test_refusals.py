@@ -41,7 +41,7 @@ def check_refused(ops: TensorOps, name: str, *arguments: Any) -> None:
 
 @pytest.mark.clause("OPS-81")
 @pytest.mark.parametrize("dtype", ["float8", "quaternion", ""])
-def test_a_type_that_nobody_has_is_refused(ops: TensorOps, dtype: str) -> None:
+def test_an_unknown_type_is_refused(ops: TensorOps, dtype: str) -> None:
     x = calls.x(ops, 0, 2, 4)
     for name, arguments in {
         "asarray": ([1.0, 2.0], dtype), "empty": ((2,), dtype), "full": ((2,), 1, dtype), "zeros": ((2,), dtype),
@@ -111,7 +111,7 @@ def test_a_row_of_another_width_than_the_weight_is_refused(ops: TensorOps, kind:
 
 
 @pytest.mark.clause("OPS-81")
-def test_an_activation_that_nobody_has_is_refused(ops: TensorOps) -> None:
+def test_an_unknown_activation_is_refused(ops: TensorOps) -> None:
     x, mlp = calls.x(ops, 0), replace(calls.mlp(ops, 0), activation="swish")
     check_refused(ops, "activated", x, "swish")
     check_refused(ops, "gated", x, x, mlp)

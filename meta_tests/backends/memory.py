@@ -230,7 +230,7 @@ class PermutesACopy(NumpyOps):
 
 @caught_by("test_put_writes_through_views")
 class SharedZeros(NumpyOps):
-    """Gives everybody who asks for zeros of one shape the same memory."""
+    """Returns the same memory for every request of zeros of one shape."""
 
     def full(self, shape: tuple[int, ...], value: float, dtype: str) -> Tensor:
         made = super().full(shape, value, dtype)
@@ -248,7 +248,7 @@ class AliasesWhatItReads(NumpyOps):
 
 
 @permitted(
-    "split gives views that are never written, and a view may be a copy: nobody can tell",
+    "split gives views that are never written, and a view may be a copy: no caller sees a difference",
     "test_shape_operations_move_values",
 )
 class SplitIsCopied(NumpyOps):

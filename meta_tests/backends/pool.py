@@ -65,7 +65,7 @@ class OneTokenEach(LoopAttention):
 
 @caught_by("test_a_query_sees_its_own_sequence_up_to_itself")
 class MasksWhatItReads(NumpyOps):
-    """Weighs what nobody wrote with 0, but reads it: 0 · NaN is NaN."""
+    """Multiplies slots that were not written by 0, but reads them: 0 · NaN is NaN."""
 
     def paged_attention(self, query: Tensor, attention: Attention, layer: KvLayer, batch: StepBatch) -> Tensor:
         attended = super().paged_attention(query, attention, layer, batch)

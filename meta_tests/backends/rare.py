@@ -109,7 +109,7 @@ class SineWithoutRest(NumpyOps):
 
 @caught_by("test_what_is_made_twice_is_two", shape=(5,), dtype="float32")
 class OneEmptyForAll(NumpyOps):
-    """Gives whoever asks for memory of a shape the same."""
+    """Returns the same memory for every request of one shape."""
 
     def empty(self, shape: Shape, dtype: str) -> Tensor:
         known: dict[Any, Tensor] = vars(self).setdefault("_empty", {})

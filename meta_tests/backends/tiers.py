@@ -56,7 +56,7 @@ class FetchesAView(NumpyOps):
 
 @caught_by("test_host_arrays_are_not_shared")
 class OneHostArray(NumpyOps):
-    """Gives everybody who asks for a host array of one shape the same one."""
+    """Returns the same array for every request of a host array of one shape."""
 
     def host_array(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         return vars(self).setdefault("kept", {}).setdefault((shape, dtype), super().host_array(shape, dtype))

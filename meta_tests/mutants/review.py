@@ -1,4 +1,4 @@
-"""Survivors that somebody has looked at: `survivors.toml` says which may live, and why.
+"""Survivors that were reviewed: `survivors.toml` says which are accepted, and why.
 
 Owns: reading that file and finding the entry of a mutant. Refuses to know: how mutants are made.
 Specs: PROOF-31. Next: `meta_tests.mutants.table`.

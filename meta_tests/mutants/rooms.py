@@ -27,7 +27,7 @@ class Room:
 
 
 QUICK = ("-p", "meta_tests.planted")
-"""A test that fails stops at its first failing example: nobody reads the smallest one."""
+"""A test that fails stops at its first failing example: the smallest one is not needed."""
 
 ROOMS = {
     room.name: room

@@ -52,7 +52,7 @@ def toy(tmp_path: Path) -> Mutmut:
 
 @pytest.mark.clause("PROOF-30")
 def test_the_command_tells_mutants_that_die_from_those_that_live(toy: Mutmut, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing_has_this_name")  # whoever runs it may be used to some
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing_has_this_name")  # the user's shell may set some
     judged = toy.judge(sample=1_000, seed=7)
     assert judged.tried == judged.total and judged.seed == 7
     assert Mutant("toy.numbers.doubled", "return a * 2", "return a * 3") in judged.survivors

@@ -149,7 +149,7 @@ def place_of(name: str) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Threads of a forked child that NumPy or Numba would need are not there, so each has one. Options that somebody is
+    """Threads of a forked child that NumPy or Numba would need are not there, so each has one. Options that a user is
     used to would choose other tests."""
     mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")

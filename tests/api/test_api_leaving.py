@@ -153,7 +153,7 @@ def test_of_several_prompts_none_stays_where_one_is_refused(monkeypatch: pytest.
 
 
 @pytest.mark.clause("API-20")
-def test_where_one_of_several_streams_fails_nobody_waits_for_the_others() -> None:
+def test_if_one_of_several_streams_fails_the_others_are_not_waited_for() -> None:
     async def endless() -> AsyncIterator[int]:
         yield 1
         await asyncio.Event().wait()

@@ -59,7 +59,7 @@ def test_a_stream_that_is_left_frees_its_blocks() -> None:
 
 
 @pytest.mark.clause("API-07")
-def test_a_request_that_nobody_waits_for_frees_its_blocks() -> None:
+def test_a_request_without_a_client_frees_its_blocks() -> None:
     async def leave(service: Service) -> None:
         before = free(service)
         task = asyncio.ensure_future(service.chat(read(ChatRequest, chat(LONG)), Call()))

@@ -64,7 +64,7 @@ class Session:
     """Some texts, and the memory that they share."""
 
     def __init__(self, model: Model, texts: Sequence[Sequence[int]], block_size: int, random: Random | None) -> None:
-        """random: shuffles the blocks, some of which nobody owns; None: they lie in order."""
+        """random: shuffles the blocks, some of which no sequence owns; None: they lie in order."""
         self.model, self.block_size = model, block_size
         needed = [-(-len(text) // block_size) for text in texts]
         order = list(range(sum(needed) + (random.randint(0, 3) if random else 0)))

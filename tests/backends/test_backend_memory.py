@@ -50,7 +50,7 @@ def test_200_models_come_and_go(backend: str, fresh: bool) -> None:
         grown = [growth(ops, range(start, start + 100), fresh) for start in (0, 100)]
     finally:
         tracemalloc.stop()
-    # the smaller: once in a while the interpreter moves a table of its own, whose old memory nobody counted
+    # the smaller: once in a while the interpreter moves a table of its own, whose old memory was not counted
     assert min(objects for objects, _ in grown) < 100  # fewer than one for each model
     assert min(size for _, size in grown) < 100 << 10  # a model has 300 KiB
 

@@ -87,8 +87,8 @@ def test_what_cannot_be_kept_is_compiled_for_this_process(tmp_path: Path) -> Non
     folder = tmp_path / "file"
     folder.write_text("no folder")
     assert run(ONE_KERNEL, folder).startswith("32.0 32.0 ['relu, not kept: ")
-    nobody = {"FERRUM_CACHE": "~nobody-has-this-name/x"}  # and where there is no home
-    assert run(ONE_KERNEL, **nobody).startswith("32.0 32.0 ['relu, not kept: there is no cache folder")
+    no_home = {"FERRUM_CACHE": "~nobody-has-this-name/x"}  # and where there is no home
+    assert run(ONE_KERNEL, **no_home).startswith("32.0 32.0 ['relu, not kept: there is no cache folder")
 
 
 @pytest.mark.clause("OPS-44")
@@ -177,7 +177,9 @@ def test_what_another_process_fails_to_make_is_compiled_here(
 
 
 @pytest.mark.clause("OPS-49")
-def test_nobody_is_started_for_what_is_there(empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_process_is_started_for_kernels_that_are_stored(
+    empty_cache: KernelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = Library(empty_cache)
     empty_cache.write("elementwise.gated.o", b"here")
     monkeypatch.setattr("ferrum.backends.numba_kernels.loading.compiling_process.subprocess", None)

@@ -60,7 +60,7 @@ WAYS = [share, share_with_group, link, pytest.param(give, marks=needs_root)]
 @pytest.mark.clause("OPS-53")
 @pytest.mark.parametrize("foreign", WAYS)
 @pytest.mark.parametrize("place", ["kernels", f"kernels/{OURS}", f"kernels/{OURS}/a.o"])
-def test_what_somebody_else_could_have_written_is_not_read(place: str, foreign, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_another_user_could_have_written_is_not_read(place: str, foreign, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     folder = tmp_path / "kernels" / OURS
     KernelFiles(folder).write("a.o", b"code")
     foreign(tmp_path / place)
@@ -68,7 +68,7 @@ def test_what_somebody_else_could_have_written_is_not_read(place: str, foreign, 
     files = KernelFiles(folder)
     assert files.read("a.o") is None
     if place.endswith(".o"):
-        files.write("a.o", b"new")  # takes its place, whoever's it was
+        files.write("a.o", b"new")  # replaces a file of any owner
         assert files.read("a.o") == b"new"
     else:
         assert files.refusal is not None and not files.kept
@@ -78,7 +78,7 @@ def test_what_somebody_else_could_have_written_is_not_read(place: str, foreign, 
 
 @pytest.mark.clause("OPS-53")
 def test_a_folder_that_was_checked_stays_the_one_that_is_used(tmp_path: Path) -> None:
-    """Somebody who can write above it puts another in its place."""
+    """A user who can write to a parent folder replaces the folder."""
     folder = tmp_path / "kernels" / OURS
     files = KernelFiles(folder)
     files.write("a.o", b"code")
@@ -138,11 +138,11 @@ def test_the_newest_directories_stay_and_always_the_current_one(tmp_path: Path) 
 @pytest.mark.clause("OPS-54")
 def test_nothing_is_removed_that_was_not_made_here(tmp_path: Path) -> None:
     kernels = tmp_path / "kernels"
-    for name in ["my_kernel_1", *NAMES[:4]]:  # somebody's, even under names like ours
+    for name in ["my_kernel_1", *NAMES[:4]]:  # files of the user, even under names like ours
         (kernels / name).mkdir(parents=True)
         (kernels / name / "saxpy.o").write_bytes(b"mine")
     (kernels / NAMES[4]).write_text("a file")
-    for name in NAMES[5:8]:  # ours, with something of somebody's in it
+    for name in NAMES[5:8]:  # our folders, with a file of the user in them
         KernelFiles(kernels / name).write("a.o", b"code")
         (kernels / name / "notes.txt").write_text("mine")
     (kernels / "link").symlink_to(tmp_path)

@@ -52,7 +52,7 @@ def chosen(ops: NumpyOps, x: np.ndarray, wanted: np.ndarray) -> list[int]:
 def test_tokens_are_those_of_the_definition(
     kernels: NumbaOps, vocab: int, kind: str, wanted: list[tuple[float, ...]], seed: int
 ) -> None:
-    """To the last one: a token that differs in a million would be found by nobody."""
+    """All tokens are compared: one that differs in a million would not be noticed otherwise."""
     x, table = rows_of(kind, len(wanted), vocab, seed), np.array(wanted)
     table[:, 1] = np.minimum(table[:, 1], vocab)
     assert chosen(kernels, x, table) == chosen(NumpyOps(), x, table)

@@ -1,4 +1,4 @@
-"""OPS-58: how many threads there are where nobody says how many."""
+"""OPS-58: the default number of threads."""
 
 from __future__ import annotations
 

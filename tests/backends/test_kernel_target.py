@@ -1,4 +1,4 @@
-"""OPS-48: what LLVM says of the processor is remembered, as long as it is about this one and nobody else wrote it."""
+"""OPS-48: LLVM's description of the processor is cached; a file of another processor or another user is not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, and somebody who reads and types there."""
+"""A program in a pseudo-terminal, and a user who reads and types there."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Terminal:
             return False
         try:
             more = os.read(self._master, 65536)
-        except OSError:  # Linux's way to say that nobody has the terminal open any more
+        except OSError:  # on Linux: no process has the terminal open any more
             return False
         self._unread += more
         return bool(more)

@@ -26,7 +26,7 @@ Open = Callable[..., Iterator[Terminal]]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache folder that nobody else uses, so that nobody's history is touched."""
+    """A cache folder of its own, so that the user's history stays unchanged."""
     return tmp_path / "cache"
 
 

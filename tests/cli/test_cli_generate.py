@@ -154,7 +154,7 @@ def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.clause("CUDA-66")
 @pytest.mark.parametrize(("asked", "told"), [("auto", True), ("numpy", False)])
-def test_a_gpu_that_nobody_asked_for_is_announced(
+def test_a_gpu_that_was_not_named_is_announced(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, asked: str, told: bool
 ) -> None:
     """Where `auto` takes a backend that is not on the host; here the oracle plays one."""

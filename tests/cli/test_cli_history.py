@@ -1,4 +1,4 @@
-"""CLI-71: the history of a chat lies where nobody else can read or redirect it, or is not kept."""
+"""CLI-71: the history of a chat is stored where no other user can read or redirect it, or not at all."""
 
 from __future__ import annotations
 

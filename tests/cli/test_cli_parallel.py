@@ -171,7 +171,7 @@ def test_statistics_tell_what_happened(generate: Invoke, file: Path) -> None:
     by_recompute, by_swap = int(words[1]), int(words[4])
     assert by_recompute + by_swap > 0
     roomy = generate("-f", file, "--parallel", "--temp", 0, "-n", 20)
-    assert roomy.stdout == result.stdout  # and nobody noticed
+    assert roomy.stdout == result.stdout  # the preemption changed no answer
 
 
 @pytest.mark.clause("CLI-52")

@@ -1,4 +1,4 @@
-"""CLI-17, CLI-85 to CLI-89: what a terminal is shown of texts that somebody else has written, and what it is not."""
+"""CLI-17, CLI-85 to CLI-89: texts from files and models on a terminal: escape sequences in them are not obeyed."""
 
 from __future__ import annotations
 

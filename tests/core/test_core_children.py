@@ -18,7 +18,7 @@ PLANTED = ["pip", "runpy", "numpy", "ferrum", "sitecustomize", "usercustomize", 
 
 @pytest.fixture
 def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with programs that nobody wants to run."""
+    """The working directory, with programs that must not run."""
     folder = tmp_path / "downloaded"
     folder.mkdir()
     for name in PLANTED:

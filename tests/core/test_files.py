@@ -63,7 +63,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         for read in (open_regular, lambda path: read_bytes(path, 100), lambda path: read_text(path, 100)):
             with pytest.raises(kind):
                 read(tmp_path / name)
-    assert time.monotonic() - began < 5  # nobody waited for a writer
+    assert time.monotonic() - began < 5  # it did not wait for a writer
 
 
 @pytest.mark.clause("FILES-01")

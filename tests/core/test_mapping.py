@@ -1,4 +1,4 @@
-"""FILES-07: pages of a mapped file that nobody needs take no memory, and hold what they held."""
+"""FILES-07: unused pages of a mapped file take no memory, and keep their content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A CuPy without a GPU that is as lazy as a real one: what is launched runs when somebody waits.
+"""A CuPy without a GPU that is as lazy as a real one: a launch runs when the host waits for it.
 
 Owns: streams as queues, captures, and memory that is used again when it was given back. A copy from host memory that
 has been given back meanwhile is an error.

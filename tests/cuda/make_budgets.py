@@ -3,7 +3,7 @@
     python -m tests.cuda.make_budgets
 
 Owns: the list of all variants of all sources, and the file. Refuses to know: whether a change of it is worth it; that
-is for whoever commits it to say. Next: `tests.cuda.launches`.
+is decided by the person who commits it. Next: `tests.cuda.launches`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ layouts = st.sampled_from(LAYOUTS)
 
 
 def laid(device: Device, values: np.ndarray, layout: str = "whole") -> Array:
-    """An array of the device with these values, which lie as `layout` says among others that nobody should read."""
+    """An array of the device with these values, which lie as `layout` says among others that a kernel must not read."""
     if values.ndim == 0 or layout == "whole":
         return device.upload(values.copy())
     if layout == "permuted":

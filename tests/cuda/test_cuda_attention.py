@@ -73,7 +73,7 @@ def long_case(
 
 @st.composite
 def long_cases(draw: st.DrawFn) -> PagedCase:
-    """Contexts of several splits, and the shapes of heads that models have, or nobody."""
+    """Contexts of several splits, and shapes of heads of models, and others."""
     contexts = draw(st.sampled_from([(480,), (256, 257), (255, 513, 3), (1300, 1)]))
     counts = tuple(min(context, draw(st.sampled_from([1, 1, 2, 17]))) for context in contexts)
     shape = draw(st.integers(1, 2)), draw(st.sampled_from([1, 2, 4, 5, 8, 9])), draw(st.sampled_from(DIMENSIONS))
@@ -89,7 +89,7 @@ def long_cases(draw: st.DrawFn) -> PagedCase:
     )
 
 
-# NaN stands in every slot that nobody has written, and in the block that the tables are padded with
+# NaN stands in every slot that was not written, and in the block that the tables are padded with
 @pytest.mark.clause("CUDA-30")
 @given(case=paged_cases(), layout=layouts)
 def test_tokens_attend_each_by_itself(case: PagedCase, layout: str) -> None:

@@ -291,7 +291,7 @@ def test_a_long_vocabulary() -> None:
 @pytest.mark.clause("CUDA-48")
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_row_without_a_finite_largest_logit_gives_its_argmax(value: float) -> None:
-    """Whoever looks at the logit of the token sees what is wrong."""
+    """The logit of the chosen token shows the error to the caller."""
     x = np.full((1, 40), -np.inf, np.float32)
     x[0, 7:9] = value
     wish = Wishes(np.ones(1), np.array([3]), np.full(1, 0.9), np.full(1, 0.1), np.full(1, 0.5))

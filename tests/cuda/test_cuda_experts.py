@@ -216,7 +216,7 @@ def test_what_kernels_cannot_compute_does_not_fit() -> None:
     own, x = kernels(device), device.upload(np.zeros((2, 8), np.float32))
     good = dense_mixture(device, 4, 2)
     mlp = good.experts[0]
-    assert own.fits(x, good) and own.fits(x, replace(good, shared=mlp)), "whoever calls computes the shared expert"
+    assert own.fits(x, good) and own.fits(x, replace(good, shared=mlp)), "the caller computes the shared expert"
     assert not own.fits(device.upload(np.zeros((2, 12), np.float32)), good)
     assert not own.fits(x, replace(good, chosen=0)) and not own.fits(x, replace(good, chosen=5))
     crowd = dense_mixture(device, MOST_CHOSEN + 1, MOST_CHOSEN + 1)

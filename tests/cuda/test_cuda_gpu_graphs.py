@@ -185,7 +185,7 @@ def test_what_a_graph_cannot_contain_is_refused(what: str) -> None:
 @pytest.mark.clause("CUDA-08")
 @pytest.mark.parametrize("error", [CUDARuntimeError("cudaErrorInvalidValue: no"), InternalError("a defect")])
 def test_a_failure_within_a_capture_ends_it(error: Exception) -> None:
-    """What CUDA refuses is not captured; any other error is nobody's to swallow."""
+    """A step that CUDA refuses is not captured; any other error is raised."""
     with installed(Machine()) as machine:
         device = device_of(machine)
         x = device.upload(np.ones(4, np.float32))

@@ -54,7 +54,7 @@ class World:
         self.step = ForwardPass(params, rotations(ops, (layer.rope for layer in params.layers), 64), storage.layers)
 
     def batch(self, contexts: list[int], seed: int) -> StepBatch:
-        """One new token at the end of each context, of blocks that nobody shares."""
+        """One new token at the end of each context, of blocks that are not shared."""
         random, count = np.random.default_rng(seed), len(contexts)
         tables = random.permutation(BLOCKS)[: count * 6].reshape(count, 6)
         last = np.array(contexts) - 1

@@ -83,7 +83,7 @@ def test_a_missing_barrier_before_the_next_round_is_seen() -> None:
 
 @pytest.mark.clause("CUDA-10")
 def test_a_warp_may_run_ahead_of_another_by_any_number_of_steps() -> None:
-    """y: by how many steps each of three warps was ahead of both others at most. All begin at -1: nobody wrote them."""
+    """y: by how many steps each of three warps was ahead of both others at most. All begin at -1: not written."""
     body = """
         __shared__ int steps[3];
         for (int step = 0; step < 40; step++) {

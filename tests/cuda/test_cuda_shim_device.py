@@ -230,7 +230,7 @@ def test_what_others_could_have_written_is_not_run(cache: Path, made: list[str],
 
 @pytest.mark.clause("CUDA-17")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
-def test_what_somebody_else_owns_is_not_run(cache: Path, made: list[str]) -> None:
+def test_a_file_of_another_user_is_not_run(cache: Path, made: list[str]) -> None:
     compiled(LIBRARY, ())
     os.chown(cache, 65534, 65534)
     compiled(LIBRARY, ())

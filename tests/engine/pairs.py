@@ -59,7 +59,7 @@ class Calls:
         return [chunk.token_id for chunk in self.llm.stream(TEXT[3:], GREEDY)]
 
     def left_stream(self) -> Any:
-        """One that nobody reads to its end."""
+        """A stream that is not read to its end."""
         return next(self.llm.stream(TEXT[7:], GREEDY)).token_id
 
     def logits(self) -> Any:

@@ -1,4 +1,4 @@
-"""ENGINE-13, -34: whatever breaks a step off, and wherever, the engine is usable and nobody hears a wrong word."""
+"""ENGINE-13, -34: after any error at any place of a step the engine is usable, and no request gets a wrong token."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def traced(engine: Engine, interrupter: Interrupter) -> list[list[int]]:
 
 
 @pytest.mark.clause("ENGINE-34")
-def test_memory_that_runs_out_in_a_move_ends_everybody_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_in_a_move_ends_the_requests_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = stub_engine(SETTINGS, letters)
     requests = [engine.submit(prompt, PARAMS) for prompt in PROMPTS]
 

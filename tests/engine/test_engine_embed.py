@@ -220,7 +220,7 @@ def test_a_text_begins_again_after_all_blocks_were_freed(when: int, withdrawn: b
         embedder.step()
     engine.scheduler.reset()
     others = manager.new_table()
-    manager.reserve(others, 0, 12)  # what it had is somebody else's now
+    manager.reserve(others, 0, 12)  # its blocks belong to other sequences now
     manager.store.device[others.blocks] = 99  # type: ignore[attr-defined]
     if withdrawn:
         embedder.cancel([job], Cancelled("withdrawn"))

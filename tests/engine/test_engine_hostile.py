@@ -68,7 +68,7 @@ def model(backend: str) -> LLM:
 def test_a_crowd_of_which_a_third_is_hostile(backend: str) -> None:
     llm, chance = model(backend), random.Random(5)
     prompts = [[chance.randrange(200) for _ in range(chance.randrange(1, 60))] for _ in range(42)]
-    away = {DAMAGED: -100.0}  # nobody comes to it by chance
+    away = {DAMAGED: -100.0}  # no sequence samples it by chance
     settings = [
         SamplingParams(
             seed=number,

@@ -25,7 +25,7 @@ from tests.sample.following import MAKER, bytes_maker, say
 
 @contextmanager
 def untried() -> Iterator[None]:
-    """Whoever starts another process meanwhile fails."""
+    """Starting another process fails while the block runs."""
 
     def refuse(*vocabulary: Any) -> grammar_trial.Tried:
         raise AssertionError("a structure was tried out")
@@ -380,7 +380,7 @@ def test_lark_and_gbnf_are_told_apart_in_time() -> None:
     ],
 )
 def test_a_grammar_without_an_end_is_followed_step_by_step(text: str) -> None:
-    """Where only one token can follow, and then one, and so on, nobody waits for the last of them."""
+    """If a grammar forces a long run of tokens, other sequences do not wait for the last of them."""
     own, began = MAKER(StructuredOutputs(grammar=text)), time.thread_time()
     with suppress(ModelError):
         say(own, "a" * 20)

@@ -60,7 +60,7 @@ def test_logits_are_close_to_those_of_exact_products_and_not_the_same(name: str,
 @pytest.mark.clause("ENGINE-40", "OPS-83")
 @pytest.mark.parametrize("kv_dtype", ["auto", "q8_0"])
 @pytest.mark.parametrize("kind", PARAMS)
-def test_who_gives_way_in_a_small_pool_gets_the_same_tokens(kind: str, kv_dtype: str) -> None:
+def test_a_preempted_sequence_in_a_small_pool_gets_the_same_tokens(kind: str, kv_dtype: str) -> None:
     """In deterministic mode, which int8 is allowed in: chunks, company and preemption change nothing."""
     ops = backend("numba", threads=2)
     prompts = [[*TEXT[: 3 * number], number] for number in range(1, 8)]

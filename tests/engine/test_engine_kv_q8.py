@@ -43,7 +43,7 @@ def test_logits_are_close_to_those_of_the_textbook_model(name: str, block_size: 
 @pytest.mark.clause("ENGINE-40", "KV-17", "KV-50")
 @pytest.mark.parametrize("host_blocks", [0, 12])
 @pytest.mark.parametrize("name", ["numpy", "numba"])
-def test_who_gives_way_in_a_small_pool_gets_the_same_tokens(name: str, host_blocks: int) -> None:
+def test_a_preempted_sequence_in_a_small_pool_gets_the_same_tokens(name: str, host_blocks: int) -> None:
     ops = backend(name)
     prompts = [[*TEXT[: 3 * number], number] for number in range(1, 8)]
     params = [

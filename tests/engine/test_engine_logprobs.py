@@ -64,7 +64,7 @@ def test_of_prompt_and_answer(chunk: int, budget: int, monkeypatch: pytest.Monke
 
 
 @pytest.mark.clause("ENGINE-42")
-def test_a_prompt_that_gives_way_is_scored_all_the_same() -> None:
+def test_a_preempted_prompt_is_scored_all_the_same() -> None:
     """So little memory that one prompt is begun, put back and computed again."""
     llm = tiny_llm(block_size=2, max_num_batched_tokens=4, kv_memory=16 * 2 * 2 * 2 * 8 * 8 * 2)
     params = SamplingParams(max_tokens=4, temperature=0, prompt_logprobs=0, ignore_eos=True)

@@ -311,7 +311,7 @@ def test_the_last_character_can_complete_a_stop_string() -> None:
 
 @pytest.mark.clause("ENGINE-11")
 def test_a_request_can_be_cancelled_in_the_middle_of_a_step() -> None:
-    """As the garbage collector does it, when it finds a stream that nobody holds any more."""
+    """As the garbage collector does it, when it finds a stream without references."""
     engine, runner = engine_of()
     stays, leaves = (engine.submit([1, 2], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)) for _ in "ab")
     engine.step()

@@ -129,7 +129,7 @@ def test_what_cannot_be_saved_or_loaded_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.clause("ENGINE-18")
 @pytest.mark.parametrize("host_blocks", [0, 6])
-def test_a_small_pool_answers_everybody_and_says_what_it_took(host_blocks: int) -> None:
+def test_a_small_pool_answers_every_request_and_counts_preemptions(host_blocks: int) -> None:
     block = block_bytes(tiny_config(), 4, "float32")
     small = tiny_llm(kv_memory=12 * block, host_kv_memory=host_blocks * block, max_model_len=48)
     prompts = [[number] * (3 * number) for number in range(1, 10)]

@@ -1,4 +1,4 @@
-"""ENGINE-32, OPS-63: decode steps of models are replayed, and whoever asks is told how many."""
+"""ENGINE-32, OPS-63: decode steps of models are replayed and counted."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def broken() -> None:
 
 
 @pytest.mark.clause("ENGINE-34")
-def test_a_command_that_fails_concerns_nobody_else(thread: EngineThread, engine: Engine) -> None:
+def test_a_command_that_fails_changes_no_other_request(thread: EngineThread, engine: Engine) -> None:
     for _ in range(3):
         thread.call(broken)
     ticket = thread.submit([97], PARAMS)
@@ -230,7 +230,7 @@ def test_a_command_that_fails_concerns_nobody_else(thread: EngineThread, engine:
         ([97], {"priority": 2}),
     ],
 )
-def test_nonsense_is_refused_at_once_and_concerns_nobody_else(
+def test_nonsense_is_refused_at_once_and_changes_no_other_request(
     thread: EngineThread, engine: Engine, prompt: list[Any], options: dict[str, Any]
 ) -> None:
     good = thread.submit(np.array([97]), PARAMS)  # type: ignore[arg-type]  # NumPy's integers are integers
@@ -240,7 +240,7 @@ def test_nonsense_is_refused_at_once_and_concerns_nobody_else(
 
 
 @pytest.mark.clause("ENGINE-34", "ENGINE-35")
-def test_if_the_thread_dies_everybody_hears_why(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_if_the_thread_dies_every_request_gets_the_reason(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "take_news", lambda: 1 / 0)
     thread = EngineThread(engine)
     with pytest.raises(InternalError, match="ZeroDivisionError"):
@@ -268,7 +268,7 @@ def test_a_flood_of_commands_does_not_keep_answers_back(engine: Engine) -> None:
 
 
 @pytest.mark.clause("ENGINE-33")
-def test_the_engine_of_a_thread_is_nobody_elses(engine: Engine) -> None:
+def test_the_engine_of_a_thread_belongs_to_it_alone(engine: Engine) -> None:
     with EngineThread(engine) as thread:
         ticket = thread.submit([97], PARAMS)
         for call in (engine.step, lambda: engine.submit([97], PARAMS), lambda: engine.fail(ModelError("no"))):
@@ -309,7 +309,7 @@ def test_a_listener_hears_of_every_chunk_and_of_the_end_without_waiting() -> Non
 
 
 @pytest.mark.clause("ENGINE-34")
-def test_a_listener_that_fails_concerns_nobody_else() -> None:
+def test_a_listener_that_fails_changes_no_other_request() -> None:
     def fail() -> None:
         raise RuntimeError("the event loop is closed")
 

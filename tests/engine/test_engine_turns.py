@@ -166,7 +166,7 @@ def damaged(rows: list[int], value: float) -> LLM:
     "params", [GREEDY, SAMPLED, replace(GREEDY, prompt_logprobs=1), replace(GREEDY, logprobs=-1, n=2)]
 )
 def test_a_row_that_is_no_number_ends_its_own_request(value: float, params: SamplingParams) -> None:
-    params = replace(params, logit_bias={200: -100.0, 201: -100.0})  # nobody comes to them by chance
+    params = replace(params, logit_bias={200: -100.0, 201: -100.0})  # no sequence samples them by chance
     healthy, bad = damaged([], 0.0), damaged([200, 201], value)
     prompts = [TEXT[:9], [5, 200, 7], TEXT[9:20], [201, *TEXT[:20]], TEXT[20:]]
     expected = healthy.generate(prompts, params)
@@ -273,7 +273,7 @@ def test_grammars_are_made_in_the_thread_that_asks() -> None:
 def test_of_many_threads_that_want_an_engine_one_has_it() -> None:
     for _ in range(5):
         engine = stub_engine(StubSettings(), letters)
-        with engine.turn():  # they all come while somebody else has the turn
+        with engine.turn():  # they all come while another thread has the turn
             made: list[list[Any]] = []
 
             def crowd(engine: Engine = engine, made: list[list[Any]] = made) -> None:

@@ -118,7 +118,7 @@ def test_blocks_hold_what_came_and_nothing_that_was_only_proposed(guess: str) ->
         hits = manager.find(manager.new_table(), text)
         assert len(hits) == (len(text) - 1) // 2, "a full block is not found"
         known.update({hit.block: text[2 * index : 2 * index + 2] for index, hit in enumerate(hits)})
-    assert manager.device.cached == len(known), "somebody can find a block that is no beginning of any text"
+    assert manager.device.cached == len(known), "the prefix cache has a block that is no prefix of any text"
     assert all(store[block].tolist() == tokens for block, tokens in known.items())
 
 

@@ -1,4 +1,4 @@
-"""OPS-66, OPS-67: the whole engine on tensors that nobody can touch, and what a step asks of a device."""
+"""OPS-66, OPS-67: the engine on tensors that only the backend can read, and the calls of a step to a device."""
 
 from __future__ import annotations
 

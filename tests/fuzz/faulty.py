@@ -57,7 +57,7 @@ class Raises(Faulty):
 
 class Defects(Faulty):
     def fail(self) -> None:
-        raise InternalError("a bare error that somebody has wrapped")
+        raise InternalError("a bare error inside a wrapped one")
 
 
 class Panic(BaseException):

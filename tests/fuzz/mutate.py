@@ -125,7 +125,7 @@ _CHARACTERS = [
 
 # ---- values
 def mutate_value(random: Random, value: Any, known: Sequence[Any] = ()) -> Any:
-    """A JSON value with one to three changes, made in place. `known`: values that somebody might expect somewhere."""
+    """A JSON value with one to three changes, made in place. `known`: values that some field may expect."""
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         value = _mutate_once(random, value, known)
     return value

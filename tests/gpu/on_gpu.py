@@ -1,7 +1,7 @@
 """The shim's device with a GPU in it: tests that were written for the shim run every kernel on the GPU.
 
 Owns: memory of the host that a GPU reads and writes at the same addresses, so that arrays are NumPy's, and all that the
-shim checks is checked: NaN in memory that nobody wrote, bytes around every array. Each launch is waited for.
+shim checks is checked: NaN in memory that was not written, bytes around every array. Each launch is waited for.
 Refuses to know: what kernels compute.
 """
 
@@ -20,7 +20,7 @@ from ferrum.testing.cuda_shim.memory import Memory
 
 
 class Gpu(Protocol):
-    """What is needed of a GPU: `GpuDevice`, or in a test of this module somebody who takes addresses of the host."""
+    """The methods that are needed of a GPU: those of `GpuDevice`, or of a stand-in that takes host addresses."""
 
     def _load(self, text: str, options: tuple[str, ...]) -> Module: ...
 

@@ -29,7 +29,7 @@ def normal(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> np.
 
 
 def poison(device: Device, *sizes: int) -> None:
-    """Fills memory of these sizes with NaN and gives it back: whoever gets it next must not rely on what it holds."""
+    """Fills memory of these sizes with NaN and frees it: its next owner must not rely on its content."""
     for array in [device.upload(np.full(size, np.nan, np.float32)) for size in sizes]:
         del array
 
@@ -150,7 +150,7 @@ def test_a_graph_takes_its_place_among_launches() -> None:
     graph.launch()
     assert (device.download(result) == 2).all()
     poison(device, 1000, 1000, 1000)
-    x[...] = elementwise.binary(device, "add", result, one)  # 3, while nobody waits
+    x[...] = elementwise.binary(device, "add", result, one)  # 3, without a wait
     graph.launch()
     assert (device.download(elementwise.binary(device, "add", result, result)) == 10).all()
 

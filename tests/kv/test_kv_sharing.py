@@ -67,7 +67,7 @@ def test_a_copy_of_which_nothing_stays_is_not_made() -> None:
 
 @pytest.mark.clause("KV-16")
 def test_every_block_that_is_to_be_written_becomes_its_own() -> None:
-    """Whoever computes more of a found prefix again than its last token, as scoring a prompt does."""
+    """A sequence that computes more of a found prefix again than its last token, as scoring a prompt does."""
     manager, store = make_manager(8, 2)
     first = serve(manager, store, TEXT[:6])
     table = manager.new_table()

@@ -294,7 +294,7 @@ CLASSES: dict[str, tuple[dict[str, Any], str | None]] = {
     "null": ({"architectures": None}, None),
     "none": ({"architectures": []}, None),
     "several": ({"architectures": ["LlamaForSequenceClassification", "LlamaForCausalLM"]}, None),
-    "somebody's own": (
+    "a publisher's own": (
         {"architectures": ["MyLlamaForCausalLM"]},
         "'MyLlamaForCausalLM'; it is run as LlamaForCausalLM",
     ),

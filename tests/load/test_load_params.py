@@ -151,7 +151,7 @@ def test_a_missing_tensor_of_gguf_is_an_error_that_names_it(tmp_path: Path) -> N
 
 
 @pytest.mark.clause("LOAD-33")
-def test_a_tensor_that_nobody_asked_for_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_tensor_is_refused(tmp_path: Path) -> None:
     extra = {
         "model.layers.0.self_attn.q_norm.weight": np.ones(16, np.float32),
         "model.layers.2.x": np.ones(1, np.float32),

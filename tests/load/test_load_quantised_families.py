@@ -106,7 +106,7 @@ def test_stacks_of_experts_of_mlx_are_those_of_the_same_numbers(tmp_path: Path) 
 
 
 @pytest.mark.clause("LOAD-107")
-def test_a_converted_tensor_is_there_as_long_as_somebody_uses_it(tmp_path: Path) -> None:
+def test_a_converted_tensor_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     data = np.random.default_rng(2).integers(0, 100, (4, 110), np.uint8)
     path.write_bytes(gguf_bytes({}, {"t": Stored("Q3_K", (4, 256), data.tobytes())}))

@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.SelectSelector):
-    """Waits for nobody: the time that it should wait has passed."""
+    """Returns at once, with the time moved on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        assert timeout is not None, "everybody waits for somebody else"
+        assert timeout is not None, "a deadlock: every thread waits for another"
         self.now += max(timeout, 0.0)
         return super().select(0)
 

@@ -69,7 +69,7 @@ Answering = Callable[[int, Any], Reply]
 
 @contextmanager
 def serving(answering: Answering | Reply = ANSWER, models: Reply = MODELS) -> Iterator[Scripted]:
-    """A server while the block runs, on a port that nobody else has."""
+    """A server while the block runs, on a port of its own."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

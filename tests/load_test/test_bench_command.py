@@ -18,7 +18,7 @@ from ferrum.cli.main import program
 from tests.cli.conftest import command, environment
 from tests.load_test.scripted import ANSWER, MODELS, Reply, delta, error, serving
 
-NOBODY = "http://127.0.0.1:9"
+UNUSED = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_the_report_and_the_object_say_the_same() -> None:
         "whole answer (E2E)", "failed: 2 × status 429: slow down",
     ):  # fmt: skip
         assert words in shown.stdout
-    assert "late" not in shown.stdout  # in a closed loop nobody can be
+    assert "late" not in shown.stdout  # in a closed loop no request can be late
     result = json.loads(found.stdout)
     assert found.stdout.count("\n") == 1 and "each" not in result
     assert result["requests"] == {"succeeded": 6, "failed": 2, "unfinished": 0}
@@ -130,8 +130,8 @@ def test_flags_that_cannot_be_are_refused(arguments: tuple[object, ...], words: 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert_refused(bench("serve"), 2, "--url")
     assert_refused(bench_serve("localhost:8000"), 2, "--url", "http://host:port")
-    assert_refused(bench_serve(NOBODY), 1, "no server answers at http://127.0.0.1:9/v1")
-    assert_refused(bench_serve(NOBODY, "--prompts", tmp_path / "none"), 1, "none", "does not exist")
+    assert_refused(bench_serve(UNUSED), 1, "no server answers at http://127.0.0.1:9/v1")
+    assert_refused(bench_serve(UNUSED, "--prompts", tmp_path / "none"), 1, "none", "does not exist")
     with serving(models=error(401, "no key")) as server:
         assert_refused(bench_serve(server.url), 1, "API key", "OPENAI_API_KEY")
     with serving(error(404, "no model x")) as server:
@@ -211,8 +211,8 @@ def test_ctrl_c_reports_what_came() -> None:
 
 @pytest.mark.clause("BENCH-37")
 def test_bench_by_itself_is_what_it_was_and_help_is_light() -> None:
-    assert_refused(bench("-p", 5, "serve", "--url", NOBODY), 2, "--prompt-len", "serve")
-    assert_refused(bench("--json", "serve", "--url", NOBODY), 2, "--json", "serve")
+    assert_refused(bench("-p", 5, "serve", "--url", UNUSED), 2, "--prompt-len", "serve")
+    assert_refused(bench("--json", "serve", "--url", UNUSED), 2, "--json", "serve")
     assert_refused(bench("-p", 0), 2, "-p")
     assert_refused(bench("nothing"), 2, "nothing")
     assert_refused(bench("--max-model-len", -3, "--backend", "numpy"), 2, "--max-model-len: ")

@@ -56,7 +56,7 @@ def test_a_closed_loop_has_all_its_users_waiting(requests: int, users: int, take
 
 @pytest.mark.clause("BENCH-21")
 @given(requests=COUNT, seed=SEED, takes=st.integers(0, 1000))
-def test_an_open_loop_waits_for_nobody(requests: int, seed: int, takes: int) -> None:
+def test_an_open_loop_does_not_wait_for_answers(requests: int, seed: int, takes: int) -> None:
     result, _ = loaded(Plan(requests, concurrency=None, rate=2.0, seed=seed), lambda _number: float(takes))
     times = list(islice(poisson(2.0, seed), requests))
     assert sorted(timeline.planned for timeline in result.timelines) == pytest.approx(times)

@@ -17,7 +17,7 @@ from ferrum.load_test.timeline import BROKEN, NO_CONNECTION, NO_TEXT, TIMED_OUT,
 from ferrum.load_test.workload import RandomWords
 from tests.load_test.scripted import ANSWER, CUT, DONE, ROLE, STOP, Reply, delta, error, serving, usage
 
-DEAD = "http://127.0.0.1:9/v1"  # "discard", which nobody serves
+DEAD = "http://127.0.0.1:9/v1"  # "discard", on which no server listens
 WORDS = RandomWords(5)
 
 
@@ -69,7 +69,7 @@ def test_characters_and_lines_that_are_cut() -> None:
         (Reply([b"<html>no"], 502, "text/html"), "status 502", "<html>no"),
         (Reply([b'{"detail":"Not Found"}'], 404, "application/json"), "status 404", "Not Found"),
         (Reply([], 500), "status 500", ""),
-        (Reply([b"x" * 70_000, CUT], 500), "status 500", "xxx..."),  # nobody reads more of an error
+        (Reply([b"x" * 70_000, CUT], 500), "status 500", "xxx..."),  # no more of an error is read
         (Reply([ROLE, delta(content="a"), CUT]), BROKEN, "peer closed connection"),
         (Reply([CUT]), BROKEN, "peer closed connection"),
         (Reply([ROLE, delta(content="a")]), BROKEN, "ended before the answer"),
@@ -93,7 +93,7 @@ def test_an_answer_that_takes_too_long_has_timed_out() -> None:
 
 
 @pytest.mark.clause("BENCH-12")
-def test_nobody_there() -> None:
+def test_no_server_listens() -> None:
     async def work() -> Timeline:
         async with connected(DEAD, None, 5.0) as server:
             return await server.ask("/chat/completions", {}, 1.0, lambda: 2.0)

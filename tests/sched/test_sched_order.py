@@ -221,7 +221,7 @@ def test_no_sequence_is_preempted_in_vain() -> None:
 
 
 @pytest.mark.clause("SCHED-22")
-def test_who_gave_way_does_not_come_back_in_the_same_step() -> None:
+def test_a_preempted_sequence_does_not_come_back_in_the_same_step() -> None:
     """It needs its third block only a step later, for which it has made room."""
     world = World(blocks=4, policy="priority")
     late = world.add([1] * 6, 2, LOW)

@@ -24,7 +24,7 @@ def text(length: int) -> list[int]:
 
 @pytest.mark.clause("SCHED-02", "SCHED-13")
 @pytest.mark.parametrize("generated", range(1, 7))
-def test_who_gave_way_finds_its_own_prefix_again(generated: int) -> None:
+def test_a_preempted_sequence_finds_its_own_prefix_again(generated: int) -> None:
     """Prompt and generated tokens alike: the hit may reach beyond the prompt, but never to the last token."""
     world = World()
     sequence = world.add(text(6), 12)
@@ -101,7 +101,7 @@ def test_a_step_that_failed_leaves_nothing_to_be_found() -> None:
 
 
 @pytest.mark.clause("SCHED-02", "SCHED-04", "SCHED-13")
-def test_who_gave_way_is_no_decode() -> None:
+def test_a_preempted_sequence_is_no_decode() -> None:
     """It had one pending token when it did; now it has all of them, and comes after the one that decodes."""
     world = World(caching=False, budget=8, policy="priority")
     other, victim = world.add(text(3), 30, Priority.LOW), world.add(text(5), 30, Priority.HIGH)
@@ -117,7 +117,7 @@ def test_who_gave_way_is_no_decode() -> None:
 
 
 @pytest.mark.clause("SCHED-10", "SCHED-22")
-def test_the_step_in_which_the_only_running_one_gives_way_is_not_empty() -> None:
+def test_the_step_that_preempts_the_only_running_sequence_is_not_empty() -> None:
     world = World(seqs=1, policy="priority")
     runs = world.add(text(3), 9, Priority.LOW)
     world.step()

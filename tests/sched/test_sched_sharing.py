@@ -289,7 +289,7 @@ def test_choices_that_continue_differently_keep_apart() -> None:
 
 
 @pytest.mark.clause("SCHED-30", "SCHED-31")
-def test_a_choice_that_gave_way_waits_while_its_source_computes_the_prompt_again() -> None:
+def test_a_preempted_choice_waits_while_its_source_computes_the_prompt_again() -> None:
     world = World(blocks=12, policy="priority")
     source, choice = world.choices(letters(0, 16), 2, max_tokens=10)
     world.step()

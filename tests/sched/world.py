@@ -237,7 +237,7 @@ class World:
         assert reached(), f"not reached within {steps} steps"
 
     def drain(self, steps: int) -> None:
-        """Everybody comes to an end within so many steps, and then nothing is held."""
+        """Every request ends within so many steps, and then no block is held."""
         for _ in range(steps):
             if self.live:
                 self.step()

@@ -94,7 +94,7 @@ def test_the_time_is_that_of_one_request() -> None:
 
 
 @pytest.mark.clause("SERVER-51")
-def test_an_answer_that_nobody_takes_ends() -> None:
+def test_an_answer_that_the_client_does_not_read_ends() -> None:
     with running(terms=terms()) as server, server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 500)  # whose answers are 25 million bytes
         assert status(connection.recv(1000)) == 200
@@ -105,7 +105,7 @@ def test_an_answer_that_nobody_takes_ends() -> None:
 
 
 @pytest.mark.clause("SERVER-52")
-def test_idle_connections_keep_nobody_out() -> None:
+def test_idle_connections_keep_no_request_out() -> None:
     bounds = terms(connections=20, client_s=60)
     with running({"default": "a" * 300, "delay_ms": 2}, terms=bounds) as server, ExitStack() as opened:
         working = opened.enter_context(server.connect())
@@ -173,7 +173,7 @@ def test_a_head_has_an_end(server: Running, before: bytes, end: bytes) -> None:
 
 
 @pytest.mark.clause("SERVER-54")
-def test_connections_that_nobody_uses_are_closed() -> None:
+def test_idle_connections_are_closed() -> None:
     with running(terms=terms(idle_s=1, client_s=60)) as server, server.connect() as used, server.connect() as unused:
         used.sendall(post(CHAT))
         assert status(read_all(used)) == 200  # and its end

@@ -101,7 +101,7 @@ def test_each_number_stands_under_its_own_name() -> None:
 @pytest.mark.clause("SERVER-41")
 @pytest.mark.clause("SERVER-42")
 @given(st.lists(st.text("abcxyz/", min_size=1, max_size=8), max_size=4))
-def test_requests_are_counted_and_nobody_chooses_a_label(app: FastAPI, names: list[str]) -> None:
+def test_requests_are_counted_and_no_client_chooses_a_label(app: FastAPI, names: list[str]) -> None:
     def count(path: str, status: str) -> float:
         key = ("ferrum_http_requests_total", frozenset({("path", path), ("status", status)}))
         return samples(app).get(key, 0)

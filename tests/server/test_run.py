@@ -167,7 +167,7 @@ def assembled(*flags: str, **environment: str | None) -> tuple[str, Any, Any, An
 
 
 @pytest.mark.clause("SERVER-71")
-def test_a_server_that_strangers_reach_says_so(tmp_path: Path) -> None:
+def test_a_server_without_keys_that_others_can_reach_warns(tmp_path: Path) -> None:
     script = str(written(tmp_path, SCRIPT))
     keys = tmp_path / "keys"
     keys.write_text("secret\n")

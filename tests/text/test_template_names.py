@@ -26,7 +26,7 @@ def without(*names: str) -> ChatTemplates:
         (("default", "tool_use"), None, None),
     ],
 )
-def test_the_template_that_nobody_names(missing: tuple[str, ...], plain: str | None, with_tools: str | None) -> None:
+def test_the_template_if_none_is_named(missing: tuple[str, ...], plain: str | None, with_tools: str | None) -> None:
     templates = without(*missing)
     for tools, expected in ((False, plain), (True, with_tools)):
         if expected is None:

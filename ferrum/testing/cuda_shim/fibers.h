@@ -92,7 +92,7 @@ struct Fiber {
 static Fiber fibers[MOST_THREADS];
 static int count;       // threads of a block
 static int current;     // the fiber that runs
-static int skipped;     // barriers on this line do nothing: a test looks whether anybody misses them
+static int skipped;     // barriers on this line do nothing: a test checks that a missing barrier is found
 static Fault fault;
 static int fault_line;
 static Place scheduler;
@@ -137,7 +137,7 @@ static void stop(State state, int line) {
     abort();
 }
 
-// the first lies above a stack of nobody: what exceeds its own is seen where it ends, not outside of the memory
+// the first lies above an unused stack: an overflow of the first is found at its end, inside of the memory
 static char* stack_of(int thread) { return stacks + (thread + 1) * STACK; }
 
 static uint64_t* far_end(int thread) { return reinterpret_cast<uint64_t*>(stack_of(thread)); }
@@ -145,7 +145,7 @@ static uint64_t* far_end(int thread) { return reinterpret_cast<uint64_t*>(stack_
 static void run_thread() {
     entry(arguments);
     stop(DONE, 0);
-    abort();  // nobody continues a thread that is done
+    abort();  // a thread that has ended is never continued
 }
 
 static void begin_thread(int thread) {
@@ -243,7 +243,7 @@ static void run_block() {
 
 // ---- blocks, one after another in a drawn order
 
-static const size_t AROUND = 64;  // bytes behind dynamic shared memory that nobody may write to
+static const size_t AROUND = 64;  // bytes behind dynamic shared memory that no kernel may write to
 
 static bool shared_exceeded(size_t bytes) {
     for (size_t i = 0; i < AROUND; i++)

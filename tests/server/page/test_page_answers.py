@@ -97,7 +97,7 @@ def test_a_reload_keeps_all_and_half_an_answer_too(page: Browser, server: Server
     assert page.count(".turn:first-child .chip") == tokens > 0
     assert page.run(BOX) == "What I was about to say"
     assert page.text("#in-use") == "system message · temperature 0.5"
-    assert rests(server), "nobody waits for the rest"
+    assert rests(server), "no request waits for the rest"
 
 
 @pytest.mark.clause("PAGE-05")

@@ -1,4 +1,4 @@
-"""Many clients at once against a real process: some leave, and the server is asked to end; nobody else notices."""
+"""Many clients at once against a real process: some leave, the server is asked to end, the others get answers."""
 
 from __future__ import annotations
 

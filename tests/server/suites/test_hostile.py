@@ -40,7 +40,7 @@ BROKEN = {
     "deep object": b'{"prompt": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
     "deep member": b'{"messages": ' + b'{"a":' * 5_000 + b"1" + b"}" * 5_000 + b"}",
 }
-MEMBERS = {  # what makes an ordinary request one that nobody can answer
+MEMBERS = {  # changes that make a request one that cannot be answered
     "infinite": b'"temperature": 1e999',
     "not a number": b'"top_p": NaN',
     "lone surrogate": rb'"user": "\ud800"',
@@ -68,7 +68,7 @@ def is_refusal(answer: httpx.Response) -> bool:
 
 
 def is_served(server: Server) -> bool:
-    """Does somebody with an ordinary question get an answer at once?"""
+    """True if an ordinary question gets an answer at once."""
     path = "/v1/chat/completions"
     return httpx.post(server.url + path, json=ORDINARY[path], timeout=10).status_code == 200
 
@@ -149,7 +149,7 @@ def test_a_slow_client_is_given_up(server: Server, slow_part: str) -> None:
 
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-07")
-def test_two_thousand_idle_connections_stop_nobody(server: Server) -> None:
+def test_two_thousand_idle_connections_do_not_stop_a_request(server: Server) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(IDLE):
             stack.enter_context(connected(server))
@@ -161,8 +161,8 @@ def test_two_thousand_idle_connections_stop_nobody(server: Server) -> None:
 
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-07")
-def test_no_stranger_holds_up_a_stream(server: Server) -> None:
-    """While bodies come that take long to read, the tokens of somebody else's stream go on."""
+def test_no_other_client_holds_up_a_stream(server: Server) -> None:
+    """While bodies come that take long to read, the tokens of another client's stream go on."""
     stop = threading.Event()
 
     def strain() -> None:
