@@ -53,13 +53,22 @@ class Preempter:
         self.counts[Preemption.RECOMPUTE] += 1
 
     def _swap_is_cheaper(self, sequence: TokenSequence) -> bool:
-        """True if blocks * swap_cost < tokens. Full blocks with a digest that other sequences hold as well do not count
-        on either side: they stay in memory, and the sequence shares them again."""
-        if self._manager.host is None or not sequence.computed:
+        """True if blocks * swap_cost < tokens: the cost of moving blocks, and that of computing tokens again.
+
+        Leading blocks that will be hits when the sequence runs again, because other sequences hold them or the host has
+        their content too, are computed again in neither case. Those that the host lacks are moved there by a swap, but
+        not back, and count as half a block. Each block after the leading ones is moved there and back and counts as
+        one. It is assumed that blocks which only this sequence holds are evicted meanwhile."""
+        host, device, size = self._manager.host, self._manager.device, self._manager.block_size
+        if host is None or not sequence.computed:
             return False
-        table, device = sequence.table, self._manager.device
-        size = self._manager.block_size
-        full = table.blocks[: table.recorded]
-        shared = sum(device.references(block) > 1 and device.digest(block) is not None for block in full)
-        blocks = blocks_for(sequence.computed, size) - shared
-        return blocks * self._swap_cost < sequence.computed - shared * size
+        hits = one_way = 0
+        for block in sequence.table.blocks[: sequence.table.recorded]:
+            digest = device.digest(block)
+            is_on_host = digest is not None and host.lookup(digest) is not None
+            if digest is None or not (is_on_host or device.references(block) > 1):
+                break
+            hits += 1
+            one_way += not is_on_host
+        blocks = blocks_for(sequence.computed, size) - hits + one_way / 2
+        return blocks * self._swap_cost < sequence.computed - hits * size
