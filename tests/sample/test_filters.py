@@ -16,11 +16,12 @@ from ferrum.api.protocol.completion import CompletionRequest
 from ferrum.api.protocol.sampling import SamplingBody
 from ferrum.api.sampling import sampling_params
 from ferrum.backends.numpy_backend import NumpyOps
+from ferrum.backends.registry import load_backend
 from ferrum.cli.sampling_flags import SAMPLING_FLAGS
 from ferrum.errors import InvalidParameter
 from ferrum.sample.definition import DEFINITIONS, filter_logits
 from ferrum.sample.fast import find_candidates
-from ferrum.sample.sampler import CHOSEN_BY_BACKEND
+from ferrum.sample.sampler import CHOSEN_BY_BACKEND, sample
 from ferrum.sampling_params import EDITS, FILTERS, NUMBERS, SamplingParams
 from tests.sample import distribution
 from tests.sample.declared import examples, refused
@@ -55,6 +56,19 @@ def test_every_filter_is_in_the_oracle_the_definition_and_the_fast_way(name: str
         supports.append(tuple(by_oracle))
     assert min(map(len, supports)) < len(ROW), f"no value of {name} removes a token"
     assert kept(name, FILTERS[name].default) == ([*range(len(ROW))],) * 3
+
+
+@pytest.mark.clause("SAMPLE-51", "SAMPLE-12")
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_backend_that_chooses_tokens_does_not_ignore_a_filter(name: str) -> None:
+    """A row goes to the backend only if the backend has all of the row's filters."""
+    ops = load_backend("numba")
+    assert ops.chooses
+    rows = np.array([ROW] * 64, np.float32)
+    for value in examples(name):
+        params = SamplingParams(**{name: value}, temperature=4.0)
+        states = [PAST.state(params, seed) for seed in range(len(rows))]
+        assert sample(ops, ops.asarray(rows, "float32"), states) == sample(OPS, rows, states)
 
 
 @pytest.mark.clause("SAMPLE-51", "SAMPLE-02")
