@@ -24,7 +24,7 @@ from ferrum.trace.attention import sampled_queries
 from ferrum.trace.backend import TracedOps
 from ferrum.trace.distribution import MOST_LIKELY, explain
 from ferrum.trace.memory import Event, Moment, changes
-from ferrum.trace.sequences import SequenceBook, text_of
+from ferrum.trace.sequences import SequenceBook, params_as_json, text_of
 from ferrum.types import FinishReason
 
 Step = dict[str, Any]
@@ -87,6 +87,8 @@ class Recorder(EngineObserver):
         with self._lock:  # the engine waits for it: everything slow is done afterwards
             steps = [step for step in self._steps if step["step"] > after]
             requests, sequences = self._book.as_json()
+        for request in requests:
+            request["params"] = params_as_json(request["params"])
         for sequence in sequences:
             sequence["text"] = text_of(sequence["tokens"], spell)
         tokens = {token for sequence in sequences for token in sequence["tokens"]}

@@ -61,11 +61,12 @@ class SequenceBook:
             self._requests = {first: number for first, number in self._requests.items() if first in firsts}
 
     def as_json(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The fields `requests` and `sequences` of a trace, but for the texts of sequences: see `text_of`."""
+        """The fields `requests` and `sequences` of a trace, but for what is slow: `params` are still to be given to
+        `params_as_json`, and the text of a sequence is missing (see `text_of`)."""
         requests = [
             {
                 "id": number,
-                "params": params_as_json(first.params),
+                "params": first.params,
                 "sequences": [self._numbers[each] for each in first.siblings if each in self._numbers],
             }
             for first, number in self._requests.items()

@@ -230,21 +230,22 @@ def test_a_recorder_looks_at_the_engine_twice_a_step_and_not_for_each_sequence_t
 
 
 @pytest.mark.clause("TRACE-03")
-def test_the_engine_waits_for_no_text() -> None:
+def test_the_engine_waits_for_no_text_and_no_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that runs while another thread spells the tokens of a trace is not held up."""
     engine = stub_engine(StubSettings(), letters)
     recorder = recorded(engine)
     engine.submit([97] * 3, greedy(4))
     engine.step()
 
-    def spell(token: int) -> bytes:
+    def step() -> None:
         done = Thread(target=engine.step)
         done.start()
         done.join(20)
         assert not done.is_alive()
-        return SPELL(token)
 
-    assert recorder.recorded(spell)["sequences"][0]["tokens"] == [97] * 4
+    monkeypatch.setattr("ferrum.trace.recorder.params_as_json", lambda params: step() or {})
+    trace = recorder.recorded(lambda token: step() or SPELL(token))
+    assert trace["sequences"][0]["tokens"] == [97] * 4 and recorder.steps == 4
 
 
 @pytest.mark.clause("TRACE-01")
