@@ -19,9 +19,9 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.cli.sampling_flags import SAMPLING_FLAGS
 from ferrum.errors import InvalidParameter
-from ferrum.sample.definition import DEFINITIONS, filter_logits
+from ferrum.sample.definition import DEFINITIONS, edits, filter_logits, sample_by_definition
 from ferrum.sample.fast import find_candidates
-from ferrum.sample.sampler import CHOSEN_BY_BACKEND, sample
+from ferrum.sample.sampler import CHOSEN_BY_BACKEND, Sampled, sample
 from ferrum.sampling_params import EDITS, FILTERS, NUMBERS, SamplingParams
 from tests.sample import distribution
 from tests.sample.declared import examples, refused
@@ -71,9 +71,23 @@ def test_a_backend_that_chooses_tokens_does_not_ignore_a_filter(name: str) -> No
         assert sample(ops, ops.asarray(rows, "float32"), states) == sample(OPS, rows, states)
 
 
+@pytest.mark.clause("SAMPLE-51", "SAMPLE-12")
+@pytest.mark.parametrize("name", [*EDITS, "logit_bias"])
+def test_an_edit_that_is_switched_on_alone_changes_the_token(name: str) -> None:
+    """The likeliest token of ROW is 0, which stands in the prompt and in the answer."""
+    params = SamplingParams(temperature=0, **{name: {0: -5.0} if name == "logit_bias" else NUMBERS[name].most})
+    state = Past(prompt=[0], output=[0]).state(params)
+    for ops in (OPS, load_backend("numba")):
+        row = np.array([ROW], np.float32)
+        assert sample(ops, ops.asarray(row, "float32"), [state]) == [Sampled(1)]
+    assert sample_by_definition(OPS, row, [state]).tolist() == [1]
+
+
 @pytest.mark.clause("SAMPLE-51", "SAMPLE-02")
-def test_the_order_of_filters_is_that_of_their_fields_and_of_the_specification() -> None:
+def test_the_order_of_edits_and_filters_is_that_of_their_fields_and_of_the_specification() -> None:
     assert [*DEFINITIONS] == [*FILTERS]
+    steps = [name for name, _ in edits(OPS, np.array([ROW]), [PAST.state(SamplingParams())])]
+    assert steps == [*EDITS, "logit_bias", "grammar", "min_tokens"]
     assert FILTERS.keys() >= CHOSEN_BY_BACKEND
     specification = (ROOT / "specs" / "SAMPLE.md").read_text(encoding="utf-8")
     (order,) = re.findall(r"temperature →((?:[\w\s]+→)+) draw", specification)
@@ -124,6 +138,8 @@ def test_a_number_is_accepted_in_its_range_only(name: str) -> None:
     for value in examples(name):
         limit = {"max_tokens": None} if name == "min_tokens" else {}
         assert getattr(SamplingParams(**{name: value, **limit}), name) == value
+    if NUMBERS[name].also_off is not None:
+        assert getattr(SamplingParams(**{name: NUMBERS[name].also_off}), name) == NUMBERS[name].default
     for value in refused(name):
         with pytest.raises(InvalidParameter, match=name):
             SamplingParams(**{name: value})
