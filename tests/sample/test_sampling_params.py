@@ -42,6 +42,14 @@ REFUSED: dict[str, list[Any]] = {  # of numbers, only what their declarations do
 
 
 @pytest.mark.clause("SAMPLE-15")
+def test_arguments_by_position_keep_their_places() -> None:
+    """A new field in the middle takes no position."""
+    params = SamplingParams(2, 9, 1, 0.5, 3, 0.9, 0.1, 0.8)
+    assert (params.n, params.max_tokens, params.min_tokens, params.temperature) == (2, 9, 1, 0.5)
+    assert (params.top_k, params.top_p, params.min_p, params.typical_p) == (3, 0.9, 0.1, 0.8)
+
+
+@pytest.mark.clause("SAMPLE-15")
 def test_every_field_is_tried() -> None:
     assert REFUSED.keys() | NUMBERS.keys() == {field.name for field in dataclasses.fields(SamplingParams)}
 
