@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
+from string import Formatter
 from typing import Any
 
 from ferrum.text.template_data import ELEMENT
@@ -19,7 +20,9 @@ SLOW_SIZE = 16 << 10  # the largest operand of filters that take microseconds fo
 FEW_KEYS = 1024  # numbers can be chosen so that their hashes collide, and a dict then compares each with each
 WIDEST = 10_000  # the largest width, and the largest count of batches and slices
 
-_NUMBER = re.compile(r"[1-9]\d{0,9}")  # ten digits are too many already
+MOST_COMPARISONS = 1 << 27  # of characters, about a tenth of a second
+
+_NUMBER = re.compile(r"\d+")  # Python reads the digits of all scripts
 
 
 def check_operator(operator: str, left: Any, right: Any) -> None:
@@ -54,12 +57,17 @@ def _width(value: Any) -> int:
 def check_layout(layout: str, mark: str, values: Any) -> None:
     """A text in which fields that begin with `mark` are replaced by values: each field may have the largest of the
     values, or be as wide as the largest number in the text."""
-    if "*" in layout and mark == "%":
-        refuse("it computes the width of a field")
     parts = values if isinstance(values, tuple) else (values,)
     largest = max((budget().weigh(part, as_text=True) for part in parts), default=0)
     widest = max(map(int, _NUMBER.findall(layout)), default=0)
     budget().require(len(layout) + layout.count(mark) * (largest + widest))
+    if "*" in layout if mark == "%" else _has_nested_field(layout):
+        refuse("it computes the width of a field")
+
+
+def _has_nested_field(layout: str) -> bool:
+    """True if the specification of a field, as Python finds it, contains a brace."""
+    return any(specification and "{" in specification for _, _, specification, _ in Formatter().parse(layout))
 
 
 def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
@@ -73,6 +81,12 @@ def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, An
         budget().weigh(value, as_text=of_text and not is_join)
     if of_text and (check := _METHODS.get(function.__name__)) is not None:
         check(owner, *arguments, **named)
+
+
+def require_items(value: Any) -> None:
+    """Refuses a text that is too long for a list of its characters, each of which would be a text of its own."""
+    if isinstance(value, str):
+        budget().require(ELEMENT * len(value))
 
 
 def require_few_keys(keys: Any) -> None:
@@ -89,7 +103,15 @@ def _check_width(_: Any, width: Any = 0, *__: Any, **named: Any) -> None:
         refuse(f"it makes a value wider than {WIDEST} characters")
 
 
+def _check_search(text: Any, *parts: Any, **named: Any) -> None:
+    """A search from the end, or for characters to strip, compares each character with each in the worst case."""
+    longest = max((len(part) for part in (*parts, *named.values()) if isinstance(part, str)), default=0)
+    if len(str(text)) * longest > MOST_COMPARISONS:
+        refuse(f"it compares more than {MOST_COMPARISONS} characters")
+
+
 def _check_join(separator: str, items: Any) -> None:
+    require_items(items)
     members = items if isinstance(items, str) else members_of(items)
     if members is not None:  # else it cannot be joined
         budget().require(budget().weigh(members, as_text=True) + len(separator) * len(members))
@@ -128,6 +150,15 @@ def _check_keys(items: Any, *_: Any, **__: Any) -> None:
     require_few_keys(items)
 
 
+def _check_list(items: Any, *_: Any, **__: Any) -> None:
+    require_items(items)
+
+
+def _check_parts(items: Any, *arguments: Any, **named: Any) -> None:
+    require_items(items)
+    _check_width(items, *arguments, **named)
+
+
 def _check_format(layout: Any, /, *values: Any, **named: Any) -> None:
     check_layout(str(layout), "%", tuple(named.values()) or values)
 
@@ -137,14 +168,23 @@ def _check_slow(*values: Any, **named: Any) -> None:
         refuse(f"it calls a slow filter with more than {SLOW_SIZE} characters")
 
 
+def _check_wrap(text: Any, *arguments: Any, **named: Any) -> None:
+    _check_slow(text, *arguments, **named)
+    line_ends = [value for value in (*arguments, *named.values()) if isinstance(value, str)]
+    budget().require(len(str(text)) * (1 + sum(map(len, line_ends))))  # each character may have a line of its own
+
+
 _METHODS: dict[str, Callable[..., None]] = {
     **dict.fromkeys(["center", "ljust", "rjust", "zfill"], _check_width),
+    **dict.fromkeys(["lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"], _check_search),
     "join": _check_join,
     "replace": _check_replace,
 }
 _FILTERS: dict[str, Callable[..., None]] = {
-    **dict.fromkeys(["batch", "center", "round", "slice"], _check_width),
-    **dict.fromkeys(["pprint", "striptags", "title", "urlencode", "urlize", "wordcount", "wordwrap"], _check_slow),
+    **dict.fromkeys(["batch", "slice"], _check_parts),
+    **dict.fromkeys(["center", "round"], _check_width),
+    **dict.fromkeys(["list", "max", "min", "sort"], _check_list),
+    **dict.fromkeys(["pprint", "striptags", "title", "urlencode", "urlize", "wordcount"], _check_slow),
     **dict.fromkeys(["groupby", "unique"], _check_keys),
     "format": _check_format,
     "indent": _check_indent,
@@ -152,11 +192,15 @@ _FILTERS: dict[str, Callable[..., None]] = {
     "replace": _check_replace,
     "sum": _check_sum,
     "tojson": _check_json,
+    "trim": _check_search,
+    "wordwrap": _check_wrap,
     "xmlattr": _check_slow,
 }
 _SHALLOW_FILTERS = {"attr", "batch", "count", "d", "default", "first", "items", "last", "length", "list", "map"}
 _SHALLOW_FILTERS |= {"reject", "rejectattr", "reverse", "select", "selectattr", "slice"}
 """Filters that neither write nor compare nor hash the members of a value."""
+_ITEM_FILTERS = {"dictsort", "groupby", "join", "max", "min", "sort", "sum", "unique"}
+"""Filters that compare or add the members of a value; `join` checks itself whether they have texts."""
 _QUICK_TESTS = {"boolean", "callable", "defined", "false", "float", "integer", "iterable", "mapping", "none", "number"}
 _QUICK_TESTS |= {"sameas", "sequence", "string", "true", "undefined"}
 
@@ -164,22 +208,19 @@ _QUICK_TESTS |= {"sameas", "sequence", "string", "true", "undefined"}
 def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The filter `function` with limits on its operands and its result."""
     check, is_shallow = _FILTERS.get(name), name in _SHALLOW_FILTERS
-    makes_text = not is_shallow and name not in ("join", "max", "min")  # `join` checks the members of its operand
+    makes_text = not is_shallow and name not in _ITEM_FILTERS
     first = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja passes a context before the value
 
     @functools.wraps(function)
     def limited(*arguments: Any, **named: Any) -> Any:
         values = (*arguments[first:], *named.values())
         if not is_shallow:
-            for value in values:
-                budget().weigh(value)
+            for value in values:  # before the call: the text of a namespace could be endless
+                budget().weigh(value, as_text=makes_text)
         if check is not None:
             check(*arguments[first:], **named)
         result = function(*arguments, **named)
-        if isinstance(result, str) and makes_text:
-            for value in values:
-                budget().weigh(value, as_text=True)
-        elif isinstance(result, Iterator):
+        if isinstance(result, Iterator):
             result = Items(result)
         return budget().made(result)
 
@@ -194,7 +235,7 @@ def limited_test(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def limited(*arguments: Any) -> Any:
         for value in arguments:
-            budget().weigh(value)
+            budget().weigh(value, as_text=name in ("lower", "upper"))
         return function(*arguments)
 
     return limited

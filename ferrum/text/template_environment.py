@@ -52,6 +52,9 @@ class PublicNamespace(Namespace):
         _require_public(name)
         super().__setitem__(name, value)
 
+    def __repr__(self) -> str:
+        return "<namespace>"  # with its values it could be endless: a namespace can hold itself twice
+
 
 class DictMaker:
     """`dict(…)` and `dict.fromkeys(…)`. The type itself would have `dict.update`, which changes any dict that it is
@@ -59,12 +62,11 @@ class DictMaker:
 
     def __call__(self, *arguments: Any, **entries: Any) -> dict[Any, Any]:
         if len(arguments) == 1 and not isinstance(arguments[0], Mapping):
-            arguments = (list(arguments[0]),)
             require_few_keys(arguments[0])
+            arguments = (list(arguments[0]),)
         return dict(*arguments, **entries)
 
     def fromkeys(self, keys: Iterable[Any], value: Any = None) -> dict[Any, Any]:
-        keys = list(keys)
         require_few_keys(keys)
         return dict.fromkeys(keys, value)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
@@ -29,8 +28,9 @@ from ferrum.text.template_checks import (
     limited_filter,
     limited_test,
     require_few_keys,
+    require_items,
 )
-from ferrum.text.template_limits import budget, refuse
+from ferrum.text.template_limits import VIEWS, budget, refuse
 
 SOURCE = 64 << 10  # characters, several times those of the longest chat templates in use
 NODES = 8192  # of the syntax tree, also several times; the compiler cannot be stopped while it runs
@@ -39,7 +39,6 @@ _LONG_LITERAL = 64  # items; shorter lists are not worth a call
 _JINJA_NAMES = {"_loop_vars", "_block_vars"}  # arguments that Jinja adds: all variables of a loop or block
 _UNSAFE_METHODS = frozenset(["encode", "expandtabs", "format_map", "striptags", "translate", "unescape"])
 """Methods of texts that no chat template in use calls, and whose results or times have no simple bound."""
-_NESTED_FIELD = re.compile(r"\{[^{}]*\{")
 
 
 @pass_eval_context
@@ -54,6 +53,11 @@ def _stepped(value: Any) -> Any:
     return value
 
 
+def _listed(value: Any) -> Any:
+    require_items(value)
+    return value
+
+
 def _weighed(value: Any) -> Any:
     budget().weigh(value)
     return value
@@ -62,6 +66,7 @@ def _weighed(value: Any) -> Any:
 # filters whose names no template can write after a bar, because of the space
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "budget joined": _joined,
+    "budget listed": _listed,
     "budget made": lambda value: budget().made(value),
     "budget step": _stepped,
     "budget weighed": _weighed,
@@ -80,6 +85,8 @@ class _Metering(NodeTransformer):
         self._nodes += 1
         if self._nodes > NODES:
             refuse(f"it has more than {NODES} parts")
+        if isinstance(node, (nodes.Call, nodes.Filter, nodes.Test)) and node.dyn_args is not None:
+            node.dyn_args = self._filtered(node.dyn_args, "listed")
         return super().visit(node, *arguments, **named)
 
     def visit_Const(self, node: nodes.Const) -> nodes.Node:
@@ -198,6 +205,8 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str):
             return not attr.startswith("_") and attr not in _UNSAFE_METHODS
+        if isinstance(obj, VIEWS) and attr == "mapping":
+            return False  # it would hide the members of a dict from the budget
         if isinstance(obj, int):
             return attr in ("real", "imag", "numerator", "denominator", "is_integer", "bit_length")
         return super().is_safe_attribute(obj, attr, value)
@@ -221,8 +230,6 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         return functools.partial(self._format, value.__self__, wrapped)
 
     def _format(self, layout: str, formatted: Callable[..., str], /, *arguments: Any, **named: Any) -> str:
-        if _NESTED_FIELD.search(layout.replace("{{", "")):
-            refuse("it computes the width of a field")
         check_layout(layout, "{", (*arguments, *named.values()))
         return formatted(*arguments, **named)
 

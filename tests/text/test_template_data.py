@@ -369,7 +369,7 @@ def test_numbers_beyond_all_numbers(source: str, text: str) -> None:
         ("{{ dict }}", "a dict function into text"),
         ("{{ [dict] }}", "a dict function into text"),
         ("{{ dict.nothing + 1 }}", "'dict function object' has no attribute 'nothing'"),
-        ("{{ ([1] | map('string')) | tojson }}", "Object of type generator is not JSON serializable"),
+        ("{{ ([1] | map('string')) | tojson }}", "it turns a generator into text, which has none"),
     ],
 )
 def test_errors_call_things_as_templates_do(source: str, says: str) -> None:

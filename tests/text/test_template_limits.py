@@ -144,6 +144,9 @@ LARGE = [
     "{{ '{:>1000000000}'.format(1) }}",
     "{{ '{:{}}'.format(1, 10 ** 9) }}",
     "{{ '{:{}{}}'.format(1, '>1000', 1000000) }}",
+    "{{ '{0[}]:>{1}}'.format({'}': 1}, 10 ** 9) }}",
+    "{{ '{:>\u0661\u0660\u0660\u0660\u0660\u0660\u0660\u0660\u0660}'.format(1) }}",
+    "{{ '{:>000001000000000}'.format(1) }}",
     "{{ ('{0}' * 1000).format('x' * 10000) }}",
     "{{ '{a:>1000000000}'.format_map({'a': 1}) }}",
     "{{ ('{:>1000000000}' | safe).format(1) }}",
@@ -161,6 +164,9 @@ LARGE = [
     "{{ ('a' * 10000).join(range(500) | map('string')) }}",
     "{{ ('a' * 10000).translate({97: 'b' * 10000}) }}",
     "{{ ('a b ' * 5000).split() }}",
+    "{{ ''.join('a' * 20000) }}",
+    "{{ dict.fromkeys('a' * 20000) }}",
+    "{{ dict('a' * 20000) }}",
     # filters
     "{{ 'x' | center(10 ** 9) }}",
     "{{ 'x\ny' | indent(10 ** 9) }}",
@@ -180,12 +186,22 @@ LARGE = [
     "{{ ([1] * 500) | tojson(separators=('a' * 10000, 'b')) }}",
     "{{ range(10 ** 5) | list }}",
     "{{ ('x' * 20000) | list }}",
+    "{{ ('x' * 20000) | sort }}",
+    "{{ ('x' * 20000) | max(attribute='y') }}",
+    "{{ ('x' * 20000) | join }}",
+    "{{ ('x' * 20000) | batch(2) | first }}",
+    "{{ ('x' * 20000) | slice(2) | first }}",
+    "{{ cycler(*('x' * 20000)) }}",
+    "{{ 1 | default(*('x' * 20000)) }}",
+    "{{ 1 is divisibleby(*('x' * 20000)) }}",
+    "{% macro f() %}{{ varargs | length }}{% endmacro %}{{ f(*('x' * 20000)) }}",
     "{{ range(10 ** 5) | groupby('real') }}",
     "{{ range(10 ** 5) | sort }}",
     "{{ range(10 ** 5) | batch(1) | sum(start=[]) }}",
     "{{ range(10 ** 4) | unique | list }}",
     "{{ dict.fromkeys(range(10 ** 4)) }}",
     "{{ ('a ' * 9000) | wordwrap(1) }}",
+    "{{ ('a ' * 500) | wordwrap(1, wrapstring='x' * 1000) }}",
     "{{ ('<' * 19000) | e }}",
     "{{ range(10 ** 5) | map('string') | map('center', 20000) | list }}",
     # containers in themselves
@@ -203,6 +219,10 @@ LARGE = [
     loops("{% set ns.l = [ns.l] %}", "1000") + "{{ ns.l }}",
     loops("{% set ns.l = ([0] * 50, ns.l) %}", "1000") + "{{ ns.l }}",
     "{% set n = namespace() %}{% set n.a = [n] * 500 %}{% set n.b = 'x' * 9000 %}{{ n.a }}",
+    *(doubled("namespace(a=[ns.l, ns.l])", "{{ ns.l | " + use + " }}") for use in ("string", "upper", "pprint")),
+    doubled("namespace(a=[ns.l, ns.l])", "{{ 'a' | replace('a', ns.l) }}"),
+    doubled("namespace(a=[ns.l, ns.l])", "{{ ns.l is lower }}"),
+    loops("{% set ns.l = {'a': [ns.l, ns.l]} %}") + "{{ ns.l.keys().mapping.x }}",
     # text, and many values at one time
     "{% for a in range(10 ** 5) %}" + "x" * 10_000 + "{% endfor %}",
     "{% for a in range(10 ** 5) %}{{ 'x' * 10000 }}{% endfor %}",
@@ -237,6 +257,26 @@ def test_sources_and_what_they_compile_to_are_limited(small: None, monkeypatch: 
     monkeypatch.setattr(template_sandbox, "NODES", 100)
     with pytest.raises(TokenizerError, match="it has more than 100 parts"):
         render("{{ a }}" * 100)
+
+
+@pytest.mark.clause("TEXT-21")
+@pytest.mark.parametrize(
+    "call",
+    ["rfind(b)", "rindex(b)", "rpartition(b)", "rsplit(b)", "rsplit(sep=b)", "strip(c)", "lstrip(c)", "rstrip(c)"],
+)
+def test_a_search_in_square_time_is_refused(call: str) -> None:
+    """Searches from the front take linear time for long parts; the texts are small enough to fail in seconds."""
+    start = "{% set a = 'a' * 200000 %}{% set b = 'ab' ~ 'a' * 50000 %}{% set c = 'b' * 50000 ~ 'a' %}"
+    for use in [f"a.{call}", "a | trim(c)", "a | trim(chars=c)"]:
+        with pytest.raises(TokenizerError, match="it compares more than"):
+            render(start + "{{ (" + use + ") | length }}")
+    assert render("{% set b, c = '</a>', ' a' %}{{ ('x</a>' * 99999)." + call + " is defined }}") == "True"
+
+
+@pytest.mark.clause("TEXT-22")
+def test_the_error_about_a_missing_key_does_not_write_a_namespace_out() -> None:
+    with pytest.raises(TokenizerError, match="has no element <namespace>"):
+        render(doubled("namespace(a=[ns.l, ns.l])", "{{ {}[ns.l].x }}"))
 
 
 @pytest.mark.clause("TEXT-22")
