@@ -148,7 +148,8 @@ class SamplingParams:
     # fmt: off
     n: int = number(1, "Number of answers to one prompt.", least=1)
     max_tokens: int | None = number(16, "The answer has at most N tokens.", least=1, optional=True)  # None: no limit
-    min_tokens: int = number(0, "The answer has at least N tokens: end tokens and stop strings are ignored until then.")
+    min_tokens: int = number(0, "The answer has at least N tokens: until then stop strings are ignored, and an end "
+                             "token is chosen only if no other token is possible.")
     temperature: float = number(1.0, "Randomness of the choice. 0: always the most likely token; 1: the model's own "
                                 "probabilities; above 1: unlikely tokens become more likely.")
     top_n_sigma: float = number(0.0, "Choose only among tokens whose logit is at most X standard deviations below the "

@@ -40,7 +40,8 @@ MOST_RANKED = 256
 
 
 class NumpyOps(ArrayModuleOps):
-    """The oracle: a primitive is one call of NumPy, and every composition is inherited."""
+    """The oracle: every composition is inherited, and a primitive is one call of NumPy. (`erf` calls `math.erf` for
+    each element; deterministic mode calls NumPy for each row.)"""
 
     name = "numpy"
 
@@ -124,12 +125,12 @@ class NumbaOps(NumpyOps):
     replaces. Kernels are deterministic with the option and without it: the option changes the primitives, and so only
     operations without a kernel.
 
-    The softmax of attention is spread over four functions, because a context is divided into splits of 128 positions:
+    A context is divided into splits of 128 positions. Four functions compute the softmax of attention, in this order:
 
     - `_initialise` in `compiled.attention` begins a query row: no positions, or its sink, with the weight 1.
     - `_softmax` in `compiled.splits` computes, for one split, the maximum of the scores, the weights exp(score -
-      maximum), and their sum. `attend_split` there calls it through `soften`. A q8_0 cache has its own
-      `attend_split_q8` and `attend_split_rounded` in `compiled.splits_q8`, which call the same `soften`.
+      maximum), and their sum. `soften` there calls it for each row. `soften` is called by `attend_split` there, and
+      for a q8_0 cache by `attend_split_q8` or `attend_split_rounded` in `compiled.splits_q8`.
     - `_merge` in `compiled.attention` joins the splits of a row in order, each time with the larger of both maxima: in
       the kernel `attention`, or in `merge_attention` where each split is a unit of work.
     - `_finish` in `compiled.attention` divides the weighted values by the sum.
@@ -140,7 +141,8 @@ class NumbaOps(NumpyOps):
 
     FUSED_TOKENS = 64
     """Most tokens for which each chunk computes the norm again, to save a barrier between threads. Larger batches use
-    the composition, which computes the norm once."""
+    the composition, which computes the norm once. (The number does not matter where activations are rounded: see
+    `_fuses`.)"""
 
     def __init__(self, threads: int | None = None, deterministic: bool = False, compute: str = "float32") -> None:
         """compute: the arithmetic of products. "float32"; "int8": activations that are multiplied with quantised
@@ -179,7 +181,8 @@ class NumbaOps(NumpyOps):
         order. The key of a recording has three parts: the step function; the number of sequences, rounded up to a power
         of two; the columns of the block table, rounded up to a power of two that is at least 8. For each step function
         the 16 recordings that were used last are kept (`ferrum.backends.recorded_steps`). A recording for 4 sequences
-        serves a step of 3: it computes 3 tokens. Any other step runs as it is written."""
+        serves a step of 3: its launches are replayed with the sizes of 3 tokens. Any other step runs as it is
+        written."""
         return self._recorded.run(self, step, batch) if every_row_in_order(batch) else step(self, batch)
 
     def decode_steps(self, step: Step) -> DecodeSteps:

@@ -44,7 +44,7 @@ class Books:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """The changes inside are made in full, or the engine starts over: if an interrupt or a lack of memory breaks
+        """The changes inside are made in full, or the engine starts over: if an interrupt or a MemoryError breaks
         them off, every request ends and every block is free. An error that was foreseen is raised before any change."""
         try:
             yield

@@ -43,10 +43,11 @@ class Engine(UsedInTurns):
     """Serves any number of requests at a time with one executor.
 
     A *turn* is the time in which one thread uses the engine: `with self.turn()`; other threads wait. A task that needs
-    a turn but must not wait, such as a cancellation, is given to `turns.leave`, and `settle`, which is called after
-    each turn, runs the tasks that were left meanwhile. `turns.mine` is True if the calling thread has the turn. The
-    *owner* is a thread that has claimed the engine, such as that of `EngineThread`: in all other threads `check_owner`
-    raises SchedulerError, and `is_allowed` is False (`ferrum.engine.turns`)."""
+    a turn but must not wait, such as a cancellation, is given to `turns.leave`, which runs it at once if no thread has
+    the turn. Else the task is kept, and `settle`, which each thread calls after its turn, runs it. `turns.mine` is True
+    if the calling thread has the turn. The *owner* is a thread that has claimed the engine, such as that of
+    `EngineThread`: in all other threads `check_owner` raises SchedulerError, and `is_allowed` is False
+    (`ferrum.engine.turns`)."""
 
     def __init__(
         self,
@@ -83,9 +84,9 @@ class Engine(UsedInTurns):
     # ---- the loop
     def step(self) -> None:
         """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason. Raises
-        ResourceExhausted if memory runs out, and the errors of the backend. After an error
-        of the forward pass no token counts as computed, and the next step would compute the same ones. The caller
-        decides: `LLM` cancels the requests of the call, `EngineThread` fails all requests."""
+        ResourceExhausted if the process has no memory left (Python's MemoryError), and the errors of the backend. After
+        an error of the forward pass no token counts as computed, and the next step would compute the same ones. The
+        caller decides: `LLM` cancels the requests of the call, `EngineThread` fails all requests."""
         with self.turn(), memory_told():
             self.check_owner()
             self._books.take_news()

@@ -92,7 +92,10 @@ class Runner:
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
     """The batch of one or more chunks. Each chunk is one sequence of the batch. A chunk with drafts becomes several
     sequences of one token each, on the same blocks: keys and values are written before attention, so that each draft
-    attends to those before it. It is thus computed by the kernels of a decode, which backends record, bit for bit."""
+    attends to those before it. It is thus computed by the kernels of a decode, which backends record, bit for bit.
+
+    Example: a chunk of 2 tokens from position 8 on, with drafts x and y, is three sequences of 2, 1 and 1 tokens, with
+    seq_starts 0, 2, 3, 4 and context_lens 10, 11, 12. All have the same row of block_tables; logit_rows are 1, 2, 3."""
     token_ids: list[int] = []
     positions: list[int] = []
     slots: list[Ints] = []

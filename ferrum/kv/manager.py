@@ -152,8 +152,9 @@ class KvManager:
 
     def fork(self, source: BlockTable, target: BlockTable, positions: int) -> None:
         """Gives `target`, which has no blocks, the first `positions` positions of `source`. Both share the blocks.
-        If the last block is not full, the first of them that reserves a position in it gets a copy, and the other stays
-        its only holder. Raises InternalError for a `target` with blocks, or more positions than `source` has."""
+        If the last block is not full, both will write to it: the first that calls `reserve` for it gets a copy, then
+        the other is the only holder of the old block and writes there. Raises InternalError for a `target` with blocks,
+        or more positions than `source` has."""
         if target.blocks or positions > source.capacity:
             raise InternalError(f"a table of {source.capacity} positions cannot be forked at {positions}")
         blocks = source.blocks[: blocks_for(positions, self.block_size)]
@@ -162,7 +163,7 @@ class KvManager:
         target.extend(blocks)
         target.chain = source.chain.fork(positions // self.block_size)
         target.recorded = min(source.recorded, positions // self.block_size)
-        source.writable_until = 0  # its last block may be shared now
+        source.writable_until = 0  # its last block may be shared now, so it has to reserve again
 
     def close(self, table: BlockTable) -> None:
         """Releases all blocks of the table, on both tiers: the last block first, so that a cached text loses its end

@@ -47,9 +47,9 @@ class BlockPool:
         if total < 1:
             raise InvalidParameter("total", f"must be at least 1 block, not {total}")
         self.total = total
-        # All cached blocks, and some that were cached and are held again. A block that is held again stays in the
-        # policy, because removing it would lose its place in the order of FIFO and Clock. If the policy chooses such a
-        # block as the victim, the block is skipped; it is added again when it is released.
+        # The policy lists every cached block. A cached block that is shared becomes held and stays in the list, because
+        # removing it would lose its place in the order of FIFO and Clock. If the policy chooses such a block as the
+        # victim, `_evict` skips it; it is added again when it is released.
         self._policy = policy
         self.clear()
 

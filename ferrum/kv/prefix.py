@@ -3,7 +3,8 @@
 Owns: the chain of digests. The keys and values of a position depend on every token before it, so the digest of a block
 is blake2b-128 of its parent's digest, followed by its own tokens as int64. The parent of the first block is the root.
 In memory, where all blocks are of one model, the root is empty; in a file it is a digest of everything else that the
-content depends on: the model, its types, the block size. Equal digests then mean equal content.
+content depends on: the model and its weights, the types, the backend and its arithmetic, the block size, the rotation
+of keys (`content_root` in `ferrum.engine.setup`). Equal digests then mean equal content.
 Refuses to know: which blocks exist.
 Specs: KV-30, KV-31. Source: the hash chains of vLLM's automatic prefix caching. Next: `ferrum.kv.block_table`.
 """

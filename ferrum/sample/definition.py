@@ -42,7 +42,8 @@ from ferrum.tensor.ops import Tensor
 
 
 def is_greedy(params: SamplingParams) -> bool:
-    """True if the token is the argmax, and no filter and no random number is looked at."""
+    """True if the temperature counts as 0, which is below 1e-5: the token is the argmax, without filters and without a
+    random number."""
     return params.temperature < GREEDY_BELOW
 
 
@@ -52,8 +53,8 @@ def sample_by_definition(ops: TensorOps, logits: Tensor, states: Sequence[Sampli
     One random number in [0, 1) draws the token of a row, `random_unit(seed, position)` of `ferrum.sample.randomness`:
 
     - The seed is that of the choice. Choice 0 has the seed of the request. For choice k, Philox gets the counter
-      (k, 1, 0, 0) and the seed of the request as key; the seed is the upper 48 bits of the 64-bit number whose low half
-      is the first word and whose high half is the second.
+      (k, 1, 0, 0) and the seed of the request as key; it returns words w0, w1, … of 32 bits, and the seed is
+      (w0 + w1 * 2**32) >> 16, which has 48 bits.
     - The position is that of the token to be drawn: the number of tokens before it, those of the prompt included.
     - Philox4x32-10 gets the counter (0, 0, low and high 32 bits of the position) and the key (low and high 32 bits of
       the seed). The number is the upper 24 bits of its first word, times 2**-24.

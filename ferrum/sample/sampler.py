@@ -1,9 +1,9 @@
 """One token for every row of logits, with its log probabilities if they are asked for.
 
 Owns: the way that each row takes. Rows that `ops.choose` can sample (and `ops.ranked` describe) go to the backend, all
-at once; greedy rows go to `ops.argmax` where the backend has no fast `choose`. All other rows are sampled on the host
-by `ferrum.sample.fast`, one by one, so that no row affects another, and a row that fails does so alone. Each way waits
-for the backend once.
+at once. If all of these are greedy, a backend without a fast `choose` computes their argmax; `numpy` gets rows only if
+each row of the step is a plain argmax. All other rows are sampled on the host by `ferrum.sample.fast`, one by one, so
+that no row affects another, and a row that fails does so alone. Each way waits for the backend once.
 Refuses to know: requests and scheduling.
 Specs: SAMPLE-01, SAMPLE-10, SAMPLE-13, SAMPLE-25, SAMPLE-26, SAMPLE-50. Next: `ferrum.sample.limits`.
 """

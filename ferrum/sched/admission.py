@@ -54,9 +54,10 @@ class Admission:
 
         A choice of a prompt of which other choices run waits until one of them has computed the prompt. Any other
         sequence is compared block by block (`InFlight.covers_most_of`): first come the full blocks of its text that are
-        in memory; then those, one after the other, that running sequences have announced and are computing. It waits if
-        the second kind is at least one block and holds at least half of the tokens that are not in memory. So two equal
-        prompts shorter than a block do not wait for each other, nor does a sequence that was swapped out."""
+        in memory; m is the number of tokens after them. Then come the blocks, one after the other, that running
+        sequences have announced and are computing; they hold a tokens. The sequence waits if a > 0 and a >= m / 2. Two
+        equal prompts shorter than a block do not wait for each other, because a = 0. A sequence that was swapped out
+        does not wait, because all its tokens but the last are on the host."""
         siblings = self._running_siblings(sequence)
         if siblings:
             return all(sibling.computed < sibling.prompt_length for sibling in siblings)

@@ -160,8 +160,9 @@ class Scheduler:
 
     # ---- a step
     def plan(self) -> StepPlan:
-        """The next step. Admits and preempts, but counts no token as computed: `commit` does. Empty only if no sequence
-        waits or runs."""
+        """The next step. Admits and preempts, but counts no token as computed: `commit` does. Empty if no sequence
+        waits or runs. Rarely it is empty although a sequence waits: a move of its blocks failed, inputs of `embed` hold
+        the blocks that it needs, or the only running sequence was preempted in this step."""
         self._step += 1
         chunks: dict[TokenSequence, Chunk] = {}
         budget = self.limits.max_num_batched_tokens

@@ -57,8 +57,8 @@ class Compositions(Primitives):
     """True if `choose` takes less time for many rows than reading each row on the host."""
 
     flops_per_byte: float = 20.0
-    """Floating-point operations done in the time of copying one byte to or from the host. Two cores of a CPU do about
-    160 G operations a second and copy about 8 GB a second."""
+    """Floating-point operations done in the time of copying one byte to or from the host. This value is that
+    of the CPU backends: two cores do about 160 G operations a second and copy about 8 GB a second. `cupy` has 1500."""
 
     @property
     def threads(self) -> int:
@@ -236,7 +236,8 @@ class Compositions(Primitives):
     def choose(self, logits: Tensor, settings: Tensor) -> Tensor:
         """logits [rows, vocab], settings float64 [rows, 5] -> int64 [rows]: one token for each row. The settings of a
         row are temperature, top_k, top_p, min_p, and the random number in [0, 1) that draws. A row whose temperature is
-        0, or whose largest logit is not finite, gets the lowest id of its largest logit (NaN counts as the largest)."""
+        below 1e-5 (`GREEDY_BELOW`), or whose largest logit is not finite, gets the lowest id of its largest logit (NaN
+        counts as the largest)."""
         return choose(self, logits, settings)
 
     def ranked(self, logits: Tensor, tokens: Tensor, count: int) -> Tensor:

@@ -88,6 +88,8 @@ def test_the_stated_time_follows_from_the_lines() -> None:
     hours = (1000 * int(thousands) + int(rest)) / (12 * 60)
     assert "12 lines a minute" in TEXT and "five and a half hours" in TEXT
     assert hours == pytest.approx(5.5, abs=0.25)
+    assert "the words, an hour" in TEXT and "six to seven hours in all" in TEXT
+    assert 6 < 1 + hours < 7
 
 
 @pytest.mark.clause("HOUSE-19")
