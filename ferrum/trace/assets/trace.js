@@ -50,9 +50,9 @@ class Trace {
     return this.data.texts[token] ?? '';
   }
 
-  /** The text at a position of a sequence. */
+  /** The text at a position of a sequence; "" if a server that runs tells no more of the sequence. */
   textAt(id, position) {
-    return this.textOf(this.sequence(id).tokens[position]);
+    return this.textOf(this.sequence(id)?.tokens[position]);
   }
 
   chunkOf(index, id) {

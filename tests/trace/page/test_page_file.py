@@ -140,6 +140,15 @@ def test_the_script_is_javascript(tmp_path: Path) -> None:
     run_by_node(script, tmp_path, "--check")
 
 
+@pytest.mark.clause("GLASS-06")
+@NEEDS_NODE
+def test_a_block_of_a_sequence_that_the_server_has_forgotten_is_drawn_without_texts(tmp_path: Path) -> None:
+    trace = json.loads(EXAMPLE.read_text(encoding="utf-8")) | {"sequences": []}
+    source = (ASSETS / "trace.js").read_text(encoding="utf-8")
+    script = f"{source} console.log(JSON.stringify(new Trace({embedded(trace)}).textAt(0, 1)));"
+    assert json.loads(run_by_node(script, tmp_path)) == ""
+
+
 @pytest.mark.clause("GLASS-03")
 @NEEDS_NODE
 def test_the_states_of_tokens_without_a_browser(tmp_path: Path) -> None:

@@ -283,6 +283,13 @@ def test_nothing_else_can_run_or_be_loaded(player: Browser) -> None:
 
 
 @pytest.mark.clause("GLASS-05")
+@pytest.mark.parametrize("width", [320, 380, 600, 1000])
+def test_the_page_fits_the_window(player: Browser, width: int) -> None:
+    player.screen(width, 800)
+    assert player.run("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.clause("GLASS-05")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_controls_have_names_and_text_can_be_read(player: Browser, scheme: str) -> None:
     player.screen(1000, 900, scheme)
