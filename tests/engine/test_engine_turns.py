@@ -309,3 +309,28 @@ def test_what_is_cancelled_during_a_turn_ends_with_it(
     getattr(calls, name)()
     assert stream.completion().finish_reason is FinishReason.CANCELLED
     assert not calls.llm.engine.has_work and not calls.llm.scheduler.manager.device.held
+
+
+@pytest.mark.clause("ENGINE-46")
+def test_a_cancellation_by_another_thread_waits_for_the_owner() -> None:
+    engine = stub_engine(StubSettings(), letters)
+    request = engine.submit([97], SamplingParams(temperature=0))
+    owner = threading.Thread(target=engine.claim)
+    owner.start()
+    owner.join()
+    engine.cancel(request)
+    assert not request.finished
+    engine.release()
+    engine.settle()
+    assert request.finished and not engine.has_work
+
+
+@pytest.mark.clause("ENGINE-34")
+def test_news_are_those_of_the_last_step() -> None:
+    """A program that never asks for news keeps no finished request in memory by them."""
+    engine = stub_engine(StubSettings(), letters)
+    for prompt in ([97], [98]):
+        request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=2))
+        while not request.finished:
+            engine.step()
+    assert engine.take_news() == [request]
