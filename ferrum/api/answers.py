@@ -48,12 +48,12 @@ def written(logprob: float) -> float:
     return max(logprob, LEAST)
 
 
-def token_logprob(tokenizer: Tokenizer, found: Logprobs, top: int) -> TokenLogprob:
-    """The token at a place, which is the first of `found`, and the `top` most likely tokens."""
-    (token, own), *_ = found.items()
-    best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
+def token_logprob(tokenizer: Tokenizer, ranked: Logprobs, top: int) -> TokenLogprob:
+    """The token at a place, which is the first of `ranked`, and the `top` most likely tokens."""
+    (token, score), *_ = ranked.items()
+    best = sorted(ranked.items(), key=lambda item: item[1].rank)[:top]
     return TokenLogprob(
-        **_entry(tokenizer, token, own), top_logprobs=[TopLogprob(**_entry(tokenizer, *each)) for each in best]
+        **_entry(tokenizer, token, score), top_logprobs=[TopLogprob(**_entry(tokenizer, *each)) for each in best]
     )
 
 

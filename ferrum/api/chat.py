@@ -165,11 +165,11 @@ class Chat:
         self, index: int, parts: list[Part], scores: list[TokenLogprob], finish: str, completion: Completion
     ) -> ChatChoice:
         reply = joined(parts)
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if reply.reasoning:
-            said["reasoning_content"] = reply.reasoning
+            fields["reasoning_content"] = reply.reasoning
         if reply.tool_calls:
-            said["tool_calls"] = [
+            fields["tool_calls"] = [
                 ToolCall(id=call_id(), type="function", function=FunctionCall(name=call.name, arguments=call.arguments))
                 for call in reply.tool_calls
             ]
@@ -179,7 +179,7 @@ class Chat:
             more["token_ids"] = list(completion.choices[index].token_ids)
         return ChatChoice(
             index=index,
-            message=AnswerMessage(role="assistant", content=content, refusal=None, **said),
+            message=AnswerMessage(role="assistant", content=content, refusal=None, **fields),
             logprobs=chat_logprobs(scores) if self.body.logprobs else None,
             finish_reason=cast(Any, finish),
             **more,
@@ -231,8 +231,8 @@ class Chat:
 
     def _made(self, choices: list[DeltaChoice], usage: UsageCounts | None, **more: Any) -> ChatChunk:
         options = self.body.stream_options
-        told: dict[str, Any] = {"usage": usage} if usage is not None or (options and options.include_usage) else {}
-        return ChatChunk(**self.head.fields("chat.completion.chunk"), choices=choices, **told, **more)
+        counts: dict[str, Any] = {"usage": usage} if usage is not None or (options and options.include_usage) else {}
+        return ChatChunk(**self.head.fields("chat.completion.chunk"), choices=choices, **counts, **more)
 
 
 def usage_of(completion: Completion) -> UsageCounts:
@@ -242,10 +242,10 @@ def usage_of(completion: Completion) -> UsageCounts:
 
 def _delta(parts: list[Part]) -> Delta | None:
     """The parts as one delta; None if there are none."""
-    said: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for kind, name in ((Reasoning, "reasoning_content"), (Content, "content")):
         if text := "".join(part.text for part in parts if isinstance(part, kind)):
-            said[name] = text
+            fields[name] = text
     calls: dict[int, CallDelta] = {}
     for part in parts:
         if isinstance(part, CallBegins):
@@ -254,8 +254,8 @@ def _delta(parts: list[Part]) -> Delta | None:
         elif isinstance(part, CallArguments):
             calls[part.index] = _with_arguments(calls.get(part.index), part)
     if calls:
-        said["tool_calls"] = list(calls.values())
-    return Delta(**said) if said else None
+        fields["tool_calls"] = list(calls.values())
+    return Delta(**fields) if fields else None
 
 
 def _with_arguments(begun: CallDelta | None, part: CallArguments) -> CallDelta:

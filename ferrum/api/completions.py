@@ -56,12 +56,12 @@ class Scores:
         return made
 
 
-def _best(found: Logprobs, token: int, top: int) -> dict[str, float]:
+def _best(ranked: Logprobs, token: int, top: int) -> dict[str, float]:
     """Log probabilities by the text of tokens: of the token itself, and of the `top` most likely ones. Of two tokens
     with the same text the likelier is kept."""
-    best = sorted(found.items(), key=lambda item: item[1].rank)[:top]
+    best = sorted(ranked.items(), key=lambda item: item[1].rank)[:top]
     table: dict[str, float] = {}
-    for _, score in [*best, (token, found[token])]:
+    for _, score in [*best, (token, ranked[token])]:
         text = score.decoded_token or ""
         table[text] = max(table.get(text, float("-inf")), written(score.logprob))
     return table
@@ -121,8 +121,8 @@ class CompletionCall:
             rows += self._prompt_rows(number, prompt_logprobs)
         if not self.only_echo:
             shown += choice.text
-            told = zip(choice.token_ids, choice.logprobs or (), strict=False)
-            rows += [(token, found, found[token].decoded_token or "") for token, found in told]
+            scored = zip(choice.token_ids, choice.logprobs or (), strict=False)
+            rows += [(token, ranked, ranked[token].decoded_token or "") for token, ranked in scored]
         more = self._ids(number, list(choice.token_ids))
         if self.body.prompt_logprobs is not None:
             more["prompt_logprobs"] = prompt_scores(prompt_logprobs, self.body.prompt_logprobs)
@@ -152,14 +152,14 @@ class CompletionCall:
     async def stream(self) -> AsyncIterator[Completions]:
         """The chunks of all choices, as they come. With echo the first chunk of each begins with the prompt."""
         options = self.body.stream_options
-        told: dict[str, Any] = {"usage": None} if options and options.include_usage else {}
+        usage_field: dict[str, Any] = {"usage": None} if options and options.include_usage else {}
         scores: dict[int, Scores] = {}
         ended: set[int] = set()
         async for number, (index, chunk) in merged([answering.chunks() for answering in self.answerings]):
             place = number * self.params.n + index
             made = self._streamed(number, place, chunk, scores)
             if made is not None:
-                yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
+                yield Completions(**self.head.fields("text_completion"), choices=[made], **usage_field)
             if chunk.finish_reason is not None:
                 ended.add(place)
         for number, answering in enumerate(self.answerings):
@@ -168,7 +168,7 @@ class CompletionCall:
                 if place not in ended:
                     made = self._streamed(number, place, StreamChunk("", None, choice.finish_reason), scores)
                     assert made is not None
-                    yield Completions(**self.head.fields("text_completion"), choices=[made], **told)
+                    yield Completions(**self.head.fields("text_completion"), choices=[made], **usage_field)
         if options is not None and options.include_usage:
             yield Completions(**self.head.fields("text_completion"), choices=[], usage=self._usage())
 

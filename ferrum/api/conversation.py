@@ -57,7 +57,7 @@ def render(
     chat = [_plain(message, template) for message in messages]
     described = [tool.model_dump(exclude_unset=True) for tool in tools]
     if not takes_tools:
-        chat = _told(chat, described)
+        chat = _with_described_tools(chat, described)
     goes_on = bool(continue_final_message)
     options = chat_options(
         tools=described if described and takes_tools else None,
@@ -137,7 +137,7 @@ def _call(call: PastCall, number: int) -> dict[str, Any]:
     return {"id": call.id or f"call_{number}", "type": "function", "function": function}
 
 
-def _told(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_described_tools(chat: list[dict[str, Any]], tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The conversation for a template without tools: the tools are described in the system message; calls and their
     results are written as text."""
     messages = [_spelled(message) for message in chat]

@@ -95,10 +95,10 @@ def read_script(given: str | Path | Mapping[str, Any]) -> Script:
     except InvalidParameter:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
-        raise InvalidParameter("stub", f"is no script: {_told(error)}") from error
+        raise InvalidParameter("stub", f"is no script: {_reason(error)}") from error
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The mistake in a script, as its parser reports it."""
     match error:
         case KeyError():
@@ -153,33 +153,33 @@ class ScriptRunner:
 
     def _next(self, tokens: Sequence[int], prompt_length: int, length: int) -> int | None:
         """The script's token after the first `length` tokens; None if those are not what the script says."""
-        prompt, said = tokens[:prompt_length], tokens[prompt_length:length]
+        prompt, generated = tokens[:prompt_length], tokens[prompt_length:length]
         if length < prompt_length:
             return tokens[length]
         answer = self._script.answer(self._tokenizer.decode(prompt)).encode()
-        return next_letter(answer, bytes(token for token in said if token != EOS))  # EOS may have been ignored
+        return next_letter(answer, bytes(token for token in generated if token != EOS))  # EOS may have been ignored
 
 
-def next_letter(answer: bytes, said: bytes) -> int | None:
-    """The token after `said` in an answer. White space is skipped, because a grammar may have placed it differently. If
-    `said` is not a part of the answer: the next letter of the text that ends the reasoning, inside reasoning, or
-    None."""
-    if answer.startswith(said):
-        return answer[len(said)] if len(said) < len(answer) else EOS
+def next_letter(answer: bytes, generated: bytes) -> int | None:
+    """The token after `generated` in an answer. White space is skipped, because a grammar may have placed it
+    differently. If `generated` is not a part of the answer: the next letter of the text that ends the reasoning, inside
+    reasoning, or None."""
+    if answer.startswith(generated):
+        return answer[len(generated)] if len(generated) < len(answer) else EOS
     left = answer
-    for letter in said.translate(None, WHITE):
+    for letter in generated.translate(None, WHITE):
         left = left.lstrip(WHITE)
         if left[:1] != bytes([letter]):
             break
         left = left[1:]
     else:
         return left[0] if left else EOS
-    thought = said.rpartition(b"<think>")
+    thought = generated.rpartition(b"<think>")
     if thought[1] and END_OF_THOUGHT not in thought[2]:
         return next(
             END_OF_THOUGHT[length]
             for length in reversed(range(len(END_OF_THOUGHT)))
-            if said.endswith(END_OF_THOUGHT[:length])
+            if generated.endswith(END_OF_THOUGHT[:length])
         )
     return None
 

@@ -84,13 +84,13 @@ class Answerer:
 
     async def _answer(self, line: RequestLine) -> Answer:
         assert line.body is not None and line.custom_id is not None
-        wanted, ask = self._endpoints[line.url]
+        body_type, ask = self._endpoints[line.url]
         body = dict(line.body)
         if body.get("stream") is True:
             raise invalid("stream cannot be true in a file of requests", "stream", "unsupported_parameter")
-        if "seed" in wanted.model_fields and body.get("seed") is None:
+        if "seed" in body_type.model_fields and body.get("seed") is None:
             body["seed"] = derived_seed(line.custom_id, self._seed)
-        return await ask(read(wanted, body), Call())
+        return await ask(read(body_type, body), Call())
 
 
 async def answer_all(answerer: Answerer, lines: Iterable[RequestLine], keep: Keep) -> None:

@@ -120,8 +120,8 @@ def bench(
         "replayed_steps": steps.replayed,
     }
     if steps.replayed < steps.total:
-        told = f"{steps.total - steps.replayed} of {steps.total} decode steps were not replayed, which takes longer"
-        progress.note(f"warning: {told}{why_not(steps)}")
+        message = f"{steps.total - steps.replayed} of {steps.total} decode steps were not replayed, which takes longer"
+        progress.note(f"warning: {message}{why_not(steps)}")
     click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
 
 

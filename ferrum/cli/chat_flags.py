@@ -97,12 +97,12 @@ class Setting:
 
     def messages(self, prompt: str) -> list[Message]:
         """The conversation whose last message is answered or continued."""
-        said = [] if self.system is None else [("system", self.system)]
+        turns = [] if self.system is None else [("system", self.system)]
         if prompt:
-            said.append(("assistant" if self.beginning == "" else "user", prompt))
+            turns.append(("assistant" if self.beginning == "" else "user", prompt))
         if self.beginning:
-            said.append(("assistant", self.beginning))
-        return [{"role": role, "content": text} for role, text in said]
+            turns.append(("assistant", self.beginning))
+        return [{"role": role, "content": text} for role, text in turns]
 
     def flag(self) -> str | None:
         """A flag that was given and needs a chat template, if one was."""

@@ -52,8 +52,8 @@ class Clause:
     @property
     def places(self) -> tuple[Place, ...]:
         """The code that `kept_by` names."""
-        found = PLACE.finditer(self.kept_by)
-        return tuple(Place(place["path"], tuple(quotations(place["names"]))) for place in found)
+        matches = PLACE.finditer(self.kept_by)
+        return tuple(Place(place["path"], tuple(quotations(place["names"]))) for place in matches)
 
     @property
     def says_more(self) -> bool:

@@ -82,8 +82,8 @@ def describe(error: Exception, flags: dict[str, str]) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
-        told = f"out of memory: {error}" if str(error) else "out of memory"
-        return f"{told}; a smaller --max-model-len, --kv-memory or model may fit"
+        sentence = f"out of memory: {error}" if str(error) else "out of memory"
+        return f"{sentence}; a smaller --max-model-len, --kv-memory or model may fit"
     return f"internal error: {type(error).__name__}: {error}; run with --debug for the traceback"
 
 

@@ -47,16 +47,16 @@ def spec(id: str | None, as_json: bool) -> None:
     click.echo(json_line(as_object(chosen, tests)) if as_json else full(chosen, tests))
 
 
-def choose(subjects: Sequence[Subject], wanted: str) -> Subject | Clause:
+def choose(subjects: Sequence[Subject], subject_name: str) -> Subject | Clause:
     """The file or clause of this name, whatever its case."""
-    known: dict[str, Subject | Clause] = {subject.name: subject for subject in subjects}
-    known |= {clause.id: clause for subject in subjects for clause in subject.clauses}
-    if found := known.get(wanted.upper()):
-        return found
-    alike = {name: SequenceMatcher(None, wanted.upper()[:LONGEST], name).ratio() for name in known}
-    near = sorted((name for name in known if alike[name] >= ALIKE), key=lambda name: (-alike[name], name))[:NEAREST]
-    other = f"the nearest are {', '.join(near)}" if near else ALL
-    raise click.UsageError(f"there is no clause {listed([wanted])}; {other}")
+    by_name: dict[str, Subject | Clause] = {subject.name: subject for subject in subjects}
+    by_name |= {clause.id: clause for subject in subjects for clause in subject.clauses}
+    if match := by_name.get(subject_name.upper()):
+        return match
+    alike = {name: SequenceMatcher(None, subject_name.upper()[:LONGEST], name).ratio() for name in by_name}
+    near = sorted((name for name in by_name if alike[name] >= ALIKE), key=lambda name: (-alike[name], name))[:NEAREST]
+    hint = f"the nearest are {', '.join(near)}" if near else ALL
+    raise click.UsageError(f"there is no clause {listed([subject_name])}; {hint}")
 
 
 def located(places: Sequence[Place]) -> Iterator[tuple[str, str | None, int | None]]:

@@ -159,7 +159,9 @@ def list_models() -> list[ListedModel]:
     """Every alias, then other GGUF files in the cache, then the models in the hub's cache. Uses no network."""
     aliases = {alias: find_packaged(packaged) for alias, packaged in PACKAGED.items()}
     cache = find_cache_folder()
-    others = sorted(set(cache.glob("*.gguf") if cache else ()) - set(aliases.values()))
+    without_alias = sorted(set(cache.glob("*.gguf") if cache else ()) - set(aliases.values()))
     models = [ListedModel(alias, path, file_size(path) if path else None) for alias, path in aliases.items()]
-    models += [ListedModel(str(path), path, size) for path in others if (size := file_size(path)) is not None]
-    return models + [ListedModel(found.repo, found.path, found.nbytes) for found in cached_repositories()]
+    models += [ListedModel(str(path), path, size) for path in without_alias if (size := file_size(path)) is not None]
+    return models + [
+        ListedModel(repository.repo, repository.path, repository.nbytes) for repository in cached_repositories()
+    ]

@@ -63,7 +63,7 @@ class Answer:
         if not isinstance(chunk, dict):
             self._failure = Failure(BROKEN, f"an event is not a JSON object: {quoted(data)}")
         elif chunk.get("error"):
-            self._failure = Failure(TOLD, told(chunk))
+            self._failure = Failure(TOLD, error_message(chunk))
         else:
             self._read(chunk, now)
         if self._failure is not None:
@@ -95,7 +95,7 @@ def counted(usage: Any) -> Usage | None:
     return None
 
 
-def told(body: Any) -> str:
+def error_message(body: Any) -> str:
     """What an error says, in OpenAI's form or one of its relatives; else the body itself, in short."""
     error = body.get("error", body) if isinstance(body, dict) else body
     message = error.get("message", error.get("detail")) if isinstance(error, dict) else error

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from ferrum.errors import FerrumError, InvalidParameter, NotFound
-from ferrum.load_test.answer import Answer, told
+from ferrum.load_test.answer import Answer, error_message
 from ferrum.load_test.timeline import BROKEN, NO_CONNECTION, TIMED_OUT, Failure, Timeline
 
 IDLE_SECONDS = 2.0
@@ -126,10 +126,10 @@ async def refusal(response: httpx.Response) -> Failure | None:
 
 def status(code: int, content: bytes) -> Failure:
     try:
-        said = told(json.loads(content))
+        reason = error_message(json.loads(content))
     except (ValueError, RecursionError):
-        said = told(content.decode(errors="replace"))
-    return Failure(f"status {code}", said)
+        reason = error_message(content.decode(errors="replace"))
+    return Failure(f"status {code}", reason)
 
 
 async def follow(response: httpx.Response, answer: Answer, clock: Callable[[], float]) -> None:

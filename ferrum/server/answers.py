@@ -40,8 +40,8 @@ async def refused_by_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     headers = getattr(error, "headers", None)
     if status == HTTPStatus.NOT_FOUND:
-        told = "there is nothing at this path: /openapi.json names those that there are"
-        return refused(ApiError(status, told, "not_found_error", code="not_found"))
+        sentence = "there is nothing at this path: /openapi.json names those that there are"
+        return refused(ApiError(status, sentence, "not_found_error", code="not_found"))
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = ", ".join(sorted((headers or {}).get("Allow", "").split(", ")))
         message = f"{request.method} has no meaning here{allowed and f': ask by {allowed}'}"

@@ -83,7 +83,7 @@ class EventStream(Response):
 
     def _error(self, error: ApiError, number: int) -> bytes:
         if self._named:
-            told = {"type": "error", "sequence_number": number, "code": error.code, "message": error.message}
-            told["param"] = error.param
-            return f"event: error\ndata: {json.dumps(told)}\n\n".encode()
+            payload = {"type": "error", "sequence_number": number, "code": error.code, "message": error.message}
+            payload["param"] = error.param
+            return f"event: error\ndata: {json.dumps(payload)}\n\n".encode()
         return f"data: {json.dumps(error.body())}\n\n".encode()

@@ -48,15 +48,15 @@ class UsageCounts(Answer):
     completion_tokens_details: CompletionDetails | None = None
 
 
-def usage_counts(prompt: int, completion: int, known: Sequence[Usage] = ()) -> UsageCounts:
-    """`known`: the usage of each prompt, when it is known."""
-    told: dict[str, Any] = {}
-    if known:
-        told["prompt_tokens_details"] = PromptDetails(cached_tokens=sum(usage.cached_tokens for usage in known))
-    proposed, accepted = sum(usage.draft_tokens for usage in known), sum(usage.accepted_tokens for usage in known)
+def usage_counts(prompt: int, completion: int, usages: Sequence[Usage] = ()) -> UsageCounts:
+    """`usages`: the usage of each prompt, when it is known."""
+    details: dict[str, Any] = {}
+    if usages:
+        details["prompt_tokens_details"] = PromptDetails(cached_tokens=sum(usage.cached_tokens for usage in usages))
+    proposed, accepted = sum(usage.draft_tokens for usage in usages), sum(usage.accepted_tokens for usage in usages)
     if proposed:
-        told["completion_tokens_details"] = CompletionDetails(
+        details["completion_tokens_details"] = CompletionDetails(
             accepted_prediction_tokens=accepted, rejected_prediction_tokens=proposed - accepted
         )
     total = prompt + completion
-    return UsageCounts(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, **told)
+    return UsageCounts(prompt_tokens=prompt, completion_tokens=completion, total_tokens=total, **details)
