@@ -49,8 +49,8 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
 
 
 def lines(title: str, unit: str, across: str, series: Sequence[Series]) -> str:
-    """Lines over a quantity that doubles from mark to mark; both scales are linear in what they show, the lower one in
-    its logarithm."""
+    """Lines over a quantity that doubles from mark to mark. The vertical scale is linear, the horizontal one is
+    logarithmic."""
     xs = sorted({x for one in series for x, _ in one.points})
     top = max(y for one in series for _, y in one.points)
     first, last = math.log2(xs[0]), math.log2(xs[-1])
