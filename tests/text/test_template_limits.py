@@ -201,7 +201,7 @@ LARGE = [
     "{{ range(10 ** 4) | unique | list }}",
     "{{ dict.fromkeys(range(10 ** 4)) }}",
     "{{ ('a ' * 9000) | wordwrap(1) }}",
-    "{{ ('a ' * 500) | wordwrap(1, wrapstring='x' * 1000) }}",
+    "{{ ('a' * 2000) | wordwrap(1, wrapstring='x' * 14000) }}",
     "{{ ('<' * 19000) | e }}",
     "{{ range(10 ** 5) | map('string') | map('center', 20000) | list }}",
     # containers in themselves
