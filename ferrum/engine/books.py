@@ -105,11 +105,11 @@ class Books:
     def finish(self, sequence: TokenSequence, reason: FinishReason) -> None:
         """Ends one generation and frees its blocks."""
         request, generation = self._entries[sequence]
-        self._scheduler.finish(sequence)
-        del self._entries[sequence]
-        self._speculation.forget(sequence)
-        generation.finish_reason = reason
+        generation.finish_reason = reason  # first: what breaks off below leaves no generation without an end
         self._news[request] = None
+        self._scheduler.finish(sequence)
+        self._speculation.forget(sequence)
+        del self._entries[sequence]
         latency = self._clock() - request.stopwatch.submitted
         generated = sequence.length - sequence.prompt_length
         tell(self.observer.generation_finished, reason, latency, sequence.prompt_length, generated)
