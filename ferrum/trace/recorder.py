@@ -102,7 +102,7 @@ class Recorder(EngineObserver):
     def end(self) -> dict[str, Any]:
         """The field `end` of a trace: the moment after the last step. Not to be called during a step."""
         with self._lock:
-            if self._is_outdated:
+            if self._catch_up() or self._is_outdated:
                 self._look()
             return {**self._latest.as_json(self._book.number), "events": list(self._events)}
 
@@ -164,11 +164,7 @@ class Recorder(EngineObserver):
 
     def _begin(self, plan: StepPlan, now: float) -> None:
         """The step of `plan` begins, unless the plan is empty."""
-        if self._step is not None:  # the model raised an error in that step, but its plan was carried out
-            self._events = self._step["events"] + self._events
-        if self._engine.scheduler.manager.resets != self._before.resets:
-            self._events += self._end_all()
-            self._before = Moment.nothing(self._engine.scheduler.manager.resets)
+        self._catch_up()
         moment = self._look()
         self._events += changes(self._before, moment, self._engine.scheduler, self._book.number)
         self._before, self._step, self._choices = moment, None, []
@@ -195,6 +191,20 @@ class Recorder(EngineObserver):
             ],
             "events": events,
         }
+
+    def _catch_up(self) -> bool:
+        """Takes in what happened since the last step without a hook: a step that raised an error, or a reset of the
+        engine. True if there was any of these."""
+        resets = self._engine.scheduler.manager.resets
+        if self._step is None and resets == self._before.resets:
+            return False
+        if self._step is not None:  # the model raised an error in that step, but its plan was carried out
+            self._events = self._step["events"] + self._events
+            self._step = None
+        if resets != self._before.resets:
+            self._events += self._end_all()
+            self._before = Moment.nothing(resets)
+        return True
 
     def _end_all(self) -> list[Event]:
         """The events of a reset of the engine: all sequences have ended."""

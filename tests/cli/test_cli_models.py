@@ -75,7 +75,7 @@ def test_pull_finds_a_damaged_file_and_fetches_it_again(invoke: Invoke, toy: Pat
 def test_pull_verify_of_a_file_of_ones_own_is_an_error(invoke: Invoke, tiny: Path) -> None:
     result = invoke("pull", "--verify", tiny)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"error: {tiny} cannot be verified: nobody has published a digest to compare it with\n"
+    assert result.stderr == f"error: {tiny} cannot be verified: there is no published digest to compare it with\n"
 
 
 @pytest.mark.clause("CLI-31")
