@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from ferrum.engine.engine import Engine
 from ferrum.engine.draft_length import DEVICE, EXACT
+from ferrum.engine.engine import Engine
 from ferrum.engine.request import Request
 from ferrum.engine.speculation import Speculation
 from ferrum.errors import DeviceError, FerrumError, InvalidParameter, RequestValidation, ResourceExhausted
