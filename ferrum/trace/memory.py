@@ -60,14 +60,15 @@ class Tier:
 
 @dataclass(frozen=True)
 class Moment:
-    """The queue, the tables and the blocks. `resets`: how often all blocks had become free at once."""
+    """The queue, the tables and the blocks."""
 
     waiting: list[TokenSequence]
     running: list[TokenSequence]
     places: dict[TokenSequence, Place]  # of all sequences that wait or run
     device: Tier
     host: Tier
-    resets: int
+    resets: int  # how often all blocks had become free at once
+    swapped_in: int  # blocks that had been moved back to the device
 
     @classmethod
     def of(cls, scheduler: Scheduler, before: Moment | None = None) -> Moment:
@@ -82,12 +83,12 @@ class Moment:
             for sequence in (*running, *waiting)
         }
         device, host = Tier.of(manager.device, before.device), Tier.of(manager.host, before.host)
-        return cls(waiting, running, places, device, host, manager.resets)
+        return cls(waiting, running, places, device, host, manager.resets, manager.counters().swapped_in)
 
     @classmethod
     def nothing(cls, resets: int) -> Moment:
         """All blocks are free, and there are no sequences."""
-        return cls([], [], {}, Tier({}, {}), Tier({}, {}), resets)
+        return cls([], [], {}, Tier({}, {}), Tier({}, {}), resets, 0)
 
     def as_json(self, number: Number) -> dict[str, Any]:
         """The fields `waiting` to `host` of a trace's step. `number`: the number of a sequence."""
@@ -136,18 +137,21 @@ def _admission(
             if old != new and index * size < now.computed:  # else the shared block was replaced without a copy
                 yield _copied(number, index, new, old)
         return
-    source = _source(before, place, sequence)
+    source = _source(before, after, sequence)
     yield {"kind": "admitted", "sequence": number, "computed": now.computed, "source": source}
     index, rest = divmod(now.computed, sequence.table.block_size)
     if rest and source in ("prefix", "sibling"):  # its last block was shared and is written next
         yield _copied(number, index, now.blocks[index], _original(before, sequence, index, scheduler))
 
 
-def _source(before: Moment, place: Place | None, sequence: TokenSequence) -> str:
-    """The source of the computed positions of a sequence that was admitted."""
+def _source(before: Moment, after: Moment, sequence: TokenSequence) -> str:
+    """The source of the computed positions of a sequence that was admitted. A sequence whose blocks were on the host
+    may have been given a cached prefix instead, because the move failed: then no block was moved back."""
     if not sequence.computed:
         return "nothing"
-    if place is not None and place.host_blocks and place.computed == sequence.computed:
+    place = before.places.get(sequence)
+    was_on_host = place is not None and place.host_blocks and place.computed == sequence.computed
+    if was_on_host and after.swapped_in > before.swapped_in:
         return "host"
     return "prefix" if _sibling(before, sequence) is None else "sibling"
 
@@ -191,7 +195,7 @@ def _promoted(before: Moment, after: Moment) -> list[int]:
     swapped_in = {
         block
         for sequence in after.running
-        if _source(before, before.places.get(sequence), sequence) == "host"
+        if _source(before, after, sequence) == "host"
         for block in after.places[sequence].blocks
     }
     gained = _gained(before.device, after.device)

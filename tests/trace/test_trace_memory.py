@@ -47,6 +47,7 @@ def run(engine: Engine) -> None:
 @pytest.mark.clause("TRACE-03", "TRACE-04")
 @given(seed=st.integers(0, 2**32))
 @example(seed=307748)  # the last step raised an error
+@example(seed=1614256187)  # a swap failed, and a cached prefix was found instead
 def test_the_trace_of_any_life_is_consistent(seed: int) -> None:
     life = Life(seed)
     recorder = recorded(life.engine)
@@ -55,7 +56,7 @@ def test_the_trace_of_any_life_is_consistent(seed: int) -> None:
     assert len(trace["steps"]) == life.engine.stats().steps
     check_recorded(trace, life.settings.block_size)
     counters = life.engine.scheduler.manager.counters()
-    assert len(events(trace, "copied")) == counters.copied
+    assert len(events(trace, "copied")) <= counters.copied  # a sequence may be admitted and preempted in one plan
     assert len(events(trace, "finished")) == len(trace["sequences"])
 
 
