@@ -58,6 +58,7 @@ class Recording:
                     "attention_layers", f"names layer {layer}; the model has layers 0 to {llm.config.layers - 1}"
                 )
         self._recorder: Recorder | None = None
+        self._end: dict[str, Any] | None = None  # the moment of `stop`; None while steps are recorded
         self._attention: AttentionLog | None = None
         self._undo = ExitStack()
 
@@ -90,7 +91,8 @@ class Recording:
         if self._recorder is None:
             raise InvalidParameter("recording", "was not started")
         recorded = self._recorder.recorded(self._llm.tokenizer.token_bytes, after)
-        recorded |= {"end": self._recorder.end(), "left_out": self.left_out()}
+        end = self._recorder.end() if self._end is None else self._end
+        recorded |= {"end": end, "left_out": self.left_out()}
         return {"version": VERSION, "ferrum": __version__, **facts(self._llm), **recorded}
 
     def left_out(self) -> list[str]:
@@ -114,9 +116,14 @@ class Recording:
             engine.executor = Runner(traced, runner.step.params, runner.step.rotations, runner.storage)
             self._undo.callback(setattr, engine, "executor", runner)
         self._recorder = Recorder(engine, traced, detail.most_steps, explains=detail.distributions)
-        self._undo.callback(self._recorder.end)  # later steps of the engine do not belong to the trace
+        self._end = None
+        self._undo.callback(self._keep_end, self._recorder)
         self._undo.callback(setattr, engine, "observer", engine.observer)
         engine.observer = Observers(engine.observer, self._recorder)
+
+    def _keep_end(self, recorder: Recorder) -> None:
+        """What happens to the engine after `stop` does not belong to the trace."""
+        self._end = recorder.end()
 
     def _traced(self, runner: Runner) -> TracedOps:
         config, detail = self._llm.config, self._detail

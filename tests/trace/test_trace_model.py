@@ -101,6 +101,17 @@ def test_afterwards_the_engine_is_as_it_was() -> None:
 
 
 @pytest.mark.clause("TRACE-12")
+def test_what_happens_after_the_recording_is_not_in_the_trace() -> None:
+    llm = tiny(backend("numpy"))
+    with (recording := Recording(llm)):
+        llm.generate(PROMPTS, GREEDY)
+    trace = recording.trace()
+    llm.engine.submit([1, 2, 3], GREEDY)
+    llm.engine.scheduler.reset()
+    assert recording.trace() == trace
+
+
+@pytest.mark.clause("TRACE-12")
 def test_without_operations_and_attention_the_engine_keeps_its_backend() -> None:
     llm = tiny(backend("numba"), config=WIDE, kv_memory=1 << 20)
     executor = llm.engine.executor
@@ -178,20 +189,30 @@ def normal(*shape: int) -> Floats:
     return np.random.default_rng(8).standard_normal(shape).astype(np.float32)  # type: ignore[return-value]
 
 
+ENGINES: dict[str, dict[str, Any]] = {
+    "plain": {}, "speculation": {"speculate": "ngram:4"}, "chunks": {"max_num_batched_tokens": 5},
+}  # fmt: skip
+FIELDS: dict[str, dict[str, Any]] = {
+    "plain": {}, "window": {"window": 5}, "softcap": {"softcap": 1.5}, "sinks": {"sinks": normal(4)},
+    "norms": {"query_norm": Norm(1 + normal(8) / 4, 1e-5), "key_norm": Norm(1 - normal(8) / 4, 1e-5)},
+}  # fmt: skip
+LAYERS = [
+    *(
+        pytest.param(engine, fields, id=f"{way}-{kind}")
+        for way, engine in ENGINES.items()
+        for kind, fields in FIELDS.items()
+    ),
+    pytest.param(
+        {"kv_dtype": "q8_0"}, {}, id="q8"
+    ),  # these keys are read back as any others: one type of layer will do
+]
+
+
 @pytest.mark.clause("TRACE-06")
 @pytest.mark.parametrize("name", ["numpy", "numba", "strict"])
-@pytest.mark.parametrize("engine", [{}, {"speculate": "ngram:4"}, {"max_num_batched_tokens": 5}, {"kv_dtype": "q8_0"}],
-                         ids=["plain", "speculation", "chunks", "q8"])  # fmt: skip
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"window": 5}, {"softcap": 1.5}, {"sinks": normal(4)},
-     {"query_norm": Norm(1 + normal(8) / 4, 1e-5), "key_norm": Norm(1 - normal(8) / 4, 1e-5)}],
-    ids=["plain", "window", "softcap", "sinks", "norms"],
-)  # fmt: skip
+@pytest.mark.parametrize(("engine", "fields"), LAYERS)
 def test_attention_is_that_of_the_textbook(name: str, engine: dict[str, Any], fields: dict[str, Any]) -> None:
     config = tiny_config(head_dim=32) if "kv_dtype" in engine else tiny_config()
-    if "kv_dtype" in engine and fields:
-        pytest.skip("one type of layer with keys of its own is enough")
     params = special(config, **fields)
     prompts = ["abcabcabcabc", "abcab"]
     trace = traced(tiny(backend(name), params, config, **{"kv_memory": 1 << 18, **engine}), GREEDY, prompts=prompts)
