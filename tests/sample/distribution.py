@@ -123,7 +123,7 @@ def exact_distribution(row: Sequence[float], params: SamplingParams, past: Past 
     if params.typical_p < 1:
         entropy = math.fsum(math.exp(-surprise[token]) * surprise[token] for token in order if mass[token])
         distances = {token: abs(surprise[token] - entropy) for token in order}
-        _no_near_ties(distances[token] for token in order if mass[token])
+        no_near_ties(distances[token] for token in order if mass[token])
         order = _until(sorted(order, key=lambda token: (distances[token], token)), mass, params.typical_p)
         surprise = _surprise(row, order, mass, params.temperature)
     if params.mirostat:
@@ -178,12 +178,12 @@ def _stay_clear(value: float, boundary: float) -> None:
         assume(not abs(value - boundary) <= MARGIN * max(1.0, abs(boundary) if math.isfinite(boundary) else 1.0))
 
 
-def _no_near_ties(values: Iterable[float]) -> None:
-    """Distances that differ by rounding only may come in either order."""
+def no_near_ties(values: Iterable[float]) -> None:
+    """Values that differ by rounding only may come in either order."""
     found = sorted(values)
     for low, high in pairwise(found):
         if currently_in_test_context():
-            assume(low == high or high - low > MARGIN * max(1.0, high))
+            assume(low == high or high - low > MARGIN * max(1.0, abs(low), abs(high)))
 
 
 # Few distinct values, so that ties are common; many orders of magnitude; -inf as a mask leaves it.
