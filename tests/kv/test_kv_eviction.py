@@ -290,6 +290,7 @@ def test_orders_are_known_by_name_and_begin_empty() -> None:
 def test_every_policy_has_an_oracle_and_is_told_to_the_reader() -> None:
     """What needs a row for each policy and does not make it from POLICIES."""
     assert set(NAIVE_ORDERS) == set(POLICIES)
+    assert sorted(machine.policy for machine in OrderMachine.__subclasses__()) == sorted(POLICIES)
     row = next(line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "`--eviction`" in line)
     assert [name for name in POLICIES if f"`{name}`" not in row] == []
     told = LLM.__init__.__doc__ or ""

@@ -186,6 +186,11 @@ class S3FifoPool(PoolMachine):
     policy = "s3fifo"
 
 
+@pytest.mark.clause("KV-26")
+def test_a_pool_of_every_policy_is_tried() -> None:
+    assert sorted(machine.policy for machine in PoolMachine.__subclasses__()) == sorted(POLICY_NAMES)
+
+
 @pytest.mark.clause("KV-01", "KV-02", "KV-03", "KV-04", "KV-10", "KV-12", "KV-13", "KV-14", "KV-20", "KV-23", "KV-33")
 class TestLruPool(LruPool.TestCase):  # type: ignore[misc]
     """The machine, under pytest."""
