@@ -49,9 +49,9 @@ def check_request(
         raise InvalidParameter("params", f"must be SamplingParams, not {quoted(params)}")
     token_ids = check_ids(prompt_ids, vocab_size)
     longest = scheduler.check(len(token_ids), params.max_tokens)
-    most = scheduler.limits.max_waiting
-    if params.n > most:
-        raise InvalidParameter("n", f"must be at most {most}, not {quoted(params.n)}")
+    limit = scheduler.limits.max_waiting
+    if params.n > limit:
+        raise InvalidParameter("n", f"must be at most {limit}, not {quoted(params.n)}")
     check_against_model(params, vocab_size=vocab_size, most_tokens=longest, prompt_tokens=len(token_ids))
     return token_ids, longest
 
@@ -85,10 +85,10 @@ def open_request(prepared: Prepared, priority: Priority, tokenizer: Tokenizer, c
     prompt_ids, params = prepared.prompt_ids, prepared.params
     seed = fresh_seed() if params.seed is None else params.seed
     first = TokenSequence(prompt_ids, params, choice_seed(seed, 0), priority)
-    others = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
+    siblings = [TokenSequence(prompt_ids, params, choice_seed(seed, i), priority, first) for i in range(1, params.n)]
     ends = ending_ids(params, tokenizer.eos_token_ids)
     generations = []
-    for sequence, grammar in zip((first, *others), prepared.grammars, strict=True):
+    for sequence, grammar in zip((first, *siblings), prepared.grammars, strict=True):
         state = SamplingState(params, sequence.seed, prompt_ids, ends, grammar)
         output = OutputText(tokenizer, params, prompt_ids, prepared.max_length - len(prompt_ids))
         generations.append(Generation(sequence, state, output, tokenizer.token_text, []))

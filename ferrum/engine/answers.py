@@ -47,7 +47,9 @@ def _submitted(engine: Engine, call: tuple[Prepared, Priority]) -> Request | Non
 
 def answers(completions: Iterable[Completion]) -> list[Completion]:
     """All completions as a list. Raises the first error if every prompt failed without a token."""
-    found = list(completions)
-    if found and all(each.error is not None and not any(choice.token_ids for choice in each.choices) for each in found):
-        raise found[0].error  # type: ignore[misc] # looked at above
-    return found
+    results = list(completions)
+    if results and all(
+        each.error is not None and not any(choice.token_ids for choice in each.choices) for each in results
+    ):
+        raise results[0].error  # type: ignore[misc] # looked at above
+    return results

@@ -55,8 +55,8 @@ def chat_options(
     if name is None and chat_template is not None:
         raise InvalidParameter("chat_template", f"must be Jinja or the name of a template, not {quoted(chat_template)}")
     begins = flag("add_generation_prompt", add_generation_prompt)
-    named = text(continue_final_message)
-    goes_on = flag("continue_final_message", continue_final_message) if named is None else named
+    field_name = text(continue_final_message)
+    goes_on = flag("continue_final_message", continue_final_message) if field_name is None else field_name
     if begins and goes_on:
         raise InvalidParameter(
             "continue_final_message", "goes on with a message, add_generation_prompt begins another: set that to False"
@@ -71,16 +71,16 @@ def chat_options(
     )
 
 
-def _variables(given: Mapping[str, Any]) -> dict[str, Any]:
-    named = {}
-    for key, value in pairs("chat_template_kwargs", given, "names to values"):
+def _variables(values: Mapping[str, Any]) -> dict[str, Any]:
+    variables = {}
+    for key, value in pairs("chat_template_kwargs", values, "names to values"):
         name = text(key)
         if name is None:
             raise InvalidParameter("chat_template_kwargs", f"must have texts for keys, not {quoted(key)}")
         if name in _TAKEN:
             raise InvalidParameter("chat_template_kwargs", f"cannot have {quoted(name)}, which {_TAKEN[name]}")
-        named[name] = value
-    return plain_mapping("chat_template_kwargs", named)
+        variables[name] = value
+    return plain_mapping("chat_template_kwargs", variables)
 
 
 def chat_prompt(
@@ -105,8 +105,8 @@ def chat_prompt(
         for number, message in enumerate(chat, start=1):
             lacks = next((key for key in ("role", CONTENT) if message.get(key) is None), None)
             if lacks is not None:
-                told = f"are refused, and number {number} has no {lacks}: {error}"
-                raise InvalidParameter("messages", told) from error
+                problem = f"are refused, and number {number} has no {lacks}: {error}"
+                raise InvalidParameter("messages", problem) from error
         raise
 
 
@@ -121,9 +121,9 @@ def _template(templates: ChatTemplates, options: ChatOptions, model: str) -> Cha
 
 def _unread(template: ChatTemplate, options: ChatOptions) -> list[str]:
     """The names of given inputs that the template does not read."""
-    given = [name for name in ("tools", "documents") if getattr(options, name)]
-    given = ["messages", *given, *options.variables]
-    return [name for name in given if not template.reads(name)]
+    inputs = [name for name in ("tools", "documents") if getattr(options, name)]
+    inputs = ["messages", *inputs, *options.variables]
+    return [name for name in inputs if not template.reads(name)]
 
 
 def _shaped(template: ChatTemplate, message: Message) -> Message:

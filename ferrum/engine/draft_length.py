@@ -26,8 +26,8 @@ class Pace:
 
     def time(self, tokens: int) -> float:
         """The time of a step of so many tokens, at least one."""
-        first, more = min(tokens, STRIP), -(-max(0, tokens - STRIP) // STRIP)
-        return 1 + self.beside * (first - 1) + self.strip * more
+        first, strips = min(tokens, STRIP), -(-max(0, tokens - STRIP) // STRIP)
+        return 1 + self.beside * (first - 1) + self.strip * strips
 
 
 EXACT = Pace(0.17, 1.2)  # SmolLM2-135M in Q4_1, two cores with AVX-512
@@ -61,11 +61,11 @@ class Trust:
         """The estimated probability that a proposed token is right if those before it are."""
         return self._right / (self._right + self._wrong)
 
-    def length(self, pace: Pace, cost: float, sequences: int, most: int) -> int:
-        """The number of tokens to propose for each of `sequences` sequences, at most `most`. `cost`: the time to
+    def length(self, pace: Pace, cost: float, sequences: int, limit: int) -> int:
+        """The number of tokens to propose for each of `sequences` sequences, at most `limit`. `cost`: the time to
         propose one token, in steps of one token."""
         best, most_tokens, expected, chance = 0, MARGIN / pace.time(sequences), 1.0, 1.0
-        for count in range(1, most + 1):
+        for count in range(1, limit + 1):
             chance *= self.share
             expected += chance
             rate = expected / (pace.time(sequences * (1 + count)) + count * cost)

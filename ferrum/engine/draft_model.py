@@ -24,8 +24,8 @@ from ferrum.sched.sequence import TokenSequence
 class Text:
     """A text in the second model."""
 
-    own: TokenSequence  # its tokens, its blocks, and how many tokens are computed
-    known: int = 0  # the tokens before this index are sampled, those after it only proposed
+    draft: TokenSequence  # its tokens, its blocks, and how many tokens are computed
+    sampled_length: int = 0  # the tokens before this index are sampled, those after it only proposed
 
 
 class DraftProposer:
@@ -45,24 +45,26 @@ class DraftProposer:
         self._words = min(words, executor.vocab_size)
         self._texts: dict[TokenSequence, Text] = {}
 
-    def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
-        texts = [self._read(sequence) for sequence, _ in asked]
-        going = [
-            (text, most)
-            for text, (_, most) in zip(texts, asked, strict=True)
-            if self._has_room(text, most, texts) and self._understands(text)
+    def propose(self, limits: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
+        texts = [self._read(sequence) for sequence, _ in limits]
+        unfinished = [
+            (text, limit)
+            for text, (_, limit) in zip(texts, limits, strict=True)
+            if self._has_room(text, limit, texts) and self._understands(text)
         ]
-        for text, _ in going:
-            self._catch_up(text, self._most_tokens // len(going))
-        while going:
-            self._continue([text for text, _ in going])
-            going = [(text, most) for text, most in going if text.own.length < text.known + most]
-        return [text.own.token_ids[text.known :] for text in texts]
+        for text, _ in unfinished:
+            self._catch_up(text, self._most_tokens // len(unfinished))
+        while unfinished:
+            self._continue([text for text, _ in unfinished])
+            unfinished = [
+                (text, limit) for text, limit in unfinished if text.draft.length < text.sampled_length + limit
+            ]
+        return [text.draft.token_ids[text.sampled_length :] for text in texts]
 
     def forget(self, sequence: TokenSequence) -> None:
         text = self._texts.pop(sequence, None)
         if text is not None:
-            self._manager.close(text.own.table)
+            self._manager.close(text.draft.table)
 
     def reset(self) -> None:
         self._texts.clear()
@@ -73,55 +75,58 @@ class DraftProposer:
         text = self._texts.get(sequence)
         if text is None:
             text = self._texts[sequence] = Text(TokenSequence((), SamplingParams(), 0))
-            text.own.table = self._manager.new_table()
-        own, start = text.own, text.known
-        came, had = sequence.token_ids[start:], own.token_ids[start:]
-        same = next((at for at, (one, other) in enumerate(zip(came, had, strict=False)) if one != other), len(had))
-        own.token_ids[start:] = came
-        own.computed = min(own.computed, start + same, own.length - 1)
-        text.known = own.length
-        if not own.table.blocks:
-            own.computed = min(self._manager.open(own.table, own.token_ids), own.length - 1)
+            text.draft.table = self._manager.new_table()
+        draft, start = text.draft, text.sampled_length
+        tokens, draft_tokens = sequence.token_ids[start:], draft.token_ids[start:]
+        common = next(
+            (at for at, (one, other) in enumerate(zip(tokens, draft_tokens, strict=False)) if one != other),
+            len(draft_tokens),
+        )
+        draft.token_ids[start:] = tokens
+        draft.computed = min(draft.computed, start + common, draft.length - 1)
+        text.sampled_length = draft.length
+        if not draft.table.blocks:
+            draft.computed = min(self._manager.open(draft.table, draft.token_ids), draft.length - 1)
         return text
 
     def _understands(self, text: Text) -> bool:
         """True if all tokens that are not computed yet are in the second model's vocabulary."""
-        return max(text.own.token_ids[text.own.computed :]) < self._executor.vocab_size
+        return max(text.draft.token_ids[text.draft.computed :]) < self._executor.vocab_size
 
-    def _has_room(self, text: Text, most: int, kept: Sequence[Text]) -> bool:
-        """Reserves the blocks for `most` more tokens; True if that works. It may free the blocks of texts that are not
-        in `kept`."""
-        own, end = text.own, text.known + most
+    def _has_room(self, text: Text, count: int, protected: Sequence[Text]) -> bool:
+        """Reserves the blocks for `count` more tokens; True if that works. It may free the blocks of texts that are not
+        in `protected`."""
+        draft, end = text.draft, text.sampled_length + count
         if end > self._max_model_len:
             return False
         for _ in range(2):
             try:
-                self._manager.reserve(own.table, own.computed, end)
+                self._manager.reserve(draft.table, draft.computed, end)
                 return True
             except (ResourceExhausted, DeviceError):
                 for other in self._texts.values():
-                    if other not in kept:
-                        self._manager.close(other.own.table)
-                        other.own.computed = 0
+                    if other not in protected:
+                        self._manager.close(other.draft.table)
+                        other.draft.computed = 0
         return False
 
     def _catch_up(self, text: Text, most_tokens: int) -> None:
         """Computes tokens until the rest fits in one step of `most_tokens`."""
-        own = text.own
-        while own.pending > max(1, most_tokens):
-            count = min(self._most_tokens, own.pending - 1)
-            self._executor.run(StepPlan((Chunk(own, own.computed, count, 0),)))
-            own.computed += count
+        draft = text.draft
+        while draft.pending > max(1, most_tokens):
+            count = min(self._most_tokens, draft.pending - 1)
+            self._executor.run(StepPlan((Chunk(draft, draft.computed, count, 0),)))
+            draft.computed += count
 
     def _continue(self, texts: Sequence[Text]) -> None:
         """Computes one more token for each of the texts."""
-        owns = [text.own for text in texts]
-        logits = self._executor.run(StepPlan(tuple(Chunk(own, own.computed, own.pending, 1) for own in owns)))
+        drafts = [text.draft for text in texts]
+        logits = self._executor.run(StepPlan(tuple(Chunk(draft, draft.computed, draft.pending, 1) for draft in drafts)))
         ops = self._executor.ops
-        known, _ = ops.split(logits, (self._words, logits.shape[-1] - self._words), -1)
-        for text, token in zip(texts, ops.to_numpy(ops.argmax(known, -1)).tolist(), strict=True):
-            own = text.own
-            own.computed = own.length
-            if own.length == text.known:
-                self._manager.record(own.table, own.token_ids, text.known)
-            own.token_ids.append(token)
+        shared_logits, _ = ops.split(logits, (self._words, logits.shape[-1] - self._words), -1)
+        for text, token in zip(texts, ops.to_numpy(ops.argmax(shared_logits, -1)).tolist(), strict=True):
+            draft = text.draft
+            draft.computed = draft.length
+            if draft.length == text.sampled_length:
+                self._manager.record(draft.table, draft.token_ids, text.sampled_length)
+            draft.token_ids.append(token)

@@ -27,10 +27,10 @@ from ferrum.text.tokenizer import Tokenizer
 def check_speculation(config: EngineConfig, model: Model, draft: Model | None) -> None:
     """Raises Unsupported for an encoder, InvalidParameter for a second model with another vocabulary, and
     if drafts of a second model are configured without one."""
-    asked = parse_speculate("speculate", config.speculate)
-    if model.config.encoder and (draft is not None or (asked is not None and asked.source != OFF)):
+    default = parse_speculate("speculate", config.speculate)
+    if model.config.encoder and (draft is not None or (default is not None and default.source != OFF)):
         raise Unsupported(f"speculate is for models that generate text, and {model.name} is an encoder")
-    if asked is not None and asked.source == DRAFT and draft is None:
+    if default is not None and default.source == DRAFT and draft is None:
         raise InvalidParameter("speculate", f"is {config.speculate!r}, which needs a draft_model")
     if draft is not None:
         if draft.config.encoder:
@@ -38,13 +38,15 @@ def check_speculation(config: EngineConfig, model: Model, draft: Model | None) -
         _check_alike(model.tokenizer, draft.tokenizer, draft.name)
 
 
-def _check_alike(own: Tokenizer, other: Tokenizer, name: str) -> None:
-    if own.vocab_size != other.vocab_size:
-        sizes = f"{other.vocab_size} tokens, and the model's {own.vocab_size}"
+def _check_alike(tokenizer: Tokenizer, draft_tokenizer: Tokenizer, name: str) -> None:
+    if tokenizer.vocab_size != draft_tokenizer.vocab_size:
+        sizes = f"{draft_tokenizer.vocab_size} tokens, and the model's {tokenizer.vocab_size}"
         raise InvalidParameter("draft_model", f"must have the model's vocabulary: {name} has one of {sizes}")
-    for token in range(own.vocab_size):
-        if own.token_bytes(token) != other.token_bytes(token):
-            texts = f"{other.token_bytes(token)!r} in {name}, and {own.token_bytes(token)!r} in the model"
+    for token in range(tokenizer.vocab_size):
+        if tokenizer.token_bytes(token) != draft_tokenizer.token_bytes(token):
+            texts = (
+                f"{draft_tokenizer.token_bytes(token)!r} in {name}, and {tokenizer.token_bytes(token)!r} in the model"
+            )
             raise InvalidParameter("draft_model", f"must have the model's vocabulary: token {token} is {texts}")
 
 
@@ -54,13 +56,13 @@ def shared(config: EngineConfig, model: Model, draft: Model | None, ops: TensorO
     if draft is None:
         return config, 0
     dtype, size = storage_dtype(ops, config), config.block_size
-    own, other = block_bytes(model.config, size, dtype), block_bytes(draft.config, size, dtype)
+    block, draft_block = block_bytes(model.config, size, dtype), block_bytes(draft.config, size, dtype)
     weights = sum(weight.data.nbytes for weight in draft.params.weights())
     memory = config.kv_memory - (weights if config.gpu_memory_utilization is not None else 0)
-    needed = (own + other) * blocks_for(2, size)
+    needed = (block + draft_block) * blocks_for(2, size)
     if memory < needed:
         raise InvalidParameter("kv_memory", f"must be at least {needed} bytes for a block of each model, not {memory}")
-    part = memory * own // (own + other)
+    part = memory * block // (block + draft_block)
     return replace(config, kv_memory=part), memory - part
 
 
@@ -80,10 +82,10 @@ def _draft_proposer(
     ops: TensorOps, config: EngineConfig, model: Model, size: Capacity, draft: Model, memory: int
 ) -> DraftProposer:
     longest = min(size.max_model_len, draft.config.max_positions)
-    own = replace(config, kv_memory=memory, host_kv_memory=0, max_model_len=None)
-    room = replace(capacity(draft.config, own, storage_dtype(ops, config)), max_model_len=longest)
-    runner = build_runner(ops, draft.config, draft.params, own, room)
-    manager = build_scheduler(own, room, runner.storage, swap_cost=1.0).manager
+    draft_config = replace(config, kv_memory=memory, host_kv_memory=0, max_model_len=None)
+    room = replace(capacity(draft.config, draft_config, storage_dtype(ops, config)), max_model_len=longest)
+    runner = build_runner(ops, draft.config, draft.params, draft_config, room)
+    manager = build_scheduler(draft_config, room, runner.storage, swap_cost=1.0).manager
     cost = _bytes(draft.params) / _bytes(model.params)
     return DraftProposer(runner, manager, cost, longest, config.max_num_batched_tokens, model.config.vocab_size)
 

@@ -116,11 +116,11 @@ class Embedder:
         planned: list[tuple[_Text, Chunk]] = []
         budget = self._step_tokens
         for text in self._texts:
-            left = text.sequence.pending
-            count = left if self._executor.encodes else min(left, budget)
+            pending = text.sequence.pending
+            count = pending if self._executor.encodes else min(pending, budget)
             if not budget or (planned and count > budget):
                 break
-            if planned and count < left and self._scheduler.waiting:
+            if planned and count < pending and self._scheduler.waiting:
                 break  # a request waits: between two long texts all memory must be free for it
             if not self._reserved(text):
                 break
@@ -142,17 +142,17 @@ class Embedder:
 
     def _compute(self, planned: Sequence[tuple[_Text, Chunk]]) -> None:
         plan = StepPlan(tuple(chunk for _, chunk in planned))
-        found = self._executor.ops.to_numpy(self._executor.vectors(plan))
+        vectors = self._executor.ops.to_numpy(self._executor.vectors(plan))
         for text, chunk in planned:
-            own, found = found[: chunk.rows], found[chunk.rows :]
-            text.add(chunk.count, np.asarray(own, np.float64))
+            part, vectors = vectors[: chunk.rows], vectors[chunk.rows :]
+            text.add(chunk.count, np.asarray(part, np.float64))
 
     def _drop_finished(self) -> None:
         """Removes texts that are computed or whose job has failed, and frees their blocks."""
-        kept = []
+        unfinished = []
         for text in self._texts:
             if text.job.error is None and text.sequence.pending:
-                kept.append(text)
+                unfinished.append(text)
             elif text.sequence.table is not NO_BLOCKS and self._manager.resets == self._resets:
                 self._manager.close(text.sequence.table)
-        self._texts = kept
+        self._texts = unfinished

@@ -50,18 +50,18 @@ class EmbeddingJob:
         """One vector for each text, in order, of a finished job. Raises the error of a job that failed."""
         if self.error is not None:
             raise self.error
-        found = (vector for vector in self.pooled if vector is not None)
+        vectors = (vector for vector in self.pooled if vector is not None)
         return [
             Embedding(final(vector, self.options), len(token_ids))
-            for vector, token_ids in zip(found, self.texts, strict=True)
+            for vector, token_ids in zip(vectors, self.texts, strict=True)
         ]
 
 
 def final(pooled: NDArray[np.float64], options: EmbeddingOptions) -> NDArray[np.float32]:
     """float64 [hidden] -> float32 [dimensions]: cut first, then scaled to length 1, unless it is all 0."""
-    kept = pooled[: options.dimensions]
-    length = np.linalg.norm(kept) if options.normalize else 0.0
-    return (kept / length if length else kept).astype(np.float32)
+    vector = pooled[: options.dimensions]
+    length = np.linalg.norm(vector) if options.normalize else 0.0
+    return (vector / length if length else vector).astype(np.float32)
 
 
 def as_options(
@@ -70,8 +70,8 @@ def as_options(
     """The checked options. `auto`: the pooling that "auto" means. Raises InvalidParameter."""
     name = text(pooling)
     if name != "auto" and name not in list(Pooling):
-        known = ", ".join(["auto", *Pooling])
-        raise InvalidParameter("pooling", f"must be one of {known}, not {quoted(pooling)}")
+        names = ", ".join(["auto", *Pooling])
+        raise InvalidParameter("pooling", f"must be one of {names}, not {quoted(pooling)}")
     return EmbeddingOptions(
         auto if name == "auto" else Pooling(name),
         flag("normalize", normalize),
@@ -88,27 +88,27 @@ def check_text(token_ids: Sequence[int], vocab_size: int, longest: int) -> list[
 
 
 def token_lists(
-    given: Sequence[str | list[int]], tokenizer: Callable[[], Tokenizer], longest: int, cut: bool
+    prompts: Sequence[str | list[int]], tokenizer: Callable[[], Tokenizer], longest: int, cut: bool
 ) -> list[list[int]]:
     """Texts or token ids -> token ids; with `cut`, at most `longest` of each."""
-    found = []
-    for one in given:
-        if not isinstance(one, str):
-            found.append(one[:longest] if cut else one)
+    lists = []
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            lists.append(prompt[:longest] if cut else prompt)
         elif cut:
-            found.append(encode_cut(tokenizer(), one, longest))
+            lists.append(encode_cut(tokenizer(), prompt, longest))
         else:
-            found.append(tokenizer().encode(one, add_special_tokens=True))
-    return found
+            lists.append(tokenizer().encode(prompt, add_special_tokens=True))
+    return lists
 
 
 def encode_cut(tokenizer: Tokenizer, words: str, longest: int) -> list[int]:
     """The tokens of a text, cut at its end to at most `longest` tokens. The special tokens that the tokenizer adds
     before and behind a text stay, as far as there is room."""
     whole_text = tokenizer.encode(words, add_special_tokens=True)
-    own = tokenizer.encode(words, add_special_tokens=False)
-    added = len(whole_text) - len(own)
-    before = next((start for start in range(added + 1) if whole_text[start : start + len(own)] == own), added)
-    behind = whole_text[before + len(own) :]
-    kept = max(0, longest - added)
-    return whole_text if len(whole_text) <= longest else [*whole_text[: before + kept], *behind][:longest]
+    text_ids = tokenizer.encode(words, add_special_tokens=False)
+    added = len(whole_text) - len(text_ids)
+    before = next((start for start in range(added + 1) if whole_text[start : start + len(text_ids)] == text_ids), added)
+    behind = whole_text[before + len(text_ids) :]
+    room = max(0, longest - added)
+    return whole_text if len(whole_text) <= longest else [*whole_text[: before + room], *behind][:longest]

@@ -116,14 +116,14 @@ class LLM:
         return llm
 
     def _assemble(self, loaded: Model, ops: TensorOps, config: EngineConfig, draft: Model | None) -> None:
-        made = assemble(loaded, ops, config, draft)
+        assembly = assemble(loaded, ops, config, draft)
         self._loaded = loaded
-        self.engine_config = made.config
-        self.max_model_len = made.max_model_len
-        self.runner = made.runner
-        self.metrics = made.metrics
-        self.engine = made.engine
-        self.scheduler = made.engine.scheduler
+        self.engine_config = assembly.config
+        self.max_model_len = assembly.max_model_len
+        self.runner = assembly.runner
+        self.metrics = assembly.metrics
+        self.engine = assembly.engine
+        self.scheduler = assembly.engine.scheduler
 
     # ---- what is loaded
     @property
@@ -227,8 +227,7 @@ class LLM:
 
     def stream(self, prompt: Prompt, params: SamplingParams | None = None) -> TokenStream:
         """As `generate` for one prompt, token by token. Closing the iterator cancels the request, frees its memory."""
-        one = as_prompt("prompt", prompt)
-        return self._stream(self._encode(one), params)
+        return self._stream(self._encode(as_prompt("prompt", prompt)), params)
 
     def stream_chat(
         self,
@@ -250,8 +249,8 @@ class LLM:
 
     def chat_token_ids(self, messages: Sequence[Message], options: ChatOptions | None = None) -> list[int]:
         """The prompt of one conversation, as token ids."""
-        (one,) = as_conversations([messages])
-        return self._chat_ids(one, options or ChatOptions())
+        (conversation,) = as_conversations([messages])
+        return self._chat_ids(conversation, options or ChatOptions())
 
     def logits(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """float32 [tokens, vocab]: row i has the logits of the token after token i. Raises RequestValidation for tokens
@@ -306,8 +305,8 @@ class LLM:
         caching, NotFound or InvalidParameter for a path that cannot be written to."""
         if not self.engine_config.prefix_caching:
             raise Unsupported("prefix caching is off: there is nothing that could be saved")
-        place, one = as_path("path", path), as_prompt("prompt", prompt)
-        token_ids = self._encode(one)
+        place, checked_prompt = as_path("path", path), as_prompt("prompt", prompt)
+        token_ids = self._encode(checked_prompt)
         if len(token_ids) < self.engine_config.block_size:
             raise RequestValidation(f"{len(token_ids)} tokens are less than a block of {self.engine_config.block_size}")
         self.generate([token_ids], SamplingParams(temperature=0, max_tokens=1))
@@ -357,7 +356,7 @@ class LLM:
         priority: Priority | Sequence[Priority],
         options: ChatOptions,
     ) -> Generator[Completion]:
-        prompts = [self._chat_ids(one, options) for one in as_conversations(messages)]
+        prompts = [self._chat_ids(conversation, options) for conversation in as_conversations(messages)]
         return self._complete_each(prompts, params, priority)
 
     def _complete_each(
@@ -368,11 +367,11 @@ class LLM:
     ) -> Generator[Completion]:
         count = len(prompts)
         pairs = zip(prompts, as_params(params, count), strict=True)
-        prepared = [self.engine.prepare(prompt, own) for prompt, own in pairs]
+        prepared = [self.engine.prepare(prompt, sampling) for prompt, sampling in pairs]
         return complete_each(self.engine, list(zip(prepared, as_priorities(priority, count), strict=True)))
 
     def _stream(self, prompt: list[int], params: SamplingParams | None) -> TokenStream:
-        (own,) = as_params(params, 1)
-        if own.n != 1:
-            raise InvalidParameter("n", f"must be 1 for a stream, not {own.n}")
-        return TokenStream(self.engine, self.engine.submit(prompt, own))
+        (sampling,) = as_params(params, 1)
+        if sampling.n != 1:
+            raise InvalidParameter("n", f"must be 1 for a stream, not {sampling.n}")
+        return TokenStream(self.engine, self.engine.submit(prompt, sampling))

@@ -35,10 +35,10 @@ class Histogram:
 
     def quantile(self, share: float) -> float:
         """The upper bound of the bucket that contains this quantile; 0 without numbers."""
-        wanted, seen = share * self.count, 0
+        rank, cumulative = share * self.count, 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
-            seen += count
-            if seen and seen >= wanted:
+            cumulative += count
+            if cumulative and cumulative >= rank:
                 return bound
         return 0.0
 

@@ -28,10 +28,10 @@ class Lookup:
         self._newest: dict[tuple[int, ...], int] = {}  # the last tokens before a position -> the newest such position
         self._before: list[int] = []  # by position: the previous one with the same tokens before it; 0: none
 
-    def propose(self, tokens: Sequence[int], most: int) -> list[int]:
-        """The `most` tokens after the best earlier position; none if the last tokens are new. A proposal that reaches
+    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
+        """The `limit` tokens after the best earlier position; none if the last tokens are new. A proposal that reaches
         the end of the text continues with its own beginning, as a text that repeats itself does."""
-        self._read(tokens)
+        self._index(tokens)
         place = self._newest.get(tuple(tokens[-SHORTEST:]), 0)
         best, length = 0, 0
         for _ in range(PLACES):
@@ -43,9 +43,9 @@ class Lookup:
             place = self._before[place]
         if not best:
             return []
-        return [tokens[best + step % (len(tokens) - best)] for step in range(most)]
+        return [tokens[best + step % (len(tokens) - best)] for step in range(limit)]
 
-    def _read(self, tokens: Sequence[int]) -> None:
+    def _index(self, tokens: Sequence[int]) -> None:
         """Adds the positions of the tokens that are new."""
         for place in range(len(self._before), len(tokens)):
             previous = 0
@@ -72,9 +72,10 @@ class NgramProposer:
     def __init__(self) -> None:
         self._lookups: dict[TokenSequence, Lookup] = {}
 
-    def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
+    def propose(self, limits: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
         return [
-            self._lookups.setdefault(sequence, Lookup()).propose(sequence.token_ids, most) for sequence, most in asked
+            self._lookups.setdefault(sequence, Lookup()).propose(sequence.token_ids, limit)
+            for sequence, limit in limits
         ]
 
     def forget(self, sequence: TokenSequence) -> None:

@@ -30,13 +30,13 @@ class OutputText:
         self._stop_strings = StopStrings(params.stop, params.include_stop_str_in_output)
         self._ending_ids = ending_ids(params, tokenizer.eos_token_ids)
         self._shows_ending = params.include_stop_str_in_output
-        self._left = max_tokens
+        self._remaining = max_tokens
         self._unchecked = params.min_tokens
 
     def push(self, token: int, *, complete: bool = False) -> tuple[str, FinishReason | None]:
         """Adds a token -> the text that can be shown now, and the reason if the generation ends. `complete`: the
         grammar allows no further token."""
-        self._left -= 1
+        self._remaining -= 1
         ends = token in self._ending_ids
         shown = "" if ends and not self._shows_ending else self._detokenizer.push(token)
         if self._unchecked:  # a stop string counts only if all of it lies behind min_tokens
@@ -46,7 +46,7 @@ class OutputText:
             text, stopped = self._stop_strings.push(shown)
         if ends or stopped or complete:
             reason = FinishReason.STOP
-        elif not self._left:
+        elif not self._remaining:
             reason = FinishReason.LENGTH
         else:
             return text, None

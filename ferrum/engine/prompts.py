@@ -25,11 +25,11 @@ def as_prompts(prompts: Prompt | Sequence[Prompt], name: str = "prompts") -> lis
     single = text(prompts)
     if single is not None:
         return [single]
-    given = items(name, prompts, "texts or token ids")
-    ids = [index(item) for item in given]
-    if given and None not in ids:
+    entries = items(name, prompts, "texts or token ids")
+    ids = [index(item) for item in entries]
+    if entries and None not in ids:
         return [[token for token in ids if token is not None]]
-    return [as_prompt(name, item) for item in given]
+    return [as_prompt(name, item) for item in entries]
 
 
 def as_prompt(name: str, prompt: object) -> str | list[int]:
@@ -37,19 +37,19 @@ def as_prompt(name: str, prompt: object) -> str | list[int]:
     single = text(prompt)
     if single is not None:
         return single
-    found = []
+    token_ids = []
     for item in items(name, prompt, "token ids, or text"):
         token = index(item)
         if token is None:
             raise InvalidParameter(name, f"must be text or a list of token ids, and {quoted(item)} is no token id")
-        found.append(token)
-    return found
+        token_ids.append(token)
+    return token_ids
 
 
 def as_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
     """One conversation (a sequence of messages) or a sequence of conversations -> a list of conversations."""
-    given = items("messages", messages, "messages")
-    conversations: list[Any] = [given] if all(map(is_object, given)) else given
+    entries = items("messages", messages, "messages")
+    conversations: list[Any] = [entries] if all(map(is_object, entries)) else entries
     return [_messages(conversation) for conversation in conversations]
 
 
@@ -62,13 +62,13 @@ def _messages(conversation: object) -> list[Message]:
 
 def _message(message: object) -> Message:
     if not is_object(message):
-        what = 'mappings of names to values, such as {"role": "user", "content": "Hi"}'
-        raise InvalidParameter("messages", f"must be {what}, not {quoted(message)}")
-    found: dict[str, Any] = Copier("messages")(message)
-    for key in found:
+        example = 'mappings of names to values, such as {"role": "user", "content": "Hi"}'
+        raise InvalidParameter("messages", f"must be {example}, not {quoted(message)}")
+    copied: dict[str, Any] = Copier("messages")(message)
+    for key in copied:
         if type(key) is not str:
             raise InvalidParameter("messages", f"have texts for keys, not {quoted(key)}")
-    return found
+    return copied
 
 
 def as_params(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
@@ -81,10 +81,10 @@ def as_priorities(priority: Priority | Sequence[Priority], count: int) -> list[P
     return _each("priority", priority, Priority, count)
 
 
-def _each(name: str, given: object, kind: type[Item], count: int) -> list[Item]:
-    if type(given) is kind:
-        return [given] * count
-    found = items(name, given, f"{kind.__name__}, one for each prompt")
-    if len(found) != count or not all(is_one(item, kind) for item in found):
+def _each(name: str, value: object, kind: type[Item], count: int) -> list[Item]:
+    if type(value) is kind:
+        return [value] * count
+    values = items(name, value, f"{kind.__name__}, one for each prompt")
+    if len(values) != count or not all(is_one(item, kind) for item in values):
         raise InvalidParameter(name, f"must be {kind.__name__} or a list of {count}, one per prompt")
-    return found
+    return values

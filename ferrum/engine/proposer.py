@@ -18,8 +18,8 @@ class Proposer(Protocol):
     cost: float
     """The time that one proposed token takes, in steps of the model that judges it."""
 
-    def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
-        """For each sequence a list of tokens that may follow its last token; the number is the longest list allowed."""
+    def propose(self, limits: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
+        """For each sequence a list of tokens that may follow its last token. `limits`: how long each list may be."""
         ...
 
     def forget(self, sequence: TokenSequence) -> None:

@@ -95,6 +95,6 @@ class Request:
         return tuple(None if entry is None else spelled(entry, spell) for entry in self.prompt_scores.ranked)
 
 
-def spelled(found: Ranked, spell: Callable[[int], str]) -> Logprobs:
+def spelled(ranked: Ranked, spell: Callable[[int], str]) -> Logprobs:
     """Log probabilities and ranks, with the texts of the tokens."""
-    return {token: Logprob(logprob, rank, spell(token)) for token, (logprob, rank) in found.items()}
+    return {token: Logprob(logprob, rank, spell(token)) for token, (logprob, rank) in ranked.items()}

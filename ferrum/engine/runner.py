@@ -104,14 +104,14 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
     rows: list[int] = []
     tables_of: list[Ints] = []
     for chunk in chunks:
-        known, drafts = chunk.start + chunk.count, chunk.drafts
-        end = known + len(drafts)
-        token_ids += chunk.sequence.token_ids[chunk.start : known]
+        chunk_end, drafts = chunk.start + chunk.count, chunk.drafts
+        end = chunk_end + len(drafts)
+        token_ids += chunk.sequence.token_ids[chunk.start : chunk_end]
         starts += range(len(token_ids), len(token_ids) + len(drafts) + 1)
         token_ids += drafts
         positions += range(chunk.start, end)
         slots.append(chunk.sequence.table.slots(chunk.start, end - chunk.start))
-        contexts += range(known, end + 1)
+        contexts += range(chunk_end, end + 1)
         tables_of += [chunk.sequence.table.row] * (len(drafts) + 1)
         rows += range(len(token_ids) - chunk.rows - len(drafts), len(token_ids))
 
@@ -120,7 +120,7 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
     together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one transfer
     tokens = len(token_ids)
     sizes = (tokens, tokens, tokens, len(starts), len(contexts), tables.size, len(rows))
-    ids, places, targets, ends, lengths, blocks, wanted = ops.split(together, sizes, 0)
+    ids, places, targets, ends, lengths, blocks, logit_rows = ops.split(together, sizes, 0)
     return StepBatch(
         token_ids=ids,
         positions=places,
@@ -128,7 +128,7 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         seq_starts=ends,
         context_lens=lengths,
         block_tables=ops.reshape(blocks, tables.shape),
-        logit_rows=wanted,
+        logit_rows=logit_rows,
         starts=starts,
         contexts=contexts,
     )

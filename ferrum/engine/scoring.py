@@ -30,8 +30,8 @@ def score(executor: Executor, manager: KvManager, token_ids: Sequence[int], step
         for start in range(0, sequence.length, step_tokens):
             count = min(step_tokens, sequence.length - start)
             rows = executor.run(StepPlan((Chunk(sequence, start, count, rows=count),)))
-            found = logits[start : start + count] = executor.ops.to_numpy(rows)
-            if not np.isfinite(found).all():
+            part = logits[start : start + count] = executor.ops.to_numpy(rows)
+            if not np.isfinite(part).all():
                 raise ModelError("the model's logits are not all finite: damaged weights, or numbers out of range")
         return logits
     finally:

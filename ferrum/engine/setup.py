@@ -71,12 +71,12 @@ def check_supported(config: EngineConfig) -> None:
     """Raises InvalidParameter for a value that makes no sense, Unsupported for one that this version does not have."""
     find_order(config.scheduler)
     make_policy(config.eviction)
-    for name, value, known in (("compute", config.compute, COMPUTE), ("kv_dtype", config.kv_dtype, KV_DTYPES)):
-        if value in known:
+    for name, value, choices in (("compute", config.compute, COMPUTE), ("kv_dtype", config.kv_dtype, KV_DTYPES)):
+        if value in choices:
             continue
         if value not in DTYPES:
-            raise InvalidParameter(name, f"must be one of {', '.join(known)}, not {value!r}")
-        raise Unsupported(f"{name}={value!r} is not part of this version; known: {', '.join(known)}")
+            raise InvalidParameter(name, f"must be one of {', '.join(choices)}, not {value!r}")
+        raise Unsupported(f"{name}={value!r} is not part of this version; known: {', '.join(choices)}")
 
 
 def make_backend(config: EngineConfig) -> TensorOps:
@@ -110,15 +110,15 @@ def with_device_memory(ops: TensorOps, params: DecoderParams, config: EngineConf
             "gpu_memory_utilization", f"is for a GPU, and {ops.name} runs on the CPU: say kv_memory instead"
         )
     weights = sum(weight.data.nbytes for weight in params.weights())
-    kept = LEFT_ON_DEVICE + max(4 * weight.rows * weight.columns for weight in params.weights())
-    left = int(share * memory.total) - (memory.total - memory.free) - weights - kept
-    if left <= 0:
+    reserve = LEFT_ON_DEVICE + max(4 * weight.rows * weight.columns for weight in params.weights())
+    available = int(share * memory.total) - (memory.total - memory.free) - weights - reserve
+    if available <= 0:
         raise InvalidParameter(
             "gpu_memory_utilization",
             f"of {share:g} leaves nothing for keys and values: of {memory.total} bytes {memory.total - memory.free} "
-            f"are in use, the weights take {weights}, and {kept} are kept for the rest",
+            f"are in use, the weights take {weights}, and {reserve} are kept for the rest",
         )
-    return replace(config, kv_memory=left)
+    return replace(config, kv_memory=available)
 
 
 def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:
@@ -129,8 +129,8 @@ def storage_dtype(ops: TensorOps, config: EngineConfig) -> str:
 def capacity(model: ModelConfig, config: EngineConfig, dtype: str) -> Capacity:
     """The longest context: max_model_len, or the model's own as far as kv_memory holds it. Raises InvalidParameter if
     max_model_len exceeds either."""
-    held = blocks_within(config.kv_memory, model, config.block_size, dtype)
-    positions = held * config.block_size
+    blocks = blocks_within(config.kv_memory, model, config.block_size, dtype)
+    positions = blocks * config.block_size
     if positions < 2:  # one token of a prompt, one generated
         needed = block_bytes(model, config.block_size, dtype) * blocks_for(2, config.block_size)
         raise InvalidParameter("kv_memory", f"must be at least {needed} bytes for one block, not {config.kv_memory}")
@@ -144,9 +144,9 @@ def capacity(model: ModelConfig, config: EngineConfig, dtype: str) -> Capacity:
     on_host = blocks_within(config.host_kv_memory, model, config.block_size, dtype)
     if config.host_kv_memory and not on_host:
         needed = block_bytes(model, config.block_size, dtype)
-        given = config.host_kv_memory
-        raise InvalidParameter("host_kv_memory", f"must be 0 or at least {needed} bytes for one block, not {given}")
-    return Capacity(longest, held, on_host)
+        memory = config.host_kv_memory
+        raise InvalidParameter("host_kv_memory", f"must be 0 or at least {needed} bytes for one block, not {memory}")
+    return Capacity(longest, blocks, on_host)
 
 
 def build_runner(
@@ -199,9 +199,9 @@ def content_root(ops: TensorOps, model: ModelConfig, params: DecoderParams, conf
     Reads every weight: a second or so for a billion of them."""
     from concurrent.futures import ThreadPoolExecutor  # few starts need it
 
-    named = [*params.vectors(), *((weight.kind, weight.data) for weight in params.weights())]
+    arrays = [*params.vectors(), *((weight.kind, weight.data) for weight in params.weights())]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        contents = list(pool.map(lambda pair: (pair[0], array_digest(pair[1])), named))
+        contents = list(pool.map(lambda pair: (pair[0], array_digest(pair[1])), arrays))
     dtype = storage_dtype(ops, config)
     types = (ops.name, ops.float_dtype, dtype, config.compute, config.block_size)
     longest = capacity(model, config, dtype).max_model_len

@@ -52,15 +52,15 @@ class Speculation:
         """Raises InvalidParameter for a source that this engine does not have."""
         self._check(parse_speculate("speculate", params.speculate))
 
-    def _check(self, asked: Speculate | None) -> None:
-        if asked is not None and asked.source not in (OFF, *self._proposers):
-            raise InvalidParameter("speculate", f"is {asked.source!r}, and this engine has no draft_model for it")
+    def _check(self, speculate: Speculate | None) -> None:
+        if speculate is not None and speculate.source not in (OFF, *self._proposers):
+            raise InvalidParameter("speculate", f"is {speculate.source!r}, and this engine has no draft_model for it")
 
     def begin(self, sequence: TokenSequence) -> None:
         """Begins a sequence, whose parameters were checked."""
-        asked = parse_speculate("speculate", sequence.params.speculate) or self._default
-        if asked is not None and asked.source != OFF:
-            self._guesses[sequence] = Guess(self._proposers[asked.source], asked.most)
+        speculate = parse_speculate("speculate", sequence.params.speculate) or self._default
+        if speculate is not None and speculate.source != OFF:
+            self._guesses[sequence] = Guess(self._proposers[speculate.source], speculate.most)
 
     def forget(self, sequence: TokenSequence) -> None:
         """Drops what is known of a sequence that has ended."""
@@ -76,25 +76,25 @@ class Speculation:
 
     def drafts(self, plan: StepPlan) -> Drafts:
         """Drafts for the sequences of the plan that decode, as many as are expected to save time."""
-        found: dict[TokenSequence, list[int]] = {}
-        for proposer, wanted in self._wishes(plan).items():
+        drafts: dict[TokenSequence, list[int]] = {}
+        for proposer, counts in self._draft_counts(plan).items():
             try:
-                proposals = proposer.propose([(sequence, max(1, count)) for sequence, count in wanted.items()])
+                proposals = proposer.propose([(sequence, max(1, count)) for sequence, count in counts.items()])
             except BaseException:  # also an interrupt may leave its state half written
                 proposer.reset()
                 raise
-            for (sequence, count), tokens in zip(wanted.items(), proposals, strict=True):
+            for (sequence, count), tokens in zip(counts.items(), proposals, strict=True):
                 if count:
-                    found[sequence] = tokens
+                    drafts[sequence] = tokens
                 else:
                     self._guesses[sequence].trial = tuple(tokens[:1])
-        return found
+        return drafts
 
-    def _wishes(self, plan: StepPlan) -> dict[Proposer, dict[TokenSequence, int]]:
+    def _draft_counts(self, plan: StepPlan) -> dict[Proposer, dict[TokenSequence, int]]:
         """How many tokens each proposer is asked for, by sequence; 0 means one as a trial."""
-        wishes: dict[Proposer, dict[TokenSequence, int]] = {}
+        counts: dict[Proposer, dict[TokenSequence, int]] = {}
         if not self._guesses or not plan.sampled:
-            return wishes
+            return counts
         sequences = len(plan.sampled)
         for chunk in plan.chunks:
             sequence = chunk.sequence
@@ -105,8 +105,8 @@ class Speculation:
             cost = guess.proposer.cost
             count = guess.trust.length(self._pace, cost, sequences, guess.most)
             if count or not cost or sequence.length % TRIAL_STEPS == 0:
-                wishes.setdefault(guess.proposer, {})[sequence] = count
-        return wishes
+                counts.setdefault(guess.proposer, {})[sequence] = count
+        return counts
 
     def learn(self, plan: StepPlan) -> None:
         """Compares the proposals of a finished step with the tokens that were sampled."""
@@ -116,7 +116,7 @@ class Speculation:
             proposed = chunk.drafts or (() if guess is None else guess.trial)
             if not proposed:
                 continue
-            right = _same(proposed, sequence.token_ids[chunk.start + chunk.count :])
+            right = _common_prefix(proposed, sequence.token_ids[chunk.start + chunk.count :])
             if guess is not None:
                 guess.trust.learn(right, right == len(proposed))
             if chunk.drafts:
@@ -126,9 +126,9 @@ class Speculation:
                 self.accepted += right
 
 
-def _same(proposed: Sequence[int], came: Sequence[int]) -> int:
+def _common_prefix(proposed: Sequence[int], actual: Sequence[int]) -> int:
     """The length of the common prefix."""
     return next(
-        (place for place, (one, other) in enumerate(zip(proposed, came, strict=False)) if one != other),
-        min(len(proposed), len(came)),
+        (place for place, (one, other) in enumerate(zip(proposed, actual, strict=False)) if one != other),
+        min(len(proposed), len(actual)),
     )

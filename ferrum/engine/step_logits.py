@@ -44,10 +44,10 @@ class StepLogits:
     def of_prompts(self) -> Iterator[tuple[Chunk, NDArray[Any]]]:
         """The chunks of scored prompts, each with its rows on the host, to which all come in one transfer."""
         if self._scored:
-            rows = self._ops.to_numpy(self._rows([row for _, own in self._scored for row in own]))
+            rows = self._ops.to_numpy(self._rows([row for _, chunk_rows in self._scored for row in chunk_rows]))
             for chunk, _ in self._scored:
-                own, rows = rows[: chunk.rows], rows[chunk.rows :]
-                yield chunk, own
+                chunk_rows, rows = rows[: chunk.rows], rows[chunk.rows :]
+                yield chunk, chunk_rows
 
     def _rows(self, rows: Sequence[int]) -> Tensor:
         if len(rows) == self._logits.shape[0]:  # no row is asked for twice, and rows come in order

@@ -59,11 +59,11 @@ class Ticket:
     def take(self) -> list[IndexedChunk]:
         """The chunks since the last call, without waiting: for programs that use a listener. It raises no error;
         `result` does."""
-        found = []
+        chunks = []
         for _ in range(self._chunks.qsize()):
             if (item := self._chunks.get()) is not None:
-                found.append(item)
-        return found
+                chunks.append(item)
+        return chunks
 
     def result(self, timeout_s: float | None = None) -> Completion:
         """Waits for the answer. Raises TimeoutError after `timeout_s` seconds, or the error of a failed request."""
@@ -163,7 +163,7 @@ class EngineThread:
     def embed(self, job: EmbeddingJob, *, listener: Listener | None = None) -> EmbeddingTicket:
         """Computes the vectors of a job, one step between two steps of the engine. `listener` is called when the job
         has ended. Raises ResourceExhausted if too many jobs wait, and Cancelled after `close`."""
-        ticket = EmbeddingTicket(job, listener, lambda own: self._leave(lambda: self._embeddings.cancel(own)))
+        ticket = EmbeddingTicket(job, listener, lambda ticket: self._leave(lambda: self._embeddings.cancel(ticket)))
 
         def command() -> None:
             with self._lock:

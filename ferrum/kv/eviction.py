@@ -92,10 +92,10 @@ class ClockPolicy(_Queue):
         self._marks[block] = True
 
     def victim(self) -> int:
-        block, used = self._marks.popitem(last=False)
-        while used:
+        block, marked = self._marks.popitem(last=False)
+        while marked:
             self._marks[block] = False
-            block, used = self._marks.popitem(last=False)
+            block, marked = self._marks.popitem(last=False)
         return block
 
 

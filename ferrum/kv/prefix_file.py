@@ -101,8 +101,8 @@ def _tokens(metadata: Mapping[str, str], path: str | Path, root: Digest, block_s
     if metadata.get("format") != FORMAT:
         raise InvalidFormat(f"{path} is not a prefix that this version has saved")
     if metadata.get("root") != root.hex():
-        what = "model, backend, dtype, kv_dtype, compute, deterministic, block_size or longest context"
-        raise InvalidFormat(f"{path} was saved with another {what}")
+        inputs = "model, backend, dtype, kv_dtype, compute, deterministic, block_size or longest context"
+        raise InvalidFormat(f"{path} was saved with another {inputs}")
     token_ids: list[int] = array("q", json.loads(metadata.get("token_ids", "null"))).tolist()
     if len(token_ids) % block_size or not token_ids:
         raise InvalidFormat(f"{path} is not a saved prefix for blocks of {block_size} tokens")

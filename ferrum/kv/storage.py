@@ -102,7 +102,7 @@ class KvStorage:
             shape = blocks, config.kv_heads, config.head_dim, block_size
             self.layers = tuple(new_layer(ops.empty, dtype, *shape) for _ in range(config.layers))
         self._blocks_at_once = max(1, MOST_MOVED // block)
-        self._named = {
+        self._arrays = {
             f"layer.{index}.{each.name}": getattr(layer, each.name)
             for index, layer in enumerate(self.layers)
             for each in fields(layer)
@@ -112,7 +112,7 @@ class KvStorage:
 
     def _by_type(self, host_blocks: int) -> list[_Share]:
         by_type: dict[str, dict[str, Tensor]] = {}
-        for name, array in self._named.items():
+        for name, array in self._arrays.items():
             by_type.setdefault(str(array.dtype), {})[name] = array
         numbers = {dtype: math.prod(next(iter(arrays.values())).shape[1:]) for dtype, arrays in by_type.items()}
         return [
@@ -124,7 +124,7 @@ class KvStorage:
         """Copies blocks of the device to other blocks of the device."""
         with _device_errors():
             source, target = self._place(sources), self._place(targets)
-            for array in self._named.values():
+            for array in self._arrays.values():
                 self._ops.put(array, (target,), self._ops.take(array, source))
 
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
@@ -141,8 +141,8 @@ class KvStorage:
     def _move_out(self, share: _Share, place: Tensor, host_blocks: Sequence[int]) -> None:
         """The same where tensors are in the host's memory already: array by array, without packing them first."""
         for index, array in enumerate(share.arrays.values()):
-            taken = self._ops.to_numpy(self._ops.take(array, place))
-            share.host[list(host_blocks), index] = taken.reshape(len(host_blocks), -1)
+            rows = self._ops.to_numpy(self._ops.take(array, place))
+            share.host[list(host_blocks), index] = rows.reshape(len(host_blocks), -1)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
         """Copies blocks of the host to blocks of the device."""
@@ -157,7 +157,7 @@ class KvStorage:
         len(blocks) blocks on their first axis."""
         contents = {
             name: np.empty((len(blocks), *array.shape[1:]), host_dtype(str(array.dtype)))
-            for name, array in self._named.items()
+            for name, array in self._arrays.items()
         }
         start = 0
         for source in self._pieces(blocks):
@@ -174,7 +174,7 @@ class KvStorage:
     def write(self, blocks: Sequence[int], contents: dict[str, NDArray[Any]]) -> None:
         """Writes the result of `read` to as many blocks of the device. Raises KeyError or ValueError for contents of
         another shape or type."""
-        for name, array in self._named.items():
+        for name, array in self._arrays.items():
             content = contents[name]
             if content.shape != (len(blocks), *array.shape[1:]) or str(content.dtype) != str(array.dtype):
                 raise ValueError(f"{name} is {content.dtype} of shape {content.shape}")

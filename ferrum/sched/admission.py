@@ -69,10 +69,10 @@ class Admission:
         if self._running_siblings(sequence):
             return True  # it shares the whole prompt, and one block is enough
         earlier = [other for other in self._running if other.rank < sequence.rank]
-        held = {block for other in earlier for block in other.table.blocks}
-        shared = sum(hit.block in held for hit in self._manager.find(sequence.table, sequence.token_ids))
+        held_blocks = {block for other in earlier for block in other.table.blocks}
+        shared = sum(hit.block in held_blocks for hit in self._manager.find(sequence.table, sequence.token_ids))
         needed = blocks_for(sequence.length + 1, self._manager.block_size) - shared
-        return needed <= self._manager.device.total - len(held)
+        return needed <= self._manager.device.total - len(held_blocks)
 
     def forget_refusal(self) -> None:
         """Blocks of a prompt have been recorded: the sequence refused last may share them, and fit."""

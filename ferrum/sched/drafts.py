@@ -23,26 +23,26 @@ Drafts = Mapping[TokenSequence, Sequence[int]]
 def with_drafts(plan: StepPlan, drafts: Drafts, manager: KvManager, most_tokens: int) -> StepPlan:
     """The same plan with as many drafts as fit in a step of `most_tokens` tokens. `drafts`: the tokens that were
     proposed for sequences that the plan samples."""
-    left = most_tokens - plan.tokens
+    room = most_tokens - plan.tokens
     chunks: list[Chunk] = []
     for chunk in plan.chunks:
         sequence = chunk.sequence
-        most = min(len(drafts.get(sequence, ())), left, sequence.max_length - sequence.length - 1)
-        if most > 0:
-            count = _reserve(chunk, most, manager, len(plan.chunks))
-            left -= count
+        limit = min(len(drafts.get(sequence, ())), room, sequence.max_length - sequence.length - 1)
+        if limit > 0:
+            count = _reserve(chunk, limit, manager, len(plan.chunks))
+            room -= count
             chunk = Chunk(sequence, chunk.start, chunk.count, chunk.rows, tuple(drafts[sequence][:count]))
         chunks.append(chunk)
     return StepPlan(tuple(chunks))
 
 
-def _reserve(chunk: Chunk, most: int, manager: KvManager, running: int) -> int:
-    """Reserves positions for at most `most` drafts after the chunk, if enough blocks are left -> for how many it has
+def _reserve(chunk: Chunk, limit: int, manager: KvManager, running: int) -> int:
+    """Reserves positions for at most `limit` drafts after the chunk, if enough blocks are left -> for how many it has
     positions. `running`: sequences of the plan, each of which may need a block for its next token."""
     table, end = chunk.sequence.table, chunk.start + chunk.count
-    if end + most > table.writable_until:
-        missing = blocks_for(end + most, manager.block_size) - len(table.blocks)
+    if end + limit > table.writable_until:
+        missing = blocks_for(end + limit, manager.block_size) - len(table.blocks)
         if missing + running <= manager.device.available:
             with suppress(ResourceExhausted, DeviceError):  # nothing changes then
-                manager.reserve(table, chunk.start, end + most)
-    return max(0, min(most, table.writable_until - end))  # writable_until is 0 after a fork of this step
+                manager.reserve(table, chunk.start, end + limit)
+    return max(0, min(limit, table.writable_until - end))  # writable_until is 0 after a fork of this step

@@ -32,9 +32,9 @@ def audit_tier(pool: BlockPool, references: Counter[int]) -> None:
     """The same for one tier, from the number of references to each block."""
     cached = 0
     for block in range(pool.total):
-        held, digest = pool.references(block), pool.digest(block)
-        assert held == references[block], f"block {block} has {references[block]} references, the pool says {held}"
-        cached += not held and digest is not None
+        count, digest = pool.references(block), pool.digest(block)
+        assert count == references[block], f"block {block} has {references[block]} references, the pool says {count}"
+        cached += not count and digest is not None
         assert digest is None or pool.lookup(digest) == block, f"block {block} is not found by its digest"
     assert pool.cached == cached, f"{cached} blocks are cached, the pool says {pool.cached}"
     assert pool.held == len(references), f"{len(references)} blocks are held, the pool says {pool.held}"

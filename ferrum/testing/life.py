@@ -97,8 +97,8 @@ class Guesser:
     def __init__(self, chance: Random) -> None:
         self._chance = chance
 
-    def propose(self, asked: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
-        return [self._guess(list(sequence.token_ids), most) for sequence, most in asked]
+    def propose(self, limits: Sequence[tuple[TokenSequence, int]]) -> list[list[int]]:
+        return [self._guess(list(sequence.token_ids), limit) for sequence, limit in limits]
 
     def forget(self, sequence: TokenSequence) -> None:
         """Nothing is kept."""
@@ -106,9 +106,9 @@ class Guesser:
     def reset(self) -> None:
         """Nor is it doubted."""
 
-    def _guess(self, tokens: list[int], most: int) -> list[int]:
+    def _guess(self, tokens: list[int], limit: int) -> list[int]:
         start = len(tokens)
-        for _ in range(most):
+        for _ in range(limit):
             tokens.append(letters(tokens) if self._chance.random() < 0.8 else self._chance.choice(LETTERS))
         return tokens[start:]
 
@@ -203,11 +203,11 @@ class Life:
         """A finished request has the answer of the model, or its beginning if it was cancelled or failed."""
         tokens, reason = alone(client.prompt, client.params, self.context)
         for choice in client.request.completion().choices:
-            said = list(choice.token_ids)
+            answer = list(choice.token_ids)
             if choice.finish_reason in (FinishReason.STOP, FinishReason.LENGTH):
-                assert (said, choice.finish_reason) == (tokens, reason), f"said {said}, alone {tokens}"
+                assert (answer, choice.finish_reason) == (tokens, reason), f"said {answer}, alone {tokens}"
             else:
-                assert said == tokens[: len(said)], f"said {said}, alone {tokens}"
+                assert answer == tokens[: len(answer)], f"said {answer}, alone {tokens}"
                 failed = choice.finish_reason is FinishReason.ERROR
                 assert client.request.error is not None if failed else client.cancelled, "ended without a reason"
 

@@ -30,8 +30,8 @@ MARK = re.compile(r"(<!-- figure: ([^>]+) -->\n```text\n).*?(```\n)", re.DOTALL)
 
 def recite(tokens: Sequence[int]) -> int:
     """The model: the next byte of the first sentence that begins with these tokens."""
-    known = bytes(tokens)
-    return next(sentence[len(known)] for sentence in SENTENCES if sentence.startswith(known))
+    prefix = bytes(tokens)
+    return next(sentence[len(prefix)] for sentence in SENTENCES if sentence.startswith(prefix))
 
 
 class Diary(EngineObserver):
@@ -124,7 +124,7 @@ def figures() -> dict[str, str]:
 
 def with_figures(page: str, texts: dict[str, str]) -> str:
     """The page with the text of each figure after its mark. Raises KeyError for a mark of no figure."""
-    return MARK.sub(lambda found: found[1] + texts[found[2]] + found[3], page)
+    return MARK.sub(lambda match: match[1] + texts[match[2]] + match[3], page)
 
 
 @click.command()

@@ -100,17 +100,17 @@ class StrictOps(Compositions):
 
     def counted(self) -> Counts:
         """The counts since the last call."""
-        found, self._counts = self._counts, Counts()
-        return found
+        counts, self._counts = self._counts, Counts()
+        return counts
 
     def asarray(self, values: Any, dtype: str) -> Tensor:
         """A copy, which may be made as late as the next `to_numpy`."""
         self._counts.calls["asarray"] += 1
         if isinstance(values, np.ndarray):
             self._being_read.append((values, hash(values.tobytes())))
-        made = StrictTensor(self._inner.asarray(np.array(values, host_dtype(dtype)), dtype))
-        self._counts.bytes_up += math.prod(made.shape) * host_dtype(dtype).itemsize
-        return made
+        tensor = StrictTensor(self._inner.asarray(np.array(values, host_dtype(dtype)), dtype))
+        self._counts.bytes_up += math.prod(tensor.shape) * host_dtype(dtype).itemsize
+        return tensor
 
     def to_numpy(self, x: Tensor) -> np.ndarray:
         """A read-only copy."""
@@ -118,10 +118,10 @@ class StrictOps(Compositions):
         if any(hash(values.tobytes()) != before for values, before in self._being_read):
             raise TypeError("a host array was changed while asarray could still read it")
         self._being_read.clear()
-        found = np.array(self._inner.to_numpy(_inner_of(x)))
-        found.flags.writeable = False
-        self._counts.bytes_down += found.nbytes
-        return found
+        array = np.array(self._inner.to_numpy(_inner_of(x)))
+        array.flags.writeable = False
+        self._counts.bytes_down += array.nbytes
+        return array
 
 
 def _inner_of(argument: Any) -> Any:
@@ -170,8 +170,8 @@ def _counting(name: str) -> Callable[..., Any]:
     def run(self: StrictOps, *arguments: Any, **options: Any) -> Any:
         self._counts.calls[name] += 1
         _check_types(name, [*arguments, *options.values()])
-        given = {key: _inner_of(value) for key, value in options.items()}
-        return _strict(getattr(self._inner, name)(*map(_inner_of, arguments), **given))
+        keywords = {key: _inner_of(value) for key, value in options.items()}
+        return _strict(getattr(self._inner, name)(*map(_inner_of, arguments), **keywords))
 
     return run
 

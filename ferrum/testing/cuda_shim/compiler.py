@@ -47,7 +47,7 @@ def compiled(text: str, options: tuple[str, ...]) -> bytes:
         files = KernelFiles(None, str(error))
     library = files.read(name)
     if library is None:
-        library = _made(program, text, options)
+        library = _compiled(program, text, options)
         files.write(name, library)
     return library
 
@@ -60,7 +60,7 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _made(program: str, text: str, options: tuple[str, ...]) -> bytes:
+def _compiled(program: str, text: str, options: tuple[str, ...]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="ferrum-shim-") as scratch:
         object_file, library = str(Path(scratch) / "kernels.o"), Path(scratch) / "kernels.so"
         _run((program, *COMPILING, *options, "-o", object_file), text)
@@ -69,6 +69,6 @@ def _made(program: str, text: str, options: tuple[str, ...]) -> bytes:
 
 
 def _run(command: tuple[str, ...], text: str = "") -> None:
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DeviceError(f"a kernel does not compile: {done.stderr.strip()[:2000]}")
+    process = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise DeviceError(f"a kernel does not compile: {process.stderr.strip()[:2000]}")

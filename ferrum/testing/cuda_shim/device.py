@@ -120,9 +120,9 @@ class ShimDevice:
         else:
             self._recorded.append(run)
 
-    def _not_recording(self, what: str) -> None:
+    def _not_recording(self, operation: str) -> None:
         if self._recorded is not None:
-            raise NotCapturable(what)
+            raise NotCapturable(operation)
 
 
 class _Launched:

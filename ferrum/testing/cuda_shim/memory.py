@@ -43,8 +43,8 @@ class Memory:
         raw[:GUARD] = raw[GUARD + size :] = CANARY
         if size <= MOST_FILLED:
             raw[GUARD : GUARD + size] = POISON
-        held: np.ndarray = np.asarray(_Piece(self, raw, size))
-        return held.view(kind).reshape(shape)
+        buffer: np.ndarray = np.asarray(_Piece(self, raw, size))
+        return buffer.view(kind).reshape(shape)
 
     def fresh(self, size: int) -> np.ndarray:
         """uint8 [size], content undefined; pages of zeros take no memory until they are accessed."""

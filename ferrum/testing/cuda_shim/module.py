@@ -84,7 +84,7 @@ def _check(name: str, grid: tuple[int, ...], block: tuple[int, ...], shared: int
     threads = math.prod(block)
     if threads % 32 or not 0 < threads <= MOST_THREADS or any(map(int.__gt__, block, LARGEST_BLOCK)):
         raise DeviceError(f"kernel {name}: a block of {block} threads")
-    if any(size < 1 or size > most for size, most in zip(grid, LARGEST_GRID, strict=True)):
+    if any(size < 1 or size > limit for size, limit in zip(grid, LARGEST_GRID, strict=True)):
         raise DeviceError(f"kernel {name}: a grid of {grid} blocks")
     if not 0 <= shared <= MOST_SHARED:
         raise DeviceError(f"kernel {name}: {shared} bytes of dynamic shared memory")
