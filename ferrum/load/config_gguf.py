@@ -65,22 +65,22 @@ def describe(file: GGUFFile, ids: TokenIds) -> Description:
     fields = Fields(file.metadata, str(file.path))
     name, family = _family(fields)
     model = Fields(file.metadata, fields.where, name + ".")
-    read = GGUF_READ | family.read
-    neutral = {key: values for key, values in GGUF_NEUTRAL.items() if key not in read}
-    check_keys(model, read, {**neutral, **family.neutral}, GGUF_HARMLESS)
+    read_keys = GGUF_READ | family.read_keys
+    neutral = {key: values for key, values in GGUF_NEUTRAL.items() if key not in read_keys}
+    check_keys(model, read_keys, {**neutral, **family.neutral}, GGUF_HARMLESS)
     layout = family.fitted(file.tensors)
     sizes = _sizes(model)
     rope = None if layout.positions else read_rope(file, model, family, sizes["head_dim"])
     experts = _experts(model, family)
-    given: dict[str, Any] = {"parallel": _is_parallel(model, family, layout), **family.always}
-    given |= _scales(model, family, sizes) | _layers(model, family, sizes["layers"], rope, experts is not None)
+    options: dict[str, Any] = {"parallel": _is_parallel(model, family, layout), **family.always}
+    options |= _scales(model, family, sizes) | _layers(model, family, sizes["layers"], rope, experts is not None)
     config = ModelConfig(
         architecture=name,
         vocab_size=_vocabulary(file, layout),
         **sizes,
         max_positions=positions(model, "context_length"),
-        norm_epsilon=epsilon(model, LAYER_NORM_EPSILON if given.get("layer_norm") else RMS_NORM_EPSILON),
-        **given,
+        norm_epsilon=epsilon(model, LAYER_NORM_EPSILON if options.get("layer_norm") else RMS_NORM_EPSILON),
+        **options,
         experts=experts,
         tie_embeddings=f"{layout.head}.weight" not in file.tensors,
         pooling=gguf_pooling(model),
@@ -149,11 +149,11 @@ def _layers(model: Fields, family: GGUFFamily, layers: int, rope: RopeConfig | N
         return {"rope": rope, "sliding_window": window}
     local = rope if window is None else rope_of_windows(model, family, rope)
     last = LayerKind(rope if kinds.last_turns else None, None, sparse)
-    other = LayerKind(local, window, sparse)
-    found = tuple(other if each else last for each in _windowed(model, family, layers))
-    if len(set(found)) > 1:
-        return {"rope": rope, "layer_kinds": found}
-    return {"rope": found[0].rope, "sliding_window": found[0].window}
+    sliding = LayerKind(local, window, sparse)
+    layer_kinds = tuple(sliding if each else last for each in _windowed(model, family, layers))
+    if len(set(layer_kinds)) > 1:
+        return {"rope": rope, "layer_kinds": layer_kinds}
+    return {"rope": layer_kinds[0].rope, "sliding_window": layer_kinds[0].window}
 
 
 def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
@@ -169,10 +169,10 @@ def _windowed(model: Fields, family: GGUFFamily, layers: int) -> list[bool]:
 
 def _scales(model: Fields, family: GGUFFamily, sizes: dict[str, int]) -> dict[str, float]:
     """The factors and caps of scores, embeddings, residuals and logits. 0 in the file means none."""
-    found = numbers(model, family.numbers, none=(0,))
+    scales = numbers(model, family.numbers, none=(0,))
     if sizes["layers"] == family.wide_at:
-        found["attention_scale"] = (sizes["hidden_size"] // sizes["heads"]) ** -0.5
-    return found
+        scales["attention_scale"] = (sizes["hidden_size"] // sizes["heads"]) ** -0.5
+    return scales
 
 
 def _is_parallel(model: Fields, family: GGUFFamily, layout: Layout) -> bool:

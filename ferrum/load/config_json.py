@@ -105,10 +105,10 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_I
     kv_heads = family.constants.get("kv_heads") or sizes.kv_heads(heads)
     check_heads(fields, heads, kv_heads, family.word("num_key_value_heads"))
     scales = numbers(fields, family.numbers)
-    given: dict[str, Any] = {"hidden_activation": sizes.activation(), **scales, **family.constants}
-    if "rope" not in given:
-        given |= _layers(fields, family, layers, sizes.rope(head_dim, max_positions))
-    rope = given["rope"]
+    options: dict[str, Any] = {"hidden_activation": sizes.activation(), **scales, **family.constants}
+    if "rope" not in options:
+        options |= _layers(fields, family, layers, sizes.rope(head_dim, max_positions))
+    rope = options["rope"]
     if rope is not None and rope.scaling is RopeScaling.DYNAMIC:
         max_positions = min(int(rope.factor * max_positions), LARGEST_POSITION)
     return ModelConfig(
@@ -125,7 +125,7 @@ def parse_config(fields: Fields, family: HuggingFaceFamily, ids: TokenIds = NO_I
         experts=_experts(fields, family),
         eos_token_ids=ids.eos_token_ids,
         bos_token_id=ids.bos_token_id,
-        **{"kv_heads": kv_heads, **given},
+        **{"kv_heads": kv_heads, **options},
     )
 
 
@@ -201,10 +201,12 @@ def _experts(fields: Fields, family: HuggingFaceFamily) -> ExpertsConfig | None:
     keys = family.experts
     if keys is None:
         return None
-    given = [key for key in COUNTS if key in fields] or [COUNTS[0]]
-    count, chosen = fields.integer(given[0]), fields.integer("num_experts_per_tok")
-    if fields.integer(given[-1]) != count:
-        raise InvalidFormat(f"{fields.where}: {given[0]} is {count}, but {given[-1]} is {fields.get(given[-1])}")
+    count_keys = [key for key in COUNTS if key in fields] or [COUNTS[0]]
+    count, chosen = fields.integer(count_keys[0]), fields.integer("num_experts_per_tok")
+    if fields.integer(count_keys[-1]) != count:
+        raise InvalidFormat(
+            f"{fields.where}: {count_keys[0]} is {count}, but {count_keys[-1]} is {fields.get(count_keys[-1])}"
+        )
     if chosen > count:
         raise InvalidFormat(f"{fields.where}: num_experts_per_tok is {chosen}, but there are {count} experts")
     shared = 0 if keys.shared_size is None else fields.optional_integer(keys.shared_size) or 0
@@ -222,24 +224,24 @@ def find_family(fields: Fields) -> HuggingFaceFamily:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise fields.wrong("architectures", "a list of names")
     kinds = {name.casefold(): kind for kind, f in FAMILIES.items() for name in f.classes}
-    found = [kinds[name.casefold()] for name in classes if name.casefold() in kinds]
-    kind = fields.text("model_type") if "model_type" in fields or not classes else next(iter(found), "")
-    found = [other for other in found if (other in ENCODER_FAMILIES) == (kind in ENCODER_FAMILIES)]
+    matches = [kinds[name.casefold()] for name in classes if name.casefold() in kinds]
+    kind = fields.text("model_type") if "model_type" in fields or not classes else next(iter(matches), "")
+    matches = [each for each in matches if (each in ENCODER_FAMILIES) == (kind in ENCODER_FAMILIES)]
     writes_on = any(name.endswith("ForCausalLM") for name in classes)
-    if classes and not found and not (writes_on and kind in HUGGING_FACE_FAMILIES):
+    if classes and not matches and not (writes_on and kind in HUGGING_FACE_FAMILIES):
         raise fields.refused("architectures", [f.causal_class for f in FAMILIES.values()])
     if kind not in FAMILIES:
         raise fields.refused("model_type", FAMILIES)
     family = FAMILIES[kind]
-    if classes and kind not in found:
-        named = ", ".join(map(quoted, classes[:3]))
-        warn(f"{fields.where}: architectures names {named}; it is run as {family.causal_class}, as model_type says")
+    if classes and kind not in matches:
+        names = ", ".join(map(quoted, classes[:3]))
+        warn(f"{fields.where}: architectures names {names}; it is run as {family.causal_class}, as model_type says")
     return _variant(fields, family)
 
 
 def _neutral(family: HuggingFaceFamily) -> Neutral:
-    others = {key: values for key, values in CONFIG_NEUTRAL.items() if key not in family.keys | family.harmless}
-    return {**others, **family.neutral}
+    neutral = {key: values for key, values in CONFIG_NEUTRAL.items() if key not in family.keys | family.harmless}
+    return {**neutral, **family.neutral}
 
 
 def _variant(fields: Fields, family: HuggingFaceFamily) -> HuggingFaceFamily:

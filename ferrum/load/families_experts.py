@@ -17,7 +17,7 @@ from ferrum.load.family import (
     family,
 )
 from ferrum.load.layer_rules import AllButEvery, LayerRules, every_other_below_max_window_layers, sparse_step
-from ferrum.load.limits import Given
+from ferrum.load.limits import NumberKey
 
 EXPERT_FAMILIES = (
     family(
@@ -97,7 +97,7 @@ EXPERT_FAMILIES = (
             },
         },
         constants={"hidden_activation": "quick_gelu", "up_offset": 1.0},
-        numbers={"swiglu_limit": Given("swiglu_limit", 7.0)},
+        numbers={"swiglu_limit": NumberKey("swiglu_limit", 7.0)},
         biases=EXPERT_LINEARS,
         bias_flags={"attention_bias": (True, ATTENTION_LINEARS)},
         rules=LayerRules(window=128, slides=AllButEvery(2)),

@@ -13,7 +13,7 @@ from typing import Any
 
 from ferrum.load.known_keys import Neutral, words
 from ferrum.load.layout import Layout
-from ferrum.load.limits import Given
+from ferrum.load.limits import NumberKey
 
 _PLACE = "blk.{layer}."
 _NAMES = {
@@ -83,7 +83,7 @@ class GGUFFamily:
     layout: Layout
     optional: Mapping[str, str] = field(default_factory=dict)  # other names of parts, used if the file has them
     always: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig
-    numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig, and the keys that give them
+    numbers: Mapping[str, NumberKey] = field(default_factory=dict)  # fields of ModelConfig, and the keys that give them
     parallel_key: str | None = None  # true if attention and MLP read the same x
     passed_over: tuple[str, ...] = ()  # keys that are ignored, because tensors say the same
     neutral: Neutral = field(default_factory=dict)  # keys that must be absent or one of these
@@ -96,12 +96,12 @@ class GGUFFamily:
 
     def fitted(self, names: Collection[str]) -> Layout:
         """The layout of a file that has tensors of these names. Its first layer decides."""
-        other = {part: _PLACE + name for part, name in {**_ELSEWHERE, **self.optional}.items()}
-        found = {part: name for part, name in other.items() if f"{name.format(layer=0, expert=0)}.weight" in names}
-        return replace(self.layout, layer={**self.layout.layer, **found})
+        optional = {part: _PLACE + name for part, name in {**_ELSEWHERE, **self.optional}.items()}
+        present = {part: name for part, name in optional.items() if f"{name.format(layer=0, expert=0)}.weight" in names}
+        return replace(self.layout, layer={**self.layout.layer, **present})
 
     @property
-    def read(self) -> frozenset[str]:
+    def read_keys(self) -> frozenset[str]:
         """The keys that are read for this family in addition to those of all families."""
         keys = {number.key for number in self.numbers.values()} | {*self.passed_over, *self.rope_keys}
         keys |= {self.parallel_key} if self.parallel_key else set()
@@ -117,12 +117,12 @@ _GELU_TANH = {"hidden_activation": "gelu_tanh"}
 _GPT2 = {**_LAYER_NORMS, **_GELU_TANH, "gated": False}
 _GPT_NEOX = {**_GPT2, "hidden_activation": "gelu"}
 _GRANITE = {
-    "attention_scale": Given("attention.scale"),
-    "embedding_scale": Given("embedding_scale"),
-    "residual_scale": Given("residual_scale"),
-    "logit_scale": Given("logit_scale", power=-1),
+    "attention_scale": NumberKey("attention.scale"),
+    "embedding_scale": NumberKey("embedding_scale"),
+    "residual_scale": NumberKey("residual_scale"),
+    "logit_scale": NumberKey("logit_scale", power=-1),
 }
-_ROOT = {"embedding_scale": Given("embedding_length", power=0.5)}
+_ROOT = {"embedding_scale": NumberKey("embedding_length", power=0.5)}
 _GPT_OSS = {"hidden_activation": "quick_gelu", "swiglu_limit": 7.0, "up_offset": 1.0}
 
 GGUF_FAMILIES: dict[str, GGUFFamily] = {
@@ -140,8 +140,8 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         always=_GELU_TANH,
         numbers={
             **_ROOT,
-            "attention_softcap": Given("attn_logit_softcapping", 50.0),
-            "logit_softcap": Given("final_logit_softcapping", 30.0),
+            "attention_softcap": NumberKey("attn_logit_softcapping", 50.0),
+            "logit_softcap": NumberKey("final_logit_softcapping", 30.0),
         },
         kinds=Kinds(2, window=4096),
         wide_at=46,
@@ -149,7 +149,7 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
     "gemma3": GGUFFamily(
         _layout({**HEAD_NORMS, **AFTER_NORMS}),
         always=_GELU_TANH,
-        numbers={**_ROOT, "logit_softcap": Given("final_logit_softcapping")},
+        numbers={**_ROOT, "logit_softcap": NumberKey("final_logit_softcapping")},
         kinds=Kinds(6, scaled=False, base=10000.0),
         wide_at=62,
     ),
@@ -173,12 +173,12 @@ GGUF_FAMILIES: dict[str, GGUFFamily] = {
         _layout(ONE_NORM, interleaved=True),
         optional=HEAD_NORMS,
         always=_LAYER_NORMS,
-        numbers={"logit_scale": Given("logit_scale")},
+        numbers={"logit_scale": NumberKey("logit_scale")},
     ),
     "cohere2": GGUFFamily(
         _layout(ONE_NORM, interleaved=True),
         always=_LAYER_NORMS,
-        numbers={"logit_scale": Given("logit_scale")},
+        numbers={"logit_scale": NumberKey("logit_scale")},
         kinds=Kinds(4, window=4096, last_turns=False),
     ),
     "stablelm": GGUFFamily(  # if the MLP has its own norm it comes after attention, whatever the key says

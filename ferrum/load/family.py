@@ -14,7 +14,7 @@ from typing import Any
 from ferrum.load.layer_rules import LayerRules
 from ferrum.load.layout import Layout
 from ferrum.load.layouts_json import LLAMA
-from ferrum.load.limits import Given
+from ferrum.load.limits import NumberKey
 
 Words = Mapping[str, str]
 """Our name of a size, which is Llama's key, and this family's key."""
@@ -47,7 +47,7 @@ class HuggingFaceFamily:
     words: Words = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)  # by our name; "rope_parameters" is for all rotary keys
     constants: Mapping[str, Any] = field(default_factory=dict)  # fields of ModelConfig that all its models share
-    numbers: Mapping[str, Given] = field(default_factory=dict)  # fields of ModelConfig, and the keys that hold them
+    numbers: Mapping[str, NumberKey] = field(default_factory=dict)  # fields of ModelConfig, and the keys that hold them
     intermediate_factor: int = 0  # intermediate_size / hidden_size, where the file does not give it
     activations: Mapping[str, str] = field(default_factory=dict)  # names with another meaning in this family
     biases: tuple[str, ...] = ()  # linears that always have a bias
@@ -78,7 +78,7 @@ class HuggingFaceFamily:
         return frozenset(
             [
                 *self.words.values(),
-                *(given.key for given in self.numbers.values()),
+                *(number.key for number in self.numbers.values()),
                 *self.bias_flags,
                 *self.part_flags,
                 *(self.rules.keys if self.rules is not None else ()),
@@ -102,8 +102,8 @@ ALL_LINEARS = (*ATTENTION_LINEARS, "up", "down")
 EXPERT_LINEARS = ("router", "expert_gate", "expert_up", "expert_down")
 ATTENTION_BIAS = {"attention_bias": (False, ATTENTION_LINEARS)}
 GRANITE_SCALES = {
-    "embedding_scale": Given("embedding_multiplier"),
-    "residual_scale": Given("residual_multiplier"),
-    "attention_scale": Given("attention_multiplier", 1.0),
-    "logit_scale": Given("logits_scaling", power=-1),
+    "embedding_scale": NumberKey("embedding_multiplier"),
+    "residual_scale": NumberKey("residual_multiplier"),
+    "attention_scale": NumberKey("attention_multiplier", 1.0),
+    "logit_scale": NumberKey("logits_scaling", power=-1),
 }

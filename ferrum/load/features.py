@@ -56,15 +56,15 @@ def _attention(config: ModelConfig, parts: set[str]) -> Iterator[Feature]:
     if config.kv_heads < config.heads:
         yield Feature(f"grouped queries, {config.heads // config.kv_heads} heads to a key", ATTENTION)
     if {"attention_after", "mlp_after"} & parts:
-        both = {"attention_norm", "mlp_norm"} & parts
-        yield Feature("norms before and after each branch" if both else "norms after each branch", PARAMS)
+        norms_before = {"attention_norm", "mlp_norm"} & parts
+        yield Feature("norms before and after each branch" if norms_before else "norms after each branch", PARAMS)
     if {"attention_closing", "mlp_closing"} & parts:
         yield Feature("norms behind each residual connection", PARAMS)
     if "query_norm" in parts:
         yield Feature("norms of queries and keys", COMPOSITIONS)
     windows = [kind.window for kind in config.kinds if kind.window is not None]
     if windows:
-        yield Feature(f"window of {windows[0]} tokens in {_some(len(windows), config.layers)}", ATTENTION)
+        yield Feature(f"window of {windows[0]} tokens in {_layer_share(len(windows), config.layers)}", ATTENTION)
     if config.attention_softcap is not None:
         yield Feature(f"scores capped at {config.attention_softcap:g}", ATTENTION)
     if config.attention_scale is not None:
@@ -78,8 +78,8 @@ def _rotation(config: ModelConfig) -> Iterator[Feature]:
     for kind in config.kinds:
         ropes.setdefault(kind.rope, []).append(kind)
     for rope, kinds in ropes.items():
-        where = "" if len(ropes) == 1 else f" in {_some(len(kinds), config.layers)}"
-        yield Feature(f"{_turn(rope, config)}{where}", ROPE)
+        place = "" if len(ropes) == 1 else f" in {_layer_share(len(kinds), config.layers)}"
+        yield Feature(f"{_turn(rope, config)}{place}", ROPE)
 
 
 def _turn(rope: RopeConfig | None, config: ModelConfig) -> str:
@@ -100,11 +100,11 @@ def _mlp(config: ModelConfig) -> Iterator[Feature]:
     sparse = sum(kind.sparse for kind in config.kinds)
     if sparse < config.layers:
         kind = "gated MLP" if config.gated else "MLP without a gate"
-        where = f" in {_some(config.layers - sparse, config.layers)}" if sparse else ""
-        yield Feature(f"{kind}, {activation}{where}", COMPOSITIONS)
+        place = f" in {_layer_share(config.layers - sparse, config.layers)}" if sparse else ""
+        yield Feature(f"{kind}, {activation}{place}", COMPOSITIONS)
     if config.experts is not None and sparse:
-        where = "" if sparse == config.layers else f" in {_some(sparse, config.layers)}"
-        yield Feature(f"{_mixture(config.experts)}, {activation}{where}", EXPERTS)
+        place = "" if sparse == config.layers else f" in {_layer_share(sparse, config.layers)}"
+        yield Feature(f"{_mixture(config.experts)}, {activation}{place}", EXPERTS)
 
 
 def _mixture(experts: ExpertsConfig) -> str:
@@ -127,5 +127,5 @@ def _head(config: ModelConfig) -> Iterator[Feature]:
         yield Feature(f"logits capped at {config.logit_softcap:g}", COMPOSITIONS)
 
 
-def _some(count: int, layers: int) -> str:
+def _layer_share(count: int, layers: int) -> str:
     return "every layer" if count == layers else f"{count} of {layers} layers"

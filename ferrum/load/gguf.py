@@ -146,40 +146,40 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.size, self.position = path, data, len(data), 0
 
-    def fail(self, what: str) -> NoReturn:
-        raise InvalidFormat(f"{self.path} is not a valid GGUF file: {what:.200}")
+    def fail(self, problem: str) -> NoReturn:
+        raise InvalidFormat(f"{self.path} is not a valid GGUF file: {problem:.200}")
 
-    def claim(self, count: int, what: str) -> int:
+    def claim(self, count: int, subject: str) -> int:
         """-> the position of the next `count` bytes. Reading goes on after them."""
         start = self.position
         if count > self.size - start:
-            self.fail(f"it ends inside {what}")
+            self.fail(f"it ends inside {subject}")
         self.position = start + count
         return start
 
-    def unpack(self, form: struct.Struct, what: str) -> Any:
-        return form.unpack_from(self.data, self.claim(form.size, what))[0]
+    def unpack(self, form: struct.Struct, subject: str) -> Any:
+        return form.unpack_from(self.data, self.claim(form.size, subject))[0]
 
-    def string(self, what: str) -> str:
+    def string(self, subject: str) -> str:
         """A uint64 length in bytes, then UTF-8."""
         start = self.position
-        self.claim(self.unpack(_U64, what), what)
-        return self.text_at(start, what)
+        self.claim(self.unpack(_U64, subject), subject)
+        return self.text_at(start, subject)
 
-    def name(self, what: str, longest: int) -> str:
+    def name(self, subject: str, longest: int) -> str:
         """A string that errors will quote, at most `longest` bytes."""
-        text = self.string(what)
+        text = self.string(subject)
         if not text.isprintable() or not 0 < len(text.encode()) <= longest:
-            self.fail(f"{what} is empty, longer than {longest} bytes or not printable")
+            self.fail(f"{subject} is empty, longer than {longest} bytes or not printable")
         return text
 
-    def text_at(self, position: int, what: str = "a string in an array") -> str:
+    def text_at(self, position: int, subject: str = "a string in an array") -> str:
         """The string at a position whose length has been checked."""
         length = _U64.unpack_from(self.data, position)[0]
         try:
             return self.data[position + 8 : position + 8 + length].decode("utf-8")
         except UnicodeDecodeError:
-            self.fail(f"{what} is not UTF-8")
+            self.fail(f"{subject} is not UTF-8")
 
     def texts(self, position: int, count: int) -> Iterator[str]:
         """`count` neighbouring strings, whose lengths have been checked. The loop has no calls, because a tokenizer
@@ -199,35 +199,35 @@ class _Reader:
             yield position
             position += 8 + _U64.unpack_from(self.data, position)[0]
 
-    def value(self, what: str, code: int, depth: int = 0) -> Any:
+    def value(self, subject: str, code: int, depth: int = 0) -> Any:
         """A metadata value of the type with number `code`."""
         if code == _STRING:
-            return self.string(what)
+            return self.string(subject)
         if code == _ARRAY:
-            return self._array(what, depth)
+            return self._array(subject, depth)
         if code not in _STRUCTS:
-            self.fail(f"{what} has the unknown type {code}")
-        return self.unpack(_STRUCTS[code], what)
+            self.fail(f"{subject} has the unknown type {code}")
+        return self.unpack(_STRUCTS[code], subject)
 
-    def _array(self, what: str, depth: int) -> Any:
+    def _array(self, subject: str, depth: int) -> Any:
         if depth == MAX_NESTING:
-            self.fail(f"{what} nests arrays more than {MAX_NESTING} deep")
-        code, count = self.unpack(_U32, what), self.unpack(_U64, what)
+            self.fail(f"{subject} nests arrays more than {MAX_NESTING} deep")
+        code, count = self.unpack(_U32, subject), self.unpack(_U64, subject)
         if code == _STRING:
-            return self._strings(what, count)
+            return self._strings(subject, count)
         if code == _ARRAY:
-            self.check_count(what, count, 12)
-            return [self._array(what, depth + 1) for _ in range(count)]
+            self.check_count(subject, count, 12)
+            return [self._array(subject, depth + 1) for _ in range(count)]
         if code not in _SCALARS:
-            self.fail(f"{what} has elements of the unknown type {code}")
+            self.fail(f"{subject} has elements of the unknown type {code}")
         dtype = np.dtype(_SCALARS[code])
-        values = np.frombuffer(self.data, dtype, count, self.claim(count * dtype.itemsize, what))
+        values = np.frombuffer(self.data, dtype, count, self.claim(count * dtype.itemsize, subject))
         return values != 0 if code == _BOOL else values  # any other byte than 0 is true
 
-    def _strings(self, what: str, count: int) -> Strings:
+    def _strings(self, subject: str, count: int) -> Strings:
         """Skips `count` strings. The loop has no calls because vocabularies are long: a length that leads past the end
         makes the next read fail, or is found once after the loop."""
-        self.check_count(what, count, 8)
+        self.check_count(subject, count, 8)
         start = position = self.position
         data, unpack = self.data, _U64.unpack_from
         try:
@@ -235,13 +235,13 @@ class _Reader:
                 position += 8 + unpack(data, position)[0]
         except (struct.error, OverflowError):
             position = self.size + 1
-        self.claim(position - start, what)
+        self.claim(position - start, subject)
         return Strings(self, start, count)
 
-    def check_count(self, what: str, count: int, least_bytes: int) -> None:
+    def check_count(self, subject: str, count: int, least_bytes: int) -> None:
         """Refuses a count of things of at least `least_bytes` each, if the rest of the file is too short for them."""
         if count > (self.size - self.position) // least_bytes:
-            self.fail(f"{what} claims {count} elements, more than the file can hold")
+            self.fail(f"{subject} claims {count} elements, more than the file can hold")
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -275,12 +275,12 @@ def _read_tensors(reader: _Reader, count: int, alignment: int) -> dict[str, GGUF
         name = reader.name("a tensor name", MAX_NAME_BYTES)
         if name in entries:
             reader.fail(f"tensor {name} appears twice")
-        what = f"the table entry of tensor {name}"
-        dimensions = reader.unpack(_U32, what)
+        subject = f"the table entry of tensor {name}"
+        dimensions = reader.unpack(_U32, subject)
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             reader.fail(f"tensor {name} has {dimensions} dimensions")
-        shape = tuple(reader.unpack(_U64, what) for _ in range(dimensions))[::-1]
-        entries[name] = shape, reader.unpack(_U32, what), reader.unpack(_U64, what)
+        shape = tuple(reader.unpack(_U64, subject) for _ in range(dimensions))[::-1]
+        entries[name] = shape, reader.unpack(_U32, subject), reader.unpack(_U64, subject)
     start = -(-reader.position // alignment) * alignment
     tensors = {name: _view(reader, name, *entry, start, alignment) for name, entry in entries.items()}
     end = 0

@@ -22,13 +22,13 @@ LARGEST_COUNT = 99_999
 def first_part(path: Path) -> GGUFFile:
     """The GGUF file at a path. If it was cut into parts, the first part, whichever part `path` is: it holds all
     metadata."""
-    named = GGUFFile(path)
-    if _count(named) < 2 or GGUF_PART.fullmatch(path.name) is None:  # `whole_file` refuses the name
-        return named
-    first = _paths(path, _count(named))[0]
+    file = GGUFFile(path)
+    if _count(file) < 2 or GGUF_PART.fullmatch(path.name) is None:  # `whole_file` refuses the name
+        return file
+    first = _paths(path, _count(file))[0]
     if first == path:
-        return named
-    _check_there(first, _count(named))
+        return file
+    _check_exists(first, _count(file))
     return GGUFFile(first)
 
 
@@ -42,7 +42,7 @@ def whole_file(first: GGUFFile) -> GGUFFile:
         return first
     paths = _paths(first.path, count)
     for path in paths:
-        _check_there(path, count)
+        _check_exists(path, count)
     parts = [first, *(GGUFFile(path) for path in paths[1:])]
     for number, part in enumerate(parts):
         _check(part, number, count)
@@ -77,7 +77,7 @@ def _paths(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{name['whole']}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
 
 
-def _check_there(part: Path, count: int) -> None:
+def _check_exists(part: Path, count: int) -> None:
     if not os.path.lexists(part):
         raise NotFound(f"{part} does not exist; of {count} parts of a GGUF file all are needed")
 

@@ -65,8 +65,8 @@ def fetch_snapshot(model: HubModel, *, offline: bool, quiet: bool) -> Path:
         return Path(folder)
 
     folder = fetch(HUB_PATTERNS)
-    others = [] if offline else _shards_elsewhere(folder)
-    return fetch(others) if others else folder
+    shards = [] if offline else _shards_elsewhere(folder)
+    return fetch(shards) if shards else folder
 
 
 def _shards_elsewhere(folder: Path) -> list[str]:
@@ -172,16 +172,16 @@ def cached_repositories() -> list[CachedRepository]:
         from huggingface_hub.constants import HF_HUB_CACHE
     except ImportError:
         return []
-    found = []
+    repositories = []
     try:
         folders = sorted(Path(HF_HUB_CACHE).glob(f"{_REPOSITORY}*/snapshots"))
         for folder in folders:
             if any(folder.iterdir()):
                 name = folder.parent.name.removeprefix(_REPOSITORY).replace("--", "/")
-                found.append(CachedRepository(name, folder.parent, _size_on_disk(folder.parent)))
+                repositories.append(CachedRepository(name, folder.parent, _size_on_disk(folder.parent)))
     except OSError:  # no folder, or no permission
         pass
-    return found
+    return repositories
 
 
 def _size_on_disk(folder: Path) -> int:

@@ -22,7 +22,7 @@ Neutral = Mapping[str, tuple[Any, ...]]
 
 
 def check_keys(
-    fields: Fields, read: Set[str], neutral: Neutral, harmless: Set[str], why: str = "which are not known here"
+    fields: Fields, read_keys: Set[str], neutral: Neutral, harmless: Set[str], why: str = "which are not known here"
 ) -> None:
     """Raises `Unsupported` for a key whose value is not neutral. Warns once of keys that stand in no table; `why` says
     why they are ignored. A key that begins with _ is a note of the program that wrote the file."""
@@ -30,7 +30,7 @@ def check_keys(
     for key in keys:
         if key in neutral and not is_neutral(fields.get(key), neutral[key]):
             raise fields.refused(key)
-    known_keys = {*read, *neutral, *harmless}
+    known_keys = {*read_keys, *neutral, *harmless}
     unknown = [key for key in keys if key not in known_keys and key in fields and not key.startswith("_")]
     if unknown:
         warn(f"{fields.where}: ignored: {listed([fields.prefix + key for key in unknown])}, {why}")
@@ -46,7 +46,7 @@ def check_requests(fields: Fields) -> None:
 def is_neutral(value: Any, neutral: Iterable[Any]) -> bool:
     """True if a value changes nothing. A GGUF file may have one value per layer: then all of them must be neutral."""
     each = value.tolist() if isinstance(value, np.ndarray) else [value]
-    return all(one is None or one in neutral for one in each)
+    return all(element is None or element in neutral for element in each)
 
 
 def words(text: str) -> frozenset[str]:

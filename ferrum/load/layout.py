@@ -49,7 +49,7 @@ class Layout:
     derived: Mapping[str, int] = field(default_factory=dict)
     """Ends of names of tensors that the model does not need, such as derived buffers and facts that the configuration
     has; and the least number of dimensions of such a tensor."""
-    others: tuple[Mapping[str, str], ...] = ()
+    alternatives: tuple[Mapping[str, str], ...] = ()
     """Other names of some parts. A table of them is used if a layer of the file has the first name in it."""
     prefix: str = ""
     """The beginning of all names but the head's. It is missing in files that were saved without the head."""
@@ -61,17 +61,17 @@ class Layout:
 
     def fitted(self, names: Collection[str]) -> Layout:
         """The layout with the names that a file uses: parts may have other names, and all names may lack the prefix."""
-        for other in self.others:
-            first = next(iter(other.values())).partition("{layer}")[2]
+        for names_of_parts in self.alternatives:
+            first = next(iter(names_of_parts.values())).partition("{layer}")[2]
             if any(name.removesuffix(".weight").endswith(first) for name in names):
-                return replace(self, layer={**self.layer, **other}, others=()).fitted(names)
+                return replace(self, layer={**self.layer, **names_of_parts}, alternatives=()).fitted(names)
         if not self.prefix or any(name.startswith(self.prefix) for name in names):
             return self
         layer = {part: name.removeprefix(self.prefix) for part, name in self.layer.items()}
         places = ("embedding", "norm", "positions", "token_types", "embedding_norm")
-        named = {place: getattr(self, place) for place in places if getattr(self, place) is not None}
-        others = {place: name.removeprefix(self.prefix) for place, name in named.items()}
-        return replace(self, **others, layer=layer, prefix="")
+        present = {place: getattr(self, place) for place in places if getattr(self, place) is not None}
+        shortened = {place: name.removeprefix(self.prefix) for place, name in present.items()}
+        return replace(self, **shortened, layer=layer, prefix="")
 
     def without(self, parts: Collection[str]) -> Layout:
         """The layout of a model that lacks these parts."""
@@ -81,7 +81,7 @@ class Layout:
         """All parts in the same tensor as this part, itself included. Norms are used twice, but not divided."""
         if part.endswith("_norm"):
             return [part]
-        return [other for other, name in self.layer.items() if name == self.layer[part]]
+        return [each for each, name in self.layer.items() if name == self.layer[part]]
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,9 @@ def _layout(prefix: str, layers: str, embedding: str, norm: str, head: str, part
 def _but(layout: Layout, without: str = "", **parts: str) -> Layout:
     """The layout with other names for some parts, in this order, and without some parts."""
     place = next(iter(layout.layer.values())).partition("{layer}")[0]
-    named = {part: f"{place}{{layer}}.{name}" for part, name in parts.items()}
-    remaining = {part: name for part, name in layout.layer.items() if part not in (*without.split(), *named)}
-    return replace(layout, layer={**remaining, **named})
+    names = {part: f"{place}{{layer}}.{name}" for part, name in parts.items()}
+    remaining = {part: name for part, name in layout.layer.items() if part not in (*without.split(), *names)}
+    return replace(layout, layer={**remaining, **names})
 
 
 LLAMA = _layout(
@@ -219,23 +219,23 @@ MIXTRAL = replace(
         expert_up="block_sparse_moe.experts.{expert}.w3",
         expert_down="block_sparse_moe.experts.{expert}.w2",
     ),
-    others=(_FUSED, _mlx("block_sparse_moe")),
+    alternatives=(_FUSED, _mlx("block_sparse_moe")),
 )
 _QWEN_EXPERTS = {
     "router": "mlp.gate",
     **{f"expert_{part}": f"mlp.experts.{{expert}}.{part}_proj" for part in _PARTS},
 }
-_QWEN_OTHERS = (_FUSED, _mlx("mlp"))
+_QWEN_ALTERNATIVES = (_FUSED, _mlx("mlp"))
 QWEN2_MOE = _but(
-    replace(LLAMA, others=_QWEN_OTHERS),
+    replace(LLAMA, alternatives=_QWEN_ALTERNATIVES),
     **_QWEN_EXPERTS,
     **{f"shared_{part}": f"mlp.shared_expert.{part}_proj" for part in _PARTS},
     shared_weight="mlp.shared_expert_gate",
 )
-QWEN3_MOE = _but(replace(QWEN3, others=_QWEN_OTHERS), **_QWEN_EXPERTS)
+QWEN3_MOE = _but(replace(QWEN3, alternatives=_QWEN_ALTERNATIVES), **_QWEN_EXPERTS)
 OLMOE = _but(QWEN3_MOE, without="gate up down")
 GRANITE_MOE = _but(
-    replace(LLAMA, others=(_mlx("block_sparse_moe"),)),
+    replace(LLAMA, alternatives=(_mlx("block_sparse_moe"),)),
     without="gate up down",
     router="block_sparse_moe.router.layer",
     **dict.fromkeys(("expert_gate", "expert_up"), "block_sparse_moe.input_linear"),

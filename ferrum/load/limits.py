@@ -57,7 +57,7 @@ def epsilon(fields: Fields, key: str, default: float | None = None) -> float:
 
 
 @dataclass(frozen=True)
-class Given:
+class NumberKey:
     """A key that gives a factor or cap of scores, embeddings, residuals or logits; its default if the key is absent;
     and the power to which the number is raised. For None, and for a number that means none in a file, the field keeps
     its default."""
@@ -68,19 +68,19 @@ class Given:
 
     def read(self, fields: Fields, none: tuple[int, ...]) -> float | None:
         """Raises `InvalidFormat`."""
-        is_there = fields.prefix + self.key in fields.values
-        if is_there and is_neutral(fields.get(self.key), none):
+        is_present = fields.prefix + self.key in fields.values
+        if is_present and is_neutral(fields.get(self.key), none):
             return None
-        value = fields.number(self.key) if is_there else self.default
+        value = fields.number(self.key) if is_present else self.default
         if value is not None and not _SCALE[0] <= value <= _SCALE[1]:
             raise fields.wrong(self.key, _span(*_SCALE))
         return None if value is None else float(value) ** self.power
 
 
-def numbers(fields: Fields, given: Mapping[str, Given], none: tuple[int, ...] = ()) -> dict[str, float]:
+def numbers(fields: Fields, keys: Mapping[str, NumberKey], none: tuple[int, ...] = ()) -> dict[str, float]:
     """The numbers that a file gives, by field of `ModelConfig`. `none`: the values that mean none, beside null."""
-    found = {name: each.read(fields, none) for name, each in given.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: each.read(fields, none) for name, each in keys.items()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def positions(fields: Fields, key: str, default: int | None = None) -> int:
@@ -120,8 +120,8 @@ def checked_rope(rope: RopeConfig, where: str, keys: Mapping[str, str]) -> RopeC
     """The same object, if every number that its scaling uses is within its range. Raises `InvalidFormat` with the key:
     `keys` has the file's names of the fields of `RopeConfig`."""
 
-    def refuse(field: str, wanted: str) -> InvalidFormat:
-        return InvalidFormat(f"{where}: {keys[field]} must be {wanted}, not {quoted(getattr(rope, field))}")
+    def refuse(field: str, expected: str) -> InvalidFormat:
+        return InvalidFormat(f"{where}: {keys[field]} must be {expected}, not {quoted(getattr(rope, field))}")
 
     for field in (*_USED[rope.scaling], *(["query_growth"] if rope.query_growth else [])):
         value = getattr(rope, field)

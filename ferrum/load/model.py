@@ -226,6 +226,6 @@ def _has_tensors(folder: Path) -> bool:
 def _only_gguf(folder: Path) -> Path:
     files = sorted(folder.glob("*.gguf"))
     if len({gguf_stem(path) for path in files}) != 1:  # all parts of one file have the same stem
-        found = f"{len(files)} .gguf files: name the one you mean" if files else "no config.json and no .gguf file"
-        raise NotFound(f"{folder} holds {found}")
+        content = f"{len(files)} .gguf files: name the one you mean" if files else "no config.json and no .gguf file"
+        raise NotFound(f"{folder} holds {content}")
     return files[0]

@@ -84,8 +84,8 @@ def find_leftovers(model: PackagedModel) -> list[Path]:
     with suppress(OSError):
         if cache is not None:
             with os.scandir(cache) as entries:
-                found = [entry for entry in entries if pattern.fullmatch(entry.name)]
-            return [Path(entry.path) for entry in found if entry.is_dir(follow_symlinks=False)]
+                matches = [entry for entry in entries if pattern.fullmatch(entry.name)]
+            return [Path(entry.path) for entry in matches if entry.is_dir(follow_symlinks=False)]
     return []
 
 

@@ -85,12 +85,12 @@ class Parts:
         """The names of the parts that the file has."""
         return [self.stem + end for end in (self.form.main, *self.form.ends) if self.stem + end in self.tensors]
 
-    def main(self, dimensions: int, more: bool = True) -> np.ndarray:
+    def main(self, dimensions: int, stacked: bool = True) -> np.ndarray:
         """The tensor that identifies the matrix. It has `dimensions` dimensions, or more for a stack of matrices if
-        `more` is True; none of them is 0."""
+        `stacked` is True; none of them is 0."""
         stored = self.tensors.describe(self.stem + self.form.main)
         missing, extra = len(stored.shape) < dimensions, len(stored.shape) > dimensions
-        if missing or (extra and not more) or 0 in stored.shape:
+        if missing or (extra and not stacked) or 0 in stored.shape:
             self.wrong(self.form.main, f"has shape {list(stored.shape)}, which holds no matrix")
         return self.tensors.raw(stored.name)
 
@@ -101,8 +101,8 @@ class Parts:
             raise ModelError(f"{self.where}: tensor {name} is missing, without which {main} has no meaning")
         stored = self.tensors.describe(name)
         if shapes and stored.shape not in shapes:
-            wanted = " or ".join(str(list(shape)) for shape in shapes)
-            self.wrong(end, f"has shape {list(stored.shape)}, but {main} asks for {wanted}")
+            expected = " or ".join(str(list(shape)) for shape in shapes)
+            self.wrong(end, f"has shape {list(stored.shape)}, but {main} asks for {expected}")
         if stored.type not in types:
             raise Unsupported(f"{self.where}: tensor {name} is stored as {stored.type}, not as {' or '.join(types)}")
         return self.tensors.raw(name)
@@ -110,8 +110,8 @@ class Parts:
     def has(self, end: str) -> bool:
         return self.stem + end in self.tensors
 
-    def wrong(self, end: str, what: str) -> NoReturn:
-        raise ModelError(f"{self.where}: tensor {self.stem}{end} {what}")
+    def wrong(self, end: str, problem: str) -> NoReturn:
+        raise ModelError(f"{self.where}: tensor {self.stem}{end} {problem}")
 
     def check_multiple(self, columns: int, group: int) -> None:
         """Raises `ModelError` if the columns are not a whole number of groups."""
@@ -126,7 +126,7 @@ def gptq(bits: int, group: int, offset: int, is_symmetric: bool) -> Format:
     zero points. With "act order" a tensor gives the group of each column."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2, more=False).view(np.uint32)  # [columns * bits / 32, rows]
+        words = parts.main(2, stacked=False).view(np.uint32)  # [columns * bits / 32, rows]
         columns, rows = words.shape[0] * 32 // bits, words.shape[1]
         groups, places = _groups(parts, ".g_idx", columns, group)
         scales = parts.part(".scales", FLOATS, (groups, rows))
@@ -151,7 +151,7 @@ def awq(group: int) -> Format:
     """Codes and zero points of 8 rows in a word, even rows in its lower half."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2, more=False).view(np.uint32)  # [columns, rows / 8]
+        words = parts.main(2, stacked=False).view(np.uint32)  # [columns, rows / 8]
         columns, rows = words.shape[0], words.shape[1] * 8
         groups, places = _groups(parts, None, columns, group)
         scales = parts.part(".scales", FLOATS, (groups, rows))
@@ -174,7 +174,7 @@ def compressed_int4(bits: int, group: int) -> Format:
     """Signed codes, in words along the columns, stored with an offset as numbers from 0 on."""
 
     def read_parts(parts: Parts) -> Packed:
-        words = parts.main(2, more=False).view(np.uint32)
+        words = parts.main(2, stacked=False).view(np.uint32)
         rows, columns = words.shape[0], words.shape[1] * 32 // bits
         groups, places = _groups(parts, ".weight_g_idx", columns, group)
         scales = parts.part(".weight_scale", FLOATS, (rows, groups))

@@ -46,7 +46,7 @@ def build_params(
     check_dtype(dtype)
     taker = Taker(source, config, dtype, layout, biases)
     params = decoder(config, taker)
-    taker.check_left()
+    taker.check_unused()
     return params
 
 
@@ -57,8 +57,8 @@ class Taker:
         self, source: TensorSource, config: ModelConfig, dtype: str, layout: Layout, biases: Set[str] | None
     ) -> None:
         self.source, self.config, self.dtype, self.biases = source, config, dtype, biases
-        self.left = set(source.names())
-        self.layout = layout.fitted(self.left)
+        self.unused = set(source.names())
+        self.layout = layout.fitted(self.unused)
         self.shapes = linear_shapes(config)
         self._sizes = {part: shape[0] for part, shape in self.shapes.items()}
 
@@ -74,19 +74,19 @@ class Taker:
         """The embedding and the head. A tied head is the embedding. A file may store it under either name, or under
         both. If both hold the same numbers it is stored once; if they differ, each is used as it is."""
         embedding, head = f"{self.layout.embedding}.weight", f"{self.layout.head}.weight"
-        table, left = (self.config.vocab_size, self.config.hidden_size), self.left
+        table, unused = (self.config.vocab_size, self.config.hidden_size), self.unused
         if self.config.encoder:
             only = self.matrix(embedding, table)
             return only, only
         if not self.config.tie_embeddings:
-            if embedding in left and head not in left:
+            if embedding in unused and head not in unused:
                 raise ModelError(
                     f"{self.source.path}: tensor {head} is missing, and the configuration does not tie it to "
                     f"{embedding}; without a head, a model cannot tell which token comes next"
                 )
             return self.matrix(embedding, table), self.matrix(head, table)
-        if head not in left or embedding not in left:
-            tied = self.matrix(head if embedding not in left and head in left else embedding, table)
+        if head not in unused or embedding not in unused:
+            tied = self.matrix(head if embedding not in unused and head in unused else embedding, table)
             return tied, tied
         self.check_shape(head, table)
         first = self.matrix(embedding, table)
@@ -148,8 +148,8 @@ class Taker:
         name = next((each for each in (f"{name}.weight", name) if each in names), f"{name}.weight")
         turned = self.layout.transposed_experts and self.source.describe(name).type in _DENSE
         self.check_shape(name, (shape[0], shape[2], shape[1]) if turned else shape)
-        found = self.source.stack(name)
-        return [_turned(each) for each in found] if turned else list(found)
+        matrices = self.source.stack(name)
+        return [_turned(each) for each in matrices] if turned else list(matrices)
 
     def _biases(self, name: str, part: str, shape: tuple[int, int], rows: Rows) -> list[np.ndarray] | list[None]:
         names = self.source.names()
@@ -182,8 +182,8 @@ class Taker:
         """A norm of the residual stream. Either all of them have a bias or none has, and only centred ones may; any
         other bias is an unknown tensor."""
         norm = self.norm_at(name, (self.config.hidden_size,))
-        one = self.layout.norm or self.layout.embedding_norm
-        if not self.config.layer_norm or f"{one}.bias" not in self.source.names():
+        example_norm = self.layout.norm or self.layout.embedding_norm
+        if not self.config.layer_norm or f"{example_norm}.bias" not in self.source.names():
             return norm
         return replace(norm, bias=self.vector(f"{name}.bias", (self.config.hidden_size,)))
 
@@ -213,7 +213,7 @@ class Taker:
         if "sinks" not in self.layout.layer:
             return None
         name = self._name("sinks", layer)
-        return self.vector(f"{name}.weight" if f"{name}.weight" in self.left else name, (self.config.heads,))
+        return self.vector(f"{name}.weight" if f"{name}.weight" in self.unused else name, (self.config.heads,))
 
     def vector(self, name: str, *shapes: tuple[int, ...]) -> np.ndarray:
         """float32, in one of these shapes. A vector of two parts is read twice."""
@@ -231,19 +231,19 @@ class Taker:
 
     def check_shape(self, name: str, *expected: tuple[int, ...]) -> None:
         """Marks a tensor as used. Raises ModelError if it is missing or has none of these shapes."""
-        found = self.source.describe(name).shape
-        if found not in expected:
-            where, expected_shapes = (
+        actual = self.source.describe(name).shape
+        if actual not in expected:
+            tensor, expected_shapes = (
                 f"{self.source.path}: tensor {name}",
                 " or ".join(str(list(shape)) for shape in expected),
             )
-            raise ModelError(f"{where} has shape {list(found)}, but the configuration asks for {expected_shapes}")
-        self.left.discard(name)
+            raise ModelError(f"{tensor} has shape {list(actual)}, but the configuration asks for {expected_shapes}")
+        self.unused.discard(name)
 
-    def check_left(self) -> None:
+    def check_unused(self) -> None:
         """Raises Unsupported if a tensor is not used."""
-        dimensions = {name: len(self.source.describe(name).shape) for name in self.left}
-        unknown = sorted(name for name in self.left if not self.layout.is_derived(name, dimensions[name]))
+        dimensions = {name: len(self.source.describe(name).shape) for name in self.unused}
+        unknown = sorted(name for name in self.unused if not self.layout.is_derived(name, dimensions[name]))
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise Unsupported(

@@ -56,12 +56,12 @@ def gguf_pooling(model: Fields) -> Pooling | None:
 
 def _modules(path: Path) -> list[Any]:
     try:
-        found = json.loads(read_text(path, LARGEST_JSON))
+        modules = json.loads(read_text(path, LARGEST_JSON))
     except (ValueError, RecursionError) as error:
         raise InvalidFormat(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(found, list):
+    if not isinstance(modules, list):
         raise InvalidFormat(f"{path} must hold a list of modules")
-    return found
+    return modules
 
 
 def _place(path: Path, module: Any) -> tuple[str, str]:

@@ -138,20 +138,20 @@ def _compressed(fields: Fields) -> tuple[Format, ...]:
         raise fields.wrong("config_groups", "an object that says how modules are quantised")
     schemes = [groups.inner(name).inner("weights") for name in groups.values]
     formats = [_scheme(scheme, fields) for scheme in schemes]
-    if len({form.main + form.types[0] for form in formats}) != len(formats) and len(set(_said(schemes))) > 1:
+    if len({form.main + form.types[0] for form in formats}) != len(formats) and len(set(_decisive_fields(schemes))) > 1:
         raise fields.refused("config_groups", ["one way for each type of tensors"])
     return tuple(formats)
 
 
-def _said(schemes: Sequence[Fields]) -> list[str]:
+def _decisive_fields(schemes: Sequence[Fields]) -> list[str]:
     """The fields of schemes that decide the meaning of tensors."""
     return [repr([scheme.get(key) for key in ("num_bits", "group_size", "block_structure")]) for scheme in schemes]
 
 
 def _scheme(scheme: Fields, fields: Fields) -> Format:
     neutral: Neutral = {"symmetric": (True,), "dynamic": (False,), "zp_dtype": (), "scale_dtype": ()}
-    read = words("num_bits type strategy group_size block_structure actorder")
-    check_keys(scheme, read, neutral, _HARMLESS)
+    read_keys = words("num_bits type strategy group_size block_structure actorder")
+    check_keys(scheme, read_keys, neutral, _HARMLESS)
     kind, bits = scheme.text("type", "int"), scheme.integer("num_bits", 8)
     form = scheme.text("format", "") or fields.text("format", "")
     if (kind, bits) == ("float", 8) and form in ("float-quantized", "naive-quantized"):

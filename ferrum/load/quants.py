@@ -62,12 +62,12 @@ def floats_of(tensor: GGUFTensor) -> Floats:
     return decode_blocks(tensor.data, kind).reshape(tensor.shape)
 
 
-def rounded(array: np.ndarray, what: str) -> Floats:
+def rounded(array: np.ndarray, subject: str) -> Floats:
     """float64 as float32, copied. Raises `ModelError` if a number is too large."""
     with np.errstate(over="ignore"):
         numbers: Floats = array.astype(np.float32)
     if not np.array_equal(np.isfinite(array), np.isfinite(numbers)):
-        raise ModelError(f"{what} holds numbers that float32 cannot store")
+        raise ModelError(f"{subject} holds numbers that float32 cannot store")
     return numbers
 
 

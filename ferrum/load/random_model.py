@@ -147,8 +147,8 @@ class _Generator:
 
     def _bytes(self, count: int) -> np.ndarray:
         """uint8 [count]"""
-        found: np.ndarray = self._bits.random_raw(-(-count // 8)).view(np.uint8)[:count]
-        return found
+        data: np.ndarray = self._bits.random_raw(-(-count // 8)).view(np.uint8)[:count]
+        return data
 
     def _floats(self, count: int, deviation: float) -> np.ndarray:
         """[count] numbers of the type, uniform between ±√3 deviations."""

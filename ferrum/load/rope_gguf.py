@@ -104,9 +104,9 @@ def _divisors(file: GGUFFile, name: str, plain: RopeConfig, factor: float) -> tu
     """One divisor for each frequency. The converter writes llama3 scaling in this form."""
     if name not in file.tensors:
         raise ModelError(f"{file.path}: tensor {name} is missing")
-    found, expected = file.tensors[name].shape, (plain.rotary_dim // 2,)
-    if found != expected:
-        raise ModelError(f"{file.path}: tensor {name} has shape {list(found)}, expected {list(expected)}")
+    shape, expected = file.tensors[name].shape, (plain.rotary_dim // 2,)
+    if shape != expected:
+        raise ModelError(f"{file.path}: tensor {name} has shape {list(shape)}, expected {list(expected)}")
     numbers = factor * floats_of(file.tensors[name]).astype(np.float64)
     return tuple(numbers.tolist())
 

@@ -75,12 +75,12 @@ def _parse_rope(
     rope: Fields, fields: Fields, family: HuggingFaceFamily, head_dim: int, max_positions: int
 ) -> RopeConfig:
     """One object of rotary parameters."""
-    named = "rope_type" if "rope_type" in rope.values else "type"
-    kind = rope.text(named, "default")
+    kind_key = "rope_type" if "rope_type" in rope.values else "type"
+    kind = rope.text(kind_key, "default")
     if kind not in _SCALINGS:
-        raise rope.refused(named, _SCALINGS)
+        raise rope.refused(kind_key, _SCALINGS)
     neutral = {key: values for key, values in ROPE_NEUTRAL.items() if key not in ROPE_READ[kind]}
-    check_keys(rope, ROPE_READ[kind], neutral, ROPE_HARMLESS, f"which {named} {kind} does not use")
+    check_keys(rope, ROPE_READ[kind], neutral, ROPE_HARMLESS, f"which {kind_key} {kind} does not use")
     theta_key = family.word("rope_theta")
     theta_place, key = (rope, "rope_theta") if "rope_theta" in rope.values else (fields, theta_key)
     theta = theta_place.number(key, family.defaults.get("rope_theta", 10000.0))

@@ -56,7 +56,7 @@ class TensorSource(Protocol):
 
 def missing(path: Path, name: str, names: Iterable[str] = ()) -> NoReturn:
     """The error for a tensor that is not among these names."""
-    like = next((other for other in names if other.endswith("." + name)), None)
+    like = next((each for each in names if each.endswith("." + name)), None)
     hint = "" if like is None else f"; there is {quoted(like)}: save the model without what is wrapped around it"
     raise ModelError(f"{path}: tensor {name} is missing{hint}")
 
@@ -74,16 +74,16 @@ class Converted:
 
     def __init__(self) -> None:
         # an array lives as long as a view of it
-        self._used: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
+        self._arrays: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
         self._kinds: dict[str, type[Weight]] = {}
 
     def weight(self, name: str, make: Callable[[], Weight]) -> Weight:
         """The matrix of that name, made only if it is not in use already."""
-        data = self._used.get(name)
+        data = self._arrays.get(name)
         if data is not None:
             return self._kinds[name](data)
         weight = make()
-        self._used[name], self._kinds[name] = weight.data, type(weight)
+        self._arrays[name], self._kinds[name] = weight.data, type(weight)
         return weight
 
 

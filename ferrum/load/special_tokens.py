@@ -24,17 +24,17 @@ def gguf_special_tokens(fields: Fields) -> dict[str, str]:
         return {}
     tokens = fields.texts("ggml.tokens")
     defaults = _defaults(fields, len(tokens))
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, role in zip(NAMES, _GGUF, strict=True):
         key = f"ggml.{role}_token_id"
         token = fields.integer(key, low=-LARGEST_INTEGER) if key in fields else defaults.get(role)
         if token is None or token in NO_TOKEN:
             continue
         if 0 <= token < len(tokens):
-            found[name] = tokens[token]
+            texts[name] = tokens[token]
         else:
             warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
-    return found
+    return texts
 
 
 def _defaults(fields: Fields, size: int) -> dict[str, int]:

@@ -40,8 +40,8 @@ def _in_json(path: Path) -> dict[str, str]:
     fields = read_json(path) if path.exists() else Fields({}, str(path))
     templates = fields.get(KEY)
     if isinstance(templates, list):
-        named = [Fields(_entry(fields, template), fields.where) for template in templates]
-        return {template.text("name"): template.text("template") for template in named}
+        entries = [Fields(_entry(fields, template), fields.where) for template in templates]
+        return {template.text("name"): template.text("template") for template in entries}
     if isinstance(templates, dict):
         inner = fields.inner(KEY)
         return {name: inner.text(name) for name in templates if name in inner}
@@ -59,5 +59,5 @@ def _entry(fields: Fields, template: Any) -> dict[str, Any]:
 def gguf_templates(fields: Fields) -> dict[str, str]:
     """The same from GGUF metadata; the keys of `fields` begin with "tokenizer."."""
     names = [str(name) for name in fields.texts("chat_templates")] if "chat_templates" in fields else []
-    found = {name: fields.text(f"{KEY}.{name}") for name in names}
-    return ({DEFAULT: fields.text(KEY)} if KEY in fields else {}) | found
+    templates = {name: fields.text(f"{KEY}.{name}") for name in names}
+    return ({DEFAULT: fields.text(KEY)} if KEY in fields else {}) | templates

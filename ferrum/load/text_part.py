@@ -85,4 +85,6 @@ def _text_name(name: str) -> str | None:
     """None for a tensor of another part."""
     if name.startswith(_PICTURES):
         return None
-    return next((own + name.removeprefix(begin) for begin, own in _PREFIXES.items() if name.startswith(begin)), name)
+    return next(
+        (prefix + name.removeprefix(begin) for begin, prefix in _PREFIXES.items() if name.startswith(begin)), name
+    )

@@ -35,7 +35,7 @@ def json_token_ids(files: Iterable[Fields]) -> TokenIds:
     size: int | None = None
     for fields in files:
         size = _size(fields.get("vocab_size")) or size
-        beginnings += _ids(fields, "bos_token_id", size, most=1)
+        beginnings += _ids(fields, "bos_token_id", size, limit=1)
         ends += _ids(fields, "eos_token_id", size)
     return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
 
@@ -43,7 +43,7 @@ def json_token_ids(files: Iterable[Fields]) -> TokenIds:
 def gguf_token_ids(fields: Fields) -> TokenIds:
     """From GGUF metadata. The ends of the sequence, of a turn and of a message all end an answer."""
     size = len(fields.texts("tokenizer.ggml.tokens")) if "tokenizer.ggml.tokens" in fields else None
-    beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size, most=1)
+    beginnings = _ids(fields, "tokenizer.ggml.bos_token_id", size, limit=1)
     ends = [token for name in ("eos", "eot", "eom") for token in _ids(fields, f"tokenizer.ggml.{name}_token_id", size)]
     return TokenIds(beginnings[0] if beginnings else None, tuple(dict.fromkeys(ends)))
 
@@ -52,15 +52,15 @@ def _size(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _ids(fields: Fields, key: str, size: int | None, most: int | None = None) -> list[int]:
+def _ids(fields: Fields, key: str, size: int | None, limit: int | None = None) -> list[int]:
     """None, one or several token ids; `size` is the size of the vocabulary, None if it is unknown."""
     value = fields.get(key)
-    given = value if isinstance(value, list) and most is None else [] if value is None else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in given):
-        raise fields.wrong(key, "a token id" if most else "a token id or a list of token ids")
-    named = [token for token in given if token not in NO_TOKEN]
-    valid = [token for token in named if 0 <= token < (size or token + 1)]
-    for token in dict.fromkeys(named):
+    values = value if isinstance(value, list) and limit is None else [] if value is None else [value]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in values):
+        raise fields.wrong(key, "a token id" if limit else "a token id or a list of token ids")
+    tokens = [token for token in values if token not in NO_TOKEN]
+    valid = [token for token in tokens if 0 <= token < (size or token + 1)]
+    for token in dict.fromkeys(tokens):
         if token not in valid:
             warn(f"{fields.where}: {fields.prefix}{key} names token {quoted(token)}, which the model does not have")
     return valid

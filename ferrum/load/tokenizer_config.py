@@ -54,10 +54,10 @@ def read_settings(folder: Path, file: TokenizerFile) -> TokenizerSettings:
             values[_OWN] = {**(values.get(_OWN) or {}), **values.pop(_EXTRA)}
         listed = _added_tokens_json(folder, values, file)
     settings = Fields(_defaults(folder, fields, file) | values, fields.where)
-    named = _named(settings)
+    special = _special_tokens(settings)
     return TokenizerSettings(
-        {name: token.content for name, token in named.items()},
-        _in_order(listed, named, _extra(settings), file),
+        {name: token.content for name, token in special.items()},
+        _in_order(listed, special, _extra(settings), file),
         fields.flag("split_special_tokens", False),
     )
 
@@ -103,8 +103,8 @@ def _special_tokens_map(folder: Path, values: Mapping[str, Any]) -> dict[str, An
         for key, value in fields.values.items()
     }
     if isinstance(special.get(_EXTRA), list):
-        more = [{**token, "special": True} if isinstance(token, dict) else token for token in special[_EXTRA]]
-        special[_EXTRA] = [*(values.get(_EXTRA) or []), *more]
+        extra = [{**token, "special": True} if isinstance(token, dict) else token for token in special[_EXTRA]]
+        special[_EXTRA] = [*(values.get(_EXTRA) or []), *extra]
     return special
 
 
@@ -141,12 +141,12 @@ def _defaults(folder: Path, fields: Fields, file: TokenizerFile) -> dict[str, An
 
 
 # ---- tokens
-def _named(fields: Fields) -> dict[str, AddedText]:
+def _special_tokens(fields: Fields) -> dict[str, AddedText]:
     """Special tokens by name: first those that all models have, then those that only this model has."""
-    named = {name: _token(fields, name) for name in NAMES if name in fields}
-    named |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
+    special = {name: _token(fields, name) for name in NAMES if name in fields}
+    special |= {key: _token(fields, key) for key, value in fields.values.items() if _is_own(key) and _is_token(value)}
     own_fields = fields.inner(_OWN)
-    return named | {key: _token(own_fields, key) for key in own_fields.values}
+    return special | {key: _token(own_fields, key) for key in own_fields.values}
 
 
 def _is_token(value: Any) -> bool:
@@ -197,15 +197,15 @@ def _readable(fields: Fields, key: str, text: str) -> str:
 
 
 def _in_order(
-    listed: list[AddedText], named: Mapping[str, AddedText], extra: list[AddedText], file: TokenizerFile
+    listed: list[AddedText], special: Mapping[str, AddedText], extra: list[AddedText], file: TokenizerFile
 ) -> tuple[AddedText, ...]:
     """The listed tokens by their ids, then the tokens that are only named, then the others. A named token is
     special."""
     listed = sorted(listed, key=lambda token: token.file_id or 0)
     known_texts = {token.content for token in (*listed, *file.added_tokens)}
-    texts = {token.content for token in named.values()}
+    texts = {token.content for token in special.values()}
     added = list(listed)
-    for token in (*named.values(), *extra):
+    for token in (*special.values(), *extra):
         if token.content not in known_texts:
             known_texts.add(token.content)
             added.append(token)

@@ -109,8 +109,8 @@ CHECKED: Mapping[str, tuple[Callable[[Any, TokenizerFile], bool], str]] = {
 
 def warn_of_settings(fields: Fields, file: TokenizerFile) -> None:
     """Warns of each value in tokenizer_config.json that asks for something that is not done, and of unknown keys."""
-    named = {key for key in fields.values if key.endswith("_token")}
-    check_keys(fields, READ | CHECKED.keys() | named, {}, FOLLOWED | HARMLESS)
+    token_keys = {key for key in fields.values if key.endswith("_token")}
+    check_keys(fields, READ | CHECKED.keys() | token_keys, {}, FOLLOWED | HARMLESS)
     for key, (differs, instead) in CHECKED.items():
         value = fields.get(key)
         if value is not None and differs(value, file):

@@ -38,13 +38,13 @@ class FolderVocabulary:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._settings: TokenizerSettings | None = None
-        self._kept: TokenizerFile | None = None  # read for the settings, and used again for the tokenizer
+        self._tokenizer_file: TokenizerFile | None = None  # read for the settings, and used again for the tokenizer
 
     def tokenizer(self, ids: TokenIds) -> Tokenizer:
         from ferrum.text.tokenizer import Tokenizer
 
         file = self._file()
-        self._kept = None
+        self._tokenizer_file = None
         if file is None:
             raise TokenizerError(f"{self.folder} has no tokenizer.json; the model can take token ids only")
         settings = self.settings(file)
@@ -78,9 +78,9 @@ class FolderVocabulary:
         from ferrum.text.tokenizer_json import TokenizerFile
 
         path = self.folder / "tokenizer.json"
-        if self._kept is None and path.exists():
-            self._kept = TokenizerFile(path)
-        return self._kept
+        if self._tokenizer_file is None and path.exists():
+            self._tokenizer_file = TokenizerFile(path)
+        return self._tokenizer_file
 
 
 class GGUFVocabulary:

@@ -35,31 +35,31 @@ def growth_of_rules(rules: bytes, where: str) -> int:
     starts_character = (octets & 0xC0) != 0x80
     characters_before = np.concatenate(([0], np.cumsum(starts_character)))
     ends = np.flatnonzero(octets == 0)
-    most = 1
+    growth = 1
     for values in _values(np.frombuffer(rules, "<u4", size // 4, 4), where):
         if values.size and (values.max() > len(texts) or not starts_character[values].all()):
             raise TokenizerError(f"{where} is malformed: a rule leads out of its texts")
         lengths = characters_before[ends[np.searchsorted(ends, values)]] - characters_before[values]
-        most = max(most, int(lengths.max(initial=1)))
-    return most
+        growth = max(growth, int(lengths.max(initial=1)))
+    return growth
 
 
 def _values(units: np.ndarray, where: str) -> Iterator[np.ndarray]:
     """The starts of the rules' texts, integers [rules]: first for rules of one byte, then of two bytes, and so on."""
-    here = np.arange(len(units), dtype=np.int64)
+    indices = np.arange(len(units), dtype=np.int64)
     labels = (units & 0x800000FF).astype(np.int64)  # the byte that leads to a unit; values have the highest bit
-    below = here ^ ((units >> 10) << ((units & 0x200) >> 6)).astype(np.int64)  # its children are below ^ their byte
-    nodes = np.flatnonzero((labels > 0) & (labels < 256) & ((here ^ labels) < len(units)))
-    parents = (here ^ labels)[nodes]
-    met = np.zeros(len(units), np.bool_)
+    below = indices ^ ((units >> 10) << ((units & 0x200) >> 6)).astype(np.int64)  # its children are below ^ their byte
+    nodes = np.flatnonzero((labels > 0) & (labels < 256) & ((indices ^ labels) < len(units)))
+    parents = (indices ^ labels)[nodes]
+    visited = np.zeros(len(units), np.bool_)
     bases = below[:1]
     for _ in range(_DEEPEST):
         if (bases | 255).max() >= len(units):
             raise TokenizerError(f"{where} is malformed: its trie leads out of itself")
         is_new = np.zeros(len(units), np.bool_)
         is_new[bases] = True
-        is_new &= ~met
-        met |= is_new
+        is_new &= ~visited
+        visited |= is_new
         reached = nodes[is_new[parents]]
         if not reached.size:
             return

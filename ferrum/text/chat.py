@@ -160,8 +160,8 @@ def _until_end(rendered: str, final: str, with_space: str) -> str:
     return prompt.replace(with_space, "").replace(mark, "")  # a template may write the message twice
 
 
-def _not_continued(what: str) -> InvalidParameter:
-    return InvalidParameter("continue_final_message", what)
+def _not_continued(reason: str) -> InvalidParameter:
+    return InvalidParameter("continue_final_message", reason)
 
 
 def _reason(error: Exception) -> str:

@@ -73,13 +73,13 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
     """The tokens with a role in a vocabulary of `size` tokens. `types`: the `TokenType` of each, integers [tokens], or
     empty; `find` returns the id of a token's text, or None."""
     defaults = default_ids(fields, types)
-    named = {role: token_id(fields, f"{role}_token_id", size, defaults.get(role)) for role in ("bos", *_NAMED)}
+    by_role = {role: token_id(fields, f"{role}_token_id", size, defaults.get(role)) for role in ("bos", *_NAMED)}
     by_text = [token for text in _ENDS if (token := find(text)) is not None]
     code_ends = {token for role in _CODE_ENDS if (token := _of_code(fields, size, find, role)) is not None}
     marks = {token for role in _CODE_MARKS if (token := _of_code(fields, size, find, role)) is not None}
-    ends = dict.fromkeys(token for role in _NAMED if (token := named[role]) is not None)
+    ends = dict.fromkeys(token for role in _NAMED if (token := by_role[role]) is not None)
     ends |= dict.fromkeys(sorted({*by_text, *code_ends}))
-    special = {*named.values(), *by_text, *code_ends, *marks} - {None}
+    special = {*by_role.values(), *by_text, *code_ends, *marks} - {None}
     visible = {token for text in _VISIBLE if (token := find(text)) is not None}
     plain: set[int] = set()
     texts = {text for text in _TELLING if find(text) in ends}
@@ -88,8 +88,8 @@ def known_tokens(fields: Fields, size: int, types: np.ndarray, find: Callable[[s
     if texts & {"<|tool_response>", "<|plamo:eos|>"}:
         plain |= _removed(ends, find("</s>"))  # in these vocabularies it is a tag of HTML
     return KnownTokens(
-        named["bos"],
-        named["eos"],
+        by_role["bos"],
+        by_role["eos"],
         tuple(ends),
         frozenset(token for token in special if token is not None) - visible - plain,
         frozenset(visible),

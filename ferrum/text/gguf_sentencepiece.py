@@ -103,17 +103,17 @@ def derive_merges(tokens: list[str], types: np.ndarray, scores: np.ndarray) -> l
         for cut in range(1, len(token))
         if (left := token[:cut]) in parts and (right := token[cut:]) in parts
     ]
-    if unused and (made := next((left + right for left, right in merges if left + right in unused), None)):
-        raise Unsupported(f"the GGUF tokenizer merges to {quoted(made)}, a token that is not in use")
+    if unused and (merged := next((left + right for left, right in merges if left + right in unused), None)):
+        raise Unsupported(f"the GGUF tokenizer merges to {quoted(merged)}, a token that is not in use")
     return merges
 
 
 def _unknown(fields: Fields, tokens: list[str]) -> int | None:
     """The id of the token for characters outside the vocabulary: the one that the metadata names, else the first of
     that type; None if there is neither."""
-    named = token_id(fields, "unknown_token_id", len(tokens))
+    declared = token_id(fields, "unknown_token_id", len(tokens))
     typed = np.flatnonzero(token_types(fields, len(tokens)) == TokenType.UNKNOWN).tolist()
-    return named if named is not None else next(iter(typed), None)
+    return declared if declared is not None else next(iter(typed), None)
 
 
 def sentencepiece_text(fields: Fields) -> SentencePieceText | None:

@@ -51,13 +51,13 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str = "the GGUF file
     kind = _kind(fields)
     tokens = kind.tokens
     types = token_types(fields, len(tokens))
-    known = known_tokens(fields, len(tokens), types, _finder(kind))
-    _add_tokens(kind.backend, tokens, types, known, _takes_blanks(metadata))
-    first = _added(fields, "add_bos_token", kind.adds_bos, known.bos)
-    last = _added(fields, "add_eos_token", kind.adds_eos, known.eos)
+    roles = known_tokens(fields, len(tokens), types, _finder(kind))
+    _add_tokens(kind.backend, tokens, types, roles, _takes_blanks(metadata))
+    first = _added(fields, "add_bos_token", kind.adds_bos, roles.bos)
+    last = _added(fields, "add_eos_token", kind.adds_eos, roles.eos)
     if first is not None or last is not None:
         kind.backend.post_processor = _surround(tokens, first, last)
-    return Tokenizer(kind.backend, bos_token_id=known.bos, eos_token_ids=known.ends, text=kind.text)
+    return Tokenizer(kind.backend, bos_token_id=roles.bos, eos_token_ids=roles.ends, text=kind.text)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,21 +199,21 @@ def _add_tokens(
     backend: tokenizers.Tokenizer,
     tokens: list[str],
     types: np.ndarray,
-    known: KnownTokens,
+    roles: KnownTokens,
     takes_blanks: Callable[[str], bool],
 ) -> None:
     """Adds the tokens that are matched in text before it is cut: special ones, which decoding leaves out, and
-    user-defined ones. The roles in `known` win over `types`."""
+    user-defined ones. `roles` has precedence over `types`."""
 
     def added(index: int, special: bool) -> tokenizers.AddedToken:
         text = tokens[index]
         return tokenizers.AddedToken(text, special=special, normalized=False, rstrip=takes_blanks(text))
 
     special = set(np.flatnonzero(np.isin(types, (TokenType.CONTROL, TokenType.UNKNOWN))).tolist())
-    special = (special | known.special) - known.visible - known.plain
-    plain = (set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) | known.visible) - special - known.plain
-    special_tokens = [added(one, True) for one in sorted(special)]
-    user_defined = [added(one, False) for one in sorted(plain)]
+    special = (special | roles.special) - roles.visible - roles.plain
+    plain = (set(np.flatnonzero(types == TokenType.USER_DEFINED).tolist()) | roles.visible) - special - roles.plain
+    special_tokens = [added(token, True) for token in sorted(special)]
+    user_defined = [added(token, False) for token in sorted(plain)]
     ask(_not_addable, backend.add_special_tokens, special_tokens)
     ask(_not_addable, backend.add_tokens, user_defined)
 
@@ -233,9 +233,9 @@ def _added(fields: Fields, key: str, default: bool, role: int | None) -> int | N
 def _surround(tokens: list[str], first: int | None, last: int | None) -> processors.TemplateProcessing:
     """A step that puts the token `first` before and `last` after a text that is encoded with special tokens."""
     # The library's template syntax gives ":" and " " a meaning, so the template uses the names BOS and EOS, not texts.
-    named = {"BOS": first, "EOS": last}
+    ids = {"BOS": first, "EOS": last}
     special: list[Any] = [
-        {"id": name, "ids": [role], "tokens": [tokens[role]]} for name, role in named.items() if role is not None
+        {"id": name, "ids": [role], "tokens": [tokens[role]]} for name, role in ids.items() if role is not None
     ]
     single = [*(["BOS"] if first is not None else []), "$A", *(["EOS"] if last is not None else [])]
     return processors.TemplateProcessing(single=single, pair=[*single, "$B:1"], special_tokens=special)

@@ -20,11 +20,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *arguments: P.args, **named: P.kwargs) -> R:
+def ask(failed: Callable[[str], FerrumError], function: Callable[P, R], *arguments: P.args, **keywords: P.kwargs) -> R:
     """Calls `function` of the library and returns its result. If it fails in any way, raises the error that `failed`
     makes of the reason. KeyboardInterrupt, SystemExit and errors of this project pass unchanged."""
     try:
-        return function(*arguments, **named)
+        return function(*arguments, **keywords)
     except FerrumError:  # raised by a callback of ours
         raise
     except BaseException as error:

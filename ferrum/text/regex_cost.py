@@ -96,8 +96,8 @@ def _repeated(part: Part, is_repeated: bool) -> Iterator[str]:
         case Look(_, inner) if inner is not None:
             yield from _repeated(inner, is_repeated)
         case Choice(inner) | Sequence(inner):
-            for one in inner:
-                yield from _repeated(one, is_repeated)
+            for element in inner:
+                yield from _repeated(element, is_repeated)
 
 
 def _cost(part: Part, is_last: bool) -> tuple[int, int]:

@@ -65,31 +65,31 @@ class StopStrings:
         self._search = _search(tuple(stop))
         self._include = include
         self._place = 0
-        self._held = ""  # the longest end of the text so far that begins a stop string
+        self._pending = ""  # the longest end of the text so far that begins a stop string
         self._stopped = False
 
     def push(self, text: str) -> tuple[str, bool]:
         """The text that can be shown now, and whether a stop string is complete; afterwards no text is shown."""
         if self._stopped:
             return "", True
-        search, place, before = self._search, self._place, len(self._held)
+        search, place, before = self._search, self._place, len(self._pending)
         if not search.longest:
             return text, False
-        text = self._held + text
+        text = self._pending + text
         for end in range(before + 1, len(text) + 1):
             place = search.step(place, text[end - 1])
             complete = search.complete[place]
             if complete:
-                self._held, self._stopped = "", True
+                self._pending, self._stopped = "", True
                 return text[: end if self._include else end - complete], True
         shown = len(text) - search.begun[place]
-        self._place, self._held = place, text[shown:]
+        self._place, self._pending = place, text[shown:]
         return text[:shown], False
 
     def finish(self) -> str:
         """The text that was held back because it could have become a stop string."""
-        held, self._held, self._place = self._held, "", 0
-        return held
+        pending, self._pending, self._place = self._pending, "", 0
+        return pending
 
 
 class _Search:

@@ -70,17 +70,17 @@ def _has_nested_field(layout: str) -> bool:
     return any(specification and "{" in specification for _, _, specification, _ in Formatter().parse(layout))
 
 
-def check_call(function: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def check_call(function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> None:
     """Refuses a call whose result would be too large."""
     owner = getattr(function, "__self__", None)
     of_text = isinstance(owner, str)
     is_join = of_text and function.__name__ == "join"
     if isinstance(owner, (str, list, tuple)):
         budget().weigh(owner)
-    for value in (*arguments, *named.values()):
+    for value in (*arguments, *keywords.values()):
         budget().weigh(value, as_text=of_text and not is_join)
     if of_text and (check := _METHODS.get(function.__name__)) is not None:
-        check(owner, *arguments, **named)
+        check(owner, *arguments, **keywords)
 
 
 def require_items(value: Any) -> None:
@@ -98,14 +98,14 @@ def require_few_keys(keys: Any) -> None:
 # --- The checks have the parameters of the methods and filters that they check
 
 
-def _check_width(_: Any, width: Any = 0, *__: Any, **named: Any) -> None:
-    if any(isinstance(value, int) and abs(value) > WIDEST for value in (width, *named.values())):
+def _check_width(_: Any, width: Any = 0, *__: Any, **keywords: Any) -> None:
+    if any(isinstance(value, int) and abs(value) > WIDEST for value in (width, *keywords.values())):
         refuse(f"it makes a value wider than {WIDEST} characters")
 
 
-def _check_search(text: Any, *parts: Any, **named: Any) -> None:
+def _check_search(text: Any, *parts: Any, **keywords: Any) -> None:
     """A search from the end, or for characters to strip, compares each character with each in the worst case."""
-    longest = max((len(part) for part in (*parts, *named.values()) if isinstance(part, str)), default=0)
+    longest = max((len(part) for part in (*parts, *keywords.values()) if isinstance(part, str)), default=0)
     if len(str(text)) * longest > MOST_COMPARISONS:
         refuse(f"it compares more than {MOST_COMPARISONS} characters")
 
@@ -154,23 +154,23 @@ def _check_list(items: Any, *_: Any, **__: Any) -> None:
     require_items(items)
 
 
-def _check_parts(items: Any, *arguments: Any, **named: Any) -> None:
+def _check_parts(items: Any, *arguments: Any, **keywords: Any) -> None:
     require_items(items)
-    _check_width(items, *arguments, **named)
+    _check_width(items, *arguments, **keywords)
 
 
-def _check_format(layout: Any, /, *values: Any, **named: Any) -> None:
-    check_layout(str(layout), "%", tuple(named.values()) or values)
+def _check_format(layout: Any, /, *values: Any, **keywords: Any) -> None:
+    check_layout(str(layout), "%", tuple(keywords.values()) or values)
 
 
-def _check_slow(*values: Any, **named: Any) -> None:
-    if sum(map(budget().weigh, (*values, *named.values()))) > SLOW_SIZE:
+def _check_slow(*values: Any, **keywords: Any) -> None:
+    if sum(map(budget().weigh, (*values, *keywords.values()))) > SLOW_SIZE:
         refuse(f"it calls a slow filter with more than {SLOW_SIZE} characters")
 
 
-def _check_wrap(text: Any, *arguments: Any, **named: Any) -> None:
-    _check_slow(text, *arguments, **named)
-    line_ends = [value for value in (*arguments, *named.values()) if isinstance(value, str)]
+def _check_wrap(text: Any, *arguments: Any, **keywords: Any) -> None:
+    _check_slow(text, *arguments, **keywords)
+    line_ends = [value for value in (*arguments, *keywords.values()) if isinstance(value, str)]
     budget().require(len(str(text)) * (1 + sum(map(len, line_ends))))  # each character may have a line of its own
 
 
@@ -212,17 +212,17 @@ def limited_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
     first = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja passes a context before the value
 
     @functools.wraps(function)
-    def limited(*arguments: Any, **named: Any) -> Any:
-        values = (*arguments[first:], *named.values())
+    def limited(*arguments: Any, **keywords: Any) -> Any:
+        values = (*arguments[first:], *keywords.values())
         if not is_shallow:
             for value in values:  # before the call: the text of a namespace could be endless
                 budget().weigh(value, as_text=makes_text)
         if check is not None:
-            check(*arguments[first:], **named)
-        result = function(*arguments, **named)
+            check(*arguments[first:], **keywords)
+        result = function(*arguments, **keywords)
         if isinstance(result, Iterator):
             result = Items(result)
-        return budget().made(result)
+        return budget().charge(result)
 
     return limited
 

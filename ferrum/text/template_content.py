@@ -62,7 +62,7 @@ class TemplateReader:
 
     def reads(self, name: str) -> bool:
         """True if the template reads the variable."""
-        return any(found.name == name and found.ctx == "load" for found in self._tree.find_all(self._nodes.Name))
+        return any(node.name == name and node.ctx == "load" for node in self._tree.find_all(self._nodes.Name))
 
     def takes_parts(self) -> bool:
         """True if the template iterates over the content of a message as over a list. The content is followed through
@@ -75,33 +75,34 @@ class TemplateReader:
                 walked = walk.node if walk.name in ("map", "selectattr", "rejectattr") else None
             else:
                 walked = walk.node if isinstance(walk.arg, n.Const) and isinstance(walk.arg.value, int) else None
-                if walked is not None and not self._has_text_taken(walk):
+                if walked is not None and not self._reads_text_of(walk):
                     walked = None
             if walked is not None and self._is_content(walked, names):
                 return True
         return False
 
-    def _has_text_taken(self, item: nodes.Getitem) -> bool:
+    def _reads_text_of(self, item: nodes.Getitem) -> bool:
         """True for `content[0].text`. (The first item of a text is a character, which has no `text`.)"""
         n = self._nodes
         return any(
-            taken.node is item and self._key(taken) == "text" for taken in self._tree.find_all((n.Getattr, n.Getitem))
+            access.node is item and self._key(access) == "text"
+            for access in self._tree.find_all((n.Getattr, n.Getitem))
         )
 
     def _names_of_content(self) -> set[str]:
         """The variables that a content is assigned or passed to."""
-        n, names, known = self._nodes, {CONTENT}, 0
+        n, names, count = self._nodes, {CONTENT}, 0
         macros = {macro.name: macro for macro in self._tree.find_all(n.Macro)}
-        while known < len(names):
-            known = len(names)
+        while count < len(names):
+            count = len(names)
             for assigned in self._tree.find_all(n.Assign):
                 if isinstance(assigned.target, n.Name) and self._is_content(assigned.node, names):
                     names.add(assigned.target.name)
             for call in self._tree.find_all(n.Call):
                 macro = macros.get(call.node.name) if isinstance(call.node, n.Name) else None
                 if macro is not None:
-                    given = zip(macro.args, call.args, strict=False)
-                    names |= {own.name for own, value in given if self._is_content(value, names)}
+                    pairs = zip(macro.args, call.args, strict=False)
+                    names |= {parameter.name for parameter, value in pairs if self._is_content(value, names)}
         return names
 
     def _is_content(self, node: nodes.Node, names: set[str]) -> bool:

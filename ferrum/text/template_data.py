@@ -60,12 +60,12 @@ def plain_objects(field: str, values: Iterable[Any] | None) -> list[dict[str, An
     """Plain copies of JSON objects, such as the descriptions of tools. Raises InvalidParameter for anything else."""
     if values is None:
         return None
-    given, copied = items(field, values, "JSON objects"), Copier(field)
-    for value in given:
+    entries, copied = items(field, values, "JSON objects"), Copier(field)
+    for value in entries:
         if not is_one(value, Mapping):
             hint = ": write down its JSON schema" if callable(value) else ""
             raise InvalidParameter(field, f"must be a list of JSON objects, and {quoted(value)} is none{hint}")
-    return [copied(value) for value in given]
+    return [copied(value) for value in entries]
 
 
 def weight(values: Any) -> int:
@@ -116,7 +116,7 @@ class Copier:
 
     def __init__(self, field: str) -> None:
         self._field = field
-        self._left = MOST_VALUES
+        self._remaining = MOST_VALUES
 
     def __call__(self, value: Any, depth: int = 0) -> Any:
         kind = type(value)
@@ -172,10 +172,10 @@ class Copier:
         return self(fields, depth + 1)
 
     def _enter(self, items: int, depth: int) -> None:
-        self._left -= items
-        if self._left < 0 or depth >= DEEPEST:
-            many = f"hold more than {MOST_VALUES} values" if self._left < 0 else f"nest more than {DEEPEST} deep"
-            raise self._wrong(many)
+        self._remaining -= items
+        if self._remaining < 0 or depth >= DEEPEST:
+            reason = f"hold more than {MOST_VALUES} values" if self._remaining < 0 else f"nest more than {DEEPEST} deep"
+            raise self._wrong(reason)
 
-    def _wrong(self, what: str) -> InvalidParameter:
-        return InvalidParameter(self._field, f"must be plain data, and {what}")
+    def _wrong(self, reason: str) -> InvalidParameter:
+        return InvalidParameter(self._field, f"must be plain data, and {reason}")

@@ -51,20 +51,20 @@ class LimitExceeded(SecurityError):
 
 
 class Budget:
-    """Counts what one rendering uses. `given` returns the size of the variables; it is called when a limit is reached
-    that suffices for nearly all conversations. Then a value may be twice as large as the variables, and there is more
-    time: the time of some honest templates grows with the square of a conversation."""
+    """Counts what one rendering uses. `input_size` returns the size of the variables; it is called when a limit is
+    reached that suffices for nearly all conversations. Then a value may be twice as large as the variables, and there
+    is more time: the time of some honest templates grows with the square of a conversation."""
 
-    def __init__(self, given: Callable[[], int] | None = None) -> None:
+    def __init__(self, input_size: Callable[[], int] | None = None) -> None:
         self.limits = LIMITS
-        self._given = given
+        self._input_size = input_size
         self._seconds = LIMITS.rendering
         self._deadline = clock() + self._seconds
         self._largest = LIMITS.size
         self._before_look = BETWEEN_LOOKS
         self._written = 0
         self._large: list[tuple[Any, int]] = []  # values made by the template, with their sizes
-        self._held = 0
+        self._large_size = 0
 
     def step(self, size: int = 0) -> None:
         """Called before each operation that a template can repeat; `size` is that of its operands."""
@@ -93,13 +93,13 @@ class Budget:
                 refuse(f"it makes a value larger than {self._largest} characters")
 
     def _widen(self) -> None:
-        if self._given is not None:
-            size, self._given = self._given(), None
+        if self._input_size is not None:
+            size, self._input_size = self._input_size(), None
             self._largest = max(self._largest, 2 * size)
-            more = min(size * self.limits.rendering_each, self.limits.rendering_most) - self._seconds
-            if more > 0:
-                self._seconds += more
-                self._deadline += more
+            extra = min(size * self.limits.rendering_each, self.limits.rendering_most) - self._seconds
+            if extra > 0:
+                self._seconds += extra
+                self._deadline += extra
 
     def weigh(self, value: Any, as_text: bool = False) -> int:
         """The size of an operand with all its members. Refuses one that is too large, and with `as_text` one that has
@@ -133,7 +133,7 @@ class Budget:
                     self.require(size + ELEMENT * (len(members) + len(inner)))
                     members += inner
                 elif as_text and not isinstance(item, _SIMPLE):
-                    refuse(f"it turns {_named(item)} into text, which has none")
+                    refuse(f"it turns {_described(item)} into text, which has none")
             level = members
             if level:
                 size += ELEMENT * len(level)
@@ -147,7 +147,7 @@ class Budget:
             refuse(f"it computes an integer of more than {self.limits.bits} bits")
         return ELEMENT
 
-    def made(self, value: Any) -> Any:
+    def charge(self, value: Any) -> Any:
         """Counts a value that an operation has made, without the members of its members. Returns the value."""
         if isinstance(value, str):
             size = len(value)
@@ -166,13 +166,13 @@ class Budget:
 
     def _hold(self, value: Any, size: int) -> None:
         self._large.append((value, size))
-        self._held += size
-        if self._held > self.limits.held:
+        self._large_size += size
+        if self._large_size > self.limits.held:
             self.step(ELEMENT * len(self._large))
             # a value that only the tuple here and the argument of the call refer to is garbage
             self._large = [entry for entry in self._large if sys.getrefcount(entry[0]) > 2]
-            self._held = sum(size for _, size in self._large)
-            if self._held > self.limits.held:
+            self._large_size = sum(size for _, size in self._large)
+            if self._large_size > self.limits.held:
                 refuse(f"it holds values of more than {self.limits.held} characters")
 
 
@@ -215,10 +215,10 @@ budget = _current.get  # the budget of the rendering that runs
 
 
 class limited:  # a class, since `contextmanager` would take longer than a short rendering
-    """Within it, `budget()` is a fresh one. `given`: see `Budget`."""
+    """Within it, `budget()` is a fresh one. `input_size`: see `Budget`."""
 
-    def __init__(self, given: Callable[[], int] | None = None) -> None:
-        self._budget = Budget(given)
+    def __init__(self, input_size: Callable[[], int] | None = None) -> None:
+        self._budget = Budget(input_size)
 
     def __enter__(self) -> None:
         self._token = _current.set(self._budget)
@@ -232,5 +232,5 @@ def refuse(reason: str) -> NoReturn:
     raise LimitExceeded(reason)
 
 
-def _named(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

@@ -47,17 +47,17 @@ class ChatTemplates:
             f"none of the model's chat templates is called default: name one, {quoted(sorted(self.sources))}"
         )
 
-    def named(self, chosen: str) -> ChatTemplate:
+    def named(self, choice: str) -> ChatTemplate:
         """The template of that name, or with that source. Raises InvalidParameter for what is neither."""
-        if chosen in self.sources:
-            return self._template(self.sources[chosen])
-        if "{" not in chosen:
-            known = (
+        if choice in self.sources:
+            return self._template(self.sources[choice])
+        if "{" not in choice:
+            names = (
                 f"of the model's, {quoted(sorted(self.sources))}," if self.sources else "of the model's: it has none,"
             )
-            raise InvalidParameter("chat_template", f"{quoted(chosen)} is no name {known} and no Jinja either")
+            raise InvalidParameter("chat_template", f"{quoted(choice)} is no name {names} and no Jinja either")
         try:
-            return self._template(chosen)
+            return self._template(choice)
         except TokenizerError as error:
             raise InvalidParameter("chat_template", f"cannot be used: {error}") from error
 

@@ -44,7 +44,7 @@ _UNSAFE_METHODS = frozenset(["encode", "expandtabs", "format_map", "striptags", 
 @pass_eval_context
 def _joined(context: EvalContext, parts: tuple[Any, ...]) -> str:
     budget().require(sum(budget().weigh(part, as_text=True) for part in parts))
-    text: str = budget().made((markup_join if context.autoescape else str_join)(parts))
+    text: str = budget().charge((markup_join if context.autoescape else str_join)(parts))
     return text
 
 
@@ -67,7 +67,7 @@ def _weighed(value: Any) -> Any:
 _OWN_FILTERS: dict[str, Callable[..., Any]] = {
     "budget joined": _joined,
     "budget listed": _listed,
-    "budget made": lambda value: budget().made(value),
+    "budget charge": lambda value: budget().charge(value),
     "budget step": _stepped,
     "budget weighed": _weighed,
     "budget write": lambda size: budget().write(size),
@@ -81,13 +81,13 @@ class _Metering(NodeTransformer):
         self._environment = environment
         self._nodes = 0
 
-    def visit(self, node: nodes.Node, *arguments: Any, **named: Any) -> Any:
+    def visit(self, node: nodes.Node, *arguments: Any, **keywords: Any) -> Any:
         self._nodes += 1
         if self._nodes > NODES:
             refuse(f"it has more than {NODES} parts")
         if isinstance(node, (nodes.Call, nodes.Filter, nodes.Test)) and node.dyn_args is not None:
             node.dyn_args = self._filtered(node.dyn_args, "listed")
-        return super().visit(node, *arguments, **named)
+        return super().visit(node, *arguments, **keywords)
 
     def visit_Const(self, node: nodes.Const) -> nodes.Node:
         if node.value != math.inf:
@@ -126,7 +126,7 @@ class _Metering(NodeTransformer):
         if not isinstance(node.arg, nodes.Slice):
             return node
         node.node = self._filtered(node.node, "weighed")
-        return self._filtered(node, "made")
+        return self._filtered(node, "charge")
 
     def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
         self.generic_visit(node)
@@ -145,7 +145,7 @@ class _Metering(NodeTransformer):
 
     def _literal(self, node: nodes.Dict | nodes.List | nodes.Tuple) -> nodes.Node:
         self.generic_visit(node)
-        return self._filtered(node, "made") if len(node.items) > _LONG_LITERAL else node
+        return self._filtered(node, "charge") if len(node.items) > _LONG_LITERAL else node
 
     def _weighed(self, node: nodes.Expr) -> nodes.Expr:
         return node if isinstance(node, nodes.Const) else self._filtered(node, "weighed")
@@ -188,19 +188,19 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             refuse(f"it has more than {SOURCE} characters")
         return self.from_string(_Metering(self).visit(self.parse(source)))
 
-    def call(__self, __context: Context, __obj: Any, *arguments: Any, **named: Any) -> Any:
+    def call(__self, __context: Context, __obj: Any, *arguments: Any, **keywords: Any) -> Any:
         budget().step()
         if isinstance(__obj, Macro):  # the operations in its body ask the budget
-            return super().call(__context, __obj, *arguments, **named)
-        check_call(__obj, arguments, {name: value for name, value in named.items() if name not in _JINJA_NAMES})
-        return budget().made(super().call(__context, __obj, *arguments, **named))
+            return super().call(__context, __obj, *arguments, **keywords)
+        check_call(__obj, arguments, {name: value for name, value in keywords.items() if name not in _JINJA_NAMES})
+        return budget().charge(super().call(__context, __obj, *arguments, **keywords))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+" and type(left) is type(right) is str:  # the most frequent operator of chat templates
             budget().require(len(left) + len(right))
-            return budget().made(left + right)
+            return budget().charge(left + right)
         check_operator(operator, left, right)
-        return budget().made(super().call_binop(context, operator, left, right))
+        return budget().charge(super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str):
@@ -229,9 +229,9 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
             return None  # `format_map` is refused as an unsafe attribute
         return functools.partial(self._format, value.__self__, wrapped)
 
-    def _format(self, layout: str, formatted: Callable[..., str], /, *arguments: Any, **named: Any) -> str:
-        check_layout(layout, "{", (*arguments, *named.values()))
-        return formatted(*arguments, **named)
+    def _format(self, layout: str, formatted: Callable[..., str], /, *arguments: Any, **keywords: Any) -> str:
+        check_layout(layout, "{", (*arguments, *keywords.values()))
+        return formatted(*arguments, **keywords)
 
 
 @pass_context  # with a context it cannot be called while Jinja compiles

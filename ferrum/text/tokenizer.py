@@ -112,8 +112,8 @@ class Tokenizer:
         tokenizer that cannot encode it.
         """
         if not isinstance(text, str) or not _is_unicode(text):
-            what = "holds a lone surrogate, which is not a character" if isinstance(text, str) else "must be a str"
-            raise RequestValidation(f"the text {what}")
+            problem = "holds a lone surrogate, which is not a character" if isinstance(text, str) else "must be a str"
+            raise RequestValidation(f"the text {problem}")
         self._growth.check(text)
         if len(text) * self._growth.normalized < _LONG:
             return ask(_not_encoded, self._backend.encode, text, add_special_tokens=add_special_tokens).ids

@@ -67,8 +67,8 @@ class Normalization:
     cost: Cost | None = None  # of its regular expression
     function: Callable[[str], str] | None = None  # does the step where the library does not
 
-    def apply(self, text: str, most: float) -> str:
-        """The text after this step, made in parts, so that a text that becomes larger than `most` is refused before it
+    def apply(self, text: str, limit: float) -> str:
+        """The text after this step, made in parts, so that a text that becomes larger than `limit` is refused before it
         takes memory. Raises `RequestValidation`."""
         if self.cost is not None:
             _require_short_runs(self.cost, text)
@@ -82,7 +82,7 @@ class Normalization:
         for start in range(0, len(text), at_once):
             parts.append(ask(_cannot_normalize, normalize, text[start : start + at_once]))
             size += _size(parts[-1])
-            _require_size(size, most)
+            _require_size(size, limit)
         return "".join(parts)
 
 
@@ -97,13 +97,13 @@ class Growth:
     def check(self, text: str) -> None:
         """Raises `RequestValidation` for a text that is or becomes too large, or would take too long. A text whose
         worst case is within the bounds passes at once; any other is normalized in parts to learn its real size."""
-        most = LARGEST_TEXT / self.around
+        limit = LARGEST_TEXT / self.around
         worst = len(text) * self.normalized * (1 if text.isascii() else _BYTES)
-        if worst <= min(most, self._longest):
+        if worst <= min(limit, self._longest):
             return
-        _require_size(_size(text), most)
+        _require_size(_size(text), limit)
         for normalization in self.normalizations:
-            text = normalization.apply(text, most)
+            text = normalization.apply(text, limit)
         for cost in self.costs:
             _require_short_runs(cost, text)
 
@@ -125,8 +125,8 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode()) - (_SPACE_BYTES - 1) * text.count(SENTENCEPIECE_SPACE)
 
 
-def _require_size(size: int, most: float) -> None:
-    if size > most:
+def _require_size(size: int, limit: float) -> None:
+    if size > limit:
         raise RequestValidation(
             f"the text is too long for the model's tokenizer, which takes {LARGEST_TEXT} characters at most, including "
             "those that it adds on the way"
@@ -149,12 +149,12 @@ def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = 
     """The bounds of the normalizer and pre-tokenizer of a parsed tokenizer.json. `shortest_added`: characters of the
     shortest added token; a new stretch of text may begin behind each added token. Raises `TokenizerError` for steps
     that are refused."""
-    first = list(_steps(normalizer, "normalizers"))
-    then = list(_steps(pre_tokenizer, "pretokenizers"))
-    if len(first) + len(then) > MOST_STEPS:
+    normalizer_steps = list(_steps(normalizer, "normalizers"))
+    pre_tokenizer_steps = list(_steps(pre_tokenizer, "pretokenizers"))
+    if len(normalizer_steps) + len(pre_tokenizer_steps) > MOST_STEPS:
         raise TokenizerError(f"the tokenizer has more than {MOST_STEPS} steps")
     normalizations, normalized, in_front = [], 1.0, 0.0
-    for step in first:
+    for step in normalizer_steps:
         if step["type"] == "Prepend":
             in_front += len(_text(step, "prepend"))
         else:
@@ -164,7 +164,9 @@ def growth_of(normalizer: Any, pre_tokenizer: Any, shortest_added: int | None = 
         if normalized > MOST_GROWTH or in_front > MOST_GROWTH:
             raise TokenizerError(f"the tokenizer's normalizer can make more than {MOST_GROWTH} characters of one")
     in_front *= 0.0 if shortest_added is None else 1 / (1 + shortest_added)
-    return Growth(tuple(normalizations), (1 + in_front) * _prefixes(then), tuple(_costs(then)))
+    return Growth(
+        tuple(normalizations), (1 + in_front) * _prefixes(pre_tokenizer_steps), tuple(_costs(pre_tokenizer_steps))
+    )
 
 
 def growth_of_function(

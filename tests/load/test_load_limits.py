@@ -21,7 +21,7 @@ from ferrum.load.config_json import parse_config as parse_json
 from ferrum.load.families import HUGGING_FACE_FAMILIES
 from ferrum.load.families_gguf import GGUF_FAMILIES, QUERY_GROWTH
 from ferrum.load.gguf import GGUFFile
-from ferrum.load.limits import Given
+from ferrum.load.limits import NumberKey
 from ferrum.load.token_ids import NO_IDS
 from ferrum.model.rope import rope_tables
 from tests.load.gguf_writer import Stored, Value, gguf_bytes
@@ -152,8 +152,8 @@ def test_scales_and_caps_of_config_json(name: str, key: str, value: float) -> No
 @pytest.mark.clause("LOAD-29")
 @pytest.mark.parametrize("value", [1e-6, 1.0, 1e6])
 def test_scales_and_caps_at_their_bounds_are_taken(value: float) -> None:
-    assert Given("scale").read(Fields({"scale": value}, "config.json"), ()) == value
-    assert Given("scale", value, power=-1).read(Fields({}, "config.json"), ()) == pytest.approx(1 / value)
+    assert NumberKey("scale").read(Fields({"scale": value}, "config.json"), ()) == value
+    assert NumberKey("scale", value, power=-1).read(Fields({}, "config.json"), ()) == pytest.approx(1 / value)
 
 
 @pytest.mark.clause("LOAD-29")

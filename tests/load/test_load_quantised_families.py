@@ -118,4 +118,4 @@ def test_a_converted_tensor_lives_as_long_as_it_is_used(tmp_path: Path) -> None:
     np.testing.assert_array_equal(to_float32(again), floats_of(file.tensors["t"]))
     del part, again
     gc.collect()
-    assert not source._converted._used
+    assert not source._converted._arrays
