@@ -100,7 +100,7 @@ class _Reader:
         self._depth = 0
 
     def rules(self) -> dict[str, Choice]:
-        found = {}
+        rules = {}
         self._skip(_SPACE_AND_LINES)
         while self._at < len(self._text):
             name = self._match(_NAME) or self._expected("the name of a rule")
@@ -108,11 +108,11 @@ class _Reader:
             if not self._take("::="):
                 self._expected(f"'::=' behind the name {quoted(name)}")
             self._skip(_SPACE_AND_LINES)
-            found[name] = self._choice()
+            rules[name] = self._choice()
             if self._at < len(self._text) and not self._match(_LINE_END):
                 self._expected("the end of the rule or something to match")
             self._skip(_SPACE_AND_LINES)
-        return found
+        return rules
 
     def _choice(self) -> Choice:
         options = [self._sequence()]
@@ -122,7 +122,7 @@ class _Reader:
         return Choice(tuple(options))
 
     def _sequence(self) -> tuple[Item, ...]:
-        found: list[Item] = []
+        items: list[Item] = []
         last: Item | None = None  # what a repetition is about; None: nothing, or something that is empty
         again = 0
         while self._at < len(self._text):
@@ -133,16 +133,16 @@ class _Reader:
                 again += 1
                 if again > DEEPEST:
                     self._fail(start, f"repetitions of repetitions, more than {DEEPEST} deep")
-                last = found[-1] = self._repeated(last)
+                last = items[-1] = self._repeated(last)
             else:
                 again = 0
-                read = self._item(char)
-                if read is None:
+                item = self._item(char)
+                if item is None:
                     break
-                last = read if read != EMPTY else None
-                found.append(read)
+                last = item if item != EMPTY else None
+                items.append(item)
             self._skip(_SPACE_AND_LINES if self._depth else _SPACE)
-        return tuple(found)
+        return tuple(items)
 
     def _item(self, char: str) -> Item | None:
         """The next item; None if the text there begins no item."""
@@ -169,11 +169,11 @@ class _Reader:
         if self._depth > DEEPEST:
             self._fail(start, f"groups stand in one another more than {DEEPEST} deep")
         self._skip(_SPACE_AND_LINES)
-        found = self._choice()
+        choice = self._choice()
         if not self._take(")"):
             self._expected("')' or something to match")
         self._depth -= 1
-        return found
+        return choice
 
     def _literal(self) -> Item:
         start = self._at
@@ -202,10 +202,10 @@ class _Reader:
             ranges.append((low, high))
         if not ranges:
             return EMPTY  # as in llama.cpp, whether negated or not
-        found = Chars(_possible(_others(ranges) if negated else ranges))
-        if not found.ranges:
+        chars = Chars(_possible(_complement(ranges) if negated else ranges))
+        if not chars.ranges:
             self._fail(start, "no character is one of these")
-        return found
+        return chars
 
     def _character(self, start: int) -> int:
         """`start`: of what it is a part of."""
@@ -255,24 +255,26 @@ class _Reader:
         return int(digits[:20])
 
     def _match(self, pattern: re.Pattern[str]) -> str | None:
-        found = pattern.match(self._text, self._at)
-        if found is None:
+        match = pattern.match(self._text, self._at)
+        if match is None:
             return None
-        self._at = found.end()
-        return found[0]
+        self._at = match.end()
+        return match[0]
 
     def _skip(self, space: re.Pattern[str]) -> None:
         self._match(space)
 
-    def _take(self, what: str) -> bool:
-        if not self._text.startswith(what, self._at):
+    def _take(self, text: str) -> bool:
+        if not self._text.startswith(text, self._at):
             return False
-        self._at += len(what)
+        self._at += len(text)
         return True
 
-    def _expected(self, what: str) -> NoReturn:
-        rest = self._text[self._at : self._at + 1]
-        self._fail(self._at, f"expected {what}, not {'the end of the text' if not rest else quoted(rest)}")
+    def _expected(self, description: str) -> NoReturn:
+        following = self._text[self._at : self._at + 1]
+        self._fail(
+            self._at, f"expected {description}, not {'the end of the text' if not following else quoted(following)}"
+        )
 
     def _fail(self, at: int, message: str) -> NoReturn:
         refuse(self._text, at, message)
@@ -280,24 +282,24 @@ class _Reader:
 
 def _possible(ranges: Sequence[tuple[int, int]]) -> Ranges:
     """The same as ascending ranges that do not touch, of characters that a text can have."""
-    found: list[tuple[int, int]] = []
+    result: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
         for least, most in ANY.ranges:
             first, last = max(low, least), min(high, most)
-            if first <= last and found and first <= found[-1][1] + 1:
-                found[-1] = (found[-1][0], max(last, found[-1][1]))
+            if first <= last and result and first <= result[-1][1] + 1:
+                result[-1] = (result[-1][0], max(last, result[-1][1]))
             elif first <= last:
-                found.append((first, last))
-    return tuple(found)
+                result.append((first, last))
+    return tuple(result)
 
 
-def _others(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def _complement(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Every code point that is in none of them."""
-    found, least = [], 0
+    gaps, least = [], 0
     for low, high in sorted(ranges):
         if low > high:
             continue
         if low > least:
-            found.append((least, low - 1))
+            gaps.append((least, low - 1))
         least = max(least, high + 1)
-    return [*found, (least, LAST)] if least <= LAST else found
+    return [*gaps, (least, LAST)] if least <= LAST else gaps

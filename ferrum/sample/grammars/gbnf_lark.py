@@ -44,7 +44,7 @@ def lark_of(text: str) -> str:
         if expression is not None:
             return f"start: /{expression}/\n"
     numbers = {name: f"r{number}" for number, name in enumerate(reached)}
-    lines = [f"{numbers[name]}: {_written(rules[name], _Rules(numbers))}" for name in reached]
+    lines = [f"{numbers[name]}: {_spelling(rules[name], _Rules(numbers))}" for name in reached]
     return "\n".join([f"start: {numbers[ROOT]}", *lines, ""])
 
 
@@ -61,14 +61,14 @@ def _names(item: Item) -> Iterator[Name]:
 
 def _reached(rules: Mapping[str, Choice]) -> list[str]:
     """From the root."""
-    found = {ROOT: None}
+    names = {ROOT: None}
     todo = [ROOT]
     while todo:
         for name in _names(rules[todo.pop()]):
-            if name.name not in found:
-                found[name.name] = None
+            if name.name not in names:
+                names[name.name] = None
                 todo.append(name.name)
-    return list(found)
+    return list(names)
 
 
 def _needs(item: Item) -> Needs:
@@ -85,11 +85,11 @@ def _check_beginnings(rules: Mapping[str, Choice]) -> None:
     """Refuses a rule that begins with itself, also behind others, which llama.cpp does not take."""
     empty: set[str] = set()
     order, _ = in_order({name: [each.name for each in _names(choice)] for name, choice in rules.items()})
-    found = True
-    while found:
+    changed = True
+    while changed:
         before = len(empty)
         empty.update(name for name in order if _may_be_empty(rules[name], empty))
-        found = len(empty) > before
+        changed = len(empty) > before
     _, again = in_order({name: list(_beginnings(choice, empty)) for name, choice in rules.items()})
     if again is not None:
         raise CannotFollow(f"the rule {quoted(again)} begins with itself (left recursion): let it end with itself")
@@ -122,15 +122,15 @@ def _beginnings(item: Item, empty: set[str]) -> Iterator[str]:
 def _expression(rules: Mapping[str, Choice], order: Sequence[str]) -> str | None:
     """The root as a regular expression, None where it becomes too long or too deep. `order`: the rules, each behind
     those that it names."""
-    made: dict[str, str] = {}
-    deep: dict[str, int] = {}
+    expressions: dict[str, str] = {}
+    depths: dict[str, int] = {}
     for name in order:
-        length = sum(len(made[each.name]) for each in _names(rules[name]))
-        deep[name] = _depth(rules[name], deep)
-        if length > LONGEST or deep[name] > DEEPEST:
+        length = sum(len(expressions[each.name]) for each in _names(rules[name]))
+        depths[name] = _depth(rules[name], depths)
+        if length > LONGEST or depths[name] > DEEPEST:
             return None
-        made[name] = _written(rules[name], _Expression(made))
-    return made[ROOT] if len(made[ROOT]) <= LONGEST else None
+        expressions[name] = _spelling(rules[name], _Expression(expressions))
+    return expressions[ROOT] if len(expressions[ROOT]) <= LONGEST else None
 
 
 def _depth(item: Item, deep: Mapping[str, int]) -> int:
@@ -164,18 +164,18 @@ class _Rules(_Expression):
         return " ".join(f"/{char}/" for char in chars)
 
 
-def _written(item: Item, language: _Expression) -> str:
+def _spelling(item: Item, language: _Expression) -> str:
     if isinstance(item, Name):
         return language.rules[item.name]
     if isinstance(item, Text):
-        written = language.chars([*map(_code, map(ord, item.text))]) or language.nothing
-        return language.group.format(written)
+        spelling = language.chars([*map(_code, map(ord, item.text))]) or language.nothing
+        return language.group.format(spelling)
     if isinstance(item, Chars):
         return language.chars([_class(item)])
     if isinstance(item, Repeat):
-        return language.group.format(language.group.format(_written(item.item, language)) + _times(item))
+        return language.group.format(language.group.format(_spelling(item.item, language)) + _times(item))
     options = [
-        language.between.join(_written(part, language) for part in option) or language.nothing
+        language.between.join(_spelling(part, language) for part in option) or language.nothing
         for option in item.options
     ]
     return language.group.format("|".join(options))
@@ -190,8 +190,8 @@ def _times(item: Repeat) -> str:
 
 
 def _class(item: Chars) -> str:
-    (low, high), *more = item.ranges
-    if low == high and not more:
+    (low, high), *rest = item.ranges
+    if low == high and not rest:
         return _code(low)
     parts = [_code(low) if low == high else f"{_code(low)}-{_code(high)}" for low, high in item.ranges]
     return f"[{''.join(parts)}]"

@@ -76,7 +76,7 @@ class MatcherGrammar:
         try:
             advance(self._matcher, token)
             if not self.is_complete:
-                self._allowed = _known(self._matcher, len(self._allowed))
+                self._allowed = _allowed_tokens(self._matcher, len(self._allowed))
         except CannotFollow as error:
             self._failed()
             raise ModelError(f"the grammar cannot go on: {error}") from None
@@ -91,17 +91,17 @@ class MatcherGrammar:
         return bool(self._matcher.is_accepting())
 
 
-def _known(matcher: Any, vocab_size: int) -> NDArray[np.bool_]:
+def _allowed_tokens(matcher: Any, vocab_size: int) -> NDArray[np.bool_]:
     """bool [vocab]: the tokens that may come next. Raises CannotFollow if there is none."""
     bits = np.frombuffer(mask(matcher), np.uint8)
-    known = np.unpackbits(bits, bitorder="little")[:vocab_size].view(np.bool_)
-    if not known.any():
+    allowed = np.unpackbits(bits, bitorder="little")[:vocab_size].view(np.bool_)
+    if not allowed.any():
         raise CannotFollow("no token of the vocabulary fits")
-    return np.pad(known, (0, vocab_size - len(known)))
+    return np.pad(allowed, (0, vocab_size - len(allowed)))
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Compiled:
     """A compiled grammar: its matcher at the beginning, the mask of first tokens, and its size in bytes."""
 
     matcher: Any
@@ -116,35 +116,35 @@ class GrammarMaker:
         """`vocab_size`: the number of logits; ids beyond the vocabulary are never allowed."""
         self._vocabulary = vocabulary
         self._vocab_size = vocab_size
-        self._kept: OrderedDict[StructuredOutputs, _Made] = OrderedDict()
+        self._cache: OrderedDict[StructuredOutputs, _Compiled] = OrderedDict()
         self._changing = threading.Lock()
         self._trying = threading.Lock()  # one structure at a time takes as much as a large one may
 
     def __call__(self, structure: StructuredOutputs) -> MatcherGrammar:
         """A grammar at its beginning. Raises InvalidParameter for a structure that makes no sense or is too large,
         Unsupported without the library, or for a vocabulary without a token that ends a text."""
-        made = self._kept.get(structure) or self._make(structure)
-        self._keep(structure, made)
-        return MatcherGrammar(made.matcher.deep_copy(), made.allowed, lambda: self._forget(structure, made))
+        compiled = self._cache.get(structure) or self._make(structure)
+        self._keep(structure, compiled)
+        return MatcherGrammar(compiled.matcher.deep_copy(), compiled.allowed, lambda: self._forget(structure, compiled))
 
-    def _keep(self, structure: StructuredOutputs, made: _Made) -> None:
+    def _keep(self, structure: StructuredOutputs, compiled: _Compiled) -> None:
         """Adds a grammar to the cache as the most recently used; the least recently used ones are dropped for room."""
         with self._changing:
-            self._kept[structure] = made
-            self._kept.move_to_end(structure)
-            total = sum(each.size for each in self._kept.values())
+            self._cache[structure] = compiled
+            self._cache.move_to_end(structure)
+            total = sum(each.size for each in self._cache.values())
             while total > REMEMBERED:
-                _, oldest = self._kept.popitem(last=False)
+                _, oldest = self._cache.popitem(last=False)
                 total -= oldest.size
 
-    def _forget(self, structure: StructuredOutputs, made: _Made) -> None:
+    def _forget(self, structure: StructuredOutputs, compiled: _Compiled) -> None:
         """Drops a grammar from the cache. All answers share the library's state of a grammar: if that has become too
         large, the next answer compiles the grammar again."""
         with self._changing:
-            if self._kept.get(structure) is made:
-                del self._kept[structure]
+            if self._cache.get(structure) is compiled:
+                del self._cache[structure]
 
-    def _make(self, structure: StructuredOutputs) -> _Made:
+    def _make(self, structure: StructuredOutputs) -> _Compiled:
         if not self._vocabulary.eos_token_ids:
             raise Unsupported("structured outputs need a token that ends a text, and this model names none")
         kind, text = structure.kind, structure.text
@@ -152,23 +152,23 @@ class GrammarMaker:
         try:
             matcher = None
             if len(text) <= QUICK and not _EXPENSIVE.search(text):
-                matcher, size = self._made_at_once(tokenizer, structure), QUICK_SIZE
+                matcher, size = self._compile_at_once(tokenizer, structure), QUICK_SIZE
             if matcher is not None:
-                return _Made(matcher, _known(matcher, self._vocab_size), size)
+                return _Compiled(matcher, _allowed_tokens(matcher, self._vocab_size), size)
             with self._trying:
-                made = self._kept.get(structure) or self._made_after_trial(tokenizer, structure)
-                self._keep(structure, made)  # for those that wait here for the same
-                return made
+                compiled = self._cache.get(structure) or self._compile_after_trial(tokenizer, structure)
+                self._keep(structure, compiled)  # for those that wait here for the same
+                return compiled
         except CannotFollow as error:
             raise InvalidParameter("structured_outputs", f"{kind}: {error}") from None
 
-    def _made_after_trial(self, tokenizer: Any, structure: StructuredOutputs) -> _Made:
+    def _compile_after_trial(self, tokenizer: Any, structure: StructuredOutputs) -> _Compiled:
         vocabulary = self._vocabulary
         tried = try_out(self._tokens, sorted(vocabulary.special_ids), vocabulary.eos_token_ids, structure)
         matcher = make_matcher(tokenizer, tried.source)
-        return _Made(matcher, _known(matcher, self._vocab_size), tried.size + MOST_STATES * STATE_SIZE)
+        return _Compiled(matcher, _allowed_tokens(matcher, self._vocab_size), tried.size + MOST_STATES * STATE_SIZE)
 
-    def _made_at_once(self, tokenizer: Any, structure: StructuredOutputs) -> Any:
+    def _compile_at_once(self, tokenizer: Any, structure: StructuredOutputs) -> Any:
         """A matcher, or None for a structure that needs more fuel than is allowed without a trial."""
         grammar = source(structure)
         try:

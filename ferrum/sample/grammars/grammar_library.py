@@ -89,7 +89,7 @@ def source(structure: StructuredOutputs) -> str:
     def schema_of(schema: Any) -> dict[str, Any]:
         return followed(schema, structure.one_of_as_any_of, structure.strict_formats)
 
-    with _told():
+    with _short_errors():
         matcher = library().LLMatcher
         if kind == "json":
             schema = json.dumps(schema_of(json.loads(text)), ensure_ascii=False)
@@ -111,7 +111,7 @@ def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
     """A matcher at the beginning of a grammar. `fuel`: the limit for compiling its regular expressions; None: the
     library's own. Raises CannotFollow."""
     limits = library().LLParserLimits(initial_lexer_fuel=fuel, max_lexer_states=MOST_STATES, verbose_errors=False)
-    with _told():
+    with _short_errors():
         matcher = on_large_stack(lambda: library().LLMatcher(tokenizer, grammar, log_level=0, limits=limits))
         if matcher.is_error():
             raise CannotFollow(in_short(matcher.get_error()))
@@ -120,7 +120,7 @@ def make_matcher(tokenizer: Any, grammar: str, fuel: int | None = None) -> Any:
 
 def mask(matcher: Any) -> bytes:
     """One bit for each token, the lowest first: 1 if it may come next. Raises CannotFollow."""
-    with _told():
+    with _short_errors():
         bits = bytes(matcher.compute_bitmask())
         if matcher.is_error():
             raise CannotFollow(in_short(matcher.get_error()))
@@ -129,14 +129,14 @@ def mask(matcher: Any) -> bytes:
 
 def advance(matcher: Any, token: int) -> None:
     """Advances by one token. Raises CannotFollow for a token that is not allowed."""
-    with _told():
+    with _short_errors():
         matcher.consume_token(token)
         if matcher.is_error():
             raise CannotFollow(in_short(matcher.get_error()))
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _short_errors() -> Iterator[None]:
     try:
         yield
     except (CannotFollow, Unsupported, ResourceExhausted):

@@ -62,7 +62,7 @@ def try_out(
     import subprocess  # and all that comes with it: few answers need it, and every start imports this module
 
     try:
-        ran = subprocess.run(
+        process = subprocess.run(
             python_command("-m", __name__),
             input=pickle.dumps((tokens, special_ids, eos_token_ids, structure)),
             capture_output=True,
@@ -75,15 +75,15 @@ def try_out(
         raise CannotFollow(TOO_MUCH) from None
     except OSError as error:
         raise ResourceExhausted(f"a process to try a large structure in cannot be started: {error.strerror}") from error
-    if -ran.returncode in _LIMITS:
+    if -process.returncode in _LIMITS:
         raise CannotFollow(TOO_MUCH)
-    if ran.returncode:
-        told_last = ran.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise InternalError(f"a large structure could not be tried out: {in_short(' '.join(told_last))}")
-    told = json.loads(ran.stdout)
-    if "reason" in told:
-        raise CannotFollow(told["reason"])
-    return Tried(told["source"], told["size"])
+    if process.returncode:
+        last_lines = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise InternalError(f"a large structure could not be tried out: {in_short(' '.join(last_lines))}")
+    answer = json.loads(process.stdout)
+    if "reason" in answer:
+        raise CannotFollow(answer["reason"])
+    return Tried(answer["source"], answer["size"])
 
 
 def main() -> None:
@@ -93,12 +93,12 @@ def main() -> None:
     _limit()
     try:
         # a smaller stack than the one it is made on afterwards: what fits here fits there
-        told = on_large_stack(lambda: _try(tokenizer, len(tokens), structure), STACK // 2)
+        answer = on_large_stack(lambda: _try(tokenizer, len(tokens), structure), STACK // 2)
     except CannotFollow as error:
-        told = {"reason": str(error)}
+        answer = {"reason": str(error)}
     except MemoryError:
-        told = {"reason": TOO_MUCH}
-    sys.stdout.write(json.dumps(told) + "\n")
+        answer = {"reason": TOO_MUCH}
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 def _try(tokenizer: Any, vocab_size: int, structure: StructuredOutputs) -> dict[str, Any]:
@@ -130,15 +130,15 @@ class _Longest:
         self._longest = max(map(len, self._ids), default=1)
 
     def __call__(self, text: str) -> list[int]:
-        content, found, start = text.encode(), [], 0
+        content, ids, start = text.encode(), [], 0
         while start < len(content):
             for end in range(min(start + self._longest, len(content)), start, -1):
                 index = self._ids.get(content[start:end])
                 if index is not None:
-                    found.append(index)
+                    ids.append(index)
                     break
             start = end
-        return found
+        return ids
 
 
 def _limit() -> None:
@@ -148,9 +148,9 @@ def _limit() -> None:
     except ImportError:  # no such limits here: the time by the clock remains
         return
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    taken = _memory(_DATA) if sys.platform == "linux" else None
-    if taken is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (taken + STACK + BYTES,) * 2)
+    data = _memory(_DATA) if sys.platform == "linux" else None
+    if data is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (data + STACK + BYTES,) * 2)
 
 
 _RESIDENT, _DATA = 1, 5

@@ -36,17 +36,17 @@ _OPTIONAL = "*?"
 def prepared(text: str, followed: Callable[[Any], Any]) -> str:
     """The same grammar with each schema made what `followed` makes of it. Raises CannotFollow for a grammar in which a
     rule can begin that cannot end."""
-    read = _read(text)
-    lost = endless_from(START, read.rules())
+    grammar = _read(text)
+    lost = endless_from(START, grammar.rules())
     if lost is not None:
         raise CannotFollow(f"the rule {quoted(lost)} has no end: it always needs itself again")
-    for start, end, schema in reversed(read.schemas):
+    for start, end, schema in reversed(grammar.schemas):
         text = text[:start] + " " + json.dumps(followed(schema)) + text[end:]
     return text
 
 
 @dataclass
-class _Read:
+class _Grammar:
     """`tokens`: kinds and texts: "head" for the beginning of a statement, its text being the rule that it defines, or
     empty for a directive, a terminal, and a rule that can be ended from outside. `schemas`: from where to where."""
 
@@ -63,13 +63,13 @@ class _Read:
         }
 
 
-def _read(text: str) -> _Read:
-    read = _Read()
+def _read(text: str) -> _Grammar:
+    grammar = _Grammar()
     at, fresh = 0, True  # fresh: at the beginning of a line
     while at < len(text):
         token = _TOKEN.match(text, at)
         assert token is not None  # the last kind is any character; a line end is one of its own
-        kind, what, at = str(token.lastgroup), token[0], token.end()
+        kind, value, at = str(token.lastgroup), token[0], token.end()
         if kind == "line":
             fresh = True
             continue
@@ -77,21 +77,21 @@ def _read(text: str) -> _Read:
             continue
         head = _HEAD.match(text, at) if fresh and kind == "name" else None
         if head is not None:
-            name = what.lstrip("?!")
-            read.tokens.append(("head", "" if _is_terminal(name) or head["ways"] else name))
+            name = value.lstrip("?!")
+            grammar.tokens.append(("head", "" if _is_terminal(name) or head["ways"] else name))
             at = head.end()
-        elif what in _BRACED:
+        elif value in _BRACED:
             end, schema = _json(text, at)
-            if what == "%json" and isinstance(schema, dict):
-                read.schemas.append((at, end, schema))
-            read.tokens.append(("text", what) if _BRACED[what] else ("head", ""))
+            if value == "%json" and isinstance(schema, dict):
+                grammar.schemas.append((at, end, schema))
+            grammar.tokens.append(("text", value) if _BRACED[value] else ("head", ""))
             at = end
-        elif fresh and what.startswith("%"):
-            read.tokens.append(("head", ""))
+        elif fresh and value.startswith("%"):
+            grammar.tokens.append(("head", ""))
         else:
-            read.tokens.append((kind, what))
+            grammar.tokens.append((kind, value))
         fresh = False
-    return read
+    return grammar
 
 
 _BRACED = {"%json": True, "%regex": True, "%llguidance": False}
@@ -125,20 +125,20 @@ class _Body:
         options: list[Needs] = []
         parts: list[Needs] = []
         while self._at < len(self._tokens):
-            kind, what = self._tokens[self._at]
-            if what in (")", "]") and kind == "other" and self._depth:
+            kind, value = self._tokens[self._at]
+            if value in (")", "]") and kind == "other" and self._depth:
                 break
             self._at += 1
-            if what == "|" and kind == "other":
+            if value == "|" and kind == "other":
                 options.append(All(parts))
                 parts = []
-            elif what == "->":
+            elif value == "->":
                 self._at += 1  # another name for it
             elif kind == "name":
-                parts.append(NOTHING if _is_terminal(what) else what)
+                parts.append(NOTHING if _is_terminal(value) else value)
                 self._suffix(parts)
-            elif what in ("(", "[") and kind == "other":
-                parts.append(self._group(what))
+            elif value in ("(", "[") and kind == "other":
+                parts.append(self._group(value))
                 self._suffix(parts)
         return One([*options, All(parts)])
 
@@ -153,6 +153,6 @@ class _Body:
 
     def _suffix(self, parts: list[Needs]) -> None:
         """An optional part needs nothing."""
-        following = "".join(what for _, what in self._tokens[self._at : self._at + 2])
+        following = "".join(value for _, value in self._tokens[self._at : self._at + 2])
         if following[:1] in tuple(_OPTIONAL) or following[:2] in ("{0", "~0", "{,"):
             parts[-1] = NOTHING

@@ -36,15 +36,15 @@ def endless(rules: Mapping[str, Needs]) -> set[str]:
     """The rules that no finite text matches, since each alternative needs one of them again. An unknown name counts as
     a rule that needs nothing."""
     unknown = set(rules)
-    found = True
-    while found:
+    changed = True
+    while changed:
         # what is defined last is most often what others are made of: few rounds are needed that way
         ended = []
         for name in reversed(list(rules)):
             if name in unknown and _ends(rules[name], unknown):
                 unknown.remove(name)
                 ended.append(name)
-        found = bool(ended)
+        changed = bool(ended)
     return unknown
 
 

@@ -45,7 +45,9 @@ class _Reader:
         self._references = References(root)
         self._one_of_as_any_of = one_of_as_any_of
         self._strict_formats = strict_formats
-        self._old = any(draft in str(root.get("$schema")) for draft in _OLD) if isinstance(root, dict) else False
+        self._is_old_draft = (
+            any(draft in str(root.get("$schema")) for draft in _OLD) if isinstance(root, dict) else False
+        )
         self._definitions: dict[str, Any_] = {}
         self._names: dict[int, str] = {}
         self._places: dict[str, str] = {}
@@ -54,10 +56,10 @@ class _Reader:
         self._choices: list[tuple[Schema, Schema, str]] = []  # each with what is demanded beside it
 
     def schema(self) -> Schema:
-        found = self._whole()
-        if found is False:
+        whole = self._whole()
+        if whole is False:
             raise CannotFollow("it allows nothing")
-        return found if isinstance(found, dict) else {}
+        return whole if isinstance(whole, dict) else {}
 
     def _whole(self) -> Any_:
         root = self._read(self._root, "#")
@@ -94,11 +96,13 @@ class _Reader:
         options = choice.pop("oneOf")
         if not self._one_of_as_any_of:
             pairs = ((i, j) for j in range(len(options)) for i in range(j))
-            both = next(
+            overlap = next(
                 (pair for pair in pairs if not sets.apart([options[pair[0]], beside], [options[pair[1]], beside])), None
             )
-            if both is not None:
-                parts = f"parts {both[0]} and {both[1]} may both fit, and it cannot be followed that only one does"
+            if overlap is not None:
+                parts = (
+                    f"parts {overlap[0]} and {overlap[1]} may both fit, and it cannot be followed that only one does"
+                )
                 fail(
                     place,
                     "oneOf",
@@ -111,40 +115,40 @@ class _Reader:
             return schema
         if not isinstance(schema, dict):
             raise CannotFollow(f"{place} must be a schema (an object, true or false), not {quoted(schema)}")
-        given, schema = schema, _evaluated(schema)
+        original, schema = schema, _evaluated(schema)
         for keyword in schema:
             if keyword in REFUSED and not REFUSED[keyword](schema[keyword], schema):
                 fail(place, keyword, "cannot be followed")
         kinds = types(schema, place)
-        found: Schema = {} if kinds is None else {"type": kinds}
-        found |= counts(schema, place) | numbers(schema, place)
-        found |= strings(schema, kinds, place, self._strict_formats)
-        self._object(schema, found, place)
-        self._array(schema, found, place)
+        result: Schema = {} if kinds is None else {"type": kinds}
+        result |= counts(schema, place) | numbers(schema, place)
+        result |= strings(schema, kinds, place, self._strict_formats)
+        self._object(schema, result, place)
+        self._array(schema, result, place)
         parts: list[Any_] = [{"enum": listed} for listed in values(schema, place)]
         if "$ref" in schema:
-            parts.append(self._lead(given, place))
+            parts.append(self._lead(original, place))
         if "allOf" in schema:
             parts += self._list(schema, "allOf", place)
         if "anyOf" in schema:
             parts.append({"anyOf": self._list(schema, "anyOf", place)})
         if "oneOf" in schema:
             choice: Schema = {"oneOf": self._list(schema, "oneOf", place)}
-            self._choices.append((choice, found, place))
+            self._choices.append((choice, result, place))
             parts.append(choice)
-        return _joined(found, parts)
+        return _joined(result, parts)
 
     def _lead(self, schema: Schema, place: str) -> Schema:
         if not isinstance(schema["$ref"], str):
             fail(place, "$ref", f"must be text, not {quoted(schema['$ref'])}")
-        found = self._references.find(schema, schema["$ref"])
-        if found is None:
+        target = self._references.find(schema, schema["$ref"])
+        if target is None:
             fail(place, "$ref", f"leads to {quoted(schema['$ref'])}, which is not in this schema; nothing is fetched")
-        key = id(found)
+        key = id(target)
         if key not in self._names:
             name = self._names[key] = str(len(self._names))
-            self._places[name] = self._references.place(found) if isinstance(found, dict) else schema["$ref"]
-            self._waiting.append((name, found))
+            self._places[name] = self._references.place(target) if isinstance(target, dict) else schema["$ref"]
+            self._waiting.append((name, target))
         lead: Schema = {"$ref": self._names[key]}
         self._leads.append(lead)
         return lead
@@ -154,39 +158,39 @@ class _Reader:
             fail(place, keyword, f"must be a list of schemas, not {quoted(schema[keyword])}")
         return [self._read(part, f"{place}/{keyword}/{number}") for number, part in enumerate(schema[keyword])]
 
-    def _object(self, schema: Schema, found: Schema, place: str) -> None:
+    def _object(self, schema: Schema, result: Schema, place: str) -> None:
         for keyword in MAPS:
             if keyword in schema:
                 if not isinstance(schema[keyword], dict):
                     fail(place, keyword, f"must be an object of schemas, not {quoted(schema[keyword])}")
-                found[keyword] = {
+                result[keyword] = {
                     (expression(name) if keyword == "patternProperties" else name): self._read(
                         part, f"{place}/{keyword}/{name}"
                     )
                     for name, part in schema[keyword].items()
                 }
         if "additionalProperties" in schema:
-            found["additionalProperties"] = self._read(schema["additionalProperties"], f"{place}/additionalProperties")
+            result["additionalProperties"] = self._read(schema["additionalProperties"], f"{place}/additionalProperties")
         if "required" in schema:
-            found["required"] = required(schema, place)
-        if "minProperties" in found or "maxProperties" in found:
-            keys_counted(found, place)
+            result["required"] = required(schema, place)
+        if "minProperties" in result or "maxProperties" in result:
+            keys_counted(result, place)
 
-    def _array(self, schema: Schema, found: Schema, place: str) -> None:
+    def _array(self, schema: Schema, result: Schema, place: str) -> None:
         """Of all drafts: what the first items are, each by itself, and what the others are."""
-        rest = "items"
+        rest_key = "items"
         if isinstance(schema.get("items"), list):
             if "prefixItems" in schema:
                 fail(place, "prefixItems", "stands beside a list of 'items', which says the same")
-            found["prefixItems"] = self._list(schema, "items", place)
-            rest = "additionalItems"
+            result["prefixItems"] = self._list(schema, "items", place)
+            rest_key = "additionalItems"
         elif "prefixItems" in schema:
-            if self._old and "items" in schema:
+            if self._is_old_draft and "items" in schema:
                 fail(place, "prefixItems", "is no keyword of the draft that '$schema' names")
-            found["prefixItems"] = self._list(schema, "prefixItems", place)
-            rest = "items" if "items" in schema else "additionalItems"
-        if rest in schema:
-            found["items"] = self._read(schema[rest], f"{place}/{rest}")
+            result["prefixItems"] = self._list(schema, "prefixItems", place)
+            rest_key = "items" if "items" in schema else "additionalItems"
+        if rest_key in schema:
+            result["items"] = self._read(schema[rest_key], f"{place}/{rest_key}")
 
 
 def _evaluated(schema: Schema) -> Schema:
@@ -203,14 +207,14 @@ def _evaluated(schema: Schema) -> Schema:
     return schema
 
 
-def _joined(found: Schema, parts: list[Any_]) -> Any_:
+def _joined(base: Schema, parts: list[Any_]) -> Any_:
     """One schema that demands the same as all."""
     if any(part is False for part in parts):
         return False
-    left = [part for part in parts if isinstance(part, dict) and part]
-    if len(left) == 1 and not found:
-        return left[0]
-    if len(left) == 1 and list(left[0]) in (["enum"], ["anyOf"], ["oneOf"]):
-        left[0].update(found)  # the same object: it may be among the choices
-        return left[0]
-    return {**found, "allOf": left} if left else found
+    demands = [part for part in parts if isinstance(part, dict) and part]
+    if len(demands) == 1 and not base:
+        return demands[0]
+    if len(demands) == 1 and list(demands[0]) in (["enum"], ["anyOf"], ["oneOf"]):
+        demands[0].update(base)  # the same object: it may be among the choices
+        return demands[0]
+    return {**base, "allOf": demands} if demands else base

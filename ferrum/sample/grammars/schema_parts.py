@@ -37,42 +37,42 @@ def types(schema: Schema, place: str) -> list[str] | None:
     value = schema.get("type")
     if value is None and "type" not in schema:
         return None
-    found: list[Any] = value if isinstance(value, list) else [value]
-    for one in found:
-        if one not in TYPES:
-            fail(place, "type", f"must be one of {', '.join(TYPES)}, or a list of them, not {quoted(one)}")
-    return found
+    names: list[Any] = value if isinstance(value, list) else [value]
+    for name in names:
+        if name not in TYPES:
+            fail(place, "type", f"must be one of {', '.join(TYPES)}, or a list of them, not {quoted(name)}")
+    return names
 
 
 def counts(schema: Schema, place: str) -> Schema:
     """How long a text is, how many items an array has, how many keys an object."""
-    found = {}
+    result = {}
     for keyword in COUNTS:
         if keyword in schema:
             value = schema[keyword]
             if not is_whole(value) or value < 0:
                 fail(place, keyword, f"must be a whole number of at least 0, not {quoted(value)}")
-            found[keyword] = int(value)
-    return found
+            result[keyword] = int(value)
+    return result
 
 
 def numbers(schema: Schema, place: str) -> Schema:
     """Bounds of numbers, and what they are multiples of."""
-    given = dict(schema)
+    bounds = dict(schema)
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
-        # as in draft 4, where it speaks of the other one
-        if isinstance(given.get(exclusive), bool) and given.pop(exclusive) and bound in given:
-            given[exclusive] = given.pop(bound)
-    found = {}
+        # in draft 4 it is true or false, and says how the bound beside it is meant
+        if isinstance(bounds.get(exclusive), bool) and bounds.pop(exclusive) and bound in bounds:
+            bounds[exclusive] = bounds.pop(bound)
+    result = {}
     for keyword in (*LEAST, *MOST):
-        if keyword in given:
-            found[keyword] = _bound(given[keyword], keyword in LEAST, keyword, place)
-    if "multipleOf" in given:
-        value = given["multipleOf"]
+        if keyword in bounds:
+            result[keyword] = _bound(bounds[keyword], keyword in LEAST, keyword, place)
+    if "multipleOf" in bounds:
+        value = bounds["multipleOf"]
         if not is_number(value) or value <= 0:
             fail(place, "multipleOf", f"must be a number above 0, not {quoted(value)}")
-        found["multipleOf"] = value
-    return found
+        result["multipleOf"] = value
+    return result
 
 
 def _bound(value: Any, is_least: bool, keyword: str, place: str) -> Any:
@@ -80,34 +80,34 @@ def _bound(value: Any, is_least: bool, keyword: str, place: str) -> Any:
     if not is_number(value):
         fail(place, keyword, f"must be a number, not {quoted(value)}")
     try:
-        known = float(value)
+        nearest = float(value)
     except OverflowError:
         fail(place, keyword, "is a number out of range")
-    if (known > LAST_INTEGER) if is_least else (known < -LAST_INTEGER):
+    if (nearest > LAST_INTEGER) if is_least else (nearest < -LAST_INTEGER):
         fail(place, keyword, "is beyond the numbers of 64 bits that can be followed")
     if -LAST_EXACT <= value <= LAST_EXACT:
         return value
-    if (known < 0) == is_least:  # so far out that no more numbers are needed than those that are exact
+    if (nearest < 0) == is_least:  # so far out that no more numbers are needed than those that are exact
         return -LAST_EXACT if is_least else LAST_EXACT
     inside = math.inf if is_least else -math.inf
-    return math.nextafter(known, inside) if (known < value if is_least else known > value) else known
+    return math.nextafter(nearest, inside) if (nearest < value if is_least else nearest > value) else nearest
 
 
 def strings(schema: Schema, kinds: list[str] | None, place: str, strict_formats: bool) -> Schema:
     """What texts look like."""
-    found = {}
+    result = {}
     for keyword in ("pattern", "format"):
         if keyword in schema and not isinstance(schema[keyword], str):
             fail(place, keyword, f"must be text, not {quoted(schema[keyword])}")
     if "pattern" in schema:
-        found["pattern"] = expression(schema["pattern"])
-    known = schema.get("format") in FORMATS
-    if known:
-        found["format"] = schema["format"]
+        result["pattern"] = expression(schema["pattern"])
+    is_known = schema.get("format") in FORMATS
+    if is_known:
+        result["format"] = schema["format"]
     elif "format" in schema and strict_formats and (kinds is None or "string" in kinds):
         message = f"is {quoted(schema['format'])}, which is unknown; only strict_formats refuses it"
         fail(place, "format", f"{message}. Known are {', '.join(sorted(FORMATS))}")
-    return found
+    return result
 
 
 def expression(pattern: str) -> str:
@@ -141,15 +141,15 @@ _OUTSIDE = {**_SPACES[0], ".": r"[^\n\r\x{2028}\x{2029}]"}
 
 def values(schema: Schema, place: str) -> list[list[Any]]:
     """Lists of values: one of each has to come."""
-    found = [[schema["const"]]] if "const" in schema else []
+    lists = [[schema["const"]]] if "const" in schema else []
     if "enum" in schema:
         if not isinstance(schema["enum"], list):
             fail(place, "enum", f"must be a list of values, not {quoted(schema['enum'])}")
-        found.append(schema["enum"])
-    for listed in found:
+        lists.append(schema["enum"])
+    for listed in lists:
         for value in listed:
             _check_value(value, "const" if "const" in schema else "enum", place)
-    return found
+    return lists
 
 
 def _check_value(value: Any, keyword: str, place: str) -> None:
@@ -167,37 +167,37 @@ def _check_value(value: Any, keyword: str, place: str) -> None:
 
 def required(schema: Schema, place: str) -> list[str]:
     """The keys that have to come."""
-    found = schema.get("required", [])
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        fail(place, "required", f"must be a list of texts, not {quoted(found)}")
-    return list(dict.fromkeys(found))
+    keys = schema.get("required", [])
+    if not isinstance(keys, list) or not all(isinstance(name, str) for name in keys):
+        fail(place, "required", f"must be a list of texts, not {quoted(keys)}")
+    return list(dict.fromkeys(keys))
 
 
-def keys_counted(found: Schema, place: str) -> None:
+def keys_counted(schema: Schema, place: str) -> None:
     """Rewrites `minProperties` and `maxProperties` such that the library need not tell keys from one another, which it
     cannot: of an open object with the same key twice it counts two. Refuses what is left."""
-    given = found.get("properties", {})
-    needed = found.get("required", [])
-    names = list(dict.fromkeys([*given, *needed]))
-    closed = found.get("additionalProperties") is False and not found.get("patternProperties")
-    least, most = found.pop("minProperties", 0), found.pop("maxProperties", None)
+    properties = schema.get("properties", {})
+    needed = schema.get("required", [])
+    names = list(dict.fromkeys([*properties, *needed]))
+    closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+    least, most = schema.pop("minProperties", 0), schema.pop("maxProperties", None)
     if (most is not None and most < max(least, len(needed))) or (closed and least > len(names)):
-        found.update(minProperties=1, maxProperties=0)  # which nothing fits
+        schema.update(minProperties=1, maxProperties=0)  # which nothing fits
         return
     if closed and least == len(names):
-        needed = found["required"] = names
-    if most == len(needed) and not (needed and found.get("patternProperties")):  # no other key may come
-        found.pop("patternProperties", None)
-        rest = found.get("additionalProperties", True)
+        needed = schema["required"] = names
+    if most == len(needed) and not (needed and schema.get("patternProperties")):  # no other key may come
+        schema.pop("patternProperties", None)
+        rest = schema.get("additionalProperties", True)
         names, closed = needed, True
-        found.update(properties={name: given.get(name, rest) for name in needed}, additionalProperties=False)
+        schema.update(properties={name: properties.get(name, rest) for name in needed}, additionalProperties=False)
     loose = len(names) > len(needed)
     if most is not None and not (closed and most >= len(names)):
         if loose and (needed or most > 1):
             fail(place, "maxProperties", "can be followed only where each key of 'properties' is 'required'")
-        found["maxProperties"] = most
+        schema["maxProperties"] = most
     if least > len(needed):
         if least > len(needed) + 1 or (needed and loose):
-            what = "cannot be followed, since the same key could be counted twice"
-            fail(place, "minProperties", f"{what}: name {least} keys in 'required'")
-        found["minProperties"] = least
+            problem = "cannot be followed, since the same key could be counted twice"
+            fail(place, "minProperties", f"{problem}: name {least} keys in 'required'")
+        schema["minProperties"] = least

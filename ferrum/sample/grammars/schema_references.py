@@ -22,9 +22,9 @@ class References:
     def __init__(self, root: Any) -> None:
         self._places: dict[int, str] = {}
         self._bases: dict[int, str] = {}
-        self._named: dict[str, Any] = {}
-        self._old = isinstance(root, dict) and "draft-0" in str(root.get("$schema")) and "$id" not in root
-        self._named[_BASE] = root
+        self._targets: dict[str, Any] = {}
+        self._is_old_draft = isinstance(root, dict) and "draft-0" in str(root.get("$schema")) and "$id" not in root
+        self._targets[_BASE] = root
         self._look(root, "#", _BASE)
 
     def place(self, schema: Any) -> str:
@@ -36,11 +36,11 @@ class References:
         base = self._bases[id(schema)]
         document, fragment = urldefrag(base + reference if reference.startswith("#") else urljoin(base, reference))
         if not fragment.startswith("/") and fragment:
-            return self._named.get(f"{document}#{unquote(fragment)}")
-        found = self._named.get(document)
+            return self._targets.get(f"{document}#{unquote(fragment)}")
+        target = self._targets.get(document)
         for part in unquote(fragment).split("/")[1:]:
-            found = _inside(found, part.replace("~1", "/").replace("~0", "~"))
-        return found
+            target = _inside(target, part.replace("~1", "/").replace("~0", "~"))
+        return target
 
     def _look(self, value: Any, place: str, base: str) -> None:
         if isinstance(value, list):
@@ -49,16 +49,16 @@ class References:
             return
         if not isinstance(value, dict):
             return
-        own = value.get("$id", value.get("id") if self._old else None)
+        identifier = value.get("$id", value.get("id") if self._is_old_draft else None)
         anchors = [value.get("$anchor"), value.get("$dynamicAnchor")]
-        if isinstance(own, str) and own.startswith("#"):  # an anchor, as older drafts write it
-            anchors.append(own[1:])
-        elif isinstance(own, str):
-            base = urldefrag(urljoin(base, own))[0]
-            self._named.setdefault(base, value)
+        if isinstance(identifier, str) and identifier.startswith("#"):  # an anchor, as older drafts write it
+            anchors.append(identifier[1:])
+        elif isinstance(identifier, str):
+            base = urldefrag(urljoin(base, identifier))[0]
+            self._targets.setdefault(base, value)
         for anchor in anchors:
             if isinstance(anchor, str):
-                self._named.setdefault(f"{base}#{anchor}", value)
+                self._targets.setdefault(f"{base}#{anchor}", value)
         self._places[id(value)], self._bases[id(value)] = place, base
         for key, part in value.items():
             if key not in _VALUES:

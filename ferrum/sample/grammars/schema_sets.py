@@ -31,18 +31,18 @@ class Sets:
 
     def __init__(self, definitions: Mapping[str, Any_]) -> None:
         self._definitions = definitions
-        self._left = MOST_LOOKS[0] + MOST_LOOKS[1] * len(definitions)
+        self._looks_left = MOST_LOOKS[0] + MOST_LOOKS[1] * len(definitions)
         self._under_way: set[frozenset[int]] = set()
         self._rests: dict[tuple[int, str], Schema] = {}
         self.ending: set[str] = set()
         """The definitions that a finite value fits."""
-        found = True
-        while found:
+        changed = True
+        while changed:
             before = len(self.ending)
             for name in reversed(list(definitions)):  # what comes last leads to the fewest others
                 if name not in self.ending and self.ends([definitions[name]]):
                     self.ending.add(name)
-            found = len(self.ending) > before
+            changed = len(self.ending) > before
 
     def ends(self, schemas: Sequence[Any_]) -> bool:
         """True if there may be a finite value that fits all of them."""
@@ -80,59 +80,61 @@ class Sets:
         if max((schema.get("minProperties", 0) for schema in together), default=0) <= len(needed):
             return True
         names = {name for schema in together for name in schema.get("properties", ())} - needed
-        others = [_property(together, name) for name in names]
-        others += [[part] for schema in together for part in schema.get("patternProperties", {}).values()]
-        others.append([schema.get("additionalProperties", True) for schema in together])
-        return any(self.ends(other) for other in others)
+        options = [_property(together, name) for name in names]
+        options += [[part] for schema in together for part in schema.get("patternProperties", {}).values()]
+        options.append([schema.get("additionalProperties", True) for schema in together])
+        return any(self.ends(option) for option in options)
 
-    def apart(self, one: Sequence[Any_], other: Sequence[Any_], depth: int = 0) -> bool:
+    def apart(self, first: Sequence[Any_], second: Sequence[Any_], depth: int = 0) -> bool:
         """True if it is certain that no value fits both."""
         self._look()
-        both = self._together(one), self._together(other)
-        if both[0] is None or both[1] is None:
+        demands = self._together(first), self._together(second)
+        if demands[0] is None or demands[1] is None:
             return True
         if depth > DEEPEST:
             return False
-        for here, there in (both, both[::-1]):
-            options = self._options(here)  # type: ignore[arg-type]
+        for side, opposite in (demands, demands[::-1]):
+            options = self._options(side)  # type: ignore[arg-type]
             if options is not None:
-                return all(self.apart(option, there, depth + 1) for option in options)  # type: ignore[arg-type]
-        return all(self._apart_as(kind, both[0], both[1], depth) for kind in _kinds(both[0]) & _kinds(both[1]))
+                return all(self.apart(option, opposite, depth + 1) for option in options)  # type: ignore[arg-type]
+        return all(
+            self._apart_as(kind, demands[0], demands[1], depth) for kind in _kinds(demands[0]) & _kinds(demands[1])
+        )
 
-    def _apart_as(self, kind: str, one: Together, other: Together, depth: int) -> bool:
-        values = _values(one), _values(other)
+    def _apart_as(self, kind: str, first: Together, second: Together, depth: int) -> bool:
+        values = _values(first), _values(second)
         if values[0] is not None and values[1] is not None and not values[0] & values[1]:
             return True
         if kind in ("integer", "number"):
-            return _most(one) < _lowest(other) or _most(other) < _lowest(one)
+            return _most(first) < _lowest(second) or _most(second) < _lowest(first)
         if kind == "object":
             return any(
-                self.apart(_property(one, name), _property(other, name), depth + 1)
-                for name in sorted(_required(one) | _required(other))
+                self.apart(_property(first, name), _property(second, name), depth + 1)
+                for name in sorted(_required(first) | _required(second))
             )
         if kind == "array":
-            counts = range(min(max(_least(one), _least(other)), DEEPEST))
-            shorter = _end(one) < _least(other) or _end(other) < _least(one)
-            return shorter or any(self.apart(_item(one, i), _item(other, i), depth + 1) for i in counts)
+            counts = range(min(max(_least(first), _least(second)), DEEPEST))
+            shorter = _end(first) < _least(second) or _end(second) < _least(first)
+            return shorter or any(self.apart(_item(first, i), _item(second, i), depth + 1) for i in counts)
         return False
 
     def _look(self) -> None:
-        self._left -= 1
-        if self._left < 0:
+        self._looks_left -= 1
+        if self._looks_left < 0:
             raise CannotFollow("its parts can be combined in too many ways")
 
     def _together(self, schemas: Sequence[Any_]) -> Together | None:
         """The same demands without `allOf` and `$ref`; None if no value fits."""
-        found: Together = []
-        seen: set[int] = set()
+        demands: Together = []
+        visited: set[int] = set()
         todo = list(reversed(schemas))
         while todo:
             schema = todo.pop()
             if schema is False:
                 return None
-            if schema is True or id(schema) in seen:
+            if schema is True or id(schema) in visited:
                 continue
-            seen.add(id(schema))
+            visited.add(id(schema))
             self._look()
             if "$ref" in schema:
                 todo.append(self._definitions[schema["$ref"]])
@@ -141,8 +143,8 @@ class Sets:
                 todo.extend(reversed(schema["allOf"]))
                 schema = self._without(schema, "allOf")
             if schema:
-                found.append(schema)
-        return found
+                demands.append(schema)
+        return demands
 
     def _options(self, together: Together) -> Iterator[list[Any_]] | None:
         """The same demands, once for each option of their first choice; None if there is no choice."""
@@ -177,28 +179,28 @@ def _kind(value: Any) -> tuple[str, ...]:
         return ("boolean",)
     if isinstance(value, (int, float)):
         return ("integer", "number") if value == value // 1 else ("number",)
-    return (next((kind for kind, made in _MADE if isinstance(value, made)), "null"),)
+    return (next((kind for kind, python_type in _PYTHON_TYPES if isinstance(value, python_type)), "null"),)
 
 
-_MADE = (("string", str), ("array", list), ("object", dict))
+_PYTHON_TYPES = (("string", str), ("array", list), ("object", dict))
 
 
 def _values(together: Together) -> frozenset[Any] | None:
     """The only ones that fit; None where they are not listed."""
-    found = None
+    allowed = None
     for schema in together:
         if "enum" in schema:
-            values = frozenset(map(same, schema["enum"]))
-            found = values if found is None else found & values
-    return found
+            values = frozenset(map(canonical, schema["enum"]))
+            allowed = values if allowed is None else allowed & values
+    return allowed
 
 
-def same(value: Any) -> Any:
+def canonical(value: Any) -> Any:
     """Equal for values that JSON calls equal: 1 is 1.0, and is not true."""
     if isinstance(value, list):
-        return ("array", *map(same, value))
+        return ("array", *map(canonical, value))
     if isinstance(value, dict):
-        return ("object", frozenset((key, same(part)) for key, part in value.items()))
+        return ("object", frozenset((key, canonical(part)) for key, part in value.items()))
     return (_kind(value)[-1], value)
 
 
@@ -208,21 +210,21 @@ def _required(together: Together) -> set[str]:
 
 def _property(together: Together, name: str) -> list[Any_]:
     """What the value of a key has to fit."""
-    found: list[Any_] = []
+    schemas: list[Any_] = []
     for schema in together:
-        own = [schema["properties"][name]] if name in schema.get("properties", ()) else []
+        parts = [schema["properties"][name]] if name in schema.get("properties", ()) else []
         for pattern, part in schema.get("patternProperties", {}).items():
-            fits = _fits(pattern, name)
-            own += [True] if fits is None else [part] if fits else []
-        found += own or [schema.get("additionalProperties", True)]
-    return found
+            matches = _matches(pattern, name)
+            parts += [True] if matches is None else [part] if matches else []
+        schemas += parts or [schema.get("additionalProperties", True)]
+    return schemas
 
 
 _ATOM = r"(?:[\w :/@-]|\\[.$/dw-]|\[\^?[\w-]+\]|\.)"
 _SIMPLE = re.compile(rf"\^?{_ATOM}*(?:{_ATOM}[*+?])?\$?", re.ASCII)
 
 
-def _fits(pattern: str, name: str) -> bool | None:
+def _matches(pattern: str, name: str) -> bool | None:
     """None for an expression that Python might take long for, or read otherwise than the library."""
     try:
         return re.search(pattern, name, re.ASCII) is not None if _SIMPLE.fullmatch(pattern) else None
@@ -232,11 +234,11 @@ def _fits(pattern: str, name: str) -> bool | None:
 
 def _item(together: Together, number: int) -> list[Any_]:
     """What an item of an array has to fit."""
-    found = []
+    schemas = []
     for schema in together:
-        first = schema.get("prefixItems", ())
-        found.append(first[number] if number < len(first) else schema.get("items", True))
-    return found
+        prefix = schema.get("prefixItems", ())
+        schemas.append(prefix[number] if number < len(prefix) else schema.get("items", True))
+    return schemas
 
 
 def _longest(together: Together) -> int:
