@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ferrum.errors import InternalError
 from ferrum.kv.eviction import Digest
 
 DIGEST_BYTES = 16
@@ -59,8 +60,11 @@ class PrefixChain:
 
     def digest(self, index: int, token_ids: Sequence[int]) -> Digest:
         """The digest of full block `index` of the text. Every call must be given the same text, or a longer one that
-        begins with it."""
+        begins with it. Raises InternalError if the block is not full: the digest of a part would be kept as that of
+        the whole."""
         digests, size = self._digests, self._block_size
+        if (index + 1) * size > len(token_ids):
+            raise InternalError(f"block {index} of a text of {len(token_ids)} tokens is not full")
         for block in range(len(digests), index + 1):
             parent = digests[-1] if digests else self._root
             digests.append(child_digest(parent, token_ids[block * size : (block + 1) * size]))

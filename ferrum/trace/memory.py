@@ -141,7 +141,7 @@ def _admission(
     yield {"kind": "admitted", "sequence": number, "computed": now.computed, "source": source}
     index, rest = divmod(now.computed, sequence.table.block_size)
     if rest and source in ("prefix", "sibling"):  # its last block was shared and is written next
-        yield _copied(number, index, now.blocks[index], _original(before, sequence, index, scheduler))
+        yield _copied(number, index, now.blocks[index], _original(before, after, sequence, index, scheduler))
 
 
 def _source(before: Moment, after: Moment, sequence: TokenSequence) -> str:
@@ -153,26 +153,38 @@ def _source(before: Moment, after: Moment, sequence: TokenSequence) -> str:
     was_on_host = place is not None and place.host_blocks and place.computed == sequence.computed
     if was_on_host and after.swapped_in > before.swapped_in:
         return "host"
-    return "prefix" if _sibling(before, sequence) is None else "sibling"
+    return "prefix" if _sibling(before, after, sequence) is None else "sibling"
 
 
-def _sibling(before: Moment, sequence: TokenSequence) -> Place | None:
-    """The running continuation of the same prompt whose blocks a new one shares."""
-    if before.places.get(sequence) is not None and before.places[sequence].state is SequenceState.PREEMPTED:
+def _sibling(before: Moment, after: Moment, sequence: TokenSequence) -> Place | None:
+    """The running continuation of the same prompt whose blocks a new one shares. It may have been admitted in the same
+    plan. Its place is that after the plan, unless it was preempted later in the plan."""
+    place = before.places.get(sequence)
+    if place is not None and place.state is SequenceState.PREEMPTED:
         return None
-    for sibling in sequence.siblings:
-        place = before.places.get(sibling)
-        if place is not None and place.state is SequenceState.RUNNING and place.computed >= sibling.prompt_length:
-            return place
+    for moment in (after, before):
+        for sibling in sequence.siblings:
+            place = moment.places.get(sibling)
+            if (
+                sibling is not sequence
+                and place is not None
+                and place.state is SequenceState.RUNNING
+                and place.computed >= sibling.prompt_length
+            ):
+                return place
     return None
 
 
-def _original(before: Moment, sequence: TokenSequence, index: int, scheduler: Scheduler) -> int | None:
+def _original(before: Moment, after: Moment, sequence: TokenSequence, index: int, scheduler: Scheduler) -> int | None:
     """The block that was copied for entry `index` of a table."""
-    sibling = _sibling(before, sequence)
+    sibling = _sibling(before, after, sequence)
     if sibling is not None:
         return sibling.blocks[index]
-    return scheduler.manager.device.lookup(sequence.table.chain.digest(index, sequence.token_ids))
+    digest = sequence.table.chain.digest(index, sequence.token_ids)
+    block = scheduler.manager.device.lookup(digest)
+    if block is None:  # it has been evicted since, in the same plan
+        block = next((block for block, known in before.device.digests.items() if known == digest), None)
+    return block
 
 
 def _copied(number: int, index: int, block: int, source: int | None) -> Event:

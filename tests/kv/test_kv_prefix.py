@@ -16,6 +16,7 @@ from ferrum.backends.numpy_backend import NumpyOps
 from ferrum.backends.registry import load_backend
 from ferrum.config import EngineConfig, ModelConfig, RopeConfig, RopeScaling
 from ferrum.engine.setup import content_root
+from ferrum.errors import InternalError
 from ferrum.kv.prefix import DIGEST_BYTES, PrefixChain, child_digest, root_digest
 from ferrum.model.params import DecoderParams, leaves, mapped
 from ferrum.tensor.weights import Dense, Weight
@@ -77,6 +78,16 @@ def test_a_chain_is_the_same_in_whatever_order_it_is_asked_and_while_the_text_gr
     for index in data.draw(st.lists(st.integers(0, len(expected) - 1), max_size=8) if expected else st.just([])):
         end = data.draw(st.integers((index + 1) * size, len(text)))  # as much of the text as there was then
         assert chain.digest(index, text[:end]) == expected[index]
+
+
+@pytest.mark.clause("KV-31")
+@given(size=st.integers(2, 4), text=texts, more=texts)
+def test_a_block_that_is_not_full_has_no_digest(size: int, text: list[int], more: list[int]) -> None:
+    chain, longer = PrefixChain(ROOT, size), text + more
+    with pytest.raises(InternalError, match=f"block {len(text) // size} of a text of {len(text)} tokens is not full"):
+        chain.digest(len(text) // size, text)
+    expected = chain_of(longer, size)  # and nothing is left of the attempt
+    assert [chain.digest(index, longer) for index in range(len(expected))] == expected
 
 
 @pytest.mark.clause("KV-30")
