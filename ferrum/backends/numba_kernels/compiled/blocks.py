@@ -113,7 +113,7 @@ def _blocks_with_halves(
     spot = ir.stack(builder, 4 * count * blocks)
     ir.store(builder, spot, floats_of(builder, builder.bitcast(raw, ir.Vector(ir.Int16, count * blocks))))
     for i, place in enumerate(places):
-        yield place, [ir.spread(builder, spot, count * i + which) for which in range(count)]
+        yield place, [ir.spread(builder, spot, count * i + number) for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _halves_in_all_lanes(builder: Any, address: Any, count: int) -> list[Any]:
         return [half_in_all_lanes(builder, ir.offset(builder, address, 2 * i)) for i in range(count)]
     pair = ir.load(builder, address, ir.Vector(ir.Half, 2))
     floats = builder.fpext(ir.shuffle(builder, pair, pair, [0, 1] * 4), ir.Vector(ir.Float, 8))
-    lanes = [[lane + which for lane in (0, 0, 2, 2, 4, 4, 6, 6)] * 2 for which in (0, 1)]
+    lanes = [[lane + number for lane in (0, 0, 2, 2, 4, 4, 6, 6)] * 2 for number in (0, 1)]
     return [ir.shuffle(builder, floats, floats, each) for each in lanes]
 
 

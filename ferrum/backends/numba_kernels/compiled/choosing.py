@@ -53,26 +53,26 @@ _ROUNDING, _LEAST_MARGIN = 4e-16, 1e-13
 
 
 @inlined
-def _part(most, logit, scale):
+def _part(maximum, logit, scale):
     """-> the bin of a logit; 0 is the bin of the largest logits."""
-    return min(int((np.float64(most) - np.float64(logit)) * scale), WEIGHT_BINS - 1)
+    return min(int((np.float64(maximum) - np.float64(logit)) * scale), WEIGHT_BINS - 1)
 
 
 @stage
-def _scale(x, blocks, most, temperature):
+def _scale(x, blocks, maximum, temperature):
     """-> bins per unit of logit, so that the bins cover the range of the logits, or its upper part."""
     far = splat(MINUS_INFINITY)
     for block in range(blocks):
         place = x + 4 * LOGIT_BLOCK * block
         for i in range(4):
             value = load(place + 64 * i)
-            far = larger(sub(zeros(), where_less(value, splat(_LOWEST), splat(most), value)), far)
-    depth = np.float64(most) + np.float64(max_lanes(far))
+            far = larger(sub(zeros(), where_less(value, splat(_LOWEST), splat(maximum), value)), far)
+    depth = np.float64(maximum) + np.float64(max_lanes(far))
     return WEIGHT_BINS / max(min(depth, _DEEPEST * temperature), 1e-300)
 
 
 @stage
-def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bins, members):
+def _boundary(x, blocks, maximum, scale, weights, sums, maxima, target, margin, bins, members):
     """-> the index in the view of the last token that top-p keeps, in descending order; UNDECIDED if rounding could
     change it."""
     for part in range(WEIGHT_BINS):
@@ -83,32 +83,32 @@ def _boundary(x, blocks, most, scale, weights, sums, maxima, wanted, margin, bin
             for i in range(LOGIT_BLOCK):
                 weight = load_double(weights + 8 * (LOGIT_BLOCK * block + i))
                 if weight > 0:
-                    at = bins + 8 * _part(most, load_float(place + 4 * i), scale)
+                    at = bins + 8 * _part(maximum, load_float(place + 4 * i), scale)
                     store_double(at, load_double(at) + weight)
     running, part = 0.0, 0
-    while part < WEIGHT_BINS - 1 and running + load_double(bins + 8 * part) < wanted:
+    while part < WEIGHT_BINS - 1 and running + load_double(bins + 8 * part) < target:
         running += load_double(bins + 8 * part)
         part += 1
     count = 0
     for block in range(blocks):
-        if load_double(sums + 8 * block) > 0 and _part(most, load_float(maxima + 4 * block), scale) <= part:
+        if load_double(sums + 8 * block) > 0 and _part(maximum, load_float(maxima + 4 * block), scale) <= part:
             place = x + 4 * LOGIT_BLOCK * block
             for i in range(LOGIT_BLOCK):
                 logit = load_float(place + 4 * i)
-                if load_double(weights + 8 * (LOGIT_BLOCK * block + i)) > 0 and _part(most, logit, scale) == part:
+                if load_double(weights + 8 * (LOGIT_BLOCK * block + i)) > 0 and _part(maximum, logit, scale) == part:
                     if count < MOST_BIN_MEMBERS:
                         store_int32(members + 4 * count, LOGIT_BLOCK * block + i)
                     count += 1
-    found = UNDECIDED
-    if 0 < count <= MOST_BIN_MEMBERS and running < wanted - margin:
+    index = UNDECIDED
+    if 0 < count <= MOST_BIN_MEMBERS and running < target - margin:
         sort(x, members, count)
         i = -1
-        while i < count - 1 and running < wanted - margin:
+        while i < count - 1 and running < target - margin:
             i += 1
             running += load_double(weights + 8 * load_int32(members + 4 * i))
-        if running > wanted + margin:
-            found = load_int32(members + 4 * i)
-    return found
+        if running > target + margin:
+            index = load_int32(members + 4 * i)
+    return index
 
 
 @stage
@@ -137,59 +137,61 @@ def _keep(x, blocks, boundary, min_p, weights, sums):
 
 
 @stage
-def _draw(blocks, weights, sums, wanted, margin):
-    """-> the index of the first weight with which the running sum exceeds `wanted`; UNDECIDED if rounding could change
+def _draw(blocks, weights, sums, target, margin):
+    """-> the index of the first weight with which the running sum exceeds `target`; UNDECIDED if rounding could change
     it."""
     running, block = 0.0, 0
-    while block < blocks - 1 and running + load_double(sums + 8 * block) <= wanted + margin:
+    while block < blocks - 1 and running + load_double(sums + 8 * block) <= target + margin:
         running += load_double(sums + 8 * block)
         block += 1
-    found = UNDECIDED
-    if running < wanted - margin or block == 0:
+    index = UNDECIDED
+    if running < target - margin or block == 0:
         i = -1
         before = running
-        while i < LOGIT_BLOCK - 1 and running <= wanted + margin:
+        while i < LOGIT_BLOCK - 1 and running <= target + margin:
             i += 1
             before = running
             running += load_double(weights + 8 * (LOGIT_BLOCK * block + i))
-        if running > wanted + margin and before < wanted - margin:
-            found = LOGIT_BLOCK * block + i
-    return found
+        if running > target + margin and before < target - margin:
+            index = LOGIT_BLOCK * block + i
+    return index
 
 
 # ---- the kernel
 @stage
-def _candidates(x, vocab, blocks, maxima, temperature, top_k, top_p, min_p, most, logits, ids, order):
+def _candidates(x, vocab, blocks, maxima, temperature, top_k, top_p, min_p, maximum, logits, ids, order):
     """Copies the candidates if they are known before weights are computed (top-k, min-p) -> their number; 0: all tokens
     of the row are candidates."""
-    floor, found = MINUS_INFINITY, 0
+    floor, count = MINUS_INFINITY, 0
     if top_p == 1 and min_p > 0:  # without top-p the weights of the other tokens are not needed
-        floor = np.float32(most + temperature * (math.log(min_p) - 1e-4) - 1e-5 * abs(most))
+        floor = np.float32(maximum + temperature * (math.log(min_p) - 1e-4) - 1e-5 * abs(maximum))
     if top_k > 0:
         floor = at_least(maxima, blocks, order, top_k, floor)
     if top_k > 0 or floor > MINUS_INFINITY:
-        found = gather(x, vocab, blocks, maxima, floor, logits, ids)
-        if 0 < top_k < found:
-            found = keep_top(logits, ids, found, top_k, order)
-        for i in range(found, (found + LOGIT_BLOCK - 1) // LOGIT_BLOCK * LOGIT_BLOCK):
+        count = gather(x, vocab, blocks, maxima, floor, logits, ids)
+        if 0 < top_k < count:
+            count = keep_top(logits, ids, count, top_k, order)
+        for i in range(count, (count + LOGIT_BLOCK - 1) // LOGIT_BLOCK * LOGIT_BLOCK):
             store_float(logits + 4 * i, MINUS_INFINITY)
-    return found
+    return count
 
 
 @stage
-def _drawn(x, blocks, most, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order):
+def _drawn(x, blocks, maximum, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order):
     """-> the index in the view of the token that is drawn; UNDECIDED if rounding could change it."""
-    total, boundary, found = weights_of(x, blocks, temperature, most, weights, sums), UNDECIDED, UNDECIDED
+    total, boundary, index = weights_of(x, blocks, temperature, maximum, weights, sums), UNDECIDED, UNDECIDED
     slack = _ROUNDING * vocab + _LEAST_MARGIN
     if top_p < 1:
-        scale = _scale(x, blocks, most, temperature)
-        boundary = _boundary(x, blocks, most, scale, weights, sums, maxima, top_p * total, slack * total, bins, order)
+        scale = _scale(x, blocks, maximum, temperature)
+        boundary = _boundary(
+            x, blocks, maximum, scale, weights, sums, maxima, top_p * total, slack * total, bins, order
+        )
     if top_p == 1 or boundary != UNDECIDED:
         if top_p < 1 or min_p > 0:
             total = _keep(x, blocks, boundary, min_p, weights, sums)
         if total == total:
-            found = _draw(blocks, weights, sums, unit * total, slack * total)
-    return found
+            index = _draw(blocks, weights, sums, unit * total, slack * total)
+    return index
 
 
 def choose(row, chunk, chunks):
@@ -204,19 +206,21 @@ def choose(row, chunk, chunks):
         temperature, top_k = load_double(setting), int(load_double(setting + 8))
         top_p, min_p, unit = load_double(setting + 16), load_double(setting + 24), load_double(setting + 32)
         x = padded(load_word(row + 8) + number * load_word(row + 16), vocab, blocks, logits)
-        most, token = survey(x, blocks, maxima), UNDECIDED
-        if most - most == 0 and temperature < GREEDY_BELOW:
-            token = first(x, blocks, maxima, most)
-        elif most - most == 0:
-            found = _candidates(
-                x, vocab, blocks, maxima, temperature, top_k if top_k < vocab else 0, top_p, min_p, most, logits, ids,
-                order,
+        maximum, token = survey(x, blocks, maxima), UNDECIDED
+        if maximum - maximum == 0 and temperature < GREEDY_BELOW:
+            token = first(x, blocks, maxima, maximum)
+        elif maximum - maximum == 0:
+            count = _candidates(
+                x, vocab, blocks, maxima, temperature, top_k if top_k < vocab else 0, top_p, min_p, maximum, logits,
+                ids, order,
             )  # fmt: skip
-            parts = blocks if found == 0 else (found + LOGIT_BLOCK - 1) // LOGIT_BLOCK
-            if found > 0:
+            parts = blocks if count == 0 else (count + LOGIT_BLOCK - 1) // LOGIT_BLOCK
+            if count > 0:
                 x = logits
                 survey(x, parts, maxima)
-            token = _drawn(x, parts, most, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order)
-            if token != UNDECIDED and found > 0:
+            token = _drawn(
+                x, parts, maximum, vocab, temperature, top_p, min_p, unit, maxima, weights, sums, bins, order
+            )
+            if token != UNDECIDED and count > 0:
                 token = load_int32(ids + 4 * token)
         store_word(load_word(row + 48) + 8 * number, token)

@@ -100,13 +100,13 @@ def _leave_callers_processor(board):
 
 def serve_launches(board):
     """For a worker: runs chunks of launches, until there was no work for about a second."""
-    idle, seen = 0, atomic_load(board + BOARD_TICKET)
+    idle, last_ticket = 0, atomic_load(board + BOARD_TICKET)
     while idle < SPINS + YIELDS + SLEEPS:
         ticket = atomic_load(board + BOARD_TICKET)
-        if ticket != seen:
+        if ticket != last_ticket:
             _leave_callers_processor(board)
             _work(board)
-            seen, idle = ticket, 0  # a launch posted meanwhile has another ticket
+            last_ticket, idle = ticket, 0  # a launch posted meanwhile has another ticket
         elif idle < SPINS:
             pause()
         elif idle < SPINS + YIELDS:

@@ -26,9 +26,9 @@ def compiled(name: str) -> ObjectCode:
     for kind in kinds:
         body = body(kind)
     signature = types.void(*[types.int64] * body.__code__.co_argcount)
-    made: Any = cfunc(signature, error_model="numpy")(body)
-    _check_calls(name, made._library._final_module)
-    return ObjectCode(made.native_name, made._library._get_compiled_object())
+    function: Any = cfunc(signature, error_model="numpy")(body)
+    _check_calls(name, function._library._final_module)
+    return ObjectCode(function.native_name, function._library._get_compiled_object())
 
 
 def _check_calls(name: str, module: Any) -> None:

@@ -81,9 +81,9 @@ def normalise(norm, head, x, x_stride, out, out_stride, columns, first, end):
 
 
 @inlined
-def _at_most(x, most):
-    """The smaller of x and `most`; NaN if x is NaN."""
-    return sub(zeros(), larger(splat(-most), sub(zeros(), x)))
+def _at_most(x, limit):
+    """The smaller of x and `limit`; NaN if x is NaN."""
+    return sub(zeros(), larger(splat(-limit), sub(zeros(), x)))
 
 
 @inlined

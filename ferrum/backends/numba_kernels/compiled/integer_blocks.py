@@ -117,8 +117,8 @@ def _affine_runs(
     def six_bits(low: Any, low_shift: int, high: Any, high_shift: int) -> Any:
         low = builder.and_(builder.lshr(low, ir.constant(kind, low_shift)), ir.constant(kind, 15))
         high = builder.and_(builder.lshr(high, ir.constant(kind, high_shift)), ir.constant(kind, 3))
-        both = builder.or_(low, builder.shl(high, ir.constant(kind, 4)))
-        return builder.uitofp(builder.zext(both, Ints), Floats)
+        joined = builder.or_(low, builder.shl(high, ir.constant(kind, 4)))
+        return builder.uitofp(builder.zext(joined, Ints), Floats)
 
     high = numbers(64 + 128, 16)
     for g in range(2):

@@ -56,7 +56,7 @@ class Dot:
     def __init__(self, builder: Any, start: Any, signed: bool, pairs: int) -> None:
         """start: the initial value of each row, int32. pairs: how many sums of two products fit into 16 bits."""
         self._builder, self._total, self._signed = builder, start, signed
-        self._pairs, self._held, self._waiting = pairs, 0, None
+        self._pairs, self._waiting_count, self._waiting = pairs, 0, None
 
     def add(self, codes: Codes, token: Any) -> None:
         """Adds codes · token to the sum of each row. token: bytes from -127 to 127."""
@@ -67,8 +67,8 @@ class Dot:
             return
         sums = self._sums_of_pairs(codes, token)
         self._waiting = sums if self._waiting is None else builder.add(self._waiting, sums)
-        self._held += 1
-        if self._held == self._pairs:
+        self._waiting_count += 1
+        if self._waiting_count == self._pairs:
             self._flush()
 
     def _sums_of_pairs(self, codes: Codes, token: Any) -> Any:
@@ -84,7 +84,7 @@ class Dot:
     def _flush(self) -> None:
         if self._waiting is not None:
             self._total = self._builder.add(self._total, _added_up(self._builder, self._waiting))
-            self._waiting, self._held = None, 0
+            self._waiting, self._waiting_count = None, 0
 
     def floats(self) -> Any:
         """The sum as float32, which is exact."""
@@ -94,13 +94,13 @@ class Dot:
 
 def _in_halves(builder: Any, values: Any) -> tuple[Any, Any]:
     """The first and the second byte of each pair, as signed 16 bits."""
-    both, eight = builder.bitcast(values, Shorts), ir.constant(Shorts, 8)
-    return builder.ashr(builder.shl(both, eight), eight), builder.ashr(both, eight)
+    words, eight = builder.bitcast(values, Shorts), ir.constant(Shorts, 8)
+    return builder.ashr(builder.shl(words, eight), eight), builder.ashr(words, eight)
 
 
 def _added_up(builder: Any, pairs: Any) -> Any:
     """The sums of two neighbouring numbers of 16 bits, in 32 bits."""
     if HAS_BYTE_SHUFFLE:
         return ir.call(builder, "llvm.x86.avx2.pmadd.wd", Ints, pairs, ir.constant(Shorts, 1))
-    both, sixteen = builder.bitcast(pairs, Ints), ir.constant(Ints, 16)
-    return builder.add(builder.ashr(builder.shl(both, sixteen), sixteen), builder.ashr(both, sixteen))
+    words, sixteen = builder.bitcast(pairs, Ints), ir.constant(Ints, 16)
+    return builder.add(builder.ashr(builder.shl(words, sixteen), sixteen), builder.ashr(words, sixteen))

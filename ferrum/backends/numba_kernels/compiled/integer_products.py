@@ -43,30 +43,35 @@ def multiply(kind):
     """The function out[t, r] = start[t, r] + weight[r] · x[t] for rows first..end of a weight of this kind in units;
     `first` is a multiple of 16. x: rounded groups. `out` and `start` point to row 0; `start` may be null. Kernels call
     it by its address in the descriptor (`unit_descriptor`)."""
-    units, most = LARGE.get(kind, LARGE_TILE)
+    units, tile_tokens = LARGE.get(kind, LARGE_TILE)
     one, two, four = (tile(kind, 1, tokens, AHEAD) for tokens in (1, 2, 4))
-    large = tile(kind, units, most, 0)
+    large = tile(kind, units, tile_tokens, 0)
 
     @inlined
     def panel(w, unit, c, x, xs, y, ys, s, ss, count, tokens):
         """The product of some units and all tokens. Each tile is called at one place, to save time of compilation."""
         token = 0
         while token < tokens:
-            rest, done = tokens - token, 0
+            tokens_left, large_units = tokens - token, 0
             xt, yt, st = x + token * xs, y + token * ys, s + token * ss if s != 0 else 0
-            is_large = token > 0 and rest >= most and tokens >= MANY  # the first strip prefetches
-            strip = most if is_large else 4 if rest >= 4 else 2 if rest >= 2 else 1
+            is_large = token > 0 and tokens_left >= tile_tokens and tokens >= MANY  # the first strip prefetches
+            strip = tile_tokens if is_large else 4 if tokens_left >= 4 else 2 if tokens_left >= 2 else 1
             if is_large:
-                done = count // units * units
-                large(w, unit, c, xt, xs, yt, ys, st, ss, done)
-            w2, y2, s2, left = w + done * unit, yt + 64 * done, st + 64 * done if s != 0 else 0, count - done
-            if left != 0:
+                large_units = count // units * units
+                large(w, unit, c, xt, xs, yt, ys, st, ss, large_units)
+            w2, y2, s2, small_units = (
+                w + large_units * unit,
+                yt + 64 * large_units,
+                st + 64 * large_units if s != 0 else 0,
+                count - large_units,
+            )
+            if small_units != 0:
                 if strip == 4:
-                    four(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+                    four(w2, unit, c, xt, xs, y2, ys, s2, ss, small_units)
                 elif strip == 2:
-                    two(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+                    two(w2, unit, c, xt, xs, y2, ys, s2, ss, small_units)
                 else:
-                    one(w2, unit, c, xt, xs, y2, ys, s2, ss, left)
+                    one(w2, unit, c, xt, xs, y2, ys, s2, ss, small_units)
             token += strip
 
     def multiply_units(weight, x, xs, y, ys, s, ss, first, end, tokens, scratch):

@@ -24,7 +24,7 @@ from ferrum.backends.numba_kernels.compiled.integer_dots import (
     four_in_all_rows,
     in_all_rows,
 )
-from ferrum.backends.numba_kernels.compiled.tiles import named, spaced
+from ferrum.backends.numba_kernels.compiled.tiles import named_word, spaced
 from ferrum.backends.numba_kernels.sizes import (
     GROUP,
     UNIT_BLOCK_BYTES,
@@ -64,7 +64,7 @@ def tile(name: str, units: int, tokens: int, ahead: int) -> Any:
                 with cgutils.for_range(builder, ir.constant(ir.Int64, PARTS)) as loop:
                     multiply([loop.index])
 
-    return named(build, f"integer_tile_{name}_{units}_{tokens}", 10)
+    return named_word(build, f"integer_tile_{name}_{units}_{tokens}", 10)
 
 
 def _distance(builder: Any, unit: int, part: Any) -> Any:

@@ -31,7 +31,7 @@ def _put_four(builder, address, value):
 
 
 @word(Index, Address)
-def _one(builder, address):
+def _byte(builder, address):
     """One byte, as an unsigned integer."""
     return builder.zext(ir.load(builder, address, ir.Int8), ir.Int64)
 
@@ -95,11 +95,11 @@ def _six_bit_scales(source, unit, row):
         high = 0
         for group in range(2 * pair, 2 * pair + 2):
             if group < 4:
-                scale, least = _one(source + 4 + group) & 63, _one(source + 8 + group) & 63
+                scale, least = _byte(source + 4 + group) & 63, _byte(source + 8 + group) & 63
             else:
-                last = _one(source + 8 + group)
-                scale = last & 15 | _one(source + group) >> 6 << 4
-                least = last >> 4 | _one(source + 4 + group) >> 6 << 4
+                last = _byte(source + 8 + group)
+                scale = last & 15 | _byte(source + group) >> 6 << 4
+                least = last >> 4 | _byte(source + 4 + group) >> 6 << 4
             _put_one(unit + 64 + 16 * group + row, scale & 15 | (least & 15) << 4)
             high |= (scale >> 4 | least >> 4 << 2) << 4 * (group % 2)
         _put_one(unit + 192 + 16 * pair + row, high)
@@ -128,7 +128,7 @@ def _q5_k(source, unit, row, block):
 def _q6_k(source, unit, row, block):
     _move_two(unit + 2 * row, source + 208)
     for run in range(16):
-        _put_one(unit + 64 + 16 * run + row, _one(source + 192 + run))
+        _put_one(unit + 64 + 16 * run + row, _byte(source + 192 + run))
     for group in range(8):
         half, quarter = group // 4, group % 4
         target = unit + 320 + 384 * group + 4 * row

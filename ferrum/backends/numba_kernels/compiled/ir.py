@@ -65,8 +65,8 @@ def prefetch(builder: Any, address: Any, nearest: bool = False) -> None:
     """Prefetches the cache line at `address` into the second-level cache, or with `nearest` into the first-level cache.
     An invalid address has no effect."""
     place = pointer(builder, address, Int8)
-    read, level, data = (constant(Int32, value) for value in (0, 3 if nearest else 2, 1))
-    call(builder, "llvm.prefetch.p0", ir.VoidType(), place, read, level, data)
+    access, level, data = (constant(Int32, value) for value in (0, 3 if nearest else 2, 1))
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), place, access, level, data)
 
 
 def splat(builder: Any, value: Any) -> Any:
@@ -191,15 +191,15 @@ def keep_order(builder: Any) -> None:
 
 def switch_on(builder: Any, value: Any, cases: Sequence[int], body: Any) -> None:
     """Runs body(case) for the case that equals the int64 `value`, and nothing if no case does."""
-    done = builder.append_basic_block("switch.done")
-    switch = builder.switch(value, done)
+    end = builder.append_basic_block("switch.done")
+    switch = builder.switch(value, end)
     for case in cases:
         block = builder.append_basic_block(f"switch.{case}")
         switch.add_case(constant(Int64, case), block)
         builder.position_at_end(block)
         body(case)
-        builder.branch(done)
-    builder.position_at_end(done)
+        builder.branch(end)
+    builder.position_at_end(end)
 
 
 def horizontal_sums(builder: Any, parts: Sequence[Sequence[Any]]) -> list[Any]:

@@ -36,7 +36,7 @@ def _group_scales(builder: Any, address: Any) -> Callable[[int], list[Any]]:
     factors = ir.shuffle(builder, step, offset, ([0] * 4 + [ir.LANES] * 4) * 2)
     spot = ir.stack(builder, 4 * ir.LANES)
     ir.store(builder, spot, builder.fmul(codes, factors))
-    return lambda group: [ir.spread(builder, spot, group % 4 + 8 * (group // 4) + which) for which in (0, 4)]
+    return lambda group: [ir.spread(builder, spot, group % 4 + 8 * (group // 4) + lane) for lane in (0, 4)]
 
 
 def _q4_k(builder: Any) -> Decoder:

@@ -1,7 +1,7 @@
-"""Views of a row of logits: the maximum of each block, candidates copied out of the row, their weights and their order.
+"""Views of a row of logits: the maximum of each block, candidates copies out of the row, their weights and their order.
 
 Owns: the functions that the kernels of `choosing` and `ranking` share. A *view* is either the row itself or candidates
-copied out of it in the order of ids, in blocks of 64 logits that are padded with -inf.
+copies out of it in the order of ids, in blocks of 64 logits that are padded with -inf.
 Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.compiled.choosing`.
 """
 
@@ -56,24 +56,24 @@ def padded(x, count, blocks, out):
 @stage
 def survey(x, blocks, maxima):
     """-> the largest logit; NaN if one is NaN. Writes the maximum of each block."""
-    most = splat(MINUS_INFINITY)
+    maximum = splat(MINUS_INFINITY)
     for block in range(blocks):
         place = x + 4 * LOGIT_BLOCK * block
         values = largest(largest(load(place), load(place + 64)), largest(load(place + 128), load(place + 192)))
         store_float(maxima + 4 * block, max_lanes(values))
-        most = largest(values, most)
-    total = sum_lanes(most)
-    return max_lanes(most) if total == total else total
+        maximum = largest(values, maximum)
+    total = sum_lanes(maximum)
+    return max_lanes(maximum) if total == total else total
 
 
 @inlined
-def first(x, blocks, maxima, wanted):
-    """-> the index of the first logit that equals `wanted`, the largest one."""
+def first(x, blocks, maxima, maximum):
+    """-> the index of the first logit that equals `maximum`, the largest one."""
     block = 0
-    while block < blocks - 1 and load_float(maxima + 4 * block) != wanted:
+    while block < blocks - 1 and load_float(maxima + 4 * block) != maximum:
         block += 1
     place, i = x + 4 * LOGIT_BLOCK * block, 0
-    while i < LOGIT_BLOCK - 1 and load_float(place + 4 * i) != wanted:
+    while i < LOGIT_BLOCK - 1 and load_float(place + 4 * i) != maximum:
         i += 1
     return LOGIT_BLOCK * block + i
 
@@ -81,7 +81,7 @@ def first(x, blocks, maxima, wanted):
 @stage
 def kth_largest(values, count, k):
     """-> the k-th largest of `count` floats, k from 1. The floats are reordered (quickselect)."""
-    low, high, wanted = 0, count - 1, k - 1
+    low, high, rank = 0, count - 1, k - 1
     while low < high:
         pivot = load_float(values + 4 * ((low + high) // 2))
         i, j = low, high
@@ -96,8 +96,8 @@ def kth_largest(values, count, k):
                 store_float(values + 4 * j, value)
                 i += 1
                 j -= 1
-        low, high = (low, j) if wanted <= j else (i, high) if wanted >= i else (wanted, wanted)
-    return load_float(values + 4 * wanted)
+        low, high = (low, j) if rank <= j else (i, high) if rank >= i else (rank, rank)
+    return load_float(values + 4 * rank)
 
 
 # ---- candidates
@@ -115,48 +115,48 @@ def at_least(maxima, blocks, copy, top_k, floor):
 @stage
 def gather(x, count, blocks, maxima, floor, logits, ids):
     """Copies the logits that are not below `floor`, and their ids -> their number."""
-    found = 0
+    copies = 0
     for block in range(blocks):
         if load_float(maxima + 4 * block) >= floor:
             for i in range(LOGIT_BLOCK * block, min(LOGIT_BLOCK * block + LOGIT_BLOCK, count)):
                 logit = load_float(x + 4 * i)
                 if logit >= floor:
-                    store_float(logits + 4 * found, logit)
-                    store_int32(ids + 4 * found, i)
-                    found += 1
-    return found
+                    store_float(logits + 4 * copies, logit)
+                    store_int32(ids + 4 * copies, i)
+                    copies += 1
+    return copies
 
 
 @stage
-def keep_top(logits, ids, found, top_k, copy):
+def keep_top(logits, ids, count, top_k, copy):
     """Keeps the `top_k` largest candidates, of equal ones those with the lowest ids -> the number of candidates."""
-    if found > top_k:
-        for i in range(found):
+    if count > top_k:
+        for i in range(count):
             store_float(copy + 4 * i, load_float(logits + 4 * i))
-        threshold = kth_largest(copy, found, top_k)
+        threshold = kth_largest(copy, count, top_k)
         ties = top_k
-        for i in range(found):
+        for i in range(count):
             if load_float(logits + 4 * i) > threshold:
                 ties -= 1
-        kept = 0
-        for i in range(found):
+        place = 0
+        for i in range(count):
             logit = load_float(logits + 4 * i)
             if logit > threshold or (logit == threshold and ties > 0):
                 if logit == threshold:
                     ties -= 1
-                store_float(logits + 4 * kept, logit)
-                store_int32(ids + 4 * kept, load_int32(ids + 4 * i))
-                kept += 1
-        found = kept
-    return found
+                store_float(logits + 4 * place, logit)
+                store_int32(ids + 4 * place, load_int32(ids + 4 * i))
+                place += 1
+        count = place
+    return count
 
 
 # ---- weights
 @stage
-def weights_of(x, blocks, temperature, most, weights, sums):
+def weights_of(x, blocks, temperature, maximum, weights, sums):
     """Writes the weight of every logit of a view, and the sum of each block -> the sum of all. The weight of a logit is
-    exp((logit - most) / temperature)."""
-    total, best = 0.0, np.float64(most) / temperature
+    exp((logit - maximum) / temperature)."""
+    total, best = 0.0, np.float64(maximum) / temperature
     for block in range(blocks):
         place, out, part = x + 4 * LOGIT_BLOCK * block, weights + 8 * LOGIT_BLOCK * block, 0.0
         for i in range(4):

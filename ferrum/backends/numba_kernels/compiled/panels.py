@@ -17,7 +17,7 @@ from typing import Any
 from numba.core import cgutils
 
 from ferrum.backends.numba_kernels.compiled import ir
-from ferrum.backends.numba_kernels.compiled.tiles import Operands, cover, named, spaced, store_sums
+from ferrum.backends.numba_kernels.compiled.tiles import Operands, cover, named_word, spaced, store_sums
 from ferrum.backends.numba_kernels.loading.features import WIDTH
 from ferrum.backends.numba_kernels.sizes import TILE_BYTES, TILE_ROWS, TILE_TOKENS
 
@@ -57,7 +57,7 @@ def round_row() -> Any:
             target = builder.add(destination, ir.scaled(builder, loop.index, 64))
             ir.store(builder, target, ir.pairs_of(builder, low, high))
 
-    return named(build, "round_row", 3)
+    return named_word(build, "round_row", 3)
 
 
 def strip(arithmetic: Arithmetic) -> Any:
@@ -77,46 +77,65 @@ def strip(arithmetic: Arithmetic) -> Any:
 
         def row_of_tiles(row: Any) -> None:
             """All tokens for TILE_ROWS rows, tile by tile: the rows stay in the first-level cache."""
-            tile_row, kept = operands.at(builder, row), builder.load(place)
+            tile_row, accumulators = operands.at(builder, row), builder.load(place)
             step = ir.constant(ir.Int64, TILE_TOKENS)
             with cgutils.for_range_slice(builder, ir.constant(ir.Int64, 0), tokens, step, inc=True) as (token, _):
-                at, below = tile_row.after(builder, token), builder.add(kept, ir.scaled(builder, token, 64 * TILE_ROWS))
-                left = builder.sub(tokens, token)
-                count = builder.select(builder.icmp_signed("<", left, step), left, step)
+                at, below = (
+                    tile_row.after(builder, token),
+                    builder.add(accumulators, ir.scaled(builder, token, 64 * TILE_ROWS)),
+                )
+                tokens_left = builder.sub(tokens, token)
+                count = builder.select(builder.icmp_signed("<", tokens_left, step), tokens_left, step)
 
                 def tile(size: int) -> None:
                     _tile(builder, arithmetic, size, columns, at, begins, ends, below)
 
                 ir.switch_on(builder, count, range(1, TILE_TOKENS + 1), tile)
-            builder.store(ir.offset(builder, kept, TILE_BYTES), place)
+            builder.store(ir.offset(builder, accumulators, TILE_BYTES), place)
 
         cover(builder, ir.constant(ir.Int64, 0), rows, TILE_ROWS, row_of_tiles)
 
-    return named(build, f"strip_{arithmetic.name}", 14)
+    return named_word(build, f"strip_{arithmetic.name}", 14)
 
 
 def _tile(
-    builder: Any, arithmetic: Arithmetic, tokens: int, columns: Any, at: Operands, begins: Any, ends: Any, kept: Any
+    builder: Any,
+    arithmetic: Arithmetic,
+    tokens: int,
+    columns: Any,
+    at: Operands,
+    begins: Any,
+    ends: Any,
+    accumulators: Any,
 ) -> None:
     """The tile of TILE_ROWS rows and `tokens` tokens, at most TILE_TOKENS."""
-    parts = [_sums(builder, arithmetic, each, tokens, columns, at, begins, kept) for each in range(arithmetic.passes)]
+    parts = [
+        _sums(builder, arithmetic, each, tokens, columns, at, begins, accumulators) for each in range(arithmetic.passes)
+    ]
     with builder.if_else(ends) as (then, otherwise):
         with then:
             store_sums(builder, parts, TILE_ROWS, tokens, at)
         with otherwise:
-            places = _places(builder, arithmetic, kept, tokens)
+            places = _places(builder, arithmetic, accumulators, tokens)
             for address, sums_of_lanes in zip(places, chain(*parts), strict=True):
                 ir.store(builder, address, sums_of_lanes)
 
 
-def _places(builder: Any, arithmetic: Arithmetic, kept: Any, tokens: int) -> list[Any]:
+def _places(builder: Any, arithmetic: Arithmetic, accumulators: Any, tokens: int) -> list[Any]:
     """The addresses of a tile's accumulators: all of the first pass, then all of the next."""
     size = 4 * arithmetic.sums.count
-    return [ir.offset(builder, kept, size * i) for i in range(arithmetic.passes * TILE_ROWS * tokens)]
+    return [ir.offset(builder, accumulators, size * i) for i in range(arithmetic.passes * TILE_ROWS * tokens)]
 
 
 def _sums(
-    builder: Any, arithmetic: Arithmetic, part: int, tokens: int, columns: Any, at: Operands, begins: Any, kept: Any
+    builder: Any,
+    arithmetic: Arithmetic,
+    part: int,
+    tokens: int,
+    columns: Any,
+    at: Operands,
+    begins: Any,
+    accumulators: Any,
 ) -> list[Any]:
     """One pass: the lanes number `part` of the accumulators of a tile."""
     count = TILE_ROWS * tokens
@@ -124,7 +143,9 @@ def _sums(
     token_rows = spaced(builder, at.x, at.x_stride, tokens)
     slots = ir.allocate(builder, [ir.constant(arithmetic.sums, 0.0)] * count)
     with builder.if_then(builder.not_(begins)):
-        for place, slot in zip(_places(builder, arithmetic, kept, tokens)[part * count :][:count], slots, strict=True):
+        for place, slot in zip(
+            _places(builder, arithmetic, accumulators, tokens)[part * count :][:count], slots, strict=True
+        ):
             builder.store(ir.load(builder, place, arithmetic.sums), slot)
     with cgutils.for_range(builder, builder.udiv(columns, ir.constant(ir.Int64, 32))) as loop:
         for distance in arithmetic.distances(part):
@@ -150,7 +171,7 @@ def _operands(
             weights = read(row)
             yield from ((r, t, weights, values) for t, values in enumerate(inputs))
     else:
-        kept = [read(row) for row in rows]
+        row_weights = [read(row) for row in rows]
         for t, token in enumerate(tokens):
             values = read(token)
-            yield from ((r, t, weights, values) for r, weights in enumerate(kept))
+            yield from ((r, t, weights, values) for r, weights in enumerate(row_weights))

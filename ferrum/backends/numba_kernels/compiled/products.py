@@ -38,10 +38,10 @@ _round_row = panels.round_row()
 
 def product(kind):
     """The product of weights of a kind with few tokens."""
-    few = tiles.few_tokens(kind)
+    kernel = tiles.few_tokens(kind)
 
     def multiply_few(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens):
-        few(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
+        kernel(w, rb, c, x, xs, y, ys, s, ss, first, end, tokens)
 
     return multiply_few
 

@@ -43,12 +43,12 @@ def _better(x, blocks, maxima, token):
 @stage
 def _best(x, vocab, blocks, maxima, count, logits, ids, order):
     """Copies candidates, and writes to `order` the indices of the `count` largest ones, the largest first."""
-    found = gather(x, vocab, blocks, maxima, at_least(maxima, blocks, order, count, MINUS_INFINITY), logits, ids)
-    if found > count:
-        found = keep_top(logits, ids, found, count, order)
-    for i in range(found):
+    candidates = gather(x, vocab, blocks, maxima, at_least(maxima, blocks, order, count, MINUS_INFINITY), logits, ids)
+    if candidates > count:
+        candidates = keep_top(logits, ids, candidates, count, order)
+    for i in range(candidates):
         store_int32(order + 4 * i, i)
-    sort(logits, order, found)
+    sort(logits, order, candidates)
 
 
 def ranked(row, chunk, chunks):
@@ -62,13 +62,13 @@ def ranked(row, chunk, chunks):
     for number in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
         x = padded(load_word(row + 8) + number * load_word(row + 16), vocab, blocks, logits)
         out, token = load_word(row + 56) + 16 * (1 + count) * number, load_word(load_word(row + 40) + 8 * number)
-        most = survey(x, blocks, maxima)
-        if most - most != 0:
+        maximum = survey(x, blocks, maxima)
+        if maximum - maximum != 0:
             for i in range(2 + 2 * count):
                 store_double(out + 8 * i, np.nan)
         else:
-            largest = np.float64(most)
-            total = math.log(weights_of(x, blocks, 1.0, most, weights, sums))
+            largest = np.float64(maximum)
+            total = math.log(weights_of(x, blocks, 1.0, maximum, weights, sums))
             store_double(out, np.float64(load_float(x + 4 * token)) - largest - total)
             store_double(out + 8, np.float64(_better(x, blocks, maxima, token) + 1))
             if count > 0:

@@ -13,7 +13,7 @@ from typing import Any
 from ferrum.backends.numba_kernels.compiled import ir
 from ferrum.backends.numba_kernels.compiled.elementwise import normalise
 from ferrum.backends.numba_kernels.compiled.simd import inlined, load_word, store_word
-from ferrum.backends.numba_kernels.compiled.tiles import named
+from ferrum.backends.numba_kernels.compiled.tiles import named_word
 from ferrum.backends.numba_kernels.sizes import (
     GROUP,
     X_BYTES,
@@ -41,10 +41,10 @@ def _round_group(builder: Any, x: Any, out: Any) -> None:
     largest = builder.bitcast(largest, ir.Float)
     scale = builder.fdiv(largest, ir.constant(ir.Float, float(LARGEST_CODE)))
     is_finite = builder.fcmp_ordered("<", largest, ir.constant(ir.Float, math.inf))
-    used = builder.and_(is_finite, builder.fcmp_ordered(">", largest, ir.constant(ir.Float, NOTHING)))
-    inverse = builder.select(used, builder.fdiv(ir.constant(ir.Float, 1.0), scale), ir.constant(ir.Float, 0.0))
+    has_scale = builder.and_(is_finite, builder.fcmp_ordered(">", largest, ir.constant(ir.Float, NOTHING)))
+    inverse = builder.select(has_scale, builder.fdiv(ir.constant(ir.Float, 1.0), scale), ir.constant(ir.Float, 0.0))
     nothing = builder.select(is_finite, ir.constant(ir.Float, 0.0), ir.constant(ir.Float, math.nan))
-    scale = builder.select(used, scale, nothing)
+    scale = builder.select(has_scale, scale, nothing)
     sums = []
     for place, part in ((0, low), (16, high)):
         moved = builder.fadd(builder.fmul(part, ir.splat(builder, inverse)), ir.constant(ir.Floats, WHOLE["float32"]))
@@ -66,7 +66,7 @@ def _round_group(builder: Any, x: Any, out: Any) -> None:
         ir.store(builder, ir.offset(builder, out, place), value)
 
 
-round_group = named(_round_group, "round_group", 2)
+round_group = named_word(_round_group, "round_group", 2)
 
 
 @inlined

@@ -45,10 +45,10 @@ def _softmax(scores, out, count):
         store_float(out + 4 * n, load_float(scores + 4 * n))
     for n in range(count, (count + 15) // 16 * 16):
         store_float(out + 4 * n, _MINUS_INFINITY)
-    most = splat(_MINUS_INFINITY)
+    maximum = splat(_MINUS_INFINITY)
     for place in range(0, 4 * count, 64):
-        most = larger(load(out + place), most)
-    shift, total = splat(max_lanes(most)), zeros()
+        maximum = larger(load(out + place), maximum)
+    shift, total = splat(max_lanes(maximum)), zeros()
     for place in range(0, 4 * count, 64):
         value = exp(sub(load(out + place), shift))
         store(out + place, value)

@@ -49,7 +49,7 @@ def word(result: Any, *arguments: Any) -> Callable[[Callable[..., Any]], Any]:
     signature = result(*arguments)
 
     def decorate(build: Callable[..., Any]) -> Any:
-        def typer(typingctx: Any, *given: Any) -> Any:
+        def typer(typingctx: Any, *arguments: Any) -> Any:
             def generate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
                 built = build(builder, *values)
                 return ir.NONE if built is None else built
@@ -168,9 +168,9 @@ def with_sign(builder, x, y):
 
 
 @word(Floats16, Floats16, Floats16, Floats16, Floats16)
-def where_less(builder, x, limit, chosen, other):
-    """In each lane `chosen` if x is less than the limit, else `other`."""
-    return builder.select(builder.fcmp_ordered("<", x, limit), chosen, other)
+def where_less(builder, x, limit, value, otherwise):
+    """In each lane `value` if x is less than the limit, else `otherwise`."""
+    return builder.select(builder.fcmp_ordered("<", x, limit), value, otherwise)
 
 
 @word(Real, Floats16)

@@ -155,18 +155,18 @@ def _weigh_pages(caches, shape, weights, out, base, begin, end, rows, page_keys,
     for i in range(0, 4 * padded * rows, 64):
         store(out + i, zeros())
     for page in range(begin, end, PAGE):
-        place, count, here = weights + 4 * (page - base), min(PAGE, end - page), page_values
+        place, count, address = weights + 4 * (page - base), min(PAGE, end - page), page_values
         if in_place:
-            here = value_place(values, table, head, kv_heads, head_dim, block_size, element, page)
+            address = value_place(values, table, head, kv_heads, head_dim, block_size, element, page)
             if page + PAGE < end:
                 ahead = value_place(values, table, head, kv_heads, head_dim, block_size, element, page + PAGE)
                 fetch(ahead, 64, (PAGE * element * head_dim + 63) // 64)
         elif end - begin > PAGE:  # a single page is still in scratch
             _gather(caches, shape, page, page + count, page_keys, page_values, padded)
         if in_place and element == 2:
-            weigh_page_half(place, 4 * SPLIT, here, 2 * padded, out, 4 * padded, padded, count, rows)
+            weigh_page_half(place, 4 * SPLIT, address, 2 * padded, out, 4 * padded, padded, count, rows)
         else:
-            weigh_page(place, 4 * SPLIT, here, 4 * padded, out, 4 * padded, padded, count, rows)
+            weigh_page(place, 4 * SPLIT, address, 4 * padded, out, 4 * padded, padded, count, rows)
 
 
 @inlined
@@ -176,9 +176,9 @@ def soften(row, entry, scores, start, base, end, rows, begin):
     group, window = load_word(row + 88) // load_word(row + 96), load_word(row + 144)
     maxima = scores + 4 * QUERY_ROWS * SPLIT + 8 * QUERY_ROWS
     for m in range(rows):
-        seen = begin + (load_int32(entry + 12) + m) // group + 1 - base
+        visible_end = begin + (load_int32(entry + 12) + m) // group + 1 - base
         maximum, total = _softmax(
-            scores + 4 * SPLIT * m, start - base, end - base, seen - window, seen, load_float(row + 160)
+            scores + 4 * SPLIT * m, start - base, end - base, visible_end - window, visible_end, load_float(row + 160)
         )
         store_float(maxima + 4 * m, maximum)
         store_float(maxima + 4 * (QUERY_ROWS + m), total)

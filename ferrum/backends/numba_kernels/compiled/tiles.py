@@ -145,8 +145,8 @@ def _tile(builder: Any, decoders: Decoders, tokens: int, distance: Any, columns:
         for r, index, weights, row_inputs in _in_order(builder, [decode(block) for block in blocks], inputs):
             for t, values in enumerate(row_inputs):
                 slot = sums[t * ROWS + r]
-                found = ir.load(builder, ir.offset(builder, values, 64 * index), ir.Floats)
-                builder.store(ir.multiply_add(builder, weights, found, builder.load(slot)), slot)
+                vector = ir.load(builder, ir.offset(builder, values, 64 * index), ir.Floats)
+                builder.store(ir.multiply_add(builder, weights, vector, builder.load(slot)), slot)
 
     _each_block(builder, decoders, columns, multiply)
     store_sums(builder, [[builder.load(slot) for slot in sums]], ROWS, tokens, at)
@@ -187,7 +187,7 @@ def few_tokens(name: str) -> Any:
         decoders = _decoders(builder, kind)
         size = ir.scaled(builder, row_bytes, ROWS)
         distance = builder.mul(size, builder.udiv(ir.offset(builder, size, AHEAD - 1), size))
-        zero, most = (ir.constant(ir.Int64, count) for count in (0, STRIP))
+        zero, strip = (ir.constant(ir.Int64, count) for count in (0, STRIP))
 
         def strips(count: int) -> None:
             def tiles_of(row: Any) -> None:
@@ -204,10 +204,10 @@ def few_tokens(name: str) -> Any:
 
             cover(builder, first, end, ROWS, tiles_of)
 
-        in_strip = builder.select(builder.icmp_signed("<", tokens, most), tokens, most)
+        in_strip = builder.select(builder.icmp_signed("<", tokens, strip), tokens, strip)
         ir.switch_on(builder, in_strip, range(1, STRIP + 1), strips)
 
-    return named(build, f"few_tokens_{name}", 12)
+    return named_word(build, f"few_tokens_{name}", 12)
 
 
 def decode_row(name: str) -> Any:
@@ -222,10 +222,10 @@ def decode_row(name: str) -> Any:
 
         _each_block(builder, _decoders(builder, kind), columns, decode_block)
 
-    return named(build, f"decode_row_{name}", 3)
+    return named_word(build, f"decode_row_{name}", 3)
 
 
-def named(build: Callable[..., Any], name: str, count: int) -> Any:
+def named_word(build: Callable[..., Any], name: str, count: int) -> Any:
     """A word with `count` integer arguments and no result."""
     build.__name__ = name
     return word(types.void, *[Index] * count)(build)

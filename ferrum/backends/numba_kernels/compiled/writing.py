@@ -90,13 +90,13 @@ def round_head(builder, source, codes, step, scales, scale_step, groups):
         larger = builder.select(builder.icmp_signed(">", *sizes), *sizes)
         largest = builder.bitcast(ir.call(builder, "llvm.vector.reduce.smax.v16i32", ir.Int32, larger), ir.Float)
         scale = builder.fdiv(largest, ir.constant(ir.Float, float(LARGEST_CODE)))
-        fits = builder.fcmp_ordered("<=", scale, ir.constant(ir.Float, LARGEST_SCALE))
-        stored = builder.select(fits, builder.fptrunc(scale, ir.Half), ir.constant(ir.Half, math.nan))
+        is_storable = builder.fcmp_ordered("<=", scale, ir.constant(ir.Float, LARGEST_SCALE))
+        stored = builder.select(is_storable, builder.fptrunc(scale, ir.Half), ir.constant(ir.Half, math.nan))
         ir.store(builder, builder.add(scales, builder.mul(loop.index, scale_step)), stored)
         scale = ir.splat(builder, builder.fpext(stored, ir.Float))
-        used = builder.fcmp_ordered(">", scale, number(0.0))
+        is_nonzero = builder.fcmp_ordered(">", scale, number(0.0))
         for half, part in enumerate(parts):
-            steps = builder.select(used, builder.fdiv(part, scale), number(0.0))
+            steps = builder.select(is_nonzero, builder.fdiv(part, scale), number(0.0))
             steps = builder.select(
                 builder.fcmp_ordered("<", steps, number(-LARGEST_CODE)), number(-LARGEST_CODE), steps
             )
