@@ -21,6 +21,7 @@ from ferrum.cli.main import program
 from tests.batch.files import answers_in, as_jsonl, chat_line, essence
 from tests.cli.conftest import write_model
 from tests.house.source import ROOT
+from tests.processes import end_with_the_tests
 
 SCRIPT = {"answers": [{"when": "count", "say": "one two three four"}], "default": "Hello!", "delay_ms": 2}
 
@@ -47,7 +48,9 @@ def start(place: Path) -> subprocess.Popen[str]:
     """The program as a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "ferrum", *arguments()]
-    return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, cwd=place, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=end_with_the_tests
+    )
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:

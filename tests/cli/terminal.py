@@ -12,9 +12,17 @@ import time
 from collections.abc import Mapping
 from types import TracebackType
 
+from tests.processes import end_with_the_tests
+
 PATIENCE = 240.0
 """Seconds to wait for something that is going to happen, on however busy a machine."""
 CTRL_C, CTRL_D, CTRL_P = "\x03", "\x04", "\x10"
+
+
+def _own_the_terminal() -> None:
+    """In the new process: the terminal on its standard input sends it signals; otherwise ^C would be a character."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    end_with_the_tests()
 
 
 class Terminal:
@@ -26,7 +34,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
             command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # else ^C would be a character
+            preexec_fn=_own_the_terminal,
             env={**environment, "TERM": kind} if kind is not None else without_kind,
         )  # fmt: skip
         os.close(slave)

@@ -20,6 +20,7 @@ from ferrum.cli.options import debug_option
 from ferrum.engine.output import OutputText
 from ferrum.errors import InvalidParameter, NotFound, TokenizerError
 from tests.cli.conftest import CONFIG, CONTEXT, Invoke, command, environment
+from tests.processes import end_with_the_tests
 
 NO_CUPY = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reason="CuPy is installed here")
 
@@ -247,6 +248,7 @@ def start(tiny: Path, *arguments: object) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         command("generate", "-m", tiny, "--backend", "numpy", "--raw", "-n", 200, *arguments, "Hi"),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        preexec_fn=end_with_the_tests,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.read(1)

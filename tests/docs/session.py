@@ -61,7 +61,7 @@ class Session:
             place.chmod(0o755)
         self.environment = {
             **os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "DOCS_PORT": str(self.port),
-            "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1",
+            "DOCS_TESTS": str(os.getpid()), "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1",
         }  # fmt: skip
 
     def close(self) -> None:

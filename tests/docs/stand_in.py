@@ -23,6 +23,7 @@ from unittest.mock import patch
 import click
 
 from tests.house.source import ROOT
+from tests.processes import end_with_process
 
 PORT, PORT_OF_PAGES = os.environ.get("DOCS_PORT", "8000"), "8000"
 ONLY_PARSED = {"conformance": "its tests take minutes", "--ray": "needs a cluster", "torch": "needs PyTorch"}
@@ -82,6 +83,8 @@ def serve(*arguments: str) -> int:
                 command("serve", *arguments, *given), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
             )  # fmt: skip
+        if "DOCS_TESTS" in os.environ:  # the process that runs the page; this one ends before its server
+            end_with_process(server.pid, int(os.environ["DOCS_TESTS"]))
         Path("server").write_text(str(server.pid))
         deadline = time.monotonic() + PATIENCE_S
         while "listening on " not in log.read_text() and server.poll() is None and time.monotonic() < deadline:

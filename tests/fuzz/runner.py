@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fuzz.target import read_seed, seed_text
+from tests.processes import end_with_the_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 HANGS = 10.0
@@ -119,6 +120,7 @@ class _Child:
                 pass_fds=(writer,),
                 cwd=scratch,
                 env={**os.environ, "PYTHONPATH": str(ROOT), "RUST_BACKTRACE": "0"},
+                preexec_fn=end_with_the_tests,
             )
         os.close(writer)
         self._pending, self._hangs = b"", False

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.house.source import ROOT
+from tests.processes import end_with_the_tests
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("ray")
@@ -48,6 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=end_with_the_tests,
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from ferrum.cli.main import program
+from tests.processes import end_with_the_tests
 from tests.server.running import CHAT, SCRIPT, ask, is_error, running
 
 SLOW = {"default": "a" * 500, "delay_ms": 5}
@@ -31,8 +32,9 @@ def started(script: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], 
     command = [sys.executable, "-m", "ferrum", "serve", "--stub", str(script), "--port", "0", *flags]
     environment = {name: value for name, value in os.environ.items() if name != "FERRUM_API_KEY"}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=end_with_the_tests,
+    ) as process:  # fmt: skip
         try:
             assert process.stderr is not None
             line = process.stderr.readline()

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.processes import end_with_the_tests
+
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
 
 
@@ -29,7 +31,9 @@ def streamed(client: httpx.Client, body: dict[str, Any]) -> str:
 def test_a_question_to_the_real_model(smollm2_path: Path) -> None:
     command = [sys.executable, "-m", "ferrum", "serve", "-m", str(smollm2_path), "--port", "0", "--backend", "numba"]
     environment = {name: value for name, value in os.environ.items() if name != "FERRUM_API_KEY"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=end_with_the_tests
+    ) as process:
         try:
             assert process.stderr is not None
             line = process.stderr.readline()

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.processes import end_with_the_tests
+
 READY = re.compile(r"listening on (http://\S+)")
 
 
@@ -56,7 +58,9 @@ class Server:
 def served(*flags: str, seconds: float = 120) -> Iterator[Server]:
     """A server with these flags, for as long as the block lasts."""
     command = [sys.executable, "-m", "ferrum", "serve", "--host", "127.0.0.1", "--port", "0", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, preexec_fn=end_with_the_tests
+    )
     server = Server(process)
     threading.Thread(target=server.listen, daemon=True).start()
     try:
