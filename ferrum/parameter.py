@@ -36,6 +36,11 @@ class Number:
     def kind(self) -> type[int] | type[float]:
         return int if isinstance(self.default, int) else float
 
+    @property
+    def metavar(self) -> str:
+        """The name that `help` has for the value."""
+        return "N" if self.kind is int else "X"
+
     def read(self, name: str, value: object) -> float | None:
         """The value as a plain int or float. Raises InvalidParameter with the parameter's name."""
         if value is None and self.optional:

@@ -164,11 +164,12 @@ class SamplingParams:
                               "to the average surprise, until they have probability X together (locally typical "
                               "sampling); 1: among all.", most=1, above_least=True, stage=FILTER)
     mirostat: int = number(0, "2: exclude tokens whose surprise is above a limit, and adjust the limit after each "
-                           "token so that the surprise of the text stays near mirostat-tau (Mirostat 2); 0: off.",
+                           "token so that the average surprise of the text stays near a target, tau (Mirostat 2); "
+                           "0: off.",
                            choices=(0, 2), stage=FILTER)
-    mirostat_tau: float = number(5.0, "With mirostat: the average surprise to aim at, in bits per token; a lower value "
-                                 "gives a more predictable text.")
-    mirostat_eta: float = number(0.1, "With mirostat: how fast its limit changes, from 0 (never) to 1.", most=1)
+    mirostat_tau: float = number(5.0, "With mirostat: the target of the average surprise, in bits per token; a lower "
+                                 "value gives a more predictable text.")
+    mirostat_eta: float = number(0.1, "With mirostat: how fast the limit changes, from 0 (never) to 1.", most=1)
     repetition_penalty: float = number(1.0, "Above 1: tokens that are in the prompt or the answer become less likely "
                                        "(positive logits are divided by X, others multiplied); 1: off.",
                                        least=1 / MOST_REPETITION_PENALTY, most=MOST_REPETITION_PENALTY, stage=EDIT)

@@ -79,7 +79,7 @@ def number_flag(name: str, *names: str) -> Callable[[Command], Command]:
     declared = NUMBERS[name]
     return click.option(
         f"--{name.replace('_', '-')}", *names, name, type=declared.kind, default=DEFAULTS.get(name, declared.default),
-        show_default=True, metavar="N" if declared.kind is int else "X", help=declared.help,
+        show_default=True, metavar=declared.metavar, help=declared.help,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""SERVER-40 to SERVER-43: metrics, and the document that describes everything."""
+"""SERVER-40 to SERVER-43, API-09: metrics, and the document that describes everything."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ferrum.engine.metrics import EngineMetrics
 from ferrum.engine.statistics import EngineStats
 from ferrum.kv.statistics import KvCounters, TierUsage
+from ferrum.sampling_params import NUMBERS
 from ferrum.server.metrics import counters, gauges, histograms
 from ferrum.types import FinishReason
 from tests.server.running import CHAT, application, ask
@@ -139,6 +140,40 @@ def test_every_path_is_described_and_every_described_path_is_there(app: FastAPI)
         for method in route.methods or ()
     }
     assert described == {each for each in there if each[1] != "HEAD"} - {("/openapi.json", "GET")}
+
+
+def described_fields(found: Any, components: Any) -> dict[tuple[str, str], str]:
+    """(schema, field) -> description, or "" if there is none, of every field of the schemas that a part of the document
+    leads to."""
+    fields: dict[tuple[str, str], str] = {}
+    open_parts, seen = [found], set()
+    while open_parts:
+        part = open_parts.pop()
+        if isinstance(part, list):
+            open_parts += part
+        elif isinstance(part, dict):
+            open_parts += part.values()
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name and name not in seen:
+                seen.add(name)
+                schema = components["schemas"][name]
+                open_parts.append(schema)
+                fields |= {(name, field): each.get("description", "") for field, each in schema["properties"].items()}
+    return fields
+
+
+@pytest.mark.clause("API-09")
+def test_every_field_of_a_request_is_explained(app: FastAPI) -> None:
+    whole = document(app)
+    bodies = [path["post"]["requestBody"] for path in whole["paths"].values() if "requestBody" in path.get("post", {})]
+    fields = described_fields(bodies, whole["components"])
+    assert {"ChatRequest", "CompletionRequest", "ResponsesRequest", "EmbeddingRequest", "Structure", "InputItem"} <= {
+        schema for schema, _ in fields
+    }
+    assert [place for place, description in fields.items() if not description.endswith(".")] == []
+    numbers = {place: NUMBERS[place[1]].help for place in fields if place[1] in NUMBERS}
+    assert {field for schema, field in numbers if schema == "ChatRequest"} == set(NUMBERS)
+    assert [place for place, explained in numbers.items() if not fields[place].startswith(explained)] == []
 
 
 @pytest.mark.clause("SERVER-43")

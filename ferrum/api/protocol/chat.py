@@ -11,33 +11,50 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ferrum.api.protocol.base import Answer, Body, Many, unsupported
-from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody
+from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody, number_field
 from ferrum.api.protocol.tools import Call, CallDelta, NamedTool, PastCall, ToolSpec
 from ferrum.api.protocol.usage import PromptLogprobs, UsageCounts
 
+UNTIL_FULL = "as many as the context has room for"
 FinishName = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 
 
 class Part(Body):
     """A part of a message's content. Only text is supported."""
 
-    type: Literal["text", "refusal", "input_text", "output_text"]
-    text: str | None = None
-    refusal: str | None = None
+    type: Literal["text", "refusal", "input_text", "output_text"] = Field(description="The kind of the part.")
+    text: str | None = Field(None, description="The text of the part.")
+    refusal: str | None = Field(None, description="The text of a part in which the assistant refused to answer.")
 
 
 class ChatMessage(Body):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Many[Part] | None = None
-    name: str | None = None
-    tool_calls: Many[PastCall] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    refusal: str | None = None
-    annotations: list[Any] | None = Field(None, max_length=0)  # our answers have an empty list, and come back
+    role: Literal["system", "developer", "user", "assistant", "tool"] = Field(
+        description="The author of the message; tool: the message is the result of a call."
+    )
+    content: str | Many[Part] | None = Field(
+        None,
+        description="The text of the message, or its parts. An assistant's message with calls or thoughts may"
+        " have none.",
+    )
+    name: str | None = Field(None, description="The author's name, for chat templates that read it.")
+    tool_calls: Many[PastCall] | None = Field(None, description="The calls that the assistant made in this message.")
+    tool_call_id: str | None = Field(
+        None, description="The id of the call whose result this message is, for the role tool."
+    )
+    reasoning_content: str | None = Field(
+        None, description="The assistant's thoughts before its answer, for chat templates that read them."
+    )
+    reasoning: str | None = Field(None, description="As `reasoning_content`, for chat templates that read this name.")
+    refusal: str | None = Field(
+        None, description="The text in which the assistant refused to answer; it is the content if there is no other."
+    )
+    annotations: list[Any] | None = Field(
+        None,
+        max_length=0,
+        description="Must be empty: answers of OpenAI's API have an empty list, which may be sent back.",
+    )
     audio: None = unsupported()
     function_call: None = unsupported("is not supported: say tool_calls")
 
@@ -45,19 +62,44 @@ class ChatMessage(Body):
 class ChatRequest(SamplingBody):
     """A conversation to continue, and the parameters."""
 
-    messages: Many[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    tools: Many[ToolSpec] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
+    messages: Many[ChatMessage] = Field(min_length=1, description="The conversation, the oldest message first.")
+    max_completion_tokens: int | None = number_field("max_tokens", default=UNTIL_FULL, ge=1)
+    max_tokens: int | None = number_field(
+        "max_tokens", "The older name of `max_completion_tokens`.", default=UNTIL_FULL, ge=1
+    )
+    logprobs: bool | None = Field(
+        None, description="True: report the log probability of each token of the answer. Default: false."
+    )
+    top_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="Report also this many most likely tokens at each place; needs `logprobs`. Default: 0.",
+    )
+    tools: Many[ToolSpec] | None = Field(None, description="The functions that the model may call.")
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
+        None,
+        description="none: the prompt has no tools; auto: the model decides whether to call; required: the "
+        "answer is calls; an object: the answer is one call of the function that it names. "
+        "Default: auto.",
+    )
+    parallel_tool_calls: bool | None = Field(None, description="False: an answer has at most one call. Default: true.")
     chat_template: str | None = Field(None, description="The name of one of the model's templates.")
-    chat_template_kwargs: dict[str, Any] | None = None
-    documents: Many[dict[str, Any]] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="Variables of the chat template, by name; a variable that the template does not read is refused.",
+    )
+    documents: Many[dict[str, Any]] | None = Field(
+        None, description="Texts that the answer may use; refused if the chat template does not read them."
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="True: the prompt ends with the beginning of an assistant's message. Default: true, "
+        "unless `continue_final_message` is true.",
+    )
+    continue_final_message: bool | None = Field(
+        None, description="True: the answer continues the last message instead of beginning a new one. Default: false."
+    )
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
         None, description="Goes to the chat template, and is refused where that does not read it."
     )

@@ -21,9 +21,18 @@ Prompts = str | Many[int] | Many[str | Many[int]]
 class CompletionRequest(SamplingBody):
     """Prompts: a text, a list of texts, token ids, or a list of lists of token ids."""
 
-    prompt: Prompts = Field(union_mode="left_to_right")
+    prompt: Prompts = Field(
+        union_mode="left_to_right",
+        description="A text, a list of texts, a list of token ids, or a list of lists of token ids.",
+    )
     echo: bool | None = Field(None, description="The text begins with the prompt.")
-    logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="Report the log probability of each token and those of this many most likely tokens at "
+        "its place. Default: no report.",
+    )
     best_of: Annotated[int, Field(ge=1, le=1)] | None = unsupported("is not supported: say n, and choose")
     suffix: None = unsupported()
 

@@ -16,14 +16,21 @@ from ferrum.api.protocol.base import Answer, Body, Many
 class EmbeddingRequest(Body):
     """Texts or token ids, one or a list. `base64` encodes little-endian float32."""
 
-    input: str | Many[int] | Many[str | Many[int]] = Field(union_mode="left_to_right")
-    model: str | None = None
-    encoding_format: Literal["float", "base64"] | None = None
+    input: str | Many[int] | Many[str | Many[int]] = Field(
+        union_mode="left_to_right",
+        description="A text, a list of texts, a list of token ids, or a list that mixes texts and lists of token ids.",
+    )
+    model: str | None = Field(None, description="A served model name; default: the first.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None,
+        description="float: vectors are lists of numbers; base64: the text of the same numbers in little-"
+        "endian float32. Default: float.",
+    )
     dimensions: int | None = Field(None, ge=1, description="The number of leading elements of each vector.")
     pooling: Literal["auto", "mean", "last", "cls"] | None = Field(None, description="auto: as the model's files say.")
     normalize: bool | None = Field(None, description="Scales vectors to length 1; default true.")
     truncate: bool | None = Field(None, description="Cuts a text that is too long, instead of refusing it.")
-    user: str | None = None
+    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
 
 
 class EmbeddingItem(Answer):

@@ -11,75 +11,99 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ferrum.api.protocol.base import Answer, Body, Many, Off, unsupported
-from ferrum.api.protocol.chat import Part, TokenLogprob
-from ferrum.api.protocol.sampling import MOST_LOGPROBS
+from ferrum.api.protocol.chat import UNTIL_FULL, Part, TokenLogprob
+from ferrum.api.protocol.sampling import MOST_LOGPROBS, number_field
 from ferrum.api.protocol.tools import NAME
 
 Status = Literal["in_progress", "completed", "incomplete", "cancelled", "failed"]
 
 
 class ReasoningPart(Body):
-    type: Literal["reasoning_text", "summary_text"]
-    text: str
+    type: Literal["reasoning_text", "summary_text"] = Field(description="The kind of the part.")
+    text: str = Field(description="The text of the part.")
 
 
 class ItemPart(Part):
     """A part of a content. The other fields of an answer's part are accepted and ignored."""
 
-    annotations: list[Any] | None = Field(None, max_length=0)
-    logprobs: Many[Any] | None = None
+    annotations: list[Any] | None = Field(
+        None,
+        max_length=0,
+        description="Must be empty: the parts of an answer have an empty list, which may be sent back.",
+    )
+    logprobs: Many[Any] | None = Field(
+        None, description="Accepted, because parts of an answer have it; it changes nothing."
+    )
 
 
 class InputItem(Body):
     """A message, a call, the result of a call, or reasoning. Items of an answer's `output` may be sent back as they
     are."""
 
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
-    role: Literal["system", "developer", "user", "assistant"] | None = None
-    content: str | Many[ItemPart | ReasoningPart] | None = None
-    id: str | None = None
-    status: str | None = None
-    phase: str | None = None
-    call_id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    output: str | Many[Part] | None = None
-    summary: Many[ReasoningPart] | None = None
+    type: Literal["message", "function_call", "function_call_output", "reasoning"] = Field(
+        "message", description="The kind of the item. Default: message."
+    )
+    role: Literal["system", "developer", "user", "assistant"] | None = Field(
+        None, description="The author of a message."
+    )
+    content: str | Many[ItemPart | ReasoningPart] | None = Field(
+        None, description="The text or the parts of a message; the parts of reasoning."
+    )
+    id: str | None = Field(None, description="The id of the item; it changes nothing.")
+    status: str | None = Field(None, description="The state of the item; it changes nothing.")
+    phase: str | None = Field(None, description="Accepted as a part of an item; it changes nothing.")
+    call_id: str | None = Field(None, description="The id of a call, which its result repeats.")
+    name: str | None = Field(None, description="The name of the function that was called.")
+    arguments: str | None = Field(None, description="The arguments of a call, as the text of a JSON object.")
+    output: str | Many[Part] | None = Field(None, description="The result of a call, as text or parts.")
+    summary: Many[ReasoningPart] | None = Field(None, description="The parts of reasoning, if it has no content.")
     encrypted_content: None = unsupported()
 
 
 class ResponseTool(Body):
     """A function: the only kind of tool."""
 
-    type: Literal["function"]
-    name: str = Field(min_length=1, max_length=64, pattern=NAME)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    type: Literal["function"] = Field(description="The kind of the tool.")
+    name: str = Field(
+        min_length=1, max_length=64, pattern=NAME, description="The name by which the model calls the function."
+    )
+    description: str | None = Field(None, description="What the function does, for the model.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="The arguments, as a JSON schema of an object. Default: any object."
+    )
+    strict: bool | None = Field(None, description="Shown to the model with the other fields; it changes nothing else.")
 
 
 class ToolName(Body):
-    type: Literal["function"]
-    name: str
+    type: Literal["function"] = Field(description="The kind of the tool.")
+    name: str = Field(description="The name of the function that must be called.")
 
 
 class TextFormat(Body):
     """The form of the answer."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
-    description: str | None = None
-    strict: bool | None = None
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="text: any text; json_object: a JSON object; json_schema: JSON that matches `schema`."
+    )
+    name: str | None = Field(None, description="A name for the schema; it changes nothing.")
+    schema_: dict[str, Any] | None = Field(
+        None, alias="schema", description="The schema, for the type json_schema. Default: that of any object."
+    )
+    description: str | None = Field(None, description="An explanation of the schema for people; it changes nothing.")
+    strict: bool | None = Field(None, description="No effect: the answer always fits its schema.")
 
 
 class TextConfig(Body):
-    format: TextFormat | None = None
+    format: TextFormat | None = Field(None, description="The form that the answer must have. Default: any text.")
     verbosity: None = unsupported()
 
 
 class ReasoningConfig(Body):
-    effort: Literal["none", "minimal", "low", "medium", "high"] | None = None
+    effort: Literal["none", "minimal", "low", "medium", "high"] | None = Field(
+        None,
+        description="How much the model should think: goes to the chat template, and is refused if that does "
+        "not read it.",
+    )
     summary: None = unsupported()
     generate_summary: None = unsupported()
     context: None = unsupported()
@@ -92,21 +116,37 @@ class ResponseStreamOptions(Body):
 class ResponsesRequest(Body):
     """A text, or items of a conversation, to be answered."""
 
-    input: str | Many[InputItem]
-    model: str | None = None
-    instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = None
-    top_p: float | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
-    include: Many[Literal["message.output_text.logprobs"]] | None = None
-    tools: Many[ResponseTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolName | None = None
-    parallel_tool_calls: bool | None = None
-    reasoning: ReasoningConfig | None = None
-    text: TextConfig | None = None
-    stream: bool | None = None
-    stream_options: ResponseStreamOptions | None = None
+    input: str | Many[InputItem] = Field(
+        description="The question as text, or the items of a conversation, the oldest first."
+    )
+    model: str | None = Field(None, description="A served model name; default: the first.")
+    instructions: str | None = Field(None, description="A system message before the input.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, description=f"The answer has at most this many tokens. Default: {UNTIL_FULL}."
+    )
+    temperature: float | None = number_field("temperature")
+    top_p: float | None = number_field("top_p")
+    top_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="Report this many most likely tokens at each place; needs `include`. Default: 0.",
+    )
+    include: Many[Literal["message.output_text.logprobs"]] | None = Field(
+        None, description="message.output_text.logprobs: report the log probability of each token of the answer."
+    )
+    tools: Many[ResponseTool] | None = Field(None, description="The functions that the model may call.")
+    tool_choice: Literal["none", "auto", "required"] | ToolName | None = Field(
+        None,
+        description="none: the prompt has no tools; auto: the model decides whether to call; required: the "
+        "answer is calls; an object: the answer is one call of the function that it names. "
+        "Default: auto.",
+    )
+    parallel_tool_calls: bool | None = Field(None, description="False: an answer has at most one call. Default: true.")
+    reasoning: ReasoningConfig | None = Field(None, description="Parameters of the thoughts before the answer.")
+    text: TextConfig | None = Field(None, description="Parameters of the text of the answer.")
+    stream: bool | None = Field(None, description="True: the answer is sent as server-sent events. Default: false.")
+    stream_options: ResponseStreamOptions | None = Field(None, description="Options of the stream.")
     store: Off | None = unsupported("can only be false: this server keeps nothing")
     truncation: Literal["disabled"] | None = unsupported('can only be "disabled": nothing is left out')
     service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
@@ -120,20 +160,40 @@ class ResponsesRequest(Body):
     prompt_cache_options: None = unsupported()
     prompt_cache_retention: None = unsupported()
 
-    # vLLM's fields
-    seed: int | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    priority: Literal["low", "normal", "high", "critical"] | None = None
-    speculate: str | None = Field(None, max_length=16)
+    # a field of OpenAI's chats
+    seed: int | None = Field(
+        None,
+        description="Start of the random numbers: the same seed, prompt and parameters give the same answer. "
+        "Default: a number that is drawn.",
+    )
+
+    # fields of vLLM's API
+    top_k: int | None = number_field("top_k")
+    min_p: float | None = number_field("min_p")
+    repetition_penalty: float | None = number_field("repetition_penalty")
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None,
+        description="Variables of the chat template, by name; a variable that the template does not read is refused.",
+    )
+    priority: Literal["low", "normal", "high", "critical"] | None = Field(
+        None, description="How urgent the request is; needs a server that was started with --scheduler priority."
+    )
+
+    # a field of this server alone
+    speculate: str | None = Field(
+        None,
+        max_length=16,
+        description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off"; N is the largest number of '
+        "proposals a step. Default: the setting of the server.",
+    )
 
     # labels
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    metadata: dict[str, str] | None = Field(
+        None, description="Labels of the caller, which the answer repeats; they change nothing else."
+    )
+    safety_identifier: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    prompt_cache_key: str | None = Field(None, description="A label of the caller; it changes nothing.")
 
 
 class OutputText(Answer):

@@ -1,21 +1,36 @@
 """The sampling fields of completions and chats, and fields of OpenAI's API that have no effect here.
 
-Owns: the fields that both share. Numbers are checked by `SamplingParams`, so that HTTP, Python and the command line
-refuse the same values with the same message. Refuses to know: prompts.
-Specs: API-02, API-04, API-10. Source: OpenAI's API reference; vLLM's "extra parameters".
+Owns: the fields that both share. Numbers are explained by their declaration in `SamplingParams` and checked by it, so
+that HTTP, Python and the command line refuse the same values with the same message. Refuses to know: prompts.
+Specs: API-02, API-04, API-09, API-10. Source: OpenAI's API reference; vLLM's "extra parameters".
 Next: `ferrum.api.protocol.usage`.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ferrum.api.protocol.base import Body, Many, Off, unsupported
+from ferrum.sampling_params import NUMBERS
 
 MOST_LOGPROBS = 20
 MOST_CHOICES = 128
+
+
+def number_field(
+    name: str, more: str = "", *, default: str | None = None, ge: int | None = None, le: int | None = None
+) -> Any:
+    """A field for a numeric parameter, explained by the declaration of the parameter in `SamplingParams` and by `more`.
+    `default`: in words, if it is not that of the declaration."""
+    declared = NUMBERS[name]
+    named = re.search(rf"\b{declared.metavar}\b", declared.help)
+    value = f" {declared.metavar} is the value of this field." if named else ""
+    default = f"{declared.default:g}" if default is None else default
+    explained = f"{declared.help}{value} Default: {default}. {more}".rstrip()
+    return Field(None, ge=ge, le=le, description=explained)
 
 
 class StreamOptions(Body):
@@ -29,29 +44,46 @@ class StreamOptions(Body):
 class JsonSchemaFormat(Body):
     """A JSON schema with a name."""
 
-    name: str | None = Field(None, min_length=1, max_length=64)
-    schema_: dict[str, Any] | None = Field(None, alias="schema")
-    description: str | None = None
+    name: str | None = Field(
+        None, min_length=1, max_length=64, description="A name for the schema; it changes nothing."
+    )
+    schema_: dict[str, Any] | None = Field(None, alias="schema", description="The schema. Default: that of any object.")
+    description: str | None = Field(None, description="An explanation of the schema for people; it changes nothing.")
     strict: bool | None = Field(None, description="No effect: the answer always fits its schema.")
 
 
 class ResponseFormat(Body):
     """The form of the answer: any text, a JSON object, or JSON that matches a schema."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
+    type: Literal["text", "json_object", "json_schema"] = Field(
+        description="text: any text; json_object: a JSON object; json_schema: JSON that matches the schema in"
+        " `json_schema`."
+    )
+    json_schema: JsonSchemaFormat | None = Field(None, description="The schema, for the type json_schema only.")
     schema_: dict[str, Any] | None = Field(None, alias="schema", description="A schema for json_object.")
 
 
 class Structure(Body):
     """vLLM's `structured_outputs`: exactly one of the first four."""
 
-    json_: dict[str, Any] | str | None = Field(None, alias="json")
-    regex: str | None = None
-    choice: Many[str] | None = None
-    grammar: str | None = None
-    one_of_as_any_of: bool = False
-    strict_formats: bool = False
+    json_: dict[str, Any] | str | None = Field(
+        None,
+        alias="json",
+        description="The answer is JSON that matches this JSON schema, which may be given as an object or as text.",
+    )
+    regex: str | None = Field(
+        None, description="The whole answer matches this regular expression, in the syntax of Rust's regex library."
+    )
+    choice: Many[str] | None = Field(None, description="The answer is one of these texts.")
+    grammar: str | None = Field(
+        None, description="The answer matches this context-free grammar, in Lark's syntax or in llama.cpp's GBNF."
+    )
+    one_of_as_any_of: bool = Field(
+        False, description="For schemas. True: more than one part of a `oneOf` may fit. Default: false."
+    )
+    strict_formats: bool = Field(
+        False, description="For schemas. True: an unknown `format` is refused instead of ignored. Default: false."
+    )
 
 
 class SamplingBody(Body):
@@ -59,50 +91,89 @@ class SamplingBody(Body):
     answer."""
 
     model: str | None = Field(None, description="A served model name; default: the first.")
-    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
-    max_tokens: int | None = Field(None, ge=0)
-    temperature: float | None = None
-    top_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    n: int | None = number_field("n", ge=1, le=MOST_CHOICES)
+    max_tokens: int | None = number_field("max_tokens", "0 is allowed with `echo`.", ge=0)
+    temperature: float | None = number_field("temperature")
+    top_p: float | None = number_field("top_p")
+    presence_penalty: float | None = number_field("presence_penalty")
+    frequency_penalty: float | None = number_field("frequency_penalty")
     logit_bias: dict[str, float] | None = Field(None, description="Token id -> number that is added to its logit.")
-    seed: int | None = None
-    stop: str | Many[str] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
-
-    # vLLM's fields
-    top_n_sigma: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    mirostat: int | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    repetition_penalty: float | None = None
-    min_tokens: int | None = None
-    stop_token_ids: Many[int] | None = None
-    ignore_eos: bool | None = None
-    include_stop_str_in_output: bool | None = None
-    skip_special_tokens: bool | None = None
-    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] | None = None
-    prompt_logprobs: int | None = Field(
-        None, ge=0, le=MOST_LOGPROBS, description="What is known of the prompt's tokens; not in a stream."
+    seed: int | None = Field(
+        None,
+        description="Start of the random numbers: the same seed, prompt and parameters give the same answer. "
+        "Default: a number that is drawn.",
     )
-    structured_outputs: Structure | None = None
+    stop: str | Many[str] | None = Field(
+        None, description="A text, or a list of texts, that ends the answer where it appears."
+    )
+    stream: bool | None = Field(
+        None, description="True: the answer is sent in chunks, as server-sent events. Default: false."
+    )
+    stream_options: StreamOptions | None = Field(
+        None, description="The contents of the stream beside its text; needs `stream`."
+    )
+    response_format: ResponseFormat | None = Field(
+        None, description="The form that the answer must have. Default: any text."
+    )
+
+    # fields of vLLM's API
+    top_k: int | None = number_field("top_k")
+    min_p: float | None = number_field("min_p")
+    repetition_penalty: float | None = number_field("repetition_penalty")
+    min_tokens: int | None = number_field("min_tokens")
+    stop_token_ids: Many[int] | None = Field(
+        None, description="Tokens that end the answer, beside the model's own end tokens."
+    )
+    ignore_eos: bool | None = Field(
+        None, description="True: the model's end tokens do not end the answer. Default: false."
+    )
+    include_stop_str_in_output: bool | None = Field(
+        None,
+        description="True: the text of the stop string or of the token that ended the answer belongs to the "
+        "answer. Default: false.",
+    )
+    skip_special_tokens: bool | None = Field(
+        None,
+        description="False: special tokens have their text in the answer. Default: true; in a chat false, if "
+        "special tokens mark the model's calls or thoughts.",
+    )
+    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] | None = Field(
+        None,
+        description="raw_logprobs: log probabilities are those of the model; processed_logprobs: those of the"
+        " distribution from which the token was drawn. Default: raw_logprobs.",
+    )
+    prompt_logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_LOGPROBS,
+        description="For each token of the prompt report its log probability and those of this many most likely tokens "
+        "at its place; not in a stream.",
+    )
+    structured_outputs: Structure | None = Field(None, description="A grammar that the whole answer must match.")
     priority: Literal["low", "normal", "high", "critical"] | None = Field(
         None, description="How urgent the request is; needs a server that was started with --scheduler priority."
     )
-    speculate: str | None = Field(
-        None, max_length=16, description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off".'
-    )
     return_token_ids: bool | None = Field(None, description="The answer also has the ids of its tokens.")
 
+    # fields of llama.cpp's API
+    top_n_sigma: float | None = number_field("top_n_sigma")
+    typical_p: float | None = number_field("typical_p")
+    mirostat: int | None = number_field("mirostat")
+    mirostat_tau: float | None = number_field("mirostat_tau")
+    mirostat_eta: float | None = number_field("mirostat_eta")
+
+    # a field of this server alone
+    speculate: str | None = Field(
+        None,
+        max_length=16,
+        description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off"; N is the largest number of '
+        "proposals a step. Default: the setting of the server.",
+    )
+
     # labels
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    metadata: dict[str, str] | None = Field(None, description="Labels of the caller; they change nothing.")
+    safety_identifier: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    prompt_cache_key: str | None = Field(None, description="A label of the caller; it changes nothing.")
     service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
     store: Off | None = unsupported("can only be false: this server keeps nothing")

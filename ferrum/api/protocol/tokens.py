@@ -19,16 +19,28 @@ from ferrum.api.protocol.tools import ToolSpec
 class TokenizeRequest(Body):
     """A text (`prompt`, or `content`), or `messages` for the chat template."""
 
-    model: str | None = None
-    prompt: str | None = None
-    content: str | None = None
-    messages: Many[ChatMessage] | None = Field(None, min_length=1)
-    tools: Many[ToolSpec] | None = None
-    add_generation_prompt: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    model: str | None = Field(None, description="A served model name; default: the first.")
+    prompt: str | None = Field(None, description="The text, by its name in vLLM's API.")
+    content: str | None = Field(None, description="The text, by its name in llama.cpp's API.")
+    messages: Many[ChatMessage] | None = Field(
+        None, min_length=1, description="A conversation, to which the chat template is applied."
+    )
+    tools: Many[ToolSpec] | None = Field(
+        None, description="Functions that the chat template describes; for `messages`."
+    )
+    add_generation_prompt: bool | None = Field(
+        None,
+        description="True: the prompt ends with the beginning of an assistant's message; for `messages`. "
+        "Default: true.",
+    )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Variables of the chat template, by name; for `messages`."
+    )
     add_special_tokens: bool | None = Field(None, description="For `prompt`; default true.")
     add_special: bool | None = Field(None, description="For `content`; default false.")
-    return_token_strs: bool | None = None
+    return_token_strs: bool | None = Field(
+        None, description="True: return also the text of each token. Default: false."
+    )
     with_pieces: bool | None = Field(None, description="Returns each token as an object with its id and its text.")
 
 
@@ -47,8 +59,8 @@ class TokenList(Answer):
 
 
 class DetokenizeRequest(Body):
-    model: str | None = None
-    tokens: Many[int]
+    model: str | None = Field(None, description="A served model name; default: the first.")
+    tokens: Many[int] = Field(description="The token ids. Special tokens have their text, too.")
 
 
 class DetokenizedText(Answer):

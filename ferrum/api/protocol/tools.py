@@ -19,46 +19,56 @@ NAME = r"^[a-zA-Z0-9_.:-]+$"
 class Function(Body):
     """A function; its parameters as a JSON schema."""
 
-    name: str = Field(min_length=1, max_length=64, pattern=NAME)
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    name: str = Field(
+        min_length=1, max_length=64, pattern=NAME, description="The name by which the model calls the function."
+    )
+    description: str | None = Field(None, description="What the function does, for the model.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="The arguments, as a JSON schema of an object. Default: any object."
+    )
+    strict: bool | None = Field(None, description="Shown to the model with the other fields; it changes nothing else.")
 
 
 class ToolSpec(Body):
     """A tool: functions are the only kind."""
 
-    type: Literal["function"]
-    function: Function
+    type: Literal["function"] = Field(description="The kind of the tool.")
+    function: Function = Field(description="The function, as it is described to the model.")
 
 
 class FunctionName(Body):
     """The name of a function."""
 
-    name: str
+    name: str = Field(description="The name of one of the tools.")
 
 
 class NamedTool(Body):
     """The tool that must be called."""
 
-    type: Literal["function"]
-    function: FunctionName
+    type: Literal["function"] = Field(description="The kind of the tool.")
+    function: FunctionName = Field(description="The function that must be called.")
 
 
 class CalledFunction(Body):
     """A call; the arguments are JSON, as text."""
 
-    name: str
-    arguments: str | dict[str, Any] = Field(union_mode="left_to_right")
+    name: str = Field(description="The name of the function that was called.")
+    arguments: str | dict[str, Any] = Field(
+        union_mode="left_to_right", description="The arguments, as a JSON object or as its text."
+    )
 
 
 class PastCall(Body):
     """A call in an earlier message."""
 
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
-    index: int | None = None
+    id: str | None = Field(
+        None,
+        description="The id of the call, which the message with its result repeats. Default: call_ and the "
+        "call's number.",
+    )
+    type: Literal["function"] = Field("function", description="The kind of the tool.")
+    function: CalledFunction = Field(description="The function that was called, and its arguments.")
+    index: int | None = Field(None, description="Accepted, because parts of a stream have it; it changes nothing.")
 
 
 class FunctionCall(Answer):
