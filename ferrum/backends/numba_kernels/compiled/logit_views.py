@@ -1,7 +1,7 @@
-"""Views of a row of logits: the maximum of each block, candidates copies out of the row, their weights and their order.
+"""Views of a row of logits: the maximum of each block, candidates copied out of the row, their weights and their order.
 
 Owns: the functions that the kernels of `choosing` and `ranking` share. A *view* is either the row itself or candidates
-copies out of it in the order of ids, in blocks of 64 logits that are padded with -inf.
+copied out of it in the order of ids, in blocks of 64 logits that are padded with -inf.
 Specs: OPS-74, OPS-75. Next: `ferrum.backends.numba_kernels.compiled.choosing`.
 """
 
