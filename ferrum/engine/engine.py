@@ -83,10 +83,11 @@ class Engine(UsedInTurns):
 
     # ---- the loop
     def step(self) -> None:
-        """One forward pass. Every generation that got a token has one more chunk, and perhaps a finish reason. Raises
-        ResourceExhausted if the process has no memory left (Python's MemoryError), and the errors of the backend. After
-        an error of the forward pass no token counts as computed, and the next step would compute the same ones. The
-        caller decides: `LLM` cancels the requests of the call, `EngineThread` fails all requests."""
+        """One forward pass. A generation has one more chunk for each token that it got, and perhaps a finish reason;
+        with drafts it may get several tokens. Raises ResourceExhausted if the process has no memory left (Python's
+        MemoryError), and the errors of the backend. After an error of the forward pass no token counts as computed, and
+        the next step would compute the same ones. The caller decides: `LLM` cancels the requests of the call,
+        `EngineThread` fails all requests."""
         with self.turn(), memory_told():
             self.check_owner()
             self._books.take_news()

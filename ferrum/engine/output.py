@@ -1,7 +1,8 @@
 """From sampled tokens to the text of an answer, and the rules that end it.
 
 Owns: the end of a generation, and which tokens are part of its text. In this order: an end-of-sequence token or a stop
-token ends it, and belongs to the tokens of the output but not to its text; a stop string ends it, after min_tokens; a
+token ends it, and belongs to the tokens of the output but not to its text (with `include_stop_str_in_output` also to
+the text); a stop string ends it, after min_tokens; a
 complete grammar ends it; the length ends it.
 Refuses to know: sequences, batches, blocks.
 Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt_scores`.

@@ -1,7 +1,8 @@
 """Which sequence holds which blocks: tables grow, share blocks, move between the tiers and release.
 
-Owns: every change of a `BlockTable`. An operation that raises has changed nothing. A block is written only by a sole
-holder, and only while it has no digest by which others find it; else the writer gets a copy (copy on write).
+Owns: every change of a `BlockTable`. An operation that raises has changed no table and no reference; cached contents
+may have been evicted for it. A block is written only by a sole holder, and only while it has no digest by which others
+find it; else the writer gets a copy (copy on write).
 Refuses to know: requests and models; the contents of blocks, which a `BlockStore` keeps.
 Specs: KV-15 to KV-19, KV-30 to KV-41. Papers: PagedAttention 2309.06180. Next: `ferrum.kv.prefix_file`.
 """
@@ -38,7 +39,8 @@ class Content(NamedTuple):
 
 
 class KvManager:
-    """Two tiers of blocks, and what moves between them."""
+    """Two tiers of blocks, and what moves between them. A table keeps all its blocks until it is closed or swapped out,
+    also those that lie before a sliding window: one table serves all layers, and a new text may share them."""
 
     def __init__(
         self,
@@ -116,8 +118,8 @@ class KvManager:
     def reserve(self, table: BlockTable, start: int, end: int) -> None:
         """Makes sure that the table may write positions start … end - 1, where `start` positions are computed:
         allocates missing blocks, and replaces blocks that it may not write (others refer to them, or they have a
-        digest). Raises ResourceExhausted where blocks are missing, DeviceError where a copy fails, and then changes
-        nothing."""
+        digest). Raises ResourceExhausted where blocks are missing, DeviceError where a copy fails; the table is then
+        as before."""
         first, before = start // self.block_size, len(table.blocks)
         readonly = [index for index in range(first, before) if not self.device.writable(table.blocks[index])]
         fresh = self._allocate(len(readonly) + max(0, blocks_for(end, self.block_size) - before))
@@ -191,7 +193,7 @@ class KvManager:
         self._counters.swapped_out += len(moved)
 
     def swap_in(self, table: BlockTable) -> None:
-        """The inverse of `swap_out`. Raises ResourceExhausted or DeviceError, and then changes nothing."""
+        """The inverse of `swap_out`. Raises ResourceExhausted or DeviceError; the table is then as before."""
         if self.host is None:
             raise InternalError("there is no host tier to swap from")
         contents = _contents(self.host, table.host_blocks, self.device)
@@ -219,7 +221,8 @@ class KvManager:
 
     # ---- how
     def _allocate(self, count: int) -> list[int]:
-        """Blocks of the device. Content that was cached in them moves to the host, if there is room."""
+        """Blocks of the device. Content that was cached in them moves to the host, where it takes free blocks, else
+        those of older cached content."""
         blocks, evicted = self.device.allocate(count)
         self._counters.evicted += len(evicted)
         if evicted and self.host is not None:
@@ -279,7 +282,7 @@ class KvManager:
     def _fill(self, pool: BlockPool, contents: Sequence[Content], move: Callable[[list[int]], None]) -> list[int]:
         """-> one block of `pool`, now held, for each content: the one that holds it already, else a new one. `move`
         writes to the new ones, which are then registered under their digests. Raises ResourceExhausted or DeviceError,
-        and then changes nothing."""
+        and then no reference has changed."""
         present = [content.block for content in contents if content.block is not None]
         for block in present:
             pool.share(block)

@@ -131,7 +131,7 @@ def filters(ops: TensorOps, edited: Tensor, states: Sequence[SamplingState]) -> 
 def apply_repetition_penalty(ops: TensorOps, logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
     """seen bool [rows, vocab], penalty [rows, 1] above 0: divides the positive logits of seen tokens by the penalty and
     multiplies the others, so that a penalty above 1 makes all of them less likely. Each token counts once, however
-    often it was seen."""
+    often it was seen. `SamplingState` leaves out the tokens that end the text."""
     zero = ops.constant(0, "float64")
     penalised = ops.where(ops.less(zero, logits), ops.div(logits, penalty), ops.mul(logits, penalty))
     return ops.where(seen, penalised, logits)

@@ -57,7 +57,7 @@ class Admission:
         in memory; m is the number of tokens after them. Then come the blocks, one after the other, that running
         sequences have announced and are computing; they hold a tokens. The sequence waits if a > 0 and a >= m / 2. Two
         equal prompts shorter than a block do not wait for each other, because a = 0. A sequence that was swapped out
-        does not wait, because all its tokens but the last are on the host."""
+        does not wait: what it had computed is on the host, and it has nothing to compute again."""
         siblings = self._running_siblings(sequence)
         if siblings:
             return all(sibling.computed < sibling.prompt_length for sibling in siblings)

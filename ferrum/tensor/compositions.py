@@ -347,8 +347,8 @@ class Compositions(Primitives):
         batch: StepBatch,
     ) -> Tensor:
         """query [tokens, heads * head_dim], key and value [tokens, kv_heads * head_dim] -> [tokens, heads * head_dim]:
-        normalises query and key, rotates them if there are tables, stores key and value in their slots, and attends to
-        everything that is stored for each sequence so far."""
+        normalises query and key, rotates them if there are tables, stores key and value in their slots, and lets
+        each query attend to the stored positions of its sequence that `visibility` allows."""
         shape = (projections[0].shape[0], -1, attention.head_dim)
         query = self.head_norm(projections[0], attention.query_norm, attention.head_dim)
         key = self.head_norm(projections[1], attention.key_norm, attention.head_dim)

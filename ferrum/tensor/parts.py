@@ -56,8 +56,8 @@ class Embedding(Part):
 
 @dataclass(frozen=True, eq=False)
 class Attention(Part):
-    """Grouped-query attention to the positions up to the query's own. Rotary tables are not a part of it: each step
-    brings them."""
+    """Grouped-query attention, to the positions up to the query's own if it is causal. Rotary tables are not a part of
+    it: each step brings them."""
 
     query: Linear  # [heads * head_dim, hidden]
     key: Linear  # [kv_heads * head_dim, hidden]
@@ -65,7 +65,7 @@ class Attention(Part):
     output: Linear  # [hidden, heads * head_dim]
     head_dim: int
     scale: float  # scores are multiplied with it
-    window: int | None = None  # the number of positions that a query attends to at most, its own included
+    window: int | None = None  # a query attends to positions less than this far from its own; None: however far
     softcap: float | None = None  # scores become softcap * tanh(score / softcap)
     # Norms before the rotation. Weight [head_dim]: the same for every head; [heads, head_dim]: one for each head;
     # [heads * head_dim]: one norm over all heads.
