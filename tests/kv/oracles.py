@@ -1,6 +1,6 @@
 """What the tests of `ferrum.kv` compare with: plain models, and memory that fails on demand.
 
-Nothing here is fast, and nothing is taken from the code under test but the interfaces that are wrapped.
+Clear code comes before fast code here. From the code under test these models take only the interfaces that they wrap.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ferrum.testing.stub import StubStore
 POLICY_NAMES = tuple(POLICIES)
 
 
-# ---- the orders, as one would draw them
+# ---- the eviction orders, each as plain lists
 class NaiveOrder:
-    """Blocks in a list, the next victim first. This is FIFO: to be used changes nothing."""
+    """FIFO: a list of blocks, the next victim first. `touch` does not change it."""
 
     def __init__(self) -> None:
         self.blocks: list[int] = []
@@ -41,7 +41,7 @@ class NaiveOrder:
 
 
 class NaiveLru(NaiveOrder):
-    """A clock ticks; every block knows when it was used last."""
+    """LRU: for each block the time of its last use. The victim is the block with the earliest time."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -67,7 +67,7 @@ class NaiveLru(NaiveOrder):
 
 
 class NaiveClock(NaiveOrder):
-    """A ring that stays where it is, a bit for each block, and a hand that points to one of them."""
+    """The clock: a ring of blocks that does not move, a bit for each block, and a hand that points to one block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class NaiveClock(NaiveOrder):
         self.hand = 0
 
     def add(self, block: int, digest: bytes) -> None:
-        """Just behind the hand, which goes on pointing to the same block."""
+        """Inserts the block just behind the hand. The hand points to the same block as before."""
         self.blocks.insert(self.hand, block)
         self.bits.insert(self.hand, False)
         self.hand = (self.hand + 1) % len(self.blocks)
@@ -98,7 +98,8 @@ class NaiveClock(NaiveOrder):
 
 
 class NaiveS3Fifo(NaiveOrder):
-    """Algorithm 1 of the paper, in its own words: lists S, M and G, whose tails are at index 0, and a record `freq`."""
+    """S3-FIFO: Algorithm 1 of its paper, with the paper's names: lists S, M and G, whose tails are at index 0, and the
+    counts `freq`."""
 
     def __init__(self) -> None:
         self.S: list[tuple[int, bytes]] = []
@@ -112,7 +113,7 @@ class NaiveS3Fifo(NaiveOrder):
         return [block for block, _ in self.S + self.M]
 
     def add(self, block: int, digest: bytes) -> None:
-        """INSERT, into a cache that has room."""
+        """INSERT of the paper, into a cache that has room."""
         if digest in self.G:
             self.G.remove(digest)
             self.M.append((block, digest))
@@ -122,11 +123,11 @@ class NaiveS3Fifo(NaiveOrder):
         self.largest = max(self.largest, len(self.S) + len(self.M))
 
     def touch(self, block: int) -> None:
-        """READ of what is there."""
+        """READ of the paper, for a block that is in the cache."""
         self.freq[block] = min(self.freq[block] + 1, 3)
 
     def victim(self) -> int:
-        """EVICT."""
+        """EVICT of the paper."""
         gone = self.evict_s() if len(self.S) >= 0.1 * (len(self.S) + len(self.M)) else None
         return self.evict_m() if gone is None else gone
 
@@ -160,18 +161,18 @@ NAIVE_ORDERS: dict[str, type[NaiveOrder]] = {
 
 # ---- contents
 def code(text: Sequence[int]) -> int:
-    """A number that stands for a whole text of at most 39 tokens 0 or 1, and for no other: its keys and values."""
+    """A number that only this text has (at most 39 tokens, each 0 or 1). It stands for keys and values."""
     return int("1" + "".join(map(str, text)), 3)
 
 
 def codes(text: Sequence[int], start: int = 0, end: int | None = None) -> list[int]:
-    """What belongs in positions start … end - 1 of a text: position p knows every token up to p, as a model's does."""
+    """The right contents of positions start … end - 1: position p depends on all tokens up to p, as in a model."""
     return [code(text[: position + 1]) for position in range(start, len(text) if end is None else end)]
 
 
 # ---- memory that fails
 class Faults:
-    """Decides which of the next fallible calls fail: those whose places are in `pending`, counted from 0."""
+    """Decides which of the next calls fail: those whose numbers, counted from 0, are in `pending`."""
 
     def __init__(self) -> None:
         self.pending: set[int] = set()
@@ -189,7 +190,8 @@ GARBAGE = -7
 
 
 class FragileStore(StubStore):
-    """Counts blocks moved, and failed moves between the tiers. A move that fails leaves garbage in some targets."""
+    """Counts the blocks that are moved, and the moves between the tiers that fail. A failed move leaves garbage in some
+    targets."""
 
     def __init__(self, faults: Faults, blocks: int, block_size: int, host_blocks: int) -> None:
         super().__init__(blocks, block_size, host_blocks)
@@ -222,7 +224,7 @@ class FragileStore(StubStore):
 
 
 class FragilePool(BlockPool):
-    """Counts evictions for allocations."""
+    """A pool whose allocations fail where `faults` says. It counts the blocks that allocations evict."""
 
     def __init__(self, faults: Faults, total: int, policy: EvictionPolicy) -> None:
         super().__init__(total, policy)
@@ -246,7 +248,7 @@ def make_manager(
     prefix_caching: bool = True,
     root: bytes = b"root",
 ) -> tuple[KvManager, FragileStore]:
-    """A manager over memory that fails where `store.faults` says."""
+    """A manager and its store. Moves and allocations fail where `store.faults` says."""
     faults = Faults()
     store = FragileStore(faults, blocks, block_size, host_blocks)
     device = FragilePool(faults, blocks, make_policy(policy))
@@ -256,12 +258,12 @@ def make_manager(
 
 
 def digests_of(pool: BlockPool | None) -> dict[bytes, int]:
-    """What a pool knows, asked block by block."""
+    """The block of each digest in a pool. The pool is asked block by block."""
     blocks = range(0 if pool is None else pool.total)
     return {digest: block for block in blocks if pool is not None and (digest := pool.digest(block)) is not None}
 
 
-# ---- what a runner and a scheduler do, for tests that tell a story
+# ---- the calls of a runner and a scheduler, for tests with one fixed sequence of steps
 def compute(manager: KvManager, store: StubStore, table: BlockTable, text: Sequence[int], start: int) -> None:
     """Reserves, writes and records the positions of a text from `start` on."""
     manager.reserve(table, start, len(text))
@@ -270,24 +272,24 @@ def compute(manager: KvManager, store: StubStore, table: BlockTable, text: Seque
 
 
 def serve(manager: KvManager, store: StubStore, text: Sequence[int]) -> BlockTable:
-    """A table that has all of a text in memory: what was known, and the rest computed."""
+    """A table that holds all of a text: the cached prefix, and the rest computed."""
     table = manager.new_table()
     compute(manager, store, table, text, min(manager.open(table, text), len(text) - 1))
     return table
 
 
 def remember(manager: KvManager, store: StubStore, text: Sequence[int]) -> None:
-    """Serves a text and closes it: it is cached."""
+    """Computes a text and closes its table, so that its full blocks are cached."""
     manager.close(serve(manager, store, text))
 
 
 def held_by(store: StubStore, table: BlockTable, count: int) -> list[int]:
-    """What memory has for the first positions of a table, on the tier it is on."""
+    """The contents of the first `count` positions of a table, on the tier that it is on."""
     tier, blocks = (store.host, table.host_blocks) if table.host_blocks else (store.device, table.blocks)
     return tier[blocks].reshape(-1)[:count].tolist()
 
 
 def known(manager: KvManager, text: Sequence[int]) -> list[str]:
-    """Where the full blocks of a text are, as far as they can be found."""
+    """The tier of each full block of a text, up to the first block that the prefix cache does not have."""
     hits = manager.find(manager.new_table(), text)
     return ["host" if hit.block is None else "device" for hit in hits]

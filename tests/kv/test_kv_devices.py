@@ -1,4 +1,4 @@
-"""KV-47, KV-48: how often a move waits for the device, and what becomes of whatever that device raises."""
+"""KV-47, KV-48: how often a move waits for the device, and which error a move raises if the device fails."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_memory_is_made_without_a_wait() -> None:
 
 
 class Failing(NumpyOps):
-    """A device that is asked once too often."""
+    """A backend that raises `error` in the call named `failing`."""
 
     def __init__(self, failing: str, error: Exception) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""KV-20 to KV-22, KV-26, KV-27: each order against a model that one can draw."""
+"""KV-20 to KV-22, KV-26, KV-27: each eviction policy against a plain model of its order."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tests.house.source import ROOT
 from tests.kv.oracles import NAIVE_ORDERS, NaiveClock
 
 blocks = st.integers(0, 7)
-DIGESTS = [bytes([letter]) for letter in b"abcdefghijkl"]  # more than blocks, and few enough to come back
+DIGESTS = [bytes([letter]) for letter in b"abcdefghijkl"]  # more than blocks, but few: digests of victims come again
 
 
 class OrderMachine(RuleBasedStateMachine):
-    """Every call goes to both; what is an error for a block that is there, or is not, is one in any order."""
+    """Compares a policy with its plain model in `tests.kv.oracles`. Rules: add, touch, victim and clear, each called on
+    both. Adding a block twice, touching a block that is absent, and a victim of an empty policy raise KeyError."""
 
     policy = "lru"
 
@@ -33,7 +34,7 @@ class OrderMachine(RuleBasedStateMachine):
 
     @rule(block=blocks, choice=st.integers(0, len(DIGESTS) - 1))
     def add(self, block: int, choice: int) -> None:
-        """No two blocks have the same digest at a time."""
+        """At any time each block has another digest."""
         if block in self.naive:
             with pytest.raises(KeyError):
                 self.real.add(block, b"new")
@@ -73,7 +74,7 @@ class OrderMachine(RuleBasedStateMachine):
         assert [block for block in range(8) if block in self.real] == sorted(self.digests)
 
     def teardown(self) -> None:
-        """To the last victim: an order may be wrong at its end only."""
+        """Takes victims until none is left: an order may be wrong only at its end."""
         while self.digests:
             self.victim()
         self.victim()
@@ -116,7 +117,7 @@ class TestS3Fifo(S3FifoMachine.TestCase):  # type: ignore[misc]
 
 
 def digest_of(block: int) -> bytes:
-    """Any, but of one block only."""
+    """A digest that only this block has."""
     return bytes([block])
 
 
@@ -166,7 +167,7 @@ def test_the_clock_clears_only_what_it_passes() -> None:
 @pytest.mark.clause("KV-22")
 @given(marks=st.lists(st.booleans(), min_size=1, max_size=30))
 def test_the_clock_needs_two_sweeps_at_most(marks: list[bool]) -> None:
-    """Counted in the clock itself: every block that the hand reaches is taken from the front of its queue once."""
+    """Counts in the policy itself: for each block that the hand reaches, it takes one from the front of its queue."""
 
     class Counting(OrderedDict[int, bool]):
         taken = 0
@@ -190,8 +191,8 @@ def test_the_clock_needs_two_sweeps_at_most(marks: list[bool]) -> None:
 @pytest.mark.clause("KV-27")
 @pytest.mark.parametrize(("policy", "left"), [("lru", 0), ("s3fifo", 18)])
 def test_prefixes_used_once_do_not_push_out_those_used_often(policy: str, left: int) -> None:
-    """Twenty blocks in a memory of as many are used twice; then a hundred others come, each in a victim's place. The
-    small queue takes two places for them, a tenth."""
+    """A memory of twenty blocks is full of blocks that were used twice. Then a hundred other blocks come, each in the
+    place of a victim. S3-FIFO has a small queue for new blocks: two places, a tenth."""
     order = make_policy(policy)
     content = list(range(20))
     for block in content:
@@ -252,7 +253,7 @@ def test_after_a_clear_the_ghost_is_as_small_as_at_the_beginning() -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 @given(seed=st.integers(0, 2**32), room=st.integers(1, 12), contents=st.integers(2, 40))
 def test_a_long_life_in_a_small_memory(policy: str, seed: int, room: int, contents: int) -> None:
-    """Hundreds of accesses, small numbers more often than large ones; now and then all is forgotten."""
+    """Hundreds of accesses, to small numbers more often than to large ones, and sometimes `clear`."""
     chance = Random(seed)
     real, naive = make_policy(policy), NAIVE_ORDERS[policy]()
     blocks: dict[int, int] = {}  # of each content that is there
@@ -288,7 +289,7 @@ def test_orders_are_known_by_name_and_begin_empty() -> None:
 
 @pytest.mark.clause("KV-26")
 def test_every_policy_has_an_oracle_and_is_told_to_the_reader() -> None:
-    """What needs a row for each policy and does not make it from POLICIES."""
+    """Each policy is in the table of oracles and on the pages, which are not derived from POLICIES."""
     assert set(NAIVE_ORDERS) == set(POLICIES)
     assert sorted(machine.policy for machine in OrderMachine.__subclasses__()) == sorted(POLICIES)
     row = next(line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "`--eviction`" in line)

@@ -1,7 +1,7 @@
 """KV-10 to KV-19, KV-23, KV-24, KV-30 to KV-34, KV-41: any trace of operations, with failures in the middle of them.
 
-The store holds numbers that stand for whole texts (`tests.kv.oracles.code`), as keys and values do: code that reads a
-block that was computed after another text, or not at all, sees it. The machine itself writes what a runner would.
+The store holds numbers that stand for whole texts (`tests.kv.oracles.code`), in the place of keys and values: a block
+that was computed after another text, or was not computed, has a wrong number. The machine writes in place of a runner.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Row:
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    """Rows of tokens, and for each what must be in memory. Pools are asked only for what they claim to know."""
+    """Compares a manager over a store in memory with rows: for each sequence its text, which decides what every block
+    must contain. Rules: a row is opened, computed, forked, swapped out and in, closed; gc and reset. In most rules an
+    allocation or a move may fail. After each rule the contents of memory, the pools and the counters are checked."""
 
     @initialize(
         size=st.integers(1, 4),
@@ -54,7 +56,7 @@ class ManagerMachine(RuleBasedStateMachine):
         self.size = size
         self.manager, self.store = make_manager(blocks, size, host, policy, prefix_caching=caching)
         self.rows: list[Row] = []
-        self.texts: dict[bytes, tuple[int, ...]] = {}  # every digest that there could be
+        self.texts: dict[bytes, tuple[int, ...]] = {}  # for each digest so far, the text that it stands for
         self.hits = self.queried = 0
 
     # ---- helpers
@@ -63,14 +65,14 @@ class ManagerMachine(RuleBasedStateMachine):
         return [(self.manager.device, self.store.device), *host]
 
     def learn(self, text: list[int]) -> list[bytes]:
-        """-> the digests of a text's full blocks, by a chain of our own."""
+        """The digests of the full blocks of a text, from a new chain. Notes them in `texts`."""
         chain = PrefixChain(self.manager.root, self.size)
         digests = [chain.digest(index, text) for index in range(len(text) // self.size)]
         self.texts |= {digest: tuple(text[: (place + 1) * self.size]) for place, digest in enumerate(digests)}
         return digests
 
     def books(self) -> list[Any]:
-        """All that an operation which fails must leave alone."""
+        """The state that a failed operation must not change: references and digests of held blocks, and all tables."""
         pools = [pool for pool, _ in self.tiers()]
         held = [(pool.references(block), pool.digest(block)) for pool in pools for block in range(pool.total)]
         tables = [row.table for row in self.rows]
@@ -88,7 +90,8 @@ class ManagerMachine(RuleBasedStateMachine):
             self.store.faults.arm(set())
 
     def attempt(self, places: set[int], operation: Callable[[], Any]) -> bool:
-        """Did it succeed? If not, nothing has changed hands."""
+        """Runs an operation during which the calls numbered `places` fail. True if it succeeded; if it failed, checks
+        that `books` are as before."""
         before = self.books()
         known = [set(digests_of(pool)) for pool, _ in self.tiers()]
         try:
@@ -115,7 +118,7 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), places=faults)
     def come_and_go(self, data: st.DataObject, places: set[int]) -> None:
-        """A whole life at once: what remains of it is what is cached."""
+        """A row is opened, computed and closed in one rule: only its cached blocks remain."""
         row = self.new_row(data)
         self.open(row, set())
         self.compute(row, LONGEST, places)
@@ -128,7 +131,7 @@ class ManagerMachine(RuleBasedStateMachine):
         self.open(self.drawn(data, "nowhere"), places)
 
     def new_row(self, data: st.DataObject) -> Row:
-        """Zeros, then ones: texts share their beginnings; and often they fill their last block."""
+        """A new row with zeros, then ones, so that texts often share a prefix; its last block is often full."""
         length = self.size * data.draw(st.integers(0, self.manager.device.total - 1), "full blocks")
         length = min(LONGEST, length + data.draw(st.sampled_from([0, 0, 1, self.size - 1]), "more")) or 1
         zeros = data.draw(st.integers(0, length), "zeros")
@@ -137,7 +140,8 @@ class ManagerMachine(RuleBasedStateMachine):
         return row
 
     def open(self, row: Row, places: set[int]) -> None:
-        """KV-32: the longest run that the pools say they know, as far as it could be brought to the device."""
+        """KV-32: opening a row finds the longest run of blocks that are in the pools, or the part of that run that is
+        on the device if there is no room to promote the rest."""
         device, host = digests_of(self.manager.device), digests_of(self.manager.host)
         digests = self.learn(row.text)
         run = next((i for i, d in enumerate(digests) if d not in device and d not in host), len(digests))
@@ -169,14 +173,14 @@ class ManagerMachine(RuleBasedStateMachine):
     @some("device")
     @rule(places=faults)
     def a_step_for_all(self, places: set[int]) -> None:
-        """As in a batch: all sequences have written before the first is recorded."""
+        """As in a batch: all rows on the device are written before the first one is recorded."""
         moved = [row for row in self.rows if row.place == "device" and self.write(row, self.size, places)]
         for row in moved:
             self.manager.record(row.table, row.text, row.computed)
 
     @rule(places=faults)
     def grow(self, places: set[int]) -> None:
-        """A block for each table whose last one is full, or for none of them."""
+        """Each table whose last block is full gets a block, or no table does."""
         tables = [row.table for row in self.rows if row.place == "device" and row.computed == row.table.capacity]
         before, had, room = self.books(), [table.blocks[:] for table in tables], self.manager.device.available
         with self.failing(places):
@@ -195,14 +199,14 @@ class ManagerMachine(RuleBasedStateMachine):
             self.manager.record(row.table, row.text, row.computed)
 
     def write(self, row: Row, count: int, places: set[int]) -> bool:
-        """What a step does for one row before it is recorded; False if there was no room."""
+        """Does what a step does for one row before it is recorded. False if there was no room."""
         self.learn(row.text)
         end, table, device = min(row.computed + count, len(row.text)), row.table, self.store.device.reshape(-1)
         if end > table.writable_until:
             if not self.attempt(places, lambda: self.manager.reserve(table, row.computed, end)):
                 return False
             assert end <= table.writable_until == table.capacity
-            self.memory_is_right()  # what was computed was copied, where it had to be
+            self.memory_is_right()  # copy on write keeps the positions that are computed
             device[table.slots(row.computed, table.capacity - row.computed)] = POISON
         for block in {table.blocks[position // self.size] for position in range(row.computed, end)}:
             assert self.manager.device.digest(block) is None, "a block that others can find is written"
@@ -215,7 +219,7 @@ class ManagerMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.rows) < 5)
     @rule(data=st.data(), short=st.integers(0, 3))
     def fork(self, data: st.DataObject, short: int) -> None:
-        """Another row with the same beginning, which then goes its own way."""
+        """A new row that shares the computed blocks of a row, and gets other tokens later."""
         source = self.drawn(data, "device")
         positions = max(0, source.computed - short)
         row = Row(self.manager.new_table(), source.text[: positions + 1])
@@ -246,7 +250,8 @@ class ManagerMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(row.place != "nowhere" for row in self.rows))
     @rule(data=st.data(), for_good=st.booleans())
     def close(self, data: st.DataObject, for_good: bool) -> None:
-        """At its end, or because it is preempted: then it begins again later, with the same table."""
+        """A row is closed because it has ended, or because it is preempted: then it is opened again later, with the
+        same table."""
         row = data.draw(st.sampled_from([row for row in self.rows if row.place != "nowhere"]), "row")
         self.leave(row)
         if for_good:
@@ -259,7 +264,7 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 3))
     def gc(self, keep: int) -> None:
-        """KV-42, its first half: what is held is not touched, and `keep` blocks of each tier stay."""
+        """KV-42, its first half: held blocks stay, and so do `keep` cached blocks of each tier."""
         before = self.books()
         cached = [pool.cached for pool, _ in self.tiers()]
         assert self.manager.gc(keep) == sum(max(0, count - keep) for count in cached)
@@ -277,8 +282,8 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), more=st.integers(1, 6))
     def try_whether_it_fits(self, data: st.DataObject, more: int) -> None:
-        """What fits can be opened and reserved, and what does not fit cannot. Where the whole text is cached, the copy
-        of the block with the last token uses the room for more than the text."""
+        """If `fits` is true, the row can be opened and reserved; otherwise `reserve` fails. If the whole text is
+        cached, the copy of the block with the last token takes the room that `more` asks for."""
         row = self.new_row(data)
         self.learn(row.text)
         length, table = len(row.text), row.table
@@ -302,7 +307,7 @@ class ManagerMachine(RuleBasedStateMachine):
         manager = self.manager
         audit(manager, [row.table for row in self.rows])
         assert not any(row.table.blocks or row.table.host_blocks for row in self.rows if row.place == "nowhere")
-        for row in self.rows:  # KV-16, for positions that may be written without asking
+        for row in self.rows:  # KV-16, for positions that may be written without another `reserve`
             size = self.size
             for block in row.table.blocks[row.computed // size : -(-row.table.writable_until // size)]:
                 assert row.table.writable_until <= row.computed or manager.device.writable(block)
@@ -319,7 +324,7 @@ class ManagerMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_is_right(self) -> None:
-        """KV-17 for the rows, KV-31 for whatever can be found."""
+        """KV-17 for the blocks of rows, KV-31 for every block that the prefix cache can find."""
         for row in self.rows:
             blocks = row.table.host_blocks if row.place == "host" else row.table.blocks
             contents = self.store.host if row.place == "host" else self.store.device
@@ -356,6 +361,6 @@ class ManagerMachine(RuleBasedStateMachine):
 @pytest.mark.clause("KV-10", "KV-11", "KV-12", "KV-13", "KV-14", "KV-16", "KV-17", "KV-18", "KV-19", "KV-23", "KV-24")
 @pytest.mark.clause("KV-30", "KV-31", "KV-32", "KV-33", "KV-34", "KV-40", "KV-41", "KV-42")
 class TestManager(ManagerMachine.TestCase):  # type: ignore[misc]
-    """The machine, under pytest. It has more to try out than others."""
+    """The machine, under pytest."""
 
     settings = settings(max_examples=4 * settings.default.max_examples)

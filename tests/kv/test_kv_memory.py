@@ -69,7 +69,7 @@ def test_blocks_for_is_the_least_number_that_suffices(positions: int, size: int)
 @pytest.mark.clause("KV-05")
 @given(steps=st.lists(st.one_of(st.lists(st.integers(0, 50), max_size=9), st.integers(0, 50)), max_size=9))
 def test_a_row_is_the_blocks_however_they_came(steps: list[list[int] | int]) -> None:
-    """A list is for `extend`, a number for `append`; after each the block in the middle is replaced."""
+    """A step that is a list calls `extend`, a number `append`. After each step the block in the middle is replaced."""
     table, blocks = BlockTable(4), []
     for step in steps:
         blocks += step if isinstance(step, list) else [step]
@@ -138,7 +138,7 @@ def test_a_block_in_q8_0_takes_34_bytes_where_float32_takes_128(head_dim: int) -
 
 
 class FullOps(NumpyOps):
-    """Memory that is not there: `device` or `host` says where."""
+    """A backend without memory on one tier: `full` is "device" or "host"."""
 
     def __init__(self, full: str) -> None:
         super().__init__()

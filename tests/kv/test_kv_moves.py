@@ -55,7 +55,7 @@ def storage_of(name: str, dtype: str) -> KvStorage:
 
 
 def arrays_of(dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
-    """What a layer consists of: the shape of a block and the type, by name."""
+    """The arrays of a layer: by name, the shape of a block and the element type."""
     if dtype == "q8_0":
         scales = (2, 2, SIZE), "float16"
         codes = {"keys": ((2, 16, SIZE, 4), "int8"), "values": ((2, SIZE, 64), "int8")}
@@ -64,7 +64,7 @@ def arrays_of(dtype: str) -> dict[str, tuple[tuple[int, ...], str]]:
 
 
 def noise(seed: int, blocks: int, dtype: str) -> Contents:
-    """Any bytes at all: numbers large and small, infinities, every kind of NaN."""
+    """Contents made of random bytes: large and small numbers, infinities, every kind of NaN."""
     random = np.random.default_rng(seed)
     return {
         f"layer.{layer}.{name}": np.frombuffer(
@@ -76,7 +76,7 @@ def noise(seed: int, blocks: int, dtype: str) -> Contents:
 
 
 def as_bytes(contents: Contents, blocks: int) -> list[bytes]:
-    """Of each block all that is in it."""
+    """All bytes of each block."""
     return [b"".join(contents[name][block].tobytes() for name in sorted(contents)) for block in range(blocks)]
 
 
@@ -85,7 +85,8 @@ TIERS = {"copy": (DEVICE, DEVICE), "swap_out": (DEVICE, HOST), "swap_in": (HOST,
 
 @st.composite
 def one_move(draw: st.DrawFn) -> tuple[str, list[int], list[int]]:
-    """What is done, from which blocks to which: the targets are distinct, and no source is a target."""
+    """Draws the name of a move, its source blocks and its target blocks: the targets are distinct, and no source is a
+    target."""
     kind = draw(st.sampled_from(sorted(TIERS)))
     near, far = TIERS[kind]
     targets = draw(st.lists(st.integers(0, far - 1), unique=True, min_size=1, max_size=4))
@@ -120,7 +121,7 @@ def test_any_moves_change_the_bytes_they_name_and_no_others(
 
 
 def look(storage: KvStorage, block: int) -> bytes:
-    """What is in a block of the host."""
+    """The contents of a block of the host."""
     storage.swap_in([block], [PROBE])
     return as_bytes(storage.read([PROBE]), 1)[0]
 
@@ -128,7 +129,7 @@ def look(storage: KvStorage, block: int) -> bytes:
 @pytest.mark.clause("KV-07", "KV-15")
 @pytest.mark.parametrize(("name", "dtype"), combinations)
 def test_what_is_read_is_what_the_layers_hold(name: str, dtype: str) -> None:
-    """`read` and `write` could agree with one another and not with the model."""
+    """Compares `read` with the arrays that the model reads: `read` and `write` could be wrong in the same way."""
     storage, contents = storage_of(name, dtype), noise(7, 2, dtype)
     storage.write([4, 1], contents)
     for index, layer in enumerate(storage.layers):
@@ -159,7 +160,7 @@ def test_contents_of_another_shape_are_refused() -> None:
 @pytest.mark.clause("KV-16", "KV-17", "KV-24")
 @pytest.mark.parametrize("name", ["numpy", "numba"])
 def test_a_manager_moves_arrays(name: str) -> None:
-    """One story on real memory: swap, evict to the host, promote, copy on write."""
+    """One sequence of steps on real memory: swap, evict to the host, promote, copy on write."""
     storage, text = storage_of(name, "float32"), [0] * 8  # two blocks and two tokens more
     manager = KvManager(storage, BlockPool(4, make_policy("lru")), BlockPool(5, make_policy("lru")), SIZE)
     table, contents = manager.new_table(), noise(3, 3, "float32")

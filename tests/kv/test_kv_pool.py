@@ -15,13 +15,15 @@ DIGESTS = [b"a", b"b", b"c", b"d", b"e"]  # few, so that two blocks often have t
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """The model: of every block how many hold it and what is in it, and an order that may still name held blocks."""
+    """Compares a pool with lists: for each block its number of references and its digest, and the plain order of the
+    policy, in which held blocks may stand. Rules: allocate, share, release (also of blocks that may not be released),
+    register, evict, clear."""
 
     policy = "lru"
 
     @initialize(total=st.integers(1, 7), known=st.booleans())
     def start(self, total: int, known: bool) -> None:
-        """Often with something cached: the interesting part begins there."""
+        """A new pool, often with cached blocks, since most rules do little in an empty pool."""
         self.pool = BlockPool(total, make_policy(self.policy))
         self.references = [0] * total
         self.digests: list[bytes | None] = [None] * total
@@ -45,14 +47,14 @@ class PoolMachine(RuleBasedStateMachine):
         return set(range(len(self.references))) - set(self.held()) - set(self.cached())
 
     def next_victim(self) -> Evicted:
-        """A block that is held when its turn comes loses its place in the order."""
+        """The victim that the pool must choose. A held block that is first in the order loses its place in it."""
         while self.references[block := self.order.victim()]:
             pass
         digest, self.digests[block] = self.digests[block], None
         assert digest is not None
         return Evicted(block, digest)
 
-    # ---- what a caller does
+    # ---- the calls
     @rule(count=st.integers(-1, 8))
     def allocate(self, count: int) -> None:
         free, cached = self.free(), self.cached()
@@ -96,7 +98,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), wrong=st.integers(-3, 10), first=st.booleans())
     def release_wrongly(self, data: st.DataObject, wrong: int, first: bool) -> None:
-        """All held blocks, and with them one that does not exist, one that is not held, or one of them again."""
+        """Releases all held blocks, together with a block that does not exist, one that is not held, or one of the held
+        blocks a second time."""
         blocks = data.draw(st.permutations(self.held()), "blocks")
         with pytest.raises(InternalError):
             self.pool.release([wrong, *blocks] if first else [*blocks, wrong])
@@ -122,14 +125,14 @@ class PoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.cached() and self.held())
     @rule()
     def clear(self) -> None:
-        """Every block is free, held or not, and the policy has forgotten those that were cached."""
+        """Every block becomes free, also a held one, and the policy forgets the cached blocks."""
         self.pool.clear()
         self.references = [0] * len(self.references)
         self.digests = [None] * len(self.digests)
         self.order = NAIVE_ORDERS[self.policy]()
         self.seen = 0, len(self.references)
 
-    # ---- what is true in between
+    # ---- what is true after each rule
     @invariant()
     def more_becomes_available_by_a_release_only(self) -> None:
         releases, available = self.seen
@@ -212,7 +215,7 @@ class TestS3FifoPool(S3FifoPool.TestCase):  # type: ignore[misc]
 
 
 def cached_pool(total: int, policy: str = "lru") -> BlockPool:
-    """Every block is cached, under DIGESTS in the order of release: 0, 1, …"""
+    """A pool in which every block is cached: block 0, released first, has the first of DIGESTS, and so on."""
     pool = BlockPool(total, make_policy(policy))
     blocks, _ = pool.allocate(total)
     for block in blocks:
@@ -294,7 +297,7 @@ def test_to_be_held_is_a_use_that_the_clock_sees() -> None:
 
 
 class CountingPolicy(FifoPolicy):
-    """Counts what it is told."""
+    """A FIFO policy that counts the calls of `add` and `touch`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""KV-30: what a digest stands for."""
+"""KV-30: which texts and which models have the same digest."""
 
 from __future__ import annotations
 

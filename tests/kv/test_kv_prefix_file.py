@@ -1,4 +1,4 @@
-"""KV-35: a computed prefix goes through a file, or is refused."""
+"""KV-35: a computed prefix is saved to a file and read again; a file that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def refuse(manager: KvManager, path: Path, error: type[FerrumError], match: str | None = None) -> None:
-    """And nothing remains of the attempt."""
+    """Checks that loading the file raises the error, and that the manager is as before."""
     with pytest.raises(error, match=match):
         load_prefix(manager, manager.root, path)
     assert manager.device.held == manager.device.cached == 0
@@ -161,7 +161,7 @@ def refuse(manager: KvManager, path: Path, error: type[FerrumError], match: str 
 
 
 def rewrite(path: Path, change: Callable[[dict[str, Any], Metadata], None]) -> None:
-    """The same file, but for a change."""
+    """Changes the arrays and the metadata of a file in place."""
     with safe_open(path, "numpy") as file:
         metadata, contents = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     change(contents, metadata)
@@ -297,7 +297,7 @@ def test_a_device_that_fails_while_it_is_written_to_keeps_nothing(
 
 # ---- damage
 def resealed(contents: dict[str, Any], metadata: Metadata) -> None:
-    """A file by an author who knows the format: its digest is right again."""
+    """Computes the digest of the changed contents, so that the file is refused for another reason than its digest."""
     metadata["digest"] = _digest(json.loads(metadata["token_ids"]), contents)
 
 

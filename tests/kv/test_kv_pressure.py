@@ -102,7 +102,8 @@ def test_nothing_is_held_after_a_move_that_failed() -> None:
 # ---- counters
 @pytest.mark.clause("KV-41")
 def test_a_day_in_numbers() -> None:
-    """Each counter, where one can count along. Blocks of two tokens, four on the device and three on the host."""
+    """Each counter after a few steps that a reader can count too. A block has two tokens; the device has four blocks
+    and the host three."""
     manager, store = make_manager(4, 2, 3)
     expected = KvCounters()
     assert manager.counters() == expected

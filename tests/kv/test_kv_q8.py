@@ -30,7 +30,7 @@ sound_rows = heads.flatmap(lambda shape: arrays.arrays(np.float32, shape, elemen
 
 
 def rounded(ops: TensorOps, x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Codes, scales, and what is read back."""
+    """The codes and scales of x, and the values that are read back."""
     codes, scales = quantize(ops, ops.asarray(x, ops.float_dtype))
     back = dequantize(ops, codes, scales)
     return ops.to_numpy(codes), ops.to_numpy(scales), ops.to_numpy(back)

@@ -1,4 +1,4 @@
-"""KV-11, KV-16, KV-18, KV-31 to KV-34: stories of tables that have blocks in common."""
+"""KV-11, KV-16, KV-18, KV-31 to KV-34: tables that have blocks in common, in fixed sequences of steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = [0, 1, 1, 0, 1, 0, 0, 1]  # two blocks of four
 
 @pytest.mark.clause("KV-32")
 def test_a_preempted_text_finds_its_own_prefix_and_goes_on() -> None:
-    """The table that comes back knows more tokens than its prompt had: every count in it begins anew."""
+    """The table is opened again with more tokens than the prompt had: every count in it starts again."""
     manager, store = make_manager(6, 4)
     table = serve(manager, store, TEXT)
     longer = [*TEXT, 1, 1]
@@ -67,7 +67,7 @@ def test_a_copy_of_which_nothing_stays_is_not_made() -> None:
 
 @pytest.mark.clause("KV-16")
 def test_every_block_that_is_to_be_written_becomes_its_own() -> None:
-    """A sequence that computes more of a found prefix again than its last token, as scoring a prompt does."""
+    """The sequence computes more of a found prefix again than its last token, as scoring of a prompt does."""
     manager, store = make_manager(8, 2)
     first = serve(manager, store, TEXT[:6])
     table = manager.new_table()
@@ -110,7 +110,7 @@ def test_a_block_is_not_found_before_it_is_computed_to_its_end() -> None:
 
 @pytest.mark.clause("KV-32")
 def test_a_run_ends_where_a_block_is_missing() -> None:
-    """A block behind a hole is complete and known, and of no use."""
+    """A block after a missing one is cached, but is not found."""
     manager, store = make_manager(8, 1)
     table = serve(manager, store, [0, 1, 0])
     first, _, last = table.blocks
@@ -142,7 +142,7 @@ def test_two_tables_that_compute_the_same_keep_their_own() -> None:
     assert held_by(store, second, 9) == codes([*TEXT, 1])
     audit(manager, [second])
     manager.close(second)
-    assert (manager.device.cached, manager.device.held) == (2, 0)  # the copies are worth nothing
+    assert (manager.device.cached, manager.device.held) == (2, 0)  # the copies are not needed
 
 
 @pytest.mark.clause("KV-34")
@@ -267,7 +267,8 @@ def test_tables_grow_together_or_not_at_all() -> None:
     ],
 )
 def test_hits_make_room_once(held: int, free: int, positions: int) -> None:
-    """Two blocks of a text are known, the last `2 - held` of them cached; all other blocks but `free` are held."""
+    """Two blocks of a text are in the prefix cache, and the first `held` of them are held. Of the other blocks `free`
+    are free and the rest are held."""
     manager, store = make_manager(6, 4)
     holder = serve(manager, store, TEXT[: 4 * held]) if held else manager.new_table()
     remember(manager, store, TEXT) if not held else manager.close(serve(manager, store, [*TEXT, 0]))

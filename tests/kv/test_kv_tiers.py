@@ -1,4 +1,4 @@
-"""KV-17 to KV-19, KV-24, KV-25, KV-41, KV-42: stories of blocks that leave the device, or memory."""
+"""KV-17 to KV-19, KV-24, KV-25, KV-41, KV-42: blocks that leave the device or the host, in fixed sequences of steps."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_a_demotion_that_fails_loses_the_cache_and_nothing_else(place: int, coun
 @pytest.mark.clause("KV-24", "KV-32")
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 def test_a_hit_on_the_host_survives_the_room_that_is_made_for_it(policy: str) -> None:
-    """The host is full with the hit; room on the device is made by moving other blocks to the host."""
+    """The hit fills the host. Room on the device is made by moving other blocks to the host."""
     manager, store = make_manager(1, 4, 1, policy)
     remember(manager, store, TEXT[:4])
     remember(manager, store, OTHER[:4])
@@ -285,7 +285,7 @@ def test_a_prefix_is_not_brought_back_where_there_is_no_room() -> None:
 
 # ---- the order in which a prefix is lost
 def loses_its_end_first(pool: BlockPool | None, text: list[int]) -> bool:
-    """Is all that is cached the beginning of a text, and given up from its end?"""
+    """True if the cached blocks are a prefix of the text, and are evicted from its end."""
     assert pool is not None
     chain = PrefixChain(b"root", 2)
     victims = [victim.digest for victim in pool.evict(pool.cached)]
