@@ -170,8 +170,9 @@ class SamplingParams:
     mirostat_tau: float = number(5.0, "With mirostat: the target of the average surprise, in bits per token; a lower "
                                  "value gives a more predictable text.")
     mirostat_eta: float = number(0.1, "With mirostat: how fast the limit changes, from 0 (never) to 1.", most=1)
-    repetition_penalty: float = number(1.0, "Above 1: tokens that are in the prompt or the answer become less likely "
-                                       "(positive logits are divided by X, others multiplied); 1: off.",
+    repetition_penalty: float = number(1.0, "Above 1: tokens that are in the prompt or the answer become less likely, "
+                                       "except those that end a text (positive logits are divided by X, others "
+                                       "multiplied); 1: off.",
                                        least=1 / MOST_REPETITION_PENALTY, most=MOST_REPETITION_PENALTY, stage=EDIT)
     presence_penalty: float = number(0.0, "Subtract X from the logit of each token that is in the answer, so that new "
                                      "words become more likely; 0: off.",
