@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-from ferrum.conformance.named import made
+from ferrum.conformance.named import load_named
 from ferrum.errors import BackendError, ConfigError
 from ferrum.tensor.compositions import TensorOps
 
@@ -25,7 +25,7 @@ def check_installed() -> None:
 def admit(names: Iterable[str]) -> None:
     """Makes every backend, for the properties to use, and checks one of its tensors. Raises FerrumError."""
     for name in names:
-        look_at(name, made(name))
+        look_at(name, load_named(name))
 
 
 def look_at(spelling: str, ops: TensorOps) -> None:

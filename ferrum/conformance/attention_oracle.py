@@ -43,8 +43,8 @@ def attend(
         # a tanh made of exponentials has the absolute error of its largest value, even where it is small
         sizes = sizes + softcap
     if sinks is not None:
-        own = sinks.reshape(kv_heads, -1, 1)
-        scores, sizes = np.concatenate((scores, own), -1), np.concatenate((sizes, np.abs(own)), -1)
+        sink_scores = sinks.reshape(kv_heads, -1, 1)
+        scores, sizes = np.concatenate((scores, sink_scores), -1), np.concatenate((sizes, np.abs(sink_scores)), -1)
         values = np.concatenate((values, np.zeros_like(values[:1])))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     weights /= weights.sum(-1, keepdims=True)
@@ -71,8 +71,8 @@ def paged_attention(
         for position in range(len(keys) - count, len(keys)):
             first = 0 if window is None else max(0, position - window + 1)
             last = position if causal else len(keys) - 1 if window is None else position + window - 1
-            seen = slice(first, last + 1)
-            value[token], magnitude[token] = attend(query[token], keys[seen], values[seen], scale, softcap, sinks)
+            visible = slice(first, last + 1)
+            value[token], magnitude[token] = attend(query[token], keys[visible], values[visible], scale, softcap, sinks)
             token += 1
     longest = max(len(keys) for keys, _ in contexts)
     return Expected(value, magnitude, max(longest, query.shape[2]))

@@ -50,7 +50,7 @@ def linear(ops: TensorOps, seed: int, kind: str = "float32", rows: int = 64, col
 
 
 def mlp(ops: TensorOps, seed: int, kind: str = "float32", width: int = WIDTH) -> GatedMlp:
-    gate, up = (linear(ops, seed + more, kind, 32, width) for more in (10, 20))
+    gate, up = (linear(ops, seed + offset, kind, 32, width) for offset in (10, 20))
     return GatedMlp(gate, up, linear(ops, seed, "float32", width, 32))
 
 
@@ -158,7 +158,7 @@ def of_weights(kind: str) -> dict[str, tuple[str, Arguments]]:
             "linear": lambda ops, seed: (x(ops, seed), linear(ops, seed, kind)),
             "linear_add": lambda ops, seed: (x(ops, seed), linear(ops, seed, kind), x(ops, seed, TOKENS, 64)),
             "norm_linears": lambda ops, seed: (
-                x(ops, seed), norm(ops, seed), [linear(ops, seed + more, kind) for more in (0, 1)]
+                x(ops, seed), norm(ops, seed), [linear(ops, seed + offset, kind) for offset in (0, 1)]
             ),
             "norm_gated": lambda ops, seed: (x(ops, seed), norm(ops, seed), mlp(ops, seed, kind)),
             "logits": lambda ops, seed: (x(ops, seed), Head(norm(ops, seed), linear(ops, seed, kind), 2.0, 30.0)),
@@ -172,5 +172,5 @@ CALLS = {**PLAIN, **{name: call for kind in KINDS for name, call in of_weights(k
 
 def results(ops: TensorOps, name: str, arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """The results of the call of that name for these arguments."""
-    found = getattr(ops, CALLS[name][0])(*arguments)
-    return found if isinstance(found, tuple) else (found,)
+    result = getattr(ops, CALLS[name][0])(*arguments)
+    return result if isinstance(result, tuple) else (result,)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from ferrum.conformance import plugin
-from ferrum.conformance.named import NotDeclared, made, variant_of
-from ferrum.conformance.order import LISTED, in_order, mark_known, under_own_names
+from ferrum.conformance.named import NotDeclared, load_named, variant_of
+from ferrum.conformance.order import LISTED, in_order, mark_xfails, under_own_names
 from ferrum.conformance.record import watched
 from ferrum.conformance.recorder import RECORDER
 from ferrum.errors import FerrumError
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     try:
-        mark_known(config.getoption("--xfails-file", default=None), items)  # before -k removes any
+        mark_xfails(config.getoption("--xfails-file", default=None), items)  # before -k removes any
     except FerrumError as error:
         raise pytest.UsageError(str(error)) from None
     with under_own_names(items):
@@ -81,7 +81,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def ops(backend: str, pytestconfig: pytest.Config) -> TensorOps:
     """The backend under test, made once per run."""
-    return watched(made(backend)) if is_recorded(pytestconfig) else made(backend)
+    return watched(load_named(backend)) if is_recorded(pytestconfig) else load_named(backend)
 
 
 def is_recorded(config: pytest.Config) -> bool:
@@ -95,9 +95,9 @@ def variant(backend: str, pytestconfig: pytest.Config) -> Callable[..., TensorOp
 
     def make(**options: Any) -> TensorOps:
         try:
-            other = variant_of(backend, **options)
+            tensor_ops = variant_of(backend, **options)
         except NotDeclared as reason:
             pytest.skip(str(reason))
-        return watched(other) if is_recorded(pytestconfig) else other
+        return watched(tensor_ops) if is_recorded(pytestconfig) else tensor_ops
 
     return make

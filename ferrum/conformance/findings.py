@@ -75,15 +75,15 @@ class BackendResult:
 
 
 def counted(findings: Sequence[Finding]) -> dict[str, int]:
-    found = Counter(finding.outcome for finding in findings)
-    return {outcome: found[outcome] for outcome in OUTCOMES}
+    counts = Counter(finding.outcome for finding in findings)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
 
 
 def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> BackendResult:
     """findings: those of this backend."""
     package = type(ops).__module__.partition(".")[0]
-    own = [name for name in OPERATIONS if name in COMPOSITIONS and overrides(ops, name)]
-    operations = [_of_operation(name, name in PRIMITIVES or name in own, findings) for name in OPERATIONS]
+    overridden = [name for name in OPERATIONS if name in COMPOSITIONS and overrides(ops, name)]
+    operations = [_of_operation(name, name in PRIMITIVES or name in overridden, findings) for name in OPERATIONS]
     return BackendResult(
         backend=spelling,
         name=ops.name,
@@ -92,8 +92,8 @@ def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> Backen
         package_version=version_of(package),
         float_dtype=ops.float_dtype,
         options={name: getattr(ops, name) for name in ("deterministic", "compute", "threads", "on_host")},
-        own=own,
-        inherited=[name for name in OPERATIONS if name in COMPOSITIONS and name not in own],
+        own=overridden,
+        inherited=[name for name in OPERATIONS if name in COMPOSITIONS and name not in overridden],
         not_covered=[operation.name for operation in operations if not operation.properties],
         outcomes=counted(findings),
         seconds=sum(finding.seconds for finding in findings),
@@ -102,12 +102,12 @@ def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> Backen
     )
 
 
-def _of_operation(name: str, own: bool, findings: Sequence[Finding]) -> OperationResult:
+def _of_operation(name: str, is_override: bool, findings: Sequence[Finding]) -> OperationResult:
     about = [finding for finding in findings if name in finding.checked]
     return OperationResult(
         name=name,
         kind="primitive" if name in PRIMITIVES else "composition",
-        own=own,
+        own=is_override,
         properties=len(about),
         examples=sum(finding.examples for finding in about),
         worst=max((finding.checked[name] for finding in about), default=0.0),

@@ -48,10 +48,10 @@ def host(ops: TensorOps, x: Tensor) -> Host:
 def variants(ops: TensorOps, name: str) -> list[Callable[..., Any]]:
     """The operation of the backend, and, if that is an override, the composition."""
     note_check(name)
-    own = [getattr(ops, name)]
+    functions = [getattr(ops, name)]
     if name in COMPOSITIONS and overrides(ops, name):
-        own.append(functools.partial(getattr(Compositions, name), ops))
-    return own
+        functions.append(functools.partial(getattr(Compositions, name), ops))
+    return functions
 
 
 def call_unchanged(ops: TensorOps, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -59,8 +59,8 @@ def call_unchanged(ops: TensorOps, function: Callable[..., Any], arguments: tupl
     inputs = list(tensors_in(arguments))
     before = [host(ops, x) for x in inputs]
     result = function(*arguments)
-    for x, old in zip(inputs, before, strict=True):
-        assert_same(host(ops, x), old)
+    for x, copy in zip(inputs, before, strict=True):
+        assert_same(host(ops, x), copy)
     return result
 
 
@@ -90,12 +90,12 @@ def check(ops: TensorOps, name: str, arguments: tuple[Any, ...], *expected: Expe
             result = call_unchanged(ops, function, arguments)
             results = result if isinstance(result, tuple) else (result,)
             assert len(results) == len(expected), f"{name} gave {len(results)} results, expected {len(expected)}"
-            for one in results:
-                assert str(one.dtype) == ops.float_dtype, f"{name} gave {one.dtype}, expected {ops.float_dtype}"
-        for one, wanted in zip(results, expected, strict=True):
-            found = closeness(host(ops, one), wanted, ops.float_dtype)
-            note_closeness(name, found.share)
-            found.check()
+            for tensor in results:
+                assert str(tensor.dtype) == ops.float_dtype, f"{name} gave {tensor.dtype}, expected {ops.float_dtype}"
+        for tensor, reference in zip(results, expected, strict=True):
+            measure = closeness(host(ops, tensor), reference, ops.float_dtype)
+            note_closeness(name, measure.share)
+            measure.check()
 
 
 def check_same(ops: TensorOps, name: str, arguments: tuple[Any, ...], expected: Host, dtype: str) -> None:

@@ -26,15 +26,15 @@ DISTINCT = 257
 class LargeWeight(WeightCase):
     """A weight whose values and sizes are known from its construction."""
 
-    known: tuple[Array, Array] = field(repr=False)
+    values_and_sizes: tuple[Array, Array] = field(repr=False)
 
     @property
     def values(self) -> Array:
-        return self.known[0]
+        return self.values_and_sizes[0]
 
     @property
     def sizes(self) -> Array:
-        return self.known[1]
+        return self.values_and_sizes[1]
 
 
 @cache
@@ -49,8 +49,8 @@ def large_weight(kind: str, rows: int, columns: int, seed: int = 0) -> WeightCas
     random = np.random.default_rng((seed, rows, columns))
     if kind in FLOAT_KINDS:
         return WeightCase("dense", random.standard_normal((rows, columns)).astype(host_dtype(kind)), Layout.CONTIGUOUS)
-    chosen = random.integers(0, DISTINCT, (rows, columns // block_size(kind)))
-    data, values, sizes = (each[chosen].reshape(rows, -1) for each in blocks_read(kind))
+    numbers = random.integers(0, DISTINCT, (rows, columns // block_size(kind)))
+    data, values, sizes = (each[numbers].reshape(rows, -1) for each in blocks_read(kind))
     return LargeWeight(kind, data, Layout.CONTIGUOUS, (values, sizes))
 
 

@@ -22,21 +22,21 @@ class NotDeclared(Exception):
 
 
 @cache
-def made(spelling: str, **options: Any) -> TensorOps:
+def load_named(spelling: str, **options: Any) -> TensorOps:
     """A backend by its name; @float64 after it selects another float type. The named module may be in the current
     folder; installed modules have priority."""
-    if ":" in spelling and (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # it stays on the path: the module may import its neighbours later
+    if ":" in spelling and (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)  # it stays on the path: the module may import its neighbours later
     name, _, float_dtype = spelling.partition("@")
-    chosen = {"float_dtype": float_dtype, **options} if float_dtype else options
-    return load_backend(name, **chosen)
+    settings = {"float_dtype": float_dtype, **options} if float_dtype else options
+    return load_backend(name, **settings)
 
 
 def variant_of(spelling: str, **options: Any) -> TensorOps:
     """The same backend with these options. Raises NotDeclared if its class does not take them, or refuses the
     values."""
     try:
-        return made(spelling, **options)
+        return load_named(spelling, **options)
     except (InvalidParameter, Unsupported) as error:
         raise NotDeclared(f"{spelling} does not declare this: {error}") from None
 

@@ -36,8 +36,8 @@ def parameter(item: pytest.Item, name: str) -> Any:
 
 def backend_of(item: pytest.Item) -> str | None:
     """The name of the backend that this property tests."""
-    found = parameter(item, "backend")
-    return None if found is None else str(found)
+    name = parameter(item, "backend")
+    return None if name is None else str(name)
 
 
 def name_of(item: pytest.Item) -> str:
@@ -80,15 +80,15 @@ LISTED = pytest.StashKey[str]()
 """For a property that is known to fail: the message for when it passes."""
 
 
-def mark_known(file: str | None, items: list[pytest.Item]) -> None:
+def mark_xfails(file: str | None, items: list[pytest.Item]) -> None:
     """Marks the properties in the file. Raises ConfigError for an invalid file."""
     if file is None:
         return
     names = {item: (name_of(item), item.name) for item in items if is_ours(item)}
-    known = read_xfails(Path(file))
-    check_all_match(Path(file), known, chain.from_iterable(names.values()))
-    for item, both in names.items():
-        one = next((one for one in known if one.matches(*both)), None)
-        if one is not None:
-            item.add_marker(pytest.mark.xfail(reason=one.reason, strict=True))
-            item.stash[LISTED] = f"{file}:{one.line} lists {both[0]}, which passes now"
+    entries = read_xfails(Path(file))
+    check_all_match(Path(file), entries, chain.from_iterable(names.values()))
+    for item, spellings in names.items():
+        entry = next((entry for entry in entries if entry.matches(*spellings)), None)
+        if entry is not None:
+            item.add_marker(pytest.mark.xfail(reason=entry.reason, strict=True))
+            item.stash[LISTED] = f"{file}:{entry.line} lists {spellings[0]}, which passes now"

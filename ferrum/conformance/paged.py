@@ -85,8 +85,8 @@ class PagedCase:
 
     def alone(self, sequence: int) -> PagedCase:
         """The same pool, with only one sequence of the batch."""
-        chosen = slice(sequence, sequence + 1)
-        return replace(self, contexts=self.contexts[chosen], counts=self.counts[chosen], tables=self.tables[chosen])
+        rows = slice(sequence, sequence + 1)
+        return replace(self, contexts=self.contexts[rows], counts=self.counts[rows], tables=self.tables[rows])
 
     def packed(self, sequence: int) -> slice:
         """The packed tokens of a sequence."""
@@ -106,19 +106,19 @@ class PagedCase:
         owners = [sequence for sequence, count in enumerate(self.counts) for _ in range(count)]
         return [self.slot(owner, position) for owner, position in zip(owners, self.positions(), strict=True)]
 
-    def written(self, with_new: bool) -> list[int]:
+    def written_slots(self, with_new: bool) -> list[int]:
         """All slots that are written before the step, or after it."""
         lengths = [c if with_new else c - n for c, n in zip(self.contexts, self.counts, strict=True)]
         return sorted({self.slot(s, p) for s, length in enumerate(lengths) for p in range(length)})
 
-    def random(self, what: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, what))
+    def random(self, stream: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, stream))
 
     def query(self) -> Array:  # [tokens, heads, head_dim], values of float32
         return _normal(self.random(0), (self.tokens, self.heads, self.head_dim))
 
-    def fresh(self, what: int) -> Array:  # [tokens, kv_heads, head_dim]: new keys (1) or values (2)
-        return _normal(self.random(what), (self.tokens, self.kv_heads, self.head_dim))
+    def fresh(self, stream: int) -> Array:  # [tokens, kv_heads, head_dim]: new keys (1) or values (2)
+        return _normal(self.random(stream), (self.tokens, self.kv_heads, self.head_dim))
 
     def pool(self, ops: TensorOps, with_new: bool) -> tuple[Host, Host]:
         """Keys and values of the pool as they are read back; NaN in every slot that was not written."""
@@ -131,7 +131,7 @@ class PagedCase:
         if self.kv_dtype == "q8_0":
             keys, values = q8_oracle.rounded(keys.swapaxes(2, 3)).swapaxes(2, 3), q8_oracle.rounded(values)
         empty = np.ones(self.blocks * self.block_size, bool)
-        empty[self.written(with_new)] = False
+        empty[self.written_slots(with_new)] = False
         for slot in np.flatnonzero(empty):
             block, offset = divmod(int(slot), self.block_size)
             keys[block, :, :, offset] = np.nan
@@ -298,15 +298,15 @@ def placed_case(
     )
 
 
-def _choose(draw: st.DrawFn, wanted: bool | None) -> bool:
-    return draw(st.booleans()) if wanted is None else wanted
+def _choose(draw: st.DrawFn, fixed: bool | None) -> bool:
+    return draw(st.booleans()) if fixed is None else fixed
 
 
 def _share_prefix(
     tables: list[Table], contexts: tuple[int, ...], counts: tuple[int, ...], block_size: int
 ) -> list[Table]:
     """Every sequence reads the first one's full blocks of old positions, as after a prefix-cache hit."""
-    old = [(context - count) // block_size for context, count in zip(contexts, counts, strict=True)]
+    old_blocks = [(context - count) // block_size for context, count in zip(contexts, counts, strict=True)]
     first = tables[0]
-    shared = [min(old[0], full) for full in old]
+    shared = [min(old_blocks[0], full) for full in old_blocks]
     return [first[:common] + table[common:] for table, common in zip(tables, shared, strict=True)]

@@ -29,7 +29,7 @@ REPORT_FILE = "where the report goes; without it, to the end of the output"
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     config = pluginmanager.get_plugin("pytestconfig")
-    if config is not None and not meant(config):
+    if config is not None and not is_suite_run(config):
         return
     group = parser.getgroup("ferrum")
     group.addoption("--backend", action="append", default=[], metavar="NAME", help=BACKEND)
@@ -39,16 +39,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     group.addoption("--report-file", metavar="FILE", help=REPORT_FILE)
 
 
-def meant(config: pytest.Config) -> bool:
+def is_suite_run(config: pytest.Config) -> bool:
     """True for a run of the suite. pytest loads this plugin wherever ferrum is installed, and other plugins may have
     options of the same names: two options of one name would end their runs."""
-    given = config.invocation_params
-    return any("ferrum" in str(each) for each in given.args) or (given.dir / "ferrum" / "conformance").is_dir()
+    invocation = config.invocation_params
+    return (
+        any("ferrum" in str(each) for each in invocation.args) or (invocation.dir / "ferrum" / "conformance").is_dir()
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Here and not in the conftest, because a pytest-xdist controller never loads that."""
-    if not meant(config):
+    if not is_suite_run(config):
         return
     recorded = bool(config.getoption("--level", None) or config.getoption("--report", None))
     asked_for = (

@@ -41,8 +41,8 @@ def stored(keys: Numbers, values: Numbers) -> tuple[Numbers, Numbers, Numbers, N
     key_codes, key_scales = quantized(np.swapaxes(keys, 2, 3))
     value_codes, value_scales = quantized(values)
     beside = key_codes.reshape(*key_codes.shape[:3], -1, 4).transpose(0, 1, 3, 2, 4)
-    more = [np.ascontiguousarray(np.swapaxes(each, 2, 3)) for each in (key_scales, value_scales)]
-    return np.ascontiguousarray(beside), value_codes, more[0], more[1]
+    scales = [np.ascontiguousarray(np.swapaxes(each, 2, 3)) for each in (key_scales, value_scales)]
+    return np.ascontiguousarray(beside), value_codes, scales[0], scales[1]
 
 
 def read_back(

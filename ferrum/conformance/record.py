@@ -57,16 +57,16 @@ def watched(ops: TensorOps) -> TensorOps:
 
 def _telling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(operation)
-    def run(*arguments: Any, **named: Any) -> Any:
+    def run(*arguments: Any, **keywords: Any) -> Any:
         __tracebackhide__ = True  # pytest shows the property, not this wrapper
         record = CURRENT.get()
         if record is None:
-            return operation(*arguments, **named)
+            return operation(*arguments, **keywords)
         if record.depth == 0:
             record.called.add(name)
         record.depth += 1
         try:
-            return operation(*arguments, **named)
+            return operation(*arguments, **keywords)
         finally:
             record.depth -= 1
 

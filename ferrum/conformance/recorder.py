@@ -20,10 +20,10 @@ from hypothesis import settings
 
 from ferrum.conformance.findings import Finding, add_up
 from ferrum.conformance.levels import Level, load_level
-from ferrum.conformance.named import made
+from ferrum.conformance.named import load_named
 from ferrum.conformance.order import backend_of, is_ours, name_of, parameter
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record
-from ferrum.conformance.report import Run, summary, written
+from ferrum.conformance.report import Run, rendered, summary
 from ferrum.conformance.scope import Scope, properties_in, scope_of
 from ferrum.conformance.trial import Trial
 from ferrum.conformance.versions import versions
@@ -66,16 +66,16 @@ class Recorder:
             versions=versions(),
             seconds=time.perf_counter() - self._started,
             backends=[
-                add_up(backend, made(backend), [each for each in self._findings if each.backend == backend])
+                add_up(backend, load_named(backend), [each for each in self._findings if each.backend == backend])
                 for backend in spelled
             ],
         )
 
     def _interrupted(self) -> str | None:
         """Why selected properties did not run; None if all did."""
-        left = self._scope.selected - len(self._findings)
-        told = f"{left} of {self._scope.selected} properties did not run"
-        return None if left <= 0 else f"{told} ({self._ended})" if self._ended else told
+        missing = self._scope.selected - len(self._findings)
+        message = f"{missing} of {self._scope.selected} properties did not run"
+        return None if missing <= 0 else f"{message} ({self._ended})" if self._ended else message
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, Any, Any]:
@@ -109,8 +109,8 @@ class Recorder:
         finally:
             CURRENT.reset(token)
             self._searched += trial.spent
-            told = {"backend": backend, "name": name_of(item), "examples": trial.examples}
-            item.user_properties.append((KEY, {**told, "checked": subjects(parameter(item, "name"), record)}))
+            properties = {"backend": backend, "name": name_of(item), "examples": trial.examples}
+            item.user_properties.append((KEY, {**properties, "checked": subjects(parameter(item, "name"), record)}))
 
     def _seconds(self) -> float:
         if self._level is None:
@@ -127,19 +127,19 @@ class Recorder:
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        told = dict(report.user_properties).get(KEY)
-        if report.when == "call" and isinstance(told, dict):
-            told_of_listed = report.longrepr if report.failed and isinstance(report.longrepr, str) else ""
-            case = str(dict(report.user_properties).get(f"{KEY}.case", told_of_listed))
-            self._findings.append(Finding(**told, outcome=outcome_of(report), seconds=report.duration, case=case,
+        properties = dict(report.user_properties).get(KEY)
+        if report.when == "call" and isinstance(properties, dict):
+            listed_case = report.longrepr if report.failed and isinstance(report.longrepr, str) else ""
+            case = str(dict(report.user_properties).get(f"{KEY}.case", listed_case))
+            self._findings.append(Finding(**properties, outcome=outcome_of(report), seconds=report.duration, case=case,
                                          reason=_reason(report)))  # fmt: skip
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """From pytest-xdist: only its workers know which properties there are."""
-        told = getattr(node, "workeroutput", {}).get(KEY)
-        if told is not None:
-            self._scope = Scope(**told)
+        scope = getattr(node, "workeroutput", {}).get(KEY)
+        if scope is not None:
+            self._scope = Scope(**scope)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if hasattr(session.config, "workerinput"):
@@ -153,8 +153,8 @@ class Recorder:
     def _without_success(self, config: pytest.Config) -> list[str]:
         """Backends of which no property passed."""
         passed = {finding.backend for finding in self._findings if finding.outcome == "passed"}
-        named = config.getoption("--backend") or [finding.backend for finding in self._findings]
-        return [name for name in dict.fromkeys(named) if name not in passed]
+        names = config.getoption("--backend") or [finding.backend for finding in self._findings]
+        return [name for name in dict.fromkeys(names) if name not in passed]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         if hasattr(config, "workerinput") or not self._scope.selected:  # a worker of pytest-xdist knows only a part
@@ -167,9 +167,9 @@ class Recorder:
         if not run.complete:
             terminalreporter.write_line(run.partial())
         if form is not None and file is not None:
-            Path(file).write_text(written(run, form), encoding="utf-8")
+            Path(file).write_text(rendered(run, form), encoding="utf-8")
         elif form is not None:
-            terminalreporter.write_line(written(run, form))
+            terminalreporter.write_line(rendered(run, form))
 
 
 @contextmanager
@@ -204,8 +204,8 @@ def _reason(report: pytest.TestReport) -> str:
     """Why a property was skipped, or is known to fail."""
     if not report.skipped:
         return ""
-    known = getattr(report, "wasxfail", None)
-    return str(known) if known is not None else str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[index]
+    reason = getattr(report, "wasxfail", None)
+    return str(reason) if reason is not None else str(report.longrepr[2]).removeprefix("Skipped: ")  # type: ignore[index]
 
 
 LONGEST_CASE = 1200
@@ -217,5 +217,5 @@ def smallest_case(error: BaseException) -> str:
     notes = "\n".join(getattr(error, "__notes__", ()))
     lines = [line for line in notes.splitlines() if not line.lstrip().startswith("ops=")]
     message = str(error).partition("\nassert ")[0]  # pytest adds the suite's own variables
-    told = "\n".join([f"{type(error).__name__}: {message}".strip(), *lines])
-    return told if len(told) <= LONGEST_CASE else f"{told[:LONGEST_CASE]} …"
+    text = "\n".join([f"{type(error).__name__}: {message}".strip(), *lines])
+    return text if len(text) <= LONGEST_CASE else f"{text[:LONGEST_CASE]} …"

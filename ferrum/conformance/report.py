@@ -52,8 +52,8 @@ class Run:
 
     def partial(self) -> str:
         """What is missing; empty if the whole suite ran."""
-        told = [text for text in (self.selection, self.interrupted) if text]
-        return f"This is not the whole suite: {'; '.join(told)}." if told else ""
+        reasons = [text for text in (self.selection, self.interrupted) if text]
+        return f"This is not the whole suite: {'; '.join(reasons)}." if reasons else ""
 
 
 def check_writable(file: Path) -> None:
@@ -65,11 +65,11 @@ def check_writable(file: Path) -> None:
         raise ConfigError(f"the report cannot be written to {file}")
 
 
-def written(run: Run, form: str) -> str:
+def rendered(run: Run, form: str) -> str:
     """The report in one of FORMATS. An error without a size is null in JSON."""
     if form == "json":
-        told = sizes_only({"complete": run.complete, **asdict(run)})
-        return json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        data = sizes_only({"complete": run.complete, **asdict(run)})
+        return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
@@ -90,5 +90,5 @@ def sizes_only(value: Any) -> Any:
 def summary(backend: BackendResult) -> str:
     """One line."""
     counts = ", ".join(f"{count} {outcome}" for outcome, count in backend.outcomes.items() if count)
-    own = f"{len(backend.own)} of {len(backend.own) + len(backend.inherited)} compositions are its own"
-    return f"{backend.backend} ({backend.made_by}, {backend.float_dtype}, {own}): {counts}"
+    overridden = f"{len(backend.own)} of {len(backend.own) + len(backend.inherited)} compositions are its own"
+    return f"{backend.backend} ({backend.made_by}, {backend.float_dtype}, {overridden}): {counts}"

@@ -26,10 +26,10 @@ class Scope:
 
     def selection(self) -> str | None:
         """What was left out before the run; None if nothing was."""
-        left = self.collected - self.selected
+        excluded = self.collected - self.selected
         by_words = f" by -k {self.words!r}" if self.words else ""
-        told = [f"{left} of {self.collected} properties left out{by_words}"] if left else []
-        return ", ".join([*self.reasons, *told]) or None
+        deselection = [f"{excluded} of {self.collected} properties left out{by_words}"] if excluded else []
+        return ", ".join([*self.reasons, *deselection]) or None
 
 
 def scope_of(items: Sequence[pytest.Item], config: pytest.Config) -> Scope:

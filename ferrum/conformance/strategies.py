@@ -144,8 +144,8 @@ def integers(draw: st.DrawFn, shape: Shape, dtype: str, low: int | None = None, 
 @st.composite
 def broadcastable(draw: st.DrawFn, count: int) -> list[Shape]:
     """Shapes that broadcast together, scalars among them."""
-    found = draw(hnp.mutually_broadcastable_shapes(num_shapes=count, max_dims=3, max_side=6))
-    return list(found.input_shapes)
+    drawn = draw(hnp.mutually_broadcastable_shapes(num_shapes=count, max_dims=3, max_side=6))
+    return list(drawn.input_shapes)
 
 
 # ---- weights
@@ -160,16 +160,16 @@ class WeightCase:
     layout: Layout
 
     @cached_property
-    def _read(self) -> tuple[Array, Array]:
+    def _values_and_sizes(self) -> tuple[Array, Array]:
         return weight_oracle.dequantize(self.kind, self.data)
 
     @property
     def values(self) -> Array:
-        return self._read[0]
+        return self._values_and_sizes[0]
 
     @property
     def sizes(self) -> Array:
-        return self._read[1]
+        return self._values_and_sizes[1]
 
     def place(self, ops: TensorOps) -> Weight:
         tensor = lay(ops, self.data, self.layout, self.data.dtype.name)

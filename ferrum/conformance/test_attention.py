@@ -79,11 +79,11 @@ def test_a_sequence_attends_as_if_it_were_alone(ops: TensorOps, case: PagedCase,
     sequence = data.draw(st.integers(0, len(case.contexts) - 1))
     query, layer = case.query(), case.layer(ops, with_new=True)
     together = ops.paged_attention(lay(ops, query), case.attention(ops), layer, case.batch(ops))
-    one, own = case.alone(sequence), case.packed(sequence)
-    alone = ops.paged_attention(lay(ops, query[own]), one.attention(ops), layer, one.batch(ops))
-    expected = expect_attention(one, query[own], *case.pool(ops, with_new=True))
+    single, token_rows = case.alone(sequence), case.packed(sequence)
+    alone = ops.paged_attention(lay(ops, query[token_rows]), single.attention(ops), layer, single.batch(ops))
+    expected = expect_attention(single, query[token_rows], *case.pool(ops, with_new=True))
     rounded = Expected(host(ops, alone).astype(np.float64), 2 * expected.magnitude, expected.terms)
-    assert_close(host(ops, together)[own], rounded, ops.float_dtype)
+    assert_close(host(ops, together)[token_rows], rounded, ops.float_dtype)
 
 
 @pytest.mark.clause("OPS-31")
@@ -113,8 +113,8 @@ def check_kv_write(ops: TensorOps, case: PagedCase, layout: Any) -> None:
         layer = case.layer(ops, with_new=False)
         placed = lay(ops, key, layout), lay(ops, value, layout), case.batch(ops).slots
         call_unchanged(ops, lambda *inputs, write=write, layer=layer: write(layer, *inputs), placed)
-        for found, expected in zip(read_back(ops, layer), (keys, values), strict=True):
-            assert_same(found, expected)
+        for actual, expected in zip(read_back(ops, layer), (keys, values), strict=True):
+            assert_same(actual, expected)
 
 
 @pytest.mark.clause("OPS-19")
@@ -181,15 +181,15 @@ def rotated(x: Expected, rotation: Rotation | None, positions: list[int]) -> Exp
     return Expected(turned.value, turned.magnitude + oracles.rope(x.magnitude, cosines, sines).magnitude, x.terms)
 
 
-def check_new_keys(case: PagedCase, found: Host, expected: Expected) -> None:
+def check_new_keys(case: PagedCase, keys: Host, expected: Expected) -> None:
     """Keys [tokens, kv_heads, head_dim]: in q8_0 within half a step, or slightly more if a key lies almost between two
     steps."""
     if case.kv_dtype != "q8_0":
-        assert_close(found, expected, found.dtype.name)
+        assert_close(keys, expected, keys.dtype.name)
         return
-    groups = np.abs(expected.value).reshape(*found.shape[:2], -1, 32)
+    groups = np.abs(expected.value).reshape(*keys.shape[:2], -1, 32)
     half_steps = np.repeat(groups.max(-1) / 254, 32, -1)
-    assert (np.abs(found - expected.value) <= 1.001 * half_steps + 1e-5 * expected.magnitude).all()
+    assert (np.abs(keys - expected.value) <= 1.001 * half_steps + 1e-5 * expected.magnitude).all()
 
 
 def check_rope_attention(
@@ -206,9 +206,9 @@ def check_rope_attention(
     places = tuple(zip(*(divmod(slot, case.block_size) for slot in slots), strict=True))
     block, offset = (np.array(part) for part in places)
     keys, values = read_back(ops, layer)
-    new = rotated(normed_heads(case.fresh(1), norms[1]), rotation, positions)
+    new_keys = rotated(normed_heads(case.fresh(1), norms[1]), rotation, positions)
     # rounded by the rotation and again when it is stored
-    twice = Expected(new.value, 2 * new.magnitude, new.terms)
+    twice = Expected(new_keys.value, 2 * new_keys.magnitude, new_keys.terms)
     check_new_keys(case, keys[block, :, :, offset], twice)
     old_keys, old_values = case.pool(ops, with_new=False)
     old_values[block, :, offset] = case.as_stored(case.fresh(2))

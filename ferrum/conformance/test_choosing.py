@@ -31,16 +31,18 @@ logits = st.one_of(st.integers(1, 40), st.sampled_from([300, 2100])).flatmap(
 shares = st.one_of(st.just(1.0), st.sampled_from([1e-9, 0.5, 0.9]), st.floats(1e-6, 1))
 
 
-def kept(row: np.ndarray, temperature: float, top_k: float, top_p: float, min_p: float) -> dict[int, float]:
+def remaining_weights(
+    row: np.ndarray, temperature: float, top_k: float, top_p: float, min_p: float
+) -> dict[int, float]:
     """Token -> its weight, for tokens that can be drawn. Leaves out cases that a rounding could decide."""
     best = np.lexsort((np.arange(len(row)), -row)).tolist()
     best = best[: int(top_k)] if top_k else best
     weights = {token: math.exp((row[token] - row[best[0]]) / temperature) for token in best}
     if top_p < 1:
-        wanted, before, crossed = top_p * math.fsum(weights.values()), 0.0, []
+        limit, before, crossed = top_p * math.fsum(weights.values()), 0.0, []
         for token in best:
-            assume(abs(before - wanted) > CLOSE * wanted or before == 0)
-            if before < wanted:
+            assume(abs(before - limit) > CLOSE * limit or before == 0)
+            if before < limit:
                 crossed.append(token)
             before += weights[token]
         best = crossed
@@ -61,19 +63,19 @@ def test_choose_draws_what_the_settings_leave(ops: TensorOps, data: st.DataObjec
         if temperature < 1e-5:
             expected.append(int(row.argmax()))
             continue
-        weights = kept(row, temperature, top_k, top_p, min_p)
-        wanted, running = unit * math.fsum(weights.values()), 0.0
+        weights = remaining_weights(row, temperature, top_k, top_p, min_p)
+        target, running = unit * math.fsum(weights.values()), 0.0
         for token, weight in weights.items():
             running += weight
-            assume(abs(running - wanted) > CLOSE)
-            if running > wanted:
+            assume(abs(running - target) > CLOSE)
+            if running > target:
                 expected.append(token)
                 break
     placed = lay(ops, x, layout), lay(ops, settings, layout, "float64")
     for choose in variants(ops, "choose"):
-        found = call_unchanged(ops, choose, placed)
-        assert str(found.dtype) == "int64"
-        assert host(ops, found).tolist() == expected
+        tokens = call_unchanged(ops, choose, placed)
+        assert str(tokens.dtype) == "int64"
+        assert host(ops, tokens).tolist() == expected
 
 
 @pytest.mark.clause("OPS-74")
@@ -101,8 +103,8 @@ def test_a_row_without_a_finite_largest_logit_gives_that_one(ops: TensorOps, bad
     x[:, 11] = x[:, 17] = bad
     settings = np.array([[1.0, 3, 0.9, 0.1, 0.7], [0.0, 0, 1, 0, 0.7]])
     for choose in variants(ops, "choose"):
-        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
-        assert found.tolist() == np.argmax(x, -1).tolist()
+        tokens = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert tokens.tolist() == np.argmax(x, -1).tolist()
 
 
 @pytest.mark.clause("OPS-75")
@@ -113,15 +115,15 @@ def test_ranked_tells_how_likely_tokens_are(ops: TensorOps, data: st.DataObject,
     count = data.draw(st.integers(0, min(vocab, 20)))
     placed = lay(ops, x, layout), lay(ops, tokens, dtype="int64"), count
     for rank in variants(ops, "ranked"):
-        found = call_unchanged(ops, rank, placed)
-        assert str(found.dtype) == "float64"
-        for row, token, told in zip(x, tokens, host(ops, found).tolist(), strict=True):
+        actual = call_unchanged(ops, rank, placed)
+        assert str(actual.dtype) == "float64"
+        for row, token, numbers in zip(x, tokens, host(ops, actual).tolist(), strict=True):
             best = np.lexsort((np.arange(vocab), -row)).tolist()
             total = row.max() + math.log(math.fsum(np.exp(row - row.max())))
-            assert told[1] == best.index(token) + 1
-            assert told[2 : 2 + count] == best[:count]
+            assert numbers[1] == best.index(token) + 1
+            assert numbers[2 : 2 + count] == best[:count]
             logs = [row[each] - total for each in (token, *best[:count])]
-            np.testing.assert_allclose([told[0], *told[2 + count :]], logs, rtol=1e-9, atol=1e-9)
+            np.testing.assert_allclose([numbers[0], *numbers[2 + count :]], logs, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.clause("OPS-76")
@@ -132,14 +134,14 @@ def test_what_is_stored_is_fetched(ops: TensorOps, data: st.DataObject, dtype: s
     assert isinstance(places, np.ndarray) and places.dtype == host_dtype(dtype) and places.shape == (rows, 2, width)
     every = np.arange(rows * 2 * width).reshape(places.shape) % 2
     ops.store(lay(ops, every.astype(host_dtype(dtype)), dtype=dtype), places, list(range(rows)))
-    chosen = data.draw(st.lists(st.integers(0, rows - 1), unique=True, min_size=1))
-    fresh = (1 - every[: len(chosen)]).astype(host_dtype(dtype))
+    targets = data.draw(st.lists(st.integers(0, rows - 1), unique=True, min_size=1))
+    fresh = (1 - every[: len(targets)]).astype(host_dtype(dtype))
     x = lay(ops, fresh, dtype=dtype)
-    ops.store(x, places, chosen)
-    ops.put(x, (ops.arange(len(chosen), "int64"),), lay(ops, np.zeros_like(fresh), dtype=dtype))
+    ops.store(x, places, targets)
+    ops.put(x, (ops.arange(len(targets), "int64"),), lay(ops, np.zeros_like(fresh), dtype=dtype))
     expected = every.astype(host_dtype(dtype))
-    expected[chosen] = fresh
+    expected[targets] = fresh
     order = data.draw(st.permutations(range(rows)))
-    found = ops.fetch(places, order, dtype)
-    assert str(found.dtype) == dtype
-    assert_same(host(ops, found), expected[list(order)])
+    actual = ops.fetch(places, order, dtype)
+    assert str(actual.dtype) == dtype
+    assert_same(host(ops, actual), expected[list(order)])

@@ -105,8 +105,8 @@ def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: i
     *mlps, shared = (
         parts.GatedCase(linear(middle, 32), linear(middle, 32), linear(32, middle), "silu", None, 0.0) for _ in range(7)
     )
-    same = LinearCase(WeightCase("dense", router, Layout.CONTIGUOUS), None)
-    case = parts.ExpertsCase(same, tuple(mlps), 2, True, shared, linear(1, 32))
+    router_case = LinearCase(WeightCase("dense", router, Layout.CONTIGUOUS), None)
+    case = parts.ExpertsCase(router_case, tuple(mlps), 2, True, shared, linear(1, 32))
     x = random.integers(-4, 5, (tokens, 32)).astype(np.float64)
     check(ops, "norm_experts", (lay(ops, x), None, case.place(ops)), case.expect(exact(x)))
 
@@ -116,10 +116,10 @@ def test_of_experts_with_one_score_the_first_is_chosen(ops: TensorOps, tokens: i
 def test_uniform_counts_on(ops: TensorOps) -> None:
     """Also beyond one block of threads."""
     count, key = 70000, 2**40 + 7
-    some = [*range(0, count, 997), 1023, 1024, 1025, 65535, 65536, count - 1]
-    expected = np.array([oracles.uniform(i, key, 3) for i in some], np.float32)
+    indices = [*range(0, count, 997), 1023, 1024, 1025, 65535, 65536, count - 1]
+    expected = np.array([oracles.uniform(i, key, 3) for i in indices], np.float32)
     for draw in variants(ops, "uniform"):
-        assert_same(host(ops, draw((count,), key, 3))[some], expected)
+        assert_same(host(ops, draw((count,), key, 3))[indices], expected)
 
 
 # ---- choosing
@@ -130,8 +130,8 @@ def test_a_number_just_below_one_draws_the_last_token(ops: TensorOps) -> None:
     x[1, 40:] = -math.inf
     settings = np.array([[1.0, 0, 1, 0, 1 - 1e-8]] * 2)
     for choose in variants(ops, "choose"):
-        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
-        assert found.tolist() == [49, 39]
+        tokens = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert tokens.tolist() == [49, 39]
 
 
 @pytest.mark.clause("OPS-74")
@@ -145,8 +145,8 @@ def test_a_draw_is_as_fine_as_its_number(ops: TensorOps) -> None:
     settings = np.tile([1.0, 0, 1, 0, 0], (16, 1))
     settings[:, 4] = unit
     for choose in variants(ops, "choose"):
-        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
-        assert found.tolist() == (tokens + np.tile([0, 1], 8)).tolist()
+        actual = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert actual.tolist() == (tokens + np.tile([0, 1], 8)).tolist()
 
 
 @pytest.mark.clause("OPS-74")
@@ -155,8 +155,8 @@ def test_of_equal_logits_top_k_keeps_the_first(ops: TensorOps) -> None:
     settings = np.tile([1.0, 2, 1, 0, 0], (4, 1))
     settings[:, 4] = 0.0, 0.4, 0.6, 1 - 1e-8
     for choose in variants(ops, "choose"):
-        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
-        assert found.tolist() == [1, 1, 3, 3]
+        tokens = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert tokens.tolist() == [1, 1, 3, 3]
 
 
 @pytest.mark.clause("OPS-74")
@@ -166,8 +166,8 @@ def test_what_has_no_weight_is_never_drawn(ops: TensorOps) -> None:
     settings = np.tile([1.0, 0, 1, 0, 0], (3, 1))
     settings[:, 4] = 0.0, 0.5, 1 - 1e-8
     for choose in variants(ops, "choose"):
-        found = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
-        assert found.tolist() == [2, 4, 4]
+        tokens = host(ops, choose(lay(ops, x), lay(ops, settings, dtype="float64")))
+        assert tokens.tolist() == [2, 4, 4]
 
 
 # ---- what the host holds
@@ -184,9 +184,9 @@ def test_what_was_fetched_stays(ops: TensorOps) -> None:
     """The places of a fetched block are reused at once."""
     places = ops.host_array((5, 4), ops.float_dtype)
     ops.store(lay(ops, np.ones((5, 4))), places, range(5))
-    found = ops.fetch(places, [1, 2, 3], ops.float_dtype)
+    rows = ops.fetch(places, [1, 2, 3], ops.float_dtype)
     ops.store(lay(ops, np.zeros((5, 4))), places, range(5))
-    assert_same(host(ops, found), np.ones((3, 4)))
+    assert_same(host(ops, rows), np.ones((3, 4)))
 
 
 @pytest.mark.clause("OPS-66")

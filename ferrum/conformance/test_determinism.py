@@ -42,8 +42,8 @@ def test_a_second_call_gives_the_same_bits(variant: Variant, name: str) -> None:
     first = [host(ops, each) for each in results(ops, name, CALLS[name][1](ops, 0))]
     for _ in range(3):
         again = [host(ops, each) for each in results(ops, name, CALLS[name][1](ops, 0))]
-        for ours, theirs in zip(again, first, strict=True):
-            assert_bits(ours, theirs)
+        for actual, expected in zip(again, first, strict=True):
+            assert_bits(actual, expected)
 
 
 # ---- a row among other rows
@@ -55,8 +55,8 @@ COMPANIES = (slice(0, 1), slice(69, 70), slice(5, 7), slice(8, 17), slice(0, 64)
 FUNCTIONS = ("exp", "tanh", "erf", "cos", "sin", "sigmoid", "softmax", "log_softmax", *oracles.ACTIVATIONS)
 
 
-def plain(name: str, *rest: Any) -> RowWise:
-    return lambda ops, x: getattr(ops, name)(x, *rest)
+def plain(name: str, *arguments: Any) -> RowWise:
+    return lambda ops, x: getattr(ops, name)(x, *arguments)
 
 
 def of_any_width() -> dict[str, RowWise]:
@@ -104,10 +104,10 @@ def check_rows(ops: TensorOps, use: RowWise, width: int) -> None:
     """Rows have the same bits in any subset of rows as among all, at any address."""
     x = normal(ROWS, width)
     together = host(ops, use(ops, lay(ops, x)))
-    for own in COMPANIES:
-        layouts = (Layout.CONTIGUOUS, Layout.SPLIT, Layout.PERMUTED) if own.stop - own.start < 9 else (Layout.SPLIT,)
+    for rows in COMPANIES:
+        layouts = (Layout.CONTIGUOUS, Layout.SPLIT, Layout.PERMUTED) if rows.stop - rows.start < 9 else (Layout.SPLIT,)
         for layout in layouts:
-            assert_bits(host(ops, use(ops, lay(ops, x[own], layout))), together[own])
+            assert_bits(host(ops, use(ops, lay(ops, x[rows], layout))), together[rows])
 
 
 @pytest.mark.clause("OPS-46")
@@ -158,21 +158,21 @@ def stepped(ops: TensorOps, case: PagedCase, plan: Plan) -> list[Host]:
     norm = calls.norm(ops, 1, case.head_dim)
     attention = case.attention(ops, norm, norm)
     layer = replace(case, counts=case.contexts).layer(ops, with_new=False)  # nothing is written yet
-    done = [0, 0]
-    found: list[list[Host]] = [[], []]
+    positions = [0, 0]
+    outputs: list[list[Host]] = [[], []]
     for step in plan:
         owners, counts = zip(*step, strict=True)
-        ends = tuple(done[owner] + count for owner, count in step)
+        ends = tuple(positions[owner] + count for owner, count in step)
         batch = replace(case, contexts=ends, counts=counts, tables=tuple(case.tables[owner] for owner in owners))
         rows = [normal(LENGTHS[owner], 3, case.heads * case.head_dim, seed=owner + 7) for owner in (0, 1)]
-        new = np.concatenate([rows[owner][done[owner] : end] for owner, end in zip(owners, ends, strict=True)])
+        inputs = np.concatenate([rows[owner][positions[owner] : end] for owner, end in zip(owners, ends, strict=True)])
         narrow = case.kv_heads * case.head_dim
-        projections = tuple(lay(ops, each) for each in (new[:, 0], new[:, 1, :narrow], new[:, 2, :narrow]))
+        projections = tuple(lay(ops, each) for each in (inputs[:, 0], inputs[:, 1, :narrow], inputs[:, 2, :narrow]))
         attended = host(ops, ops.rope_attention(projections, attention, tables, layer, batch.batch(ops)))
         for owner, part in zip(owners, pieces(attended, counts), strict=True):
-            found[owner].append(part)
-            done[owner] += len(part)
-    return [np.concatenate(each) for each in found]
+            outputs[owner].append(part)
+            positions[owner] += len(part)
+    return [np.concatenate(each) for each in outputs]
 
 
 def pieces(x: Host, counts: tuple[int, ...]) -> Iterator[Host]:
@@ -182,14 +182,14 @@ def pieces(x: Host, counts: tuple[int, ...]) -> Iterator[Host]:
 @pytest.mark.clause("OPS-45", "OPS-46")
 @pytest.mark.parametrize("features", FEATURES)
 def test_attention_has_the_same_bits_however_a_text_is_cut(variant: Variant, features: str) -> None:
-    ops, wanted = variant(deterministic=True), {"head_dim": 32, **FEATURES[features]}
-    case = placed_case(LENGTHS, LENGTHS, block_size=16, **wanted)
+    ops, settings = variant(deterministic=True), {"head_dim": 32, **FEATURES[features]}
+    case = placed_case(LENGTHS, LENGTHS, block_size=16, **settings)
     whole = stepped(ops, case, PLANS["whole"])
     for name, plan in PLANS.items():
-        for other in (case, placed_case(LENGTHS, LENGTHS, block_size=3, **wanted)):
-            for ours, theirs in zip(stepped(ops, other, plan), whole, strict=True):
-                assert np.isfinite(theirs).all()
-                assert np.array_equal(ours, theirs), f"{name}: {np.mean(ours != theirs):.0%} have other bits"
+        for cut_case in (case, placed_case(LENGTHS, LENGTHS, block_size=3, **settings)):
+            for actual, expected in zip(stepped(ops, cut_case, plan), whole, strict=True):
+                assert np.isfinite(expected).all()
+                assert np.array_equal(actual, expected), f"{name}: {np.mean(actual != expected):.0%} have other bits"
 
 
 @pytest.mark.clause("OPS-46")

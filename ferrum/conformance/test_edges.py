@@ -107,20 +107,20 @@ def test_unsigned_integers_wrap_at_both_ends(ops: TensorOps, dtype: str) -> None
 def test_int64_is_not_cut_to_32_bits(ops: TensorOps) -> None:
     values = np.array([LARGE, 12345, -LARGE, LARGE - 1, 2**32 + 12345])
     x, y = lay(ops, values, dtype="int64"), lay(ops, values[::-1].copy(), dtype="int64")
-    other = values[::-1]
+    flipped = values[::-1]
     for name, expected in (
-        ("add", values + other), ("sub", values - other), ("maximum", np.maximum(values, other)),
-        ("less", values < other), ("equal", values == other), ("floor_divide", values // other),
+        ("add", values + flipped), ("sub", values - flipped), ("maximum", np.maximum(values, flipped)),
+        ("less", values < flipped), ("equal", values == flipped), ("floor_divide", values // flipped),
     ):  # fmt: skip
         check_same(ops, name, (x, y), expected, str(expected.dtype))
     check_same(ops, "mul", (x, lay(ops, np.array(3), dtype="int64")), 3 * values, "int64")
-    next_ones = lay(ops, values + 1, dtype="int64")  # equal in float32
-    check_same(ops, "less", (x, next_ones), np.ones(5, bool), "bool")
-    check_same(ops, "equal", (x, next_ones), np.zeros(5, bool), "bool")
-    check_same(ops, "maximum", (x, next_ones), values + 1, "int64")
+    successors = lay(ops, values + 1, dtype="int64")  # equal in float32
+    check_same(ops, "less", (x, successors), np.ones(5, bool), "bool")
+    check_same(ops, "equal", (x, successors), np.zeros(5, bool), "bool")
+    check_same(ops, "maximum", (x, successors), values + 1, "int64")
     check_same(ops, "cast", (x, "float64"), values.astype(np.float64), "float64")
     check_same(ops, "argsort", (x,), np.array([0, 3, 4, 1, 2]), "int64")
-    check_same(ops, "where", (ops.less(x, y), x, y), np.minimum(values, other), "int64")
+    check_same(ops, "where", (ops.less(x, y), x, y), np.minimum(values, flipped), "int64")
     for name, total in (("sum", values.sum(keepdims=True)), ("max", values[:1]), ("cumsum", values.cumsum())):
         check_same(ops, name, (x, 0), total, "int64")
 
@@ -188,9 +188,9 @@ def test_many_indices_move_many_rows(ops: TensorOps) -> None:
     random = np.random.default_rng(0)
     x, order = random.standard_normal((3000, 5)), random.permutation(3000)
     check(ops, "take", (lay(ops, x), lay(ops, order, dtype="int64")), x[order])
-    made = ops.zeros((3000, 5), ops.float_dtype)
-    ops.put(made, (lay(ops, order, dtype="int64"),), lay(ops, x[order]))
-    assert_close(host(ops, made), x, ops.float_dtype)
+    target = ops.zeros((3000, 5), ops.float_dtype)
+    ops.put(target, (lay(ops, order, dtype="int64"),), lay(ops, x[order]))
+    assert_close(host(ops, target), x, ops.float_dtype)
     along = random.integers(0, 2000, (3, 4000))
     y = random.standard_normal((3, 2000))
     check(ops, "take_along", (lay(ops, y), lay(ops, along, dtype="int64")), np.take_along_axis(y, along, -1))
@@ -200,8 +200,8 @@ def test_many_indices_move_many_rows(ops: TensorOps) -> None:
 Use = Callable[[TensorOps, Tensor], Tensor]
 
 
-def operation(name: str, *rest: Any, operands: int = 1) -> Use:
-    return lambda ops, x: getattr(ops, name)(*[x] * operands, *rest)
+def operation(name: str, *arguments: Any, operands: int = 1) -> Use:
+    return lambda ops, x: getattr(ops, name)(*[x] * operands, *arguments)
 
 
 NO_ROWS: dict[str, tuple[Use, tuple[int, ...]]] = {

@@ -42,10 +42,10 @@ MOVES: dict[str, tuple[Callable[[TensorOps, Tensor], Tensor], Callable[[Host], H
 def test_nothing_of_any_type_is_moved(ops: TensorOps, shape: tuple[int, ...], dtype: str) -> None:
     x = np.zeros(shape, host_dtype(dtype))
     for name, (move, expected) in MOVES.items():
-        found = move(ops, lay(ops, x, dtype=dtype))
-        wanted = expected(x)
-        assert (name, tuple(found.shape), str(found.dtype)) == (name, wanted.shape, wanted.dtype.name)
-        assert host(ops, found).shape == wanted.shape
+        actual = move(ops, lay(ops, x, dtype=dtype))
+        reference = expected(x)
+        assert (name, tuple(actual.shape), str(actual.dtype)) == (name, reference.shape, reference.dtype.name)
+        assert host(ops, actual).shape == reference.shape
 
 
 ELEMENTWISE = {
@@ -60,10 +60,10 @@ def test_nothing_is_computed(ops: TensorOps, shape: tuple[int, ...]) -> None:
     x = np.zeros(shape)
     tensor, one = lay(ops, x), ops.scalar(1)
     for name, function in ELEMENTWISE.items():
-        wanted = function(x, 1.0)
-        dtype = "bool" if wanted.dtype == bool else ops.float_dtype
-        check_same(ops, name, (tensor, one), wanted, dtype)
-        check_same(ops, name, (one, tensor), wanted, dtype)
+        reference = function(x, 1.0)
+        dtype = "bool" if reference.dtype == bool else ops.float_dtype
+        check_same(ops, name, (tensor, one), reference, dtype)
+        check_same(ops, name, (one, tensor), reference, dtype)
     for name in ("exp", "log", "rsqrt", "tanh", "erf", "cos", "sin"):
         check_same(ops, name, (tensor,), x, ops.float_dtype)
     check_same(ops, "where", (ops.equal(tensor, tensor), tensor, one), x, ops.float_dtype)
@@ -96,21 +96,21 @@ ROW_WISE = (
 def test_a_step_that_wants_no_rows_computes_none(ops: TensorOps, name: str) -> None:
     """The last operations of a chunk in the middle of a prompt, or those of an expert without tokens."""
     operation, arguments = CALLS[name]
-    given = arguments(ops, 0)
-    none = (ops.zeros((0, calls.WIDTH), ops.float_dtype), *given[1:])
-    full, empty = (getattr(ops, operation)(*each) for each in (given, none))
+    inputs = arguments(ops, 0)
+    empty_inputs = (ops.zeros((0, calls.WIDTH), ops.float_dtype), *inputs[1:])
+    full, empty = (getattr(ops, operation)(*each) for each in (inputs, empty_inputs))
     pairs = zip(full, empty, strict=True) if isinstance(full, tuple) else [(full, empty)]
-    for some, nothing in pairs:
-        assert (tuple(nothing.shape), str(nothing.dtype)) == ((0, *some.shape[1:]), str(some.dtype))
-        assert host(ops, nothing).shape == (0, *some.shape[1:])
+    for result, empty_result in pairs:
+        assert (tuple(empty_result.shape), str(empty_result.dtype)) == ((0, *result.shape[1:]), str(result.dtype))
+        assert host(ops, empty_result).shape == (0, *result.shape[1:])
 
 
 # ---- NaN
 Use = Callable[[TensorOps, Tensor], Tensor]
 
 
-def of(name: str, *rest: Any) -> Use:
-    return lambda ops, x: getattr(ops, name)(x, *rest)
+def of(name: str, *arguments: Any) -> Use:
+    return lambda ops, x: getattr(ops, name)(x, *arguments)
 
 
 def linear_of(kind: str) -> Use:
@@ -159,10 +159,10 @@ def with_a_nan(rows: int, place: tuple[int, int]) -> Host:
 def test_a_nan_is_seen_in_its_own_row_and_no_other(ops: TensorOps, name: str, rows: int) -> None:
     """A NaN that vanishes hides its cause; a NaN that spreads destroys other requests' answers."""
     for place in ((0, 0), (rows - 1, calls.WIDTH - 1), (rows // 2, 37)):
-        found = np.isnan(host(ops, {**SPREADS, **STAYS}[name](ops, lay(ops, with_a_nan(rows, place)))))
-        expected = np.zeros(found.shape, bool)
+        actual = np.isnan(host(ops, {**SPREADS, **STAYS}[name](ops, lay(ops, with_a_nan(rows, place)))))
+        expected = np.zeros(actual.shape, bool)
         expected[place[0] if name in SPREADS else place] = True
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.clause("OPS-80")
@@ -180,15 +180,15 @@ def test_a_nan_in_one_sequence_is_not_in_another(ops: TensorOps, where: str) -> 
     else:
         values[block, 0, offset, 3] = np.nan
     layer = type(case.layer(ops, True))(lay(ops, keys), lay(ops, values))
-    found = np.isnan(host(ops, ops.paged_attention(lay(ops, query), case.attention(ops), layer, case.batch(ops))))
-    expected = np.zeros(found.shape, bool)
+    actual = np.isnan(host(ops, ops.paged_attention(lay(ops, query), case.attention(ops), layer, case.batch(ops))))
+    expected = np.zeros(actual.shape, bool)
     if where == "query":
         expected[0, 1] = True
     elif where == "key":
         expected[:5, :2] = True  # every query of the first text attends to it, in the two heads that read this one
     else:
         expected[:5, :2, 3] = True
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.clause("OPS-80")
@@ -197,7 +197,7 @@ def test_a_nan_in_a_table_is_in_its_row(ops: TensorOps) -> None:
     table[7, 5] = np.nan
     embedding = Embedding(type(calls.linear(ops, 1).weight)(lay(ops, table, dtype="float32")), 2.0)
     ids = lay(ops, np.array([6, 7, 8]), dtype="int32")
-    for found in (ops.embed(embedding.table, ids), ops.mul(ops.embed(embedding.table, ids), ops.scalar(2))):
+    for actual in (ops.embed(embedding.table, ids), ops.mul(ops.embed(embedding.table, ids), ops.scalar(2))):
         expected = np.zeros((3, 64), bool)
         expected[1, 5] = True
-        np.testing.assert_array_equal(np.isnan(host(ops, found)), expected)
+        np.testing.assert_array_equal(np.isnan(host(ops, actual)), expected)

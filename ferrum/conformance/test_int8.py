@@ -38,8 +38,8 @@ def near_steps(random: np.random.Generator, tokens: int, columns: int) -> tuple[
     steps = 2.0 ** random.uniform(-20, 20, (*codes.shape[:2], 1))
     steps[random.random(steps.shape) < 0.1] = 0
     rows = ((codes + aside) * steps).astype(np.float32)
-    left = codes * (np.abs(rows[..., :1]).astype(np.float64) / 127)
-    return rows.reshape(tokens, columns), left.reshape(tokens, columns)
+    rounded = codes * (np.abs(rows[..., :1]).astype(np.float64) / 127)
+    return rows.reshape(tokens, columns), rounded.reshape(tokens, columns)
 
 
 @pytest.mark.clause("OPS-82")
@@ -51,8 +51,8 @@ def test_activations_are_rounded_in_groups(
     ops = variant(compute="int8")
     assert ops.compute == "int8"
     linear, random = large_linear(kind, rows, 768, seed), np.random.default_rng(seed)
-    x, left = near_steps(random, tokens, 768)
-    check(ops, "linear", (lay(ops, x, layout), linear.place(ops)), parts.linear_of(exact(left), linear))
+    x, rounded = near_steps(random, tokens, 768)
+    check(ops, "linear", (lay(ops, x, layout), linear.place(ops)), parts.linear_of(exact(rounded), linear))
 
 
 @pytest.mark.clause("OPS-82")
@@ -68,8 +68,8 @@ def test_products_of_dense_weights_are_not_rounded(variant: Variant, kind: str) 
 def test_what_is_no_number_spoils_its_row(variant: Variant, kind: str, odd: float) -> None:
     ops, x = variant(compute="int8"), normal(3, 256)
     x[1, 77] = odd
-    found = host(ops, ops.linear(lay(ops, x), large_linear(kind, 20, 256).place(ops)))
-    assert np.isnan(found[1]).all() and np.isfinite(found[[0, 2]]).all()
+    actual = host(ops, ops.linear(lay(ops, x), large_linear(kind, 20, 256).place(ops)))
+    assert np.isnan(actual[1]).all() and np.isfinite(actual[[0, 2]]).all()
 
 
 @pytest.mark.clause("OPS-83", "OPS-46")

@@ -34,23 +34,23 @@ ROUNDS = 6
 @pytest.mark.clause("OPS-09")
 @pytest.mark.parametrize("name", CALLS)
 def test_results_outlast_later_calls(ops: TensorOps, name: str) -> None:
-    kept = []
+    records = []
     for seed in range(ROUNDS):
-        found = results(ops, name, CALLS[name][1](ops, seed))
-        kept.append((found, [host(ops, each) for each in found]))
-    for found, before in kept:
-        for each, old in zip(found, before, strict=True):
-            assert_same(host(ops, each), old)
+        outputs = results(ops, name, CALLS[name][1](ops, seed))
+        records.append((outputs, [host(ops, each) for each in outputs]))
+    for outputs, before in records:
+        for each, copy in zip(outputs, before, strict=True):
+            assert_same(host(ops, each), copy)
 
 
 @pytest.mark.clause("OPS-09")
 def test_results_outlast_calls_of_other_operations(ops: TensorOps) -> None:
-    kept = []
+    records = []
     for seed in range(2):
         for name, (_, arguments) in {**PLAIN, **of_weights("q8_0")}.items():
-            found = results(ops, name, arguments(ops, seed))
-            kept += [(name, each, host(ops, each)) for each in found]
-    for name, each, before in kept:
+            outputs = results(ops, name, arguments(ops, seed))
+            records += [(name, each, host(ops, each)) for each in outputs]
+    for name, each, before in records:
         assert np.array_equal(host(ops, each), before, equal_nan=True), f"the result of {name} has changed"
 
 
@@ -59,21 +59,21 @@ def test_results_outlast_calls_of_other_operations(ops: TensorOps) -> None:
 def test_results_share_no_memory_with_operands(ops: TensorOps, name: str) -> None:
     """Those two may be views: the data of a dense weight in the backend's own type are its values."""
     arguments = CALLS[name][1](ops, 0)
-    found = results(ops, name, arguments)
+    outputs = results(ops, name, arguments)
     inputs = list(tensors_in(arguments))
     before = [host(ops, each) for each in inputs]
-    for number, each in enumerate(found):
-        others = [host(ops, other) for other in found[number + 1 :]]
+    for number, each in enumerate(outputs):
+        copies = [host(ops, later) for later in outputs[number + 1 :]]
         overwrite(ops, each)
-        for other, old in zip(found[number + 1 :], others, strict=True):
-            assert_same(host(ops, other), old)
-    for each, old in zip(inputs, before, strict=True):
-        assert_same(host(ops, each), old)
-    after = [host(ops, each) for each in found]
+        for later, copy in zip(outputs[number + 1 :], copies, strict=True):
+            assert_same(host(ops, later), copy)
+    for each, copy in zip(inputs, before, strict=True):
+        assert_same(host(ops, each), copy)
+    after = [host(ops, each) for each in outputs]
     for each in inputs:
         overwrite(ops, each)
-    for each, old in zip(found, after, strict=True):
-        assert_same(host(ops, each), old)
+    for each, copy in zip(outputs, after, strict=True):
+        assert_same(host(ops, each), copy)
 
 
 def overwrite(ops: TensorOps, x: Tensor) -> None:
@@ -86,9 +86,9 @@ def overwrite(ops: TensorOps, x: Tensor) -> None:
 @pytest.mark.parametrize("shape", [(5, 7), (33, 2100)])
 def test_what_was_read_outlasts_later_reads(ops: TensorOps, shape: tuple[int, ...]) -> None:
     values = [normal(*shape, seed=seed) for seed in range(ROUNDS)]
-    read = [ops.to_numpy(ops.add(lay(ops, each), ops.scalar(0))) for each in values]
-    for found, each in zip(read, values, strict=True):
-        assert_close(found, each, ops.float_dtype)
+    arrays = [ops.to_numpy(ops.add(lay(ops, each), ops.scalar(0))) for each in values]
+    for array, each in zip(arrays, values, strict=True):
+        assert_close(array, each, ops.float_dtype)
 
 
 @pytest.mark.clause("OPS-09", "OPS-18")
@@ -162,8 +162,8 @@ def rewrite(ops: TensorOps, x: Tensor, values: Tensor) -> None:
 
 @pytest.mark.clause("OPS-79")
 def test_a_batch_at_the_place_of_another_is_another(ops: TensorOps) -> None:
-    for more in range(8):
-        case = placed_case((30 + more, 17), (1, 1 + more % 2), kv_heads=2, group=2, head_dim=32)
+    for offset in range(8):
+        case = placed_case((30 + offset, 17), (1, 1 + offset % 2), kv_heads=2, group=2, head_dim=32)
         check_attention(ops, case, Layout.CONTIGUOUS)
 
 
@@ -201,8 +201,8 @@ def test_blocks_of_real_size_are_stored_in_any_order(ops: TensorOps) -> None:
     x = normal(40, 3, 1031)
     places = ops.host_array((40, 3, 1031), ops.float_dtype)
     ops.store(lay(ops, x), places, [int(row) for row in order])
-    found = host(ops, ops.fetch(places, list(range(40)), ops.float_dtype))
-    assert_same(found[order], x.astype(ops.float_dtype))
+    actual = host(ops, ops.fetch(places, list(range(40)), ops.float_dtype))
+    assert_same(actual[order], x.astype(ops.float_dtype))
 
 
 @pytest.mark.clause("OPS-06")
@@ -222,9 +222,9 @@ def test_a_view_of_a_view_is_written_through(ops: TensorOps, dtype: str) -> None
 def test_another_thread_may_call(ops: TensorOps) -> None:
     x, linear = normal(3, 256), large_linear("q4_1", 40, 256)
     tensor, placed = lay(ops, x), linear.place(ops)
-    with ThreadPoolExecutor(1) as other:
+    with ThreadPoolExecutor(1) as executor:
         expected = parts.linear_of(exact(x), linear)
-        other.submit(check, ops, "linear", (tensor, placed), expected).result()
-        made = other.submit(ops.softmax, tensor).result()
-    assert_close(host(ops, made), oracles.softmax(x), ops.float_dtype)
+        executor.submit(check, ops, "linear", (tensor, placed), expected).result()
+        result = executor.submit(ops.softmax, tensor).result()
+    assert_close(host(ops, result), oracles.softmax(x), ops.float_dtype)
     check(ops, "linear", (tensor, placed), expected)

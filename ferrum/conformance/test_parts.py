@@ -263,19 +263,19 @@ def test_a_row_of_a_batch_is_the_row_alone(ops: TensorOps, data: st.DataObject, 
     x, norm = draw_input(data, tokens, width), data.draw(parts.norms(width))
     case, mlp = data.draw(linears(columns=width)), data.draw(parts.gated_mlps(width, 32))
     row = data.draw(st.integers(0, tokens - 1))
-    own = slice(row, row + 1)
-    normed = norm.expect(exact(x[own]))
+    place = slice(row, row + 1)
+    normed = norm.expect(exact(x[place]))
     expectations: list[tuple[str, tuple[Any, ...], Expected]] = [
         ("normed", (norm.place(ops),), normed),
-        ("linear", (case.place(ops),), parts.linear_of(exact(x[own]), case)),
+        ("linear", (case.place(ops),), parts.linear_of(exact(x[place]), case)),
         ("norm_linears", (norm.place(ops), [case.place(ops)]), parts.linear_of(normed, case)),
         ("norm_gated", (norm.place(ops), mlp.place(ops)), mlp.expect_inner(normed)),
     ]
-    for name, rest, expected in expectations:
-        together, alone = (first_result(ops, name, lay(ops, part), *rest) for part in (x, x[own]))
+    for name, arguments, expected in expectations:
+        together, alone = (first_result(ops, name, lay(ops, part), *arguments) for part in (x, x[place]))
         # two roundings of one value: each is within the tolerance of the exact one
         twice = Expected(alone.astype(np.float64), 2 * expected.magnitude, expected.terms)
-        assert_close(together[own], twice, ops.float_dtype)
+        assert_close(together[place], twice, ops.float_dtype)
 
 
 def first_result(ops: TensorOps, name: str, *arguments: Any) -> Any:

@@ -38,7 +38,7 @@ def test_the_write_rounds_to_the_bytes_of_the_definition(ops: TensorOps, case: P
 def test_odd_numbers_are_rounded_alike_and_spoil_their_own_group(ops: TensorOps, seed: int, odd: list[float]) -> None:
     case, random = placed_case((5, 17), (5, 17), kv_heads=2, head_dim=64, kv_dtype="q8_0"), np.random.default_rng(seed)
     key, value = (
-        case.fresh(which).astype(np.float32) * 2.0 ** random.integers(-30, 20, (22, 2, 1)) for which in (1, 2)
+        case.fresh(stream).astype(np.float32) * 2.0 ** random.integers(-30, 20, (22, 2, 1)) for stream in (1, 2)
     )
     for number in odd:
         for x in (key, value):
@@ -48,12 +48,12 @@ def test_odd_numbers_are_rounded_alike_and_spoil_their_own_group(ops: TensorOps,
         write(layer, lay(ops, key), lay(ops, value), case.batch(ops).slots)
         block, offset = np.divmod(case.slots(), case.block_size)
         keys, values = read_back(ops, layer)
-        for found, x in ((keys[block, :, :, offset], key), (values[block, :, offset], value)):
-            assert_same(found, q8_oracle.rounded(x))
+        for actual, x in ((keys[block, :, :, offset], key), (values[block, :, offset], value)):
+            assert_same(actual, q8_oracle.rounded(x))
             groups = np.float32(x).reshape(22, 2, 2, 32)
             with np.errstate(all="ignore"):
                 spoilt = ~(np.abs(groups).max(-1, keepdims=True) / np.float32(127) <= 65504)
-            assert_same(np.isnan(found).reshape(groups.shape), np.broadcast_to(spoilt, groups.shape))
+            assert_same(np.isnan(actual).reshape(groups.shape), np.broadcast_to(spoilt, groups.shape))
 
 
 @pytest.mark.clause("OPS-92", "OPS-32")
@@ -79,15 +79,15 @@ def test_a_group_that_is_nan_shows_where_it_is_seen(ops: TensorOps, block_size: 
     for attend in variants(ops, "paged_attention"):
         for spoilt in ("key", "value"):
             layer = case.layer(ops, with_new=True)
-            new = {"key": case.fresh(1)[:1], "value": case.fresh(2)[:1]}
-            new[spoilt][0, 1, 40] = np.nan
-            ops.kv_write(layer, lay(ops, new["key"]), lay(ops, new["value"]), slot)
-            found = host(ops, attend(lay(ops, case.query()), case.attention(ops), layer, case.batch(ops)))
-            assert np.isfinite(found[:, :2]).all()
+            new_values = {"key": case.fresh(1)[:1], "value": case.fresh(2)[:1]}
+            new_values[spoilt][0, 1, 40] = np.nan
+            ops.kv_write(layer, lay(ops, new_values["key"]), lay(ops, new_values["value"]), slot)
+            actual = host(ops, attend(lay(ops, case.query()), case.attention(ops), layer, case.batch(ops)))
+            assert np.isfinite(actual[:, :2]).all()
             if spoilt == "key":
-                assert np.isnan(found[2:, 2:]).all() and np.isfinite(found[:2]).all()
+                assert np.isnan(actual[2:, 2:]).all() and np.isfinite(actual[:2]).all()
             else:
-                assert np.isnan(found[2:, 2:, 32:]).all() and np.isfinite(found[..., :32]).all()
+                assert np.isnan(actual[2:, 2:, 32:]).all() and np.isfinite(actual[..., :32]).all()
 
 
 @pytest.mark.clause("OPS-93")

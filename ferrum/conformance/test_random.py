@@ -27,10 +27,10 @@ keys = st.one_of(st.integers(0, 3), st.integers(-(2**64) + 1, 2**64 - 1))
 @pytest.mark.parametrize(("counter", "key", "words"), oracles.KNOWN_ANSWERS)
 def test_philox_gives_the_published_words(ops: TensorOps, counter: Any, key: Any, words: Any) -> None:
     assert oracles.philox4x32(counter, key) == words
-    given_counter = [ops.asarray([word], "uint64") for word in counter]
-    given_key = [ops.asarray([word], "uint64") for word in key]
-    made = philox(ops, tuple(given_counter), tuple(given_key))
-    assert [int(host(ops, word)[0]) for word in made] == list(words)
+    counter_tensors = [ops.asarray([word], "uint64") for word in counter]
+    key_tensors = [ops.asarray([word], "uint64") for word in key]
+    result = philox(ops, tuple(counter_tensors), tuple(key_tensors))
+    assert [int(host(ops, word)[0]) for word in result] == list(words)
 
 
 @pytest.mark.clause("OPS-21")
@@ -41,9 +41,9 @@ def test_uniform_is_a_function_of_key_stream_and_index(ops: TensorOps, shape: An
     count = math.prod(shape)
     expected = np.array([oracles.uniform(i, key, stream) for i in range(count)], np.float32).reshape(shape)
     for draw in variants(ops, "uniform"):
-        made = draw(shape, key, stream)
-        assert str(made.dtype) == "float32"
-        assert_same(host(ops, made), expected)
+        numbers = draw(shape, key, stream)
+        assert str(numbers.dtype) == "float32"
+        assert_same(host(ops, numbers), expected)
         assert np.all((expected >= 0) & (expected < 1))
 
 
@@ -67,9 +67,9 @@ def test_normal_is_box_muller_of_two_words(ops: TensorOps, shape: Any, key: int,
     count = math.prod(shape)
     expected = np.array([oracles.normal(i, key, stream) for i in range(count)]).reshape(shape)
     for draw in variants(ops, "normal"):
-        made = draw(shape, key, stream)
-        assert str(made.dtype) == "float32"
-        np.testing.assert_allclose(host(ops, made), expected, rtol=1e-6, atol=1e-6)
+        numbers = draw(shape, key, stream)
+        assert str(numbers.dtype) == "float32"
+        np.testing.assert_allclose(host(ops, numbers), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.clause("OPS-22")

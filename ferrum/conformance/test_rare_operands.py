@@ -25,8 +25,8 @@ from ferrum.tensor.weights import Q8_0
 # ---- primitives
 @pytest.mark.clause("OPS-04")
 def test_the_largest_of_large_negative_numbers_is_one_of_them(ops: TensorOps) -> None:
-    for dtype, most in (("float32", 1e38), ("float64", 1e300), ("int64", 2**61), ("int32", 2**30)):
-        x = -(most * np.array([[1.5, 1.25, 1.75], [1.75, 1.5, 1.25]])).astype(dtype)
+    for dtype, size in (("float32", 1e38), ("float64", 1e300), ("int64", 2**61), ("int32", 2**30)):
+        x = -(size * np.array([[1.5, 1.25, 1.75], [1.75, 1.5, 1.25]])).astype(dtype)
         for axis in (0, 1):
             check_same(ops, "max", (lay(ops, x, dtype=dtype), axis), x.max(axis, keepdims=True), dtype)
 
@@ -87,8 +87,8 @@ def test_a_cast_from_either_float_cuts_off_the_fraction(ops: TensorOps, source: 
 @pytest.mark.clause("OPS-07")
 def test_what_rounds_beyond_the_largest_bfloat16_is_infinite(ops: TensorOps) -> None:
     x = np.finfo(np.float32).max * np.array([1, -1, 0.5])
-    found = host(ops, ops.cast(lay(ops, x, dtype="float32"), "bfloat16")).astype(np.float64)
-    assert found.tolist() == [math.inf, -math.inf, 2.0**127]
+    actual = host(ops, ops.cast(lay(ops, x, dtype="float32"), "bfloat16")).astype(np.float64)
+    assert actual.tolist() == [math.inf, -math.inf, 2.0**127]
 
 
 @pytest.mark.clause("OPS-06")
@@ -111,9 +111,9 @@ def test_nothing_times_no_number_is_no_number(ops: TensorOps, bad: float) -> Non
     """A product that skips zeros hides NaN and infinity."""
     y = normal(16, 5)
     y[3, 2] = bad
-    found = host(ops, ops.matmul(ops.zeros((4, 16), ops.float_dtype), lay(ops, y)))
-    assert np.isnan(found[:, 2]).all()
-    assert not np.delete(found, 2, 1).any()
+    actual = host(ops, ops.matmul(ops.zeros((4, 16), ops.float_dtype), lay(ops, y)))
+    assert np.isnan(actual[:, 2]).all()
+    assert not np.delete(actual, 2, 1).any()
 
 
 # ---- rows and norms
@@ -192,17 +192,17 @@ def test_a_weight_that_changes_in_its_middle_is_another(ops: TensorOps) -> None:
     for code in (1, 2):
         data[4, 2 + 34 : 34 + 34] = code
         ops.put(weight.data, (ops.arange(9, "int64"),), lay(ops, data, dtype="uint8"))
-        found = host(ops, ops.dequantize(weight))[4, 32:64]
+        actual = host(ops, ops.dequantize(weight))[4, 32:64]
         scale = data[4, 34:36].view(np.float16)[0]
-        assert_close(found, exact(np.full(32, code * float(scale))), ops.float_dtype)
+        assert_close(actual, exact(np.full(32, code * float(scale))), ops.float_dtype)
 
 
 @pytest.mark.clause("OPS-65")
 def test_a_constant_outlives_hundreds(ops: TensorOps) -> None:
-    kept = ops.constant(2**40 + 5, "int64")
+    constant = ops.constant(2**40 + 5, "int64")
     for number in range(700):
         ops.constant(number, "int64")
-    assert int(host(ops, kept)) == int(host(ops, ops.constant(2**40 + 5, "int64"))) == 2**40 + 5
+    assert int(host(ops, constant)) == int(host(ops, ops.constant(2**40 + 5, "int64"))) == 2**40 + 5
 
 
 # ---- choosing, drawing
@@ -217,9 +217,9 @@ def test_every_row_has_settings_of_its_own(ops: TensorOps, rows: int) -> None:
     expected = np.where(settings[:, 0] == 0, 0, np.arange(rows) % 5)
     settings[:, 4] += 0.1
     for choose in variants(ops, "choose"):
-        found = choose(lay(ops, x), lay(ops, settings, dtype="float64"))
-        assert str(found.dtype) == "int64"
-        assert_same(host(ops, found), expected)
+        tokens = choose(lay(ops, x), lay(ops, settings, dtype="float64"))
+        assert str(tokens.dtype) == "int64"
+        assert_same(host(ops, tokens), expected)
 
 
 @pytest.mark.clause("OPS-75")
@@ -227,9 +227,9 @@ def test_a_token_that_cannot_be_has_no_chance(ops: TensorOps) -> None:
     x = np.array([[0.0, -math.inf, -1e5]])
     for rank in variants(ops, "ranked"):
         for token, log, place in ((1, -math.inf, 3), (2, -1e5, 2)):
-            found = host(ops, rank(lay(ops, x), lay(ops, np.array([token]), dtype="int64"), 0))
-            assert found.dtype == np.float64
-            assert found.tolist() == [[log, place]]
+            actual = host(ops, rank(lay(ops, x), lay(ops, np.array([token]), dtype="int64"), 0))
+            assert actual.dtype == np.float64
+            assert actual.tolist() == [[log, place]]
 
 
 @pytest.mark.clause("OPS-21", "OPS-22")

@@ -42,11 +42,11 @@ class Model:
         ops, seed, kind, width = self.ops, self.seed, self.kind, self.width
         head_dim, heads, kv_heads = 16, 4, 2
         query = linear(ops, seed, kind, heads * head_dim, width)
-        key, value = (linear(ops, seed + more, kind, kv_heads * head_dim, width) for more in (1, 2))
+        key, value = (linear(ops, seed + offset, kind, kv_heads * head_dim, width) for offset in (1, 2))
         output = linear(ops, seed + 3, kind, width, heads * head_dim)
         self.attention = Attention(query, key, value, output, head_dim, head_dim**-0.5, **self.features)
         self.embedding = Embedding(large_linear("float32", VOCAB, width, seed).place(ops).weight)
-        self.norms = [norm(ops, seed + more, width) for more in range(3)]
+        self.norms = [norm(ops, seed + offset, width) for offset in range(3)]
         self.mlp, self.head = (
             mlp(ops, seed, kind, width),
             Head(self.norms[2], linear(ops, seed + 4, kind, VOCAB, width)),
@@ -84,19 +84,19 @@ def batch_of(
         for owner, position in zip(owners, positions, strict=True)
     ]
     starts = [0, *np.cumsum(counts).tolist()]
-    used = -(-max(contexts) // BLOCK_SIZE)
+    table_width = -(-max(contexts) // BLOCK_SIZE)
     flat = [token for each in tokens for token in each]
-    fields = (flat, positions, slots, starts, contexts, places[:, :used], np.array(starts[1:]) - 1)
+    fields = (flat, positions, slots, starts, contexts, places[:, :table_width], np.array(starts[1:]) - 1)
     tensors = (ops.asarray(np.array(each, np.int32), "int32") for each in fields)
     return StepBatch(*tensors, starts=starts, contexts=list(contexts))
 
 
 def decodes(ops: TensorOps, present: Sequence[Sequence[int]], seed: int) -> list[StepBatch]:
     """First the prompts of all sequences, then one new token for each sequence that is present at a step."""
-    random, most = np.random.default_rng(seed), 1 + max(max(each) for each in present)
-    lengths = random.integers(1, 12, most).tolist()
+    random, count = np.random.default_rng(seed), 1 + max(max(each) for each in present)
+    lengths = random.integers(1, 12, count).tolist()
     prompts = [random.integers(0, VOCAB, length).tolist() for length in lengths]
-    batches = [batch_of(ops, prompts, lengths, range(most))]
+    batches = [batch_of(ops, prompts, lengths, range(count))]
     for rows in present:
         for row in rows:
             lengths[row] += 1
@@ -134,9 +134,9 @@ def skip_without_recordings(ops: TensorOps) -> None:
 def check_replays(eager: Model, replayed: Model, batches: list[StepBatch]) -> None:
     """Both get the same batches. Results are compared at the end, so that an overwritten result is found."""
     ops = replayed.ops
-    found = [ops.run_step(replayed.step, batch) for batch in batches]
-    for ours, batch in zip([host(ops, each) for each in found], batches, strict=True):
-        assert_bits(ours, host(ops, eager.step(ops, batch)))
+    outputs = [ops.run_step(replayed.step, batch) for batch in batches]
+    for actual, batch in zip([host(ops, each) for each in outputs], batches, strict=True):
+        assert_bits(actual, host(ops, eager.step(ops, batch)))
 
 
 def assert_bits(actual: Host, expected: Host) -> None:
@@ -193,7 +193,7 @@ def test_decode_steps_are_counted(ops: TensorOps, name: str) -> None:
     assert ops.decode_steps(model.step).total == 0
     for batch in decodes(ops, GROWING[:9], 0):
         ops.run_step(model.step, batch)
-    found = ops.decode_steps(model.step)
-    assert found.total == 9
-    assert 0 <= found.replayed <= 9
-    assert (found.refusal is None) == (found.replayed > 0)
+    steps = ops.decode_steps(model.step)
+    assert steps.total == 9
+    assert 0 <= steps.replayed <= 9
+    assert (steps.refusal is None) == (steps.replayed > 0)

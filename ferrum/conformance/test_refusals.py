@@ -17,7 +17,7 @@ from ferrum.conformance import calls
 from ferrum.conformance.calls import CALLS
 from ferrum.conformance.harness import host, tensors_in
 from ferrum.conformance.large import normal
-from ferrum.conformance.named import made
+from ferrum.conformance.named import load_named
 from ferrum.conformance.paged import placed_case
 from ferrum.conformance.strategies import KINDS, lay
 from ferrum.conformance.tolerances import assert_same
@@ -35,8 +35,8 @@ def check_refused(ops: TensorOps, name: str, *arguments: Any) -> None:
         result = getattr(ops, name)(*arguments)
         for each in result if isinstance(result, tuple) else (result,):
             ops.to_numpy(each)  # a device may report it late
-    for each, old in zip(inputs, before, strict=True):
-        assert_same(host(ops, each), old)
+    for each, copy in zip(inputs, before, strict=True):
+        assert_same(host(ops, each), copy)
 
 
 @pytest.mark.clause("OPS-81")
@@ -152,8 +152,8 @@ def test_after_a_refusal_everything_is_as_before(ops: TensorOps) -> None:
         expected = host(ops, first(getattr(ops, operation)(*arguments(ops, 0))))
         check_refused(ops, "linear", calls.x(ops, 0, 3, 96), calls.linear(ops, 0))
         check_refused(ops, "matmul", three(ops, 3, 4), three(ops, 5, 3))
-        found = host(ops, first(getattr(ops, operation)(*arguments(ops, 0))))
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        actual = host(ops, first(getattr(ops, operation)(*arguments(ops, 0))))
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def first(result: Any) -> Tensor:
@@ -164,7 +164,7 @@ def first(result: Any) -> Tensor:
 @pytest.mark.parametrize("options", [{"no_such_option": 1}, {"float_dtype": "float16"}, {"compute": "int3"}])
 def test_an_option_without_a_meaning_is_refused(backend: str, options: dict[str, Any]) -> None:
     with pytest.raises(FerrumError):
-        made(backend.partition("@")[0], **options)
+        load_named(backend.partition("@")[0], **options)
 
 
 def test_normal_operands_are_not_refused(ops: TensorOps) -> None:

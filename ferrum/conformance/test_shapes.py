@@ -118,8 +118,8 @@ def round_to(x: Host, dtype: str) -> Host:
     if dtype != "bfloat16":
         return x.astype(dtype)
     bits = np.ascontiguousarray(x).view(np.uint32).astype(np.uint64)
-    kept = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)
-    return kept.astype(np.uint16).view(host_dtype("bfloat16")).reshape(x.shape)
+    rounded_bits = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) >> np.uint64(16)
+    return rounded_bits.astype(np.uint16).view(host_dtype("bfloat16")).reshape(x.shape)
 
 
 HALFWAY = np.array([1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-8, 65504.0, 2.0**-24, 3 * 2.0**-25])
@@ -196,11 +196,11 @@ def test_take_replaces_an_axis(
 ) -> None:
     axis = data.draw(st.integers(0, len(shape) - 1))
     x = values_of(data, shape, dtype)
-    chosen = data.draw(integers(indices, index_dtype, 0, shape[axis] - 1))
+    places = data.draw(integers(indices, index_dtype, 0, shape[axis] - 1))
     moved = np.moveaxis(x, axis, 0)
-    picked = np.array([moved[i] for i in chosen.flat]).reshape((*indices, *moved.shape[1:]))
+    picked = np.array([moved[i] for i in places.flat]).reshape((*indices, *moved.shape[1:]))
     expected = np.moveaxis(picked, range(len(indices)), range(axis, axis + len(indices)))
-    arguments = lay(ops, x, layout, dtype), lay(ops, chosen, dtype=index_dtype), axis
+    arguments = lay(ops, x, layout, dtype), lay(ops, places, dtype=index_dtype), axis
     check_same(ops, "take", arguments, expected, dtype)
 
 
@@ -208,10 +208,10 @@ def test_take_replaces_an_axis(
 @given(data=st.data(), shape=shapes(1, 3), count=st.integers(1, 9), layout=layouts)
 def test_take_along_picks_in_each_row(ops: TensorOps, data: st.DataObject, shape: Any, count: int, layout: Any) -> None:
     x = data.draw(floats(shape)).astype(np.float64)
-    chosen = data.draw(integers((*shape[:-1], count), "int64", 0, shape[-1] - 1))
-    pairs = zip(x.reshape(-1, shape[-1]), chosen.reshape(-1, count), strict=True)
-    expected = np.array([[row[i] for i in wanted] for row, wanted in pairs]).reshape(chosen.shape)
-    arguments = lay(ops, x, layout), lay(ops, chosen, layout, "int64")
+    places = data.draw(integers((*shape[:-1], count), "int64", 0, shape[-1] - 1))
+    pairs = zip(x.reshape(-1, shape[-1]), places.reshape(-1, count), strict=True)
+    expected = np.array([[row[i] for i in columns] for row, columns in pairs]).reshape(places.shape)
+    arguments = lay(ops, x, layout), lay(ops, places, layout, "int64")
     check_same(ops, "take_along", arguments, expected, ops.float_dtype)
 
 

@@ -64,9 +64,9 @@ def test_a_vocabulary_is_added_up_whole(ops: TensorOps, count: int) -> None:
     check(ops, "mean", (tensor, -1), oracles.mean(x, -1))
     whole = (8 * x).astype(np.int64)
     for dtype in ("int32", "int64"):
-        own = lay(ops, whole, dtype=dtype)
-        check_same(ops, "sum", (own, -1), whole.sum(-1, keepdims=True).astype(dtype), dtype)
-        check_same(ops, "cumsum", (own, -1), whole.cumsum(-1).astype(dtype), dtype)
+        integers = lay(ops, whole, dtype=dtype)
+        check_same(ops, "sum", (integers, -1), whole.sum(-1, keepdims=True).astype(dtype), dtype)
+        check_same(ops, "cumsum", (integers, -1), whole.cumsum(-1).astype(dtype), dtype)
     wide = lay(ops, x, dtype="float64")  # as sampling has it, whatever the backend's own type
     assert_close(host(ops, ops.sum(wide, -1)), oracles.total(x, -1), "float64")
     assert_close(host(ops, ops.cumsum(wide, -1)), oracles.running_total(x, -1), "float64")
@@ -114,11 +114,11 @@ def test_ranked_among_a_vocabulary(ops: TensorOps, count: int, best: int) -> Non
     order = np.argsort(-x, -1, kind="stable")
     chances = oracles.log_softmax(x).value
     ranks = [row.tolist().index(token) + 1 for row, token in zip(order, tokens, strict=True)]
-    own = np.take_along_axis(chances, tokens[:, None], -1)
-    expected = np.column_stack((own, ranks, order[:, :best], np.take_along_axis(chances, order[:, :best], -1)))
+    log_chances = np.take_along_axis(chances, tokens[:, None], -1)
+    expected = np.column_stack((log_chances, ranks, order[:, :best], np.take_along_axis(chances, order[:, :best], -1)))
     for function in variants(ops, "ranked"):
-        found = call_unchanged(ops, function, (lay(ops, x), lay(ops, tokens, dtype="int64"), best))
-        np.testing.assert_allclose(host(ops, found), expected, rtol=1e-9, atol=1e-9)
+        actual = call_unchanged(ops, function, (lay(ops, x), lay(ops, tokens, dtype="int64"), best))
+        np.testing.assert_allclose(host(ops, actual), expected, rtol=1e-9, atol=1e-9)
 
 
 # ---- steps of many tokens
@@ -154,9 +154,9 @@ def test_far_rows_are_moved_as_near_ones_are(ops: TensorOps, dtype: str, count: 
     check_same(ops, "reshape", (ops.transpose(tensor), (-1,)), x.T.ravel(), dtype)
     ends = call_unchanged(ops, ops.split, (tensor, (count - 2, 2), 0))[1]
     assert np.array_equal(host(ops, ends), x[-2:])
-    written = ops.zeros(x.shape, dtype)
-    ops.put(written, (places,), lay(ops, x[order], dtype=dtype))
-    assert np.array_equal(host(ops, written), x)
+    target = ops.zeros(x.shape, dtype)
+    ops.put(target, (places,), lay(ops, x[order], dtype=dtype))
+    assert np.array_equal(host(ops, target), x)
     check_same(ops, "arange", (count, "int64"), np.array(range(count)), "int64")
 
 
@@ -274,11 +274,11 @@ def test_what_kernels_fuse_with_large_products(ops: TensorOps, kind: str, tokens
 @pytest.mark.clause("OPS-39", "OPS-77")
 @pytest.mark.parametrize(("tokens", "count", "chosen"), [(1, 128, 8), (300, 6, 2), (33, 65, 5)])
 def test_many_experts_and_many_tokens(ops: TensorOps, tokens: int, count: int, chosen: int) -> None:
-    def made(rows: int, columns: int, seed: int) -> Any:
+    def weight(rows: int, columns: int, seed: int) -> Any:
         return large_linear("q8_0", rows, columns, seed)
 
     experts = tuple(
-        parts.GatedCase(made(32, 64, 3 * i), made(32, 64, 3 * i + 1), made(64, 32, 3 * i + 2), "silu", None, 0.0)
+        parts.GatedCase(weight(32, 64, 3 * i), weight(32, 64, 3 * i + 1), weight(64, 32, 3 * i + 2), "silu", None, 0.0)
         for i in range(count)
     )
     case = parts.ExpertsCase(large_linear("float32", count, 64, 7), experts, chosen, True, None, None)

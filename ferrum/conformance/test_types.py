@@ -55,15 +55,15 @@ Move = Callable[[TensorOps, Tensor], Tensor]
 
 
 def written(ops: TensorOps, x: Tensor) -> Tensor:
-    made = ops.zeros(tuple(x.shape), str(x.dtype))
-    ops.put(made, (ops.arange(6, "int32"),), x)
-    return made
+    target = ops.zeros(tuple(x.shape), str(x.dtype))
+    ops.put(target, (ops.arange(6, "int32"),), x)
+    return target
 
 
 def written_through_a_view(ops: TensorOps, x: Tensor) -> Tensor:
-    made = ops.zeros((8, 6), str(x.dtype))
-    ops.put(ops.permute(made, (1, 0)), (ops.arange(6, "int64"),), x)
-    return made
+    target = ops.zeros((8, 6), str(x.dtype))
+    ops.put(ops.permute(target, (1, 0)), (ops.arange(6, "int64"),), x)
+    return target
 
 
 def stored_and_fetched(ops: TensorOps, x: Tensor) -> Tensor:
@@ -182,8 +182,8 @@ def test_a_cast_between_types_keeps_what_both_hold(ops: TensorOps, dtype: str, t
     """Limits included: bytes are unsigned, and int64 keeps all bits."""
     ends = [(-1, 1), *((sign, 1 << power) for power in (7, 8, 31, 32, 40, 63) for sign in (1, -1))]
     numbers = {0, 1, 2, 100, 127, 200, 255, *(sign * size - shift for sign, size in ends for shift in (0, 1))}
-    held = np.array(sorted(number for number in numbers if holds(dtype, number) and holds(to, number)), object)
-    check_cast(ops, held.astype(host_dtype(dtype)), dtype, to, held.astype(host_dtype(to)))
+    common = np.array(sorted(number for number in numbers if holds(dtype, number) and holds(to, number)), object)
+    check_cast(ops, common.astype(host_dtype(dtype)), dtype, to, common.astype(host_dtype(to)))
 
 
 def holds(dtype: str, number: int) -> bool:
@@ -210,19 +210,19 @@ NEAR = {
 def test_what_a_wide_type_tells_apart_is_told_apart(ops: TensorOps, name: str) -> None:
     """Sampling sorts float64 on every backend, and the ranks of tokens are int64."""
     dtype, x = name.partition(",")[0], NEAR[name]
-    tensor, other = lay(ops, x, dtype=dtype), lay(ops, np.roll(x, 1), dtype=dtype)
+    tensor, rolled = lay(ops, x, dtype=dtype), lay(ops, np.roll(x, 1), dtype=dtype)
     check_same(ops, "argsort", (tensor,), np.argsort(-x, kind="stable"), "int64")
     check_same(ops, "sort", (tensor,), -np.sort(-x), dtype)
     check_same(ops, "max", (tensor, -1), x.max(keepdims=True), dtype)
-    check_same(ops, "maximum", (tensor, other), np.maximum(x, np.roll(x, 1)), dtype)
-    check_same(ops, "less", (tensor, other), x < np.roll(x, 1), "bool")
-    check_same(ops, "equal", (tensor, other), x == np.roll(x, 1), "bool")
+    check_same(ops, "maximum", (tensor, rolled), np.maximum(x, np.roll(x, 1)), dtype)
+    check_same(ops, "less", (tensor, rolled), x < np.roll(x, 1), "bool")
+    check_same(ops, "equal", (tensor, rolled), x == np.roll(x, 1), "bool")
     check_same(ops, "equal", (tensor, tensor), np.ones(x.shape, bool), "bool")
-    chosen = lay(ops, x < np.roll(x, 1), dtype="bool"), tensor, other
-    check_same(ops, "where", chosen, np.minimum(x, np.roll(x, 1)), dtype)
+    operands = lay(ops, x < np.roll(x, 1), dtype="bool"), tensor, rolled
+    check_same(ops, "where", operands, np.minimum(x, np.roll(x, 1)), dtype)
     if dtype == "float64":
         check_same(ops, "argmax", (tensor, -1), np.array(x.argmax()), "int64")
-        check_same(ops, "add", (tensor, other), x + np.roll(x, 1), dtype)
+        check_same(ops, "add", (tensor, rolled), x + np.roll(x, 1), dtype)
         check_same(ops, "mul", (tensor, lay(ops, np.array(3.0), dtype=dtype)), 3 * x, dtype)
 
 
@@ -252,11 +252,11 @@ def test_both_halves_of_a_word_are_computed(ops: TensorOps) -> None:
     x, y = np.random.default_rng(5).integers(0, 2**64, (2, 64), "uint64")
     places = np.arange(64, dtype="uint64")
     first, second, shifts = (lay(ops, each, dtype="uint64") for each in (x, y, places))
-    for name, other, expected in (
+    for name, operand, expected in (
         ("bitwise_and", second, x & y), ("bitwise_xor", second, x ^ y), ("right_shift", shifts, x >> places),
         ("add", second, x + y), ("sub", second, x - y), ("mul", second, x * y),
     ):  # fmt: skip
-        check_same(ops, name, (first, other), expected, "uint64")
+        check_same(ops, name, (first, operand), expected, "uint64")
 
 
 @pytest.mark.clause("OPS-05")
@@ -276,5 +276,5 @@ def test_a_dense_weight_is_what_its_type_holds(ops: TensorOps, kind: str) -> Non
     x: Any = every_kind_of(kind)[1:]
     x = np.where(np.isfinite(x.astype(np.float32)), x, np.ones((), x.dtype))
     for function in variants(ops, "dequantize"):
-        found = host(ops, call_unchanged(ops, function, (Dense(lay(ops, x, dtype=kind)),)))
-        np.testing.assert_array_equal(found, x.astype(ops.float_dtype))
+        actual = host(ops, call_unchanged(ops, function, (Dense(lay(ops, x, dtype=kind)),)))
+        np.testing.assert_array_equal(actual, x.astype(ops.float_dtype))

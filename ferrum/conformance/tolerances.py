@@ -58,55 +58,57 @@ class Closeness:
 def closeness(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> Closeness:
     """Compares the shape, the places of NaN and of both infinities, and all other elements within the tolerance of
     `dtype`."""
-    wanted = expected if isinstance(expected, Expected) else exact(expected)
-    if actual.shape != wanted.value.shape:
-        return Closeness(math.inf, f"shape {actual.shape}, expected {wanted.value.shape}")
-    given = actual.astype(np.float64)
-    special = ~np.isfinite(wanted.value)
-    agree = (given == wanted.value) | (np.isnan(given) & np.isnan(wanted.value))  # infinities also in sign
-    misplaced = np.where(special, ~agree, ~np.isfinite(given))
+    reference = expected if isinstance(expected, Expected) else exact(expected)
+    if actual.shape != reference.value.shape:
+        return Closeness(math.inf, f"shape {actual.shape}, expected {reference.value.shape}")
+    numbers = actual.astype(np.float64)
+    special = ~np.isfinite(reference.value)
+    agree = (numbers == reference.value) | (np.isnan(numbers) & np.isnan(reference.value))  # infinities also in sign
+    misplaced = np.where(special, ~agree, ~np.isfinite(numbers))
     if misplaced.any():
-        return Closeness(math.inf, f"nan or inf in the wrong place: {_worst(given, wanted.value, misplaced)}")
+        return Closeness(math.inf, f"nan or inf in the wrong place: {_worst(numbers, reference.value, misplaced)}")
     tolerance = TOLERANCES[dtype]
-    finite, sizes = np.where(special, 0, wanted.value), np.where(special, 0, wanted.magnitude)
-    error = np.abs(np.where(special, 0, given) - finite)
+    finite, sizes = np.where(special, 0, reference.value), np.where(special, 0, reference.magnitude)
+    error = np.abs(np.where(special, 0, numbers) - finite)
     size = np.maximum(sizes, np.abs(finite))
-    allowed = tolerance.absolute + tolerance.relative * max(1.0, math.sqrt(wanted.terms) / 4) * size
+    allowed = tolerance.absolute + tolerance.relative * max(1.0, math.sqrt(reference.terms) / 4) * size
     shares = error / allowed
     if not (shares <= 1).all():
-        worst = f"{_worst(given, wanted.value, shares)}, allowed error: {_at_worst(allowed, shares):.2g}"
+        worst = f"{_worst(numbers, reference.value, shares)}, allowed error: {_at_worst(allowed, shares):.2g}"
         return Closeness(float(shares.max()), f"an element is too far off: {worst}")
     limit = tolerance.absolute * math.sqrt(error.size) + tolerance.l2 * np.linalg.norm(size)
     length = np.linalg.norm(error)
     share = float(max(shares.max(initial=0.0), length / limit if limit else 0.0))
     if length <= limit:
         return Closeness(share)
-    worst = f"{length:.2g}, allowed: {limit:.2g}; the largest part of it is {_worst(given, wanted.value, error)}"
+    worst = f"{length:.2g}, allowed: {limit:.2g}; the largest part of it is {_worst(numbers, reference.value, error)}"
     return Closeness(share, f"the elements together are too far off (L2): {worst}")
 
 
 def assert_close(actual: NDArray[Any], expected: Expected | NDArray[Any], dtype: str) -> float:
     """Raises AssertionError with the worst element. Returns the largest error as a share of the tolerance."""
-    found = closeness(actual, expected, dtype)
-    found.check()
-    return found.share
+    measure = closeness(actual, expected, dtype)
+    measure.check()
+    return measure.share
 
 
 def assert_same(actual: NDArray[Any], expected: NDArray[Any]) -> None:
     """Equal in shape and in every element; NaN equals NaN."""
-    given, wanted = (np.asarray(x) for x in (actual, expected))
+    actual_array, expected_array = (np.asarray(x) for x in (actual, expected))
     # NumPy cannot compare a NaN of bfloat16
-    given, wanted = (x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (given, wanted))
-    np.testing.assert_array_equal(given, wanted)
-    assert given.shape == wanted.shape, f"shape {given.shape}, expected {wanted.shape}"
+    actual_array, expected_array = (
+        x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (actual_array, expected_array)
+    )
+    np.testing.assert_array_equal(actual_array, expected_array)
+    assert actual_array.shape == expected_array.shape, f"shape {actual_array.shape}, expected {expected_array.shape}"
 
 
 def _at_worst(values: NDArray[Any], badness: NDArray[Any]) -> float:
     return float(values[np.unravel_index(int(np.argmax(badness)), badness.shape)])
 
 
-def _worst(given: NDArray[Any], wanted: NDArray[Any], badness: NDArray[Any]) -> str:
+def _worst(numbers: NDArray[Any], reference: NDArray[Any], badness: NDArray[Any]) -> str:
     """The worst element, and where it is."""
     place = [int(i) for i in np.unravel_index(int(np.argmax(badness)), badness.shape)]
-    there = f"{_at_worst(given, badness)}, expected {_at_worst(wanted, badness)}"
-    return f"at {place} of shape {list(given.shape)}: {there}"
+    comparison = f"{_at_worst(numbers, badness)}, expected {_at_worst(reference, badness)}"
+    return f"at {place} of shape {list(numbers.shape)}: {comparison}"

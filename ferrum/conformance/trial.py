@@ -49,13 +49,13 @@ class Trial:
 
     def _counted(self, tested: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(tested)
-        def run(*arguments: Any, **named: Any) -> Any:
+        def run(*arguments: Any, **keywords: Any) -> Any:
             __tracebackhide__ = True  # pytest shows the property, not who watches it
             if self._is_over():  # as if no data were left; any other end counts as a failure
                 current_build_context().data.mark_overrun()
             self.examples += self._failed_at is None
             try:
-                return tested(*arguments, **named)
+                return tested(*arguments, **keywords)
             except UnsatisfiedAssumption:
                 self.examples -= self._failed_at is None
                 raise

@@ -26,7 +26,7 @@ def versions() -> dict[str, str]:
 
 def version_of(package: str) -> str | None:
     """The version of an imported package; None if it has none."""
-    told = getattr(sys.modules.get(package), "__version__", None)
-    if told is None and (found := packages_distributions().get(package)):
-        told = version(found[0])
-    return None if told is None else str(told)
+    number = getattr(sys.modules.get(package), "__version__", None)
+    if number is None and (distributions := packages_distributions().get(package)):
+        number = version(distributions[0])
+    return None if number is None else str(number)

@@ -38,17 +38,17 @@ def read_xfails(path: Path) -> list[Known]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--xfails-file {path} cannot be read: {error}") from None
-    known = []
+    entries = []
     for number, line in enumerate(text.splitlines(), 1):
         pattern, _, reason = (part.strip() for part in line.partition("#"))
         if pattern:
-            known.append(Known(number, pattern.rpartition("::")[2], reason or "known to be broken"))
-    return known
+            entries.append(Known(number, pattern.rpartition("::")[2], reason or "known to be broken"))
+    return entries
 
 
-def check_all_match(path: Path, known: Iterable[Known], names: Iterable[str]) -> None:
+def check_all_match(path: Path, entries: Iterable[Known], names: Iterable[str]) -> None:
     """names: those of all properties. Raises ConfigError for the first line that matches no property."""
     every = set(names)
-    for one in known:
-        if not any(one.matches(name) for name in every):
-            raise ConfigError(f"{path}:{one.line}: no property is called {one.pattern!r}")
+    for entry in entries:
+        if not any(entry.matches(name) for name in every):
+            raise ConfigError(f"{path}:{entry.line}: no property is called {entry.pattern!r}")

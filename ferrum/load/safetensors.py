@@ -147,12 +147,10 @@ class _Shard:
             if self._data[: len(POINTER)] == POINTER:
                 raise self._invalid("it is a pointer of Git LFS; git lfs pull fetches what it stands for")
             self._checked = _checked(path)
-            checked_names = frozenset[str](self._checked.keys())
+            names = frozenset[str](self._checked.keys())
             self._start = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "little")
             self._header = json.loads(self._data[LENGTH_BYTES : self._start])
-            self.names = dict.fromkeys(
-                name for name in self._header if name in checked_names
-            )  # in the order of the file
+            self.names = dict.fromkeys(name for name in self._header if name in names)  # in the order of the file
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise self._invalid(str(error)) from None
         for name in self.names:

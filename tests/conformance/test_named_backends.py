@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ferrum.backends.numpy_backend import NumpyOps
-from ferrum.conformance.named import NotDeclared, made, variant_of
+from ferrum.conformance.named import NotDeclared, load_named, variant_of
 from ferrum.errors import Unsupported
 
 
@@ -29,4 +29,4 @@ def test_an_option_that_a_class_does_not_take_is_not_declared() -> None:
 def test_a_variant_has_the_float_type_of_its_backend_and_is_made_once() -> None:
     variant = variant_of("numpy@float64", deterministic=True)
     assert (variant.float_dtype, variant.deterministic) == ("float64", True)
-    assert variant is variant_of("numpy@float64", deterministic=True) is not made("numpy@float64")
+    assert variant is variant_of("numpy@float64", deterministic=True) is not load_named("numpy@float64")

@@ -16,7 +16,7 @@ from ferrum.conformance.harness import call_unchanged, check, check_same, varian
 from ferrum.conformance.oracles import exact
 from ferrum.conformance.record import CURRENT, OPERATIONS, Record, note_check, watched
 from ferrum.conformance.recorder import LONGEST_CASE, smallest_case, subjects
-from ferrum.conformance.report import Run, summary, written
+from ferrum.conformance.report import Run, rendered, summary
 from ferrum.conformance.scope import Scope
 from ferrum.conformance.tolerances import TOLERANCES, assert_close
 from ferrum.conformance.versions import version_of, versions
@@ -173,7 +173,7 @@ def run_of(findings: list[Finding], **more: Any) -> Run:
 @pytest.mark.clause("CONFORM-04")
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_report_says_what_was_found(form: str) -> None:
-    text = written(run_of(FINDINGS), form)
+    text = rendered(run_of(FINDINGS), form)
     for told in ("1.2.3", "smoke", "7", "x:Y", "OwnRelu", "float32", "test_two", "a known one",
                  "it does not take deterministic", "0.75", "softcapped"):  # fmt: skip
         assert told in text
@@ -192,7 +192,7 @@ def test_every_report_says_what_was_found(form: str) -> None:
 @pytest.mark.clause("CONFORM-04")
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_report_tells_of_errors_without_a_size(form: str) -> None:
-    text = written(run_of([finding("test_one", "failed", {"add": math.inf})]), form)
+    text = rendered(run_of([finding("test_one", "failed", {"add": math.inf})]), form)
     if form == "json":
         operations = {each["name"]: each["worst"] for each in json.loads(text)["backends"][0]["operations"]}
         assert (operations["add"], operations["sub"]) == (None, 0)
@@ -205,7 +205,7 @@ def test_every_report_tells_of_errors_without_a_size(form: str) -> None:
 @pytest.mark.parametrize("missing", [{"selection": "3 of 9 left out"}, {"interrupted": "3 of 9 did not run"}])
 def test_every_report_of_a_part_says_so_first(missing: dict[str, str], form: str) -> None:
     (said,) = missing.values()
-    text = written(run_of(FINDINGS, **missing), form)
+    text = rendered(run_of(FINDINGS, **missing), form)
     if form == "json":
         assert {**json.loads(text), **missing, "complete": False} == json.loads(text)
     else:
