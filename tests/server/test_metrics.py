@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from ferrum.kv.statistics import KvCounters, TierUsage
 from ferrum.sampling_params import NUMBERS
 from ferrum.server.metrics import counters, gauges, histograms
 from ferrum.types import FinishReason
+from tests.sample.declared import examples, refused
 from tests.server.running import CHAT, application, ask
 
 LABELS = {"tier", "state", "kind", "finished_reason", "path", "status", "le"}
@@ -174,6 +176,20 @@ def test_every_field_of_a_request_is_explained(app: FastAPI) -> None:
     numbers = {place: NUMBERS[place[1]].help for place in fields if place[1] in NUMBERS}
     assert {field for schema, field in numbers if schema == "ChatRequest"} == set(NUMBERS)
     assert [place for place, explained in numbers.items() if not fields[place].startswith(explained)] == []
+
+
+@pytest.mark.clause("API-09")
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_in_their_range_and_no_others_fit_the_document(app: FastAPI, name: str) -> None:
+    schemas = document(app)["components"]["schemas"]
+    also_off = [] if NUMBERS[name].also_off is None else [NUMBERS[name].also_off]
+    for schema in ("ChatRequest", "CompletionRequest", "ResponsesRequest"):
+        if name in schemas[schema]["properties"]:
+            field = jsonschema.Draft202012Validator(schemas[schema]["properties"][name])
+            assert all(field.is_valid(value) for value in [*examples(name), NUMBERS[name].default, *also_off, None])
+    field = jsonschema.Draft202012Validator(schemas["ChatRequest"]["properties"][name])
+    small = [value for value in refused(name) if isinstance(value, int | float) and abs(value) < sys.float_info.max]
+    assert not any(field.is_valid(value) for value in small if value is not True)
 
 
 @pytest.mark.clause("SERVER-43")

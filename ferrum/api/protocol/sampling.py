@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ferrum.api.protocol.base import Body, Many, Off, unsupported
+from ferrum.parameter import Number
 from ferrum.sampling_params import NUMBERS
 
 MOST_LOGPROBS = 20
@@ -23,14 +24,27 @@ MOST_CHOICES = 128
 def number_field(
     name: str, more: str = "", *, default: str | None = None, ge: int | None = None, le: int | None = None
 ) -> Any:
-    """A field for a numeric parameter, explained by the declaration of the parameter in `SamplingParams` and by `more`.
-    `default`: in words, if it is not that of the declaration."""
+    """A field for a numeric parameter, described by the declaration of the parameter in `SamplingParams` and by `more`.
+    `default`: in words, if it is not that of the declaration. `ge`, `le`: limits that take the place of its range."""
     declared = NUMBERS[name]
     named = re.search(rf"\b{declared.metavar}\b", declared.help)
     value = f" {declared.metavar} is the value of this field." if named else ""
     default = f"{declared.default:g}" if default is None else default
     explained = f"{declared.help}{value} Default: {default}. {more}".rstrip()
-    return Field(None, ge=ge, le=le, description=explained)
+    limited = ge is not None or le is not None
+    return Field(
+        None, ge=ge, le=le, description=explained, json_schema_extra=None if limited else _range_in_document(declared)
+    )
+
+
+def _range_in_document(declared: Number) -> dict[str, Any]:
+    """The range as keywords of JSON Schema, which only describe it. A value between `also_off` and `least` fits them,
+    and is refused."""
+    if declared.choices:
+        return {"enum": [*declared.choices, None]}
+    least = declared.least if declared.also_off is None else declared.also_off
+    limits = {"exclusiveMinimum" if declared.above_least and declared.also_off is None else "minimum": least}
+    return limits if declared.most is None else {**limits, "maximum": declared.most}
 
 
 class StreamOptions(Body):
