@@ -1,4 +1,4 @@
-"""What the clauses say of any moment and of any plan, written down once for all tests that drive a `World`."""
+"""The clauses that hold at any time and for any plan, as functions for all tests that drive a `World`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUNNING, WAITING, PREEMPTED = SequenceState.RUNNING, SequenceState.WAITING, Sequ
 class Before:
     """The states of all sequences before a plan was made."""
 
-    running: dict[TokenSequence, int]  # -> what it has computed
+    running: dict[TokenSequence, int]  # and how much each has computed
     new: list[TokenSequence]  # waits for the first time
     swapped: list[TokenSequence]  # waits with blocks on the host
     waiting: list[TokenSequence]
@@ -34,7 +34,7 @@ class Before:
 
 
 def check_books(world: World) -> None:
-    """Between any two calls: SCHED-01, SCHED-03, SCHED-13, and that memory holds what was computed."""
+    """What is true between any two calls: SCHED-01, SCHED-03, SCHED-13, and memory holds what was computed."""
     audit(world.manager, [sequence.table for sequence in world.live])
     assert len(world.running) == world.scheduler.running <= world.limits.max_num_seqs
     assert len(world.waiting) == world.scheduler.waiting
@@ -59,7 +59,7 @@ def check_books(world: World) -> None:
 
 
 def check_plan(world: World, before: Before, plan: StepPlan) -> None:
-    """A plan, before it is run."""
+    """What is true of a plan before it runs."""
     check_chunks(world, plan)
     check_admission(world, before)
     for sequence, computed in before.running.items():
@@ -67,7 +67,7 @@ def check_plan(world: World, before: Before, plan: StepPlan) -> None:
     if not world.faults.struck:  # where memory fails, it is enough that nothing breaks
         assert bool(plan.chunks) == bool(world.live)  # SCHED-10
         check_order(world, before, plan)
-        check_giving_way(world, before)
+        check_preemption(world, before)
         check_shared_work(world, before, plan)
 
 
@@ -93,8 +93,8 @@ def check_chunks(world: World, plan: StepPlan) -> None:
 
 
 def check_order(world: World, before: Before, plan: StepPlan) -> None:
-    """SCHED-04: running sequences by what is pending, then new ones. One that took the place of a running one counts as
-    running."""
+    """SCHED-04: first decodes, then other running sequences, then new ones. A sequence that took the place of a running
+    one counts as running."""
     last = max(map(world.key, before.running), default=None)
     places: list[tuple[int, Key]] = []
     for chunk in plan.chunks:
@@ -113,7 +113,7 @@ def check_admission(world: World, before: Before) -> None:
     assert not admitted or not left or max(admitted) < min(left)
 
 
-def check_giving_way(world: World, before: Before) -> None:
+def check_preemption(world: World, before: Before) -> None:
     """SCHED-12 and SCHED-22: sequences of the largest ranks are preempted, and only if blocks are missing."""
     victims = [sequence for sequence in before.running if sequence.state is not RUNNING]
     assert all(sequence.state is PREEMPTED for sequence in victims)
@@ -127,7 +127,7 @@ def check_giving_way(world: World, before: Before) -> None:
 
 
 def check_shared_work(world: World, before: Before, plan: StepPlan) -> None:
-    """SCHED-30 and SCHED-31: who should have waited, and who should not."""
+    """SCHED-30 and SCHED-31: an admitted sequence had no prefix to wait for; the first waiting one has a reason."""
     for sequence in before.waiting:
         if sequence.state is not RUNNING or sequence in before.swapped:
             continue
@@ -136,7 +136,7 @@ def check_shared_work(world: World, before: Before, plan: StepPlan) -> None:
         if siblings and sequence in before.new:
             ran = {
                 sibling for sibling in sequence.siblings if sibling in before.running
-            }  # one may have given way since
+            }  # one of them may have been preempted since
             assert any(sibling.computed >= sibling.prompt_length for sibling in [*siblings, *ran]) or any(
                 before.running[sibling] >= sibling.prompt_length for sibling in ran
             )
@@ -152,8 +152,8 @@ def check_shared_work(world: World, before: Before, plan: StepPlan) -> None:
 def mostly_coming(
     world: World, sequence: TokenSequence, known: int, others: list[TokenSequence], *, strictly: bool
 ) -> bool:
-    """Are others computing at least half of the text after its first `known` tokens? Whole blocks count. Strictly: not
-    if they have computed them already, and still they cannot be found."""
+    """True if other sequences compute at least half of the text after its first `known` tokens, in whole blocks.
+    `strictly`: blocks that they have computed already, and that cannot be found, do not count."""
     size, text = world.block_size, sequence.token_ids
 
     def comes(other: TokenSequence, end: int) -> bool:
@@ -167,7 +167,8 @@ def mostly_coming(
 
 
 def has_reason_to_wait(world: World, sequence: TokenSequence, *, new: bool) -> bool:
-    """There were a place and budget for this one: is memory missing, or is its text being computed?"""
+    """True if a sequence that had a place and budget must still wait: memory is missing, or another sequence computes
+    its text."""
     siblings = [sibling for sibling in sequence.siblings if sibling.state is RUNNING]
     if siblings and new:
         reading = all(sibling.computed < sibling.prompt_length for sibling in siblings)
@@ -179,7 +180,7 @@ def has_reason_to_wait(world: World, sequence: TokenSequence, *, new: bool) -> b
 
 
 def known_tokens(world: World, text: list[int]) -> int:
-    """How many tokens of full blocks can be found, from the beginning."""
+    """The number of tokens of a text that the prefix cache has, in full blocks from the beginning."""
     size, digest = world.block_size, world.manager.root
     tiers = [world.device] if world.host is None else [world.device, world.host]
     for start in range(0, len(text) - size + 1, size):

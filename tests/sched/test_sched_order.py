@@ -24,7 +24,7 @@ arrivals = st.lists(st.tuples(st.sampled_from(Priority), st.integers(0, 3 * AGEI
 
 
 def arrived(classes_and_gaps: list[tuple[Priority, int]]) -> list[TokenSequence]:
-    """Sequences in the order of their arrival, each so many steps after the one before."""
+    """Sequences in the order of their arrival: for each its class, and the steps since the one before it arrived."""
     sequences, step = [], 0
     for arrival, (priority, gap) in enumerate(classes_and_gaps):
         step += gap
@@ -44,7 +44,7 @@ def test_first_in_first_out(classes_and_gaps: list[tuple[Priority, int]]) -> Non
 
 @pytest.mark.clause("SCHED-21")
 @given(arrivals, st.integers(0, 5000))
-@example([(LOW, 0), (NORMAL, AGEING)], 0)  # as old as a class is worth: the older one
+@example([(LOW, 0), (NORMAL, AGEING)], 0)  # its age makes up exactly for the class: the older one is first
 @example([(LOW, 0), (NORMAL, AGEING - 1)], 0)
 @example([(LOW, 0), (CRITICAL, 3 * AGEING)], 0)
 def test_the_class_and_then_the_age_and_a_class_is_an_age(
@@ -97,8 +97,8 @@ def test_sequences_run_in_the_order_of_class_and_age(policy: str, requests: list
 @pytest.mark.clause("SCHED-21")
 @pytest.mark.parametrize("priority", [LOW, NORMAL, HIGH])
 def test_no_sequence_starves(priority: Priority) -> None:
-    """One place, and a critical request for every step: they alone would fill it. After the steps that the classes
-    between them are worth, new ones come after the old one, and of those before it at most one is left."""
+    """There is one place, and a critical request arrives in every step. Once the old sequence is so old that its age
+    makes up for its class, new ones come after it, and at most one of those before it is left."""
     world = World(seqs=1, policy="priority", caching=False)
     world.add([1], 1, CRITICAL)
     old = world.add([0], 3, priority)
@@ -106,7 +106,7 @@ def test_no_sequence_starves(priority: Priority) -> None:
         assert old.state is WAITING or step > (CRITICAL - priority) * AGEING
         world.add([1], 1, CRITICAL)
         world.step()
-    for _ in range(2):  # it runs now, and is not driven out again
+    for _ in range(2):  # it runs now, and is not preempted
         assert old.state is RUNNING
         world.add([1], 1, CRITICAL)
         world.step()
@@ -147,7 +147,7 @@ def test_a_changed_class_keeps_the_age() -> None:
 
 
 def comes_back(world: World, victim: TokenSequence, urgent: TokenSequence, already: list[int]) -> None:
-    """The victim continues after the urgent one, and its text with it."""
+    """Checks that the victim runs again after the urgent sequence, and keeps the tokens that it had already."""
     assert (urgent.state, victim.state) == (RUNNING, PREEMPTED)
     assert victim.token_ids == already
     world.run_until(lambda: urgent not in world.live)
@@ -163,7 +163,7 @@ def comes_back(world: World, victim: TokenSequence, urgent: TokenSequence, alrea
 @pytest.mark.parametrize(("host", "swap_cost"), [(0, 1.0), (20, 0.0)])
 @pytest.mark.parametrize("blocks", [9, 50])
 def test_a_critical_sequence_takes_the_place_of_a_running_one(blocks: int, host: int, swap_cost: float) -> None:
-    """Where places are missing, and where blocks are."""
+    """In one case places are missing, in the other blocks."""
     seqs = 1 if blocks == 50 else 4
     world = World(seqs=seqs, blocks=blocks, host=host, swap_cost=swap_cost, policy="priority", caching=False)
     victim = world.add([0] * 10, 20, LOW)
@@ -180,7 +180,7 @@ def test_a_critical_sequence_takes_the_place_of_a_running_one(blocks: int, host:
 @pytest.mark.clause("SCHED-22")
 @pytest.mark.parametrize("priority", [LOW, CRITICAL])
 def test_a_change_takes_effect_in_the_next_plan(priority: Priority) -> None:
-    """Either the one that waits is raised, or the one that runs is lowered."""
+    """In one case the waiting sequence gets a higher priority, in the other the running one a lower priority."""
     world = World(seqs=1, policy="priority")
     runs = world.add([0] * 5, 9)
     world.step()
@@ -188,7 +188,7 @@ def test_a_change_takes_effect_in_the_next_plan(priority: Priority) -> None:
     assert world.step().sampled == [runs]
     already = list(runs.token_ids)
     world.update(waits if priority is CRITICAL else runs, priority)
-    assert runs.state is RUNNING  # until then, nothing changes hands
+    assert runs.state is RUNNING  # until then no block changes its holder
     assert world.step().sampled == [waits]
     comes_back(world, runs, waits, already)
 
@@ -207,7 +207,8 @@ def test_only_as_many_give_way_as_must_and_the_last_of_them_first() -> None:
 
 @pytest.mark.clause("SCHED-22")
 def test_no_sequence_is_preempted_in_vain() -> None:
-    """It needs more than those after it could release: most of their blocks are shared with one before it."""
+    """The urgent sequence needs more blocks than the later ones could release: they share most of their blocks with an
+    earlier one."""
     world = World(blocks=12, policy="priority")
     prefix = [0, 1, 1, 0] * 6
     early, late = world.add([*prefix, 0], 9, CRITICAL), world.add([*prefix, 1], 9, LOW)
@@ -222,7 +223,7 @@ def test_no_sequence_is_preempted_in_vain() -> None:
 
 @pytest.mark.clause("SCHED-22")
 def test_a_preempted_sequence_does_not_come_back_in_the_same_step() -> None:
-    """It needs its third block only a step later, for which it has made room."""
+    """The preempted sequence needs its third block only a step later, and its preemption has made room for it."""
     world = World(blocks=4, policy="priority")
     late = world.add([1] * 6, 2, LOW)
     world.step()

@@ -1,4 +1,4 @@
-"""SCHED-12 to SCHED-15: which sequence is preempted, how, and what becomes of it."""
+"""SCHED-12 to SCHED-15: which sequence is preempted, by recomputation or by swapping, and how it runs again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ RUNNING, WAITING, PREEMPTED = SequenceState.RUNNING, SequenceState.WAITING, Sequ
 RECOMPUTE, SWAP = Preemption.RECOMPUTE, Preemption.SWAP
 
 
-def way(world: World, sequence: TokenSequence) -> Preemption:
-    """How a running sequence is preempted."""
+def preempt(world: World, sequence: TokenSequence) -> Preemption:
+    """Preempts a running sequence. Returns the way that the scheduler chose."""
     world.scheduler._preempt(sequence)
     assert sequence.state is PREEMPTED
     assert world.scheduler.preempter.total == 1
@@ -26,7 +26,7 @@ def way(world: World, sequence: TokenSequence) -> Preemption:
     return taken
 
 
-# ---- who
+# ---- which sequence
 @pytest.mark.clause("SCHED-12")
 def test_the_last_is_preempted_and_comes_back_in_its_place() -> None:
     world = World(blocks=4, block_size=4, caching=False)
@@ -102,9 +102,9 @@ def test_no_sequence_is_preempted_while_there_is_room() -> None:
     assert world.scheduler.preempter.total == 0
 
 
-# ---- how
+# ---- recomputation or swapping
 def ran(swap_cost: float, *, host: int = 10, prompt: int = 9, caching: bool = True) -> tuple[World, TokenSequence]:
-    """A sequence of which prompt + 1 tokens are computed, in blocks of four."""
+    """A world and its only sequence, of which prompt + 1 tokens are computed, in blocks of four."""
     world = World(block_size=4, host=host, swap_cost=swap_cost, caching=caching)
     sequence = world.add([0] * prompt, 20)
     world.step()
@@ -129,7 +129,7 @@ def ran(swap_cost: float, *, host: int = 10, prompt: int = 9, caching: bool = Tr
 )
 def test_the_cheaper_way_is_taken(computed: int, swap_cost: float, expected: Preemption) -> None:
     world, sequence = ran(swap_cost, prompt=computed - 1)
-    assert way(world, sequence) is expected
+    assert preempt(world, sequence) is expected
     assert sequence.computed == (computed if expected is SWAP else 0)
     world.drain(60)
 
@@ -137,7 +137,7 @@ def test_the_cheaper_way_is_taken(computed: int, swap_cost: float, expected: Pre
 @pytest.mark.clause("SCHED-14")
 def test_without_a_host_everything_is_computed_again() -> None:
     world, sequence = ran(0.0, host=0)
-    assert way(world, sequence) is RECOMPUTE
+    assert preempt(world, sequence) is RECOMPUTE
     world.drain(60)
 
 
@@ -145,7 +145,7 @@ def test_without_a_host_everything_is_computed_again() -> None:
 @pytest.mark.parametrize(("host", "expected"), [(2, RECOMPUTE), (3, SWAP)])
 def test_there_must_be_room_on_the_host(host: int, expected: Preemption) -> None:
     world, sequence = ran(0.0, host=host)
-    assert way(world, sequence) is expected
+    assert preempt(world, sequence) is expected
     world.drain(60)
 
 
@@ -159,7 +159,7 @@ def test_what_others_keep_in_memory_need_not_be_computed_again(swap_cost: float,
     assert second.computed == 10
     assert second.table.blocks[:2] == first.table.blocks[:2]
     # of ten tokens in three blocks, two tokens in one block are only its own; the other two blocks go to the host too
-    assert way(world, second) is expected
+    assert preempt(world, second) is expected
     world.drain(60)
 
 
@@ -173,7 +173,7 @@ def test_what_others_keep_in_memory_need_not_be_computed_again(swap_cost: float,
 def test_the_cheaper_way_is_the_one_that_costs_less_when_it_is_taken(
     prompt: int, common: int, on_host: int, swap_cost: float
 ) -> None:
-    """Each way is tried in a world of its own. A move counts as half of `swap_cost`, a computed token as 1."""
+    """Each way of preemption is measured in a new world. A move costs half of `swap_cost`, a computed token 1."""
 
     def begun() -> tuple[World, TokenSequence]:
         """A sequence whose first blocks another one shares, and some of whose first blocks are on the host as well."""
@@ -201,7 +201,7 @@ def test_the_cheaper_way_is_the_one_that_costs_less_when_it_is_taken(
 
     world, sequence = begun()
     world.scheduler.preempter._swap_cost = swap_cost
-    assert way(world, sequence) is (SWAP if cost(0.0) < cost(1e9) else RECOMPUTE)
+    assert preempt(world, sequence) is (SWAP if cost(0.0) < cost(1e9) else RECOMPUTE)
 
 
 @pytest.mark.clause("SCHED-14")
@@ -213,7 +213,7 @@ def test_blocks_of_a_choice_count_as_kept_only_if_they_can_be_found(caching: boo
         world.step()
     assert second.computed == 10
     assert second.table.blocks[:2] == first.table.blocks[:2]
-    assert way(world, second) is (RECOMPUTE if caching else SWAP)
+    assert preempt(world, second) is (RECOMPUTE if caching else SWAP)
     world.drain(60)
 
 
@@ -222,7 +222,7 @@ def test_who_has_computed_nothing_has_nothing_to_swap() -> None:
     world = World(block_size=4, host=10, swap_cost=0.0)
     sequence = world.add([0] * 9, 4)
     world.plan()
-    assert way(world, sequence) is RECOMPUTE
+    assert preempt(world, sequence) is RECOMPUTE
     world.drain(60)
 
 
@@ -230,14 +230,14 @@ def test_who_has_computed_nothing_has_nothing_to_swap() -> None:
 @pytest.mark.parametrize(("swap_cost", "expected"), [(0.0, SWAP), (1e9, RECOMPUTE)])
 def test_every_preemption_is_counted(swap_cost: float, expected: Preemption) -> None:
     world, sequence = ran(swap_cost)
-    assert way(world, sequence) is expected
+    assert preempt(world, sequence) is expected
     world.step()
     world.scheduler._preempt(sequence)
     assert world.scheduler.preempter.counts == {expected: 2}
     assert world.scheduler.preempter.total == 2
 
 
-# ---- and then
+# ---- after a preemption
 @pytest.mark.clause("SCHED-13")
 @given(
     caching=st.booleans(),
@@ -267,7 +267,7 @@ def test_the_tokens_are_those_of_an_undisturbed_run(
 @pytest.mark.clause("SCHED-13")
 def test_what_was_swapped_is_not_computed_again() -> None:
     world, sequence = ran(0.0)
-    assert way(world, sequence) is SWAP
+    assert preempt(world, sequence) is SWAP
     plan = world.step()
     assert [(chunk.start, chunk.count, chunk.rows) for chunk in plan.chunks] == [(10, 1, 1)]
     assert (world.manager.counters().swapped_out, world.manager.counters().swapped_in) == (3, 1)  # two are still there
@@ -278,7 +278,7 @@ def test_what_was_swapped_is_not_computed_again() -> None:
 def test_a_move_to_the_host_that_fails_means_computing_again() -> None:
     world, sequence = ran(0.0, caching=False)
     world.faults.pattern = 0b10  # the host gives blocks, the move fails
-    assert way(world, sequence) is RECOMPUTE
+    assert preempt(world, sequence) is RECOMPUTE
     assert sequence.computed == 0
     assert world.host is not None
     assert world.host.held == 0
@@ -290,7 +290,7 @@ def test_a_move_to_the_host_that_fails_means_computing_again() -> None:
 @pytest.mark.clause("SCHED-15")
 def test_a_move_from_the_host_that_fails_means_computing_again() -> None:
     world, sequence = ran(0.0, caching=False)
-    assert way(world, sequence) is SWAP
+    assert preempt(world, sequence) is SWAP
     world.faults.pattern = 0b10  # the device gives blocks, the move fails
     plan = world.step()
     assert world.faults.struck
@@ -303,7 +303,7 @@ def test_a_move_from_the_host_that_fails_means_computing_again() -> None:
 @pytest.mark.clause("SCHED-15")
 def test_memory_that_is_missing_for_a_moment_loses_nothing() -> None:
     world, sequence = ran(0.0, caching=False)
-    assert way(world, sequence) is SWAP
+    assert preempt(world, sequence) is SWAP
     world.faults.pattern = 0b1  # the device gives no blocks
     assert world.step().chunks == ()
     assert sequence.state is PREEMPTED
@@ -340,7 +340,8 @@ def test_after_a_copy_that_fails_memory_may_be_missing() -> None:
 
 @pytest.mark.clause("SCHED-15")
 def test_a_sequence_whose_blocks_cannot_be_copied_is_the_victim_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Preempting others would not help. It cannot happen while new sequences copy what they share at once."""
+    """Preemption of other sequences would not help. This cannot happen if new sequences copy shared blocks at once, so
+    the test switches that off."""
     world = World(block_size=2)
     first, second = world.add([0] * 2, 6), world.add([1], 6)
     world.step()

@@ -20,7 +20,8 @@ def sequence_of(rank: tuple[int, int]) -> TokenSequence:
 
 
 class WaitingMachine(RuleBasedStateMachine):
-    """The oracle is a dict. Ranks may be equal here: then any of the first will do."""
+    """Compares the queue with a list, whose first is the smallest rank; of equal ranks any may be first. Rules: push,
+    remove any, take the first, push again what was removed, change a rank, remove what is not in the queue."""
 
     def __init__(self) -> None:
         super().__init__()

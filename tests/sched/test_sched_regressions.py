@@ -1,4 +1,4 @@
-"""Mistakes that other engines made, and some that were made here: each a small example."""
+"""Mistakes of other engines, and of earlier versions of this one: a small example of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def text(length: int) -> list[int]:
 @pytest.mark.clause("SCHED-02", "SCHED-13")
 @pytest.mark.parametrize("generated", range(1, 7))
 def test_a_preempted_sequence_finds_its_own_prefix_again(generated: int) -> None:
-    """Prompt and generated tokens alike: the hit may reach beyond the prompt, but never to the last token."""
+    """Generated tokens are found like those of the prompt: the hit may be longer than the prompt, but never contains
+    the last token."""
     world = World()
     sequence = world.add(text(6), 12)
     for _ in range(generated):
@@ -56,7 +57,7 @@ def test_a_prompt_that_is_cached_in_full_computes_its_last_token(length: int) ->
 @pytest.mark.clause("SCHED-02", "SCHED-06")
 @pytest.mark.parametrize(("blocks", "copied"), [(2, 1), (3, 2)])
 def test_the_last_token_of_a_cached_prompt_does_not_overwrite_what_others_find(blocks: int, copied: int) -> None:
-    """Two blocks are enough for the prompt, its copy, and then, in place of the prompt, for what is generated."""
+    """Two blocks are enough for the prompt and its copy, and later for the generated tokens in place of the prompt."""
     world = World(blocks=blocks)
     for _ in range(3):
         world.add(text(SIZE), 2)
@@ -69,7 +70,7 @@ def test_the_last_token_of_a_cached_prompt_does_not_overwrite_what_others_find(b
 @pytest.mark.parametrize("length", [SIZE - 1, SIZE, SIZE + 1, 2 * SIZE, 5 * SIZE])
 @pytest.mark.parametrize("budget", [1, SIZE, 100])
 def test_a_prompt_may_end_where_a_block_ends(length: int, budget: int) -> None:
-    """Its first generated token then needs a new block, which may be the last one."""
+    """The first generated token then needs a new block, which may be the last one."""
     world = World(blocks=length // SIZE + 1, budget=budget)
     sequence = world.add(text(length), SIZE - length % SIZE)
     world.drain(40)
@@ -102,7 +103,8 @@ def test_a_step_that_failed_leaves_nothing_to_be_found() -> None:
 
 @pytest.mark.clause("SCHED-02", "SCHED-04", "SCHED-13")
 def test_a_preempted_sequence_is_no_decode() -> None:
-    """It had one pending token when it did; now it has all of them, and comes after the one that decodes."""
+    """It had one pending token while it decoded. Now all its tokens are pending, and it comes after the sequence that
+    decodes."""
     world = World(caching=False, budget=8, policy="priority")
     other, victim = world.add(text(3), 30, Priority.LOW), world.add(text(5), 30, Priority.HIGH)
     for _ in range(4):

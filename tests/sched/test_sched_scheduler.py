@@ -18,7 +18,7 @@ from tests.sched.checks import check_books
 from tests.sched.world import World
 
 COMMON = [0, 1, 1, 0, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1]
-"""What many texts begin with."""
+"""The beginning that many texts share."""
 
 texts = st.builds(
     lambda shared, own: COMMON[:shared] + own,
@@ -35,8 +35,10 @@ requests = st.tuples(
 
 
 class SchedulerMachine(RuleBasedStateMachine):
-    """`World` checks every plan; the machine sees to it that everything happens. A class of priority is worth few
-    steps here, so that ages matter."""
+    """Compares a scheduler with the checks of `tests.sched.checks`, which `World` makes for every plan and this machine
+    after every rule. Rules: add (also what must be refused), cancel, change a priority, steps, a step that fails, a
+    step in which allocations and moves fail, a step after which sequences end early. Six steps of age make up for a
+    class of priority, so that ages matter in short runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +64,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert isinstance(settings["context"], int)
         self.context = min(settings["context"], self.world.device.total * self.world.block_size)
 
-    # ---- they come and go
+    # ---- sequences
     @rule(several=st.lists(requests, min_size=1, max_size=4))
     def add(self, several: list[tuple[list[int], int | None, Priority, int]]) -> None:
         for text, max_tokens, priority, choices in several:
@@ -244,7 +246,7 @@ def test_a_commit_needs_one_token_per_sample() -> None:
     check_books(world)
 
 
-# ---- who is let in
+# ---- admission
 @pytest.mark.clause("SCHED-07")
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "reason"),
@@ -325,7 +327,7 @@ def test_a_refused_sequence_is_still_new() -> None:
     world.drain(20)
 
 
-# ---- who leaves
+# ---- the end of a sequence
 @pytest.mark.clause("SCHED-09")
 @pytest.mark.parametrize("caching", [False, True])
 def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
@@ -351,7 +353,7 @@ def test_a_sequence_is_taken_out_in_any_state(caching: bool) -> None:
 
 @pytest.mark.clause("SCHED-09")
 def test_a_reset_leaves_nothing_behind() -> None:
-    """After an operation that was interrupted: no sequence waits for those of before, and all memory is free."""
+    """After a reset no sequence waits for one from before it, and all memory is free."""
     world = World(blocks=8, host=8, seqs=3, budget=6, swap_cost=0.0)
     text = list(range(20))
     preempted, fills, waits = world.add([0, 1], 9), world.add(text, 5), world.add(text, 5)

@@ -1,4 +1,4 @@
-"""ENGINE-42, as far as the scheduler goes: of which tokens of a prompt that is to be scored logits are wanted."""
+"""ENGINE-42 in the scheduler: for which tokens of a scored prompt a plan asks for logits."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def submit(scheduler: Scheduler, text: list[int], scored: bool, source: TokenSeq
 
 
 def wanted(plan: StepPlan) -> dict[TokenSequence, range]:
-    """The positions of each sequence whose logits the plan asks for: the last `rows` of its chunk."""
+    """For each sequence the positions whose logits the plan asks for: the last `rows` of its chunk."""
     assert plan.rows == sum(chunk.rows for chunk in plan.chunks)
     ends = [(chunk.sequence, chunk.start + chunk.count, chunk.rows) for chunk in plan.chunks]
     return {sequence: range(end - rows, end) for sequence, end, rows in ends}
 
 
 def carry_out(scheduler: Scheduler) -> StepPlan:
-    """A step, after which sequences that have all their tokens are finished."""
+    """Runs a step, and finishes the sequences that have all their tokens."""
     plan = scheduler.plan()
     ends = {chunk.sequence: chunk.start + chunk.count for chunk in plan.chunks}
     assert plan.sampled == [sequence for sequence, end in ends.items() if end == sequence.length]
@@ -49,7 +49,7 @@ def carry_out(scheduler: Scheduler) -> StepPlan:
 def test_every_token_of_a_scored_prompt_is_asked_for_and_of_others_the_last(
     texts: list[tuple[int, bool]], budget: int, blocks: int, caching: bool
 ) -> None:
-    """All texts begin alike, so that much is cached, and memory is short, so that some are preempted."""
+    """All texts share a prefix, so that much is cached; memory is small, so that some sequences are preempted."""
     scheduler = World(blocks=blocks, block_size=4, budget=budget, caching=caching).scheduler
     sequences = [submit(scheduler, list(range(length)), scored) for length, scored in texts]
     asked: dict[TokenSequence, set[int]] = {sequence: set() for sequence in sequences}

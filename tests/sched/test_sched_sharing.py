@@ -1,4 +1,4 @@
-"""SCHED-30 and SCHED-31: what several need is computed once."""
+"""SCHED-30 and SCHED-31: a prefix that several sequences need is computed once."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SIZE = 4
 
 
 def letters(seed: int, count: int) -> list[int]:
-    """A text like no other."""
+    """A random text, different for each seed."""
     return [seed * 1000 + place for place in range(count)]
 
 
 def all_computed(world: World, sequences: list[TokenSequence]) -> int:
-    """How many tokens of prompts were computed, repetitions included."""
+    """The number of prompt tokens that were computed, repetitions included."""
     return sum(world.computed[sequence] for sequence in sequences)
 
 
@@ -113,7 +113,7 @@ def test_a_prefix_that_is_cut_in_chunks_is_waited_for_to_its_end() -> None:
 
 
 def waiting_pair(blocks: int = 100) -> tuple[World, TokenSequence, TokenSequence]:
-    """One that computes a text, and one that waits for it."""
+    """A world, a sequence that computes a text, and a sequence that waits for its blocks."""
     world = World(budget=8, blocks=blocks, policy="priority")
     first, second = world.add(letters(0, 30)), world.add(letters(0, 30) + letters(1, 2))
     world.step()
@@ -146,7 +146,7 @@ def test_no_sequence_waits_for_a_prefix_of_a_preempted_one() -> None:
 
 @pytest.mark.clause("SCHED-30")
 def test_no_sequence_waits_for_one_that_only_decodes() -> None:
-    """It found its whole text, and does not compute what has been forgotten since."""
+    """The decoding sequence found its whole text in the cache, and does not compute blocks that were evicted since."""
     world = World(budget=8)
     world.add(letters(0, SIZE), 1)
     world.step()
@@ -189,7 +189,7 @@ def test_a_text_that_two_compute_is_still_coming_when_one_of_them_leaves() -> No
 
 @pytest.mark.clause("SCHED-10")
 def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
-    """Eleven blocks are left where it needs twelve, and none is released; but it can share four of another."""
+    """It needs twelve blocks, eleven are left, and none is released. It fits when it can share four of another's."""
     world = World(blocks=20, budget=200)
     world.add(letters(0, 16) + letters(1, 20), 20)
     newcomer = world.add(letters(0, 16) + letters(2, 28))
@@ -202,7 +202,7 @@ def test_one_that_did_not_fit_does_as_soon_as_it_can_share() -> None:
 
 @pytest.mark.clause("SCHED-10")
 def test_the_end_of_a_prompt_can_be_what_it_waits_for() -> None:
-    """It wants nine of the eight that are left, until the last four tokens of the other prompt make a block full."""
+    """It needs nine blocks and eight are left, until the last four tokens of the other prompt fill a block."""
     world = World(blocks=13, budget=14)
     world.add(letters(0, 16) + letters(1, 2))
     world.step()
@@ -216,7 +216,8 @@ def test_the_end_of_a_prompt_can_be_what_it_waits_for() -> None:
 
 @pytest.mark.clause("SCHED-13", "SCHED-30")
 def test_a_sequence_with_its_text_on_the_host_waits_for_no_prefix() -> None:
-    """Even if its blocks have no digests: another one computed the same beginning in the same step, and has left."""
+    """This is true even if its blocks have no digests, because another sequence computed the same prefix in the same
+    step and has ended since."""
     world = World(host=20, swap_cost=0.0)
     first, second = (world.add(letters(0, 8) + letters(number, 20), 9) for number in (1, 2))
     world.step()
@@ -265,7 +266,7 @@ def test_choices_compute_their_prompt_once_and_the_last_token_each(length: int, 
 def test_choices_go_on_when_their_source_leaves(
     length: int, count: int, caching: bool, budget: int, seqs: int, cancelled: int
 ) -> None:
-    """At any moment: while it waits, computes the prompt, or decodes."""
+    """The source may leave while it waits, computes the prompt, or decodes."""
     world = World(budget=budget, seqs=seqs, caching=caching, blocks=30)
     source, *others = world.choices(letters(0, length), count, max_tokens=4)
     for _ in range(cancelled):
@@ -308,7 +309,8 @@ def test_a_preempted_choice_waits_while_its_source_computes_the_prompt_again() -
 
 @pytest.mark.clause("SCHED-31")
 def test_a_choice_shares_the_prompt_of_any_that_has_it() -> None:
-    """The first of them computes it again, because it was preempted; the second has it."""
+    """The first choice was preempted and computes the prompt again. The second has the prompt, and the third shares
+    its blocks."""
     world = World(seqs=3, budget=10, caching=False)
     prompt = letters(0, 12)
     source = world.add(prompt, 20)

@@ -17,11 +17,11 @@ from ferrum.types import Priority
 from tests.sched.world import World
 
 TRACES = 20
-"""Traces for each example."""
+"""The number of traces in an example."""
 
 
 class Trace:
-    """Everything that may happen, in random order, in a random world."""
+    """A random world, and the rules of `SchedulerMachine` in random order."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -47,7 +47,8 @@ class Trace:
         self.world.drain(10 + 3 * sum(sequence.max_length for sequence in self.world.live))
 
     def add(self) -> None:
-        """Often a text like an earlier one; what is too long, or too much, is refused."""
+        """Adds a sequence, often with the text of an earlier one. A text that is too long, or one sequence too many, is
+        refused."""
         random = self.random
         known = random.choice(self.prompts)
         prompt = known[: random.randint(0, len(known))] + random.choices([0, 1], k=random.randint(0, 9))

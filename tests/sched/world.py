@@ -1,8 +1,8 @@
-"""A scheduler in a small world: memory that holds what was written, faults on demand, books of its own.
+"""A scheduler with a memory that holds what was written, faults on demand, and records for the checks.
 
-`World` drives a scheduler as an engine does, and has every plan checked. Like keys and values, what its memory holds
-for a position depends on the whole text up to it: a wrong block, a missing copy or a lost move is seen at once. Its
-books (`Entry`) repeat what the scheduler should know, so that no check has to take the scheduler's word.
+`World` drives a scheduler as an engine does, and checks every plan. Like keys and values, the contents of a position
+depend on the whole text up to it, so that a check sees a wrong block, a missing copy or a lost move at once. Records
+(`Entry`) repeat what the scheduler should know, so that a check does not depend on the scheduler's own state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NextToken = Callable[[TokenSequence], int]
 
 
 class Faults:
-    """Which of the next operations fail: the lowest bit of `pattern` is the next one's."""
+    """Decides which of the next operations fail: the lowest bit of `pattern` is that of the next one."""
 
     def __init__(self) -> None:
         self.pattern = 0
@@ -44,7 +44,7 @@ class Faults:
 
 
 class FaultyPool(BlockPool):
-    """Sometimes out of blocks although there are some."""
+    """A pool whose allocations fail where `faults` says."""
 
     def __init__(self, faults: Faults, total: int, policy: EvictionPolicy) -> None:
         super().__init__(total, policy)
@@ -57,7 +57,7 @@ class FaultyPool(BlockPool):
 
 
 class FaultyStore(StubStore):
-    """Sometimes fails to move, and then leaves garbage where the blocks were to go."""
+    """A store whose moves fail where `faults` says. A failed move leaves garbage in all targets."""
 
     def __init__(self, faults: Faults, blocks: int, block_size: int, host_blocks: int) -> None:
         super().__init__(blocks, block_size, host_blocks)
@@ -84,14 +84,14 @@ class FaultyStore(StubStore):
 
 @dataclass
 class Entry:
-    """What the world knows of a sequence that is waiting or running."""
+    """What a world records of a sequence that waits or runs."""
 
     arrival: int
     step: int
     priority: Priority
     text: list[int] = field(default_factory=list)
-    trace: list[int] = field(default_factory=list)  # what memory holds for each position
-    fills: bool = False  # has it been admitted, and not yet come to the end of its text?
+    trace: list[int] = field(default_factory=list)  # the right contents of each position
+    fills: bool = False  # True from its admission until its whole text is computed
 
     def append(self, token: int) -> None:
         self.text.append(token)
@@ -99,12 +99,12 @@ class Entry:
 
 
 def count_letters(sequence: TokenSequence) -> int:
-    """The default continuation: a letter of two that depends on the whole text."""
+    """The default next token: 0 or 1, dependent on the whole text."""
     return (sum(sequence.token_ids) + sequence.length) % 2
 
 
 class World:
-    """One scheduler, its memory, and its sequences."""
+    """One scheduler, its memory, its sequences and the records of them."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class World:
         self.scheduler = Scheduler(self.manager, self.limits, order.find_order(policy), swap_cost)
         self.policy = policy
         self.live: dict[TokenSequence, Entry] = {}
-        self.computed: dict[TokenSequence, int] = {}  # prompt tokens of each, counted as often as they are computed
+        self.computed: dict[TokenSequence, int] = {}  # prompt tokens, counted each time that they are computed
         self.arrived = self.steps = 0
 
     @property
@@ -167,7 +167,7 @@ class World:
         self.live[sequence].priority = priority
 
     def key(self, sequence: TokenSequence) -> Key:
-        """The smallest comes first: SCHED-20 and SCHED-21, in terms of the present age."""
+        """The sequence with the smallest key is first: SCHED-20 and SCHED-21, computed from the present age."""
         entry = self.live[sequence]
         if self.policy == "fifo":
             return Fraction(0), entry.arrival
@@ -186,7 +186,7 @@ class World:
 
     # ---- steps
     def plan(self) -> StepPlan:
-        """The next plan, checked."""
+        """The next plan, after `check_plan`."""
         before = Before.of(self)
         self.faults.struck = False
         plan = self.scheduler.plan()
@@ -199,8 +199,8 @@ class World:
         return plan
 
     def step(self, next_token: NextToken = count_letters, *, fails: bool = False) -> StepPlan:
-        """Plans, runs and commits; one that fails does not commit, and leaves garbage behind. A sequence that has come
-        to its end is taken out."""
+        """Plans, runs and commits a step. A step that `fails` is not committed and leaves garbage in memory. Sequences
+        that have all their tokens are finished."""
         plan = self.plan()
         slots = self.store.device.reshape(-1)
         for chunk in plan.chunks:
@@ -229,7 +229,7 @@ class World:
         check_books(self)
 
     def run_until(self, reached: Callable[[], bool], steps: int = 60) -> None:
-        """Steps until something is so, which must not take longer than that."""
+        """Steps until `reached` is true; fails after `steps` steps."""
         for _ in range(steps):
             if reached():
                 return
@@ -237,7 +237,7 @@ class World:
         assert reached(), f"not reached within {steps} steps"
 
     def drain(self, steps: int) -> None:
-        """Every request ends within so many steps, and then no block is held."""
+        """Checks that every request ends within `steps` steps, and that no block is held then."""
         for _ in range(steps):
             if self.live:
                 self.step()
