@@ -1,6 +1,6 @@
 """Two threads and one `LLM`: every pair of calls at the same time, each with the answer that it has alone.
 
-`python -m tests.engine.pairs --rounds 200` does it so often; the tests do it a few times.
+`python -m tests.engine.pairs --rounds 200` makes each pair 200 times; the tests make it a few times.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TEXT = list(range(2, 42))
 
 
 def make(backend: str = "numba", threads: int = 2) -> LLM:
-    """Large enough that kernels run in several threads."""
+    """An `LLM` with a random model so large that kernels run in several threads."""
     config = tiny_config(hidden_size=128, intermediate_size=256, heads=4, kv_heads=2, head_dim=32, max_positions=256)
     templates = ChatTemplates({"default": "{% for m in messages %}{{ m.content }}{% endfor %}"})
     model = TinyModel(config, tiny_params(config), ByteTokenizer(), templates)
@@ -38,7 +38,7 @@ def make(backend: str = "numba", threads: int = 2) -> LLM:
 
 
 class Calls:
-    """What may be called, by name; each returns something that can be compared."""
+    """The public calls of one `LLM`, by name. Each returns a value that can be compared."""
 
     def __init__(self, llm: LLM, folder: Path) -> None:
         self.llm, self.folder = llm, folder
@@ -59,7 +59,7 @@ class Calls:
         return [chunk.token_id for chunk in self.llm.stream(TEXT[3:], GREEDY)]
 
     def left_stream(self) -> Any:
-        """A stream that is not read to its end."""
+        """The first token of a stream that is not read to its end."""
         return next(self.llm.stream(TEXT[7:], GREEDY)).token_id
 
     def logits(self) -> Any:
@@ -79,7 +79,7 @@ class Calls:
 
 
 def together(calls: list[Callable[[], Any]], repeats: int = 1) -> list[list[Any]]:
-    """What each call returns, or raises, when all are made at the same time, each so often in its own thread."""
+    """For each call what it returns or raises. Each is made `repeats` times in its own thread, all at the same time."""
     results: list[list[Any]] = [[] for _ in calls]
     start = threading.Barrier(len(calls))
 
@@ -100,7 +100,7 @@ def together(calls: list[Callable[[], Any]], repeats: int = 1) -> list[list[Any]
 
 
 def wrong(rounds: int, backend: str = "numba") -> list[str]:
-    """Every pair, so many times -> what did not have its own answer."""
+    """Makes every pair of calls `rounds` times. Returns a line for each call with another answer than it has alone."""
     found: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         calls = Calls(make(backend), Path(folder))

@@ -1,4 +1,4 @@
-"""Proposers that are wrong on purpose, or right by knowing the answer."""
+"""Proposers of draft tokens that are wrong on purpose, or right because they call the model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ferrum.sched.sequence import TokenSequence
 from ferrum.speculation import NGRAM, Speculate
 
 Guess = Callable[[Sequence[int], int], list[int]]
-"""All tokens so far, how many are asked for -> what may follow."""
+"""From all tokens so far and the number of tokens that are asked for to the proposed tokens."""
 
 
 class Guesser:
-    """Proposes what a function says."""
+    """Proposes the tokens that a function returns."""
 
     def __init__(self, guess: Guess, cost: float = 0.0) -> None:
         self.cost = cost
@@ -35,12 +35,12 @@ class Guesser:
 
 
 def speculation(guess: Guess, most: int = 6) -> Speculation:
-    """Of an engine whose requests all speculate so, and where drafts cost little."""
+    """The setting of an engine in which every request has this proposer, and a draft costs little."""
     return Speculation({NGRAM: Guesser(guess)}, Speculate(NGRAM, most), DEVICE)
 
 
 def following(next_token: Callable[[Sequence[int]], int], tokens: Sequence[int], most: int) -> list[int]:
-    """What a model says next."""
+    """The next `most` tokens of a model."""
     said = list(tokens)
     while len(said) < len(tokens) + most:
         said.append(next_token(said))
@@ -48,7 +48,7 @@ def following(next_token: Callable[[Sequence[int]], int], tokens: Sequence[int],
 
 
 def guesses(next_token: Callable[[Sequence[int]], int], vocab_size: int) -> dict[str, Guess]:
-    """By what they are: always right, always wrong, right for a while, too many, none, by chance."""
+    """Functions for `Guesser`, by name: always right, always wrong, right at first, too many tokens, none, random."""
 
     def right(tokens: Sequence[int], most: int) -> list[int]:
         return following(next_token, tokens, most)

@@ -1,5 +1,5 @@
-"""Models that say what they are told to: one-hot embeddings, layers that add nothing, and a head that says which token
-follows which."""
+"""Model files with chosen answers: one-hot embeddings, layers that add nothing, and a head that gives each token the
+token that follows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = {"context_length": 128, "feed_forward_length": 8, "block_count": 1, "att
 
 
 def weights(size: int, follows: Mapping[int, int]) -> dict[str, np.ndarray]:
-    """By their names in safetensors; what no token is said of is followed by token 0."""
+    """The weights, by their names in safetensors. A token that is not in `follows` is followed by token 0."""
     hidden = -(-size // 8) * 8
     embedding, head = np.zeros((size, hidden), np.float32), np.zeros((size, hidden), np.float32)
     embedding[range(size), range(size)] = 1
@@ -35,7 +35,7 @@ def weights(size: int, follows: Mapping[int, int]) -> dict[str, np.ndarray]:
 
 
 def talking_folder(place: Path, files: Files, follows: Mapping[int, int], size: int, **config: Any) -> Path:
-    """A directory with these files; keys of config.json on top."""
+    """Writes a model folder with these files of a tokenizer. `config`: more keys of config.json."""
     place.mkdir()
     hidden = -(-size // 8) * 8
     values = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": size, "hidden_size": hidden,
@@ -46,7 +46,7 @@ def talking_folder(place: Path, files: Files, follows: Mapping[int, int], size: 
 
 
 def talking_gguf(place: Path, pairs: Pairs, follows: Mapping[int, int]) -> Path:
-    """A GGUF file with these words."""
+    """Writes a GGUF file with these pairs of metadata, which contain the vocabulary."""
     size = len(dict(pairs)["tokenizer.ggml.tokens"])
     arrays = weights(size, follows)
     metadata = {f"llama.{key}": value for key, value in SIZES.items()}

@@ -74,7 +74,7 @@ asked = st.tuples(
         seed=st.integers(0, 3),
         max_tokens=st.integers(1, 20),
         repetition_penalty=st.sampled_from([1.0, 1.0, 1.3]),
-        frequency_penalty=st.sampled_from([0.0, 0.0, -1.0]),  # which makes a text repeat itself
+        frequency_penalty=st.sampled_from([0.0, 0.0, -1.0]),  # a negative penalty makes a text repeat itself
         logprobs=st.sampled_from([None, 2]),
         prompt_logprobs=st.sampled_from([None, None, 1]),
         ignore_eos=st.just(True),
@@ -138,7 +138,7 @@ def proposer(blocks: int = 40, longest: int = 60, vocab_size: int = 257) -> Draf
     blocks=st.sampled_from([8, 12, 60]),
 )
 def test_proposals_are_what_the_model_says_next(steps: list[tuple[int, int, list[int], int]], blocks: int) -> None:
-    """Texts go on with some of what was proposed and something of their own, in any order."""
+    """Texts continue with some of the proposed tokens and with other tokens, in any order."""
     made = proposer(blocks)
     texts = [TokenSequence([1] * 8 + [number], SamplingParams(), 0) for number in range(3)]
     for number, most, more, kept in steps:
@@ -176,7 +176,8 @@ def test_what_the_second_model_has_no_word_for_is_proposed_nothing() -> None:
 
 @pytest.mark.clause("DRAFT-14")
 def test_words_that_the_first_model_does_not_have_are_never_proposed() -> None:
-    """The head has more rows than the vocabulary has tokens, as many a published one, and they are the likeliest."""
+    """The head has more rows than the vocabulary has tokens, as in some published models, and these rows are the most
+    likely ones."""
     head, table = HALF.params.head, HALF.params.embedding.table
     assert head is not None and isinstance(head.linear.weight, Dense) and isinstance(table, Dense)
     rows = head.linear.weight.data

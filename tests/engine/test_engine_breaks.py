@@ -51,7 +51,7 @@ def inside_a_step(frame: FrameType | None) -> bool:
     while frame is not None:
         name = frame.f_code.co_name
         if name in ("reset", "all_or_nothing", "_start_over", "__exit__", "tell"):
-            return False  # the way out itself, and observers, whose errors are logged
+            return False  # the code that cleans up after an error, and observers, whose errors are logged
         if name == "_step":
             return True
         frame = frame.f_back
@@ -59,7 +59,7 @@ def inside_a_step(frame: FrameType | None) -> bool:
 
 
 def run(engine: Engine) -> list[list[int]]:
-    """What a call does: submit, step, and cancel whatever happens."""
+    """Does what a public call does: submits, steps, and always cancels at the end."""
     requests: list[Request] = []
     try:
         for prompt in PROMPTS:
@@ -97,7 +97,7 @@ def test_an_interrupt_in_any_line_leaves_a_usable_engine(error: type[BaseExcepti
 
 @pytest.mark.clause("ENGINE-13", "DRAFT-01")
 def test_an_engine_that_starts_over_resets_its_proposers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second model must not keep blocks of texts that no longer exist."""
+    """A draft model must not keep blocks of texts that no longer exist."""
 
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def test_memory_that_runs_out_in_a_move_ends_the_requests_and_nothing_else(monke
 
 
 class Clumsy(EngineObserver):
-    """Fails whenever it is told something."""
+    """An observer that fails at every event."""
 
     def first_token(self, ttft_s: float) -> None:
         raise RuntimeError("clumsy")

@@ -1,4 +1,4 @@
-"""ENGINE-60 to ENGINE-64: what a chat takes beside its messages, and the contents it takes."""
+"""ENGINE-60 to ENGINE-64: the arguments of a chat beside its messages, and the kinds of content in a message."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def llm() -> LLM:
 
 
 def chat(llm: LLM, messages: Any = HI, **given: Any) -> str:
-    """The prompt, the same by all three calls."""
+    """The prompt of a chat. Checks that all three calls make the same one."""
     (one,) = llm.chat(messages, ONE, **given)
     (each,) = llm.chat_each(messages, ONE, **given)
     with llm.stream_chat(messages, ONE, **given) as stream:

@@ -1,4 +1,4 @@
-"""ENGINE-40: to the last bit what a request gets alone, whatever happens around it."""
+"""ENGINE-40: a request gets the same bits alone and beside any other requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tiny_llm(backend: str, blocks: int, host_blocks: int, **settings: object) ->
 
 @cache
 def alone(backend: str, prompt: tuple[int, ...], params: SamplingParams) -> tuple[int, ...]:
-    """Whole, by itself, with nothing cached, in blocks of 16."""
+    """The oracle: the answer of a new engine with blocks of 16, in which there is no other request and no cache."""
     llm = tiny_llm(backend, 4, 0, prefix_caching=False)
     return llm.generate(list(prompt), params)[0].token_ids
 
@@ -106,7 +106,7 @@ def loaded(smollm2_path: Path) -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def prompts() -> list[list[int]]:
-    """Some of them begin alike."""
+    """Draws prompts, some of which share a prefix."""
     chance = random.Random(7)
     beginnings = [[chance.randrange(20, 49000) for _ in range(length)] for length in (16, 40)]
     return [

@@ -23,7 +23,7 @@ PROMPTS = [[n, *range(65, 85)] for n in range(6)]
 
 
 class Unreliable(NumpyOps):
-    """Every third download or so fails while blocks move to the host."""
+    """A backend in which about one of three downloads fails while blocks move to the host."""
 
     def __init__(self, error: type[Exception]) -> None:
         super().__init__(deterministic=True)

@@ -33,7 +33,7 @@ BEGINNING = 0
 
 
 class FramingTokenizer(ByteTokenizer):
-    """One special token before every text and two behind it."""
+    """A tokenizer that puts one special token before every text and two behind it."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         own = super().encode(text, add_special_tokens=add_special_tokens)
@@ -47,7 +47,7 @@ def tiny_llm(deterministic: bool = False, dtype: str = "float64", **engine: Any)
 
 
 def expected(token_ids: list[int], pooling: str) -> NDArray[np.float64]:
-    """The oracle: the textbook model, pooled."""
+    """The oracle: the pooled hidden states of `dense_logits`'s plain model."""
     rows = dense_vectors(CONFIG, PARAMS, token_ids)
     return {"mean": rows.mean(0), "last": rows[-1], "cls": rows[0]}[pooling]
 
@@ -150,7 +150,7 @@ def test_a_cut_text_keeps_what_belongs_around_it() -> None:
 
 
 def interrupted(llm: LLM, error: type[BaseException]) -> None:
-    """The second step fails."""
+    """Embeds texts while the second step raises `error`, and checks that the call raises it."""
     original, calls = llm.runner.vectors, iter([False, True, False])
 
     def vectors(plan: Any) -> Any:
@@ -233,7 +233,8 @@ def test_a_text_begins_again_after_all_blocks_were_freed(when: int, withdrawn: b
 
 
 def final_sums(job: EmbeddingJob) -> list[Any]:
-    """The rows of a stub are 1 for one token and 0 for all others: so is the sum of their mean."""
+    """The mean vectors of a job, not normalised. A stub's row is 1 for one token and 0 for all others, so the numbers
+    of each mean add up to 1."""
     plain = EmbeddingJob(job.texts, EmbeddingOptions(Pooling.MEAN, normalize=False))
     plain.pooled = job.pooled
     return plain.result()

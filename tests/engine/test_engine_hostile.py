@@ -1,4 +1,4 @@
-"""ENGINE-49: whatever some requests ask for, the answers to all others are those that they have alone."""
+"""ENGINE-49: whatever hostile requests ask for, other requests get the answers that they have alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ferrum.text.byte_tokenizer import ByteTokenizer
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 DAMAGED = 200
-"""A token whose embedding is no number."""
+"""A token whose embedding is NaN."""
 LONG = "a" * 10**6
 HOSTILE: dict[str, Callable[[], Any]] = {
     "stop token beyond the vocabulary": lambda: SamplingParams(min_tokens=2, stop_token_ids=[257]),

@@ -1,4 +1,4 @@
-"""SAMPLE-35 and SAMPLE-29: structures that would take time, memory or the process, and those that only look so."""
+"""SAMPLE-35 and SAMPLE-29: structures that would use too much time or memory or crash, and harmless ones like them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.sample.following import MAKER, bytes_maker, say
 
 @contextmanager
 def untried() -> Iterator[None]:
-    """Starting another process fails while the block runs."""
+    """While the block runs, another process cannot be started."""
 
     def refuse(*vocabulary: Any) -> grammar_trial.Tried:
         raise AssertionError("a structure was tried out")
@@ -36,7 +36,7 @@ def untried() -> Iterator[None]:
 
 
 def chain(count: int, link: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
-    """A schema whose parts lead from one to the next."""
+    """A schema whose parts each refer to the next one."""
     parts: dict[str, Any] = {str(i): link({"$ref": f"#/$defs/{i + 1}"}) for i in range(count)}
     return json.dumps({"$ref": "#/$defs/0", "$defs": {**parts, str(count): {"type": "integer"}}})
 
@@ -76,7 +76,7 @@ print("MiB", int(most[0].split()[1]) // 1024)
 
 @pytest.mark.clause("SAMPLE-35")
 def test_no_structure_ends_the_process() -> None:
-    """In a process of its own, which lives on, and is not large."""
+    """Runs in another process, which must not crash and must stay small."""
     ran = subprocess.run([sys.executable, "-c", PROGRAM, *CHAINS], capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     *outcomes, memory = ran.stdout.splitlines()
@@ -326,7 +326,7 @@ def test_a_grammar_that_became_too_much_is_forgotten() -> None:
 
 
 class PanicException(BaseException):
-    """As native code raises it: none of Python's own exceptions."""
+    """An error of native code, which is not derived from `Exception`."""
 
 
 @pytest.mark.clause("SAMPLE-29")
@@ -380,7 +380,7 @@ def test_lark_and_gbnf_are_told_apart_in_time() -> None:
     ],
 )
 def test_a_grammar_without_an_end_is_followed_step_by_step(text: str) -> None:
-    """If a grammar forces a long run of tokens, other sequences do not wait for the last of them."""
+    """If a grammar allows only one continuation, with many tokens, other sequences do not wait for the last of them."""
     own, began = MAKER(StructuredOutputs(grammar=text)), time.thread_time()
     with suppress(ModelError):
         say(own, "a" * 20)

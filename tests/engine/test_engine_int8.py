@@ -44,7 +44,7 @@ def llm_of(ops: TensorOps, params: DecoderParams = PARAMS["dense"], **engine: An
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Relative L2 distance of a typical row: where a rounding chooses another expert, a row is far off."""
+    """The median over rows of the relative L2 distance, since a row with another expert is far off."""
     return float(np.median(np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)))
 
 
@@ -61,7 +61,7 @@ def test_logits_are_close_to_those_of_exact_products_and_not_the_same(name: str,
 @pytest.mark.parametrize("kv_dtype", ["auto", "q8_0"])
 @pytest.mark.parametrize("kind", PARAMS)
 def test_a_preempted_sequence_in_a_small_pool_gets_the_same_tokens(kind: str, kv_dtype: str) -> None:
-    """In deterministic mode, which int8 is allowed in: chunks, company and preemption change nothing."""
+    """int8 has a deterministic mode: chunks, other sequences and preemption do not change the tokens."""
     ops = backend("numba", threads=2)
     prompts = [[*TEXT[: 3 * number], number] for number in range(1, 8)]
     params = [
@@ -113,7 +113,7 @@ def test_who_cannot_compute_so_says_so() -> None:
 @pytest.mark.clause("OPS-82")
 @pytest.mark.parametrize("dtype", ["q4_0", "q8_0"])
 def test_weights_that_are_rounded_while_they_are_loaded(dtype: str, tmp_path: Path) -> None:
-    """From safetensors in float32, whose embedding is its head, and whose width is no multiple of 32 everywhere."""
+    """The file is safetensors in float32; its embedding is also its head, and some widths are no multiple of 32."""
     path = write_model(tmp_path)
     exact, found = (
         LLM(path, dtype=dtype, compute=compute, backend="numba", threads=1) for compute in ("float32", "int8")
@@ -137,7 +137,7 @@ def test_the_real_model_answers_sensibly_and_its_file_leaves_memory(smollm2_path
     expected = exact.logits(tokens)
     assert 5e-3 < difference(found, expected) < 6e-2
     assert (found.argmax(1) == expected.argmax(1)).mean() > 0.8
-    np.testing.assert_array_equal(llm.logits(tokens), found)  # of the same file, in another arithmetic meanwhile
+    np.testing.assert_array_equal(llm.logits(tokens), found)  # not those of `exact`
 
 
 PASSAGE = (

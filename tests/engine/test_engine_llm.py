@@ -26,7 +26,7 @@ GREEDY = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
 
 
 class MarkingTokenizer(ByteTokenizer):
-    """Puts an EOS in front of a raw prompt, as models do that want a beginning-of-sequence token."""
+    """A tokenizer that puts EOS in front of a raw prompt, as models with a beginning-of-sequence token do."""
 
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         return [EOS] * add_special_tokens + super().encode(text, add_special_tokens=add_special_tokens)
@@ -44,7 +44,7 @@ def all_free(llm: LLM) -> bool:
 
 
 def dense_greedy(prompt: list[int], count: int) -> list[int]:
-    """The oracle: the whole text again for every token."""
+    """The oracle: greedy tokens, each from the logits of the whole text."""
     config, tokens = tiny_config(), list(prompt)
     for _ in range(count):
         tokens.append(int(dense_logits(config, tiny_params(config), tokens)[-1].argmax()))

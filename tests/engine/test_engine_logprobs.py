@@ -24,7 +24,7 @@ def tiny_llm(**engine: object) -> LLM:
 
 
 def expected(tokens: list[int]) -> np.ndarray:
-    """[tokens, vocab]: row i is the log probabilities of what comes after token i."""
+    """The oracle, [tokens, vocab]: row i has the log probabilities of the token after token i."""
     logits = dense_logits(tiny_config(), tiny_params(tiny_config()), tokens)
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
@@ -65,7 +65,7 @@ def test_of_prompt_and_answer(chunk: int, budget: int, monkeypatch: pytest.Monke
 
 @pytest.mark.clause("ENGINE-42")
 def test_a_preempted_prompt_is_scored_all_the_same() -> None:
-    """So little memory that one prompt is begun, put back and computed again."""
+    """Memory is so small that one of the prompts is preempted and computed again."""
     llm = tiny_llm(block_size=2, max_num_batched_tokens=4, kv_memory=16 * 2 * 2 * 2 * 8 * 8 * 2)
     params = SamplingParams(max_tokens=4, temperature=0, prompt_logprobs=0, ignore_eos=True)
     prompts = [PROMPT[i : i + 10] for i in range(6)]

@@ -1,4 +1,4 @@
-"""ENGINE-04 to ENGINE-15: any trace of requests over a stub model, each against what it would say alone."""
+"""ENGINE-04 to ENGINE-15: any trace of requests over a stub model; each answer against the one it has alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LETTERS = b"abcde"
 
 
 def letters(tokens) -> int:
-    """A language of five letters in which every token of the past has a say; one token in thirteen is the end."""
+    """The next token of the stub model depends on all tokens so far: EOS once in 13 tokens, else one of 5 letters."""
     mixed = sum((place + 1) * (token + 3) for place, token in enumerate(tokens))
     return EOS if mixed % 13 == 0 else LETTERS[mixed % 5]
 
@@ -50,7 +50,7 @@ def nothing_held(engine: Engine) -> bool:
 
 
 def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) -> tuple[list[int], str, FinishReason]:
-    """What a request says by itself, without an engine: the oracle. Texts are ASCII, one letter a token."""
+    """The oracle: tokens, text and finish reason of a request without an engine. A token is one character of ASCII."""
     tokens, text, free = list(prompt), "", 0
     limit = context if params.max_tokens is None else min(context, len(prompt) + params.max_tokens)
     endings = set(params.stop_token_ids) | (set() if params.ignore_eos else {EOS})
@@ -67,7 +67,7 @@ def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) ->
         if token not in endings or params.include_stop_str_in_output:
             text += said
         if len(tokens) - len(prompt) <= params.min_tokens:
-            free = len(text)  # a stop string counts only behind this
+            free = len(text)  # stop strings before this place are ignored
         found = [(place + len(stop), place) for stop in params.stop if (place := text.find(stop, free)) >= 0]
         if found:
             end, start = min(found)
@@ -80,7 +80,7 @@ def alone(prompt: list[int], params: SamplingParams, seed: int, context: int) ->
 
 @st.composite
 def request_params(draw: st.DrawFn) -> SamplingParams:
-    """Mostly greedy: at 0.2 one letter in three is any byte below 128 or none."""
+    """Draws sampling parameters, often greedy ones, of the kinds that the oracle `alone` follows."""
     max_tokens = draw(st.one_of(st.none(), st.integers(1, 12)))
     return SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.0, 0.2])),
@@ -106,6 +106,10 @@ prompts = st.lists(st.sampled_from(LETTERS), min_size=1, max_size=20)
 
 
 class EngineMachine(RuleBasedStateMachine):
+    """Compares the completion of every request with the oracle `alone`, in an engine with any settings and any
+    proposer. Rules: submit (also what must be refused), change a priority, steps, cancel. After each rule the blocks
+    of memory are audited; at the end every request finishes and no block is held."""
+
     @initialize(
         settings=st.builds(
             StubSettings,
@@ -195,7 +199,7 @@ class EngineMachine(RuleBasedStateMachine):
             self.check_prompt_logprobs(prompt, completion.prompt_logprobs)
 
     def check_logprobs(self, prompt: list[int], params: SamplingParams, choice: Choice) -> None:
-        """Of the model, whatever the parameters make of it: one token has the logit 1, all others 0."""
+        """Log probabilities are those of the model's logits (1 for one token, 0 for all others), before any edit."""
         if params.logprobs is None:
             assert choice.logprobs is None
             return
@@ -249,7 +253,7 @@ def finish(engine: Engine, *requests: Request) -> None:
 
 
 def spell(text: bytes, *, then: int = EOS) -> NextToken:
-    """A model that says `text` after a prompt of one token, whatever the prompt is."""
+    """A stub model that answers any prompt of one token with `text`, and then repeats the token `then`."""
     return lambda tokens: (*text, *[then] * 100)[len(tokens) - 1]
 
 
@@ -305,13 +309,13 @@ def test_characters_are_whole_or_replaced_at_the_end() -> None:
 
 @pytest.mark.clause("ENGINE-07", "ENGINE-08")
 def test_the_last_character_can_complete_a_stop_string() -> None:
-    """Only the end of the generation shows that the character stays broken."""
+    """Only at the end of the generation is it certain that the last character is incomplete."""
     assert said(b"ab\xe2", stop="b\ufffd", max_tokens=3) == ("a", 3, FinishReason.STOP)
 
 
 @pytest.mark.clause("ENGINE-11")
 def test_a_request_can_be_cancelled_in_the_middle_of_a_step() -> None:
-    """As the garbage collector does it, when it finds a stream without references."""
+    """The garbage collector does this when it finds a stream without references."""
     engine, runner = engine_of()
     stays, leaves = (engine.submit([1, 2], SamplingParams(temperature=0, max_tokens=4, ignore_eos=True)) for _ in "ab")
     engine.step()

@@ -1,4 +1,4 @@
-"""What callers of `LLM` see of the memory below: prefixes, priorities, long queues, saved files."""
+"""What callers of `LLM` see of the KV cache and the scheduler: prefixes, priorities, long queues, saved files."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ENDLESS = SamplingParams(temperature=0, max_tokens=20, ignore_eos=True)
 
 
 class Clock:
-    """Goes on when told to."""
+    """A clock that moves only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -37,7 +37,7 @@ class Clock:
 
 
 class Notebook(EngineObserver):
-    """Writes everything down."""
+    """An observer that records every event."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
@@ -139,7 +139,7 @@ def test_a_priority_can_be_changed() -> None:
     engine.update_priority(second, Priority.CRITICAL)
     while not second.finished:
         engine.step()
-    assert len(first.completion().token_ids) == 1  # it gave way
+    assert len(first.completion().token_ids) == 1  # it was preempted
     engine.update_priority(second, Priority.LOW)  # too late, and no error
     run(engine)
     for request, prompt in ((first, [97]), (second, [98])):
@@ -186,7 +186,7 @@ def test_an_observer_hears_of_everything_once() -> None:
 
 
 class Onlooker(EngineObserver):
-    """Writes down plans, and what tokens are sampled from."""
+    """An observer that records plans, and the logits from which tokens are sampled."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []

@@ -1,4 +1,4 @@
-"""ENGINE-19: prompts, conversations, parameters and priorities in whatever form they come."""
+"""ENGINE-19: the forms in which prompts, conversations, parameters and priorities are accepted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HELLO = {"role": "user", "content": "Hi"}
 
 
 class Scalar:
-    """A number as other libraries have it: an array without dimensions, which says that it can be iterated."""
+    """A number of another library: an array without dimensions, whose type claims that it can be iterated."""
 
     ndim = 0
 
@@ -44,7 +44,7 @@ class Scalar:
 
 
 class OneElement(Scalar):
-    """An array of one element, which stands for a number as well."""
+    """An array of one element, which converts to a number too."""
 
     ndim = 1
 

@@ -20,13 +20,13 @@ from ferrum.types import DecodeSteps
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 NATIVE = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
-"""Wide enough for kernels."""
+"""A width for which the compiled kernels run."""
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 PROMPTS = ["one", "two tokens", "a prompt of its own"]
 
 
 def biased(tree: Any) -> Any:
-    """The same parameters, with a bias wherever a linear has none."""
+    """The same parameters, with a bias for each linear layer that has none."""
     if isinstance(tree, Linear):
         rows = tree.weight.rows
         return Linear(tree.weight, np.random.default_rng(rows).standard_normal(rows).astype(np.float32))

@@ -62,7 +62,7 @@ def poisoned_runner(ops: TensorOps, config: ModelConfig, blocks: int, block_size
 
 
 def run_in_pieces(runner: Runner, sequences: list[TokenSequence], data: st.DataObject) -> list[np.ndarray]:
-    """-> logits [tokens, vocab] of each sequence, computed in random chunks of random company."""
+    """The logits [tokens, vocab] of each sequence, computed in random chunks beside random other sequences."""
     logits: list[list[np.ndarray]] = [[] for _ in sequences]
     while pending := [i for i, sequence in enumerate(sequences) if sequence.pending]:
         chosen = data.draw(st.lists(st.sampled_from(pending), min_size=1, unique=True))
@@ -116,7 +116,7 @@ def test_batch_mates_change_nothing_but_rounding(backend: str) -> None:
 @pytest.mark.clause("ENGINE-02")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_step_without_rows_still_writes_its_keys(backend: str) -> None:
-    """The middle of a prompt wants no logits at all."""
+    """A chunk in the middle of a prompt needs no logits."""
     config, text = tiny_config(), [5, 6, 7, 8, 9]
     ops = ops_of(backend)
     runner = poisoned_runner(ops, config, 3, 2)

@@ -1,4 +1,4 @@
-"""ENGINE-17: what cannot be is refused by name. Prefixes in files, through the front door."""
+"""ENGINE-17: impossible settings are refused by name. Prefixes are saved and loaded by the public calls."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ BACKENDS = ("numpy", "numba")
 
 @cache
 def tiny_llm() -> LLM:
-    """A random model of bytes: it would say anything."""
+    """A random model of bytes, whose answers do not match a grammar by chance."""
     config = tiny_config()
     return LLM.from_loaded(TinyModel(config, tiny_params(config), ByteTokenizer()), NumpyOps())
 
@@ -87,7 +87,7 @@ def test_a_grammar_is_followed(text: str) -> None:
 
 @pytest.mark.clause("SAMPLE-28")
 def test_what_ends_a_text_is_possible_only_where_it_is_complete() -> None:
-    """A model that wants nothing but to stop, and min_tokens that forbid it: neither breaks the grammar."""
+    """The most likely token of the model is always EOS, and min_tokens forbids it: both do not break the grammar."""
     structure = StructuredOutputs(regex="a{3}b?")
     eager = SamplingParams(temperature=0, logit_bias={EOS: 100.0}, max_tokens=20, structured_outputs=structure)
     (answer,) = tiny_llm().generate([[65]], eager)
@@ -196,7 +196,7 @@ SCHEMA = {
 
 @pytest.mark.clause("SAMPLE-28")
 def test_white_space_between_the_parts_of_json_ends() -> None:
-    """A model that wants nothing but spaces has to come to the point."""
+    """The most likely token of the model is always a space: the answer must still end."""
     spaces = SamplingParams(temperature=0, logit_bias={32: 100.0}, max_tokens=200,
                             structured_outputs=StructuredOutputs(json={"enum": [[1]]}))  # fmt: skip
     (answer,) = tiny_llm().generate([[65]], spaces)
@@ -205,7 +205,7 @@ def test_white_space_between_the_parts_of_json_ends() -> None:
 
 @pytest.mark.clause("SAMPLE-28")
 def test_json_of_the_real_model_always_validates(smollm2_path: Path) -> None:
-    """As many answers at temperature 1 as a property has examples, a hundred at most."""
+    """The number of answers, at temperature 1, is that of the examples of a property, a hundred at most."""
     count = min(settings.default.max_examples, 100)
     llm = LLM(smollm2_path, threads=2)
     structure = StructuredOutputs(json=SCHEMA)
@@ -224,7 +224,8 @@ def test_json_of_the_real_model_always_validates(smollm2_path: Path) -> None:
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_a_stop_token_never_ends_a_text_in_its_middle(stops: dict[str, Any], seed: int) -> None:
-    """Where it is needed to go on, the request ends with an error, and not with half a text that is called whole."""
+    """If the grammar allows only a stop token to continue, the request ends with an error. It does not end with an
+    incomplete text and finish reason "stop"."""
     structure = StructuredOutputs(
         json={
             "type": "object",
@@ -249,7 +250,7 @@ def test_a_stop_token_never_ends_a_text_in_its_middle(stops: dict[str, Any], see
 
 @pytest.mark.clause("SAMPLE-28")
 def test_a_stop_token_may_end_a_text_that_is_whole() -> None:
-    """The grammar could go on with it, and need not."""
+    """The grammar could continue with the stop token, and the text is complete without it."""
     params = SamplingParams(
         temperature=0, logit_bias={97: 100.0}, max_tokens=9, stop_token_ids=[97],
         structured_outputs=StructuredOutputs(regex="[ab]b?a*"),

@@ -1,4 +1,4 @@
-"""ENGINE-33 to ENGINE-35: an engine in a thread of its own, with many listeners."""
+"""ENGINE-33 to ENGINE-35: an engine in its own thread, with many threads that read answers."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ferrum.testing.life import alone, letters
 from ferrum.types import FinishReason, Priority
 
 PATIENCE = 30.0
-"""Seconds after which a test that waits has failed; none of them needs a tenth of one."""
+"""Seconds after which a test that waits fails. Each wait takes less than a tenth of a second."""
 PARAMS = SamplingParams(temperature=0, max_tokens=8)
 ENDLESS = SamplingParams(temperature=0, max_tokens=50, ignore_eos=True)
 
 
 class Gate:
-    """An executor that computes a step only when it is let."""
+    """An executor that computes a step only when the test opens the gate."""
 
     def __init__(self, engine: Engine) -> None:
         self._steps = threading.Semaphore(0)
@@ -173,7 +173,7 @@ def test_a_step_that_fails_ends_what_was_there_and_nothing_else(
 def test_an_engine_that_starts_over_ends_every_ticket(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """No thread waits for ever, also for a request that has had no chunk yet."""
+    """No thread waits without end, also not for a request that has no chunk yet."""
 
     def fail(*_arguments: object) -> None:
         monkeypatch.undo()

@@ -84,7 +84,7 @@ def test_a_newcomer_is_not_kept_waiting_by_a_long_answer() -> None:
 
 
 class Calling(EngineObserver):
-    """Calls what it is called by."""
+    """An observer that makes a call itself when the first token of a request comes."""
 
     def __init__(self) -> None:
         self.call: Any = None
@@ -152,7 +152,7 @@ def test_streams_that_the_collector_drops_in_the_middle_of_a_step_are_cancelled(
 
 
 def damaged(rows: list[int], value: float) -> LLM:
-    """A model in which these tokens of the vocabulary have no embedding."""
+    """A model in which the embeddings of these tokens are `value`."""
     config = replace(tiny_config(max_positions=256), eos_token_ids=())
     params = tiny_params(config)
     params.embedding.table.data[rows] = value
@@ -327,7 +327,7 @@ def test_a_cancellation_by_another_thread_waits_for_the_owner() -> None:
 
 @pytest.mark.clause("ENGINE-34")
 def test_news_are_those_of_the_last_step() -> None:
-    """A program that never asks for news keeps no finished request in memory by them."""
+    """A program that never reads the news keeps no finished request in memory."""
     engine = stub_engine(StubSettings(), letters)
     for prompt in ([97], [98]):
         request = engine.submit(prompt, SamplingParams(temperature=0, max_tokens=2))

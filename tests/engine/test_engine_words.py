@@ -1,4 +1,4 @@
-"""Ends of an answer and its first space, from a model's files to what a caller sees."""
+"""End tokens and the first space of an answer, from the files of a model to the text that a caller gets."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_first_word_of_a_continuation_keeps_its_space(
 
 @pytest.mark.clause("TEXT-51")
 def test_a_structure_ends_with_an_end_that_has_no_text(tmp_path: Path) -> None:
-    """A row of the model without a token in its tokenizer may be what ends."""
+    """The end token may be a row of the model's head for which the tokenizer has no token."""
     pytest.importorskip("llguidance")
     size = len(VOCABULARY)
     files = folder("bytes", {"tokenizer_class": "PreTrainedTokenizerFast"})

@@ -19,7 +19,7 @@ texts = st.lists(st.integers(0, 2), min_size=1, max_size=60)
 
 
 def searched(tokens: list[int], most: int) -> list[int]:
-    """By trying every earlier place, the newest first."""
+    """The oracle: tries every earlier place, the newest first."""
     best, length = None, SHORTEST - 1
     places = [
         place

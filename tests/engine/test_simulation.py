@@ -1,4 +1,4 @@
-"""ENGINE-41: lives of an engine from seeds; and that a life finds the defects it is there to find."""
+"""ENGINE-41: simulations of an engine from seeds, and planted defects that a simulation must find."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""DRAFT-01 to -13: whatever is proposed, answers are those of an engine without proposals, and it pays or stops."""
+"""DRAFT-01 to -13: whatever is proposed, answers are those of an engine without proposals, and drafts that do not pay
+stop."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def test_right_proposals_save_steps_and_are_counted() -> None:
 
 @pytest.mark.clause("DRAFT-13")
 def test_what_does_not_pay_is_not_computed_until_it_would_have_been_right() -> None:
-    """Wrong for thirty tokens, right ever after."""
+    """The proposals are wrong for thirty tokens, and right from then on."""
 
     def guess(tokens: Sequence[int], most: int) -> list[int]:
         return GUESSES["wrong" if len(tokens) < 35 else "right"](tokens, most)
@@ -168,7 +169,7 @@ def test_drafts_take_what_is_left_over(
 
 @pytest.mark.clause("DRAFT-04")
 def test_a_full_pool_is_shared_as_without_proposals() -> None:
-    """Two texts that just fit: a block more for a draft would make one of them give way."""
+    """Two texts fill the pool exactly: another block for a draft would preempt one of them."""
     asked = [([*b"abc"], replace(GREEDY, max_tokens=13)) for _ in range(2)]
     settings = StubSettings(blocks=8, block_size=4, prefix_caching=False)
     engine = stub_engine(settings, letters, speculation=speculation(GUESSES["wrong"]))
@@ -177,7 +178,7 @@ def test_a_full_pool_is_shared_as_without_proposals() -> None:
 
 
 class Chooser(StubRunner):
-    """A model with three possible tokens, whatever has come: their logits are 0, ln 2 and ln 5."""
+    """A model with three possible tokens after any text: their logits are 0, ln 2 and ln 5."""
 
     def run(self, plan: StepPlan) -> Tensor:
         rows = len(super().run(plan))
@@ -188,7 +189,7 @@ class Chooser(StubRunner):
 
 @pytest.mark.clause("DRAFT-06")
 def test_sampled_tokens_have_their_distribution_beside_proposals() -> None:
-    """Chi-square of 27 outcomes of three tokens; the proposals are right now and then."""
+    """Chi-square test of the 27 outcomes of three tokens; some proposals are right."""
     engine = stub_engine(StubSettings(), speculation=speculation(lambda tokens, most: [67, 66, 67][:most], 3))
     assert isinstance(engine.executor, StubRunner)
     engine.executor = Chooser(engine.executor.store)

@@ -38,7 +38,7 @@ def generated(llm: LLM, prompts: list[list[int]], params: SamplingParams | list[
 
 
 def swapped(llm: LLM) -> Any:
-    """Six sequences in the memory of two: they give way to one another, and come back."""
+    """Two answers to each of six prompts in memory for two sequences, so that sequences are swapped out and in."""
     found = [generated(llm, [[n, *TEXT] for n in range(6)], LONG) for _ in range(2)]
     counters = llm.stats().kv
     assert counters.swapped_out and counters.swapped_in and counters.demoted and counters.promoted
@@ -51,7 +51,7 @@ def scored(llm: LLM) -> Any:
 
 
 def tokens_of(scores: Any) -> Any:
-    """Of what `scored` returns, all but the logarithms themselves."""
+    """What `scored` returns without the log probabilities: tokens, and the reported tokens with their ranks."""
     choices, prompt = scores
     places = [*(place for choice in choices for place in choice.logprobs), *filter(None, prompt)]
     return [choice.token_ids for choice in choices], [[(token, one.rank) for token, one in p.items()] for p in places]
@@ -129,7 +129,7 @@ def test_the_definition_of_sampling_touches_no_tensor() -> None:
 
 
 def decode_step(params: list[SamplingParams], on_host: bool, layers: int = 2) -> Counts:
-    """What one decode step asks of the backend, constants and prompts being there."""
+    """The calls of the backend in one decode step. Constants are uploaded and prompts computed before."""
     ops = StrictOps(on_host=on_host)
     llm = tiny_llm(ops, layers)
     for number, each in enumerate(params):
