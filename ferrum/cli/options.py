@@ -89,8 +89,8 @@ _ENGINE = (
                  help="In place of --kv-memory, on a GPU: share of its memory for the program, from 0 to 1; keys "
                  "and values get what the weights leave."),
     click.option("--scheduler", default="fifo", show_default=True,
-                 help="Order in which requests run: fifo (order of arrival) or priority (smallest priority number "
-                 "first)."),
+                 help="Order in which requests run: fifo (order of arrival) or priority (critical, high, normal, low; "
+                 "a request that waits rises)."),
     click.option("--eviction", default="lru", show_default=True,
                  help="Which unused block of the prefix cache is dropped first when memory is full: "
                  f"{', '.join(POLICIES)}."),
@@ -98,8 +98,8 @@ _ENGINE = (
                  help="Compute each prompt completely. Otherwise the keys and values of a beginning that was "
                  "computed before are used again."),
     click.option("--deterministic", is_flag=True,
-                 help="Give the same answer, bit for bit, whatever other requests run at the same time. It is "
-                 "somewhat slower."),
+                 help="Give the same answer, bit for bit, whatever other requests run at the same time. Prompts are "
+                 "slower on a GPU; on numba only operations without a kernel are."),
 )  # fmt: skip
 
 offline_option = click.option(

@@ -190,7 +190,7 @@ def test_distributions_are_recorded_only_on_demand() -> None:
         assert viewer.steps and not any("stages" in choice for step in viewer.steps for choice in step["choices"])
 
 
-@pytest.mark.clause("GLASS-08")
+@pytest.mark.clause("GLASS-08", "SERVER-30")
 def test_steps_need_a_key_and_the_page_does_not() -> None:
     with application(glass=True, api_keys=("one",)) as app:
         page = ask(app, "GET", "/glass")
