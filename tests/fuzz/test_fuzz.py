@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from ferrum import SamplingParams
+from ferrum.config import EngineConfig
 from tests.fuzz.runner import fuzz
 from tests.fuzz.target import TARGETS
+from tests.fuzz.targets.parameters import CONFIG, GOOD
 
 CASES = {
     "gguf": 300,
@@ -21,13 +26,19 @@ CASES = {
     "structures": 60,
     "parameters": 300,
 }
-"""What takes about half a second each."""
+"""The number of cases of each target: about half a second each."""
 SECONDS = 60.0
 NIGHTLY = "nightly"
 
 
 def test_every_target_is_tried() -> None:
     assert list(CASES) == list(TARGETS)
+
+
+@pytest.mark.clause("SEC-06")
+@pytest.mark.parametrize(("kind", "values"), [(SamplingParams, GOOD), (EngineConfig, CONFIG)])
+def test_every_parameter_is_tried_with_values_of_its_type(kind: Any, values: dict[str, list[Any]]) -> None:
+    assert values.keys() == {field.name for field in dataclasses.fields(kind)}
 
 
 @pytest.mark.parametrize(

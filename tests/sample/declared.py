@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 from hypothesis import strategies as st
 
+from ferrum.given import LARGEST_INTEGER
 from ferrum.parameter import FILTER, Number
 from ferrum.sampling_params import NUMBERS
 
@@ -25,6 +27,20 @@ def examples(name: str) -> list[float]:
         width = _most(declared) - declared.least
         values = [declared.least + share * width for share in (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0)]
     return [declared.kind(value) for value in values if value != declared.default]
+
+
+def extremes(name: str) -> list[float | None]:
+    """Allowed values: the ends of the range, just above the least, the default, the middle, "off", None if allowed."""
+    declared = NUMBERS[name]
+    if declared.choices:
+        return list(declared.choices)
+    whole = declared.kind is int
+    most = declared.most if declared.most is not None else LARGEST_INTEGER if whole else sys.float_info.max
+    least = [] if declared.above_least else [declared.least]
+    above = declared.least + (1 if whole else sys.float_info.min)
+    numbers = (*least, above, declared.default, (declared.least + min(most, 2 * LARGEST)) / 2, most)
+    off = [] if declared.also_off is None else [declared.also_off]
+    return [*dict.fromkeys(map(declared.kind, numbers)), *off, *([None] if declared.optional else [])]
 
 
 def refused(name: str) -> list[Any]:

@@ -20,35 +20,38 @@ from ferrum.config import EngineConfig, parse_memory
 from ferrum.engine.thread import EngineThread
 from ferrum.errors import FerrumError
 from ferrum.kv.eviction import POLICIES
-from ferrum.sampling_params import StructuredOutputs
+from ferrum.sampling_params import LOGPROBS_MODES, NUMBERS, StructuredOutputs
+from ferrum.sched.order import ORDERS
 from ferrum.text.template_names import ChatTemplates
 from ferrum.types import Priority
 from tests.fuzz.mutate import INTERESTING, STRANGE, mutate_text
 from tests.fuzz.target import Target, Wrong
 from tests.fuzz.targets.answers import SMALL, byte_tokenizer, check_idle
+from tests.sample.declared import extremes
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 GOOD: dict[str, list[Any]] = {
-    "n": [1, 2], "max_tokens": [1, 3, None], "min_tokens": [0, 2], "temperature": [0.0, 1.0, 1e-30, 1e30],
-    "top_k": [0, 1, 5, 10**6], "top_p": [1.0, 0.5, 1e-300], "min_p": [0.0, 0.1, 1.0], "typical_p": [1.0, 0.5, 1e-9],
-    "mirostat": [0, 2], "mirostat_tau": [5.0, 0.0, 1e308], "mirostat_eta": [0.1, 1.0],
-    "repetition_penalty": [1.0, 0.01, 100.0], "presence_penalty": [0.0, -2.0, 2], "frequency_penalty": [0.5],
+    **{name: extremes(name) for name in NUMBERS},
     "logit_bias": [{}, {1: 100.0, 2: -100}, {256: 5.0}, {257: 1.0}], "seed": [None, 0, 2**70, -1],
     "stop": [(), "a", ("ab", "\n"), ("a" * 10_000,)],
     "stop_token_ids": [(), (1,), (256, 0), (257,), (-1,), (10**23,), (-60000,)], "ignore_eos": [True, False],
     "include_stop_str_in_output": [True], "skip_special_tokens": [False], "logprobs": [None, 0, 3, -1, 10**9],
-    "prompt_logprobs": [None, 0, 1, -1], "logprobs_mode": ["raw_logprobs", "processed_logprobs"],
+    "prompt_logprobs": [None, 0, 1, -1], "logprobs_mode": list(LOGPROBS_MODES),
     "structured_outputs": [None, StructuredOutputs(regex="[ab]+"), StructuredOutputs(choice=("yes",))],
+    "speculate": [None, "off", "ngram", "ngram:2", "draft"],
 }  # fmt: skip
+"""For each field of SamplingParams values of its type; those of a number follow from its declaration."""
 CONFIG: dict[str, list[Any]] = {
     "backend": ["numpy", "auto", "cuda"], "dtype": ["auto", "q8_0"], "compute": ["float32", "bfloat16", "int8"],
     "threads": [None, 1, 2**31, 10**9], "max_model_len": [None, 16, 64, 65], "max_num_seqs": [1, 64, 2**62],
     "max_num_batched_tokens": [1, 7, 2**62], "block_size": [1, 16, 2**31, 2**62],
     "kv_memory": [1 << 20, 1 << 16, 1, 1 << 28, 2**47, 10**30], "host_kv_memory": [0, 1 << 16, 1, 2**47],
-    "kv_dtype": ["auto", "float16", "float64", "q8_0"], "scheduler": ["fifo", "priority"],
+    "kv_dtype": ["auto", "float16", "float64", "q8_0"], "scheduler": list(ORDERS),
     "eviction": list(POLICIES), "prefix_caching": [True, False], "deterministic": [False, True],
     "max_waiting": [1, 1000, 10**30],
+    "gpu_memory_utilization": [None, 0.5], "speculate": [None, "off", "ngram", "ngram:2", "draft"],
 }  # fmt: skip
+"""For each field of EngineConfig values of its type."""
 MEMORY = [
     "24MiB", "1.5 GB", "9" * 400, "99999999TiB", "200TiB", "1e3", "-1", " 5 k ", "٣MB", "1" * 5000, "0.1B", "1..5",
     "5 KiB\n", "\0", "1 ſB", "nanGiB", "1.7976931348623157e308",
