@@ -108,6 +108,18 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert files.refusal == "No space left on device"
 
 
+@pytest.mark.clause("OPS-54")
+def test_a_directory_that_was_removed_while_in_use_is_made_again(tmp_path: Path) -> None:
+    """Two processes use it: what one writes afterwards, the other reads."""
+    folder = tmp_path / "kernels" / "one"
+    ours, theirs = KernelFiles(folder), KernelFiles(folder)
+    ours.write("a.o", b"lost")
+    shutil.rmtree(folder)
+    assert theirs.read("a.o") is None and not theirs.has("a.o")
+    theirs.write("b.o", b"kept")
+    assert (ours.read("b.o"), ours.has("b.o"), ours.refusal, theirs.refusal) == (b"kept", True, None, None)
+
+
 @pytest.mark.clause("OPS-44")
 def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = kernel_cache().name

@@ -77,14 +77,27 @@ class KernelFiles:
 
     def __init__(self, directory: Path | None, refusal: str | None = None) -> None:
         self.refusal = refusal
+        self._directory = directory
         self._folder = -1  # a file descriptor: the directory that was checked is used even if another takes its name
-        if directory is not None:
-            try:
-                self._folder = _open(directory)
-                weakref.finalize(self, os.close, self._folder)
-                _tidy(self._folder, directory)
-            except OSError as error:  # existing files are read even if nothing can be written
-                self.refusal = f"{directory}: {reason(error)}"
+        self._open()
+
+    def _open(self) -> None:
+        """Opens the directory, if there is one, and tidies its parent."""
+        if self._directory is None:
+            return
+        try:
+            self._folder = _open(self._directory)
+            weakref.finalize(self, os.close, self._folder)
+            _tidy(self._folder, self._directory)
+        except OSError as error:  # existing files are read even if nothing can be written
+            self.refusal = f"{self._directory}: {reason(error)}"
+
+    def _reopen(self) -> None:
+        """Makes the directory again if another process has removed it: `_forget_old` of a process with other sources
+        may take it for an old one. Otherwise the process that compiles ahead would write where no process reads."""
+        if self._folder >= 0 and os.fstat(self._folder).st_nlink == 0:
+            self._folder = -1
+            self._open()
 
     @property
     def kept(self) -> bool:
@@ -94,6 +107,7 @@ class KernelFiles:
     def read(self, name: str) -> bytes | None:
         """The content written under this name; None if there is none, if it is damaged, or if another user could have
         written it."""
+        self._reopen()
         if self._folder < 0:
             return None
         try:
@@ -105,10 +119,12 @@ class KernelFiles:
 
     def has(self, name: str) -> bool:
         """True if a file of this name exists. It may be damaged."""
+        self._reopen()
         return self._folder >= 0 and name in os.listdir(self._folder)
 
     def write(self, name: str, content: bytes) -> None:
         """Writes the file for later runs, if possible. Other processes see the whole file or none."""
+        self._reopen()
         if not self.kept:
             return
         try:
