@@ -29,7 +29,9 @@ from ferrum.errors import (
     Timeout,
     Unsupported,
 )
+from ferrum.sampling_params import NUMBERS
 from tests.api.asking import WEATHER, Json, Parrot, asked, chat, parrot, refusal, whole
+from tests.sample.declared import examples
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 BODIES: list[tuple[Any, Json]] = [
@@ -188,7 +190,7 @@ def test_every_error_has_a_status(error: Exception, status: int, param: str | No
 
 
 @pytest.mark.clause("API-04")
-@pytest.mark.parametrize("field", ["temperature", "top_p", "min_p", "presence_penalty", "repetition_penalty", "top_k"])
+@pytest.mark.parametrize("field", NUMBERS)
 def test_numbers_out_of_range_are_refused_in_the_words_of_python(field: str) -> None:
     error = refusal("chat", {"messages": MESSAGES, field: -1000})
     assert (error.status, error.param) == (400, field)
@@ -197,9 +199,8 @@ def test_numbers_out_of_range_are_refused_in_the_words_of_python(field: str) -> 
 @pytest.mark.clause("API-04")
 def test_fields_become_parameters_of_the_same_name() -> None:
     values = {
-        "n": 2, "temperature": 0.5, "top_p": 0.5, "top_k": 5, "min_p": 0.1, "typical_p": 0.9, "mirostat": 2,
-        "mirostat_tau": 4.0, "mirostat_eta": 0.2, "repetition_penalty": 1.1, "presence_penalty": 0.1,
-        "frequency_penalty": 0.2, "seed": 0, "stop_token_ids": [3], "min_tokens": 1, "ignore_eos": True,
+        **{name: examples(name)[0] for name in NUMBERS if name != "max_tokens"},
+        "seed": 0, "stop_token_ids": [3], "ignore_eos": True,
         "include_stop_str_in_output": True, "skip_special_tokens": False, "logprobs_mode": "processed_logprobs",
         "speculate": "ngram:5",
     }  # fmt: skip

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ferrum.cli.parameters import READERS, as_json, change, from_json, names, shown, write
 from ferrum.errors import FerrumError, InvalidParameter, NotFound, Unsupported
+from ferrum.sampling_params import NUMBERS as SAMPLING_NUMBERS
 from ferrum.sampling_params import SamplingParams
 from tests.cli.conversations import EMPTY, PARAMS
 
@@ -26,18 +27,19 @@ def outcome(make: Any) -> Any:
         return str(error)
 
 
+DECLARED = {name: declared for name, declared in SAMPLING_NUMBERS.items() if name in names()}
 NUMBERS = st.integers(-3, 10**6) | st.floats() | st.sampled_from([0.0, 1.0])
 
 
 @pytest.mark.clause("CLI-62")
-@given(st.sampled_from(["temperature", "top_p", "min_p"]), NUMBERS)
+@given(st.sampled_from([name for name in DECLARED if DECLARED[name].kind is float]), NUMBERS)
 def test_a_number_is_accepted_exactly_where_the_parameters_accept_it(name: str, value: float) -> None:
     expected = outcome(lambda: replace(EMPTY.params, **{name: float(value)}))
     assert outcome(lambda: change(EMPTY.params, name, str(value))) == expected
 
 
 @pytest.mark.clause("CLI-62")
-@given(st.sampled_from(["max_tokens", "top_k", "seed"]), NUMBERS)
+@given(st.sampled_from([*(name for name in DECLARED if DECLARED[name].kind is int), "seed"]), NUMBERS)
 def test_a_whole_number_too(name: str, value: float) -> None:
     expected = outcome(lambda: replace(EMPTY.params, **{name: value}))
     told = outcome(lambda: change(EMPTY.params, name, str(value)))

@@ -19,6 +19,7 @@ from ferrum.kv.eviction import POLICIES
 from ferrum.kv.storage import block_bytes
 from ferrum.load.model import LoadedModel, load_model
 from ferrum.load.resolve import resolve
+from ferrum.sched.order import ORDERS
 from ferrum.tensor.compositions import TensorOps
 from ferrum.text.byte_tokenizer import ByteTokenizer
 from ferrum.types import Priority
@@ -69,7 +70,7 @@ requests = st.tuples(
     host_blocks=st.sampled_from([0, 4, 40]),
     budget=st.integers(1, 40),
     seqs=st.integers(1, 6),
-    scheduler=st.sampled_from(["fifo", "priority"]),
+    scheduler=st.sampled_from(sorted(ORDERS)),
     eviction=st.sampled_from(sorted(POLICIES)),
     caching=st.booleans(),
 )
@@ -131,7 +132,7 @@ def one_at_a_time(loaded: LoadedModel, prompts: list[list[int]], params: list[Sa
 
 
 @pytest.mark.clause("ENGINE-40")
-@pytest.mark.parametrize("scheduler", ["fifo", "priority"])
+@pytest.mark.parametrize("scheduler", ORDERS)
 @pytest.mark.parametrize("eviction", POLICIES)
 def test_a_crowd_in_a_tiny_pool_gets_the_same_tokens(
     eviction: str,

@@ -22,6 +22,7 @@ from ferrum.sample.randomness import choice_seed
 from ferrum.sample.sampler import sample
 from ferrum.sample.state import SamplingState
 from ferrum.sampling_params import SamplingParams
+from ferrum.sched.order import ORDERS
 from ferrum.sched.plan import StepPlan
 from ferrum.testing.audit import audit
 from ferrum.testing.build import StubSettings, stub_engine
@@ -120,7 +121,7 @@ class EngineMachine(RuleBasedStateMachine):
             max_num_batched_tokens=st.integers(1, 12),
             max_model_len=st.integers(2, 30),
             max_waiting=st.just(6),
-            scheduler=st.sampled_from(["fifo", "priority"]),
+            scheduler=st.sampled_from(sorted(ORDERS)),
             eviction=st.sampled_from(sorted(POLICIES)),
             prefix_caching=st.booleans(),
             swap_cost=st.sampled_from([0.0, 1.0, 1e9]),
