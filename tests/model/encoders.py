@@ -23,7 +23,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "fox", "##es", "jump", "##ed
 
 @dataclass(frozen=True)
 class Encoder:
-    """A model, and what transformers says of it."""
+    """A model, and the vectors that transformers computes with it."""
 
     name: str
     config: dict[str, Any]
@@ -38,7 +38,7 @@ class Encoder:
             return file["vectors"]
 
     def weights(self) -> Arrays:
-        """Drawn one after the other in the order of their names."""
+        """The tensors by name, drawn in the order of their names."""
         random = np.random.RandomState(self.seed)
         drawn = {}
         for name, (dtype, shape) in sorted(self.tensors.items()):
@@ -48,7 +48,7 @@ class Encoder:
 
 
 def spread(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """The mean and the deviation of a tensor's numbers. Large on purpose: wrong attention must show."""
+    """The mean and the standard deviation of a tensor's numbers, so large that wrong attention changes the result."""
     if name.endswith("bias"):
         return 0.0, 0.3
     if "LayerNorm" in name:
@@ -77,7 +77,7 @@ def write_encoder(encoder: Encoder, folder: Path) -> Path:
 
 
 def word_pieces() -> dict[str, Any]:
-    """tokenizer.json as BERT's, with [CLS] before every text and [SEP] behind it."""
+    """A tokenizer.json like that of BERT, with [CLS] before every text and [SEP] behind it."""
     ids = {word: number for number, word in enumerate(WORDS)}
     special = [
         {"id": ids[word], "content": word, "special": True, "single_word": False, "lstrip": False, "rstrip": False,

@@ -27,16 +27,16 @@ RECIPES = FOLDER / "gguf"
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 Tensors = Mapping[str, tuple[str, tuple[int, ...]]]
-"""Name -> stored type and shape."""
+"""The stored type and the shape of each tensor, by name."""
 Arrays = dict[str, np.ndarray]
 EMBEDDING = {"gemma": 0.06, "gemma2": 0.06, "gemma3_text": 0.06, "olmo2": 0.3, "olmo3": 0.3}
-"""Deviations of embeddings, small beside what layers add: a tied head would repeat the last token. Gemma multiplies
-them, and OLMo's layers do not normalise what they read."""
+"""Standard deviations of embeddings, small beside what layers add, since otherwise a tied head would repeat the last
+token. Gemma multiplies its embeddings, and OLMo's layers do not normalise their input."""
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A model, and what transformers says of it."""
+    """A model, and the logits that transformers computes with it."""
 
     name: str
     config: dict[str, Any]
@@ -53,7 +53,7 @@ class Golden:
 
     @cached_property
     def recipe(self) -> dict[str, Any] | None:
-        """How llama.cpp's converter writes the model; None where it cannot, or llama.cpp computes something else."""
+        """How llama.cpp's converter writes the model. None if it cannot, or if llama.cpp computes other logits."""
         path = RECIPES / f"{self.name}.json"
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -82,8 +82,8 @@ def random_weights(config: Mapping[str, Any], tensors: Tensors, seed: int) -> Ar
 
 
 def spread(name: str, shape: tuple[int, ...], model_type: str) -> tuple[float, float]:
-    """The mean and the deviation of a tensor's numbers. Large on purpose: with the usual 0.02, wrong attention hardly
-    shows in the logits."""
+    """The mean and the standard deviation of a tensor's numbers. With the usual deviation of 0.02, wrong attention
+    would hardly change the logits."""
     module, kind = name.rsplit(".", 1)
     last = module.rsplit(".", 1)[-1]
     if "bias" in kind:
@@ -99,7 +99,7 @@ def spread(name: str, shape: tuple[int, ...], model_type: str) -> tuple[float, f
 
 
 def sharpness(name: str) -> float:
-    """How many times 1 / sqrt(inputs) the deviation of a matrix is."""
+    """The standard deviation of a matrix, as a multiple of 1 / sqrt(inputs)."""
     if "q_proj" in name or "k_proj" in name:
         return 1.5  # attention that looks somewhere
     if "qkv" in name or "query_key_value" in name or "c_attn" in name:
@@ -112,7 +112,7 @@ def sharpness(name: str) -> float:
 
 
 def seed_of(name: str) -> int:
-    """Where the maker begins to look for a seed."""
+    """The first seed that the maker of the goldens tries."""
     return zlib.crc32(name.encode()) % 1_000_000
 
 
@@ -121,7 +121,7 @@ def write_weights(weights: Arrays, path: Path) -> None:
 
 
 def write_model(golden: Golden, folder: Path) -> Path:
-    """config.json and model.safetensors, as transformers writes them, and a tokenizer of one word a token."""
+    """Writes config.json and model.safetensors as transformers does, and a tokenizer in which a token is a word."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer(golden.config["vocab_size"])))
     (folder / "config.json").write_text(json.dumps(golden.config, indent=2) + "\n")
@@ -130,7 +130,7 @@ def write_model(golden: Golden, folder: Path) -> Path:
 
 
 def write_gguf(golden: Golden, path: Path) -> Path:
-    """The model as a GGUF file of float32 numbers without a vocabulary, as llama.cpp's converter writes it."""
+    """Writes the model as a GGUF file in float32 without a vocabulary, as llama.cpp's converter does."""
     assert golden.recipe is not None
     weights = golden.weights()
     metadata = {key: Value(*value) for key, value in golden.recipe["metadata"].items()}
@@ -161,7 +161,7 @@ def chosen(rows: str | list[int]) -> slice | list[int]:
 
 
 def tokenizer(size: int) -> dict[str, Any]:
-    """tokenizer.json: every token is a word of its own."""
+    """A tokenizer.json in which every token is a word."""
     words = {f"w{number}": number for number in range(size)}
     model = {"type": "WordLevel", "vocab": words, "unk_token": "w0"}
     decoder = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}

@@ -24,13 +24,13 @@ from tests.model.families import FAMILIES, write_model
 from tests.model.test_family_goldens import error, open_model
 
 VISIBLE = 1e-4
-"""Ten times what tests allow."""
+"""Ten times the tolerance of the tests."""
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def composition(name: str, body: Callable[..., Any]) -> Patch:
-    """NumpyOps.name computes body(old, self, *arguments) instead."""
+    """A mutant in which `NumpyOps.name` computes `body(old, self, *arguments)`."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         old = getattr(Compositions, name)
@@ -42,7 +42,8 @@ def composition(name: str, body: Callable[..., Any]) -> Patch:
 
 
 def part(name: str, **fields: Any) -> Patch:
-    """Every part of the class `name` in `ferrum.load.tree` has other fields; a function makes one of the old value."""
+    """A mutant in which every part of the class `name` in `ferrum.load.tree` has other values in some fields; a
+    function computes the new value from the old one."""
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         kind = getattr(tree, name)
@@ -108,7 +109,7 @@ def one_rope(old: Any, ops: Any, ropes: Any, positions: int) -> Any:
 
 
 def without(**fields: Any) -> Callable[..., Any]:
-    """Norms with other fields."""
+    """A mutant in which norms have other values in some fields."""
     return lambda old, ops, x, norm: old(ops, x, norm and replace(norm, **fields))
 
 

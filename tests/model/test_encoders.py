@@ -1,4 +1,4 @@
-"""Encoders against Hugging Face transformers, and what they refuse. Goldens: tests/goldens/make_encoder_goldens.py."""
+"""Encoders against Hugging Face transformers, and refused files. Goldens: tests/goldens/make_encoder_goldens.py."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def llm_of(name: str, folder: Path, ops: TensorOps, **config: Any) -> LLM:
 
 
 def token_vectors(llm: LLM, tokens: list[int]) -> NDArray[Any]:
-    """[tokens, hidden]: of every token, and not pooled."""
+    """The vector of every token, not pooled, [tokens, hidden]."""
     sequence, manager = TokenSequence(tokens, SamplingParams(), seed=0), llm.scheduler.manager
     sequence.table = manager.new_table()
     manager.reserve(sequence.table, 0, len(tokens))
@@ -127,7 +127,7 @@ def test_an_encoder_writes_nothing(tmp_path: Path) -> None:
 
 # ---- files
 def changed(name: str, folder: Path, without: str = "", **keys: Any) -> Path:
-    """A golden with some keys and tensors otherwise."""
+    """Writes the model of a golden with some keys and tensors changed or left out."""
     golden = ENCODERS[name]
     tensors = {key: form for key, form in golden.tensors.items() if not without or without not in key}
     return write_encoder(replace(golden, config={**golden.config, **keys}, tensors=tensors), folder)
@@ -269,11 +269,11 @@ NAMES = {
     "embeddings.token_type_embeddings": "token_types",
     "embeddings.LayerNorm": "token_embd_norm",
 }
-"""Of gguf-py's tensor_mapping.py."""
+"""Names of tensors from gguf-py's tensor_mapping.py."""
 
 
 def write_gguf(name: str, path: Path, **keys: Value) -> Path:
-    """As llama.cpp's converter writes it, without a vocabulary."""
+    """Writes the model as llama.cpp's converter does, without a vocabulary."""
     golden, tensors = ENCODERS[name], {}
     for stored, array in golden.weights().items():
         place, kind = stored.removeprefix("bert.").removeprefix("encoder.layer.").rsplit(".", 1)

@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 def architecture(golden: Golden) -> str | None:
-    """That of the GGUF file; None where there is none."""
+    """`general.architecture` of the GGUF file; None if there is no GGUF file."""
     return golden.recipe["metadata"]["general.architecture"][1] if golden.recipe else None
 
 
@@ -40,7 +40,7 @@ both = pytest.mark.parametrize("backend", ["numpy", "numba"])
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Name -> the model's directory, written when first asked for."""
+    """From a name to the folder of the model, which is written at the first call."""
     root, written = tmp_path_factory.mktemp("families"), {}
 
     def folder(name: str) -> Path:
@@ -52,7 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def length(golden: Golden, tokens: int) -> int | None:
-    """transformers takes some kinds of RoPE for the length of what it is given: such a model runs with that length."""
+    """transformers computes some kinds of RoPE from the length of its input: such a model runs with that length."""
     told = json.dumps(golden.config)
     return tokens if '"dynamic"' in told or '"longrope"' in told else None
 

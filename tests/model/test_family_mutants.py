@@ -1,7 +1,7 @@
-"""Each switch of each family, turned: the logits leave the golden, so a reader that overlooks the switch fails there.
+"""Each feature of each family changes the logits of a golden, so that code without the feature fails at the golden.
 
-What is turned is config.json, or the numbers of a tensor that a feature consists of. A mutant that says the same as the
-golden means that the golden is blind to the feature, or that the package is.
+A mutant has another value in config.json, or other numbers in the tensors of a feature. If a mutant has the logits of
+the golden, either the golden does not test the feature, or the package ignores it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ VISIBLE = 10 * TOLERANCE
 
 @dataclass(frozen=True)
 class Mutant:
-    """`key` of config.json, dots between the levels, is set to `value`; or every number of the tensors that `key`
-    matches, where it is a pattern that begins with a slash."""
+    """Sets `key` of config.json, with dots between the levels, to `value`. A `key` that begins with a slash is a
+    pattern of tensors' names: every number of these tensors is set to `value`."""
 
     golden: str
     key: str

@@ -1,7 +1,7 @@
 """Fresh random models of every family against transformers, and their GGUF files against llama.cpp: `pytest -m oracle`.
 
-The models are those of the goldens with new weights and prompts. The seed comes from the clock and is told where a test
-fails; FERRUM_ORACLE_SEED repeats it. Needs the extra `oracle`, and llama-cpp-python (extra `bench`) for GGUF.
+The models are those of the goldens with new weights and prompts. The seed comes from the clock and is in the message of
+a failure; FERRUM_ORACLE_SEED repeats it. Needs the extra `oracle`, and llama-cpp-python (extra `bench`) for GGUF.
 """
 
 from __future__ import annotations

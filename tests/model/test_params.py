@@ -23,7 +23,7 @@ def params_of(name: str, folder: Path) -> DecoderParams:
 @pytest.mark.clause("MODEL-14")
 @pytest.mark.parametrize("name", ["llama-odd", "gemma2-wide", "phi-wide", "qwen2-moe-odd", "gpt-oss-odd", "gpt2-odd"])
 def test_a_tree_holds_what_the_file_holds(name: str, tmp_path: Path) -> None:
-    """As many numbers, each of them once: but for a head that is tied and norms that serve two branches."""
+    """The tree has each number of the file once, except a tied head and norms that serve two branches."""
     params = params_of(name, tmp_path)
     distinct = {id(leaf): leaf for _, leaf in leaves(params)}.values()
     found = sum(leaf.rows * leaf.columns if isinstance(leaf, Weight) else leaf.size for leaf in distinct)

@@ -18,11 +18,11 @@ from ferrum.sampling_params import SamplingParams
 GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "smollm2_greedy.json"
 ENTRIES: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
 TIE = 0.02
-"""A gap of the two largest logits at which two right implementations may choose differently."""
+"""If the two largest logits are closer than this, two correct implementations may choose differently."""
 
 
 def certain(entry: dict[str, Any]) -> int:
-    """Steps before the first one that is nearly a tie."""
+    """The number of steps before the first one that is nearly a tie."""
     return next((step for step, gap in enumerate(entry["gaps"]) if gap < TIE), len(entry["gaps"]))
 
 

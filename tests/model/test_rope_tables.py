@@ -55,8 +55,8 @@ def test_frequencies_are_those_of_the_longest_context_for_every_token(rope: Rope
 
 @pytest.mark.clause("MODEL-15")
 def test_a_larger_base_slows_the_slowest_pair_by_what_exceeds_the_original_context() -> None:
-    """The base of NTK-aware scaling is chosen so: of a context of three times the original one, with a factor of 2, the
-    slowest pair turns a fifth as fast."""
+    """The base of NTK-aware scaling follows from this rule: in a context three times the original one, with a factor of
+    2, the slowest pair turns a fifth as fast."""
     stretched, plain = rope_frequencies(DYNAMIC, 96), rope_frequencies(ROPE)
     np.testing.assert_allclose(plain[-1] / stretched[-1], 2 * 96 / 32 - 1)
     assert stretched[0] == plain[0] == 1

@@ -15,7 +15,7 @@ from ferrum.engine.scoring import score
 
 TINY = Path(__file__).resolve().parents[1] / "goldens" / "tiny"
 TOLERANCE = 1e-5
-"""Relative L2 error of the logits of one token; both backends stay below 3e-6."""
+"""The largest allowed relative L2 error of the logits of one token; both backends stay below 3e-6."""
 
 tied = pytest.mark.clause("MODEL-02")
 biases = pytest.mark.clause("MODEL-03")
@@ -51,7 +51,7 @@ EACH = [pytest.param(name, marks=marks, id=name) for name, marks in MODELS.items
 
 
 def golden(name: str) -> tuple[list[int], np.ndarray]:
-    """Token ids and float32 logits [tokens, vocab]."""
+    """The token ids and the float32 logits [tokens, vocab] of a golden."""
     path = TINY / name
     with np.load(path / "golden.npz" if path.is_dir() else path.with_suffix(".npz")) as file:
         return file["token_ids"].tolist(), file["logits"]

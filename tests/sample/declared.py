@@ -54,7 +54,7 @@ def refused(name: str) -> list[Any]:
 
 
 def values(name: str) -> st.SearchStrategy[float]:
-    """Any allowed value up to LARGEST or, of whole numbers, 50; half of them switch an edit or a filter off."""
+    """Draws allowed values up to LARGEST, whole numbers up to 50; half of them switch an edit or a filter off."""
     declared = NUMBERS[name]
     if declared.choices:
         return st.sampled_from(declared.choices)

@@ -1,4 +1,4 @@
-"""The exact distribution of a row, written a second time in plain Python floats: the oracle of the sampler's tests."""
+"""The oracle of the sampler's tests: the exact distribution of a row of logits, in plain Python floats."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ferrum.sampling_params import FILTERS, SamplingParams
 from tests.sample.declared import values
 
 MARGIN = 1e-9
-"""Decisions closer than this to a boundary may fall either way by rounding; such examples are not looked at."""
+"""Examples with a number closer than this to a boundary are skipped: rounding may put it on either side."""
 
 
 @dataclass
 class Past:
-    """What came before a token, and what follows from it."""
+    """The text before a token, and its effects on the next one."""
 
     prompt: list[int] = field(default_factory=list)
     output: list[int] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Past:
 
 
 class FixedGrammar:
-    """Allows the same tokens all the time."""
+    """A grammar that allows the same tokens at every place."""
 
     is_complete = False
     accepts = True
@@ -63,15 +63,14 @@ class FixedGrammar:
 
 
 def state_at(params: SamplingParams, seed: int, position: int) -> SamplingState:
-    """A state whose next token stands at that position. What stands before it is not told, so that penalties have
-    nothing to do."""
+    """A state whose next token is at `position`. It has an empty history, so that penalties have no effect."""
     state = SamplingState(params, seed, [])
     state.history.length = position
     return state
 
 
 def choose(row: NDArray[np.float32], params: SamplingParams, unit: float) -> int:
-    """The token that a number in [0, 1) draws from a row, by the fast way."""
+    """The token that the fast sampler draws from a row with the random number `unit`, in [0, 1)."""
     found = find_candidates(row, params)
     return found.token(found.draw(unit))
 
@@ -99,7 +98,7 @@ def exact_logits(row: Sequence[float], params: SamplingParams, past: Past) -> li
 
 
 def exact_distribution(row: Sequence[float], params: SamplingParams, past: Past | None = None) -> dict[int, float]:
-    """Token id -> probability, of the tokens that can be drawn; ids ascending. Temperature above 0."""
+    """The probability of each token that can be drawn, by ascending token id. The temperature must be above 0."""
     past = Past() if past is None else past
     row = exact_logits(row, params, past)
     order = sorted(range(len(row)), key=lambda token: (-row[token], token))
@@ -133,7 +132,7 @@ def exact_distribution(row: Sequence[float], params: SamplingParams, past: Past 
         order = [
             token for token in order if surprise[token] / math.log(2) <= past.most_surprise or row[token] == likeliest
         ]
-    # what underflows beside the best may be possible where the best has been cut off
+    # a probability that underflows beside the largest one need not underflow after a filter removed that token
     top = max(row[token] for token in order)
     mass = {token: math.exp((row[token] - top) / params.temperature) for token in order}
     total = math.fsum(mass.values())
@@ -143,14 +142,14 @@ def exact_distribution(row: Sequence[float], params: SamplingParams, past: Past 
 def _surprise(
     row: Sequence[float], order: Sequence[int], mass: dict[int, float], temperature: float
 ) -> dict[int, float]:
-    """-log of the renormalised probabilities, in nats."""
+    """The surprise of each token, -log of its renormalised probability, in nats."""
     top = max(row[token] for token in order)
     total = math.fsum(math.exp((row[token] - top) / temperature) for token in order)
     return {token: (top - row[token]) / temperature + math.log(total) for token in order}
 
 
 def _until(order: Sequence[int], mass: dict[int, float], wanted: float) -> list[int]:
-    """The first tokens, up to and including the one with which their share reaches what is wanted."""
+    """The first tokens of `order`, up to and including the one with which their share reaches `wanted`."""
     total = math.fsum(mass[token] for token in order)
     kept, reached = [], 0.0
     for token in order:
@@ -163,7 +162,7 @@ def _until(order: Sequence[int], mass: dict[int, float], wanted: float) -> list[
 
 
 def exact_draw(probabilities: dict[int, float], unit: float) -> int:
-    """The token at which the running sum passes `unit`."""
+    """The token at which the running sum of the probabilities exceeds `unit`."""
     reached = 0.0
     for token, probability in probabilities.items():
         reached += probability
@@ -179,7 +178,7 @@ def _stay_clear(value: float, boundary: float) -> None:
 
 
 def no_near_ties(values: Iterable[float]) -> None:
-    """Values that differ by rounding only may come in either order."""
+    """Skips the example if two different values are so close that rounding could exchange them."""
     found = sorted(values)
     for low, high in pairwise(found):
         if currently_in_test_context():
@@ -197,7 +196,7 @@ logit = st.one_of(
 
 @st.composite
 def rows(draw: st.DrawFn, size: int | None = None) -> list[float]:
-    """Logits [vocab] with at least one finite one."""
+    """Draws logits [vocab], at least one of them finite, often with ties."""
     length = draw(st.integers(1, 40)) if size is None else size
     row = draw(st.lists(logit, min_size=length, max_size=length))
     assume(max(row) > -math.inf)
@@ -216,7 +215,7 @@ positions = st.integers(0, 1 << 20)
 
 @st.composite
 def pasts(draw: st.DrawFn, vocab: int) -> Past:
-    """What may have come before a token of so large a vocabulary."""
+    """Draws a `Past` for a vocabulary of this size."""
     token = st.integers(0, vocab - 1)
     some = st.lists(token, max_size=8)
     return Past(
@@ -230,7 +229,7 @@ def pasts(draw: st.DrawFn, vocab: int) -> Past:
 
 @st.composite
 def full_params(draw: st.DrawFn, vocab: int, temperature: st.SearchStrategy[float] | None = None) -> SamplingParams:
-    """Any parameters of the pipeline at once."""
+    """Draws values for all parameters of the pipeline."""
     token, penalty = st.integers(0, vocab - 1), st.sampled_from([0.0, 0.0, 0.5, -0.7, 2.0])
     return SamplingParams(
         temperature=draw(st.sampled_from([0.0, 0.3, 1.0, 2.5]) if temperature is None else temperature),
@@ -245,7 +244,7 @@ def full_params(draw: st.DrawFn, vocab: int, temperature: st.SearchStrategy[floa
 
 
 def sized(state: SamplingState, vocab: int) -> SamplingState:
-    """The same; its grammar knows how many logits there are."""
+    """The same state, after its grammar got the number of logits."""
     if isinstance(state.grammar, FixedGrammar):
         state.grammar.size = vocab
     return state

@@ -1,4 +1,4 @@
-"""Grammars for a vocabulary of bytes, and what can be said under them."""
+"""Grammars for a vocabulary of bytes, and random texts that match them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOSING = frozenset(b'"}]')
 
 
 def bytes_maker(rows: int = 0) -> GrammarMaker:
-    """Of grammars for a vocabulary of bytes; `rows`: logits beyond it."""
+    """A maker of grammars for a vocabulary of bytes. `rows`: the number of logits beyond the vocabulary."""
     tokenizer = ByteTokenizer()
     tokens = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
     vocabulary = Vocabulary(
@@ -34,7 +34,7 @@ def say(own: MatcherGrammar, text: str) -> None:
 
 
 def fits(structure: StructuredOutputs, text: str) -> bool:
-    """May the whole answer be this text?"""
+    """True if the whole answer may be this text."""
     own = MAKER(structure)
     for token in text.encode():
         if own.is_complete or not own.allowed()[token]:
@@ -44,7 +44,7 @@ def fits(structure: StructuredOutputs, text: str) -> bool:
 
 
 def some_answer(structure: StructuredOutputs, rng: Random, longest: int = 300) -> str | None:
-    """One at random, None where it becomes too long."""
+    """A random text that matches the structure; None if it becomes longer than `longest`."""
     own, said = MAKER(structure), bytearray()
     for step in range(longest):
         possible = np.flatnonzero(own.allowed()).tolist() if not own.is_complete else [EOS]

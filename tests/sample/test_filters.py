@@ -1,4 +1,4 @@
-"""SAMPLE-51: what follows from the declaration of a filter."""
+"""SAMPLE-51: code and documents agree with the declaration of each filter and edit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PAST = Past(most_surprise=3.1)
 
 
 def kept(name: str, value: float) -> tuple[list[int], list[int], list[int]]:
-    """The tokens of ROW that a filter leaves: by the oracle of the tests, by the definition, by the fast way."""
+    """The tokens of ROW that a filter leaves, computed by the oracle of the tests, the definition and the fast way."""
     params = SamplingParams(**{name: value})
     state = PAST.state(params)
     filtered = OPS.to_numpy(filter_logits(OPS, np.array([ROW]), [state]))[0]
@@ -74,7 +74,7 @@ def test_a_backend_that_chooses_tokens_does_not_ignore_a_filter(name: str) -> No
 @pytest.mark.clause("SAMPLE-51", "SAMPLE-12")
 @pytest.mark.parametrize("name", [*EDITS, "logit_bias"])
 def test_an_edit_that_is_switched_on_alone_changes_the_token(name: str) -> None:
-    """The likeliest token of ROW is 0, which stands in the prompt and in the answer."""
+    """The most likely token of ROW is 0, which is in the prompt and in the answer."""
     params = SamplingParams(temperature=0, **{name: {0: -5.0} if name == "logit_bias" else NUMBERS[name].most})
     state = Past(prompt=[0], output=[0]).state(params)
     for ops in (OPS, load_backend("numba")):
@@ -97,7 +97,7 @@ def test_the_order_of_edits_and_filters_is_that_of_their_fields_and_of_the_speci
 @pytest.mark.clause("SAMPLE-51")
 @pytest.mark.parametrize("name", FILTERS)
 def test_every_filter_is_drawn_by_the_strategies(name: str) -> None:
-    """Switched on and switched off; mirostat, which depends on the past, only by the strategy that has one."""
+    """Each filter is drawn both on and off. Mirostat depends on the past, so only the strategy with a past draws it."""
     quick = settings(max_examples=500, derandomize=True, database=None, phases=[Phase.generate])
     strategies = [distribution.full_params(20)] + [distribution.sampling_params] * (name != "mirostat")
     for strategy in strategies:

@@ -30,7 +30,7 @@ REPEATED_EMPTY = {  # llama.cpp takes them for left recursion, or finds nothing 
 @pytest.mark.clause("SAMPLE-40", "SAMPLE-41")
 @pytest.mark.parametrize("part", range(8))
 def test_grammars_and_texts_are_those_of_llama(part: int) -> None:
-    """420 grammars, 6800 texts. What llama.cpp takes is refused only where nothing, or nothing with an end, fits."""
+    """420 grammars with 6800 texts. A grammar that llama.cpp accepts is refused only if no finite text matches it."""
     for golden in GOLDENS[part::8]:
         structure = StructuredOutputs(grammar=golden["grammar"])
         matches = golden["matches"]
@@ -49,7 +49,7 @@ def test_grammars_and_texts_are_those_of_llama(part: int) -> None:
 
 
 def refused(text: str) -> str:
-    """What is said against it."""
+    """The message of the error for this grammar."""
     try:
         lark_of(text)
     except CannotFollow as error:
@@ -58,7 +58,7 @@ def refused(text: str) -> str:
 
 
 def ends(rules: Mapping[str, Choice], item: Item, text: str, start: int, done: frozenset[Any]) -> set[int]:
-    """Where a match can end that begins there: the definition, as slow as it is plain."""
+    """The oracle: the places where a match that begins at `start` can end. Plain and slow."""
     if isinstance(item, Chars):
         fits_here = start < len(text) and any(low <= ord(text[start]) <= high for low, high in item.ranges)
         return {start + 1} if fits_here else set()

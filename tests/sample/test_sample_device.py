@@ -1,4 +1,4 @@
-"""SAMPLE-50, OPS-74, OPS-75: tokens chosen where the logits are, for backends whose logits are not on the host."""
+"""SAMPLE-50, OPS-74, OPS-75: tokens chosen on the device, for backends whose logits are not on the host."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ON_HOST = NumpyOps()
 
 
 class FarOps(NumpyOps):
-    """Counts what comes to the host."""
+    """A backend that counts the numbers that are read to the host."""
 
     on_host = False
     syncs = numbers = 0

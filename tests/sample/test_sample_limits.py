@@ -1,4 +1,4 @@
-"""SAMPLE-31 to SAMPLE-33: parameters against a model."""
+"""SAMPLE-31 to SAMPLE-33: parameters that do not fit a model are refused."""
 
 from __future__ import annotations
 

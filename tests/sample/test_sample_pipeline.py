@@ -65,7 +65,7 @@ def test_top_p_keeps_the_token_that_crosses(row: list[float], top_p: float) -> N
     [(0.1, [0]), (0.25, [0]), (0.3, [0, 1]), (0.5, [0, 1]), (0.75, [0, 1, 2]), (0.76, [0, 1, 2, 3])],
 )
 def test_top_p_on_four_equal_tokens(top_p: float, expected: list[int]) -> None:
-    """Quarters are exact: the boundary itself is decided here."""
+    """Sums of quarters are exact, so this test decides the case on the boundary."""
     assert kept(apply_top_p(OPS, wide([0.0] * 4), np.array([[top_p]]))) == expected
 
 
@@ -79,7 +79,7 @@ def test_min_p_is_relative_to_the_best(row: list[float], min_p: float) -> None:
 @pytest.mark.clause("SAMPLE-52")
 @given(row=rows(), count=st.floats(0.01, 5), temperature=st.floats(0.1, 10))
 def test_top_n_sigma_keeps_what_is_near_the_largest(row: list[float], count: float, temperature: float) -> None:
-    """At every temperature the same tokens; the oracle's is so high that none has a probability of 0."""
+    """The same tokens stay at every temperature. The oracle's temperature is so high that no probability is 0."""
     hot = max(row) - min(logit for logit in row if logit > -math.inf) + 1
     allowed = exact_distribution(row, SamplingParams(top_n_sigma=count, temperature=hot))
     filtered = apply_top_n_sigma(OPS, wide(row) / temperature, np.array([[count]]))
@@ -101,7 +101,7 @@ def test_top_n_sigma_on_the_cases_of_llama_cpp(count: float, expected: list[int]
 def test_top_n_sigma_of_any_size_has_the_token_of_the_definition(
     count: float, row: list[float], temperature: float
 ) -> None:
-    """Also where all logits are equal, or a mask leaves one of them: their deviation is 0."""
+    """This includes a deviation of 0: all logits are equal, or a mask leaves one of them."""
     state = Past().state(SamplingParams(top_n_sigma=count, temperature=temperature), 3)
     with np.errstate(over="raise", invalid="raise"):
         (sampled,) = sample(OPS, np.array([row], np.float32), [state])
@@ -138,7 +138,7 @@ def test_mirostat_keeps_what_does_not_surprise(row: list[float], bits: float) ->
 @pytest.mark.clause("SAMPLE-23")
 @pytest.mark.parametrize("tau", [1.0, 3.0, 5.0])
 def test_mirostat_keeps_the_surprise_near_its_target(tau: float) -> None:
-    """Over a thousand tokens of one steep distribution, whose own surprise is 8 bits."""
+    """A thousand tokens of one steep distribution, whose average surprise is 8 bits without mirostat."""
     row = np.log(1 / np.arange(1, 2001) ** 1.1).astype(np.float32)[None]
     params = SamplingParams(mirostat=2, mirostat_tau=tau)
     state = state_at(params, 3, 0)

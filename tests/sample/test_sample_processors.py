@@ -42,7 +42,7 @@ SIZE = 12
 
 
 def processed(row: list[float], params: SamplingParams, past: Past) -> list[float]:
-    """By the definition; the fast way is checked to have the same bits."""
+    """The logits after the processors of the definition. Checks that the fast way has the same bits."""
     state = sized(past.state(params), len(row))
     ops = load_backend("numpy")
     (found,) = edit_logits(ops, np.array([row], np.float64), [state])
@@ -74,7 +74,7 @@ def test_repetition_changes_each_seen_token_once(row: list[float], past: Past, f
 
 @pytest.mark.clause("SAMPLE-18")
 def test_a_token_that_ends_the_text_is_never_penalised_for_repetition() -> None:
-    """Chat templates end every message with it: penalised for that, the model could not stop."""
+    """Chat templates end every message with this token: a penalty for it would keep the model from stopping."""
     turn = [5, 1, 2, 5, 3, 4, 5]  # 5 ends each message
     row = [[1.0, 0.0, 0.0, 0.0, 0.0, 1.2]]
     params = SamplingParams(temperature=0, repetition_penalty=1.5)
@@ -138,7 +138,7 @@ def test_processors_together(row: list[float], params: SamplingParams, past: Pas
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(data=st.data(), seed=seeds)
 def test_the_whole_pipeline_on_every_backend(backend: str, data: st.DataObject, seed: int) -> None:
-    """The exact token, from the exact distribution; the fast way and the definition; whatever the backend."""
+    """On every backend the fast way and the definition choose the token of the exact distribution."""
     size = data.draw(st.integers(1, 20))
     row, params, past = data.draw(rows(size)), data.draw(full_params(size)), data.draw(pasts(size))
     logits = exact_logits(row, params, past)
@@ -162,7 +162,7 @@ def _assume_clear_winner(logits: list[float]) -> None:
 @pytest.mark.clause("SAMPLE-12")
 @given(data=st.data(), seed=st.integers(0, 1000), distinct=st.sampled_from([2, 5, 10**6]))
 def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int, distinct: int) -> None:
-    """Bit for bit, on a vocabulary of 700 with many ties and with none."""
+    """Both have the same bits, on a vocabulary of 700 with many ties and with none."""
     ops, vocab = load_backend("numpy"), 700
     params = data.draw(full_params(vocab, st.sampled_from([0.3, 1.0, 2.5])))
     past = data.draw(pasts(vocab))
@@ -184,7 +184,7 @@ def test_the_fast_way_leaves_the_same_candidates(data: st.DataObject, seed: int,
 def test_of_equal_tokens_top_p_keeps_the_first_ones_until_their_share_is_reached(
     size: int, top_p: float, kept: int
 ) -> None:
-    """The last two go beyond the tokens that the fast way sorts first."""
+    """In the last two cases top_p keeps more tokens than the fast way sorts at first."""
     found = find_candidates(np.zeros(size, np.float32), SamplingParams(top_p=top_p))
     assert found.ids is None and np.flatnonzero(found.weights).tolist() == list(range(kept))
 
@@ -281,7 +281,7 @@ def test_tokens_that_end_a_text_and_have_no_logit_are_passed_over() -> None:
     exempt=st.frozensets(st.integers(0, 9)),
 )
 def test_a_history_is_what_has_come(prompt: list[int], output: list[tuple[int, bool]], exempt: frozenset[int]) -> None:
-    """Whenever it is asked, from the beginning or in the middle."""
+    """This holds if the history is read from the first token on, and if it is read first in the middle."""
     history, come = TokenHistory(prompt, exempt), []
     for token, asks in output:
         history.push(token)
@@ -295,7 +295,7 @@ def test_a_history_is_what_has_come(prompt: list[int], output: list[tuple[int, b
 
 
 class Unfinished(FixedGrammar):
-    """A grammar whose text is not complete yet; it shows the same array again and again."""
+    """A grammar whose text is not complete yet. It returns the same array each time."""
 
     accepts = False
     mask: NDArray[np.bool_] | None = None
@@ -339,7 +339,7 @@ def test_what_choices_share_is_kept_once() -> None:
 
 @pytest.mark.clause("SAMPLE-34")
 def test_parameters_as_long_as_a_vocabulary() -> None:
-    """A hundred tokens, each in a small part of a millisecond: one at a time, the entries would take a second."""
+    """A hundred tokens take a small part of a millisecond each; a loop over all entries would take a second."""
     size = 50_000
     params = SamplingParams(
         temperature=0, logit_bias=dict.fromkeys(range(size), 1.0), stop_token_ids=range(size), min_tokens=size,

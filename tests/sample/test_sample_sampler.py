@@ -143,7 +143,8 @@ def test_drawn_seeds_differ_and_survive_json() -> None:
 def test_the_fast_way_is_the_definition(
     scale: float, distinct: int, params: SamplingParams, seed: int, guess: int
 ) -> None:
-    """On a vocabulary larger than the first guess, with many ties and with none; bit for bit, so no margin."""
+    """Both have the same bits, so that no margin is needed. The vocabulary is larger than the first guess of the fast
+    way, with many ties and with none."""
     random = np.random.default_rng(seed)
     x = (scale * random.integers(-distinct, distinct, (1, 700)) / distinct).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:

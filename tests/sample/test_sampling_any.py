@@ -1,4 +1,4 @@
-"""SAMPLE-32: whatever object is given, it becomes a plain value or is refused by name."""
+"""SAMPLE-32: any object in any field becomes a plain value, or is refused with the name of the field."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAN = math.nan
 
 
 class Failing:
-    """An object at which every look fails."""
+    """An object of which every method and attribute fails."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -101,7 +101,7 @@ PLAIN = (int, float, str, bool, tuple, dict, type(None), StructuredOutputs)
 
 
 def whatever_it_is(kind: Any, field: str, value: Any) -> None:
-    """It becomes a plain value, or is refused by name on one line."""
+    """Checks that the value becomes a plain value, or is refused in one line with the name of the field."""
     try:
         made = kind(**{field: value})
     except InvalidParameter as refusal:

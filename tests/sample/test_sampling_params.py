@@ -17,7 +17,7 @@ from ferrum.sampling_params import NUMBERS, PRESETS, SamplingParams, StructuredO
 from tests.sample.declared import values
 
 NAN = math.nan
-REFUSED: dict[str, list[Any]] = {  # of numbers, only what their declarations do not tell
+REFUSED: dict[str, list[Any]] = {  # for numbers, only cases that do not follow from their declarations
     "n": [0, -1, 1.0, True, "1", None, 2**63, 10**4000],
     "max_tokens": [0, -1, 2.0, True, "5", 10**30],
     "min_tokens": [-1, 1.5, True, None, 17],  # 17 is beyond max_tokens

@@ -1,4 +1,4 @@
-"""SAMPLE-42 to SAMPLE-46: JSON schemas, kept to or refused by name."""
+"""SAMPLE-42 to SAMPLE-46: every answer matches the JSON schema, or the schema is refused by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refusal(schema: Any, **ways: bool) -> str:
 
 
 def judge(schema: Any) -> Any:
-    """jsonschema, as the newest draft has it in which the schema makes sense."""
+    """The validator of jsonschema for the newest draft in which the schema is valid."""
     for draft in (jsonschema.Draft202012Validator, jsonschema.Draft7Validator):
         try:
             draft.check_schema(schema)
@@ -92,7 +92,7 @@ SCHEMAS = st.recursive(PARTS, larger, max_leaves=6)
 @pytest.mark.clause("SAMPLE-42", "SAMPLE-28")
 @given(schema=larger(SCHEMAS), x=SCHEMAS, y=SCHEMAS, seed=st.integers(0, 2**20))
 def test_any_answer_is_valid(schema: dict[str, Any], x: Any, y: Any, seed: int) -> None:
-    """Random schemas, refused or kept to: from anywhere on the way there is an end."""
+    """A random schema is refused, or random answers match it, and every beginning of an answer can be completed."""
     schema = {**schema, "$defs": {"x": x, "y": y}}
     structure, rng = StructuredOutputs(json=schema), Random(seed)
     try:
