@@ -34,7 +34,9 @@ from ferrum.types import Completion
 
 if TYPE_CHECKING:
     from ferrum.engine.llm import LLM
-    from ferrum.trace.recording import Detail
+    from ferrum.engine.observer import EngineObserver
+    from ferrum.sched.plan import StepPlan
+    from ferrum.trace.recording import Detail, Recording
 
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 _OUTPUT = click.Path(dir_okay=False, readable=False, allow_dash=True, path_type=Path)
@@ -43,7 +45,7 @@ STDOUT = Path("-")
 MOST_CHOICES = 1000
 """As many as the queue of an engine has room for, by the default of `EngineConfig.max_waiting`."""
 TOKENS = 64
-"""The default of --max-tokens here: each token is a step of the page, and takes some 50 kB of it."""
+"""The default of --max-tokens here: each token is a step of the page, and of the default model takes some 30 kB."""
 
 
 class Layers(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions of click only
@@ -196,12 +198,24 @@ def record(
     progress: Progress,
 ) -> tuple[list[Completion], dict[str, Any]]:
     """The answers to all prompts, as chats in a setting or, without one, as they are; and the trace of them."""
-    from ferrum.trace.recording import Recording
+    from ferrum.trace.recording import Observers, Recording
 
     recording = Recording(llm, detail)
-    with recording, progress.during("recording"):
+    with recording, progress.during("recording"):  # which takes the observer away at its end
+        llm.engine.observer = Observers(llm.engine.observer, step_counter(recording, progress))
         completions = list(begin(llm, texts, setting, params))
     return completions, recording.trace()
+
+
+def step_counter(recording: Recording, progress: Progress) -> EngineObserver:
+    """Shows the number of recorded steps after each step: on a busy machine a recording can take minutes."""
+    from ferrum.engine.observer import EngineObserver
+
+    class StepCounter(EngineObserver):
+        def step_finished(self, plan: StepPlan, duration_s: float) -> None:
+            progress.show(f"recording: {recording.steps} steps")
+
+    return StepCounter()
 
 
 def begin(llm: LLM, texts: list[str], setting: Setting | None, params: list[SamplingParams]) -> Iterator[Completion]:
