@@ -1,7 +1,7 @@
-"""Texts computed in random company: random chunks, blocks and batch-mates, in memory that is NaN until it is written.
+"""Texts computed in random chunks and blocks beside random other texts, in memory that is NaN until it is written.
 
-`check` is the property of deterministic mode: whatever a text's steps were, its logits have the bits that the text has
-alone and whole. Nothing of the engine, the scheduler or the pool is used.
+`check` is the property of deterministic mode: in any sequence of steps, the logits of a text have the bits that they
+have if the text is computed alone in one step. Engine, scheduler and pool are not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BLOCK_SIZES = (1, 2, 3, 8, 16, 32)
 
 
 class Model:
-    """A model on a backend; only its memory is missing."""
+    """A model on a backend, without memory for keys and values."""
 
     def __init__(self, ops: TensorOps, config: ModelConfig, params: DecoderParams, kv_dtype: str | None = None) -> None:
         self.ops, self.config, self.params = ops, config, params.to(ops)
@@ -39,7 +39,7 @@ class Model:
 
 @dataclass(eq=False)
 class Text:
-    """One sequence: its blocks, how far it has come, and the bits of the rows it was given, by position."""
+    """One sequence: its blocks, how many of its tokens are computed, and the bits of its logits by position."""
 
     token_ids: Sequence[int]
     table: list[int]
@@ -53,7 +53,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Part:
-    """A text's share of a step: its next `count` tokens, and which of them want logits."""
+    """The share of a text in a step: its next `count` tokens, and for which of them logits are computed."""
 
     text: Text
     count: int
@@ -61,10 +61,10 @@ class Part:
 
 
 class Session:
-    """Some texts, and the memory that they share."""
+    """Several texts and the memory that they share."""
 
     def __init__(self, model: Model, texts: Sequence[Sequence[int]], block_size: int, random: Random | None) -> None:
-        """random: shuffles the blocks, some of which no sequence owns; None: they lie in order."""
+        """`random` shuffles the blocks, some of which belong to no sequence. None: blocks are in order."""
         self.model, self.block_size = model, block_size
         needed = [-(-len(text) // block_size) for text in texts]
         order = list(range(sum(needed) + (random.randint(0, 3) if random else 0)))
@@ -87,7 +87,7 @@ class Session:
         return forward(ops, model.params, model.rotations, self.layers, batch)
 
     def run(self, parts: Sequence[Part], *, replay: bool) -> None:
-        """One step. replay: the backend may record it, and replay what it has recorded."""
+        """Runs one step. `replay`: the backend may record steps, and replay recorded ones."""
         batch, ops = self._pack(parts), self.model.ops
         logits = ops.to_numpy(ops.run_step(self, batch) if replay else self(ops, batch))
         assert logits.shape == (sum(len(part.wanted) for part in parts), self.model.config.vocab_size)
@@ -126,7 +126,7 @@ def alone(model: Model, text: Sequence[int]) -> dict[int, bytes]:
 
 
 def in_company(model: Model, texts: Sequence[Sequence[int]], random: Random, sizes: Sequence[int]) -> list[Text]:
-    """All texts computed in chunks of these sizes, in random company."""
+    """Computes all texts, in chunks of these sizes, in steps with random other texts."""
     session = Session(model, texts, random.choice(BLOCK_SIZES), random)
     while pending := [text for text in session.texts if text.left]:
         chosen = random.sample(pending, random.randint(1, len(pending)))
@@ -137,13 +137,13 @@ def in_company(model: Model, texts: Sequence[Sequence[int]], random: Random, siz
 
 
 def wanted(random: Random, count: int) -> list[int]:
-    """All tokens of a chunk, the last one, none, or some."""
+    """Draws the tokens of a chunk for which logits are computed: all, the last one, none, or some."""
     every = list(range(count))
     return random.choice([every, every, every[-1:], [], sorted(random.sample(every, random.randint(0, count)))])
 
 
 def check(texts: Sequence[Text], reference: Model) -> None:
-    """Every row has the bits that it has in the text alone."""
+    """Checks that every row of logits has the bits that it has if its text is computed alone."""
     for text in texts:
         expected = alone(reference, text.token_ids)
         different = [position for position, row in text.rows.items() if row != expected[position]]
@@ -151,7 +151,7 @@ def check(texts: Sequence[Text], reference: Model) -> None:
 
 
 def rule(head_dim: int, scale: float, **more: Any) -> Attention:
-    """An attention of which only what happens between its products matters."""
+    """The parameters of an attention without weights, for tests of the part between its products."""
     nothing = Linear(Dense(np.zeros((1, 1), np.float32)))
     return Attention(nothing, nothing, nothing, nothing, head_dim, scale, **more)
 
@@ -180,7 +180,7 @@ def random_experts(
     count: int, chosen: int, columns: int, middle: int, random: np.random.Generator, *, shared: bool = False,
     gate: bool = False,
 ) -> Experts:  # fmt: skip
-    """A mixture in float32; shared: with an expert for all tokens, gate: which has a gate."""
+    """A mixture of experts in float32. `shared`: it has an expert for all tokens; `gate`: which has a gate."""
 
     def linear(rows: int, columns: int) -> Linear:
         return Linear(Dense((columns**-0.5 * random.standard_normal((rows, columns))).astype(np.float32)))
@@ -195,7 +195,7 @@ def random_experts(
 
 
 def with_experts(params: DecoderParams, middle: int) -> DecoderParams:
-    """The same model with a mixture for every MLP, the second with a shared expert."""
+    """The same model with a mixture of experts in place of every MLP; the second one has a shared expert."""
     random = np.random.default_rng(1)
 
     def changed(layer: Layer, second: bool) -> Layer:
@@ -209,7 +209,7 @@ def with_experts(params: DecoderParams, middle: int) -> DecoderParams:
 
 
 def with_weights(params: DecoderParams, change: Callable[[Weight], Weight], *, biased: bool = False) -> DecoderParams:
-    """The same model with every matrix changed; biased: and a bias on every linear."""
+    """The same model with every matrix changed. `biased`: every linear layer has a bias."""
 
     def changed(tree: Any) -> Any:
         match tree:

@@ -1,4 +1,4 @@
-"""The example of a backend of another package passes the suite and generates what the oracle does."""
+"""The example backend of another package passes the conformance suite and generates the tokens of the oracle."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLE = ROOT / "examples" / "ferrum-array-api"
 
 
 def backend(name: str, *modules: str) -> object:
-    """A parameter that is skipped where it lacks modules."""
+    """A parameter of a test, skipped if the modules of this backend are not installed."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     skip = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
     return pytest.param(f"ferrum_array_api:{name}", id=name, marks=skip)

@@ -1,4 +1,4 @@
-"""OPS-56, -57: what a backend keeps of a model is gone with the model; threads that cannot be had are done without."""
+"""OPS-56, -57: a backend frees what it keeps of a model when the model is freed, and works with the threads it gets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARAMS = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
 
 
 def use(ops: TensorOps, seed: int, fresh: bool = True, loaded: list[TinyModel] = []) -> weakref.ref[Any]:  # noqa: B006
-    """A model that comes, answers and goes; -> something of it."""
+    """Makes a model, lets it answer, and drops it. Returns an object of the model."""
     if fresh or not loaded:
         loaded[:] = [TinyModel(CONFIG, tiny_params(CONFIG, seed), ByteTokenizer())]
     llm = LLM.from_loaded(loaded[0], ops, EngineConfig(kv_memory=1 << 18))
@@ -56,7 +56,7 @@ def test_200_models_come_and_go(backend: str, fresh: bool) -> None:
 
 
 def growth(ops: TensorOps, seeds: range, fresh: bool) -> tuple[int, int]:
-    """Objects and bytes that these models leave."""
+    """The numbers of objects and of bytes that these models leave behind."""
     gc.collect()
     objects, (size, _) = len(gc.get_objects()), tracemalloc.get_traced_memory()
     for seed in seeds:
@@ -67,7 +67,7 @@ def growth(ops: TensorOps, seeds: range, fresh: bool) -> tuple[int, int]:
 
 @pytest.mark.clause("OPS-56")
 def test_a_model_is_gone_at_once() -> None:
-    """Without waiting for the collector: weights may be gigabytes."""
+    """The memory is free before the garbage collector runs: weights may be gigabytes."""
     ops = load_backend("numba", threads=1)
     use(ops, 0)
     gc.collect()

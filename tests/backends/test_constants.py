@@ -1,4 +1,4 @@
-"""OPS-65: constants are made once, by whichever backend, and a recording keeps its own."""
+"""OPS-65: every backend makes a constant once, and a recording keeps its own constants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.backends.test_step_replay import batch_of
 
 
 class Plain(NumpyOps):
-    """Has an `__init__` of its own, and calls no other."""
+    """A backend whose `__init__` does not call that of its base class."""
 
     float_dtype = "float32"
 
@@ -50,7 +50,7 @@ def test_those_beyond_the_most_are_right_and_those_kept_stay() -> None:
 
 @pytest.mark.clause("OPS-61", "OPS-65")
 def test_a_constant_in_a_recorded_step() -> None:
-    """What is computed of constants is there at every replay, as they are themselves."""
+    """Constants and the results that are computed from them are in memory at every replay."""
     table = np.random.default_rng(0).random((9, 32), np.float32)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:

@@ -1,4 +1,4 @@
-"""OPS-45 to OPS-47: in deterministic mode, the same bits in any company."""
+"""OPS-45 to OPS-47: in deterministic mode a row has the same bits beside any other rows."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ from tests.tiny import dense_logits, distance, tiny_config, tiny_params
 LONGEST = 24
 LONG = 320
 FEWER = settings(max_examples=max(5, settings.default.max_examples // 4))
-"""Each of these examples is a model with many steps."""
+"""The number of examples is small, since each is a model with many steps."""
 
 NATIVE: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "head_dim": 16, "vocab_size": 96, "eos_token_ids": (),
     "max_positions": LONG,
 }  # fmt: skip
-"""Sizes that every kernel takes."""
+"""Sizes for which every kernel runs."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A random model: fields of its configuration, how its weights and its keys and values are stored."""
+    """A random model: fields of its configuration, and the types of its weights and of its keys and values."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     weights: Callable[[Weight], Weight] | None = None
@@ -87,7 +87,7 @@ FITTING = {
     "experts": Variant(NATIVE, expert_rows=32),
     "experts, biases, float16 weights": Variant(NATIVE, stored_as(np.float16), True, expert_rows=96),
 }
-"""Kernels compute all of it."""
+"""Models that kernels compute completely."""
 FALLING_BACK = {
     "grouped": Variant(),
     "one kv head": Variant({"kv_heads": 1}),
@@ -101,7 +101,7 @@ FALLING_BACK = {
     "bfloat16 cache, q4_1": Variant({**NATIVE, "attention_softcap": 2.0}, blocks_of(Q4_1), kv_dtype="bfloat16"),
     "experts of odd size": Variant(NATIVE, expert_rows=40),
 }
-"""Compositions compute at least a part of it."""
+"""Models of which compositions compute at least a part."""
 VARIANTS = {**FITTING, **FALLING_BACK}
 
 BACKENDS: dict[str, Callable[[], TensorOps]] = {
@@ -112,7 +112,7 @@ BACKENDS: dict[str, Callable[[], TensorOps]] = {
     "numba, mode off": lambda: NumbaOps(2),
 }
 REFERENCE = {"numba-2": "numba-1", "numba, mode off": "numba-1"}
-"""A backend whose bits must be those of another; the bits of all others must be their own."""
+"""For a backend the one whose bits it must have. All other backends are compared with themselves."""
 
 
 @functools.cache
@@ -122,7 +122,7 @@ def model_of(backend: str, variant: str) -> Model:
 
 @pytest.fixture
 def all_shared_out() -> Iterator[None]:
-    """However small a launch is, all threads take part in it."""
+    """While the block runs, all threads take part in every launch, also in small ones."""
     with patch.object(launch, "SERIAL_WORK", -1):
         yield
 
@@ -192,7 +192,7 @@ def test_a_long_text_by_the_definitions(variant: str) -> None:
 @FEWER
 @given(random=st.randoms(use_true_random=True))
 def test_decoding_in_batches_of_any_size(variant: str, random: Random) -> None:
-    """Steps of one new token each, recorded and replayed where the batch is small."""
+    """Each sequence has one new token in a step. Steps of small batches are recorded and replayed."""
     model = model_of("numba-2", variant)
     texts = [[random.randrange(96) for _ in range(random.randint(1, 40))] for _ in range(MOST_TEXTS)]
     session = Session(model, [[*text, 1, 2, 3, 4, 5] for text in texts], 8, random)
@@ -229,9 +229,9 @@ def test_a_real_model(smollm2_path: Path) -> None:
     assert [session.texts[0].rows[99] == expected for session in (cut, beside)] == [True, True]
 
 
-# ---- what the definitions are made of
+# ---- the primitives of the definitions
 def lay(x: np.ndarray, layout: str) -> np.ndarray:
-    """The same elements elsewhere: in another order of axes, with gaps, backwards."""
+    """An equal array with another layout in memory: another order of axes, gaps, or reversed."""
     if layout == "columns first":
         return np.asfortranarray(x)
     if layout == "gaps":
@@ -308,14 +308,14 @@ def test_the_mode_changes_nothing_but_rounding(backend: str, variant: str) -> No
 
 # ---- the property can fail
 class BatchedProduct(NumpyOps):
-    """Adds up in another order where there are several rows, as BLAS does."""
+    """A backend that adds up in another order if there are several rows, as BLAS does."""
 
     def matmul(self, x: Tensor, y: Tensor) -> Tensor:
         return super().matmul(x[..., ::-1], y[..., ::-1, :]) if x.shape[-2] > 1 else super().matmul(x, y)
 
 
 class SizedSwiglu(NumbaOps):
-    """Lets the number of tokens choose between the kernel and the composition."""
+    """A backend that chooses between the kernel and the composition by the number of tokens."""
 
     def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
         if gate.size % 16:

@@ -1,4 +1,4 @@
-"""OPS-45 for models of all kinds of parts: in deterministic mode, the same bits in any company."""
+"""OPS-45 for models of all kinds of parts: in deterministic mode a row has the same bits beside any other rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAMES = (
     "stablelm-qk",
     "starcoder2-odd",
 )
-"""Every part in use, in sizes that kernels take and in others."""
+"""Models with every kind of part, in sizes for which kernels run and in others."""
 
 
 def model_of(name: str, ops: TensorOps, folder: Path) -> Model:

@@ -1,7 +1,7 @@
-"""OPS-51: the targets that a processor can be forced to, each in processes of its own.
+"""OPS-51: the backend on every target that this processor can be forced to, each in new processes.
 
-Numba and this backend read the target once, when they are imported. Each target has a kernel cache of its own, so that
-everything is compiled once for its logits and its tests.
+Numba and this backend read the target once, when they are imported. Each target has its own kernel cache, so that
+every kernel is compiled once for its logits and its tests.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 @dataclass(frozen=True)
 class Target:
-    """A processor as LLVM names it, and what it must have of what the backend asks for."""
+    """A processor with LLVM's name for it, and the features that the backend must find on it."""
 
     processor: str
     features: frozenset[str]
@@ -57,8 +57,8 @@ TARGETS = {
     "avx512": Target("skylake-avx512", WIDE),
 }
 SUITED = tuple(TARGETS) if NIGHTLY else ("plain",)
-"""The targets on which the whole suite runs; the logits of models are compared on all of them. By default the suite runs
-on the target that shares least with this processor; compiling all kernels takes a minute for each."""
+"""The targets on which the whole suite runs; the logits of models are compared on all targets. By default the suite
+runs on the target that shares least with this processor; compiling all kernels takes a minute for each."""
 HOST = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
 
 
@@ -73,14 +73,14 @@ def target(request: pytest.FixtureRequest) -> str:
 
 @dataclass(frozen=True)
 class Finished:
-    """What the processes of one target left."""
+    """The results of the processes of one target."""
 
     logits: dict[str, np.ndarray]
     suite: subprocess.CompletedProcess[str] | None
 
 
 class Runs:
-    """Processes under forced targets, two targets at a time: compiling keeps one processor busy."""
+    """Runs processes under forced targets, two targets at a time, since compiling keeps one processor busy."""
 
     def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._folder = folder
@@ -109,7 +109,7 @@ class Runs:
 
 
 def unforced() -> dict[str, str]:
-    """The environment of this process, with no target forced and this source tree in front."""
+    """The environment of this process without a forced target, and with this source tree first in the path."""
     kept = {name: value for name, value in os.environ.items() if name not in (*FORCING, "NUMBA_CACHE_DIR")}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
@@ -136,8 +136,8 @@ def test_a_forced_target_passes_the_suite(target: str, runs: Runs) -> None:
 
 @pytest.mark.clause("OPS-51")
 def test_logits_of_a_forced_target_are_those_of_this_processor(target: str, runs: Runs) -> None:
-    """Bit for bit if the target fuses multiplication and addition; else but for roundings, and for what those change in
-    numbers that are then stored in 16 bits."""
+    """The logits have the same bits if the target fuses multiplication and addition. Otherwise they differ by rounding,
+    also of keys and values that are stored in 16 bits."""
     found, expected = runs.finished(target).logits, runs.host_logits()
     assert found.keys() == expected.keys() == CASES.keys()
     if "fma" in TARGETS[target].features:
@@ -162,7 +162,7 @@ TYPICAL = {
     "avx2": {"vfmadd231ps", "vcvtph2ps", "vpshufb"},
     "avx512": {"vfmadd231ps", "vcvtph2ps", "vrndscaleps"},
 }
-"""Some mnemonics of each: fused multiply-add, native float16, the shuffle of bytes, rounding in the widest register."""
+"""Mnemonics of each feature: fused multiply-add, native float16, shuffle of bytes, rounding in the widest register."""
 
 
 @pytest.mark.clause("OPS-51")

@@ -33,7 +33,7 @@ def make_weight(kind: str, rows: int, groups: int, random: np.random.Generator) 
 
 
 def activations(shape: tuple[int, int], random: np.random.Generator) -> np.ndarray:
-    """Rows of different sizes, some groups of which are zeros."""
+    """Random rows of different magnitudes; some groups of them are zeros."""
     x = random.standard_normal(shape) * 10.0 ** random.uniform(-6, 6, (shape[0], 1))
     grouped = x.reshape(shape[0], -1, 32)
     grouped[random.random(grouped.shape[:2]) < 0.05] = 0
@@ -72,7 +72,7 @@ def test_only_activations_and_sums_are_rounded(
 
 
 def _terms(weight: BlockWeight) -> np.ndarray:
-    """|step · code| + |minimum|, [rows, columns]"""
+    """The magnitude |step · code| + |minimum| of each weight, [rows, columns]."""
     groups = weight.grouped(NumpyOps("float64"), weight.data)
     least = 0 if groups.minimums is None else np.abs(groups.minimums)
     return (np.abs(groups.codes * groups.steps) + least).reshape(weight.rows, -1)
@@ -119,7 +119,7 @@ def test_what_is_no_number_makes_nan_of_its_token_only(numba: NumbaOps, kind: st
 @pytest.mark.clause("OPS-83")
 @pytest.mark.parametrize("kind", ["q4_0", "q8_0"])
 def test_a_group_without_a_mate_has_nothing_beside_it(numba: NumbaOps, kind: str) -> None:
-    """Rounded rows are padded to pairs of groups: with zeros, whatever their memory held before."""
+    """Rounded rows are padded to pairs of groups with zeros, whatever their memory contained before."""
 
     def spoilt(launcher: Launcher, shape: tuple[int, ...]) -> np.ndarray:
         return np.full(shape, np.nan, np.float32)

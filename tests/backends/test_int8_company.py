@@ -1,4 +1,4 @@
-"""OPS-83 with OPS-45: whole models under int8 have the same bits in any company, chunks, threads and replays."""
+"""OPS-83 with OPS-45: int8 models have the same bits beside any rows, in any chunks, on any threads, in replays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.backends.test_deterministic import CUTS, LONG, NATIVE, Variant, all_s
 from tests.backends.under_target import stored
 
 FEW = settings(max_examples=max(3, settings.default.max_examples // 10))
-"""Each of these examples is a model with many steps."""
+"""The number of examples is small, since each is a model with many steps."""
 
 HALF = {"head_dim": 32, "rope": RopeConfig(10000.0, 32), "max_positions": LONG}
 WIDE: dict[str, Any] = {**NATIVE, **HALF, "hidden_size": 256, "intermediate_size": 256, "heads": 8}
@@ -64,6 +64,6 @@ def test_company_changes_no_bit_of_the_definition(variant: str, random: Random) 
 @FEW
 @given(random=st.randoms(use_true_random=True))
 def test_long_texts_in_long_and_short_chunks(variant: str, random: Random) -> None:
-    """More tokens than the largest tile takes, and more than fused operations do."""
+    """The chunks have more tokens than the largest tile, and more than fused operations take."""
     texts = draw_texts(random, 96, 2, LONG)
     check(in_company(model_of("numba-2", variant), texts, random, CUTS), model_of("numba-1", variant))

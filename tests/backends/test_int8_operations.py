@@ -1,4 +1,4 @@
-"""OPS-82 and OPS-83: what a decoder does with quantised weights under int8, piece by piece."""
+"""OPS-82 and OPS-83: each operation of a decoder with quantised weights under int8."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALL_KINDS = st.sampled_from(sorted(kind for kind in BLOCKS if BLOCKS[kind].siz
 EXACT, DEFINITION = NumbaOps(2), NumpyOps(compute="int8")
 FEWER = settings(max_examples=max(5, settings.default.max_examples // 4))
 TOKENS = (1, 2, 3, 8, 64, 65, 200)
-"""A fused launch and a plain one, and those beside the border."""
+"""Numbers of tokens for a fused launch and a plain one, and those at the limit between them."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def norm_of(columns: int, random: np.random.Generator) -> Norm:
 
 
 def width(kind: str, groups: int) -> int:
-    """Columns of the model: an odd count of groups where the format allows it."""
+    """The columns of the model: an odd number of groups if the format allows it."""
     return max(BLOCKS[kind].size, 32 * groups)
 
 
@@ -85,7 +85,7 @@ def test_every_strip_of_tokens_begins_with_its_own_residual(numba: NumbaOps, kin
 @pytest.mark.clause("OPS-82", "OPS-83")
 @pytest.mark.parametrize("tokens", [1, 8, 65])
 def test_a_dense_weight_beside_a_quantised_one_is_multiplied_exactly(numba: NumbaOps, tokens: int) -> None:
-    """As in files that keep values in a larger format than queries and keys."""
+    """Some files store the weights of values in a larger format than those of queries and keys."""
     random = np.random.default_rng(2)
     quantised = linear_of("q4_0", 20, 64, random)
     dense = Linear(Dense(random.standard_normal((12, 64)).astype(np.float32)))
@@ -102,7 +102,7 @@ def test_a_dense_weight_beside_a_quantised_one_is_multiplied_exactly(numba: Numb
 def test_products_of_one_input_that_is_rounded_once(
     numba: NumbaOps, kinds: list[str], groups: int, tokens: int, normed: bool, seed: int
 ) -> None:
-    """Weights of several kinds and sizes, some of which are padded to whole blocks of units and some not."""
+    """The weights have several kinds and sizes; some are padded to whole blocks of units."""
     random = np.random.default_rng(seed)
     columns = max(width(kind, groups) for kind in kinds)
     linears = [linear_of(kind, int(random.integers(4, 60)), columns, random, biased=bool(seed % 2)) for kind in kinds]
@@ -133,7 +133,7 @@ def test_what_an_mlp_multiplies_with_its_last_weight(
 @pytest.mark.clause("OPS-83")
 @pytest.mark.parametrize("kind", ["q4_0", "q6_k"])
 def test_an_mlp_with_many_rows_joins_them_piece_by_piece(numba: NumbaOps, kind: str) -> None:
-    """More than one piece in each of two chunks a thread."""
+    """There are two chunks for each thread, and more than one piece in each chunk."""
     random = np.random.default_rng(4)
     gate, up = (linear_of(kind, 5 * EXPERT_ROWS + 16, 256, random, biased=True) for _ in range(2))
     mlp, x = GatedMlp(gate, up, gate), activations((SMALL_BATCH + 1, 256), random)
@@ -160,7 +160,7 @@ def test_an_mlp_needs_no_more_memory_than_was_asked_for() -> None:
 
 # ---- mixtures of experts
 def mixture_of(kinds: Sequence[str], columns: int, middle: int, random: np.random.Generator) -> Experts:
-    """An expert for each kind but the last, of which the shared one is."""
+    """A mixture with an expert of each kind but the last; the shared expert has the last kind."""
 
     def mlp(kind: str) -> GatedMlp:
         gate, up = (linear_of(kind, middle, columns, random, biased=True) for _ in range(2))
@@ -183,8 +183,8 @@ def mixtures(kinds: st.SearchStrategy[str], size: int) -> st.SearchStrategy[tupl
 def test_experts_have_the_bits_of_their_products(
     numba: NumbaOps, kinds_and_size: tuple[list[str], int], tokens: int, seed: int
 ) -> None:
-    """The composition of the definition with this backend's own norms, activations and sums in between. Rounded rows of
-    64 numbers are no whole vectors."""
+    """Compares with the composition of the definition, computed with this backend's norms, activations and sums.
+    Rounded rows of 64 numbers do not fill whole vector registers."""
     random = np.random.default_rng(seed)
     kinds, size = kinds_and_size
     mixture = mixture_of(kinds, size, size, random)
@@ -199,7 +199,7 @@ def test_experts_have_the_bits_of_their_products(
 @pytest.mark.clause("OPS-82")
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
 def test_routers_and_gates_are_exact_in_any_format(numba: NumbaOps, kind: str) -> None:
-    """Nothing else of this mixture is quantised, so that int8 changes nothing."""
+    """Only the router and the gate are quantised, so int8 must not change the result."""
     random = np.random.default_rng(1)
     dense = random_experts(16, 3, 256, 64, random, shared=True, gate=True)
     mixture = replace(dense, router=linear_of(kind, 16, 256, random), shared_weight=linear_of(kind, 1, 256, random))

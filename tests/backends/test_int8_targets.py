@@ -1,4 +1,4 @@
-"""OPS-83: products of int8 on every target that this processor can be forced to, each in a process of its own."""
+"""OPS-83: products of int8 on every target that this processor can be forced to, each in a new process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DOTS = {
     "avx512": TARGETS["avx512"],
     "avx512vnni": Target("icelake-server", WIDE | {"avx512vnni"}),
 }
-"""Each multiplies bytes in a way of its own, or in registers of another width."""
+"""Targets that each multiply bytes with other instructions, or in registers of another width."""
 DOT_OF = {
     "plain": "pmullw", "avx2": "vpmaddubsw", "avxvnni": "vpdpbusd", "avx512": "vpmaddubsw", "avx512vnni": "vpdpbusd",
 }  # fmt: skip
 SOME = ("q4_k", "q8_0")
-"""A kind with minimums, and one with signed codes; at night all of them."""
+"""The kinds of weights: one with minimums and one with signed codes; at night all kinds."""
 KINDS = tuple(BLOCKS) if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else SOME
 
 
@@ -56,7 +56,7 @@ def test_products_of_a_forced_target_have_the_bits_of_the_definition(name: str, 
 @pytest.mark.skipif(not HOST >= BASELINE, reason="the targets are of x86 processors")
 @pytest.mark.parametrize("name", DOTS)
 def test_bytes_are_multiplied_by_what_the_target_has(name: str, tmp_path: Path) -> None:
-    """Compiled, not executed: in no target a product and its addition are fused, which would be another rounding."""
+    """The code is compiled, not executed. No target may fuse a product and its addition: that rounds differently."""
     program = (
         "from tests.backends.under_target import assembly_of; code = assembly_of('integer_products.single.q8_0');"
         f"print(code.count('{DOT_OF[name]}'), code.count('fmadd'))"

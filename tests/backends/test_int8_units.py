@@ -1,4 +1,4 @@
-"""OPS-84: weights in units: private memory of about the size of the file's, whose pages are given back."""
+"""OPS-84: weights in units take about as much private memory as in the file, whose pages are released."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS, COLUMNS = 200, 512
 
 @pytest.fixture
 def made() -> Iterator[list[weight_units.Units]]:
-    """All units that are made meanwhile."""
+    """A list of all units that are made while the test runs."""
     found: list[weight_units.Units] = []
 
     def remembering(*arguments: object) -> weight_units.Units:
@@ -39,7 +39,7 @@ def made() -> Iterator[list[weight_units.Units]]:
 
 
 def mapped(kind: str, path: Path) -> BlockWeight:
-    """A weight in a mapped file, which begins in the middle of a page."""
+    """A weight in a mapped file. It begins in the middle of a page."""
     random = np.random.default_rng(3)
     data = make_weight(kind, ROWS, COLUMNS // BLOCKS[kind].size, random).data
     path.write_bytes(bytes(1000) + data.tobytes())
@@ -85,7 +85,7 @@ def test_units_are_gone_with_their_weight(made: list[weight_units.Units]) -> Non
 @pytest.mark.clause("OPS-84")
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
 def test_units_are_as_large_as_what_is_stored(kind: str) -> None:
-    """But for a padded group, and one percent in Q6_K."""
+    """A padded group, and one percent in Q6_K, may be added."""
     columns = 32 * 256
     stored = UNIT_ROWS * columns // BLOCKS[kind].size * BLOCKS[kind].bytes
     assert 1 <= unit_bytes(kind, columns) / stored <= 1.0096
@@ -96,7 +96,7 @@ def test_units_are_as_large_as_what_is_stored(kind: str) -> None:
 @pytest.mark.clause("OPS-84")
 @pytest.mark.parametrize("kind", sorted(BLOCKS))
 def test_every_bit_that_is_stored_is_in_the_units(kind: str, made: list[weight_units.Units]) -> None:
-    """As many bits are set as before: none is lost, none made up, and what is padded is zeros."""
+    """As many bits are set as in the file: no bit is lost or added, and padding is zeros."""
     random, ops = np.random.default_rng(2), NumbaOps(1, compute="int8")
     weight = make_weight(kind, 37, 1 if BLOCKS[kind].size == 256 else 5, random)
     ops.linear(activations((1, weight.columns), random), Linear(weight))

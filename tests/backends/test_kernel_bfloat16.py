@@ -1,7 +1,7 @@
-"""OPS-52: products of operands rounded to bfloat16, on processors with the instruction and on others that do without.
+"""OPS-52: products of operands rounded to bfloat16, on processors with the instruction and on others.
 
-The backend refuses the arithmetic where the processor does not have it; the tests let it go on, with two multiply-adds
-in the place of the instruction.
+The backend refuses the arithmetic if the processor does not have the instruction. The tests then let it compute with
+two multiply-adds in place of the instruction.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make_weight(kind: str, rows: int, columns: int, random: np.random.Generator)
 
 
 def rounded(x: np.ndarray) -> np.ndarray:
-    """To the nearest bfloat16, by another library; float64."""
+    """The oracle: x rounded to the nearest bfloat16 by ml_dtypes, as float64."""
     return x.astype(ml_dtypes.bfloat16).astype(np.float64)
 
 
@@ -85,7 +85,7 @@ def test_few_tokens_have_the_bits_of_float32(ops: NumbaOps, kind: str, tokens: i
     "bits", [0x7FC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7F7F0000, 0x80000000], ids=hex
 )
 def test_what_is_no_ordinary_number_stays_what_it_is(ops: NumbaOps, bits: int) -> None:
-    """NaN with and without a payload that rounding would carry away, infinities, the largest number, -0."""
+    """The numbers are NaN with and without a payload that rounding could lose, infinities, the largest number, -0."""
     weight = np.eye(32, dtype=np.float32)
     x = np.zeros((FEW_BFLOAT16 + 1, 32), np.float32)
     x[:, 3] = np.array(bits, np.uint32).view(np.float32)
@@ -96,7 +96,7 @@ def test_what_is_no_ordinary_number_stays_what_it_is(ops: NumbaOps, bits: int) -
 
 @pytest.mark.clause("OPS-52")
 def test_a_whole_model_computes_so(ops: NumbaOps) -> None:
-    """Prefill in the arithmetic, decode in float32: close to float32, and not the same."""
+    """Prefill computes in bfloat16, decode in float32. The logits are close to those of float32, and not equal."""
     config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
     model = TinyModel(config, tiny_params(config), ByteTokenizer())
     token_ids = [i % config.vocab_size for i in range(40)]
@@ -109,7 +109,7 @@ def test_a_whole_model_computes_so(ops: NumbaOps) -> None:
 
 @pytest.mark.clause("OPS-52")
 def test_experts_compute_so_and_their_router_does_not(ops: NumbaOps) -> None:
-    """Experts of more tokens than they take at a time. A router that rounded would send some elsewhere."""
+    """Experts have more tokens than they take at a time. A router that rounded would choose other experts for some."""
     random = np.random.default_rng(0)
     experts = random_experts(4, 2, 512, 96, random)
     x = random.standard_normal((300, 512)).astype(np.float32)
@@ -119,7 +119,7 @@ def test_experts_compute_so_and_their_router_does_not(ops: NumbaOps) -> None:
 
 @pytest.mark.clause("OPS-41", "OPS-52")
 def test_a_replayed_batch_has_the_bits_of_its_step(ops: NumbaOps) -> None:
-    """Of more than few sequences, so that both compute in the arithmetic."""
+    """The batch has so many sequences that both compute in bfloat16."""
     config = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)
     model = Model(ops, config, tiny_params(config))
     texts = np.random.default_rng(0).integers(0, config.vocab_size, (2 * FEW_BFLOAT16 + 1, 5)).tolist()
@@ -147,7 +147,7 @@ def test_who_cannot_compute_so_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.clause("OPS-52")
 def test_the_instruction_is_used_where_it_is_there() -> None:
-    """Compiled for a processor that has it, not executed."""
+    """The code is compiled for a processor that has the instruction, and is not executed."""
     forced = {
         "NUMBA_CPU_NAME": "znver4",
         "NUMBA_CPU_FEATURES": "+sse2,+avx,+avx2,+fma,+f16c,+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512bf16",

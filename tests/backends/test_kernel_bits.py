@@ -1,4 +1,4 @@
-"""OPS-47 and OPS-50: kernels that go different ways to the same number reach the same bits."""
+"""OPS-47 and OPS-50: kernels that compute the same number in different ways get the same bits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_decoded_weight_has_the_bits_of_its_definition(kind: str, data: st.Dat
 @settings(max_examples=10)
 @given(data=st.data())
 def test_a_product_has_the_same_bits_for_one_token_and_for_many(kind: str, data: st.DataObject) -> None:
-    """Few tokens decode in registers, many share a panel; long rows are multiplied block by block."""
+    """For few tokens weights are decoded in registers, many tokens share a panel; long rows are multiplied in blocks."""
     size = max(block_size(kind), 32)
     columns = size * data.draw(st.integers(1, 2400 // size))
     case = data.draw(weights(rows=data.draw(st.integers(4, 60)), columns=columns, kind=kind))
@@ -84,7 +84,7 @@ def test_a_context_cut_into_units_has_the_bits_of_one_walk(dtype: str, data: st.
 
 
 def _batch(contexts: list[int], counts: list[int], block_size: int) -> StepBatch:
-    """The last counts[s] tokens of sequences that fill shuffled blocks."""
+    """A batch of the last counts[s] tokens of each sequence s, whose blocks are shuffled."""
     width = -(-max(contexts) // block_size)
     order = np.random.default_rng(len(contexts)).permutation(width * len(contexts)).astype(np.int32)
     tables = order.reshape(len(contexts), width)

@@ -1,4 +1,4 @@
-"""OPS-44 and OPS-48: what is kept of compiled kernels, and what a later start does with it."""
+"""OPS-44 and OPS-48: compiled kernels are cached in files, and later processes load them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ sums = [ops.activated(np.ones((1, 32), np.float32), "relu").sum() for _ in range
 print(*sums, announced, "numba" in sys.modules)
 """
 PLACED = sys.platform == "linux" and platform.machine() == "x86_64"
-"""Is object code of this machine run without LLVM?"""
+"""True if object code of this machine can be run without LLVM."""
 KEPT = "kept for the next start"
 COMPILED, LOADED = f"32.0 32.0 ['relu, {KEPT}', 'activate, {KEPT}'] True\n", "32.0 32.0 [] False\n"
 
@@ -50,7 +50,7 @@ print(ops.name, answer.token_ids, *(name in sys.modules for name in unneeded))
 
 
 def run(program: str, folder: Path | None = None, **variables: str) -> str:
-    """What a process of its own prints, with its kernel cache in this folder."""
+    """The output of a new process whose kernel cache is in this folder."""
     chosen = {} if folder is None else {"FERRUM_CACHE": str(folder)}
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **chosen, **variables}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=ROOT)
@@ -72,7 +72,7 @@ def test_a_warm_start_imports_no_numba_and_loads_no_llvm() -> None:
     ids=["cut off", "empty", "one bit"],
 )
 def test_a_damaged_file_is_compiled_anew(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """In processes of their own: one fills a cache, the next finds its files damaged, a third whole again."""
+    """The first process fills a cache, the second finds its files damaged, the third finds them whole again."""
     assert run(ONE_KERNEL, tmp_path) == COMPILED
     files = list(tmp_path.rglob("*.o"))
     assert files
@@ -136,7 +136,7 @@ def test_the_kernel_cache_is_named_by_what_kernels_are_made_from(monkeypatch: py
 
 @pytest.mark.clause("OPS-48")
 def test_every_number_that_kernels_take_from_elsewhere_is_in_that_name() -> None:
-    """Otherwise a kernel with an old number would be found after the number has changed."""
+    """Otherwise a process would load a kernel with the old number after the number has changed."""
     sources = kernel_sources()
     compiled = set(Path(compiler.__file__).parent.glob("*.py"))
     assert compiled < set(sources)
@@ -166,7 +166,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFiles:
 
 @pytest.mark.clause("OPS-49")
 def test_another_process_compiles_into_the_cache(empty_cache: KernelFiles) -> None:
-    """And a library that waits for it compiles nothing itself."""
+    """The library that waits for that process compiles nothing."""
     library = Library(empty_cache)
     library.compile_ahead(["elementwise.gated"])
     library._compiled = None  # type: ignore[assignment, method-assign]

@@ -1,4 +1,4 @@
-"""OPS-53, -54: object files are code, so only private ones are run; and only what was made here is ever removed."""
+"""OPS-53, -54: object files are code, so only private ones are run; only files that this package made are removed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""OPS-74, -75: the kernel that chooses tokens chooses those of the definition, or leaves a row to it, and the one that
-tells of tokens tells the same."""
+"""OPS-74, -75: the kernel that chooses tokens chooses those of the definition, or leaves a row to it; the kernel that
+reports log probabilities and ranks reports those of the definition."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernels(request: pytest.FixtureRequest) -> NumbaOps:
 
 
 def rows_of(kind: str, rows: int, vocab: int, seed: int) -> np.ndarray:
-    """float32 [rows, vocab] with a gap between rows."""
+    """Random logits, float32 [rows, vocab], with a gap between the rows in memory."""
     random = np.random.default_rng(seed)
     x = random.standard_normal((rows, vocab + 3))
     if kind == "steps":
@@ -52,7 +52,7 @@ def chosen(ops: NumpyOps, x: np.ndarray, wanted: np.ndarray) -> list[int]:
 def test_tokens_are_those_of_the_definition(
     kernels: NumbaOps, vocab: int, kind: str, wanted: list[tuple[float, ...]], seed: int
 ) -> None:
-    """All tokens are compared: one that differs in a million would not be noticed otherwise."""
+    """Compares all tokens, so that a single different one in a million is found."""
     x, table = rows_of(kind, len(wanted), vocab, seed), np.array(wanted)
     table[:, 1] = np.minimum(table[:, 1], vocab)
     assert chosen(kernels, x, table) == chosen(NumpyOps(), x, table)
@@ -75,7 +75,7 @@ def test_hardly_a_row_of_a_model_is_left_to_the_definition(kernels: NumbaOps, vo
 
 @pytest.mark.clause("OPS-74")
 def test_what_rounding_could_decide_is_left_to_the_definition(kernels: NumbaOps) -> None:
-    """Numbers that fall on a boundary, and logits that are none."""
+    """The numbers are on a boundary, or the logits are NaN."""
     two = np.zeros((1, 2), np.float32)
     even = np.zeros((1, 2 * MOST_BIN_MEMBERS), np.float32)
     clear = [(two, (1, 0, 1, 0, 0.4)), (two, (1, 1, 1, 0, 0.9)), (two, (0, 0, 1, 0, 0.5)), (even, (1, 0, 1, 0, 0.3))]
@@ -98,7 +98,7 @@ def test_what_rounding_could_decide_is_left_to_the_definition(kernels: NumbaOps)
 def test_what_is_told_of_tokens_is_that_of_the_definition(
     kernels: NumbaOps, vocab: int, kind: str, rows: int, count: int, seed: int
 ) -> None:
-    """Ranks and ids exactly, logarithms up to their last bits."""
+    """Ranks and ids are equal, log probabilities equal up to their last bits."""
     x, count = rows_of(kind, rows, vocab, seed), min(count, vocab)
     tokens = np.random.default_rng(seed).integers(0, vocab, rows)
     with np.errstate(invalid="ignore"):

@@ -1,4 +1,4 @@
-"""OPS-70 to OPS-72: mixtures of experts by kernels, and what is left to the definition."""
+"""OPS-70 to OPS-72: mixtures of experts computed by kernels, and mixtures that are left to the definition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def linear_of(kind: str, rows: int, columns: int, random: np.random.Generator, b
 
 
 def draw_experts(data: st.DataObject, columns: int, middle: int, seed: int) -> Experts:
-    """Experts that differ in all that may differ."""
+    """Draws a mixture whose experts differ in kinds of weights, biases, activations and limits."""
     random, count = np.random.default_rng(seed), data.draw(st.integers(4, 9), "experts")
     kinds = [kind for kind in KINDS if kind in FLOAT_KINDS or not columns % BLOCKS[kind].size]
     inner_kinds = [kind for kind in KINDS if kind in FLOAT_KINDS or not middle % BLOCKS[kind].size]
@@ -67,7 +67,7 @@ def tokens_of(count: int, columns: int, seed: int) -> np.ndarray:
 
 
 def decided(x: np.ndarray, norm: Norm | None, experts: Experts) -> np.ndarray:
-    """Of which tokens does the router leave no doubt about the experts?"""
+    """For each token, True if rounding cannot change the experts that the router chooses."""
     ops = NumpyOps("float64")
     wide = Norm(norm.weight.astype(np.float64), norm.epsilon) if norm is not None else None
     scores = -np.sort(-ops.linear(ops.normed(x.astype(np.float64), wide), experts.router), -1)
@@ -84,7 +84,7 @@ def decided(x: np.ndarray, norm: Norm | None, experts: Experts) -> np.ndarray:
 def test_kernels_compute_what_the_definition_says(
     data: st.DataObject, tokens: int, columns: int, middle: int, seed: int, normed: bool
 ) -> None:
-    """More tokens than an expert takes at a time, more rows than are joined at a time, any mixture of weights."""
+    """There are more tokens than an expert takes at a time, more rows than are joined at a time, and weights of any kind."""
     experts, x = draw_experts(data, columns, middle, seed), tokens_of(tokens, columns, seed)
     norm = Norm(1 + tokens_of(1, columns, seed + 1)[0] / 8, 1e-5) if normed else None
     with (
@@ -107,7 +107,7 @@ def test_kernels_compute_what_the_definition_says(
 def test_of_equal_experts_the_first_are_chosen(
     scores: tuple[float, ...], count: int, chosen: int, seed: int, normalised: bool
 ) -> None:
-    """A router of nothing but a bias, which takes few values: every token has ties."""
+    """The router is only a bias with few different values, so that every token has ties."""
     random = np.random.default_rng(seed)
     bias = random.choice(scores, count).astype(np.float32)
     router = Linear(Dense(np.zeros((count, 32), np.float32)), bias)
@@ -153,7 +153,8 @@ def test_a_token_has_the_bits_that_it_has_alone(data: st.DataObject, tokens: int
 @pytest.mark.clause("OPS-42")
 @pytest.mark.parametrize(("columns", "middle"), [(1024, 32), (64, 1024), (64, 544)])
 def test_kernels_stay_within_their_scratch(columns: int, middle: int) -> None:
-    """Of several blocks of columns, and more rows than are joined at a time; behind each piece lies a fence."""
+    """There are several blocks of columns, and more rows than are joined at a time. After each piece of scratch memory
+    lies a fence, which must not change."""
     ops, fence, pieces = NumbaOps(1), np.full(1 << 16, 0x5A, np.uint8), list[np.ndarray]()
 
     def scratch(count: int) -> tuple[int, int]:
@@ -172,13 +173,13 @@ def test_kernels_stay_within_their_scratch(columns: int, middle: int) -> None:
 # ---- what is left to the definition
 @dataclass(frozen=True, eq=False)
 class LaterExperts(Experts):
-    """With a field that no kernel knows."""
+    """Experts with a field that no kernel knows."""
 
     scores_scale: float = 1.0
 
 
 def change(experts: Experts, name: str) -> Experts:
-    """One that no kernel takes."""
+    """Experts with one change that no kernel supports."""
     random, first = np.random.default_rng(1), experts.experts[0]
     others = experts.experts[1:]
     odd = Dense(random.standard_normal((64, 32)).astype(np.float64))
@@ -225,7 +226,7 @@ def test_a_field_that_kernels_do_not_know_may_be_there_unused() -> None:
 
 @pytest.mark.clause("OPS-72")
 def test_a_shared_expert_may_have_any_weights() -> None:
-    """Only the others need to fit."""
+    """Only the other experts must have weights that kernels support."""
     random = np.random.default_rng(0)
     experts = replace(
         random_experts(6, 2, 64, 32, random, shared=True, gate=True),

@@ -14,11 +14,11 @@ from tests.house.source import Module, imports, modules
 
 PACKAGE = numba_kernels.__name__
 FIRST_USED = {f"{PACKAGE}.loading.library": f"{PACKAGE}.compiled.compiler"}
-"""The one import from a folder to a forbidden one, inside of a function: it runs when a function must be compiled."""
+"""The one exception: an import inside of a function, which runs if a kernel must be compiled."""
 
 
 def folder_of(name: str) -> str:
-    """ "compiled", "launching", "loading"; "" for the modules beside these folders and everything else."""
+    """The folder "compiled", "launching" or "loading"; "" for all other modules."""
     return name.removeprefix(f"{PACKAGE}.").split(".")[0] if name.startswith(f"{PACKAGE}.") else ""
 
 

@@ -71,7 +71,7 @@ def test_code_finds_its_data_its_functions_and_those_of_the_process(numbers: lis
 @needs_x86_64_linux
 @pytest.mark.parametrize("model", ["small", "large"])
 def test_what_cannot_be_placed_is_linked_by_llvm(model: str) -> None:
-    """The small model's distances have 32 bits: what is far away needs a table of addresses."""
+    """Distances in the small code model have 32 bits, so distant addresses need a table."""
     code = compiled(SOURCE.format(1, 2, 3, 4), model)
     assert is_placed(code) == (model == "large")
     place = link(ObjectCode("outer", code))

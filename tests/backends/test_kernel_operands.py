@@ -1,4 +1,4 @@
-"""OPS-43: whatever a kernel does not expect goes to the composition, or is refused; and kernels in odd processes."""
+"""OPS-43: operands that a kernel does not support go to the composition or are refused; kernels in forked processes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_shared_expert_of_another_width_is_refused() -> None:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_of_any_finite_number(name: str) -> None:
-    """As far out as float32 reaches, where exp(-x) is beyond it."""
+    """This includes the largest numbers of float32, for which exp(-x) overflows."""
     sizes = np.geomspace(30, 3e38, 72).astype(np.float32)
     x = np.concatenate([sizes, -sizes])
     found, expected = OPS.activated(x, name), ORACLE.activated(x.astype(np.float64), name)

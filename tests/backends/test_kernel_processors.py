@@ -17,7 +17,7 @@ MACHINE = 64
 
 
 def threads(root: Path, files: dict[str, str], machine: int = MACHINE) -> int:
-    """On a machine of so many processors, whose system has these files."""
+    """The default number of threads on a machine with this number of processors and these files of the system."""
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ flags\t\t: none
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Processor]:
-    """What LLVM was asked for, in a world with a system and a cache of its own."""
+    """The answers of LLVM so far, with a system file and a cache that belong to the test."""
     answers: list[Processor] = []
 
     def ask() -> Processor:

@@ -107,7 +107,7 @@ def test_callers_on_several_threads_take_turns() -> None:
 
 
 def affinity(monkeypatch: pytest.MonkeyPatch, processors: set[int]) -> None:
-    """Let this process seem to be on Linux, and to be allowed these processors."""
+    """Lets this process look like one on Linux that may use these processors."""
     monkeypatch.setattr(team.sys, "platform", "linux")
     monkeypatch.setattr(team.os, "sched_getaffinity", lambda process: set(processors), raising=False)
 

@@ -1,4 +1,4 @@
-"""OPS-60 to OPS-63: what a primitive is in a recorded step, and which of them keep a step from being recorded."""
+"""OPS-60 to OPS-63: what a recorded step does for a primitive, and which primitives cannot be recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Step = Callable[[TensorOps, StepBatch], Tensor]
 
 
 def numbers(shape: Sequence[int], seed: int) -> np.ndarray:
-    """float32, every third of them odd."""
+    """Random float32 numbers, about one in three of them from ODD."""
     random = np.random.default_rng(seed)
     ordinary, odd = random.standard_normal(shape), random.choice(ODD, shape)
     return np.where(random.random(shape) < 1 / 3, odd, ordinary).astype(np.float32)
@@ -38,7 +38,7 @@ def one_each(token_ids: Sequence[int]) -> StepBatch:
 
 
 def same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
-    """NaN is NaN, whichever."""
+    """Checks that both have the same bits; any NaN equals any other."""
     assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
     np.testing.assert_array_equal(ours, theirs)
     if ours.dtype.kind == "f":
@@ -47,7 +47,8 @@ def same_bits(ours: np.ndarray, theirs: np.ndarray) -> None:
 
 
 def check_replayed(step: Step, tokens: int, ops: NumbaOps = OPS) -> None:
-    """Recorded for as many tokens or more, then replayed for others, and for fewer, with the bits of the step."""
+    """Records the step for these tokens or more, replays it for other tokens and for fewer, and compares the bits with
+    those of the step."""
     for count in (tokens, tokens, tokens // 2 + 1):
         batch = one_each(np.random.default_rng(count).integers(0, ROWS, count).tolist())
         with np.errstate(all="ignore"):
@@ -57,7 +58,7 @@ def check_replayed(step: Step, tokens: int, ops: NumbaOps = OPS) -> None:
 
 
 def refusal(step: Step, tokens: int = 3) -> str:
-    """What the step did that cannot be recorded; its results are right all the same."""
+    """The reason why the step cannot be recorded. Checks that its results are right."""
     for _ in range(2):
         batch = one_each(list(range(tokens)))
         same_bits(OPS.run_step(step, batch), step(OPS, batch))
@@ -67,7 +68,7 @@ def refusal(step: Step, tokens: int = 3) -> str:
 
 
 def with_gaps(x: np.ndarray, gaps: int) -> np.ndarray:
-    """x as every second element, or every second row, of another array."""
+    """An array equal to x that is every second element, or every second row, of a larger array."""
     if not gaps or not x.ndim:
         return x
     axis = -1 if gaps == 1 else 0
@@ -81,7 +82,7 @@ shapes = st.lists(st.sampled_from([1, 2, 3, 5, 16, 17, 40]), min_size=0, max_siz
 
 @st.composite
 def operands(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """The shape of what a token has, one that broadcasts to it and the token, and gaps in the second."""
+    """Draws the shape of a token's values, a shape that broadcasts to it, and the gaps in memory of the second."""
     shape = tuple(draw(shapes))
     full = (1, *shape) if draw(st.booleans()) else shape
     other = tuple(1 if draw(st.integers(0, 3)) == 0 else size for size in full)
@@ -169,7 +170,7 @@ def test_the_definition_of_rope_is_recorded() -> None:
 
 @pytest.mark.clause("OPS-60")
 def test_a_bias_behind_a_product_is_recorded() -> None:
-    """Beside 64 features, which a replay for fewer than 64 tokens must not cut off."""
+    """There are 64 features, which a replay for fewer than 64 tokens must not cut off."""
     table, weight = Dense(numbers((ROWS, 64), 0)), Dense(numbers((64, 64), 1))
     bias, scale = numbers((64,), 2), np.ones(64, np.float32)
 
@@ -203,7 +204,7 @@ def test_a_copy_that_a_kernel_needs_is_a_launch() -> None:
 
 @pytest.mark.clause("OPS-61")
 def test_constants_of_a_step_are_computed_once() -> None:
-    """Whatever the primitive: elementary functions, sums, random numbers."""
+    """This holds for every primitive: elementary functions, sums, random numbers."""
     table = numbers((ROWS, 40), 0)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
@@ -218,7 +219,7 @@ def test_constants_of_a_step_are_computed_once() -> None:
 
 @pytest.mark.clause("OPS-60")
 def test_rows_of_tables_with_more_rows_than_tokens() -> None:
-    """By the number of a token in its batch, and by what another table says."""
+    """Rows are taken by the place of a token in its batch, and by indices from another table."""
     table, halves = numbers((2 * ROWS, 64), 0), np.random.default_rng(1).random((ROWS, 64)).astype(np.float16)
     others = np.random.default_rng(2).permutation(ROWS).astype(np.int32)
 
@@ -237,7 +238,7 @@ def test_rows_with_gaps_are_named() -> None:
 
 @pytest.mark.clause("OPS-61")
 def test_memory_from_outside_may_change_between_steps() -> None:
-    """It is no constant: a replay reads it again."""
+    """Such memory is no constant: a replay reads it again."""
     table, shift = numbers((ROWS, 40), 0), np.ones(40, np.float32)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
@@ -300,7 +301,7 @@ def test_arithmetic_on_integers_is_named(name: str) -> None:
 
 @pytest.mark.clause("OPS-62")
 def test_views_of_integers_with_gaps_are_named() -> None:
-    """A kernel would take a copy of them, as they are when the step is recorded."""
+    """A kernel would copy them when the step is recorded, and the copy would not change later."""
     table = numbers((ROWS, 40), 0)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
@@ -379,7 +380,7 @@ BESIDE: dict[str, Callable[[TensorOps, StepBatch, Tensor], Tensor]] = {
 @pytest.mark.clause("OPS-62")
 @pytest.mark.parametrize("name", sorted(BESIDE))
 def test_tokens_that_no_longer_come_first_are_refused(name: str) -> None:
-    """A replay for three tokens of a tape for four would do three quarters of something else."""
+    """A replay for three tokens of a tape for four would compute three quarters of the wrong elements."""
     table = numbers((ROWS, 4), 0)
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:
@@ -401,7 +402,7 @@ def test_more_dimensions_than_a_kernel_has(tokens: int) -> None:
 
 @pytest.mark.clause("OPS-62")
 def test_a_kernel_for_rows_that_are_not_tokens_is_refused() -> None:
-    """Eight rows of a table are no eight tokens."""
+    """Eight rows of a table are not the rows of eight tokens."""
     table, eight, weight = numbers((ROWS, 64), 0), numbers((8, 64), 1), Dense(numbers((64, 64), 2))
 
     def step(ops: TensorOps, batch: StepBatch) -> Tensor:

@@ -28,16 +28,16 @@ from tests.tiny import tiny_config, tiny_params
 BLOCK_SIZE, BLOCKS, LONGEST = 4, 64, 40
 NATIVE = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16, vocab_size=96, eos_token_ids=())
 AWKWARD = tiny_config()
-"""Columns that no kernel takes: the compositions do the work, and nothing can be recorded."""
+"""A number of columns that no kernel supports: compositions compute the step, which cannot be recorded then."""
 
 THREADS = 2
 
 
 class Model:
-    """A random model with NaN in all memory that is not written yet."""
+    """A random model. Its memory is NaN until it is written."""
 
     def __init__(self, config: ModelConfig, expert_rows: int = 0) -> None:
-        """expert_rows: of mixtures instead of MLPs."""
+        """`expert_rows`: the rows of experts, if the model has mixtures of experts instead of MLPs."""
         self.config, self.ops = config, NumbaOps(THREADS)
         params = tiny_params(config)
         self.params = (with_experts(params, expert_rows) if expert_rows else params).to(self.ops)
@@ -52,7 +52,7 @@ class Model:
 
 
 def batch_of(tokens: Sequence[int], contexts: Sequence[int], tables: np.ndarray) -> StepBatch:
-    """One new token for each sequence, at position context - 1."""
+    """A batch with one new token of each sequence, at position context - 1."""
     positions = np.array(contexts, np.int32) - 1
     slots = tables[np.arange(len(tokens)), positions // BLOCK_SIZE] * BLOCK_SIZE + positions % BLOCK_SIZE
     every = np.arange(len(tokens) + 1, dtype=np.int32)
@@ -64,8 +64,8 @@ def batch_of(tokens: Sequence[int], contexts: Sequence[int], tables: np.ndarray)
 
 
 def decode(model: Model, rows: list[list[int]], seed: int, *, replay: bool) -> list[np.ndarray]:
-    """Logits of every step; sequence s starts s steps later than the first and ends s steps sooner, so that contexts
-    differ and batches grow and shrink: what is recorded for four serves three."""
+    """The logits of every step. Sequence s starts s steps after the first and ends s steps before it, so that contexts
+    differ and batches grow and shrink: a recording for four sequences is replayed for three."""
     tables = np.random.default_rng(seed).permutation(BLOCKS)[: len(rows) * 10].reshape(len(rows), 10).astype(np.int32)
     found = []
     for step in range(len(rows[0])):

@@ -1,12 +1,13 @@
-"""What a process computes and compiles; run as a program, under a forced target.
+"""Results of the backend in a new process: run as a program, under a forced target.
 
     python -m tests.backends.under_target logits PATH.npz
     python -m tests.backends.under_target int8 PATH.npz KIND...
     python -m tests.backends.under_target code
 
-`logits` saves those of a small model, prefilled and decoded, for each kind of weight. `int8` saves products of weights
-of each kind under that arithmetic, and says how many kernels our own linker could not place. `code` prints, as JSON,
-what the backend believes of its target, and which instructions and registers stand in its machine code.
+`logits` saves the logits of a small model, prefilled and decoded, for each kind of weight. `int8` saves products of
+weights of each kind under that arithmetic, and prints how many kernels this package's linker could not place. `code`
+prints, as JSON, the features that the backend finds on its target, and the instructions and registers in its machine
+code.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.backends.company import Model, Part, Session, with_experts, with_weig
 from tests.tiny import tiny_config, tiny_params
 
 PROMPT, DECODED = 150, 6
-"""More than one part of a context that is shared out among threads, and more rows than a panel holds."""
+"""Sizes with more than one part of a context for the threads, and with more rows than a panel holds."""
 HALF_CACHE = "float32, float16 cache"
 Q8_CACHE = "float32, q8_0 cache"
 EXPERTS = "float32, experts"
@@ -40,14 +41,14 @@ CASES = {
     Q8_CACHE: ("float32", "q8_0"),
     EXPERTS: ("float32", None),
 }
-"""How weights, and how keys and values are stored."""
+"""The types of the weights, and of keys and values."""
 
 KERNELS = ("activations.silu", "products.product.f16", "products.product.q4_0")
 """Few, because each is compiled anew: an elementary function, and weights that every target decodes in its own way."""
 
 
 def logits(name: str) -> np.ndarray:
-    """[PROMPT + DECODED, vocab]: the prompt in one step, then token by token as an engine decodes."""
+    """The logits [PROMPT + DECODED, vocab]: the prompt in one step, then one token a step, as an engine decodes."""
     config = tiny_config(
         hidden_size=256, intermediate_size=512, head_dim=64, max_positions=PROMPT + DECODED, eos_token_ids=()
     )
@@ -73,8 +74,8 @@ def stored(kind: str, weight: Weight) -> Weight:
 
 
 def rounded_products(ops: TensorOps, kind: str) -> np.ndarray:
-    """[tokens of all cases, rows]: rows that fill a unit and some more, groups that fill no block of units, and as many
-    tokens as each tile takes; zeros, numbers of all sizes, the largest sums of either sign, and what is no number."""
+    """The products [tokens of all cases, rows]. The sizes do not fill whole units and blocks of units, and there is a
+    case for the tokens of each tile. Inputs are zeros, numbers of all magnitudes, those with the largest sums, NaN."""
     random, found = np.random.default_rng(1), []
     width = 256 if kind in ("q4_k", "q5_k", "q6_k") else 96
     for tokens in (1, 2, 3, 4, 7, 8, 23):
@@ -94,7 +95,7 @@ def rounded_products(ops: TensorOps, kind: str) -> np.ndarray:
 
 
 def code() -> dict[str, Any]:
-    """The variants that are chosen, and the mnemonics and registers of the kernels that they make."""
+    """The chosen variants of kernels, and the mnemonics and registers in their machine code."""
     assembly = "\n".join(assembly_of(name) for name in KERNELS)
     return {
         "variants": {
@@ -107,7 +108,7 @@ def code() -> dict[str, Any]:
 
 
 def assembly_of(name: str) -> str:
-    """Of a kernel, written by the very target machine that makes its object code."""
+    """The assembly of a kernel, from the target machine that also makes its object code."""
     from ferrum.backends.numba_kernels.compiled import (
         compiler,  # the saved logits need no compiler where kernels are cached
     )
