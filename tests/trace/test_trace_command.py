@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ferrum.cli.main import program
+from ferrum.cli.terminal import Progress
 from tests.cli.conftest import write_model
 from tests.trace.checks import check_whole, events
 
@@ -60,6 +61,14 @@ def test_a_file_has_the_page_or_the_json(trace: Trace, tmp_path: Path) -> None:
     check_whole(told)
     again = json.loads(trace("Hi", "--seed", 3, "--json").stdout)
     assert again["sequences"] == told["sequences"]
+
+
+@pytest.mark.clause("CLI-05")
+def test_the_progress_line_counts_the_recorded_steps(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show", lambda _, text: shown.append(text))
+    assert trace("Hi", "--seed", 3, "--json").exit_code == 0
+    assert shown[-5:] == ["recording", *(f"recording: {count} steps" for count in range(1, 5))]
 
 
 @pytest.mark.clause("TRACE-15")
