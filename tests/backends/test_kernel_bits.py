@@ -38,7 +38,7 @@ def test_a_decoded_weight_has_the_bits_of_its_definition(kind: str, data: st.Dat
 @settings(max_examples=10)
 @given(data=st.data())
 def test_a_product_has_the_same_bits_for_one_token_and_for_many(kind: str, data: st.DataObject) -> None:
-    """For few tokens weights are decoded in registers, many tokens share a panel; long rows are multiplied in blocks."""
+    """For few tokens weights are decoded in registers; many tokens share a panel; long rows are computed in blocks."""
     size = max(block_size(kind), 32)
     columns = size * data.draw(st.integers(1, 2400 // size))
     case = data.draw(weights(rows=data.draw(st.integers(4, 60)), columns=columns, kind=kind))

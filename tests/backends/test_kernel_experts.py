@@ -84,7 +84,7 @@ def decided(x: np.ndarray, norm: Norm | None, experts: Experts) -> np.ndarray:
 def test_kernels_compute_what_the_definition_says(
     data: st.DataObject, tokens: int, columns: int, middle: int, seed: int, normed: bool
 ) -> None:
-    """There are more tokens than an expert takes at a time, more rows than are joined at a time, and weights of any kind."""
+    """There are more tokens than an expert takes at a time, more rows than are joined at a time, and any weights."""
     experts, x = draw_experts(data, columns, middle, seed), tokens_of(tokens, columns, seed)
     norm = Norm(1 + tokens_of(1, columns, seed + 1)[0] / 8, 1e-5) if normed else None
     with (

@@ -37,7 +37,7 @@ def test_imports_go_to_lower_ranks(module: Module) -> None:
 
 @pytest.mark.clause("HOUSE-01")
 def test_every_room_has_a_rank() -> None:
-    """And every room in the table exists."""
+    """Each room has a rank in the table, and each room of the table exists."""
     rooms = {module.room for module in modules()}
     assert rooms - EXEMPT == set(RANKS), f"give a rank to, or remove: {sorted((rooms - EXEMPT) ^ set(RANKS))}"
     assert rooms >= EXEMPT

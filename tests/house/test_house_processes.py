@@ -1,4 +1,4 @@
-"""HOUSE-22: what the tests start ends with them."""
+"""HOUSE-22: servers that tests start end with the test run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ PATIENCE_S = 60.0
 
 
 def is_running(process_id: int) -> bool:
-    """False too for a process that has ended and waits for its parent to read its exit code."""
+    """True if the process has not ended. One that has ended, but whose parent has not read its exit code, counts as
+    ended."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -61,7 +61,7 @@ def test_the_map_quotes_the_docstrings() -> None:
 
 
 def lines_of(names: list[str]) -> int:
-    """Lines of these modules together."""
+    """The number of lines of these modules together."""
     paths = {module.name: module.path for module in modules()}
     return sum(paths[name].read_text(encoding="utf-8").count("\n") for name in names)
 

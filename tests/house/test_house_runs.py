@@ -34,8 +34,8 @@ for name in pip pytest python; do cp "$STUB" "$3/bin/$name"; done
 
 
 def night(folder: Path, broken: str) -> tuple[int, list[str], str]:
-    """Runs the nightly script in an environment whose programs only record how they are called -> its exit code, the
-    calls, and its stderr. The call named `broken` fails."""
+    """Runs the nightly script with programs that only record their arguments; the call named `broken` fails. Returns
+    the exit code, the calls, and stderr."""
     files = {"stub": STUB, "python": PYTHON}
     for name, text in files.items():
         (folder / name).write_text(text)
