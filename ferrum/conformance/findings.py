@@ -103,14 +103,14 @@ def add_up(spelling: str, ops: TensorOps, findings: Sequence[Finding]) -> Backen
 
 
 def _of_operation(name: str, is_override: bool, findings: Sequence[Finding]) -> OperationResult:
-    about = [finding for finding in findings if name in finding.checked]
+    operation_findings = [finding for finding in findings if name in finding.checked]
     return OperationResult(
         name=name,
         kind="primitive" if name in PRIMITIVES else "composition",
         own=is_override,
-        properties=len(about),
-        examples=sum(finding.examples for finding in about),
-        worst=max((finding.checked[name] for finding in about), default=0.0),
-        outcomes=counted(about),
-        case=next((finding.case for finding in about if finding.outcome == "failed"), ""),
+        properties=len(operation_findings),
+        examples=sum(finding.examples for finding in operation_findings),
+        worst=max((finding.checked[name] for finding in operation_findings), default=0.0),
+        outcomes=counted(operation_findings),
+        case=next((finding.case for finding in operation_findings if finding.outcome == "failed"), ""),
     )

@@ -48,7 +48,7 @@ def norms(draw: st.DrawFn, *shape: int) -> NormCase:
 
 
 @st.composite
-def perhaps(draw: st.DrawFn, norm: st.SearchStrategy[NormCase]) -> NormCase | None:
+def optional(draw: st.DrawFn, norm: st.SearchStrategy[NormCase]) -> NormCase | None:
     return draw(norm) if draw(st.integers(0, 3)) else None
 
 

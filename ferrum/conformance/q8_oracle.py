@@ -40,9 +40,9 @@ def stored(keys: Numbers, values: Numbers) -> tuple[Numbers, Numbers, Numbers, N
     layer: codes of keys, codes of values, scales of keys, scales of values."""
     key_codes, key_scales = quantized(np.swapaxes(keys, 2, 3))
     value_codes, value_scales = quantized(values)
-    beside = key_codes.reshape(*key_codes.shape[:3], -1, 4).transpose(0, 1, 3, 2, 4)
+    interleaved = key_codes.reshape(*key_codes.shape[:3], -1, 4).transpose(0, 1, 3, 2, 4)
     scales = [np.ascontiguousarray(np.swapaxes(each, 2, 3)) for each in (key_scales, value_scales)]
-    return np.ascontiguousarray(beside), value_codes, scales[0], scales[1]
+    return np.ascontiguousarray(interleaved), value_codes, scales[0], scales[1]
 
 
 def read_back(

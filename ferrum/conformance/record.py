@@ -51,11 +51,11 @@ def watched(ops: TensorOps) -> TensorOps:
     covers = vars(ops)
     for name in OPERATIONS:
         if name not in covers:
-            covers[name] = _telling(name, getattr(ops, name))
+            covers[name] = _recorded(name, getattr(ops, name))
     return ops
 
 
-def _telling(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
+def _recorded(name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(operation)
     def run(*arguments: Any, **keywords: Any) -> Any:
         __tracebackhide__ = True  # pytest shows the property, not this wrapper

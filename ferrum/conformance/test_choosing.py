@@ -39,13 +39,13 @@ def remaining_weights(
     best = best[: int(top_k)] if top_k else best
     weights = {token: math.exp((row[token] - row[best[0]]) / temperature) for token in best}
     if top_p < 1:
-        limit, before, crossed = top_p * math.fsum(weights.values()), 0.0, []
+        limit, cumulative, nucleus = top_p * math.fsum(weights.values()), 0.0, []
         for token in best:
-            assume(abs(before - limit) > CLOSE * limit or before == 0)
-            if before < limit:
-                crossed.append(token)
-            before += weights[token]
-        best = crossed
+            assume(abs(cumulative - limit) > CLOSE * limit or cumulative == 0)
+            if cumulative < limit:
+                nucleus.append(token)
+            cumulative += weights[token]
+        best = nucleus
     assume(all(abs(weights[token] - min_p) > CLOSE for token in best if weights[token] != 1))
     return {token: weights[token] for token in sorted(best) if weights[token] >= min_p}
 
@@ -132,14 +132,14 @@ def test_what_is_stored_is_fetched(ops: TensorOps, data: st.DataObject, dtype: s
     """In any order of rows. Rows that were not stored to are unchanged, and x may change at once."""
     places = ops.host_array((rows, 2, width), dtype)
     assert isinstance(places, np.ndarray) and places.dtype == host_dtype(dtype) and places.shape == (rows, 2, width)
-    every = np.arange(rows * 2 * width).reshape(places.shape) % 2
-    ops.store(lay(ops, every.astype(host_dtype(dtype)), dtype=dtype), places, list(range(rows)))
+    content = np.arange(rows * 2 * width).reshape(places.shape) % 2
+    ops.store(lay(ops, content.astype(host_dtype(dtype)), dtype=dtype), places, list(range(rows)))
     targets = data.draw(st.lists(st.integers(0, rows - 1), unique=True, min_size=1))
-    fresh = (1 - every[: len(targets)]).astype(host_dtype(dtype))
+    fresh = (1 - content[: len(targets)]).astype(host_dtype(dtype))
     x = lay(ops, fresh, dtype=dtype)
     ops.store(x, places, targets)
     ops.put(x, (ops.arange(len(targets), "int64"),), lay(ops, np.zeros_like(fresh), dtype=dtype))
-    expected = every.astype(host_dtype(dtype))
+    expected = content.astype(host_dtype(dtype))
     expected[targets] = fresh
     order = data.draw(st.permutations(range(rows)))
     actual = ops.fetch(places, order, dtype)

@@ -41,8 +41,8 @@ def test_a_second_call_gives_the_same_bits(variant: Variant, name: str) -> None:
     assert ops.deterministic
     first = [host(ops, each) for each in results(ops, name, CALLS[name][1](ops, 0))]
     for _ in range(3):
-        again = [host(ops, each) for each in results(ops, name, CALLS[name][1](ops, 0))]
-        for actual, expected in zip(again, first, strict=True):
+        repeated = [host(ops, each) for each in results(ops, name, CALLS[name][1](ops, 0))]
+        for actual, expected in zip(repeated, first, strict=True):
             assert_bits(actual, expected)
 
 

@@ -33,11 +33,11 @@ def near_steps(random: np.random.Generator, tokens: int, columns: int) -> tuple[
     """-> rows, and the same rows with each group of 32 rounded to 127 steps of its largest number. No number is so near
     to the middle of two steps that the type of the arithmetic decides."""
     codes = random.integers(-127, 128, (tokens, columns // GROUP, GROUP)).astype(np.float64)
-    aside = random.uniform(-0.45, 0.45, codes.shape) * (np.abs(codes) < 127)
-    codes[..., 0], aside[..., 0] = 127 * random.choice([-1, 1], codes.shape[:2]), 0
+    deviations = random.uniform(-0.45, 0.45, codes.shape) * (np.abs(codes) < 127)
+    codes[..., 0], deviations[..., 0] = 127 * random.choice([-1, 1], codes.shape[:2]), 0
     steps = 2.0 ** random.uniform(-20, 20, (*codes.shape[:2], 1))
     steps[random.random(steps.shape) < 0.1] = 0
-    rows = ((codes + aside) * steps).astype(np.float32)
+    rows = ((codes + deviations) * steps).astype(np.float32)
     rounded = codes * (np.abs(rows[..., :1]).astype(np.float64) / 127)
     return rows.reshape(tokens, columns), rounded.reshape(tokens, columns)
 

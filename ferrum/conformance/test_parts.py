@@ -48,7 +48,7 @@ def test_normed_is_the_norm_that_a_model_has(
     ops: TensorOps, data: st.DataObject, width: int, tokens: int, layout: Any
 ) -> None:
     x = draw_input(data, tokens, width) * 2.0 ** -data.draw(st.sampled_from([0, 10, 20]))
-    norm = data.draw(parts.perhaps(parts.norms(width)))
+    norm = data.draw(parts.optional(parts.norms(width)))
     check(ops, "normed", (lay(ops, x, layout), parts.place(ops, norm)), parts.normed(exact(x), norm))
 
 
@@ -65,7 +65,7 @@ def test_a_norm_of_heads_is_one_for_each_or_one_for_all_together(
 ) -> None:
     x = draw_input(data, tokens, heads * head_dim)
     shape = data.draw(st.sampled_from([(head_dim,), (heads, head_dim), (heads * head_dim,)]))
-    norm = data.draw(parts.perhaps(parts.norms(*shape)))
+    norm = data.draw(parts.optional(parts.norms(*shape)))
     split = exact(x if shape == (heads * head_dim,) else x.reshape(tokens, heads, head_dim))
     expected = parts.normed(split, norm).reshape(tokens, heads * head_dim)
     check(ops, "head_norm", (lay(ops, x, layout), parts.place(ops, norm), head_dim), expected)
@@ -88,7 +88,7 @@ def test_norm_linears_is_each_linear_of_the_norm(
     ops: TensorOps, data: st.DataObject, width: int, count: int, tokens: int, layout: Any
 ) -> None:
     x = draw_input(data, tokens, width)
-    norm = data.draw(parts.perhaps(parts.norms(width)))
+    norm = data.draw(parts.optional(parts.norms(width)))
     cases = data.draw(siblings(count, width))
     arguments = lay(ops, x, layout), parts.place(ops, norm), [case.place(ops) for case in cases]
     normed = parts.normed(exact(x), norm)
@@ -108,7 +108,7 @@ def test_linear_add_is_linear_then_norm_then_add(
 ) -> None:
     out, width = linear.weight.values.shape
     x, residual = draw_input(data, tokens, width), draw_input(data, tokens, out)
-    after = data.draw(parts.perhaps(parts.norms(out)))
+    after = data.draw(parts.optional(parts.norms(out)))
     arguments = lay(ops, x, layout), linear.place(ops), lay(ops, residual, layout), parts.place(ops, after), scale
     expected = joined(parts.linear_of(exact(x), linear), residual, after, scale)
     check(ops, "linear_add", arguments, expected)
@@ -120,7 +120,7 @@ def test_residual_add_scales_what_is_added(
     ops: TensorOps, data: st.DataObject, width: int, tokens: int, scale: float, layout: Any
 ) -> None:
     y, residual = (draw_input(data, tokens, width) for _ in range(2))
-    after = data.draw(parts.perhaps(parts.norms(width)))
+    after = data.draw(parts.optional(parts.norms(width)))
     arguments = lay(ops, y, layout), lay(ops, residual, layout), parts.place(ops, after), scale
     check(ops, "residual_add", arguments, joined(exact(y), residual, after, scale))
 
@@ -149,7 +149,7 @@ def check_inner(
     tokens: int,
     layout: Any,
 ) -> None:
-    x, norm = draw_input(data, tokens, width), data.draw(parts.perhaps(parts.norms(width)))
+    x, norm = draw_input(data, tokens, width), data.draw(parts.optional(parts.norms(width)))
     expected = mlp.expect_inner(parts.normed(exact(x), norm))
     check(ops, name, (lay(ops, x, layout), parts.place(ops, norm), mlp.place(ops)), expected)
 
@@ -181,7 +181,7 @@ def test_norm_activated_is_all_but_the_last_linear(
 def test_a_token_is_computed_by_the_experts_that_its_router_chooses(
     ops: TensorOps, data: st.DataObject, width: int, middle: int, tokens: int, layout: Any
 ) -> None:
-    x, norm = draw_input(data, tokens, width), data.draw(parts.perhaps(parts.norms(width)))
+    x, norm = draw_input(data, tokens, width), data.draw(parts.optional(parts.norms(width)))
     case = data.draw(parts.experts(width, middle))
     normed = parts.normed(exact(x), norm)
     assume(case.is_clear(normed))
@@ -202,7 +202,7 @@ def test_embedded_scales_rows_adds_to_them_and_normalises_the_sum(
         expected = Expected(expected.value + places.values[positions], expected.magnitude + places.sizes[positions])
     always = draw_input(data, width) if common else np.zeros(width)
     expected = Expected(expected.value + always, expected.magnitude + np.abs(always))
-    norm = data.draw(parts.perhaps(parts.norms(width)))
+    norm = data.draw(parts.optional(parts.norms(width)))
     embedding = Embedding(
         table.place(ops),
         scale,

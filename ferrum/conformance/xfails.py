@@ -48,7 +48,7 @@ def read_xfails(path: Path) -> list[Known]:
 
 def check_all_match(path: Path, entries: Iterable[Known], names: Iterable[str]) -> None:
     """names: those of all properties. Raises ConfigError for the first line that matches no property."""
-    every = set(names)
+    all_names = set(names)
     for entry in entries:
-        if not any(entry.matches(name) for name in every):
+        if not any(entry.matches(name) for name in all_names):
             raise ConfigError(f"{path}:{entry.line}: no property is called {entry.pattern!r}")

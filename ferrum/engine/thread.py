@@ -216,7 +216,7 @@ class EngineThread:
             self._claimed.set()
         try:
             while not self._closed:
-                self._obey()
+                self._run_commands()
                 self._deliver()
                 if self.engine.has_work:
                     self._step()
@@ -229,7 +229,7 @@ class EngineThread:
         finally:
             self._end()
 
-    def _obey(self) -> None:
+    def _run_commands(self) -> None:
         """Runs the commands that are in the queue now; waits for one if there is no other work. Later commands wait
         until after the next step, so that many commands cannot delay the answers."""
         busy = self.engine.has_work or self._embeddings
@@ -274,7 +274,7 @@ class EngineThread:
         """Ends every request, so that no thread waits for ever."""
         with self._lock:
             self._closed = True
-        self._obey()  # the queue may have submissions from before the end
+        self._run_commands()  # the queue may have submissions from before the end
         for request, ticket in self._tickets.items():
             try:
                 self.engine.cancel(request)

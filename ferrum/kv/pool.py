@@ -144,7 +144,7 @@ class BlockPool:
         for block in blocks:
             self._references[block] -= 1
             if not self._references[block]:
-                self._let_go(block)
+                self._retire(block)
 
     # ---- content
     def register(self, block: int, digest: Digest) -> bool:
@@ -184,7 +184,7 @@ class BlockPool:
         self.cached -= 1
         return Evicted(block, digest)
 
-    def _let_go(self, block: int) -> None:
+    def _retire(self, block: int) -> None:
         """A block without references becomes cached if it has a digest, else free."""
         digest = self._digests[block]
         if digest is None:

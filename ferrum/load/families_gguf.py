@@ -58,9 +58,9 @@ def _layout(names: Mapping[str, str] | None = None, without: str = "", interleav
     """Llama's layout, with other names for some parts, and without some parts. `interleaved`: queries and keys are
     stored in interleaved order, because llama.cpp rotates pairs of neighbours."""
     layer = {part: _PLACE + name for part, name in {**_NAMES, **(names or {})}.items() if part not in words(without)}
-    turned = frozenset({"query", "key"}) if interleaved else frozenset()
+    interleaved_parts = frozenset({"query", "key"}) if interleaved else frozenset()
     derived = dict.fromkeys((*_ROPE_TENSORS, "attn_rot_embd", "attn_rot_embd.weight"), 1)
-    return Layout("token_embd", "output_norm", "output", layer, interleaved=turned, derived=derived)
+    return Layout("token_embd", "output_norm", "output", layer, interleaved=interleaved_parts, derived=derived)
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ class Feature:
     module: str
 
 
-def features(about: Description) -> list[Feature]:
+def features(description: Description) -> list[Feature]:
     """Everything that the model computes, in the order of the forward pass."""
     return [
-        *_stream(about.config, about.layout.positions is not None),
-        *_attention(about.config, set(about.layout.layer)),
-        *_rotation(about.config),
-        *_mlp(about.config),
-        *_head(about.config),
+        *_stream(description.config, description.layout.positions is not None),
+        *_attention(description.config, set(description.layout.layer)),
+        *_rotation(description.config),
+        *_mlp(description.config),
+        *_head(description.config),
     ]
 
 

@@ -108,13 +108,13 @@ def rows_of(layout: Layout, part: str, sizes: Mapping[str, int], config: ModelCo
 
 
 def _shared_rows(
-    way: str, parts: list[str], part: str, sizes: Mapping[str, int], config: ModelConfig
+    arrangement: str, parts: list[str], part: str, sizes: Mapping[str, int], config: ModelConfig
 ) -> slice | np.ndarray:
-    if way == STACKED:
+    if arrangement == STACKED:
         start = sum(sizes[each] for each in parts[: parts.index(part)])
         return slice(start, start + sizes[part])
     numbers = np.arange(sum(sizes[each] for each in parts))
-    if way == ALTERNATING:
+    if arrangement == ALTERNATING:
         return numbers.reshape(-1, len(parts))[:, parts.index(part)]
     group = config.heads // config.kv_heads
     heads = numbers.reshape(config.kv_heads, group + 2, config.head_dim)

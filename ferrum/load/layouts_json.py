@@ -28,7 +28,7 @@ def _layout(prefix: str, layers: str, embedding: str, norm: str, head: str, part
     return Layout(f"{prefix}{embedding}", f"{prefix}{norm}", head, layer, derived=_DERIVED, prefix=prefix)
 
 
-def _but(layout: Layout, without: str = "", **parts: str) -> Layout:
+def _variant(layout: Layout, without: str = "", **parts: str) -> Layout:
     """The layout with other names for some parts, in this order, and without some parts."""
     place = next(iter(layout.layer.values())).partition("{layer}")[0]
     names = {part: f"{place}{{layer}}.{name}" for part, name in parts.items()}
@@ -55,14 +55,14 @@ LLAMA = _layout(
     },
 )
 HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
-QWEN3 = _but(LLAMA, **HEAD_NORMS)
-PHI3 = _but(
+QWEN3 = _variant(LLAMA, **HEAD_NORMS)
+PHI3 = _variant(
     LLAMA,
     **dict.fromkeys(("query", "key", "value"), "self_attn.qkv_proj"),
     **dict.fromkeys(("gate", "up"), "mlp.gate_up_proj"),
 )
 PHI = replace(
-    _but(
+    _variant(
         LLAMA,
         without="gate",
         output="self_attn.dense",
@@ -73,28 +73,30 @@ PHI = replace(
     norm="model.final_layernorm",
 )
 GEMMA = replace(LLAMA, norm_offset=1.0)
-GEMMA2 = _but(
+GEMMA2 = _variant(
     GEMMA,
     attention_after="post_attention_layernorm",
     mlp_norm="pre_feedforward_layernorm",
     mlp_after="post_feedforward_layernorm",
 )
-GEMMA3 = _but(GEMMA2, **HEAD_NORMS)
-OLMO2 = _but(
+GEMMA3 = _variant(GEMMA2, **HEAD_NORMS)
+OLMO2 = _variant(
     LLAMA,
     without="attention_norm mlp_norm",
     attention_after="post_attention_layernorm",
     mlp_after="post_feedforward_layernorm",
     **HEAD_NORMS,
 )
-STARCODER2 = _but(LLAMA, without="gate", up="mlp.c_fc", down="mlp.c_proj")
+STARCODER2 = _variant(LLAMA, without="gate", up="mlp.c_fc", down="mlp.c_proj")
 INTERLEAVED = frozenset({"query", "key"})
-COHERE = replace(_but(LLAMA, mlp_norm="input_layernorm", **HEAD_NORMS), interleaved=INTERLEAVED)
+COHERE = replace(_variant(LLAMA, mlp_norm="input_layernorm", **HEAD_NORMS), interleaved=INTERLEAVED)
 ERNIE4_5 = replace(LLAMA, interleaved=INTERLEAVED)
-STABLELM = _but(LLAMA, query_norm="self_attn.q_layernorm.norms.{head}", key_norm="self_attn.k_layernorm.norms.{head}")
-STABLELM_PARALLEL = _but(STABLELM, mlp_norm="input_layernorm")
-GLM = replace(_but(LLAMA, **dict.fromkeys(("gate", "up"), "mlp.gate_up_proj")), interleaved=INTERLEAVED)
-GLM4 = _but(GLM, attention_after="post_self_attn_layernorm", mlp_after="post_mlp_layernorm")
+STABLELM = _variant(
+    LLAMA, query_norm="self_attn.q_layernorm.norms.{head}", key_norm="self_attn.k_layernorm.norms.{head}"
+)
+STABLELM_PARALLEL = _variant(STABLELM, mlp_norm="input_layernorm")
+GLM = replace(_variant(LLAMA, **dict.fromkeys(("gate", "up"), "mlp.gate_up_proj")), interleaved=INTERLEAVED)
+GLM4 = _variant(GLM, attention_after="post_self_attn_layernorm", mlp_after="post_mlp_layernorm")
 GPT2 = replace(
     _layout(
         "transformer.",
@@ -151,7 +153,7 @@ FALCON = replace(
     ),
     joined=_GROUPED,
 )
-FALCON_TWO_NORMS = _but(FALCON, attention_norm="ln_attn", mlp_norm="ln_mlp")
+FALCON_TWO_NORMS = _variant(FALCON, attention_norm="ln_attn", mlp_norm="ln_mlp")
 
 # ---- encoders
 _MODULES_ABOVE = (
@@ -211,7 +213,7 @@ def _mlx(block: str) -> dict[str, str]:
 
 
 MIXTRAL = replace(
-    _but(
+    _variant(
         LLAMA,
         without="gate up down",
         router="block_sparse_moe.gate",
@@ -226,15 +228,15 @@ _QWEN_EXPERTS = {
     **{f"expert_{part}": f"mlp.experts.{{expert}}.{part}_proj" for part in _PARTS},
 }
 _QWEN_ALTERNATIVES = (_FUSED, _mlx("mlp"))
-QWEN2_MOE = _but(
+QWEN2_MOE = _variant(
     replace(LLAMA, alternatives=_QWEN_ALTERNATIVES),
     **_QWEN_EXPERTS,
     **{f"shared_{part}": f"mlp.shared_expert.{part}_proj" for part in _PARTS},
     shared_weight="mlp.shared_expert_gate",
 )
-QWEN3_MOE = _but(replace(QWEN3, alternatives=_QWEN_ALTERNATIVES), **_QWEN_EXPERTS)
-OLMOE = _but(QWEN3_MOE, without="gate up down")
-GRANITE_MOE = _but(
+QWEN3_MOE = _variant(replace(QWEN3, alternatives=_QWEN_ALTERNATIVES), **_QWEN_EXPERTS)
+OLMOE = _variant(QWEN3_MOE, without="gate up down")
+GRANITE_MOE = _variant(
     replace(LLAMA, alternatives=(_mlx("block_sparse_moe"),)),
     without="gate up down",
     router="block_sparse_moe.router.layer",
@@ -244,7 +246,7 @@ GRANITE_MOE = _but(
     shared_down="shared_mlp.output_linear",
 )
 GPT_OSS = replace(
-    _but(
+    _variant(
         LLAMA,
         without="gate up down",
         sinks="self_attn.sinks",

@@ -77,7 +77,7 @@ class SafetensorsSource:
         elif os.path.lexists(folder / INDEX):
             self._open_shards(folder)
         else:
-            raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}{_instead(folder)}")
+            raise NotFound(f"{folder} holds neither {SINGLE} nor {INDEX}{_other_content(folder)}")
 
     def _open_shards(self, folder: Path) -> None:
         index = read_json(folder / INDEX)
@@ -179,7 +179,7 @@ class _Shard:
         return InvalidFormat(f"{self.path} is not a valid safetensors file: {shown}")
 
 
-def _instead(folder: Path) -> str:
+def _other_content(folder: Path) -> str:
     """For the error: what the directory holds instead of safetensors."""
     return next(
         (f"; {name} holds {content}" for name, content in INSTEAD.items() if os.path.lexists(folder / name)), ""

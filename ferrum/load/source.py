@@ -56,8 +56,8 @@ class TensorSource(Protocol):
 
 def missing(path: Path, name: str, names: Iterable[str] = ()) -> NoReturn:
     """The error for a tensor that is not among these names."""
-    like = next((each for each in names if each.endswith("." + name)), None)
-    hint = "" if like is None else f"; there is {quoted(like)}: save the model without what is wrapped around it"
+    similar = next((each for each in names if each.endswith("." + name)), None)
+    hint = "" if similar is None else f"; there is {quoted(similar)}: save the model without what is wrapped around it"
     raise ModelError(f"{path}: tensor {name} is missing{hint}")
 
 

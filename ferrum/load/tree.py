@@ -90,17 +90,17 @@ def _gated(config: ModelConfig, gate: Linear, up: Linear, down: Linear) -> Gated
 
 
 def _experts(config: ModelConfig, parts: Parts, number: int) -> Experts:
-    about = config.experts
-    assert about is not None
+    experts = config.experts
+    assert experts is not None
     linears = zip(*(parts.experts(f"expert_{part}", number) for part in ("gate", "up", "down")), strict=True)
     shared = None
-    if about.shared_size:
+    if experts.shared_size:
         shared = _gated(config, *(parts.linear(f"shared_{part}", number) for part in ("gate", "up", "down")))
     return Experts(
         parts.linear("router", number),
         tuple(_gated(config, *each) for each in linears),
-        about.chosen,
-        about.normalised,
+        experts.chosen,
+        experts.normalised,
         shared,
-        parts.linear("shared_weight", number) if about.shared_weight else None,
+        parts.linear("shared_weight", number) if experts.shared_weight else None,
     )

@@ -53,18 +53,18 @@ class FlakyStore(StubStore):
         self._misfortune = misfortune
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        self._perhaps(self.device, targets)
+        self._break_at_random(self.device, targets)
         super().copy(sources, targets)
 
     def swap_out(self, blocks: Sequence[int], host_blocks: Sequence[int]) -> None:
-        self._perhaps(self.host, host_blocks)
+        self._break_at_random(self.host, host_blocks)
         super().swap_out(blocks, host_blocks)
 
     def swap_in(self, host_blocks: Sequence[int], blocks: Sequence[int]) -> None:
-        self._perhaps(self.device, blocks)
+        self._break_at_random(self.device, blocks)
         super().swap_in(host_blocks, blocks)
 
-    def _perhaps(self, tier: NDArray[np.int64], targets: Sequence[int]) -> None:
+    def _break_at_random(self, tier: NDArray[np.int64], targets: Sequence[int]) -> None:
         if self._misfortune.strikes(self._misfortune.move):
             tier[list(targets)[: len(targets) // 2 + 1]] = UNWRITTEN
             raise DeviceError("a move failed, as simulated")

@@ -124,18 +124,18 @@ class _Reader:
     def _sequence(self) -> tuple[Item, ...]:
         items: list[Item] = []
         last: Item | None = None  # what a repetition is about; None: nothing, or something that is empty
-        again = 0
+        repetitions = 0
         while self._at < len(self._text):
             start, char = self._at, self._text[self._at]
             if char in "*+?{":
                 if last is None:
                     self._fail(start, f"{char!r} has nothing to repeat before it")
-                again += 1
-                if again > DEEPEST:
+                repetitions += 1
+                if repetitions > DEEPEST:
                     self._fail(start, f"repetitions of repetitions, more than {DEEPEST} deep")
                 last = items[-1] = self._repeated(last)
             else:
-                again = 0
+                repetitions = 0
                 item = self._item(char)
                 if item is None:
                     break

@@ -35,11 +35,11 @@ def lark_of(text: str) -> str:
     _check_beginnings(rules)
     needs = {name: _needs(choice) for name, choice in rules.items()}
     reached = _reached(rules)
-    order, again = in_order({name: [each.name for each in _names(rules[name])] for name in reached})
-    lost = endless_from(ROOT, needs)
-    if lost is not None:
-        raise CannotFollow(f"the rule {quoted(lost)} has no end: it always needs itself again")
-    if again is None:
+    order, cyclic = in_order({name: [each.name for each in _names(rules[name])] for name in reached})
+    endless_rule = endless_from(ROOT, needs)
+    if endless_rule is not None:
+        raise CannotFollow(f"the rule {quoted(endless_rule)} has no end: it always needs itself again")
+    if cyclic is None:
         expression = _expression(rules, order)
         if expression is not None:
             return f"start: /{expression}/\n"
@@ -90,9 +90,9 @@ def _check_beginnings(rules: Mapping[str, Choice]) -> None:
         before = len(empty)
         empty.update(name for name in order if _may_be_empty(rules[name], empty))
         changed = len(empty) > before
-    _, again = in_order({name: list(_beginnings(choice, empty)) for name, choice in rules.items()})
-    if again is not None:
-        raise CannotFollow(f"the rule {quoted(again)} begins with itself (left recursion): let it end with itself")
+    _, cyclic = in_order({name: list(_beginnings(choice, empty)) for name, choice in rules.items()})
+    if cyclic is not None:
+        raise CannotFollow(f"the rule {quoted(cyclic)} begins with itself (left recursion): let it end with itself")
 
 
 def _may_be_empty(item: Item, empty: set[str]) -> bool:
@@ -133,13 +133,13 @@ def _expression(rules: Mapping[str, Choice], order: Sequence[str]) -> str | None
     return expressions[ROOT] if len(expressions[ROOT]) <= LONGEST else None
 
 
-def _depth(item: Item, deep: Mapping[str, int]) -> int:
+def _depth(item: Item, depths: Mapping[str, int]) -> int:
     if isinstance(item, Name):
-        return deep[item.name]
+        return depths[item.name]
     if isinstance(item, Repeat):
-        return 1 + _depth(item.item, deep)
+        return 1 + _depth(item.item, depths)
     if isinstance(item, Choice):
-        return 1 + max((_depth(part, deep) for option in item.options for part in option), default=0)
+        return 1 + max((_depth(part, depths) for option in item.options for part in option), default=0)
     return 0
 
 

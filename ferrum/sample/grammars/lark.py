@@ -37,9 +37,9 @@ def prepared(text: str, followed: Callable[[Any], Any]) -> str:
     """The same grammar with each schema made what `followed` makes of it. Raises CannotFollow for a grammar in which a
     rule can begin that cannot end."""
     grammar = _read(text)
-    lost = endless_from(START, grammar.rules())
-    if lost is not None:
-        raise CannotFollow(f"the rule {quoted(lost)} has no end: it always needs itself again")
+    endless_rule = endless_from(START, grammar.rules())
+    if endless_rule is not None:
+        raise CannotFollow(f"the rule {quoted(endless_rule)} has no end: it always needs itself again")
     for start, end, schema in reversed(grammar.schemas):
         text = text[:start] + " " + json.dumps(followed(schema)) + text[end:]
     return text

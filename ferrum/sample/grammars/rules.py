@@ -58,8 +58,8 @@ def _ends(needs: Needs, unknown: AbstractSet[str]) -> bool:
 
 def endless_from(start: str, rules: Mapping[str, Needs]) -> str | None:
     """One such rule that can be reached from `start`; None if all of them match a finite text."""
-    lost = endless(rules)
-    if not lost:
+    endless_rules = endless(rules)
+    if not endless_rules:
         return None
     reached, todo = {start}, [start]
     while todo:
@@ -67,9 +67,11 @@ def endless_from(start: str, rules: Mapping[str, Needs]) -> str | None:
             if name not in reached:
                 reached.add(name)
                 todo.append(name)
-    among = lost & reached
-    _, again = in_order({name: [each for each in names(rules[name]) if each in among] for name in sorted(among)})
-    return again or min(among, default=None)
+    candidates = endless_rules & reached
+    _, cyclic = in_order(
+        {name: [each for each in names(rules[name]) if each in candidates] for name in sorted(candidates)}
+    )
+    return cyclic or min(candidates, default=None)
 
 
 def names(needs: Needs) -> Iterator[str]:
@@ -85,21 +87,21 @@ def in_order(leads: Mapping[str, Sequence[str]]) -> tuple[list[str], str | None]
     """All names, each after those that it leads to; and a name that leads to itself, or None."""
     order: list[str] = []
     state: dict[str, bool] = {}  # False: on the way to its end
-    again = None
+    cyclic = None
     for first in leads:
-        way = [first]
-        while way:
-            name = way[-1]
+        path = [first]
+        while path:
+            name = path[-1]
             if name not in state:
                 state[name] = False
-                for after in leads[name]:
-                    if after not in state:
-                        way.append(after)
-                    elif not state[after]:
-                        again = again or after
+                for successor in leads[name]:
+                    if successor not in state:
+                        path.append(successor)
+                    elif not state[successor]:
+                        cyclic = cyclic or successor
             else:
-                way.pop()
+                path.pop()
                 if not state[name]:
                     state[name] = True
                     order.append(name)
-    return order, again
+    return order, cyclic

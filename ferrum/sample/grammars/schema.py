@@ -80,15 +80,15 @@ class _Reader:
     def _cut(self, root: Any_, sets: Sets) -> None:
         """What leads to something without an end becomes a schema that nothing fits: an answer that begins it could
         never be finished."""
-        lost = set(self._definitions) - sets.ending
-        if lost and not sets.ends([root]):
-            place = self._places[min(lost, key=int)]
+        endless_names = set(self._definitions) - sets.ending
+        if endless_names and not sets.ends([root]):
+            place = self._places[min(endless_names, key=int)]
             raise CannotFollow(f"{place} allows nothing that has an end: what it demands leads back to it")
-        for lead in self._leads:
-            if lead["$ref"] in lost:
-                lead.clear()
-                lead.update(NOTHING)
-        for name in lost:
+        for reference in self._leads:
+            if reference["$ref"] in endless_names:
+                reference.clear()
+                reference.update(NOTHING)
+        for name in endless_names:
             del self._definitions[name]
 
     def _decide(self, choice: Schema, beside: Schema, place: str, sets: Sets) -> None:

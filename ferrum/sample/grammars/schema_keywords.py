@@ -28,7 +28,7 @@ ESCAPED = "\b\f\n\r\t"
 """Control characters that JSON has a short escape sequence for; other sequences are not used."""
 
 
-def _nothing(value: Any) -> bool:
+def _demands_nothing(value: Any) -> bool:
     return value is True or value == {}
 
 
@@ -50,13 +50,13 @@ REFUSED: Mapping[str, Callable[[Any, Schema], bool]] = {
     "dependentRequired": lambda value, schema: value == {},
     "dependentSchemas": lambda value, schema: value == {},
     "dependencies": lambda value, schema: value == {},
-    "propertyNames": lambda value, schema: _nothing(value),
+    "propertyNames": lambda value, schema: _demands_nothing(value),
     "contains": lambda value, schema: schema.get("minContains") == 0 and "maxContains" not in schema,
     "minContains": lambda value, schema: "contains" not in schema or value == 0,
     "maxContains": lambda value, schema: "contains" not in schema,
     "uniqueItems": lambda value, schema: value is False or schema.get("maxItems") in (0, 1),
-    "unevaluatedItems": lambda value, schema: _nothing(value),
-    "unevaluatedProperties": lambda value, schema: _nothing(value),
+    "unevaluatedItems": lambda value, schema: _demands_nothing(value),
+    "unevaluatedProperties": lambda value, schema: _demands_nothing(value),
     "$dynamicRef": lambda value, schema: False,
     "$recursiveRef": lambda value, schema: False,
     "extends": lambda value, schema: False,

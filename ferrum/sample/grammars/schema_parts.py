@@ -191,13 +191,13 @@ def keys_counted(schema: Schema, place: str) -> None:
         rest = schema.get("additionalProperties", True)
         names, closed = needed, True
         schema.update(properties={name: properties.get(name, rest) for name in needed}, additionalProperties=False)
-    loose = len(names) > len(needed)
+    has_optional = len(names) > len(needed)
     if most is not None and not (closed and most >= len(names)):
-        if loose and (needed or most > 1):
+        if has_optional and (needed or most > 1):
             fail(place, "maxProperties", "can be followed only where each key of 'properties' is 'required'")
         schema["maxProperties"] = most
     if least > len(needed):
-        if least > len(needed) + 1 or (needed and loose):
+        if least > len(needed) + 1 or (needed and has_optional):
             problem = "cannot be followed, since the same key could be counted twice"
             fail(place, "minProperties", f"{problem}: name {least} keys in 'required'")
         schema["minProperties"] = least

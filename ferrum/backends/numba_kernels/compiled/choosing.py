@@ -61,13 +61,15 @@ def _part(maximum, logit, scale):
 @stage
 def _scale(x, blocks, maximum, temperature):
     """-> bins per unit of logit, so that the bins cover the range of the logits, or its upper part."""
-    far = splat(MINUS_INFINITY)
+    negated_minimum = splat(MINUS_INFINITY)
     for block in range(blocks):
         place = x + 4 * LOGIT_BLOCK * block
         for i in range(4):
             value = load(place + 64 * i)
-            far = larger(sub(zeros(), where_less(value, splat(_LOWEST), splat(maximum), value)), far)
-    depth = np.float64(maximum) + np.float64(max_lanes(far))
+            negated_minimum = larger(
+                sub(zeros(), where_less(value, splat(_LOWEST), splat(maximum), value)), negated_minimum
+            )
+    depth = np.float64(maximum) + np.float64(max_lanes(negated_minimum))
     return WEIGHT_BINS / max(min(depth, _DEEPEST * temperature), 1e-300)
 
 

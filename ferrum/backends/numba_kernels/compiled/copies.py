@@ -25,7 +25,7 @@ def _from_half(builder: Any, address: Any) -> Any:
     return builder.extract_element(half_in_all_lanes(builder, address), ir.constant(ir.Int32, 0))
 
 
-def _as_it_is(builder: Any, address: Any, value: Any) -> None:
+def _to_float(builder: Any, address: Any, value: Any) -> None:
     ir.store(builder, address, value)
 
 
@@ -51,10 +51,10 @@ def _copy(name: str, read: Any, write: Any) -> Any:
     return word(types.void, *[Index] * 5)(build)
 
 
-copy = _copy("copy", _from_float, _as_it_is)
-copy_from_half = _copy("copy_from_half", _from_half, _as_it_is)
+copy = _copy("copy", _from_float, _to_float)
+copy_from_half = _copy("copy_from_half", _from_half, _to_float)
 copy_to_half = _copy("copy_to_half", _from_float, _to_half)
-copy_shorts = _copy("copy_shorts", _from_short, _as_it_is)
+copy_shorts = _copy("copy_shorts", _from_short, _to_float)
 
 
 @word(types.void, Address, Address, Index, Index, Address, Address, Real)
