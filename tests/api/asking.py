@@ -40,14 +40,14 @@ TIME: Json = {"type": "function", "function": {"name": "get_time"}}
 
 @dataclass(frozen=True)
 class Parrot(Script):
-    """Says what its prompt holds in base64 between stars."""
+    """A model that answers with the text that its prompt has in base64 between stars."""
 
     def answer(self, prompt: str) -> str:
         return base64.b64decode(prompt.rsplit("*", 2)[1]).decode()
 
 
 def hidden(text: str) -> str:
-    """A prompt to which a parrot says this text."""
+    """A prompt that a `Parrot` answers with this text."""
     return f"*{base64.b64encode(text.encode()).decode()}*"
 
 
@@ -56,7 +56,7 @@ def parrot(config: EngineConfig | None = None, **more: Any) -> Service:
 
 
 def asked(use: Callable[[Service], Coroutine[Any, Any, Any]], make: Callable[[], Service] = parrot) -> Any:
-    """The result of a use of a service that is new and closed afterwards."""
+    """The result of `use` for a new service, which is closed afterwards."""
 
     async def run() -> Any:
         service = make()
@@ -94,12 +94,12 @@ async def chunks(service: Service, kind: str, body: Json) -> list[Json]:
 
 
 def chat(say: str, **more: Any) -> Json:
-    """The body of a chat to which a parrot says this."""
+    """The body of a chat that a `Parrot` answers with this text."""
     return {"messages": [{"role": "user", "content": hidden(say)}], **more}
 
 
 def refusal(kind: str, body: Json, make: Callable[[], Service] = parrot) -> ApiError:
-    """The error with which this is refused."""
+    """The error with which the request is refused."""
 
     async def ask(service: Service) -> ApiError:
         with pytest.raises(Exception) as caught:

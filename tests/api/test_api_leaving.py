@@ -24,7 +24,7 @@ LONG = "word " * 2000
 
 
 class Slow:
-    """Holds up what is handed to the engine until it is let go."""
+    """Makes submissions to an engine's thread wait until the test sets `let_go`."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.entered, self.let_go = threading.Event(), threading.Event()

@@ -17,7 +17,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_character
 
 @st.composite
 def replies(draw: st.DrawFn) -> str:
-    """An answer in the stub's format: thoughts, words, calls, each of them or not; the words may look like tags."""
+    """Draws an answer in the stub's format: reasoning, words and calls, some absent; the words may look like tags."""
     text = ""
     if draw(st.booleans()):
         text += f"<think>{draw(WORDS)}</think>"
@@ -29,7 +29,7 @@ def replies(draw: st.DrawFn) -> str:
 
 
 def joined(parts: list[Json]) -> dict[int, Json]:
-    """The choices of a stream, put together by a reader of its own."""
+    """The oracle: the choices of a stream, joined by a reader that the test defines."""
     choices: dict[int, Json] = {}
     for part in parts:
         for choice in part["choices"]:
@@ -174,7 +174,7 @@ def test_a_completion_streamed_and_joined_is_the_completion(
 
 
 def output_of(events: list[Json]) -> list[Json]:
-    """The output that the events of a response build up, by a reader of its own."""
+    """The oracle: the output of a response, joined from its events by a reader that the test defines."""
     items: list[Json] = []
     for event in events:
         kind = event["type"]

@@ -1,4 +1,4 @@
-"""Lines of requests, and runs over them whose answers are made up: everything of a run but the engine."""
+"""Lines of requests, and runs over them with invented answers: a whole run without the engine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def essence(answer: dict[str, Any]) -> Any:
 
 @contextmanager
 def opened(requests: Path, answers: Path, seed: int = 0, **more: Any) -> Iterator[Run]:
-    """A run that has taken stock."""
+    """A run that has read which answers its output file has."""
     with request_file(str(requests)) as file, answer_file(answers) as out, Ledger() as ledger:
         run = Run(file, out, ledger, seed)
         run.take_stock(**more)
@@ -55,7 +55,7 @@ def opened(requests: Path, answers: Path, seed: int = 0, **more: Any) -> Iterato
 
 
 def made_up(line: RequestLine, *, failed: bool = False) -> Result:
-    """An answer that depends on the line alone."""
+    """An invented answer that depends only on the line."""
     body = {"said": f"„{line.custom_id}“", "model": "made-up"}
     status = 500 if failed else 200
     told = {

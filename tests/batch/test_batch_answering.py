@@ -1,4 +1,4 @@
-"""BATCH-06 to BATCH-09 and BATCH-20 to BATCH-23: what a service says to lines."""
+"""BATCH-06 to BATCH-09 and BATCH-20 to BATCH-23: the answers of a service to lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCRIPT = {"answers": [{"when": "count", "say": "one two three"}], "default": "He
 
 
 def results(service: Service, values: Sequence[Any], *, at_a_time: int = 8, seed: int = 0) -> list[dict[str, Any]]:
-    """The lines that become of lines, in the order in which they came."""
+    """The lines of answers to lines of requests, in the order in which they came."""
     kept: list[Result] = []
     lines = [line_of(value, number) for number, value in enumerate(values, start=1)]
     asyncio.run(answer_all(Answerer(service, seed, at_a_time), lines, kept.append))
@@ -48,7 +48,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def small() -> Iterator[Service]:
-    """One that takes two sequences, and lets two wait."""
+    """A service that runs two sequences at a time, and lets two wait."""
     made = Service(stub(read_script({**SCRIPT, "delay_ms": 1}), config=EngineConfig(max_num_seqs=2, max_waiting=2)))
     yield made
     made.close()
@@ -236,7 +236,7 @@ def test_a_line_at_which_the_engine_fails_takes_no_other_with_it() -> None:
 
 
 class Death(BaseException):
-    """Nothing that a step may raise."""
+    """An error that is not among those that a step may raise."""
 
 
 @pytest.mark.clause("BATCH-22")

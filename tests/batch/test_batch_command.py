@@ -39,13 +39,13 @@ def arguments(*more: str, output: str = "out.jsonl", source: str = "in.jsonl") -
 
 
 def run(*more: str, given: bytes | None = None, **files: str) -> tuple[int, str]:
-    """The program in this process. -> exit code, stderr."""
+    """Runs the program in this process. Returns the exit code and stderr."""
     result = CliRunner().invoke(program, arguments(*more, **files), input=given)
     return result.exit_code, result.stderr
 
 
 def start(place: Path) -> subprocess.Popen[str]:
-    """The program as a process of its own."""
+    """Starts the program as another process."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "ferrum", *arguments()]
     return subprocess.Popen(
@@ -54,7 +54,7 @@ def start(place: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
-    """Until so many lines are written."""
+    """Waits until the file has `lines` lines."""
     until = time.monotonic() + 60
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
         assert process.poll() is None and time.monotonic() < until
@@ -62,7 +62,7 @@ def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
 
 
 def requests(count: int) -> list[object]:
-    """Some of them bad."""
+    """Lines of requests, some of them invalid."""
     lines: list[object] = [chat_line(f"r{number}", "count" if number % 2 else "say") for number in range(count)]
     lines[7] = chat_line("r7", temperature=-1)
     lines[9] = {"custom_id": "r9"}

@@ -1,4 +1,4 @@
-"""BATCH-01 to BATCH-08: lines, what they say, and what is said of them."""
+"""BATCH-01 to BATCH-08: the lines of requests and of answers."""
 
 from __future__ import annotations
 

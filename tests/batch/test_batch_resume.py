@@ -1,4 +1,4 @@
-"""BATCH-10 to BATCH-19: every line exactly once, whatever happens in between."""
+"""BATCH-10 to BATCH-19: every line is answered exactly once, however often a run is interrupted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\n \n"])
 
 
 class Resumed(RuleBasedStateMachine):
-    """Runs that end anywhere, and files that lose their ends."""
+    """Compares the output file with one answer for each line. Rules: runs that end at any place, and files that lose
+    their ends."""
 
     @initialize(
         lines=LINES, end=ENDS, start=st.sampled_from([b"", b"\xef\xbb\xbf"]), ended=st.booleans(), data=st.data()

@@ -41,7 +41,7 @@ TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor 
 
 
 def write_model(folder: Path, *, template: str | None = TEMPLATE) -> Path:
-    """A Llama with random weights and one token per byte; with a chat template unless told otherwise."""
+    """Writes a Llama with random weights, one token for each byte, and a chat template unless `template` is None."""
     generator = np.random.default_rng(7)
 
     def weights(*shape: int) -> np.ndarray:
@@ -122,7 +122,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with this tree on the path; stdout is buffered, as users have it, whatever this process has."""
+    """The environment of this process with this tree on the path. Stdout is buffered, as for users."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     return {**inherited, "PYTHONPATH": str(ROOT)}
 

@@ -1,4 +1,4 @@
-"""Conversations for tests, and a partner to whom nothing is said."""
+"""Conversations for tests, and a partner that never answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMPTY = Conversation(SamplingParams(seed=1))
 
 
 class Silent:
-    """A partner that commands can ask."""
+    """A partner for tests of commands, which ask it for statistics and never for an answer."""
 
     name = "someone"
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from tests.processes import end_with_the_tests
 
 PATIENCE = 240.0
-"""Seconds to wait for something that is going to happen, on however busy a machine."""
+"""Seconds to wait for an event that must happen, so many that a busy machine is fast enough."""
 CTRL_C, CTRL_D, CTRL_P = "\x03", "\x04", "\x10"
 
 
@@ -29,7 +29,7 @@ class Terminal:
     """Runs a command in a pseudo-terminal, where Ctrl-C is a signal and lines can be edited."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], kind: str | None = "dumb") -> None:
-        """`kind`: the TERM it calls itself; one that is dumb gets no escape sequences between the words."""
+        """`kind`: the value of TERM. With "dumb" programs write no escape sequences between words."""
         without_kind = {name: value for name, value in environment.items() if name != "TERM"}
         self._master, slave = pty.openpty()
         self._process = subprocess.Popen(
@@ -43,12 +43,12 @@ class Terminal:
         """Everything that was read so far."""
 
     def type(self, text: str) -> None:
-        """Keys, as they are; a line ends with Return."""
+        """Types these keys. A line ends with Return."""
         os.write(self._master, text.replace("\n", "\r").encode())
 
     def interrupt(self, text: str) -> str:
-        """Presses Ctrl-C at a prompt and waits for the text, as `expect` does. Python does not notice a Ctrl-C that
-        comes in the microseconds between two looks at the keyboard before the next one: so it is pressed again."""
+        """Presses Ctrl-C at a prompt and waits for the text, as `expect` does. Python does not see a Ctrl-C in the
+        microseconds between two reads of the keyboard until the next one, so Ctrl-C is pressed again."""
         deadline = time.monotonic() + PATIENCE
         while True:
             self.type(CTRL_C)
@@ -59,7 +59,7 @@ class Terminal:
                     raise
 
     def expect(self, text: str, patience: float = PATIENCE) -> str:
-        """Waits until the text appears -> everything since the last text that was waited for, up to and with it."""
+        """Waits until the text appears. Returns the output since the last text that was waited for, with this text."""
         wanted, deadline = text.encode(), time.monotonic() + patience
         while wanted not in self._unread:
             if not self._read(deadline):
@@ -69,14 +69,15 @@ class Terminal:
         return self._keep(found)
 
     def expect_more(self, count: int) -> None:
-        """Waits for so many bytes, whatever they are."""
+        """Waits for `count` bytes of any content."""
         deadline = time.monotonic() + PATIENCE
         while len(self._unread) < count:
             if not self._read(deadline):
                 raise AssertionError(f"{count} bytes did not come, but {self._unread!r}")
 
     def end(self) -> tuple[int, str]:
-        """Waits until the program ends -> its exit code, and everything since the last text that was waited for."""
+        """Waits until the program ends. Returns its exit code, and the output since the last text that was waited
+        for."""
         deadline = time.monotonic() + PATIENCE
         while self._read(deadline):
             pass
@@ -94,7 +95,7 @@ class Terminal:
         os.close(self._master)
 
     def _read(self, deadline: float) -> bool:
-        """Waits for more -> did more come, before the program ended and before the deadline?"""
+        """Waits for output. True if some came before the program ended and before the deadline."""
         if not select.select([self._master], [], [], max(deadline - time.monotonic(), 0))[0]:
             return False
         try:

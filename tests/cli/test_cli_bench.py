@@ -40,7 +40,7 @@ def test_the_table_shows_the_same(invoke: Invoke, tiny: Path) -> None:
 @pytest.mark.clause("CLI-41")
 @pytest.mark.parametrize("budget", [2048, 20])
 def test_only_what_is_meant_is_timed(tiny: Path, monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
-    """With a clock that counts tokens computed, the rates say which tokens each phase is made of."""
+    """The clock of the test counts computed tokens, so that the rates show which tokens each phase contains."""
     llm = LLM(tiny, backend="numpy", max_num_batched_tokens=budget)
     planned: list[int] = []
     step = Engine.step
@@ -67,7 +67,7 @@ def test_only_what_is_meant_is_timed(tiny: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.clause("CLI-41")
 def test_all_tokens_of_a_step_count(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that counts tokens generated, the rate is 1, however many come in a step."""
+    """The clock of the test counts generated tokens, so that the rate is 1 for any number of tokens in a step."""
     llm = LLM(tiny, backend="numpy", speculate="ngram", max_num_batched_tokens=8)
     push, came = Engine._push, []
 

@@ -19,7 +19,7 @@ FLAGS = ("--json", "--backend", "numpy", "-p", 9, "-n", 3, "-b", 2, "-r", 1)
 
 @pytest.fixture(autouse=True)
 def small_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shape that computes in no time, and no way to a file."""
+    """A shape so small that it computes at once. Files cannot be read."""
     rope = replace(SHAPES["llama-3.2-1b"].rope, rotary_dim=16)
     sizes = {"vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2}
     small = replace(SHAPES["llama-3.2-1b"], **sizes, head_dim=16, rope=rope, max_positions=64)  # type: ignore[arg-type]

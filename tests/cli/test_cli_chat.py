@@ -26,7 +26,7 @@ Open = Callable[..., Iterator[Terminal]]
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache folder of its own, so that the user's history stays unchanged."""
+    """A cache folder for the test, so that the user's history stays unchanged."""
     return tmp_path / "cache"
 
 
@@ -36,7 +36,7 @@ def arguments(model: Path, *more: object) -> list[str]:
 
 @contextmanager
 def chatting(model: Path, cache: Path, *more: object) -> Iterator[Terminal]:
-    """A chat in a terminal that has greeted and waits."""
+    """A chat in a terminal that has printed its greeting and waits for input."""
     with Terminal(arguments(model, *more), {**environment(), "FERRUM_CACHE": str(cache)}) as terminal:
         terminal.expect(PROMPT)
         yield terminal
@@ -49,13 +49,13 @@ def piped(model: Path, cache: Path, text: str | bytes, *more: object) -> subproc
 
 
 def say(terminal: Terminal, text: str) -> str:
-    """Types a line -> what came after it, until the next prompt."""
+    """Types a line. Returns the output after it, up to the next prompt."""
     terminal.type(text + "\n")
     return terminal.expect(PROMPT).removesuffix(PROMPT).partition("\n")[2]
 
 
 def saved(terminal: Terminal, folder: Path) -> list[tuple[str, str]]:
-    """The conversation: (role, text) of each message."""
+    """The saved conversation: (role, text) of each message."""
     path = folder / "saved.json"
     assert say(terminal, f"/save {path}") == f"saved to {path}\n"
     return [(message["role"], message["content"]) for message in json.loads(path.read_text())["messages"]]

@@ -1,4 +1,4 @@
-"""CLI-90 to CLI-92: what the command line gives to a chat template, and answers that are begun already."""
+"""CLI-90 to CLI-92: variables of the command line for a chat template, and answers with a given beginning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLI-63 to CLI-71: lines, and the loop of a chat with a partner that does as it is told."""
+"""CLI-63 to CLI-71: lines, and the loop of a chat with a scripted partner."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.cli.conversations import EMPTY, TEXTS, Silent
 
 # ---- lines
 class Script:
-    """Lines that are read one after another; an exception among them is raised."""
+    """An input of lines. An exception among the lines is raised when it is read."""
 
     def __init__(self, *lines: str | BaseException) -> None:
         self._lines = list(lines)
@@ -71,7 +71,7 @@ def test_without_readline_there_is_no_history_and_no_failure(monkeypatch: pytest
 
 # ---- the loop
 class Told:
-    """A stream of pieces; one that is an exception is raised, and a number is a Ctrl-C sent so many times."""
+    """A stream of pieces of text. A piece that is an exception is raised; for a number n Ctrl-C is sent n times."""
 
     def __init__(self, pieces: list[Any], reason: FinishReason) -> None:
         self._pieces, self._reason, self._text = pieces, reason, ""
@@ -106,7 +106,7 @@ class Told:
 
 
 class Puppet(Silent):
-    """A partner that says what it is told to."""
+    """A partner of a chat with scripted answers."""
 
     full = False
     last: Completion | None = None
@@ -131,7 +131,7 @@ BEFORE = replace(EMPTY, turns=(Turn("Hi", "Hello."),))
 
 
 def talk(partner: Puppet, *lines: str | BaseException, typed: bool = True) -> Conversation:
-    """A chat that starts with one turn and hears these lines -> the conversation at its end."""
+    """Runs a chat that starts with one turn and reads these lines. Returns the conversation at its end."""
     with click.Context(chat_command):
         loop = Chat(partner, BEFORE, Script(*lines), typed)  # type: ignore[arg-type]
         loop.run()
@@ -209,7 +209,7 @@ def test_without_a_terminal_an_interrupt_ends_the_program() -> None:
 
 
 class CommandsMachine(RuleBasedStateMachine):
-    """A conversation beside a plain list of what was said: any order of messages and commands."""
+    """Compares a conversation with a plain list of its messages. Rules: messages and commands in any order."""
 
     def __init__(self) -> None:
         super().__init__()

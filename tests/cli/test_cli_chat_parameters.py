@@ -20,7 +20,7 @@ from tests.cli.conversations import EMPTY, PARAMS
 
 
 def outcome(make: Any) -> Any:
-    """What came of it: the parameters, or what was wrong with them."""
+    """The parameters, or the message of the error with which they are refused."""
     try:
         return make()
     except InvalidParameter as error:

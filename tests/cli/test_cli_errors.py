@@ -1,4 +1,4 @@
-"""CLI-10 to CLI-16: every way to be wrong ends in one line and the right exit code."""
+"""CLI-10 to CLI-16: every error ends in one line on stderr and the right exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_CUPY = pytest.mark.skipif(importlib.util.find_spec("cupy") is not None, reaso
 
 
 def assert_one_line(result: Result, code: int, *words: str) -> None:
-    """Exit code, an empty stdout, one line on stderr that says these words."""
+    """Checks the exit code, that stdout is empty, and that stderr is one line with these words."""
     assert (result.exit_code, result.stdout) == (code, ""), result.stderr
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
     assert "Traceback" not in result.stderr
@@ -244,7 +244,7 @@ def test_debug_shows_the_traceback_first() -> None:
 
 
 def start(tiny: Path, *arguments: object) -> subprocess.Popen[bytes]:
-    """`generate` on the tiny model, stopped at its first byte of output; it has far more to say."""
+    """Starts `generate` on the tiny model, and returns at its first byte of output. A long answer would follow."""
     process = subprocess.Popen(
         command("generate", "-m", tiny, "--backend", "numpy", "--raw", "-n", 200, *arguments, "Hi"),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),

@@ -157,7 +157,7 @@ def test_compiling_is_announced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_gpu_that_was_not_named_is_announced(
     tiny: Path, monkeypatch: pytest.MonkeyPatch, asked: str, told: bool
 ) -> None:
-    """Where `auto` takes a backend that is not on the host; here the oracle plays one."""
+    """The message comes if `auto` chooses a backend that is not on the host. In the test the oracle stands for one."""
     notes: list[str] = []
     monkeypatch.setattr(Progress, "note", lambda _, text: notes.append(text))
     monkeypatch.setattr(NumpyOps, "on_host", False)

@@ -1,4 +1,4 @@
-"""CLI-16, CLI-18: `--compute int8` where it means something, and what is said where it does not."""
+"""CLI-16, CLI-18: `--compute int8`, and the messages for models and backends that do not have it."""
 
 from __future__ import annotations
 

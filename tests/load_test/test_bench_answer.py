@@ -1,4 +1,4 @@
-"""BENCH-10 to BENCH-15: one answer, from bytes to numbers."""
+"""BENCH-10 to BENCH-15: one answer, from the bytes of its stream to the figures."""
 
 from __future__ import annotations
 

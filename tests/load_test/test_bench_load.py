@@ -1,4 +1,4 @@
-"""BENCH-20 to BENCH-23: closed and open loop, on a clock that only sleeping moves."""
+"""BENCH-20 to BENCH-23: closed and open loop, on a clock that moves only when tasks sleep."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SEED = st.integers(0, 100)
 
 
 def loaded(plan: Plan, seconds: Callable[[int], float], stop_at: float | None = None) -> tuple[Run, list[int]]:
-    """The run of a plan where the request `number` takes so long, and how many were under way at each change."""
+    """Runs a plan in which request `number` takes `seconds(number)`. Returns the run, and the number of requests that
+    were running at each change."""
     under_way: list[int] = []
 
     async def ask(number: int, planned: float) -> Timeline:

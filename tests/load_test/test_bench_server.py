@@ -22,7 +22,7 @@ WORDS = RandomWords(5)
 
 
 def ask(reply: Reply, timeout: float = 30.0, times: int = 1) -> Timeline:
-    """What the last of some requests on one connection saw."""
+    """The timeline of the last of `times` requests on one connection."""
 
     async def work(url: str) -> Timeline:
         async with connected(base_url(url), None, timeout) as server:

@@ -1,4 +1,4 @@
-"""BENCH-12, BENCH-16 to BENCH-19, BENCH-22: many timelines in numbers."""
+"""BENCH-12, BENCH-16 to BENCH-19, BENCH-22: the figures of many timelines."""
 
 from __future__ import annotations
 

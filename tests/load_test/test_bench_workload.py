@@ -1,4 +1,4 @@
-"""BENCH-01 to BENCH-06: what is asked, and when."""
+"""BENCH-01 to BENCH-06: the requests of a load test, and their times."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def parsed(parser: ReplyParser, pieces: list[str]) -> Reply:
 
 
 def whole(formats: ReplyFormats, text: str, prompt: str = "", with_tools: bool = True) -> Reply:
-    """The reply of an answer in single characters, which is that of an answer in one piece."""
+    """The reply that is read from an answer in one piece. Checks that single characters give the same."""
     reply = parsed(formats.parser(prompt, with_tools), [text])
     assert parsed(formats.parser(prompt, with_tools), list(text)) == reply
     return reply

@@ -77,14 +77,14 @@ LONG = {
     "messages": ("", "<|channel|>final<|message|>a<|end|>", ""),
     "parameters": ("<tool_call><function=f>", "<parameter=a>1</parameter>", ""),
 }
-"""What comes first, what comes again and again, and what comes last."""
+"""Hostile answers: the beginning, the part that is repeated, and the end."""
 
 
 @pytest.mark.clause("REPLY-03")
 @pytest.mark.parametrize("what", LONG)
 @pytest.mark.parametrize("tools", ["hermes", "mistral", "llama3", "harmony", "qwen3-coder"])
 def test_work_grows_with_the_text(what: str, tools: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice the text is twice the work: lines of Python that run, and characters that are copied."""
+    """A text of twice the length takes twice the work: lines of Python that run, and characters that are copied."""
     formats = find_formats(None, tools, "harmony" if tools == "harmony" else "think")
     for size in (1, 1 << 20):
         first, unit, last = LONG[what]

@@ -43,7 +43,7 @@ def test_the_form_holds_after_the_thoughts(
 @pytest.mark.clause("REPLY-18")
 @given(st.from_regex(r"([a-z/]|\\\\|\\/|\\n|\n){0,8}", fullmatch=True))
 def test_any_expression_stands_between_slashes(expression: str) -> None:
-    """Slashes, escaped ones, backslashes and ends of lines."""
+    """The expressions have slashes, escaped slashes, backslashes and ends of lines."""
     structure = after_thought(THINKS, "", StructuredOutputs(regex=f"x{expression}"))
     text = "x" + re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], expression)
     assert re.fullmatch(f"x{expression}", text)

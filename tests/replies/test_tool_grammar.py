@@ -21,7 +21,7 @@ from tests.replies.writing import WRITERS, names
 from tests.sample.following import fits, some_answer
 
 FEW = settings(max_examples=max(1, settings.default.max_examples // 50 if settings.default else 1))
-"""A grammar takes a third of a second to be made."""
+"""The number of examples is small, since a grammar takes a third of a second to compile."""
 CASES = [
     *((tools, "none", "") for tools in (*WRITERS, "none")),
     ("hermes", "think", ""),

@@ -34,7 +34,7 @@ def without_tags(text: str) -> bool:
 
 raw_texts = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
 texts = raw_texts.map(lambda text: text.strip(SPACE)).filter(without_tags)
-"""Without a tag, and without white space around."""
+"""Draws texts without tags, and without white space at their ends."""
 spaces = st.text(" \n", max_size=3)
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,9}", fullmatch=True)
 hostile_texts = st.lists(st.sampled_from([*PIECES, *TAGS]), max_size=5).map("".join)
@@ -47,7 +47,7 @@ values = st.recursive(
 
 @st.composite
 def arguments(draw: st.DrawFn) -> str:
-    """A JSON object in one of its spellings."""
+    """Draws a JSON object and one of its spellings."""
     value = draw(st.dictionaries(hostile_texts, values, max_size=4))
     ascii_only, indent = draw(st.booleans()), draw(st.sampled_from([None, 2]))
     return json.dumps(value, ensure_ascii=ascii_only, indent=indent)
@@ -55,7 +55,7 @@ def arguments(draw: st.DrawFn) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """An answer, the prompt before it, and the reply that it is."""
+    """The text of an answer, the prompt before it, and the reply that a reader must get from it."""
 
     prompt: str
     text: str
@@ -67,7 +67,7 @@ Writer = Callable[[st.DrawFn, Calls], str]
 
 
 def _object(draw: st.DrawFn, call: ToolCall, name: str, keys: Sequence[str]) -> str:
-    """A call as an object, with all that models do to it."""
+    """Draws a call as a JSON object, in the variants that models write."""
     given = call.arguments
     if draw(st.booleans()):
         given = json.dumps(given, ensure_ascii=draw(st.booleans()))
@@ -85,7 +85,7 @@ def _object(draw: st.DrawFn, call: ToolCall, name: str, keys: Sequence[str]) -> 
 
 
 def tagged(opening: str, closing: str, name: str = "name", keys: Sequence[str] = ("arguments", "parameters")) -> Writer:
-    """Each call between tags of its own."""
+    """A writer that puts each call between tags."""
 
     def write(draw: st.DrawFn, calls: Calls) -> str:
         objects = [_object(draw, call, name, keys) for call in calls]
@@ -95,7 +95,7 @@ def tagged(opening: str, closing: str, name: str = "name", keys: Sequence[str] =
 
 
 def listed(opening: str, closing: str, name: str = "name", keys: Sequence[str] = ("arguments", "parameters")) -> Writer:
-    """All calls in one list."""
+    """A writer that puts all calls in one list."""
 
     def write(draw: st.DrawFn, calls: Calls) -> str:
         objects = f",{draw(spaces)}".join(_object(draw, call, name, keys) for call in calls)
@@ -115,7 +115,7 @@ def functionary(draw: st.DrawFn, calls: Calls) -> str:
 
 
 def llama3(draw: st.DrawFn, calls: Calls) -> str:
-    """Bare: it stands at the beginning."""
+    """A writer of calls without tags, at the beginning of an answer."""
     objects = []
     for call in calls:
         pairs = [f'"name": {json.dumps(call.name)}', f'"parameters": {call.arguments}']
@@ -134,7 +134,7 @@ def harmony(draw: st.DrawFn, calls: Calls) -> str:
 
 
 def coder(opening: str, closing: str) -> Writer:
-    """Arguments as tags."""
+    """A writer that puts each argument between tags."""
 
     def write(draw: st.DrawFn, calls: Calls) -> str:
         written = []
@@ -168,7 +168,7 @@ WRITERS: dict[str, Writer] = {
     "qwen3-coder": coder("<tool_call>", "</tool_call>"),
     "seed": coder("<seed:tool_call>", "</seed:tool_call>"),
 }
-"""Of all formats but harmony, whose messages are a world of their own."""
+"""The writers of all formats except harmony, which has its own strategy."""
 REASONING = {
     "think": ("<think>", "</think>"),
     "seed": ("<seed:think>", "</seed:think>"),
@@ -180,7 +180,7 @@ AROUND = {"granite": ("<response>", "</response>"), "command-r": ("<|START_RESPO
 
 
 def _plain_arguments(draw: st.DrawFn) -> str:
-    """Of tags: values that are what they look like."""
+    """Draws arguments for tags: values that are equal to their spelling."""
     plain = (
         texts.filter(lambda text: not _reads(text))
         | st.integers()
@@ -200,7 +200,7 @@ def _reads(text: str) -> bool:
 
 @st.composite
 def written(draw: st.DrawFn, tools: str, reasoning: str) -> Written:
-    """A reply in these formats, "none" for none."""
+    """Draws a reply with calls and reasoning in these formats; "none": without them."""
     inside = tools in ("qwen3-coder", "seed")
     made = [
         ToolCall(draw(names), _plain_arguments(draw) if inside else draw(arguments()))
@@ -235,7 +235,7 @@ def written(draw: st.DrawFn, tools: str, reasoning: str) -> Written:
 
 @st.composite
 def written_in_harmony(draw: st.DrawFn) -> Written:
-    """Messages in the order in which gpt-oss writes them."""
+    """Draws a reply in harmony, with messages in the order in which gpt-oss writes them."""
     thought, preamble, final = draw(texts), draw(texts), draw(texts)
     calls = tuple(ToolCall(draw(names), draw(arguments())) for _ in range(draw(st.integers(0, 2))))
     messages = [
@@ -250,7 +250,7 @@ def written_in_harmony(draw: st.DrawFn) -> Written:
 
 @st.composite
 def cut(draw: st.DrawFn, text: str) -> list[str]:
-    """The text in pieces."""
+    """Draws places at which the text is cut, and returns the pieces."""
     if draw(st.booleans()):
         return list(text)
     places = sorted(draw(st.sets(st.integers(0, len(text)), max_size=8)))

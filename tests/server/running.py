@@ -1,4 +1,4 @@
-"""A server over a script: its application asked in the test's own thread, or listening in a thread of its own."""
+"""A server with a scripted model: called as an application in the test's thread, or listening in another thread."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ask(app: FastAPI, method: str, path: str, **more: Any) -> httpx.Response:
 
 
 def is_error(response: httpx.Response, status: int) -> dict[str, Any]:
-    """-> the error, which has OpenAI's form and this status."""
+    """Checks that the response has this status and an error in OpenAI's form. Returns the error."""
     assert response.status_code == status, response.text[:300]
     assert response.headers["content-type"] == "application/json"
     assert response.json().keys() == {"error"}
@@ -108,7 +108,7 @@ def post(body: bytes | Mapping[str, Any], path: str = "/v1/chat/completions", mo
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Everything until the other side closes."""
+    """All bytes until the other side closes the connection."""
     found = b""
     while part := connection.recv(65536):
         found += part

@@ -1,4 +1,4 @@
-"""SERVER-30 to SERVER-35: who may ask."""
+"""SERVER-30 to SERVER-35: API keys, origins and hosts of requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SERVER-50 to SERVER-54: clients that are slow, many, or no clients at all. On real sockets."""
+"""SERVER-50 to SERVER-54: slow clients, many clients, and connections without HTTP, on real sockets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_closed(connection: socket.socket) -> bool:
 
 
 def drip(connection: socket.socket, data: bytes) -> bytes:
-    """Sends a byte now and then until it is answered -> the answer."""
+    """Sends one byte at a time, slowly, until the server answers. Returns the answer."""
     connection.settimeout(QUICK / 7)  # so that no byte is sent just when the time is over
     found = b""
     for place in range(len(data)):

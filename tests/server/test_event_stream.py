@@ -24,7 +24,7 @@ class Part(Answer):
 
 
 class Client:
-    """The other side of a stream. Leaves after so many bodies; None: stays."""
+    """The client of a stream. It disconnects after a number of bodies; None: it stays."""
 
     def __init__(self, stays: int | None = None) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -50,7 +50,7 @@ class Client:
 
 
 class Parts:
-    """Says its texts, then fails if it has an error to fail with."""
+    """Yields its texts, then raises its error if it has one."""
 
     def __init__(self, texts: list[str], error: Exception | None = None, pause_s: float = 0) -> None:
         self.left, self.error, self.pause_s = list(texts), error, pause_s
@@ -82,7 +82,7 @@ def streamed(parts: Parts, *, named: bool = False, keep_alive_s: float = 60, sta
 
 
 def events(raw: bytes) -> list[dict[str, str]]:
-    """As a browser reads them: the HTML standard's rules, written again."""
+    """The oracle: the events of a stream, read by the rules of the HTML standard."""
     found: list[dict[str, str]] = []
     for block in raw.decode().split("\n\n"):
         fields: dict[str, str] = {}

@@ -101,7 +101,7 @@ def test_errors_name_the_field(app: FastAPI) -> None:
 
 
 class Failing(Service):
-    """Raises the same error whatever is asked."""
+    """A service that raises the same error for every request."""
 
     error: BaseException
 
@@ -241,7 +241,7 @@ def test_names_of_models_hold_slashes() -> None:
 
 
 def padded(size: int) -> bytes:
-    """A chat in exactly so many bytes."""
+    """The body of a chat of exactly `size` bytes."""
     raw = json.dumps(CHAT).encode()
     return raw + b" " * (size - len(raw))
 

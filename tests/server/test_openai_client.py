@@ -59,7 +59,8 @@ def client(address: str) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def loose(address: str) -> openai.OpenAI:
-    """One that does not, for what its types forbid and OpenAI sends: vectors as base64, null in some completions."""
+    """A client that does not check types. Its types forbid some answers that OpenAI sends too: vectors as base64, null
+    in some completions."""
     return client_of(address, strict=False)
 
 

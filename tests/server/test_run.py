@@ -23,12 +23,12 @@ from tests.processes import end_with_the_tests
 from tests.server.running import CHAT, SCRIPT, ask, is_error, running
 
 SLOW = {"default": "a" * 500, "delay_ms": 5}
-"""Long enough to look at a server that ends."""
+"""An answer long enough to send requests to a server that ends."""
 
 
 @contextmanager
 def started(script: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The command, ready for requests -> the process, its address."""
+    """The process of the command and its address, after it has begun to listen."""
     command = [sys.executable, "-m", "ferrum", "serve", "--stub", str(script), "--port", "0", *flags]
     environment = {name: value for name, value in os.environ.items() if name != "FERRUM_API_KEY"}
     with subprocess.Popen(
@@ -112,7 +112,7 @@ def test_a_server_without_work_ends_at_once() -> None:
 
 
 def run(*flags: str, **environment: str | None) -> tuple[int, str]:
-    """The command, which ends at once -> exit code, stderr."""
+    """Runs the command, which ends at once. Returns the exit code and stderr."""
     result = CliRunner().invoke(program, ["serve", *flags], env={"FERRUM_API_KEY": None, **environment})
     assert result.stdout == ""
     return result.exit_code, result.stderr
@@ -152,7 +152,7 @@ def test_what_cannot_be_meant_is_one_line(tmp_path: Path) -> None:
 
 
 def assembled(*flags: str, **environment: str | None) -> tuple[str, Any, Any, Any]:
-    """What the command makes of its flags -> stderr, the application, the service, the terms."""
+    """What the command builds from its flags: stderr, the application, the service, the terms."""
     made: list[Any] = []
 
     def serve(app: Any, service: Any, sockets: Any, terms: Any, ready: Any) -> None:

@@ -1,4 +1,4 @@
-"""SERVER-10 to SERVER-13: JSON from strangers."""
+"""SERVER-10 to SERVER-13: the JSON of requests is read strictly."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Every way in which the words of a GGUF file may be odd: the cases of the goldens and of the tests.
+"""Unusual vocabularies of GGUF files: the cases of the goldens and of the tests.
 
-Imported by `tests/goldens/make_gguf_word_goldens.py` as well, which asks llama.cpp; so it imports nothing of ferrum.
+`tests/goldens/make_gguf_word_goldens.py`, which calls llama.cpp, imports this module too, so it imports no ferrum.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ KEYS += ["merges", "scores", "token_type", "tokens", "token_type_count", "suppre
 
 
 def all_cases() -> dict[str, Pairs]:
-    """By a name that says what is odd."""
+    """All cases, by a name that says what is unusual."""
     return {name: pairs for make in (_keys, _ends, _merges, _empty) for name, pairs in make()}
 
 

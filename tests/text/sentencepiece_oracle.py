@@ -12,7 +12,7 @@ UNKNOWN_COSTS = 10.0  # more than the worst normal token
 
 
 def greedy_merges(text: str, tokens: Sequence[str], scores: Mapping[str, float], with_bytes: bool) -> list[int]:
-    """Of all neighbours that together are a token, those with the highest score merge; of equals, the leftmost."""
+    """Merges neighbours that together are a token: those with the highest score first, of equal scores the leftmost."""
     symbols = list(text)
     while True:
         places = enumerate(pairwise(symbols))

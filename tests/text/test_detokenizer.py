@@ -27,7 +27,7 @@ MULTIBYTE = "é日😀\u0301\U0010ffff"
 
 
 def ids_of(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
-    """Any ids, those beyond the vocabulary included; bytes of valid and broken characters often."""
+    """Draws token ids, also ids beyond the vocabulary, and often the bytes of valid and broken characters."""
     anything = st.integers(0, tokenizer.vocab_size + 2)
     byte_id = BYTE_IDS.__getitem__ if tokenizer.spelling.byte_level else (lambda byte: byte + 3)
     continued = st.integers(0x80, 0xFF).map(byte_id)
@@ -38,7 +38,7 @@ CASES = st.sampled_from(TOKENIZERS).flatmap(lambda tokenizer: st.tuples(st.just(
 
 
 def split_into_tokens(data: st.DataObject, text: bytes) -> list[int]:
-    """Some sequence of tokens whose bytes are `text`, not only the one that encoding gives."""
+    """Draws a sequence of tokens whose bytes are `text`, also others than the encoding of the text."""
     known: dict[bytes, int] = {}
     for token_id in range(byte_level().vocab_size):
         known.setdefault(byte_level().token_bytes(token_id), token_id)

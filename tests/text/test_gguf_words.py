@@ -29,7 +29,7 @@ OURS = {
     "key gpt2 eos_token_id: beyond": "llama.cpp takes token 11 for the end",
     "end gpt2 without any": "llama.cpp takes token 11 for the end",
 }
-"""Where it is decided otherwise, and why."""
+"""Cases in which ferrum differs from llama.cpp on purpose, with the reason."""
 
 
 KEYS = GOLDENS.with_name("config_keys.json")

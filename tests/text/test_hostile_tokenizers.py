@@ -1,4 +1,4 @@
-"""TEXT-40 to TEXT-47: tokenizers that were made to do harm, and texts that are."""
+"""TEXT-40 to TEXT-47: hostile tokenizers, and hostile texts."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_whatever_fails_is_an_error_of_ours(parts: dict[str, Any]) -> None:
 
 
 class PanicException(BaseException):
-    """What pyo3 raises has this name."""
+    """An error with the name of the one that pyo3 raises for a panic."""
 
 
 @pytest.mark.clause("TEXT-40")
@@ -288,7 +288,7 @@ def test_only_regular_files_of_a_plausible_size_are_read(tmp_path: Path, monkeyp
 
 @pytest.mark.clause("TEXT-42")
 def test_growth_without_end_takes_no_memory() -> None:
-    """In a process of its own, with little memory to end it."""
+    """Runs in another process with a small limit of memory."""
     program = f"""
 import resource
 from ferrum.errors import FerrumError

@@ -15,7 +15,8 @@ STOPS = st.lists(st.text(alphabet="ab", min_size=1, max_size=5), max_size=4).map
 
 
 def search(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """(start, end) of the stop string that is complete first, the longest of several; None without one."""
+    """The oracle: (start, end) of the stop string that is complete first, the longest of several; None if there is
+    none."""
     for end in range(len(text) + 1):
         met = [found for found in stop if text[:end].endswith(found)]
         if met:
@@ -24,7 +25,7 @@ def search(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
 
 
 def may_become(text: str, stop: tuple[str, ...]) -> int:
-    """How many characters at the end of `text` begin a stop string."""
+    """The number of characters at the end of `text` that are the beginning of a stop string."""
     return max(
         (size for found in stop for size in range(1, len(found)) if text.endswith(found[:size])),
         default=0,
@@ -82,7 +83,7 @@ def test_an_empty_stop_string_is_refused() -> None:
 
 
 class Definition:
-    """Stop strings by looking for each of them in the text, again and again: slow, and plainly right."""
+    """The oracle for streams: searches the whole text for each stop string after each piece."""
 
     def __init__(self, stop: tuple[str, ...], include: bool) -> None:
         self.stop, self.include, self.held, self.stopped = stop, include, "", False
@@ -124,7 +125,7 @@ def test_the_search_is_the_definition(pieces: list[str], stop: tuple[str, ...], 
 @pytest.mark.clause("SAMPLE-34")
 @pytest.mark.parametrize("unit", ["a", "ab", "a" * 63 + "b", "aab"])
 def test_long_stop_strings_cost_no_more_than_short_ones(unit: str) -> None:
-    """A text that almost completes them again and again, and steps that are counted."""
+    """The text almost completes the stop strings many times; the test counts the steps."""
     stop = tuple((unit * 256)[: 256 - index] + "!" for index in range(64))
     text = unit * (16_000 // len(unit))
     stream, steps = StopStrings(stop, include=False), 0

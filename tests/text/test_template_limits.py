@@ -39,13 +39,13 @@ def doubled(expression: str, use: str) -> str:
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts up a clock on which every look comes two seconds after the one before."""
+    """Sets a clock that moves by two seconds at each reading."""
     monkeypatch.setattr(template_limits, "clock", itertools.count(step=2).__next__)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small limits, and a clock that stands still: nothing but size can be refused."""
+    """Sets small limits, and a clock that stands still, so that a template is refused only for a size."""
     monkeypatch.setattr(template_limits, "clock", lambda: 0.0)
     monkeypatch.setattr(template_limits, "LIMITS", SMALL)
 

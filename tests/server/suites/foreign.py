@@ -65,7 +65,7 @@ def explanations(path: Path) -> Iterator[Explained]:
 
 
 def unexplained(outcomes: Mapping[str, str], path: Path) -> list[str]:
-    """What disagrees with the file: failures without a reason, reasons without a failure, and reasons for success."""
+    """The contradictions to the file: failures without a reason, reasons without a test, reasons for a success."""
     said = list(explanations(path))
     wrong = []
     for name, outcome in outcomes.items():

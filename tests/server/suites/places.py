@@ -12,7 +12,7 @@ HOW = f"sh {HERE.relative_to(Path(__file__).parents[3])}/set_up.sh FOLDER, then 
 
 
 def folder() -> Path:
-    """The folder; where there is none the test is skipped, and the reason says how to get one."""
+    """The folder. Without one the test is skipped, and the reason says how to get it."""
     named = os.environ.get("FERRUM_SUITES")
     if not named:
         pytest.skip(f"no suites: {HOW}")

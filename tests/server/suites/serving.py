@@ -1,4 +1,4 @@
-"""`ferrum-ref serve` as a process of its own: started on a free port, waited for, and ended."""
+"""`ferrum-ref serve` as another process: started on a free port, waited for, and ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ READY = re.compile(r"listening on (http://\S+)")
 
 @dataclass
 class Server:
-    """A running server: where it listens, its process, and what it has said so far."""
+    """A running server: its address, its process, and its output so far."""
 
     process: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
@@ -25,7 +25,7 @@ class Server:
     url: str = ""
 
     def listen(self) -> None:
-        """Reads what the server says until it ends, on a thread: a full pipe would stop the server."""
+        """Reads the output of the server until it ends. Runs on a thread: a full pipe would stop the server."""
         assert self.process.stderr is not None
         for line in self.process.stderr:
             self.said.append(line)
@@ -45,7 +45,7 @@ class Server:
             return int(file.read().split()[1]) * 4096
 
     def end(self) -> int:
-        """Asks the server to end, and waits; what does not end within 10 s is killed. Returns its exit status."""
+        """Ends the server with SIGTERM, or kills it after 10 s. Returns its exit status."""
         self.process.terminate()
         try:
             return self.process.wait(10)

@@ -23,20 +23,20 @@ LONG = 4000  # tokens, which take twenty seconds: who leaves such an answer must
 
 @pytest.fixture
 def script(tmp_path: Path) -> str:
-    """A model that takes its time."""
+    """The script of a slow model."""
     path = tmp_path / "script.json"
     path.write_text(json.dumps({"default": "And so the story goes on and on. " * 200, "delay_ms": 5}))
     return str(path)
 
 
 def asked(number: int, tokens: int) -> dict[str, object]:
-    """Every client asks something else, so that nothing is found in memory."""
+    """The body of a request. Each client has another prompt, so that no prefix is cached."""
     content = f"Client {number} asks for a story."
     return {"messages": [{"role": "user", "content": content}], "max_tokens": tokens, "stream": True}
 
 
 async def streamed(client: httpx.AsyncClient, body: dict[str, object], leave_after: int | None = None) -> str:
-    """How a stream ended: "left", "complete", or a status that is none of success."""
+    """How a stream ended: "left", "complete", or the status of an error."""
     async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         if answer.status_code != 200:
             return str(answer.status_code)
@@ -64,7 +64,7 @@ def metric(text: str, name: str) -> float:
 
 
 async def whole_pool(client: httpx.AsyncClient) -> bool:
-    """Are all blocks free, or kept only for what may come, and is nothing running?"""
+    """True if no request runs and every block is free or only cached."""
     for _ in range(50):
         text = (await client.get("/metrics")).text
         busy = [metric(text, name) for name in ("num_requests_running", "num_requests_waiting")]

@@ -1,5 +1,5 @@
-"""What strangers send to a real process: every answer is a 4xx in OpenAI's form or an end of the connection, and others
-are served meanwhile."""
+"""Hostile requests to a real process: every answer is a 4xx in OpenAI's form or an end of the connection, and other
+requests are served meanwhile."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_hostile_bodies_are_refused(server: Server, path: str) -> None:
 @pytest.mark.clause("SUITE-07")
 @pytest.mark.parametrize("wrong", [None, True, 17, -0.5, "text", [], [None], {}, {"a": {"b": 1}}, [[1]], "9" * 1000])
 def test_wrong_types_are_refused(server: Server, wrong: object) -> None:
-    """Every field with a value of a type that it may not have; null stands for absence where a field is optional."""
+    """Each field gets a value of a type that it may not have. For an optional field null means that it is absent."""
     for path, ordinary in ORDINARY.items():
         for field in {*ordinary, "stop", "temperature", "tools", "logit_bias", "stream", "response_format"}:
             answer = httpx.post(server.url + path, json={**ordinary, field: wrong}, timeout=30)
@@ -162,7 +162,7 @@ def test_two_thousand_idle_connections_do_not_stop_a_request(server: Server) -> 
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-07")
 def test_no_other_client_holds_up_a_stream(server: Server) -> None:
-    """While bodies come that take long to read, the tokens of another client's stream go on."""
+    """While the server reads bodies that take long, the stream of another client still gets tokens."""
     stop = threading.Event()
 
     def strain() -> None:

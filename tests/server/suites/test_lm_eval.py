@@ -19,7 +19,7 @@ TASKS = ["ferrum_choice", "ferrum_generate"]
 def evaluated(
     python: str, model: str, arguments: str, tasks: Path, work: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The scores, and the answer to every request: numbers for choices, texts for generation."""
+    """The scores, and the answers to all requests: numbers for choices, texts for generation."""
     command = [python, "-m", "lm_eval", "--model", model, "--model_args", arguments, "--tasks", ",".join(TASKS)]
     command += ["--include_path", str(tasks), "--log_samples", "--output_path", str(work), "--batch_size", "4"]
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "OPENAI_API_KEY": "none"}

@@ -17,7 +17,7 @@ ENOUGH = 100
 @pytest.mark.suites
 @pytest.mark.clause("SUITE-02")
 def test_the_generated_tests_of_openai(tmp_path: Path) -> None:
-    """Those named path_params stay away: they end in the client, before a request."""
+    """The tests named path_params are left out: they end in the client before a request."""
     python, source = places.python("openai"), places.source("openai")
     flags = [flag for name in NAMES for flag in ("--served-model-name", name)]
     with served("--stub", str(places.HERE / "stub.json"), *flags) as server:
