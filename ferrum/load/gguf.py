@@ -141,7 +141,7 @@ class Strings(Sequence[str]):
 
 
 class _Reader:
-    """Reads forward through the mapped file and never past its end."""
+    """Reads forward through the mapped file and never past its end. `subject`: what is read, as errors name it."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.size, self.position = path, data, len(data), 0

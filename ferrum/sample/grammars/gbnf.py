@@ -123,7 +123,7 @@ class _Reader:
 
     def _sequence(self) -> tuple[Item, ...]:
         items: list[Item] = []
-        last: Item | None = None  # what a repetition is about; None: nothing, or something that is empty
+        last: Item | None = None  # the item that `*` would repeat; None if there is none, or it is empty
         repetitions = 0
         while self._at < len(self._text):
             start, char = self._at, self._text[self._at]
@@ -294,7 +294,7 @@ def _possible(ranges: Sequence[tuple[int, int]]) -> Ranges:
 
 
 def _complement(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Every code point that is in none of them."""
+    """Every code point that is in none of the ranges."""
     gaps, least = [], 0
     for low, high in sorted(ranges):
         if low > high:

@@ -60,7 +60,7 @@ def _names(item: Item) -> Iterator[Name]:
 
 
 def _reached(rules: Mapping[str, Choice]) -> list[str]:
-    """From the root."""
+    """The rules that can be reached from the root."""
     names = {ROOT: None}
     todo = [ROOT]
     while todo:

@@ -118,7 +118,7 @@ class GrammarMaker:
         self._vocab_size = vocab_size
         self._cache: OrderedDict[StructuredOutputs, _Compiled] = OrderedDict()
         self._changing = threading.Lock()
-        self._trying = threading.Lock()  # one structure at a time takes as much as a large one may
+        self._trying = threading.Lock()  # at most one thread compiles a large structure at a time
 
     def __call__(self, structure: StructuredOutputs) -> MatcherGrammar:
         """A grammar at its beginning. Raises InvalidParameter for a structure that makes no sense or is too large,
@@ -157,7 +157,7 @@ class GrammarMaker:
                 return _Compiled(matcher, _allowed_tokens(matcher, self._vocab_size), size)
             with self._trying:
                 compiled = self._cache.get(structure) or self._compile_after_trial(tokenizer, structure)
-                self._keep(structure, compiled)  # for those that wait here for the same
+                self._keep(structure, compiled)  # for threads that wait here for the same structure
                 return compiled
         except CannotFollow as error:
             raise InvalidParameter("structured_outputs", f"{kind}: {error}") from None

@@ -38,7 +38,7 @@ def endless(rules: Mapping[str, Needs]) -> set[str]:
     unknown = set(rules)
     changed = True
     while changed:
-        # what is defined last is most often what others are made of: few rounds are needed that way
+        # the last rules are usually parts of the others, so few rounds are needed
         ended = []
         for name in reversed(list(rules)):
             if name in unknown and _ends(rules[name], unknown):
@@ -57,7 +57,7 @@ def _ends(needs: Needs, unknown: AbstractSet[str]) -> bool:
 
 
 def endless_from(start: str, rules: Mapping[str, Needs]) -> str | None:
-    """One such rule that can be reached from `start`; None if all of them match a finite text."""
+    """A rule that can be reached from `start` and that no finite text matches; None if there is none."""
     endless_rules = endless(rules)
     if not endless_rules:
         return None

@@ -78,8 +78,8 @@ class _Reader:
         return {**root, "$defs": self._definitions} if isinstance(root, dict) else root
 
     def _cut(self, root: Any_, sets: Sets) -> None:
-        """What leads to something without an end becomes a schema that nothing fits: an answer that begins it could
-        never be finished."""
+        """A reference to a schema that no finite value fits becomes a schema that nothing fits: an answer that begins
+        such a value could never end."""
         endless_names = set(self._definitions) - sets.ending
         if endless_names and not sets.ends([root]):
             place = self._places[min(endless_names, key=int)]

@@ -87,7 +87,7 @@ def _bound(value: Any, is_least: bool, keyword: str, place: str) -> Any:
         fail(place, keyword, "is beyond the numbers of 64 bits that can be followed")
     if -LAST_EXACT <= value <= LAST_EXACT:
         return value
-    if (nearest < 0) == is_least:  # so far out that no more numbers are needed than those that are exact
+    if (nearest < 0) == is_least:  # a bound beyond all exact integers becomes the last exact one
         return -LAST_EXACT if is_least else LAST_EXACT
     inside = math.inf if is_least else -math.inf
     return math.nextafter(nearest, inside) if (nearest < value if is_least else nearest > value) else nearest
@@ -182,7 +182,7 @@ def keys_counted(schema: Schema, place: str) -> None:
     closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
     least, most = schema.pop("minProperties", 0), schema.pop("maxProperties", None)
     if (most is not None and most < max(least, len(needed))) or (closed and least > len(names)):
-        schema.update(minProperties=1, maxProperties=0)  # which nothing fits
+        schema.update(minProperties=1, maxProperties=0)  # no object fits
         return
     if closed and least == len(names):
         needed = schema["required"] = names

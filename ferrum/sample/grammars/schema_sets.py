@@ -186,7 +186,7 @@ _PYTHON_TYPES = (("string", str), ("array", list), ("object", dict))
 
 
 def _values(together: Together) -> frozenset[Any] | None:
-    """The only ones that fit; None where they are not listed."""
+    """The values that fit, if an `enum` lists them, in their canonical form; else None."""
     allowed = None
     for schema in together:
         if "enum" in schema:
@@ -225,7 +225,8 @@ _SIMPLE = re.compile(rf"\^?{_ATOM}*(?:{_ATOM}[*+?])?\$?", re.ASCII)
 
 
 def _matches(pattern: str, name: str) -> bool | None:
-    """None for an expression that Python might take long for, or read otherwise than the library."""
+    """True if the pattern matches a part of the name. None for an expression that could take Python long, or that
+    Python reads in another way than the library."""
     try:
         return re.search(pattern, name, re.ASCII) is not None if _SIMPLE.fullmatch(pattern) else None
     except re.error:
