@@ -140,7 +140,7 @@ class NumbaOps(NumpyOps):
     chooses = True
 
     FUSED_TOKENS = 64
-    """Most tokens for which each chunk computes the norm again, to save a barrier between threads. Larger batches use
+    """Most tokens for which each thread computes the norm again, to save a barrier between threads. Larger batches use
     the composition, which computes the norm once. (The number does not matter where activations are rounded: see
     `_fuses`.)"""
 
@@ -271,7 +271,7 @@ class NumbaOps(NumpyOps):
         return self._kernels.normed(self._rows(x), words, heads)
 
     # The choice between a kernel and the inherited composition must not depend on the number of rows, because their
-    # results may differ by rounding.
+    # results may differ by rounding. (`_fuses` may: it chooses between kernels that give the same bits.)
     def gated(self, gate: Tensor, up: Tensor, mlp: GatedMlp) -> Tensor:
         words = self._kernels.mlp(mlp)
         if words is None or not gate.size or not gate.ndim or gate.shape[-1] % 16 or gate.shape != up.shape:
@@ -291,7 +291,7 @@ class NumbaOps(NumpyOps):
 
     def kv_write(self, layer: KvLayer, key: Tensor, value: Tensor, slots: Tensor) -> None:
         cache = self._kernels.cache(layer)
-        if cache is None or not len(slots) or not layer.takes(key, value, len(slots)):
+        if cache is None or not len(slots) or key.ndim != 3 or not layer.takes(key, value, len(slots)):
             super().kv_write(layer, key, value, slots)
         else:
             key, value = (self._kernels.rows(x, x.shape[1] * x.shape[2]) for x in (key, value))

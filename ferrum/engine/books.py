@@ -44,8 +44,9 @@ class Books:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """The changes inside are made in full, or the engine starts over: if an interrupt or a MemoryError breaks
-        them off, every request ends and every block is free. An error that was foreseen is raised before any change."""
+        """The changes inside are made in full, or the engine starts over: if an interrupt, a MemoryError or a defect
+        breaks them off, every request ends and every block is free. A defect is an InternalError, a SchedulerError, or
+        any error that is no FerrumError. The other errors were foreseen, and are raised before any change."""
         try:
             yield
         except BaseException as error:

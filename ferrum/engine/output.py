@@ -1,9 +1,11 @@
 """From sampled tokens to the text of an answer, and the rules that end it.
 
-Owns: the end of a generation, and which tokens are part of its text. In this order: an end-of-sequence token or a stop
-token ends it, and belongs to the tokens of the output but not to its text (with `include_stop_str_in_output` also to
-the text); a stop string ends it, after min_tokens; a
-complete grammar ends it; the length ends it.
+Owns: the end of a generation, and which tokens are part of its text. A generation ends, in this order:
+- with an end-of-sequence token or a stop token, which belongs to the tokens of the output but not to its text (with
+  `include_stop_str_in_output` also to the text);
+- with a stop string, all of whose text lies behind the first `min_tokens` tokens;
+- with a complete grammar;
+- with its length.
 Refuses to know: sequences, batches, blocks.
 Specs: ENGINE-05 to ENGINE-09, ENGINE-44, ENGINE-45. Next: `ferrum.engine.prompt_scores`.
 """
@@ -38,20 +40,23 @@ class OutputText:
         """Adds a token -> the text that can be shown now, and the reason if the generation ends. `complete`: the
         grammar allows no further token."""
         self._remaining -= 1
+        is_checked = not self._unchecked  # a stop string counts only if all of it lies behind min_tokens
         ends = token in self._ending_ids
         shown = "" if ends and not self._shows_ending else self._detokenizer.push(token)
-        if self._unchecked:  # a stop string counts only if all of it lies behind min_tokens
+        if is_checked:
+            text, stopped = self._stop_strings.push(shown)
+        else:
             self._unchecked -= 1
             text, stopped = shown, False
-        else:
-            text, stopped = self._stop_strings.push(shown)
         if ends or stopped or complete:
             reason = FinishReason.STOP
         elif not self._remaining:
             reason = FinishReason.LENGTH
         else:
             return text, None
-        rest, stopped = self._stop_strings.push(self._detokenizer.finish())
+        rest, stopped = self._detokenizer.finish(), False
+        if is_checked:
+            rest, stopped = self._stop_strings.push(rest)
         return text + rest + self._stop_strings.finish(), FinishReason.STOP if stopped else reason
 
 

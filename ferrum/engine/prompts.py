@@ -54,10 +54,10 @@ def as_conversations(messages: Sequence[Message] | Sequence[Sequence[Message]]) 
 
 
 def _messages(conversation: object) -> list[Message]:
-    found = [_message(message) for message in items("messages", conversation, "messages")]
-    if not found:
+    messages = [_message(message) for message in items("messages", conversation, "messages")]
+    if not messages:
         raise InvalidParameter("messages", 'must be a list of messages such as {"role": "user", "content": "Hi"}')
-    return found
+    return messages
 
 
 def _message(message: object) -> Message:

@@ -92,7 +92,8 @@ class Runner:
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
     """The batch of one or more chunks. Each chunk is one sequence of the batch. A chunk with drafts becomes several
     sequences of one token each, on the same blocks: keys and values are written before attention, so that each draft
-    attends to those before it. It is thus computed by the kernels of a decode, which backends record, bit for bit.
+    attends to those before it. A draft thus has the bits of a decode of the same token, and such a step can be
+    replayed.
 
     Example: a chunk of 2 tokens from position 8 on, with drafts x and y, is three sequences of 2, 1 and 1 tokens, with
     seq_starts 0, 2, 3, 4 and context_lens 10, 11, 12. All have the same row of block_tables; logit_rows are 1, 2, 3."""
@@ -116,22 +117,21 @@ def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
         rows += range(len(token_ids) - chunk.rows - len(drafts), len(token_ids))
 
     tables = _stack(tables_of)
-    fields: tuple[Any, ...] = (token_ids, positions, *slots, starts, contexts, tables.reshape(-1), rows)
-    together = ops.asarray(np.concatenate(fields, dtype=np.int32, casting="unsafe"), "int32")  # one transfer
-    tokens = len(token_ids)
-    sizes = (tokens, tokens, tokens, len(starts), len(contexts), tables.size, len(rows))
-    ids, places, targets, ends, lengths, blocks, logit_rows = ops.split(together, sizes, 0)
-    return StepBatch(
-        token_ids=ids,
-        positions=places,
-        slots=targets,
-        seq_starts=ends,
-        context_lens=lengths,
-        block_tables=ops.reshape(blocks, tables.shape),
-        logit_rows=logit_rows,
-        starts=starts,
-        contexts=contexts,
-    )
+    fields: dict[str, Any] = {
+        "token_ids": token_ids,
+        "positions": positions,
+        "slots": np.concatenate(slots),
+        "seq_starts": starts,
+        "context_lens": contexts,
+        "block_tables": tables.reshape(-1),
+        "logit_rows": rows,
+    }
+    # all in one array, for one transfer to the device
+    together = ops.asarray(np.concatenate(tuple(fields.values()), dtype=np.int32, casting="unsafe"), "int32")
+    tensors = ops.split(together, tuple(map(len, fields.values())), 0)
+    batch = dict(zip(fields, tensors, strict=True))
+    batch["block_tables"] = ops.reshape(batch["block_tables"], tables.shape)
+    return StepBatch(**batch, starts=starts, contexts=contexts)
 
 
 def _stack(tables: list[Ints]) -> Ints:

@@ -18,7 +18,8 @@ from ferrum.types import Completion, StreamChunk
 
 
 class TokenStream(Iterator[StreamChunk]):
-    """The chunks of one generation. Asking for one runs steps of the engine, which compute other requests as well."""
+    """The chunks of the only generation of a request. Asking for one runs steps of the engine, which compute other
+    requests as well."""
 
     def __init__(self, engine: Engine, request: Request) -> None:
         self._engine = engine

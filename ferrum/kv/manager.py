@@ -40,7 +40,7 @@ class Content(NamedTuple):
 
 class KvManager:
     """Two tiers of blocks, and what moves between them. A table keeps all its blocks until it is closed or swapped out,
-    also those that lie before a sliding window: one table serves all layers, and a new text may share them."""
+    also those that lie before a sliding window: a layer without a window reads them, and a new text may share them."""
 
     def __init__(
         self,

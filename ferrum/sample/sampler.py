@@ -52,7 +52,7 @@ def sample(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> l
     if by_backend:
         rows, row_states = _rows(ops, logits, by_backend), [states[index] for index in by_backend]
         tokens = _tokens(ops, rows, row_states)
-        outcomes.update(zip(by_backend, _told(ops, rows, tokens, row_states), strict=True))
+        outcomes.update(zip(by_backend, _with_logprobs(ops, rows, tokens, row_states), strict=True))
     by_host = [index for index in range(len(states)) if index not in outcomes]
     if by_host:
         for index, row in zip(by_host, ops.to_numpy(_rows(ops, logits, by_host)), strict=True):
@@ -85,7 +85,9 @@ def _tokens(ops: TensorOps, logits: Tensor, states: Sequence[SamplingState]) -> 
     return ops.choose(logits, ops.asarray(np.array(settings, np.float64), "float64"))
 
 
-def _told(ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[SamplingState]) -> Iterator[Outcome]:
+def _with_logprobs(
+    ops: TensorOps, logits: Tensor, tokens: Tensor, states: Sequence[SamplingState]
+) -> Iterator[Outcome]:
     """[rows, vocab], int64 [rows] -> the outcome of each row. Ids, logits and log probabilities come to the host in one
     transfer, as float64, which holds every id and every logit exactly. A row whose largest logit is not finite has that
     logit's token, so that the token's own logit shows the failure."""
@@ -132,10 +134,10 @@ def _is_argmax(state: SamplingState) -> bool:
 
 def _is_choice(state: SamplingState) -> bool:
     """True if `choose` and `ranked` implement everything that the request asks for."""
-    params, told = state.params, state.params.logprobs
+    params, logprobs = state.params, state.params.logprobs
     as_they_are = is_greedy(params) or params.logprobs_mode == "raw_logprobs"
-    can_tell = told is None or (told != ALL_TOKENS and as_they_are)
-    return can_tell and not state.edits_logits and state.filters <= CHOSEN_BY_BACKEND
+    can_rank = logprobs is None or (logprobs != ALL_TOKENS and as_they_are)
+    return can_rank and not state.edits_logits and state.filters <= CHOSEN_BY_BACKEND
 
 
 def sample_row(row: NDArray[Any], state: SamplingState) -> Sampled:

@@ -67,7 +67,7 @@ class Admission:
         """True if the sequence would fit after preempting all running ones of larger rank. The blocks of those of
         smaller rank stay held; the sequence can only share them."""
         if self._running_siblings(sequence):
-            return True  # it shares the whole prompt, and one block is enough
+            return True  # it shares the whole prompt of one of them, and one block more is enough
         earlier = [other for other in self._running if other.rank < sequence.rank]
         held_blocks = {block for other in earlier for block in other.table.blocks}
         shared = sum(hit.block in held_blocks for hit in self._manager.find(sequence.table, sequence.token_ids))

@@ -5,9 +5,10 @@ the smallest rank is the most important: it is admitted first, and the one with 
 - "fifo": (0, number of arrival).
 - "priority": (step of arrival - class * AGEING, number of arrival). One class higher is worth AGEING steps of waiting,
   so a sequence that has waited longer than that comes before a new one of the next class. No rank changes with time.
-  The step of arrival is the number of steps planned before. Example: A of class NORMAL (1) arrives before the first
-  step: its rank is (-256, 1). B of class HIGH (2) arrives after 100 steps and has (100 - 512, 2) = (-412, 2): it comes
-  before A. C of class HIGH arrives after 300 steps and has (-212, 3): A comes before it.
+  The step of arrival is the number of steps planned before. The classes are LOW (0), NORMAL (1), HIGH (2) and CRITICAL
+  (3). Example: A of class NORMAL arrives before the first step: its rank is (-256, 1). B of class HIGH arrives after
+  100 steps and has (100 - 512, 2) = (-412, 2): it comes before A. C of class HIGH arrives after 300 steps and has
+  (-212, 3): A comes before it.
 Refuses to know: queues and blocks. Specs: SCHED-05, SCHED-20 to SCHED-22. Next: `ferrum.sched.waiting`.
 """
 

@@ -27,8 +27,8 @@ class Preempter:
 
     def __init__(self, manager: KvManager, swap_cost: float) -> None:
         """`swap_cost`: moving one block to the host and back takes as long as computing this many tokens. An engine's
-        is estimated by `swap_cost` in `ferrum.engine.setup`: 2 · bytes of a block · `flops_per_byte` of the backend /
-        (2 · weights that one token is multiplied with)."""
+        is estimated by `swap_cost` in `ferrum.engine.setup`: 2 · bytes of a block (there and back) · `flops_per_byte`
+        of the backend / (2 · weights that one token is multiplied with, for a multiplication and an addition each)."""
         self.counts: Counter[Preemption] = Counter()
         self._manager = manager
         self._swap_cost = swap_cost
@@ -56,9 +56,11 @@ class Preempter:
         """True if blocks * swap_cost < tokens: the cost of moving blocks, and that of computing tokens again.
 
         Leading blocks that will be hits when the sequence runs again, because other sequences hold them or the host has
-        their content too, are computed again in neither case. Those that the host lacks are moved there by a swap, but
-        not back, and count as half a block. Each block after the leading ones is moved there and back and counts as
-        one. It is assumed that blocks which only this sequence holds are evicted meanwhile."""
+        their content too, are computed again in neither case. Among these, a block whose content the host lacks is
+        moved there by a swap, but not back, and counts as half a block. Each block after the leading ones is moved
+        there and back and counts as one. It is assumed that blocks which only this sequence holds are evicted
+        meanwhile. Example: 40 positions in 3 blocks of 16; another sequence holds the first block too, and the host has
+        nothing. Then blocks = 2 + 1/2 and tokens = 40 - 16 = 24."""
         host, device, size = self._manager.host, self._manager.device, self._manager.block_size
         if host is None or not sequence.computed:
             return False

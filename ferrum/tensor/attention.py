@@ -74,12 +74,11 @@ def visibility(ops: TensorOps, first: int, count: int, context: int, attention: 
     key_position = ops.reshape(positions, (1, context))
     distance = ops.sub(query_position, key_position)  # [count, context]; 0 for the query's own position
     visible = ops.broadcast_to(ops.constant(True, "bool"), (count, context))
-    window, least = attention.window, 0 if attention.causal else None  # least: the smallest distance that is visible
-    if window is not None:
-        visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(window, "int64")))
-        least = 0 if attention.causal else 1 - window
-    if least is not None:
-        visible = ops.bitwise_and(visible, ops.less(ops.constant(least - 1, "int64"), distance))
+    if attention.causal:
+        visible = ops.bitwise_and(visible, ops.less(ops.constant(-1, "int64"), distance))
+    if attention.window is not None:
+        visible = ops.bitwise_and(visible, ops.less(distance, ops.constant(attention.window, "int64")))
+        visible = ops.bitwise_and(visible, ops.less(ops.constant(-attention.window, "int64"), distance))
     return visible
 
 

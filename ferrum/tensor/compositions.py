@@ -47,8 +47,10 @@ class Compositions(Primitives):
     """
 
     compute: str = "float32"
-    """The type to which operands of a product may be rounded (OPS-52): "int8" rounds the activations that are
-    multiplied with quantised weights. A backend that offers more than "float32" takes an option of this name."""
+    """The type to which operands of products with weights may be rounded: "int8" rounds the activations that are
+    multiplied with quantised weights (OPS-82); "bfloat16", on `numba`, rounds weights and activations in products of
+    more than 8 tokens (OPS-52). Products inside attention are not rounded. A backend that offers more than "float32"
+    takes an option of this name."""
 
     on_host: bool = True
     """True if tensors lie in the host's memory: reading one then costs nothing."""
@@ -347,7 +349,8 @@ class Compositions(Primitives):
         batch: StepBatch,
     ) -> Tensor:
         """query [tokens, heads * head_dim], key and value [tokens, kv_heads * head_dim] -> [tokens, heads * head_dim]:
-        normalises query and key, rotates them if there are tables, stores key and value in their slots, and lets
+        normalises query and key, rotates them if there are tables, stores the rotated key and the value in their slots
+        (a stored key is never rotated again), and lets
         each query attend to the stored positions of its sequence that `visibility` allows."""
         shape = (projections[0].shape[0], -1, attention.head_dim)
         query = self.head_norm(projections[0], attention.query_norm, attention.head_dim)

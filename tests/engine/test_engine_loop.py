@@ -314,6 +314,16 @@ def test_the_last_character_can_complete_a_stop_string() -> None:
     assert said(b"ab\xe2", stop="b\ufffd", max_tokens=3) == ("a", 3, FinishReason.STOP)
 
 
+@pytest.mark.clause("ENGINE-44")
+@pytest.mark.parametrize(
+    ("min_tokens", "answer"), [(2, ("ab", 3, FinishReason.STOP)), (3, ("ab\ufffd", 3, FinishReason.LENGTH))]
+)
+def test_an_incomplete_last_character_is_no_stop_string_before_min_tokens(
+    min_tokens: int, answer: tuple[str, int, FinishReason]
+) -> None:
+    assert said(b"ab\xe2", stop="\ufffd", max_tokens=3, min_tokens=min_tokens) == answer
+
+
 @pytest.mark.clause("ENGINE-11")
 def test_a_request_can_be_cancelled_in_the_middle_of_a_step() -> None:
     """The garbage collector does this when it finds a stream without references."""
