@@ -62,7 +62,7 @@ def _wanted(fault: Fault, rooms: Sequence[str] | None, names: Sequence[str] | No
 
 
 def _run(faults: Sequence[Fault], chosen: Sequence[Fault], jobs: int, report: Path | None) -> int:
-    """-> the exit code. Faults that survive and those that could not be judged are not caught."""
+    """Judges the faults and returns the exit code. Faults that could not be judged count as survivors."""
     caught = 0
     try:
         with closing(judge_all(chosen, jobs, _tell)) as outcomes:
@@ -81,7 +81,7 @@ def _run(faults: Sequence[Fault], chosen: Sequence[Fault], jobs: int, report: Pa
 
 
 def _report(faults: Sequence[Fault], outcome: Outcome, path: Path) -> None:
-    """One row anew. The others are read each time: another run may write the same report."""
+    """Replaces one row. The other rows are read again each time, since another run may write the same report."""
     rows = results.read(path)
     rows.pop(outcome.fault.name, None)
     if outcome.problem is None:

@@ -17,14 +17,14 @@ LISTS = ROOT / "meta_tests" / "faults"
 
 @dataclass(frozen=True)
 class Plant:
-    """A change of one file: `was` stands there exactly once, and `becomes` takes its place."""
+    """A change of one file: `was`, which must be there exactly once, is replaced by `becomes`."""
 
     file: str
     was: str
     becomes: str
 
     def applied_to(self, text: str) -> str:
-        """Raises ValueError where the text is not what the fault was written for."""
+        """The changed text. Raises ValueError if the text does not have the lines that the fault replaces."""
         found = text.count(self.was)
         if found != 1:
             raise ValueError(f"{self.file} holds {self.was!r} {found} times, not once: the source has changed")
@@ -45,7 +45,7 @@ class Fault:
 
 
 def close_tests(fault: Fault) -> tuple[str, ...]:
-    """The test files among the fault's tests that import the changed file themselves: most often they find it."""
+    """The test files among the fault's tests that import the changed file: they find the fault most often."""
     if fault.plant is None:
         return ()
     module = re.compile(rf"\b{re.escape(fault.plant.file.removesuffix('.py').replace('/', '.'))}\b")
@@ -54,12 +54,12 @@ def close_tests(fault: Fault) -> tuple[str, ...]:
 
 
 def source_faults() -> list[Fault]:
-    """Those that are planted in the source, room by room."""
+    """The faults that are planted in the source, room by room."""
     return [fault for path in sorted(LISTS.glob("*.toml")) for fault in _listed(path)]
 
 
 def _listed(path: Path) -> list[Fault]:
-    """A list names the tests of its room once, and for some files of the source those that are about them."""
+    """The faults of one list. It names the tests of its room, and for some files of the source more specific tests."""
     listed = tomllib.loads(path.read_text(encoding="utf-8"))
     found = []
     for entry in listed["fault"]:
@@ -70,7 +70,7 @@ def _listed(path: Path) -> list[Fault]:
 
 
 def backend_faults() -> list[Fault]:
-    """Faulty backends, which the whole conformance suite judges as it would judge any backend."""
+    """The faulty backends, on which the whole conformance suite runs as on any backend."""
     from meta_tests import backends
 
     suite = ("ferrum/conformance", "--backend")

@@ -20,7 +20,7 @@ from meta_tests.planted import FOLDER
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::.*?|\S+)(?: - (.*))?$", re.MULTILINE)
 _REASON = re.compile(r"^E +(\S.*)", re.MULTILINE)
-"""Why a file of tests cannot be imported: the summary does not say it."""
+"""The line that says why a file of tests cannot be imported, which the summary does not have."""
 _PASSED, _FAILURES, _INTERRUPTED = 0, 1, 2
 LONGEST_OUTPUT = 4000
 OPTIONS = ("-x", "-q", "-rfE", "--tb=line", "--show-capture=no", "-p", "no:cacheprovider", "-p", "meta_tests.planted")
@@ -32,7 +32,7 @@ class CannotJudge(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`caught_by`: the first test that failed, None where all passed; `why`: what pytest says of it, on one line."""
+    """`caught_by`: the first test that failed, None if all passed; `why`: pytest's message for it, on one line."""
 
     caught_by: str | None
     seconds: float
@@ -40,7 +40,7 @@ class Verdict:
 
 
 class Judge:
-    """Judges one copy. To be closed, or used by `with`."""
+    """Runs tests in one copy. Use it with `with`, which ends its processes."""
 
     def __init__(self, folder: Path) -> None:
         self._output = folder / ".output"
@@ -64,7 +64,7 @@ class Judge:
 
     def judge(self, arguments: Sequence[str], profile: str, limit_s: float) -> Verdict:
         """Runs the tests up to the first that fails, with a profile of Hypothesis. A run that does not end within the
-        limit has failed too, as it would for a user who waits for it. Raises CannotJudge."""
+        limit counts as failed. Raises CannotJudge."""
         started = time.monotonic()
         code = self._run([*OPTIONS, *arguments], profile, limit_s)
         seconds = time.monotonic() - started
@@ -91,8 +91,8 @@ class Judge:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Programs that tests start find the copy as well; kernels are compiled from its source and kept beside it. Options
-    from the user's environment, such as `-k` or `--pdb`, would choose other tests."""
+    """The environment in which programs that tests start import the copy too, and compiled kernels are cached beside
+    it. The user's options of pytest, such as `-k` or `--pdb`, are removed: they would choose other tests."""
     mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     return {
         **mine,

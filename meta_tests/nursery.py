@@ -1,4 +1,4 @@
-"""A process in a copy of the tree that runs tests again and again, each time in a child of its own.
+"""A process in a copy of the tree that runs tests many times, each time in a new child process.
 
 It has imported what the tests need and what is none of the tree's; so a child is ready at once, and imports the tree's
 modules as they are then, the fault among them. `python -m meta_tests.nursery` reads an order a line, in JSON, and
@@ -26,7 +26,7 @@ LIBRARIES = (
 
 
 def run(arguments: Sequence[str], profile: str, limit_s: float, output: str) -> int | None:
-    """The exit code of pytest with these arguments, whose output goes to a file; None where the time was over."""
+    """The exit code of pytest with these arguments, or None if the time was over. Its output goes to a file."""
     child = os.fork()
     if not child:
         os.setpgid(0, 0)

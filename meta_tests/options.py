@@ -27,7 +27,7 @@ def at_least_one(text: str) -> int:
 
 
 def report_file(text: str) -> Path:
-    """A file that can be written, which is seen before hours of work are done for it."""
+    """The path of a report. Checks that the file can be written before hours of work are done for it."""
     path = Path(text)
     if path.is_dir():
         raise ArgumentTypeError(f"{path} is a folder, and a file is needed")
@@ -40,7 +40,8 @@ def report_file(text: str) -> Path:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt, once: a second one would break off the cleaning up."""
+    """While the block runs, the first Ctrl-C or SIGTERM raises KeyboardInterrupt. A second one is ignored, since it
+    would interrupt the cleanup."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         for each in SIGNALS:

@@ -22,14 +22,14 @@ _PARAMETERS = re.compile(r"\[.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class Row:
-    """`by`: the test that found it first, without parameters; None where none did."""
+    """`by`: the test that found the fault first, without parameters; None if no test did."""
 
     by: str | None
     seconds: float
 
 
 def read(path: Path) -> dict[str, Row]:
-    """The rows by the names of their faults; none where there is no file."""
+    """The rows by the names of their faults; empty if there is no file."""
     if not path.is_file():
         return {}
     found = filter(None, map(_ROW.match, path.read_text(encoding="utf-8").splitlines()))
@@ -40,12 +40,12 @@ def read(path: Path) -> dict[str, Row]:
 
 
 def row_of(caught_by: str | None, seconds: float) -> Row:
-    """Parameters are many, and hold any character."""
+    """The row of a result. Parameters of the test are left out, since they can contain any character."""
     return Row(None if caught_by is None else _PARAMETERS.sub("", caught_by).replace("|", " "), round(seconds, 1))
 
 
 def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
-    """The whole file. Faults without a row are not in it."""
+    """The text of the whole file, without the faults that have no row."""
     judged = [fault for fault in faults if fault.name in rows]
     caught = [fault for fault in judged if rows[fault.name].by is not None]
     return "\n".join(
@@ -72,7 +72,7 @@ def written(faults: Sequence[Fault], rows: Mapping[str, Row]) -> str:
 
 
 def _backends() -> Iterable[str]:
-    """The faulty backends, which need no run of their own to be told of."""
+    """The part about the faulty backends, which is derived from their docstrings."""
     from meta_tests import backends
 
     every = backends.faults()

@@ -19,16 +19,16 @@ from meta_tests.judge import CannotJudge, Judge
 from meta_tests.tree import TreeCopy
 
 LOOKS = (("few", True), ("few", False), ("ci", False))
-"""Profiles of Hypothesis, which take the same examples on every run, and whether only the tests next to the fault are
-run. Most faults are found by these with a few examples; those that are not are looked at again."""
+"""Profiles of Hypothesis, which take the same examples in every run, and whether only the tests close to the fault
+run. Most faults are found by these tests with a few examples; the others are judged again with more."""
 CONTROL_S = 3600.0
 TIMES, MORE_S = 5, 120.0
-"""A judgement may take so many times as long as the control, and so many seconds more."""
+"""The limit of a judgement: this many times the control's time, and this many seconds more."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fault. `problem`: why it could not be judged."""
+    """The result for a fault. `problem`: why it could not be judged."""
 
     fault: Fault
     caught_by: str | None
@@ -40,8 +40,8 @@ Tell = Callable[[str], None]
 
 
 def judge_all(faults: Sequence[Fault], jobs: int, tell: Tell) -> Generator[Outcome, None, None]:
-    """Outcomes as they come; closed, it ends what runs. Raises CannotJudge where the tests fail without a fault, and
-    OSError where the disk is full."""
+    """Yields outcomes as soon as they are known. Closing the generator ends the running tests. Raises CannotJudge if
+    the tests fail without a fault, and OSError if the disk is full."""
     left = dict.fromkeys(faults, 0.0)  # not found yet, and the seconds of the looks so far
     with (
         tempfile.TemporaryDirectory(prefix="ferrum-faults-") as folder,
@@ -65,7 +65,7 @@ Limits = dict[tuple[tuple[str, ...], str], float]
 def _controls(
     copies: Copies, workers: Executor, faults: Iterable[Fault], profile: str, known: Limits, tell: Tell
 ) -> Limits:
-    """The tests pass without a fault -> how long a judgement by each set of them may take, where that is not known."""
+    """Runs each set of tests without a fault, which must pass, and returns how long a judgement by it may take."""
     sets = [key for key in dict.fromkeys((fault.control, profile) for fault in faults) if key not in known]
 
     def passes(key: tuple[tuple[str, ...], str]) -> float:

@@ -1,4 +1,4 @@
-"""PROOF-06: what the command of planted faults says of wrong options, full disks, and being stopped."""
+"""PROOF-06: the messages of the command of planted faults for wrong options, full disks, and signals."""
 
 from __future__ import annotations
 

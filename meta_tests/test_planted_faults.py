@@ -1,4 +1,4 @@
-"""PROOF-01 to PROOF-05: the faults fit today's source, and the runner tells the truth about them."""
+"""PROOF-01 to PROOF-05: the faults fit today's source, and the runner reports the right result for each."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_leaves_a_program_behind():
 
 @pytest.mark.clause("PROOF-04")
 def test_what_tests_have_started_ends_with_them(copy: TreeCopy) -> None:
-    """Servers of a run that takes too long would be there for ever."""
+    """Without this, servers of a run that takes too long would run for ever."""
     (copy.folder / "tests/core/test_leaves.py").write_text(LEAVES, encoding="utf-8")
     os.mkfifo(copy.folder / "pipe")
     reader = os.open(copy.folder / "pipe", os.O_RDONLY | os.O_NONBLOCK)
@@ -194,7 +194,7 @@ def test_the_table_names_every_fault_and_none_survives() -> None:
 
 
 def is_there(test: str) -> bool:
-    """Is the test that a row names still in its file? A row may say instead that there was no end."""
+    """True if the test that a row names is in its file. A row may say instead that the run did not end."""
     path, _, name = test.partition("::")
     if not path.endswith(".py"):
         return True

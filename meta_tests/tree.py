@@ -1,4 +1,4 @@
-"""A copy of the source in which a fault is planted: the tree itself is never touched.
+"""A copy of the source in which a fault is planted: the tree itself never changes.
 
 Owns: what is copied, planting and taking out. Refuses to know: tests. Specs: PROOF-03. Next: `meta_tests.judge`.
 """
@@ -14,12 +14,12 @@ from meta_tests.fault import ROOT, Plant
 
 COPIED = ("benchmarks", "docs", "examples", "ferrum", "meta_tests", "specs", "tests", "pyproject.toml", "setup.cfg",
           "README.md")  # fmt: skip
-"""What tests import or read."""
+"""The paths that tests import or read."""
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 
 class TreeCopy:
-    """A copy in `folder`, which is empty before. Raises OSError, as where the disk is full."""
+    """A copy in `folder`, which must be empty. Raises OSError, for example if the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,7 +36,7 @@ class TreeCopy:
 
     @contextmanager
     def planted(self, plant: Plant | None) -> Iterator[None]:
-        """Inside, the fault is there. Raises ValueError where it has no place."""
+        """While the block runs, the copy has the fault. Raises ValueError if the changed lines are not in the file."""
         if plant is None:
             yield
             return
@@ -49,7 +49,7 @@ class TreeCopy:
             self._write(path, sound)
 
     def _write(self, path: Path, text: str) -> None:
-        """Python tells old bytecode by the time and size of its source, which two writes in a row may share."""
+        """Python knows old bytecode by the time and size of its source, which can be equal after two quick writes."""
         path.write_text(text, encoding="utf-8")
         for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
             compiled.unlink()

@@ -1,4 +1,4 @@
-"""Faults in attention: who sees what, and how it is weighed."""
+"""Faults in attention: which positions a query sees, and how they are weighed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults in the choice of a token, and in what is told of its probability."""
+"""Faults in the choice of a token, and in the log probabilities that are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults in the deterministic mode: bits that depend on company, on chunks, or on the order of threads."""
+"""Faults in the deterministic mode: bits that depend on other rows, on chunks, or on the order of threads."""
 
 from __future__ import annotations
 

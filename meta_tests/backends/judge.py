@@ -1,5 +1,4 @@
-"""Does a property hold on a backend?
-
+"""Runs one property of the conformance suite on a backend.
 Owns: copies of the suite's modules whose properties stop at the first failure. Refuses to know: which faults there are.
 """
 
@@ -22,11 +21,11 @@ from ferrum.tensor.compositions import Compositions
 from meta_tests.backends.fault import Proof
 
 MANY, FEW = 1000, 5
-"""Examples: to find a mistake, and to see that a right backend passes."""
+"""Numbers of examples: to find a mistake, and to check that a right backend passes."""
 
 
 def survives(ops: Compositions, proof: Proof, examples: int = MANY) -> bool:
-    """Does a property hold on this backend? One that is skipped says nothing against it."""
+    """True if a property holds on this backend, or is skipped."""
     judged = properties(examples)[proof.property]
     fixtures = {"ops": ops, "variant": partial(type(ops))}
     wanted = fixtures.keys() & inspect.signature(judged).parameters.keys()

@@ -1,4 +1,4 @@
-"""Faults in what a decoder is made of: activations, residuals, experts, the embedding and the head."""
+"""Faults in the parts of a decoder: activations, residuals, experts, the embedding and the head."""
 
 from __future__ import annotations
 

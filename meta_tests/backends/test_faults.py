@@ -1,4 +1,4 @@
-"""The suite is a test too: it fails on backends that are wrong in the ways backends are usually wrong."""
+"""The conformance suite fails on backends with common mistakes."""
 
 from __future__ import annotations
 

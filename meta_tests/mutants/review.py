@@ -50,5 +50,5 @@ def read(path: Path = FILE) -> tuple[Entry, ...]:
 
 
 def entry_of(mutant: Mutant, entries: Sequence[Entry]) -> Entry | None:
-    """The first that is about it."""
+    """The first entry that matches the mutant, or None."""
     return next((entry for entry in entries if entry.is_about(mutant)), None)

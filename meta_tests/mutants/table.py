@@ -31,7 +31,7 @@ _SECTION = re.compile(r"^## ([a-z]+)\n(?:(?!^## ).*\n?)*", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A room's result beside what the review says of its survivors."""
+    """The result of a room, with the entries of the review for its survivors."""
 
     judged: Judged
     entries: Sequence[Entry]
@@ -42,7 +42,7 @@ class Reviewed:
 
     @property
     def counted(self) -> tuple[int, int]:
-        """Mutants that died, of so many that could."""
+        """The number of killed mutants, and the number of mutants that tests could kill."""
         died = self.judged.killed + self.judged.late
         return died, died + len(self.judged.survivors) - self.count("equivalent")
 
@@ -53,7 +53,7 @@ class Reviewed:
 
 
 def interval(died: int, could: int) -> tuple[float, float]:
-    """Wilson's, which holds for shares near 1 as well."""
+    """Wilson's interval, which is right for shares near 1 too."""
     if not could:
         return 0.0, 1.0
     share, square = died / could, NORMAL_95**2
@@ -63,7 +63,7 @@ def interval(died: int, could: int) -> tuple[float, float]:
 
 
 def update(path: Path, results: Sequence[Reviewed]) -> None:
-    """Rooms that were not judged this time keep their rows."""
+    """Writes the rows of these rooms. Other rooms keep their rows."""
     old = path.read_text(encoding="utf-8") if path.is_file() else ""
     rows = {found[1]: found[0] for found in _ROW.finditer(old)} | {each.judged.room: row(each) for each in results}
     sections = {found[1]: found[0].rstrip() for found in _SECTION.finditer(old)}

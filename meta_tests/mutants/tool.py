@@ -53,8 +53,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a room's mutants. There are `total`, of which `tried` were judged, drawn by `seed` where they
-    are a sample."""
+    """The result of a room. There are `total` mutants, of which `tried` were judged; a sample is drawn by `seed`."""
 
     room: str
     total: int
@@ -69,7 +68,7 @@ class Judged:
 
 
 class Mutmut:
-    """`folder` is a copy of the tree, which is this object's own from now on."""
+    """Runs mutmut. `folder` is a copy of the tree that only this object uses."""
 
     def __init__(self, folder: Path, room: Room, jobs: int) -> None:
         self.folder, self.room, self.jobs = folder, room, jobs
@@ -77,7 +76,7 @@ class Mutmut:
             file.write(_settings(room))
 
     def judge(self, sample: int | None, seed: int) -> Judged:
-        """All mutants, or as many as `sample`, drawn by `seed`."""
+        """Judges all mutants, or `sample` mutants drawn by `seed`."""
         if sample is None:
             self._run()
             names = sorted(self._states())
@@ -108,7 +107,7 @@ class Mutmut:
             raise CannotRun(done.stdout[-4000:])
 
     def _states(self) -> Mapping[str, str]:
-        """mutmut's word for each mutant, by its name."""
+        """The state that mutmut reports for each mutant, by its name."""
         lines = self._call("results", "--all", "true").stdout.splitlines()
         return dict(line.strip().rsplit(": ", 1) for line in lines if "__mutmut_" in line)
 
@@ -149,8 +148,8 @@ def place_of(name: str) -> str:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Threads of a forked child that NumPy or Numba would need are not there, so each has one. Options that a user is
-    used to would choose other tests."""
+    """A forked child lacks the threads of NumPy and Numba, so each has one thread. The user's options of pytest are
+    removed, since they would choose other tests."""
     mine = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {"HYPOTHESIS_PROFILE": "dev", **mine, **threads, FOLDER: str(folder)}
