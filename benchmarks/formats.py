@@ -115,7 +115,7 @@ class Formats(Variants):
 
     @property
     def has_directories(self) -> bool:  # type: ignore[override]
-        """Can a directory say all there is to say of the model? Scaled rotary embeddings are not written."""
+        """True if a directory can describe the whole model. Scaled rotary embeddings are not written."""
         return load_model(self.source).config.rope.scaling is RopeScaling.NONE
 
     def directory(self, name: str) -> Path:

@@ -84,7 +84,7 @@ def print_failures(failures: Sequence[str]) -> None:
 
 
 def can_draw() -> bool:
-    """Is there matplotlib? Says so where there is none."""
+    """True if matplotlib is installed. Prints a message if it is not."""
     if importlib.util.find_spec("matplotlib"):
         return True
     print("no picture: matplotlib is missing (pip install '.[plot]')")

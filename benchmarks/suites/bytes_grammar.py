@@ -26,7 +26,7 @@ def maker() -> GrammarMaker:
 
 
 def accepts(structure: StructuredOutputs, text: str) -> bool:
-    """May the whole answer be this text? Raises InvalidParameter for a structure that cannot be followed."""
+    """True if the whole answer may be this text. Raises InvalidParameter for a structure that cannot be followed."""
     own = maker()(structure)
     try:
         for token in text.encode():
@@ -48,5 +48,5 @@ def kind(error: Exception) -> str:
 
 
 def allows_nothing(error: Exception) -> bool:
-    """Is a schema refused since no answer fits it?"""
+    """True if a schema is refused because no answer fits it."""
     return re.search(r"allows nothing|no text fits", str(error)) is not None

@@ -81,7 +81,7 @@ def _converted(source: str) -> Iterator[Verdict]:
 
 
 def _made(case: str, field: str, text: str, wanted: bool) -> Verdict:
-    """Can a grammar be made of it?"""
+    """The verdict on making a grammar of the text."""
     try:
         maker()(StructuredOutputs(**{field: text}))
     except InvalidParameter as error:

@@ -61,7 +61,7 @@ def fewer(old: Iterable[Row], new: Iterable[Row]) -> list[str]:
 
 
 def check_file(path: Path) -> None:
-    """Can results be written there? Raises ValueError."""
+    """Checks that results can be written there. Raises ValueError."""
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}")
     if not os.access(path if path.exists() else path.parent, os.W_OK):

@@ -31,7 +31,7 @@ fewest = st.sampled_from([1, 3, binding.MANY])
 
 
 class Placed(NumpyOps):
-    """What puts the parts of a case on a device."""
+    """Places the parts of a case on a device."""
 
     def __init__(self, device: Device) -> None:
         super().__init__()

@@ -168,7 +168,7 @@ def test_a_number_that_is_no_token_has_none_behind_it() -> None:
 
 @dataclass(frozen=True)
 class Wishes:
-    """What each row wants, [rows] each."""
+    """The settings of each row, each an array [rows]."""
 
     temperature: NDArray[np.float64]
     top_k: NDArray[np.float64]

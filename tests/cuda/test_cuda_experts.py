@@ -1,4 +1,4 @@
-"""CUDA-26 to CUDA-29: which experts a token goes to, and what they say, without a look at the device."""
+"""CUDA-26 to CUDA-29: the experts of each token and their results, computed without a read from the device."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def side(draw: st.DrawFn, kind: str) -> int:
 
 @st.composite
 def mixtures(draw: st.DrawFn, most: int = 5) -> ExpertsCase:
-    """Experts that are alike in all but their numbers, as those of a model are."""
+    """Draws a mixture whose experts differ only in their numbers, as those of a model do."""
     inner, outer = draw(kinds), draw(kinds)
     hidden, middle = draw(side(inner)), draw(side(outer))
     count = draw(st.integers(1, most))
@@ -120,7 +120,7 @@ def test_the_best_experts_come_first_and_of_equals_the_lowest(
 
 
 def close(chances: Host, number: int, other: int) -> bool:
-    """Are they the same chance but for rounding?"""
+    """True if the two chances are equal up to rounding."""
     return bool(abs(chances[number] - chances[other]) <= 2.0**-14 * chances[number] + 2.0**-126)
 
 

@@ -186,7 +186,7 @@ def alike(seed: int, contexts: list[int]) -> StepBatch:
 
 
 class Looking(CupyOps):
-    """Does in a step what no graph can contain."""
+    """A backend whose step has an operation that no graph can contain."""
 
     act = staticmethod(lambda ops, x: ops.to_numpy(x))
 

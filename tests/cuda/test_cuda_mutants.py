@@ -112,8 +112,8 @@ def users(place: Place) -> list[str]:
 
 
 def is_missed(file: str, place: Place) -> bool:
-    """Does some order of threads show that the barrier is gone? In a process of its own: what kernels do then may be
-    anything."""
+    """True if some order of threads shows that the barrier is gone. Runs in another process, since kernels without a
+    barrier may crash."""
     expected, line = right(file), lines_of(file).index(place) + 1
     child = os.fork()
     if child == 0:

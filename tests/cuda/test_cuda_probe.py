@@ -26,7 +26,7 @@ def fails(error: Exception) -> Any:
 
 
 class Machine:
-    """A CuPy that says what a machine would; every field can be made worse."""
+    """A stand-in for CuPy on a machine with a GPU. Each field can be replaced by that of a machine with a fault."""
 
     def __init__(self) -> None:
         self.runtime = SimpleNamespace(
@@ -205,7 +205,7 @@ def test_without_a_driver_cupy_is_not_imported() -> None:
 @pytest.mark.clause("CUDA-03")
 @pytest.mark.skipif(importlib.util.find_spec("cupy") is None, reason="CuPy is not installed")
 def test_the_real_one_agrees_with_itself() -> None:
-    """Here, whatever here is: either there is a device, or there is one sentence."""
+    """On the machine of the test either a device is found, or there is one sentence that says why not."""
     program = (
         "from ferrum.backends.cuda import probe\nfrom ferrum.errors import BackendError\n"
         "try:\n    probe.check()\n    print('well')\nexcept BackendError as error:\n    print(error)\n"

@@ -95,7 +95,7 @@ def serve(*arguments: str) -> int:
 
 
 def pip(*arguments: str) -> int:
-    """Are the named extras there? Nothing is installed."""
+    """Checks that the named extras exist. Nothing is installed."""
     wrong = [each for each in arguments if (found := re.search(r"\[(.*)\]", each)) and not _extras(each, found[1])]
     return complain(arguments[:1] == ("install",) and not wrong, f"no such extra: {wrong}")
 
@@ -113,7 +113,7 @@ def _extras(requirement: str, names: str) -> bool:
 
 
 def pytest(*arguments: str) -> int:
-    """Are the files and marks there? No test is run."""
+    """Checks that the files and marks exist. No test is run."""
     options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
     marks = {mark.split(":")[0].split("(")[0] for mark in options["markers"]}
     named = {after for before, after in pairwise(arguments) if before == "-m"}
@@ -123,7 +123,7 @@ def pytest(*arguments: str) -> int:
 
 
 def python(*arguments: str) -> int:
-    """Is the module or the file there, and does its source know the options? It is not run."""
+    """Checks that the module or the file exists, and that its source has the options. It is not run."""
     match arguments:
         case ("-m", "venv", folder):
             (Path(folder) / "bin").mkdir(parents=True)
@@ -147,7 +147,7 @@ def python(*arguments: str) -> int:
 
 
 def sh(*arguments: str) -> int:
-    """Is the script there? It is not run."""
+    """Checks that the script exists. It is not run."""
     return complain((ROOT / arguments[0]).is_file(), f"no such script: {arguments[0]}")
 
 

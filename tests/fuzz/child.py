@@ -22,7 +22,7 @@ from ferrum.errors import FerrumError, InternalError
 from tests.fuzz.target import Target, Wrong, decisions, find_target, read_seed, seed_text
 
 MEMORY = 3 << 29
-"""Bytes that a case may take above what the process has at its start."""
+"""The number of bytes that a case may take beyond those that the process has at its start."""
 
 
 def main(name: str, first: str, cases: str, folder: str, lines: str) -> None:
@@ -48,7 +48,7 @@ def written() -> int:
 
 
 def one_case(target: Target, name: str, seed: int | bytes) -> str:
-    """The line for the parent: what came of it, how long it took, the most memory so far."""
+    """Runs a case. Returns the line for the parent: the result, the time, the peak of memory so far."""
     started, case = time.perf_counter(), None
     try:
         case = target.make(decisions(name, seed))
@@ -63,12 +63,13 @@ def one_case(target: Target, name: str, seed: int | bytes) -> str:
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Is it an error that a user may see? One that calls itself a defect of the project is a finding."""
+    """True if a user may see this error. An error that says that it is a defect of the project is a finding."""
     return isinstance(error, FerrumError) and not isinstance(error, InternalError)
 
 
 def signature(error: BaseException) -> str:
-    """What makes two findings the same: the error, and the last line of this project on the way to it."""
+    """Findings with equal signatures count as one: the type of the error, and the last line of this project in its
+    traceback."""
     if isinstance(error, Wrong):
         return "_".join(["Wrong:", *str(error).split()[:8]])
     here = [frame for frame in traceback.extract_tb(error.__traceback__) if "/ferrum/" in frame.filename]
@@ -77,7 +78,7 @@ def signature(error: BaseException) -> str:
 
 
 def report(target: Target, case: object, error: BaseException, to: TextIO | None = None) -> None:
-    """The input and the traceback, where the parent finds them."""
+    """Writes the input and the traceback to the place where the parent reads them."""
     to = to or sys.stderr
     try:
         shown = target.show(case)
@@ -94,7 +95,7 @@ def report(target: Target, case: object, error: BaseException, to: TextIO | None
 
 
 def limit_memory() -> None:
-    """No more than `MEMORY` above what is in use now: then allocations fail, as on a small machine."""
+    """Limits memory to `MEMORY` more than is in use now. Beyond it allocations fail, as on a small machine."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     used = pages * resource.getpagesize()
     for limit in (resource.RLIMIT_AS, resource.RLIMIT_DATA):

@@ -20,7 +20,7 @@ FAILS = 3
 
 
 class Faulty(Target):
-    """Accepts even numbers and refuses odd ones, but fails at one."""
+    """Accepts even numbers and refuses odd ones, but has a fault at one number."""
 
     def make(self, random: Random) -> int:
         return random.randrange(10)
@@ -32,7 +32,7 @@ class Faulty(Target):
             raise InvalidFormat("odd")
 
     def fail(self) -> None:
-        """Does not."""
+        """The fault. This class has none."""
 
 
 class Dies(Faulty):
@@ -61,7 +61,7 @@ class Defects(Faulty):
 
 
 class Panic(BaseException):
-    """Like those of native libraries: no `except Exception` sees it."""
+    """An error like those of native libraries, which `except Exception` does not catch."""
 
 
 class Panics(Faulty):
@@ -90,7 +90,7 @@ class Answers(Faulty):
 
 
 class Noisy(Faulty):
-    """Writes a great deal, and is right."""
+    """Writes a long log, and gives right answers."""
 
     def fail(self) -> None:
         os.write(2, b"thread panicked\n" * 10_000)

@@ -26,7 +26,7 @@ _WRITTEN = {
     DEEP_OBJECTS: '{"a":' * 20_000 + "1" + "}" * 20_000,
     HALF_CHARACTER: '"\\ud800"',
 }
-"""What the writer of JSON puts in place of these texts, which no Python value could become."""
+"""JSON that no Python value gives: the writer puts it in place of these texts."""
 
 STRANGE: list[Any] = [
     None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1e-320, 5e-324, 1e308, 1.7e308, float("inf"), float("-inf"),
@@ -39,7 +39,7 @@ STRANGE: list[Any] = [
 
 # ---- bytes
 def mutate_bytes(random: Random, data: bytes, places: Sequence[int] = ()) -> bytes:
-    """One to four changes. `places`: where numbers stand, which are changed more often than other bytes."""
+    """The bytes with one to four changes. `places`: the places of numbers, which are changed more often."""
     changed = bytearray(data)
     for _ in range(random.choice([1, 1, 1, 2, 2, 4])):
         if places and random.random() < 0.5:
@@ -50,7 +50,7 @@ def mutate_bytes(random: Random, data: bytes, places: Sequence[int] = ()) -> byt
 
 
 def _number(random: Random, data: bytearray, place: int | None = None) -> None:
-    """A number of one to eight bytes, little endian: an interesting one, or the old one with a small change."""
+    """Replaces a number of one to eight bytes, little endian, by an extreme one, or changes it a little."""
     place, width = (_place(random, data) if place is None else place), random.choice([1, 2, 4, 4, 8, 8])
     old = int.from_bytes(data[place : place + width], "little")
     new = random.choice(
@@ -81,7 +81,7 @@ def _delete(random: Random, data: bytearray) -> None:
 
 
 def _splice(random: Random, data: bytearray) -> None:
-    """A piece is copied to another place, over what was there or between."""
+    """Copies a piece to another place, where it replaces bytes or is inserted."""
     source, target, size = _place(random, data), _place(random, data), random.choice([1, 4, 8, 32, 256])
     data[target : target + random.choice([0, size])] = data[source : source + size]
 
@@ -97,7 +97,7 @@ def _cut(random: Random, data: bytearray) -> None:
 
 
 def _place(random: Random, data: bytearray) -> int:
-    """Anywhere, but half of the time near the beginning, where headers are."""
+    """A random place, half of the time near the beginning, where headers are."""
     return random.randrange(max(1, min(len(data), random.choice([64, 1024, len(data), len(data)]))))
 
 
@@ -106,7 +106,7 @@ _BYTES = [_number, _number, _flip, _set, _insert, _delete, _splice, _float, _cut
 
 # ---- texts
 def mutate_text(random: Random, text: str, pieces: Sequence[str] = ()) -> str:
-    """One to three changes: a stretch removed, doubled, repeated, replaced, or one of the `pieces` put in."""
+    """The text with one to three changes: a part removed, repeated or replaced, or one of the `pieces` inserted."""
     for _ in range(random.choice([1, 1, 2, 3])):
         start = random.randrange(len(text) + 1)
         end = min(len(text), start + random.choice([0, 0, 1, 1, 2, 5, 20]))
@@ -125,7 +125,7 @@ _CHARACTERS = [
 
 # ---- values
 def mutate_value(random: Random, value: Any, known: Sequence[Any] = ()) -> Any:
-    """A JSON value with one to three changes, made in place. `known`: values that some field may expect."""
+    """Makes one to three changes in a JSON value. `known`: values that some field expects."""
     for _ in range(random.choice([1, 1, 1, 2, 3])):
         value = _mutate_once(random, value, known)
     return value
@@ -144,7 +144,7 @@ def _mutate_once(random: Random, value: Any, known: Sequence[Any]) -> Any:
 
 
 def _way_down(random: Random, value: Any) -> Iterator[tuple[Any, Any]]:
-    """The containers and keys on a random way from the top to a leaf: what stands high is met more often."""
+    """The containers and keys on a random path from the root to a leaf."""
     while isinstance(value, (dict, list)) and value:
         key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
         yield value, key
@@ -182,7 +182,7 @@ def _in_list(random: Random, holder: list[Any], place: int, known: Sequence[Any]
 
 
 def _other(random: Random, value: Any, known: Sequence[Any]) -> Any:
-    """Something in place of a value: near to it, strange, or at home elsewhere."""
+    """A value to replace another: a similar one, a strange one, or one that another field expects."""
     choice = random.random()
     if known and choice < 0.2:
         return deepcopy(random.choice(known))  # the next change must not be one of the list
@@ -215,7 +215,7 @@ def _other(random: Random, value: Any, known: Sequence[Any]) -> Any:
 
 
 def write_json(value: Any) -> str:
-    """JSON, with what no Python value can hold. Numbers too long for Python are written as well."""
+    """The value as JSON, with parts that no Python value gives, and with numbers that are too long for Python."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     for name, written in _WRITTEN.items():
         text = text.replace(f'"{name}"', written)
@@ -223,7 +223,7 @@ def write_json(value: Any) -> str:
 
 
 def json_bytes(random: Random, value: Any, known: Sequence[Any] = ()) -> bytes:
-    """A JSON file: the value changed, in one of six the bytes as well, in one of twelve the bytes alone."""
+    """A JSON file: the value is changed, in one of six cases also the bytes, in one of twelve only the bytes."""
     kind = random.randrange(12)
     data = write_json(value if kind == 0 else mutate_value(random, value, known)).encode(errors="surrogatepass")
     return mutate_bytes(random, data) if kind < 3 else data

@@ -23,17 +23,17 @@ from tests.processes import end_with_the_tests
 
 ROOT = Path(__file__).resolve().parents[2]
 HANGS = 10.0
-"""Seconds that a case may take."""
+"""The number of seconds that a case may take."""
 STARTS = 120.0
 """Seconds until a child runs its first case; a compiler may have work to do."""
 ENDED = "ended"
 TAIL = 4000
-"""Characters of a child's complaints that a finding shows."""
+"""The number of characters of a child's log that a finding shows."""
 
 
 @dataclass
 class Finding:
-    """What went wrong first with one signature, and how often since."""
+    """The first case with one signature, and the number of cases with it."""
 
     target: str
     seed: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass
 class Tally:
-    """What came of the cases of one target."""
+    """The results of the cases of one target."""
 
     target: str
     cases: int = 0
@@ -80,7 +80,7 @@ class Tally:
 def fuzz(
     target: str, first: str, cases: int | None = None, seconds: float | None = None, patience: float = HANGS
 ) -> Tally:
-    """Runs cases from a seed on, until so many are done or so much time has passed. A case that takes longer than
+    """Runs cases from a seed on, until `cases` are done or `seconds` have passed. A case that takes longer than
     `patience` seconds is a finding."""
     tally, seed = Tally(target), read_seed(first)
     end = None if seconds is None else time.monotonic() + seconds
@@ -134,7 +134,8 @@ class _Child:
         os.close(self.reader)
 
     def watch(self, tally: Tally, end: float | None, patience: float) -> str | None:
-        """Reads and counts until the child or the time ends -> the seed it ended with early, or None."""
+        """Reads and counts results until the child or the time ends. Returns the seed at which the child ended early,
+        or None."""
         seed, running, known = "", False, 0  # `known`: bytes of the log before this case
         while True:
             line = self._line(patience if seed else STARTS)
@@ -170,7 +171,7 @@ class _Child:
             tally.found(seed, what, self._tail(known, int(end)))
 
     def _line(self, patience: float) -> str | None:
-        """The next line; None where none comes in time, or the child has ended."""
+        """The next line, or None if none comes in time or the child has ended."""
         until = time.monotonic() + patience
         while b"\n" not in self._pending:
             ready, _, _ = select.select([self.reader], [], [], max(0.0, until - time.monotonic()))
@@ -183,7 +184,7 @@ class _Child:
         return line.decode()
 
     def _what_happened(self) -> str:
-        """Why a child says no more."""
+        """The reason why a child writes no more lines."""
         if self._hangs:
             self.process.send_signal(signal.SIGABRT)  # faulthandler writes where it hangs
             time.sleep(0.5)
@@ -192,7 +193,7 @@ class _Child:
         return signal.Signals(-code).name if code < 0 else f"{ENDED} with code {code}" if code else ENDED
 
     def _tail(self, start: int, end: int | None = None) -> str:
-        """What the child has written in between, its beginning and its end."""
+        """The log of the child between two places, shortened in the middle."""
         text = self.log.read_bytes()[start:end].decode(errors="replace")
         return text if len(text) <= TAIL else text[: TAIL // 4] + "\n…\n" + text[-3 * TAIL // 4 :]
 

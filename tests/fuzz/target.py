@@ -1,4 +1,4 @@
-"""What a fuzzer needs to know of one kind of input, and the list of kinds.
+"""The targets of the fuzzers: the interface of a kind of input, and the list of kinds.
 
 Owns: the protocol `Target`, the names of the targets, and the decisions of a case: a case is a pure function of its
 target and its seed. Refuses to know: processes.
@@ -24,11 +24,11 @@ TARGETS = {
     "structures": "structures:Structures",
     "parameters": "parameters:Parameters",
 }
-"""Name -> where its class is, below `tests.fuzz.targets`."""
+"""From the name of a target to the place of its class below `tests.fuzz.targets`."""
 
 
 class Wrong(Exception):
-    """The code under test answered, and the answer is wrong."""
+    """Raised if the code under test gives a wrong answer."""
 
 
 class Target(ABC):
@@ -40,12 +40,12 @@ class Target(ABC):
 
     @abstractmethod
     def make(self, random: Random) -> Any:
-        """A good input, made bad by decisions of `random`."""
+        """A valid input that decisions of `random` have damaged."""
 
     @abstractmethod
     def run(self, case: Any) -> None:
-        """Does everything with the input that a user would. Raises FerrumError where it is refused, `Wrong` where the
-        answer is."""
+        """Uses the input as a user would. Raises FerrumError if the input is refused, and `Wrong` if the answer is
+        wrong."""
 
     def show(self, case: Any) -> str:
         """The input, as far as a reader of a finding needs it."""

@@ -67,7 +67,7 @@ def classes() -> tuple[dict[str, dict[str, str]], list[str]]:
 
 
 def is_left_out(tokenizer: Any, token: int) -> bool:
-    """Is it no part of what a reader sees?"""
+    """True if decoding leaves the token out of the text."""
     return tokenizer.decode([7, token, 7], skip_special_tokens=True) == tokenizer.decode([7, 7])
 
 

@@ -1,7 +1,7 @@
-"""Every way in which a key of a model's configuration may be odd: the cases of the goldens and of the tests.
+"""Unusual values of keys in a model's configuration: the cases of the goldens and of the tests.
 
-Imported by `tests/goldens/make_config_goldens.py` as well, which asks other engines for the numbers; so it imports
-nothing of ferrum.
+`tests/goldens/make_config_goldens.py`, which gets the numbers of other engines, imports this module too, so it imports
+no ferrum.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ MORE: dict[str, list[Any]] = {
 
 
 def other_values(value: Any) -> Iterator[tuple[str, Any]]:
-    """Ways to be odd, and the value as it is then: missing, null, another numeric type, text, a list, doubled."""
+    """Unusual values in place of a value, by name: missing, null, another numeric type, text, a list, doubled."""
     yield "missing", ABSENT
     yield "null", None
     yield "text", str(value)
@@ -155,7 +155,7 @@ def other_values(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def changed(keys: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The same with another value of one key, or without it."""
+    """The keys with another value of one key, or without it."""
     return {name: v for name, v in {**keys, key: value}.items() if not (name == key and v is ABSENT)}
 
 
@@ -171,7 +171,7 @@ def dialects(name: str, rope: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
 
 
 def rope_changes() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rotary parameters that are odd in every way, one at a time, in both dialects."""
+    """Unusual rotary parameters, one at a time, in both dialects."""
     for kind, rope in ROPES.items():
         for dialect, base in dialects(kind, rope):
             yield dialect, base
@@ -231,7 +231,7 @@ def _two_places() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def top_changes() -> Iterator[tuple[str, str]]:
-    """Keys of config.json that are odd, as text."""
+    """The texts of config.json with one unusual key."""
     for name, base in (("llama", LLAMA), ("mistral", MISTRAL), ("new", NEW)):
         yield name, json.dumps(base)
         for key, value in base.items():
@@ -247,7 +247,7 @@ def top_changes() -> Iterator[tuple[str, str]]:
 
 
 def all_changes() -> dict[str, str]:
-    """Every case by name: the text of config.json."""
+    """The text of config.json for each case, by its name."""
     return {**dict(top_changes()), **{name: json.dumps(keys) for name, keys in rope_changes()}}
 
 

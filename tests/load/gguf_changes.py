@@ -1,6 +1,6 @@
-"""Every way in which a key of GGUF metadata may be odd: the cases of the goldens and of the tests.
+"""Unusual values of keys in GGUF metadata: the cases of the goldens and of the tests.
 
-Imported by `tests/goldens/make_gguf_config_goldens.py` as well; so it imports nothing of ferrum.
+`tests/goldens/make_gguf_config_goldens.py` imports this module too, so it imports no ferrum.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ MORE: dict[str, list[Any]] = {
 
 
 def other_values(value: Any) -> Iterator[tuple[str, Any]]:
-    """Ways to be odd, and the value as it is then; None for a key that is left out."""
+    """Unusual values in place of a value, by name; None for a key that is left out."""
     yield "missing", None
     yield "text", str(value)
     if isinstance(value, bool):
@@ -117,7 +117,7 @@ def other_values(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def all_changes() -> dict[str, bytes]:
-    """Every case by name: the file."""
+    """The file of each case, by its name."""
     files: dict[str, bytes] = {}
     bases = {"plain": BASE, "linear": LINEAR, "old": OLD, "yarn": YARN}
     for name, base in bases.items():

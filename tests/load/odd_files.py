@@ -10,7 +10,7 @@ ODD_KINDS = ["pipe", "socket", "device", "directory", "dangling", "circular"]
 
 
 def make_odd(path: Path, kind: str) -> None:
-    """Puts something that is no file in the place of one."""
+    """Makes a path that is not a regular file."""
     if os.path.lexists(path):
         path.unlink()
     if kind == "pipe":

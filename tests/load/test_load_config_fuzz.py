@@ -52,7 +52,7 @@ def golden(name: str) -> tuple[list[np.ndarray], dict[str, int | None]]:
 def outcomes(
     name: str, write: Callable[[str], None], numbers: Numbers, cases: dict[str, int | None], close: float
 ) -> dict[str, str]:
-    """Cases that are neither refused by both nor equal, and how they differ."""
+    """The cases for which the two engines differ, with the difference. Cases that both refuse do not differ."""
     rows, _ = golden(name)
     found: dict[str, str] = {}
     for case, expected in cases.items():

@@ -302,7 +302,7 @@ def small_model() -> bytes:
 
 
 def load_everything(path: Path) -> None:
-    """Every path that reads what a file says; anything but a FerrumError is a defect."""
+    """Reads all parts of a file. An error that is no FerrumError is a defect."""
     try:
         for value in GGUFFile(path).metadata.values():
             as_python(value)

@@ -29,7 +29,7 @@ KEYS: dict[str, list[str]] = json.loads((GOLDENS / "config_keys.json").read_text
 
 
 def told(folder: Path, generation: dict[str, Any] | None = None, **keys: Any) -> list[str]:
-    """What is said of a model whose files differ in these keys."""
+    """The warnings for a model whose files have other values of these keys."""
     (folder / "config.json").write_text(json.dumps(changed(CONFIG, **keys)))
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation))

@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 
 def golden_tensors(case: str) -> tuple[Tensors, np.ndarray]:
-    """Those of module "m", and what they mean."""
+    """The tensors of module "m", and the matrix that they stand for."""
     found: Tensors = {}
     for key in GOLDENS.files:
         if key.startswith(case + "/") and not key.endswith("/values"):
@@ -104,7 +104,7 @@ def test_a_quantised_matrix_means_what_its_own_program_reads(
 
 @st.composite
 def quantised(draw: st.DrawFn, bits: int = 4, size: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """codes [rows, columns], zeros and scales [rows, groups]"""
+    """Draws codes [rows, columns], and zeros and scales [rows, groups]."""
     rows, groups = 8 * draw(st.integers(1, 2)), draw(st.integers(1, 3))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     codes = random.integers(0, 1 << bits, (rows, groups * size))
@@ -269,7 +269,7 @@ def test_int8_by_row_and_group(tmp_path: Path, by: str) -> None:
 
 
 def quantise(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Any codes for a matrix of that shape, in groups of 32."""
+    """Random codes for a matrix of this shape, in groups of 32."""
     random = np.random.default_rng(array.size)
     rows, groups = array.shape[0], array.shape[1] // 32
     scales = random.uniform(0.01, 0.03, (rows, groups)).astype(np.float16).astype(np.float32)

@@ -40,7 +40,7 @@ PICTURES = "ignored: 'vision_config'; of this model only the text is run"
 
 
 def read(config: dict[str, Any]) -> tuple[Description, list[str]]:
-    """What a file describes, and what is told of it."""
+    """The configuration that a file describes, and the warnings for it."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always", ModelWarning)
         description = describe(text_fields(Fields(config, "config.json", null_is_absent=False)), NO_IDS)
@@ -53,7 +53,7 @@ def shown(rope: RopeConfig) -> list[float]:
 
 
 def turning(config: ModelConfig) -> dict[str, RopeConfig | None]:
-    """How a layer turns that sees everything, and one that does not, called as in the file."""
+    """The rotary parameters of a layer with full attention and of one with a window, named as in the file."""
     full = next((kind for kind in config.kinds if kind.window is None), config.kinds[0])
     sliding = next((kind for kind in config.kinds if kind.window is not None), full)
     every = next((kind for kind in config.kinds if kind.rope is not None), full)

@@ -20,7 +20,7 @@ NEWER = ("model.language_model.", "lm_head", "model.vision_tower.patch.weight")
 
 
 def write(folder: Path, name: str, kind: str, naming: tuple[str, str, str], **changes: Any) -> Path:
-    """The golden inside of a model that sees."""
+    """Writes the golden as the text part of a vision model."""
     golden, (inner, head, pictures) = FAMILIES[name], naming
     arrays = {
         f"{inner}{key.removeprefix('model.')}" if key.startswith("model.") else key.replace("lm_head", head): array

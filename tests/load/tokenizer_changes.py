@@ -1,6 +1,6 @@
-"""Every way in which the files beside a tokenizer.json may be odd: the cases of the goldens and of the tests.
+"""Unusual files beside a tokenizer.json: the cases of the goldens and of the tests.
 
-Imported by `tests/goldens/make_tokenizer_config_goldens.py` as well, which asks transformers; so it imports nothing of
+`tests/goldens/make_tokenizer_config_goldens.py`, which calls transformers, imports this module too, so it imports no
 ferrum.
 """
 
@@ -75,7 +75,7 @@ def folder(kind: str = "bytes", settings: Any = None, tokenizer: Files | None = 
 
 
 def all_cases() -> dict[str, Files]:
-    """By a name that says what is odd."""
+    """All cases, by a name that says what is unusual."""
     return {name: files for make in (_keys, _maps, _classes, _listed, _added_json) for name, files in make()}
 
 

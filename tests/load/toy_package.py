@@ -34,7 +34,7 @@ def refuse(model: PackagedModel, folder: Path, progress: Progress | None) -> Pat
 
 
 def left_in(cache: Path) -> list[str]:
-    """All that is in the cache but the lock."""
+    """The names of all files in the cache except the lock."""
     return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
 
 

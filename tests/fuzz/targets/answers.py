@@ -38,8 +38,8 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def check_answers(loaded: Model, tokens: int = 2) -> None:
-    """Logits, and tokens, with a tokenizer of bytes whatever the model's own is. Raises FerrumError, and `Wrong` for
-    numbers that are not finite."""
+    """Computes logits and tokens, with a tokenizer of bytes in place of the model's. Raises FerrumError, and `Wrong`
+    for numbers that are not finite."""
     llm = LLM.from_loaded(TinyModel(loaded.config, loaded.params, byte_tokenizer()), OPS, SMALL)
     ids = [1 % loaded.config.vocab_size, 0, loaded.config.vocab_size - 1][: llm.max_model_len]
     logits = llm.logits(ids)
@@ -51,7 +51,7 @@ def check_answers(loaded: Model, tokens: int = 2) -> None:
 
 
 def check_shown(path: Path) -> None:
-    """What the program tells of a model can be printed, and is not that the program is at fault. Raises `Wrong`."""
+    """Checks that `inspect` prints a printable text, and no message of a defect. Raises `Wrong`."""
     shown = CliRunner().invoke(program, ["inspect", "--tensors", str(path)])
     if shown.exit_code not in (0, 1, 2) or "internal error" in shown.output:
         raise Wrong(f"inspect ends with {shown.exit_code}: {shown.output[:300]}")
@@ -60,6 +60,6 @@ def check_shown(path: Path) -> None:
 
 
 def check_idle(llm: LLM) -> None:
-    """Nothing is left of what was asked. Raises `Wrong`."""
+    """Checks that no request is left and no block is held. Raises `Wrong`."""
     if llm.engine.has_work or llm.scheduler.manager.device.held:
         raise Wrong(f"after the last answer the engine still holds {llm.scheduler.manager.device.held} blocks")

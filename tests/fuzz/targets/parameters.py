@@ -81,7 +81,7 @@ OTHER, GREEDY = [5, 6, 7], SamplingParams(temperature=0, max_tokens=8, ignore_eo
 
 
 class Awkward:
-    """An object that fails when it is looked at."""
+    """An object whose `repr` and truth value fail."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")
@@ -102,7 +102,7 @@ class Case:
 
 
 class Parameters(Target):
-    """Calls with good arguments, of which one to three are anything."""
+    """Calls with valid arguments. At most one parameter, and the prompt, are objects of any type."""
 
     @cached_property
     def model(self) -> TinyModel:
@@ -145,7 +145,7 @@ class Parameters(Target):
             check_idle(self.llm)
 
     def _beside(self, case: Case) -> None:
-        """Submitted while another request is answered, whose answer must not change."""
+        """Submits the request while another one is answered, whose answer must not change."""
         alone, fields = self.alone, dict(case.fields)
         timeout = fields.pop("timeout_s", None)
         with EngineThread(self.llm.engine) as thread:
@@ -248,7 +248,7 @@ def _fields(random: Random, good: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def _fresh(value: Any) -> Any:
-    """An iterator is used up by the first who reads it."""
+    """A new iterator in place of an iterator, since the first reader uses it up; other values as they are."""
     return iter([1, 2]) if hasattr(value, "__next__") else value
 
 
