@@ -25,7 +25,8 @@ from ferrum.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Served:
-    """A model that answers. `names`: its names in requests; `scheduler`: the name of the scheduler's policy."""
+    """A model that answers. `names`: its names in requests; `scheduler` and `eviction`: the names of the policies
+    of the scheduler and of the cache."""
 
     names: tuple[str, ...]
     thread: EngineThread
@@ -36,6 +37,7 @@ class Served:
     max_model_len: int
     vocab_size: int
     scheduler: str
+    eviction: str
     embedding_job: Callable[..., EmbeddingJob]  # as `LLM.embedding_job`
     pooling: str = "auto"  # for requests without this field
     created: int = field(default_factory=lambda: int(time.time()))
@@ -88,6 +90,7 @@ def served(
         max_model_len=llm.max_model_len,
         vocab_size=llm.config.vocab_size,
         scheduler=llm.engine_config.scheduler,
+        eviction=llm.engine_config.eviction,
         embedding_job=llm.embedding_job,
         pooling=pooling,
         thread=EngineThread(llm.engine),

@@ -240,6 +240,7 @@ def stub(
         max_model_len=longest,
         vocab_size=runner.vocab_size,
         scheduler=config.scheduler,
+        eviction=config.eviction,
         embedding_job=embedding_job,
         pooling=pooling,
         thread=EngineThread(engine),

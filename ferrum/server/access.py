@@ -1,12 +1,14 @@
 """Access: requests need a key, and pages of other origins in a browser are refused.
 
 Owns: the check of keys, of the Host header, and of the Origin header. Refuses to know: the content of requests. Specs:
-SERVER-30 to SERVER-34. Source: RFC 6750; RFC 9110, "Host"; Fetch standard, "Origin header". Next: `ferrum.server.page`.
+SERVER-30 to SERVER-34, GLASS-10. Source: RFC 6750; RFC 9110, "Host"; Fetch standard, "Origin header".
+Next: `ferrum.server.page`.
 """
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -80,6 +82,16 @@ def name_of(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def is_outside_dns(host: str) -> bool:
+    """True if the name in a Host header is an address or localhost. Every other name is looked up in the DNS, where its
+    owner can let it point to this machine."""
+    name = name_of(host)
+    try:
+        return name == "localhost" or ipaddress.ip_address(name) is not None
+    except ValueError:
+        return False
 
 
 def _place(origin: str) -> str:

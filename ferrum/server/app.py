@@ -3,7 +3,6 @@
 Owns: putting them together. A request passes, in this order: its id, the count of requests, CORS, the check of host and
 origin, keys, and then the path. Refuses to know: sockets, signals. Specs: SERVER-01 to SERVER-09.
 Next: `ferrum.server.tls`.
-Next: `ferrum.server.tls`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from ferrum.server.settings import ServerSettings
 def make_app(service: Service, settings: ServerSettings | None = None) -> FastAPI:
     """An application that answers for the service, for any ASGI server."""
     settings = settings or ServerSettings()
-    published, glass = Published(service), Glass(service, settings.glass)
+    published, glass = Published(service), Glass(service, settings)
     posted, asked = endpoints.endpoints(service), questions.questions(service, published, glass)
     app = FastAPI(
         title="ferrum",

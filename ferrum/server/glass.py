@@ -3,7 +3,7 @@
 Owns: the recorder of the server, which watches the engine only while a page asks for steps: without one the engine has
 no observer of it, and nothing is slower. Attention and times of calls are not recorded here, because both would stop
 the engine from replaying decode steps; distributions are recorded while a page asks for them.
-Refuses to know: what the page draws. Specs: GLASS-06 to GLASS-09. Next: `ferrum.server.metrics`.
+Refuses to know: what the page draws. Specs: GLASS-06 to GLASS-10. Next: `ferrum.server.metrics`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ferrum.api.errors import ApiError
 from ferrum.engine.engine import Engine
 from ferrum.engine.observer import EngineObserver
 from ferrum.errors import FerrumError
+from ferrum.server.access import is_outside_dns, name_of
+from ferrum.server.settings import ServerSettings
 from ferrum.trace.page import assembled, joined, policy
 from ferrum.trace.recorder import Recorder, numbers_in
 from ferrum.trace.recording import VERSION, Observers
@@ -43,6 +45,8 @@ IDLE_S = 10.0
 """Seconds without a request for steps, after which the recording ends."""
 ASK_EVERY_MS = 400
 """Milliseconds from one request of a page to its next."""
+SHARED_ANSWERS = 16
+"""Answers that are kept until the next step, for pages that ask for the same steps."""
 EXPLAINED_S = 2.0
 """Seconds for which distributions are recorded after a page has asked for them."""
 OWN_SITES = ("same-origin", "none")
@@ -80,14 +84,18 @@ class Recording:
 class Glass:
     """The answers of `/glass` and `/glass/events`. To be used on one event loop."""
 
-    def __init__(self, service: Service, enabled: bool) -> None:
+    def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._service = service
-        self._page = _page() if enabled else None
+        self._page = _page() if settings.glass else None
+        self._hosts: frozenset[str] | None = None  # names that requests may use; None: any, since they have a key
+        if not settings.api_keys:
+            self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
         self._recording: Recording | None = None  # changed in the engine's thread only
         self._explains_until = 0.0
         self._end: asyncio.TimerHandle | None = None  # of the recording; None: none is begun
         self._turns = asyncio.Lock()
         """Answers are made one at a time: a hundred pages must not take the threads that requests need."""
+        self._shared: dict[tuple[str, int, int], bytes] = {}  # by recording, its number of steps, and `after`
 
     def page(self) -> Response:
         """The page, without data. Raises ApiError where the glass box is off."""
@@ -100,8 +108,7 @@ class Glass:
         `distributions=true` has the distributions of later steps recorded. Raises ApiError if the glass box is off,
         `after` is not a number, or the request comes from a page of another origin."""
         self.page()
-        if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in OWN_SITES:
-            raise ApiError(403, "only the page of this server may ask for steps", "permission_error", code="forbidden")
+        self._check_page(request)
         asked = request.query_params
         after = _number(asked.get("after", "0"))
         self._watch()
@@ -109,9 +116,30 @@ class Glass:
         if recording is not None:
             recording.recorder.explains = self._explains(asked.get("distributions") == "true")
             after = after if asked.get("recording") == recording.name else 0
+        content = await self._content(recording, after)
+        return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+    def _check_page(self, request: Request) -> None:
+        """Raises ApiError for a request from a page of another server. A page that has let its own name point to this
+        machine counts as one of this server in the browser, but its Host is neither an address nor an allowed name."""
+        if "origin" in request.headers or request.headers.get("sec-fetch-site", "none") not in OWN_SITES:
+            raise _forbidden("only the page of this server may ask for steps")
+        host = request.headers.get("host", "")
+        if self._hosts is not None and not is_outside_dns(host) and name_of(host) not in self._hosts:
+            raise _forbidden("without a key, steps are told at an address of this server only, not at that name: "
+                             "--allowed-host NAME allows it")  # fmt: skip
+
+    async def _content(self, recording: Recording | None, after: int) -> bytes:
+        """The answer as JSON. Pages that ask for the same steps share it."""
         async with self._turns:
-            text = await asyncio.to_thread(self._told, recording, after)
-        return Response(text, media_type="application/json", headers={"cache-control": "no-store"})
+            if recording is None:
+                return self._told(None, after)
+            key = (recording.name, recording.recorder.steps, after)
+            if key not in self._shared:
+                content = await asyncio.to_thread(self._told, recording, after)
+                latest = {each: kept for each, kept in self._shared.items() if each[:2] == key[:2]}
+                self._shared = {**latest, key: content} if len(latest) < SHARED_ANSWERS else {key: content}
+            return self._shared[key]
 
     def _explains(self, is_asked: bool) -> bool:
         """True if any page has asked for distributions within the last EXPLAINED_S seconds."""
@@ -130,7 +158,7 @@ class Glass:
         self._end = asyncio.get_running_loop().call_later(IDLE_S, self._stop)
 
     def _stop(self) -> None:
-        self._end = None
+        self._end, self._shared = None, {}
         with suppress(FerrumError):  # the engine is closed, and its observer with it
             self._service.served.thread.call(self._finish)
 
@@ -142,7 +170,7 @@ class Glass:
             self._recording.end(self._service.served.thread.engine)
             self._recording = None
 
-    def _told(self, recording: Recording | None, after: int) -> str:
+    def _told(self, recording: Recording | None, after: int) -> bytes:
         """The answer as JSON: a trace whose steps are still to come."""
         trace: dict[str, Any] = {"version": VERSION, "ferrum": __version__, **facts(self._service)}
         trace |= {"texts": {}, "requests": [], "sequences": [], "steps": []}
@@ -150,7 +178,7 @@ class Glass:
         if recording is not None and recording.recorder.steps > after:  # else there is no news, which costs nothing
             trace |= recording.recorder.recorded(self._service.served.tokenizer.token_bytes, after)
             trace["steps"] = first_of(trace["steps"])
-        return json.dumps(trace)
+        return json.dumps(trace).encode()
 
 
 def first_of(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -178,6 +206,7 @@ def facts(service: Service) -> dict[str, Any]:
             "block_size": manager.block_size,
             "device_blocks": manager.device.total,
             "host_blocks": 0 if host is None else host.total,
+            "eviction": served.eviction,
             "scheduler": served.scheduler,
         },
         "limits": {
@@ -194,6 +223,10 @@ def _page() -> Response:
     rules = joined({**policy(html), "connect-src": "'self'"})
     headers = {"content-security-policy": rules, "referrer-policy": "no-referrer", "cache-control": "no-cache"}
     return HTMLResponse(html, headers=headers)
+
+
+def _forbidden(message: str) -> ApiError:
+    return ApiError(403, message, "permission_error", code="forbidden")
 
 
 def _number(text: str) -> int:

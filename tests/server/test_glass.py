@@ -1,4 +1,4 @@
-"""GLASS-06 to GLASS-09: the steps of a server, and who may see them. The page itself is tested in tests/trace/page."""
+"""GLASS-06 to GLASS-10: the steps of a server, and who may see them. The page itself is tested in tests/trace/page."""
 
 from __future__ import annotations
 
@@ -83,6 +83,8 @@ def test_a_viewer_sees_every_step_once_and_changes_no_answer() -> None:
                 time.sleep(0.01)
         while viewer.look()["steps"]:
             pass
+        memory = viewer.look()["memory"]
+        assert (memory["scheduler"], memory["eviction"]) == ("fifo", "lru")
         numbers = [step["step"] for step in viewer.steps]
         assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) >= len(before)
         sequences = viewer.sequences.values()
@@ -114,7 +116,7 @@ def test_steps_of_many_blocks_come_in_smaller_answers(monkeypatch: pytest.Monkey
         viewer.begin()
         answer(server)
         size = numbers_in(viewer.look()["steps"][-1])
-        viewer.after, viewer.steps = 0, []
+        viewer.after, viewer.steps = 1, []  # no page has asked for these steps: answers are shared
         sizes = []
         for most in (1, 3 * size, 3 * size):
             monkeypatch.setattr(glass, "SENT_NUMBERS", most)
@@ -140,7 +142,7 @@ def test_many_pages_take_one_thread_of_those_that_requests_need(monkeypatch: pyt
     at_once, most = [0], [0]
     told = Glass._told
 
-    def counted(self: Glass, *arguments: Any) -> str:
+    def counted(self: Glass, *arguments: Any) -> bytes:
         at_once[0] += 1
         most[0] = max(most[0], at_once[0])
         time.sleep(0.01)
@@ -148,13 +150,54 @@ def test_many_pages_take_one_thread_of_those_that_requests_need(monkeypatch: pyt
         return told(self, *arguments)
 
     monkeypatch.setattr(Glass, "_told", counted)
-    with running(SLOW, glass=True) as server:
-        threads = [threading.Thread(target=Viewer(server).look) for _ in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    with running({"default": "x" * 30}, glass=True) as server:
+        viewers = recorded_viewers(server, 20)
+        for number, viewer in enumerate(viewers):
+            viewer.after = number
+        look_at_once(viewers)
     assert most == [1]
+
+
+def recorded_viewers(server: Running, count: int) -> list[Viewer]:
+    """Viewers of a recording with an answer in it; they have no step yet."""
+    viewers = [Viewer(server) for _ in range(count)]
+    viewers[0].begin()
+    answer(server)
+    for viewer in viewers:
+        viewer.recording = viewers[0].recording
+    return viewers
+
+
+def look_at_once(viewers: list[Viewer]) -> None:
+    """One answer to each viewer, all asked for at the same time."""
+    threads = [threading.Thread(target=viewer.look) for viewer in viewers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.clause("GLASS-07")
+def test_pages_that_ask_for_the_same_steps_share_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    told = Glass._told
+
+    def counted(self: Glass, recording: Any, after: int) -> bytes:
+        if recording is not None:
+            made.append(after)
+        return told(self, recording, after)
+
+    monkeypatch.setattr(Glass, "_told", counted)
+    with running(SLOW, glass=True) as server:
+        viewers = recorded_viewers(server, 20)
+        made.clear()
+        look_at_once(viewers)
+        assert made == [0] and all(viewer.steps == viewers[0].steps != [] for viewer in viewers)
+        last = viewers[0].after
+        answer(server)
+        look_at_once(viewers)
+        assert made == [0, last] and all(viewer.steps == viewers[0].steps for viewer in viewers)
+        assert viewers[0].after > last
 
 
 @pytest.mark.clause("GLASS-07")
@@ -226,6 +269,29 @@ def test_a_page_of_another_site_has_nothing_recorded(site: str, is_own: bool) ->
             is_error(answered, 403)
 
 
+@pytest.mark.clause("GLASS-10")
+@pytest.mark.parametrize(
+    ("host", "is_told"),
+    [
+        ("192.168.1.7:8000", True), ("[fe80::1]:8000", True), ("localhost:8000", True), ("box.example:8000", True),
+        ("BOX.example", True), ("evil.example:8000", False), ("localhost.evil.example", False),
+        ("1.2.3.4.example", False), ("[", False),
+    ],
+)  # fmt: skip
+def test_without_keys_a_name_of_the_dns_must_be_allowed(host: str, is_told: bool) -> None:
+    """Also where the server has other machines as clients and answers to every name otherwise."""
+    headers = {"host": host}
+    with application(glass=True, allowed_hosts=("*", "box.example")) as app:
+        assert ask(app, "GET", "/v1/models", headers=headers).status_code == 200
+        if is_told:
+            assert ask(app, "GET", "/glass/events", headers=headers).status_code == 200
+        else:
+            assert "--allowed-host" in is_error(ask(app, "GET", "/glass/events", headers=headers), 403)["message"]
+    with application(glass=True, api_keys=("one",)) as app:
+        answered = ask(app, "GET", "/glass/events", headers={**headers, "authorization": "Bearer one"})
+        assert answered.status_code == 200
+
+
 @pytest.mark.clause("GLASS-08")
 def test_the_page_runs_nothing_else_and_talks_to_this_server_alone() -> None:
     with application(glass=True) as app:
@@ -271,7 +337,7 @@ def test_a_browser_follows_the_server() -> None:
         browser.open(f"{server.url}/glass")
         browser.until("return document.querySelector('dialog[open]')")
         browser.press("Escape")
-        assert "reload the page" in browser.text("#notice")
+        browser.until("return document.getElementById('notice').innerText.includes('reload the page')")
         browser.reload()
         browser.type("#key", "secret")
         browser.press("Enter")
