@@ -132,7 +132,7 @@ def test_a_replayed_batch_has_the_bits_of_its_step(ops: NumbaOps) -> None:
 
 
 @pytest.mark.clause("OPS-52")
-def test_who_cannot_compute_so_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_without_the_arithmetic_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidParameter, match=r"^compute must be float32 or int8, not 'bfloat16'"):
         load_backend("numpy", compute="bfloat16")
     with pytest.raises(InvalidParameter, match=r"^compute must be one of float32, bfloat16"):

@@ -99,7 +99,7 @@ def test_a_saved_prefix_is_refused_for_another_arithmetic(name: str, tmp_path: P
 
 
 @pytest.mark.clause("OPS-82")
-def test_who_cannot_compute_so_says_so() -> None:
+def test_a_backend_without_the_arithmetic_refuses_it() -> None:
     with pytest.raises(InvalidParameter, match=r"^compute must be one of float32, bfloat16, not 'int8'"):
         load_backend("ferrum.testing.cuda_shim.backend:ShimOps", compute="int8")
     with pytest.raises(InvalidParameter, match="compute is 'int8', but this numba was made with compute='float32'"):

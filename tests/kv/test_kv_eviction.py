@@ -70,7 +70,7 @@ class OrderMachine(RuleBasedStateMachine):
         self.digests.clear()
 
     @invariant()
-    def they_know_the_same_blocks(self) -> None:
+    def both_have_the_same_blocks(self) -> None:
         assert [block for block in range(8) if block in self.real] == sorted(self.digests)
 
     def teardown(self) -> None:

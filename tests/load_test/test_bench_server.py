@@ -158,7 +158,7 @@ def test_warm_up_requests_come_first_and_do_not_count() -> None:
 
 @pytest.mark.clause("BENCH-12")
 @pytest.mark.clause("BENCH-14")
-def test_a_result_counts_by_kind_and_by_who_has_counted() -> None:
+def test_a_result_counts_errors_by_kind_and_tokens_by_their_source() -> None:
     replies = [
         ANSWER,
         error(429, "slow down"),

@@ -100,7 +100,7 @@ ANYTHING = st.recursive(
 PLAIN = (int, float, str, bool, tuple, dict, type(None), StructuredOutputs)
 
 
-def whatever_it_is(kind: Any, field: str, value: Any) -> None:
+def check_any_object(kind: Any, field: str, value: Any) -> None:
     """Checks that the value becomes a plain value, or is refused in one line with the name of the field."""
     try:
         made = kind(**{field: value})
@@ -120,13 +120,13 @@ def whatever_it_is(kind: Any, field: str, value: Any) -> None:
 @pytest.mark.clause("SAMPLE-32")
 @given(field=st.sampled_from([field.name for field in dataclasses.fields(SamplingParams)]), value=ANYTHING)
 def test_any_object_in_any_field(field: str, value: Any) -> None:
-    whatever_it_is(SamplingParams, field, value)
+    check_any_object(SamplingParams, field, value)
 
 
 @pytest.mark.clause("SAMPLE-32")
 @given(field=st.sampled_from(["json", "regex", "choice", "grammar"]), value=ANYTHING)
 def test_any_object_as_a_structure(field: str, value: Any) -> None:
-    whatever_it_is(StructuredOutputs, field, value)
+    check_any_object(StructuredOutputs, field, value)
 
 
 @pytest.mark.clause("SAMPLE-32")
@@ -135,7 +135,7 @@ def test_known_objects_in_every_field(index: int) -> None:
     value = OBJECTS[index]
     for kind in (SamplingParams, StructuredOutputs, EngineConfig):
         for field in dataclasses.fields(kind):
-            whatever_it_is(kind, field.name, value)
+            check_any_object(kind, field.name, value)
 
 
 @pytest.mark.clause("SAMPLE-32")

@@ -194,7 +194,7 @@ def test_a_change_takes_effect_in_the_next_plan(priority: Priority) -> None:
 
 
 @pytest.mark.clause("SCHED-22")
-def test_only_as_many_give_way_as_must_and_the_last_of_them_first() -> None:
+def test_as_few_as_possible_are_preempted_and_the_last_first() -> None:
     world = World(blocks=12, policy="priority", caching=False)
     first, second, third = (world.add([place] * 12, 4, LOW) for place in range(3))
     world.step()

@@ -218,7 +218,7 @@ def test_blocks_of_a_choice_count_as_kept_only_if_they_can_be_found(caching: boo
 
 
 @pytest.mark.clause("SCHED-14")
-def test_who_has_computed_nothing_has_nothing_to_swap() -> None:
+def test_a_sequence_without_computed_tokens_is_not_swapped() -> None:
     world = World(block_size=4, host=10, swap_cost=0.0)
     sequence = world.add([0] * 9, 4)
     world.plan()

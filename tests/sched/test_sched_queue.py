@@ -101,7 +101,7 @@ class TestWaiting(WaitingMachine.TestCase):  # type: ignore[misc]
 
 
 @pytest.mark.clause("SCHED-11")
-def test_who_left_does_not_stay_in_memory() -> None:
+def test_a_cancelled_sequence_does_not_stay_in_memory() -> None:
     queue, stays = WaitingQueue(), sequence_of((-1, 0))
     queue.push(stays)
     for arrival in range(1000):  # none of them ever comes up: they are cancelled behind the first

@@ -181,7 +181,7 @@ def test_a_server_without_keys_that_others_can_reach_warns(tmp_path: Path) -> No
 
 @pytest.mark.clause("SERVER-31")
 @pytest.mark.clause("SERVER-33")
-def test_who_may_ask_follows_from_the_flags(tmp_path: Path) -> None:
+def test_the_flags_decide_which_requests_are_allowed(tmp_path: Path) -> None:
     script = str(written(tmp_path, SCRIPT))
     keys = tmp_path / "keys"
     keys.write_text("two\n")
