@@ -30,7 +30,7 @@ from ferrum.types import Completion, Timings
 from tests.engine.proposers import following
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
-LARGE = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)  # a size that the kernels take
+LARGE = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)  # a size for which the kernels run
 SMALL = replace(LARGE, layers=1, kv_heads=1)
 MODEL = TinyModel(LARGE, tiny_params(LARGE), ByteTokenizer())
 HALF = TinyModel(

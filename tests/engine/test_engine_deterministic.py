@@ -26,7 +26,7 @@ from ferrum.types import Priority
 from tests.tiny import TinyModel, tiny_config, tiny_params
 
 BACKENDS = ("numpy", "numba")
-TINY = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)  # a size that the kernels take
+TINY = tiny_config(hidden_size=64, intermediate_size=96, head_dim=16)  # a size for which the kernels run
 
 
 @cache

@@ -180,7 +180,7 @@ def test_a_row_that_is_no_number_ends_its_own_request(value: float, params: Samp
             assert answer.error is None and answer.token_ids == right.token_ids
     assert not bad.engine.has_work and not bad.stats().device.held
     with pytest.raises(ModelError, match="damaged weights"):
-        bad.generate([[5, 200, 7]], params)  # where that is all that came
+        bad.generate([[5, 200, 7]], params)  # no other prompt is in the call
     with pytest.raises(ModelError, match="not all finite"):
         bad.logits([5, 200, 7])
     stream = bad.stream([5, 200, 7], replace(params, n=1))

@@ -125,7 +125,7 @@ def test_the_definition_of_sampling_touches_no_tensor() -> None:
     assert act(StrictOps()) == act(NumpyOps())
 
 
-# ---- what a step costs
+# ---- the number of calls in a step
 
 
 def decode_step(params: list[SamplingParams], on_host: bool, layers: int = 2) -> Counts:

@@ -41,7 +41,7 @@ def test_a_move_waits_once_for_each_piece(name: str, blocks: int, pieces: int, m
     storage = KvStorage(ops, CONFIG, 9, SIZE, "float32", 9)
     move(storage, name, list(range(blocks)))
     found, (waits, uploads) = ops.counted(), MOVES[name]
-    if name == "write":  # which was given what `read` had read
+    if name == "write":  # `write` got the contents that `read` had returned
         waits, uploads = waits + MOVES["read"][0], uploads + MOVES["read"][1]
     assert (found.synchronisations, found.uploads) == (waits * pieces, uploads * pieces)
     if name in ("swap_out", "read"):

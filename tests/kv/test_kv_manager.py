@@ -301,7 +301,7 @@ class ManagerMachine(RuleBasedStateMachine):
         self.leave(row)
         self.rows.remove(row)
 
-    # ---- what is true in between
+    # ---- what is true after each rule
     @invariant()
     def the_books_are_right(self) -> None:
         manager = self.manager

@@ -86,7 +86,7 @@ def test_a_block_that_is_not_full_has_no_digest(size: int, text: list[int], more
     chain, longer = PrefixChain(ROOT, size), text + more
     with pytest.raises(InternalError, match=f"block {len(text) // size} of a text of {len(text)} tokens is not full"):
         chain.digest(len(text) // size, text)
-    expected = chain_of(longer, size)  # and nothing is left of the attempt
+    expected = chain_of(longer, size)  # the failed call changed nothing
     assert [chain.digest(index, longer) for index in range(len(expected))] == expected
 
 
@@ -139,7 +139,7 @@ def test_the_root_is_the_same_for_the_same_model_and_does_not_care_for_the_rest(
         kv_memory=1 << 20, host_kv_memory=1 << 19, max_num_seqs=3, eviction="clock", max_model_len=7
     )
     assert content_root(NumpyOps(), tiny_config(), tiny_params(tiny_config()), unrelated) == SAME
-    assert root_of(kv_dtype="float32") == SAME  # what "auto" means here
+    assert root_of(kv_dtype="float32") == SAME  # the type that "auto" stands for on this backend
 
 
 @pytest.mark.clause("KV-30", "KV-35")

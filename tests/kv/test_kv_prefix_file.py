@@ -328,7 +328,7 @@ def test_one_flipped_bit_anywhere_is_refused(tmp_path: Path) -> None:
             refuse(manager_of("numpy", "float32"), path, InvalidFormat, "damaged")
         else:  # or a header that is no header any more
             refuse(manager_of("numpy", "float32"), path, InvalidFormat)
-    path.write_bytes(whole[:header] + bytes(len(whole) - header))  # what a lost power supply leaves
+    path.write_bytes(whole[:header] + bytes(len(whole) - header))  # as after a loss of power
     refuse(manager_of("numpy", "float32"), path, InvalidFormat, "damaged")
     path.write_bytes(whole)
     assert load_prefix(manager_of("numpy", "float32"), b"root", path) == 8

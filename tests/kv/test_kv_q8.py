@@ -53,7 +53,7 @@ def test_a_number_moves_by_half_a_step_of_its_group_at_most(x: NDArray[Any]) -> 
     codes, scales, back = rounded(BACKENDS["float32"], x)
     step = np.repeat(scales.astype(np.float64), 32, -1)
     most = np.repeat(np.abs(x.reshape(*scales.shape, 32)).max(-1), 32, -1)
-    # the largest number of a group may lie behind the last code, by what the scale was rounded
+    # the scale was rounded, so the largest number of a group may lie beyond the largest code
     assert (np.abs(back - x.astype(np.float64)) <= 0.5001 * step + most * 2.0**-11 + 127 * HALF_STEP).all()
     assert np.abs(codes.astype(np.int64)).max(initial=0) <= 127
     assert (np.sign(codes) * np.sign(x) >= 0).all()

@@ -77,7 +77,7 @@ def test_every_block_that_is_to_be_written_becomes_its_own() -> None:
     assert held_by(store, table, 3) == codes(TEXT[:3])
     compute(manager, store, table, [*TEXT[:3], 1, 1, 1], 3)
     assert held_by(store, first, 6) == codes(TEXT[:6])
-    assert manager.counters().copied == 1  # of the last one nothing stays
+    assert manager.counters().copied == 1  # no position of the last block stays
     audit(manager, [first, table])
 
 

@@ -268,7 +268,7 @@ def test_where_the_host_does_not_answer_the_prefix_ends(place: int) -> None:
     assert manager.open(table, TEXT) == 4
     assert held_by(store, table, 4) == codes(TEXT[:4])
     assert (table.recorded, manager.counters().failed_moves, manager.counters().promoted) == (1, place, 0)
-    assert known(manager, TEXT) == ["device", "host"]  # the next one may have more luck
+    assert known(manager, TEXT) == ["device", "host"]  # a later call may succeed
     audit(manager, [table])
 
 

@@ -64,7 +64,7 @@ def check_plan(world: World, before: Before, plan: StepPlan) -> None:
     check_admission(world, before)
     for sequence, computed in before.running.items():
         assert sequence.state is not RUNNING or sequence.computed == computed, "a plan counts nothing as computed"
-    if not world.faults.struck:  # where memory fails, it is enough that nothing breaks
+    if not world.faults.struck:  # if memory fails, only the checks above hold
         assert bool(plan.chunks) == bool(world.live)  # SCHED-10
         check_order(world, before, plan)
         check_preemption(world, before)

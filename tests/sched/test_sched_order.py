@@ -243,7 +243,7 @@ def test_blocks_that_can_be_shared_are_not_taken_from_later_sequences() -> None:
     for _ in range(2):
         world.step()
     assert world.device.available == 0
-    newcomer = world.add([*prefix, 1], 2, HIGH)  # one block of its own would do
+    newcomer = world.add([*prefix, 1], 2, HIGH)  # it needs only one more block
     world.step()
     assert [early.state, late.state, newcomer.state] == [RUNNING, PREEMPTED, RUNNING]
     world.drain(60)

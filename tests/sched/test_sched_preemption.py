@@ -87,7 +87,7 @@ def test_no_sequence_is_admitted_into_the_room_that_was_just_made() -> None:
     assert [first.state, second.state] == [RUNNING, RUNNING]
     newcomer = world.add([1], 2)
     world.run_until(lambda: second.state is PREEMPTED)
-    assert newcomer.state is WAITING  # one block would do, but second comes first
+    assert newcomer.state is WAITING  # one block would be enough, but `second` is before it in the order
     assert first.state is RUNNING
     world.drain(60)
 

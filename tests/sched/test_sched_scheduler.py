@@ -199,7 +199,7 @@ def test_no_sequence_overtakes() -> None:
     world = World(blocks=4)
     first, large, small = world.add([0] * 4), world.add([1] * 13, 3), world.add([0], 1)
     assert world.step().sampled == [first]
-    assert small.state is SequenceState.WAITING  # it would fit; large, before it, does not
+    assert small.state is SequenceState.WAITING  # it would fit, but `large`, which is before it, does not
     world.finish(first)
     assert world.step().sampled == [large]
     world.finish(large)

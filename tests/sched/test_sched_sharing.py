@@ -276,7 +276,7 @@ def test_choices_go_on_when_their_source_leaves(
     world.drain(200)
     texts = {tuple(choice.token_ids) for choice in others}
     assert [choice.length for choice in others] == [length + 4] * (count - 1)
-    assert len(texts) == 1  # the world goes on in one way from equal texts
+    assert len(texts) == 1  # equal texts have the same next tokens
 
 
 @pytest.mark.clause("SCHED-31")
