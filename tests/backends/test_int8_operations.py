@@ -174,6 +174,7 @@ def mixture_of(kinds: Sequence[str], columns: int, middle: int, random: np.rando
 
 
 def mixtures(kinds: st.SearchStrategy[str], size: int) -> st.SearchStrategy[tuple[list[str], int]]:
+    """Draws the kinds of weights of five to seven experts, with a size."""
     return st.tuples(st.lists(kinds, min_size=5, max_size=7), st.just(size))
 
 

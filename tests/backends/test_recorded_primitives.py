@@ -123,6 +123,7 @@ def test_a_number_beside_a_tensor(value: float) -> None:
 
 @st.composite
 def programs(draw: st.DrawFn) -> list[tuple[str, int]]:
+    """Draws up to six moves, each the name of one of MOVES and a number for it."""
     return draw(st.lists(st.tuples(st.sampled_from(sorted(MOVES)), st.integers(0, 5)), min_size=1, max_size=6))
 
 

@@ -186,6 +186,8 @@ class Wishes:
 
 @st.composite
 def wishes(draw: st.DrawFn, rows: int, n: int) -> Wishes:
+    """Draws the settings of rows of n logits."""
+
     def column(each: st.SearchStrategy[Any], dtype: type) -> NDArray[Any]:
         return np.array([draw(each) for _ in range(rows)], dtype)
 

@@ -59,6 +59,7 @@ class Stored:
 
 @st.composite
 def stored(draw: st.DrawFn, kind: str, columns: int | None = None, rows: int | None = None) -> Stored:
+    """Draws a linear with a weight of this kind and sometimes a bias."""
     random = np.random.default_rng(draw(seeds))
     block = max(block_size(kind), 4)
     columns = block * draw(st.sampled_from(blocks_of_a_row[block])) if columns is None else columns
@@ -72,6 +73,7 @@ def stored(draw: st.DrawFn, kind: str, columns: int | None = None, rows: int | N
 
 @st.composite
 def siblings(draw: st.DrawFn, most: int = MOST_TOGETHER) -> list[Stored]:
+    """Draws linears with one input: equal kinds and columns, any rows."""
     first = draw(stored(draw(kinds)))
     columns = first.values().shape[1]
     return [first, *(draw(stored(first.kind, columns)) for _ in range(draw(st.integers(0, most - 1))))]

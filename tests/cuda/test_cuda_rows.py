@@ -37,6 +37,7 @@ def on(device: Device, norm: Norm) -> Norm:
 
 @st.composite
 def norms(draw: st.DrawFn, heads: int, n: int) -> Norm:
+    """Draws a norm with one weight for all heads or one for each, sometimes with a bias."""
     shape = draw(st.sampled_from([(n,), (heads, n)]))
     bias = draw(floats(shape, -10, 10)) if draw(st.booleans()) else None
     return Norm(draw(floats(shape, -10, 10)), draw(st.sampled_from([1e-6, 1e-5, 0.5])), bias, draw(st.booleans()))

@@ -33,6 +33,7 @@ NAMES = st.text(
 
 
 def scalars(kind: str) -> st.SearchStrategy[Any]:
+    """Draws values of this type of GGUF metadata."""
     if kind == "bool":
         return st.booleans()
     if kind == "string":
@@ -43,6 +44,7 @@ def scalars(kind: str) -> st.SearchStrategy[Any]:
 
 
 def values() -> st.SearchStrategy[Value]:
+    """Draws metadata values: scalars, arrays, and arrays of arrays."""
     kinds = st.sampled_from([*SCALARS, "bool", "string"])
     plain = kinds.flatmap(lambda kind: scalars(kind).map(lambda v: Value(kind, v)))
     array = kinds.flatmap(lambda kind: st.lists(scalars(kind), max_size=5).map(lambda v: Value("array", v, kind)))
@@ -93,6 +95,7 @@ def test_a_truth_value_is_any_byte_but_zero(tmp_path: Path) -> None:
 
 @st.composite
 def stored(draw: st.DrawFn) -> Stored:
+    """Draws a tensor of random bytes."""
     kind = draw(st.sampled_from(["F32", "F16", "BF16", "Q4_0", "Q8_0"]))
     block, size = {"F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "Q4_0": (32, 18), "Q8_0": (32, 34)}[kind]
     shape = (*draw(st.lists(st.integers(1, 3), max_size=3)), block * draw(st.integers(1, 3)))

@@ -22,6 +22,7 @@ USAGE = st.none() | st.builds(Usage, st.integers(0, 50), st.integers(1, 50))
 
 @st.composite
 def timelines(draw: st.DrawFn) -> Timeline:
+    """Draws the times of one answer, half of the time of one that failed."""
     planned, *times = draw(st.lists(SECONDS, min_size=4, max_size=10).map(sorted))
     if draw(st.booleans()):
         kind = draw(st.sampled_from([BROKEN, TIMED_OUT, "status 429"]))

@@ -42,6 +42,7 @@ leaves = st.one_of(
 
 @st.composite
 def objects(draw: st.DrawFn, inner: st.SearchStrategy[dict[str, Any]] = leaves) -> dict[str, Any]:
+    """Draws the JSON schema of an object with up to three properties."""
     properties = draw(st.dictionaries(names, inner, max_size=3))
     required = [key for key in properties if draw(st.booleans())]
     return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}

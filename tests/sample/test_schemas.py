@@ -64,6 +64,7 @@ REFERENCES = st.sampled_from(["#/$defs/x", "#/$defs/y", "#"])
 
 
 def larger(part: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Draws a JSON schema with a few keywords, whose parts are drawn from `part`."""
     few = st.lists(part, min_size=1, max_size=3)
     whole = st.integers(0, 3)
     keywords: dict[str, st.SearchStrategy[Any]] = {

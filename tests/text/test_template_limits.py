@@ -399,6 +399,8 @@ SHAPES = [
 
 
 def expressions() -> st.SearchStrategy[str]:
+    """Draws nested expressions of Jinja."""
+
     def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         return st.tuples(st.sampled_from(SHAPES), inner, inner).map(lambda parts: parts[0].format(*parts[1:]))
 
