@@ -146,8 +146,8 @@ class NumbaOps(NumpyOps):
 
     def __init__(self, threads: int | None = None, deterministic: bool = False, compute: str = "float32") -> None:
         """compute: the arithmetic of products. "float32"; "int8": activations that are multiplied with quantised
-        weights are rounded (`ferrum.tensor.int8`); "bfloat16": operands of products of more than a few tokens are
-        rounded. Raises Unsupported if the processor does not have the instructions for bfloat16."""
+        weights are rounded (`ferrum.tensor.int8`); "bfloat16": weights and activations are rounded in products of
+        more than 8 tokens. Raises Unsupported if the processor does not have the instructions for bfloat16."""
         super().__init__("float32", deterministic)
         # imported here, so that the oracle does not load kernels
         from ferrum.backends.numba_kernels.launching import kernel_calls, launch

@@ -45,7 +45,8 @@ class StepBatch:
 
 @dataclass(frozen=True, eq=False)
 class KvLayer:
-    """One layer's part of the block pool. `ferrum.tensor.kv_q8` has a subclass that stores 8-bit codes.
+    """One layer's part of the block pool. `ferrum.tensor.kv_q8` has a subclass that stores 8-bit codes, and float16
+    scales in two tensors beside them [blocks, kv_heads, head_dim / 32, block_size].
 
     keys:   [blocks, kv_heads, head_dim, block_size]
     values: [blocks, kv_heads, block_size, head_dim]
