@@ -90,10 +90,9 @@ class Runner:
 
 
 def pack(ops: TensorOps, chunks: Sequence[Chunk]) -> StepBatch:
-    """The batch of one or more chunks. Each chunk is one sequence of the batch. A chunk with drafts becomes several
-    sequences of one token each, on the same blocks: keys and values are written before attention, so that each draft
-    attends to those before it. A draft thus has the bits of a decode of the same token, and such a step can be
-    replayed.
+    """The batch of one or more chunks. A chunk is one sequence of the batch. Each draft of a chunk is a
+    further sequence, of one token, on the same blocks: keys and values are written before attention, so that each draft
+    attends to those before it. Drafts are thus computed as decoded tokens are, and such a step can be replayed.
 
     Example: a chunk of 2 tokens from position 8 on, with drafts x and y, is three sequences of 2, 1 and 1 tokens, with
     seq_starts 0, 2, 3, 4 and context_lens 10, 11, 12. All have the same row of block_tables; logit_rows are 1, 2, 3."""

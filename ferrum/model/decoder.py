@@ -67,8 +67,9 @@ def through(
     ops: TensorOps, x: Tensor, layer: Layer, tables: RopeTables | None, cache: KvLayer, batch: StepBatch
 ) -> Tensor:
     """[tokens, hidden] -> [tokens, hidden]: one layer. A branch adds one term to x: norm `before`, body, norm `after`,
-    scale; then the norm `closing` of the sum. Each norm may be None. All branches of a stage read the x that enters the
-    stage. Most models have two stages of one branch: attention, then the MLP. A parallel residual is one stage of both.
+    scale; then comes the norm `closing` of the sum. Each norm may be None. All branches of a stage read the x that
+    enters the stage. Most models have two stages of one branch: attention, then the MLP. A parallel residual is one
+    stage of both.
     """
     for stage in layer.stages:
         entering = x

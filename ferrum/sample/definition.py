@@ -42,7 +42,7 @@ from ferrum.tensor.ops import Tensor
 
 
 def is_greedy(params: SamplingParams) -> bool:
-    """True if the temperature counts as 0, which is below 1e-5: the token is the argmax, without filters and without a
+    """True if the temperature is below 1e-5, which counts as 0: the token is the argmax, without filters and without a
     random number."""
     return params.temperature < GREEDY_BELOW
 

@@ -52,11 +52,11 @@ class Admission:
     def prefix_is_being_computed(self, sequence: TokenSequence) -> bool:
         """True if the sequence waits so that it can share blocks that running sequences are computing now.
 
-        A choice of a prompt of which other choices run waits until one of them has computed the prompt. Any other
+        If other choices of the same prompt run, a choice waits until one of them has computed the prompt. Any other
         sequence is compared block by block (`InFlight.covers_most_of`): first come the full blocks of its text that are
         in memory; m is the number of tokens after them. Then come the blocks, one after the other, that running
-        sequences have announced and are computing; they hold a tokens. The sequence waits if a > 0 and a >= m / 2. Two
-        equal prompts shorter than a block do not wait for each other, because a = 0. A sequence that was swapped out
+        sequences have announced and are computing; they hold n tokens. The sequence waits if n > 0 and n >= m / 2. Two
+        equal prompts shorter than a block do not wait for each other, because n = 0. A sequence that was swapped out
         does not wait: what it had computed is on the host, and it has nothing to compute again."""
         siblings = self._running_siblings(sequence)
         if siblings:

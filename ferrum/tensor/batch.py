@@ -35,7 +35,7 @@ class StepBatch:
     positions: Tensor  # [tokens] the place of each token in its sequence, from 0
     slots: Tensor  # [tokens] where the key and value of each token are written
     seq_starts: Tensor  # [sequences + 1] the first packed token of each sequence; last, the number of tokens
-    context_lens: Tensor  # [sequences] positions that are written when this step is done
+    context_lens: Tensor  # [sequences] positions that the last token of each sequence attends to, its own included
     block_tables: Tensor  # [sequences, max blocks] the block ids of each sequence
     logit_rows: Tensor  # [rows] the packed tokens whose logits are computed
     _: KW_ONLY
@@ -45,8 +45,7 @@ class StepBatch:
 
 @dataclass(frozen=True, eq=False)
 class KvLayer:
-    """One layer's part of the block pool. `ferrum.tensor.kv_q8` has a subclass that stores 8-bit codes, and float16
-    scales in two tensors beside them [blocks, kv_heads, head_dim / 32, block_size].
+    """One layer's part of the block pool.
 
     keys:   [blocks, kv_heads, head_dim, block_size]
     values: [blocks, kv_heads, block_size, head_dim]
@@ -55,6 +54,9 @@ class KvLayer:
     the scores of 16 positions at once: it multiplies one number of the query with 16 neighbouring numbers of the keys
     and adds the products to 16 lanes of a vector register. No sum across lanes is needed. Values are not transposed: a
     kernel multiplies the weight of one position with 16 neighbouring dimensions of its value.
+
+    `ferrum.tensor.kv_q8` has a subclass that stores 8-bit codes, and float16 scales in two tensors beside them [blocks,
+    kv_heads, head_dim / 32, block_size].
     """
 
     keys: Tensor

@@ -39,11 +39,12 @@ class Compositions(Primitives):
     deterministic: bool = False
     """True if every row of a result is, bit for bit, a function of that row's own operands alone (OPS-45): the number
     of other rows changes nothing. If False, rows may differ by rounding: a fast product of many rows may add up in
-    another order than a product of one row. What the option changes on each backend: `numpy` (products by BLAS, sums
-    along an axis, the elementary functions, the queries of attention) and `cupy` (products by cuBLAS, and the choice of
-    kernels by the number of tokens) compute each row by itself, which is slower. On `numba` every kernel keeps the
-    promise with the option and without it; only operations that have no kernel change (and compute="bfloat16", whose
-    bits depend on the number of rows, is refused).
+    another order than a product of one row. What the option changes on each backend:
+
+    - `numpy` computes products, sums along an axis, elementary functions and attention row by row, which is slower.
+    - `cupy` computes products of any number of tokens by kernels of this project instead of cuBLAS, which is slower.
+    - `numba`: only operations that have no kernel change, because every kernel keeps the promise in any case.
+      compute="bfloat16", whose bits depend on the number of rows, is refused.
     """
 
     compute: str = "float32"
