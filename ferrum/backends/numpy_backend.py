@@ -189,6 +189,8 @@ class NumbaOps(NumpyOps):
         return self._recorded.counts(step)
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
+        """The kernel reads the stored bytes and decodes them itself: in registers for few tokens, a panel of rows at a
+        time for many. The decoded matrix never exists as a whole."""
         weights = self._weights(x, (linear,))
         if weights is None:
             return super().linear(x, linear)

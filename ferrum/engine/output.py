@@ -38,7 +38,7 @@ class OutputText:
 
     def push(self, token: int, *, complete: bool = False) -> tuple[str, FinishReason | None]:
         """Adds a token -> the text that can be shown now, and the reason if the generation ends. `complete`: the
-        grammar allows no further token."""
+        grammar allows nothing but an end token; the generation then ends with this token, also before min_tokens."""
         self._remaining -= 1
         is_checked = not self._unchecked  # a stop string counts only if all of it lies behind min_tokens
         ends = token in self._ending_ids

@@ -101,7 +101,7 @@ class SamplingState:
 
     @property
     def is_complete(self) -> bool:
-        """True if the grammar allows no further token."""
+        """True if the grammar allows nothing but an end token."""
         return self.grammar is not None and self.grammar.is_complete
 
     def banned(self, vocab_size: int) -> Ids:

@@ -259,8 +259,8 @@ class Compositions(Primitives):
         return table.dequantize(self, self.take(table.data, token_ids))
 
     def linear(self, x: Tensor, linear: Linear) -> Tensor:
-        """[tokens, in] -> [tokens, out]: x · weightᵀ + bias. With compute="int8" and a quantised weight, x is rounded
-        first (`ferrum.tensor.int8`)."""
+        """[tokens, in] -> [tokens, out]: x · weightᵀ + bias. With compute="int8" and a quantised weight (a
+        `BlockWeight`, not one of float32, float16 or bfloat16), x is rounded first (`ferrum.tensor.int8`)."""
         weight = linear.weight
         if self.compute == "int8" and isinstance(weight, BlockWeight):
             y = product(self, x, weight)
