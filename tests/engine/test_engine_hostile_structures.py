@@ -310,7 +310,7 @@ def test_remembered_grammars_take_no_more_than_they_may(monkeypatch: pytest.Monk
     monkeypatch.setattr(grammar, "REMEMBERED", 0)
     for _ in range(2):
         say(maker(StructuredOutputs(regex="e")), "e")
-    assert made[5:] == ["e", "e"] and not maker._kept
+    assert made[5:] == ["e", "e"] and not maker._cache
 
 
 @pytest.mark.clause("SAMPLE-35", "ENGINE-45")
@@ -320,7 +320,7 @@ def test_a_grammar_that_became_too_much_is_forgotten() -> None:
     say(second, "a")
     with pytest.raises(ModelError, match="cannot go on"):
         first.accept(ord("z"))
-    assert structure not in maker._kept
+    assert structure not in maker._cache
     say(second, "b")
     say(maker(structure), "ac")
 
