@@ -67,7 +67,7 @@ def test_what_runs_at_night_is_there() -> None:
     ("environment", "name", "examples", "same"),
     [
         ({}, "dev", 25, False),
-        ({"CI": "true"}, "ci", 60, True),
+        ({"CI": "true"}, "ci", 50, True),
         ({"HYPOTHESIS_PROFILE": "few", "CI": "true"}, "few", 5, True),
         ({"HYPOTHESIS_PROFILE": "nightly", "CI": "true"}, "nightly", 2000, False),
     ],
@@ -90,7 +90,7 @@ def test_the_profile_follows_the_environment(
 @pytest.mark.clause("HOUSE-17")
 def test_contributors_are_told_the_profiles() -> None:
     told = dict(re.findall(r"^\| `(\w+)` \| (\d+) \|", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE))
-    assert told == {"few": "5", "dev": "25", "ci": "60", "nightly": "2000"}
+    assert told == {"few": "5", "dev": "25", "ci": "50", "nightly": "2000"}
 
 
 @pytest.mark.clause("HOUSE-18")
