@@ -134,6 +134,17 @@ def planned(blocks: int, block_size: int, lengths: list[int], max_length: int) -
     return scheduler.plan(), manager, scheduler
 
 
+@pytest.mark.clause("DRAFT-03")
+@given(blocks=st.integers(4, 20), block_size=st.integers(1, 3))
+def test_drafts_may_take_every_block_but_that_of_the_next_token(blocks: int, block_size: int) -> None:
+    plan, manager, _ = planned(blocks, block_size, [1], 1000)
+    (chunk,) = plan.chunks
+    fitting = (blocks - 1) * block_size - chunk.start - chunk.count
+    (chunk,) = with_drafts(plan, {chunk.sequence: [5] * fitting}, manager, 1000).chunks
+    assert len(chunk.drafts) == fitting
+    assert manager.device.available >= 1
+
+
 @pytest.mark.clause("DRAFT-03", "DRAFT-04")
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
