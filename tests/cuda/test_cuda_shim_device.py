@@ -168,13 +168,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts that the compiler was asked for."""
     texts: list[str] = []
-    whole = compiler._compiled
+    whole = compiler._compile
 
     def counted(program: str, text: str, options: tuple[str, ...]) -> bytes:
         texts.append(text)
         return whole(program, text, options)
 
-    monkeypatch.setattr(compiler, "_compiled", counted)
+    monkeypatch.setattr(compiler, "_compile", counted)
     return texts
 
 

@@ -1,7 +1,7 @@
 """The base of all bodies: how they are read, and how a field is refused by name.
 
-Owns: `Body`, `unsupported`, `read`. Unknown fields are refused; nothing is ignored. Types are strict: a number written
-as text is an error. Refuses to know: which fields there are.
+Owns: `Body`, `unsupported`, `label`, `read`. Unknown fields are refused; nothing is ignored. Types are strict: a number
+written as text is an error. Refuses to know: which fields there are.
 Specs: API-01, API-02. Next: `ferrum.api.protocol.sampling`.
 """
 
@@ -64,6 +64,11 @@ def unsupported(why: str = "is not supported") -> Any:
     """The default of a field of OpenAI's API that this server does not support: null is accepted, and so are the other
     values of its type, which change nothing."""
     return Field(default=None, description=f"This field {why}.", json_schema_extra={UNSUPPORTED: why})
+
+
+def label() -> Any:
+    """A field that callers use for their own records."""
+    return Field(None, description="A label of the caller; it changes nothing.")
 
 
 def read(model: type[Model], value: Any) -> Model:

@@ -12,7 +12,16 @@ from pydantic import Field
 
 from ferrum.api.protocol.base import Answer, Body, Many, unsupported
 from ferrum.api.protocol.sampling import MOST_LOGPROBS, SamplingBody, number_field
-from ferrum.api.protocol.tools import Call, CallDelta, NamedTool, PastCall, ToolSpec
+from ferrum.api.protocol.tools import (
+    Call,
+    CallDelta,
+    NamedTool,
+    PastCall,
+    ToolSpec,
+    parallel_calls_field,
+    tool_choice_field,
+    tools_field,
+)
 from ferrum.api.protocol.usage import PromptLogprobs, UsageCounts
 
 UNTIL_FULL = "as many as the context has room for"
@@ -76,14 +85,9 @@ class ChatRequest(SamplingBody):
         le=MOST_LOGPROBS,
         description="Report also this many most likely tokens at each place; needs `logprobs`. Default: 0.",
     )
-    tools: Many[ToolSpec] | None = Field(None, description="The functions that the model may call.")
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = Field(
-        None,
-        description="none: the prompt has no tools; auto: the model decides whether to call; required: the "
-        "answer is calls; an object: the answer is one call of the function that it names. "
-        "Default: auto.",
-    )
-    parallel_tool_calls: bool | None = Field(None, description="False: an answer has at most one call. Default: true.")
+    tools: Many[ToolSpec] | None = tools_field()
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = tool_choice_field()
+    parallel_tool_calls: bool | None = parallel_calls_field()
     chat_template: str | None = Field(None, description="The name of one of the model's templates.")
     chat_template_kwargs: dict[str, Any] | None = Field(
         None,

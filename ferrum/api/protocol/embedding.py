@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body, Many
+from ferrum.api.protocol.base import Answer, Body, Many, label
 
 
 class EmbeddingRequest(Body):
@@ -30,7 +30,7 @@ class EmbeddingRequest(Body):
     pooling: Literal["auto", "mean", "last", "cls"] | None = Field(None, description="auto: as the model's files say.")
     normalize: bool | None = Field(None, description="Scales vectors to length 1; default true.")
     truncate: bool | None = Field(None, description="Cuts a text that is too long, instead of refusing it.")
-    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    user: str | None = label()
 
 
 class EmbeddingItem(Answer):

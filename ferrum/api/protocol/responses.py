@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Answer, Body, Many, Off, unsupported
+from ferrum.api.protocol.base import Answer, Body, Many, Off, label, unsupported
 from ferrum.api.protocol.chat import UNTIL_FULL, Part, TokenLogprob
-from ferrum.api.protocol.sampling import MOST_LOGPROBS, number_field
-from ferrum.api.protocol.tools import NAME
+from ferrum.api.protocol.sampling import MOST_LOGPROBS, number_field, priority_field, speculate_field
+from ferrum.api.protocol.tools import Function, parallel_calls_field, tool_choice_field, tools_field
 
 Status = Literal["in_progress", "completed", "incomplete", "cancelled", "failed"]
 
@@ -60,18 +60,10 @@ class InputItem(Body):
     encrypted_content: None = unsupported()
 
 
-class ResponseTool(Body):
+class ResponseTool(Function):
     """A function: the only kind of tool."""
 
     type: Literal["function"] = Field(description="The kind of the tool.")
-    name: str = Field(
-        min_length=1, max_length=64, pattern=NAME, description="The name by which the model calls the function."
-    )
-    description: str | None = Field(None, description="What the function does, for the model.")
-    parameters: dict[str, Any] | None = Field(
-        None, description="The arguments, as a JSON schema of an object. Default: any object."
-    )
-    strict: bool | None = Field(None, description="Shown to the model with the other fields; it changes nothing else.")
 
 
 class ToolName(Body):
@@ -135,14 +127,9 @@ class ResponsesRequest(Body):
     include: Many[Literal["message.output_text.logprobs"]] | None = Field(
         None, description="message.output_text.logprobs: report the log probability of each token of the answer."
     )
-    tools: Many[ResponseTool] | None = Field(None, description="The functions that the model may call.")
-    tool_choice: Literal["none", "auto", "required"] | ToolName | None = Field(
-        None,
-        description="none: the prompt has no tools; auto: the model decides whether to call; required: the "
-        "answer is calls; an object: the answer is one call of the function that it names. "
-        "Default: auto.",
-    )
-    parallel_tool_calls: bool | None = Field(None, description="False: an answer has at most one call. Default: true.")
+    tools: Many[ResponseTool] | None = tools_field()
+    tool_choice: Literal["none", "auto", "required"] | ToolName | None = tool_choice_field()
+    parallel_tool_calls: bool | None = parallel_calls_field()
     reasoning: ReasoningConfig | None = Field(None, description="Parameters of the thoughts before the answer.")
     text: TextConfig | None = Field(None, description="Parameters of the text of the answer.")
     stream: bool | None = Field(None, description="True: the answer is sent as server-sent events. Default: false.")
@@ -175,25 +162,18 @@ class ResponsesRequest(Body):
         None,
         description="Variables of the chat template, by name; a variable that the template does not read is refused.",
     )
-    priority: Literal["low", "normal", "high", "critical"] | None = Field(
-        None, description="How urgent the request is; needs a server that was started with --scheduler priority."
-    )
+    priority: Literal["low", "normal", "high", "critical"] | None = priority_field()
 
     # a field of this server alone
-    speculate: str | None = Field(
-        None,
-        max_length=16,
-        description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off"; N is the largest number of '
-        "proposals a step. Default: the setting of the server.",
-    )
+    speculate: str | None = speculate_field()
 
     # labels
-    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    user: str | None = label()
     metadata: dict[str, str] | None = Field(
         None, description="Labels of the caller, which the answer repeats; they change nothing else."
     )
-    safety_identifier: str | None = Field(None, description="A label of the caller; it changes nothing.")
-    prompt_cache_key: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    safety_identifier: str | None = label()
+    prompt_cache_key: str | None = label()
 
 
 class OutputText(Answer):

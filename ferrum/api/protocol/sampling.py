@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ferrum.api.protocol.base import Body, Many, Off, unsupported
+from ferrum.api.protocol.base import Body, Many, Off, label, unsupported
 from ferrum.parameter import Number
 from ferrum.sampling_params import NUMBERS
 
@@ -45,6 +45,23 @@ def _range_in_document(declared: Number) -> dict[str, Any]:
     least = declared.least if declared.also_off is None else declared.also_off
     limits = {"exclusiveMinimum" if declared.above_least and declared.also_off is None else "minimum": least}
     return limits if declared.most is None else {**limits, "maximum": declared.most}
+
+
+def priority_field() -> Any:
+    """How urgent a request is."""
+    return Field(
+        None, description="How urgent the request is; needs a server that was started with --scheduler priority."
+    )
+
+
+def speculate_field() -> Any:
+    """What proposes tokens for a request."""
+    return Field(
+        None,
+        max_length=16,
+        description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off"; N is the largest number of '
+        "proposals a step. Default: the setting of the server.",
+    )
 
 
 class StreamOptions(Body):
@@ -164,9 +181,7 @@ class SamplingBody(Body):
         "at its place; not in a stream.",
     )
     structured_outputs: Structure | None = Field(None, description="A grammar that the whole answer must match.")
-    priority: Literal["low", "normal", "high", "critical"] | None = Field(
-        None, description="How urgent the request is; needs a server that was started with --scheduler priority."
-    )
+    priority: Literal["low", "normal", "high", "critical"] | None = priority_field()
     return_token_ids: bool | None = Field(None, description="The answer also has the ids of its tokens.")
 
     # fields of llama.cpp's API
@@ -177,17 +192,12 @@ class SamplingBody(Body):
     mirostat_eta: float | None = number_field("mirostat_eta")
 
     # a field of this server alone
-    speculate: str | None = Field(
-        None,
-        max_length=16,
-        description='What proposes tokens: "ngram", "ngram:N", "draft", "draft:N" or "off"; N is the largest number of '
-        "proposals a step. Default: the setting of the server.",
-    )
+    speculate: str | None = speculate_field()
 
     # labels
-    user: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    user: str | None = label()
     metadata: dict[str, str] | None = Field(None, description="Labels of the caller; they change nothing.")
-    safety_identifier: str | None = Field(None, description="A label of the caller; it changes nothing.")
-    prompt_cache_key: str | None = Field(None, description="A label of the caller; it changes nothing.")
+    safety_identifier: str | None = label()
+    prompt_cache_key: str | None = label()
     service_tier: Literal["auto", "default"] | None = unsupported('can only be "auto" or "default" here')
     store: Off | None = unsupported("can only be false: this server keeps nothing")

@@ -29,6 +29,25 @@ class Function(Body):
     strict: bool | None = Field(None, description="Shown to the model with the other fields; it changes nothing else.")
 
 
+def tools_field() -> Any:
+    """The tools of a request."""
+    return Field(None, description="The functions that the model may call.")
+
+
+def tool_choice_field() -> Any:
+    """Whether the model calls a tool, and which."""
+    return Field(
+        None,
+        description="none: the prompt has no tools; auto: the model decides whether to call; required: the answer is "
+        "calls; an object: the answer is one call of the function that it names. Default: auto.",
+    )
+
+
+def parallel_calls_field() -> Any:
+    """Whether an answer may have several calls."""
+    return Field(None, description="False: an answer has at most one call. Default: true.")
+
+
 class ToolSpec(Body):
     """A tool: functions are the only kind."""
 

@@ -47,7 +47,7 @@ def compiled(text: str, options: tuple[str, ...]) -> bytes:
         files = KernelFiles(None, str(error))
     library = files.read(name)
     if library is None:
-        library = _compiled(program, text, options)
+        library = _compile(program, text, options)
         files.write(name, library)
     return library
 
@@ -60,7 +60,7 @@ def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _compiled(program: str, text: str, options: tuple[str, ...]) -> bytes:
+def _compile(program: str, text: str, options: tuple[str, ...]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="ferrum-shim-") as scratch:
         object_file, library = str(Path(scratch) / "kernels.o"), Path(scratch) / "kernels.so"
         _run((program, *COMPILING, *options, "-o", object_file), text)
