@@ -84,6 +84,15 @@ def test_every_copy_in_a_trace_was_made(seed: int) -> None:
     assert unknown <= {target for _, target in made}
 
 
+@pytest.mark.clause("TRACE-04")
+def test_the_source_of_a_copy_is_known_if_it_was_evicted_in_the_same_plan() -> None:
+    life = Life(26266)
+    recorder = recorded(life.engine)
+    life.run(40)
+    copied = events(whole(recorder), "copied")
+    assert copied and all(event["source"] is not None for event in copied)
+
+
 @pytest.mark.clause("TRACE-01")
 @given(seed=st.integers(0, 2**32))
 @example(seed=147441)  # a preempted sequence and another choice of its prompt are admitted in one plan
